@@ -1,0 +1,166 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+#if defined(__STDCPP_FLOAT16_T__) || defined(__STDCPP_BFLOAT16_T__)
+#include <stdfloat>
+#endif
+
+#include <ropewalk/core/version.hpp>
+
+// Eigen's own 16-bit types are accepted without including Eigen.
+namespace Eigen {
+struct half;
+struct bfloat16;
+}  // namespace Eigen
+
+// The storage types alias memory that an engine declared as something else of the same bits.
+#if defined(__GNUC__) || defined(__clang__)
+#define ROPEWALK_DETAIL_MAY_ALIAS [[gnu::may_alias]]
+#else
+#define ROPEWALK_DETAIL_MAY_ALIAS
+#endif
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// IEEE binary16 and bfloat16 as storage: two bytes, no arithmetic. Conversions are explicit, exact
+/// towards float, and round to nearest even from float. NaN stays NaN (quiet), f16 overflows to
+/// infinity, subnormals are kept.
+/// Source: IEEE 754-2019; bfloat16 is the upper half of binary32.
+struct ROPEWALK_DETAIL_MAY_ALIAS f16 {
+    std::uint16_t bits;
+    f16() = default;
+    explicit constexpr f16(float value) noexcept;
+    explicit constexpr operator float() const noexcept;
+    static constexpr f16 from_bits(std::uint16_t b) noexcept {
+        f16 h{};
+        h.bits = b;
+        return h;
+    }
+};
+
+struct ROPEWALK_DETAIL_MAY_ALIAS bf16 {
+    std::uint16_t bits;
+    bf16() = default;
+    explicit constexpr bf16(float value) noexcept;
+    explicit constexpr operator float() const noexcept {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+    }
+    static constexpr bf16 from_bits(std::uint16_t b) noexcept {
+        bf16 h{};
+        h.bits = b;
+        return h;
+    }
+};
+
+constexpr bf16::bf16(float value) noexcept : bits(0) {
+    const auto u = std::bit_cast<std::uint32_t>(value);
+    if ((u & 0x7fffffffu) > 0x7f800000u) {  // rounding a NaN could carry it into infinity or zero
+        bits = static_cast<std::uint16_t>((u >> 16) | 0x40u);
+    } else {
+        bits = static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+    }
+}
+
+constexpr f16::f16(float value) noexcept : bits(0) {
+    const auto u = std::bit_cast<std::uint32_t>(value);
+    const auto sign = static_cast<std::uint16_t>((u >> 16) & 0x8000u);
+    const std::uint32_t a = u & 0x7fffffffu;
+    std::uint32_t h = 0;
+    if (a > 0x7f800000u) {
+        h = 0x7e00u | ((a >> 13) & 0x3ffu);
+    } else if (a >= 0x477ff000u) {  // 65520 is the tie between the largest f16 and 2^16
+        h = 0x7c00u;
+    } else if (a >= 0x38800000u) {  // normal: rebias the exponent, then round the 13 lost bits
+        const std::uint32_t r = a - 0x38000000u;
+        h = (r + 0xfffu + ((r >> 13) & 1u)) >> 13;
+    } else if (a >= 0x33000000u) {  // subnormal: shift the explicit mantissa into place
+        const std::uint32_t shift = 126u - (a >> 23);
+        const std::uint32_t m = (a & 0x7fffffu) | 0x800000u;
+        const std::uint32_t down = m >> shift;
+        const std::uint32_t rest = m & ((1u << shift) - 1u);
+        const std::uint32_t tie = 1u << (shift - 1u);
+        h = down + ((rest > tie || (rest == tie && (down & 1u))) ? 1u : 0u);
+    }
+    bits = static_cast<std::uint16_t>(sign | h);
+}
+
+constexpr f16::operator float() const noexcept {
+    const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
+    const std::uint32_t e = (bits >> 10) & 0x1fu;
+    const std::uint32_t m = bits & 0x3ffu;
+    if (e == 0x1fu) return std::bit_cast<float>(sign | 0x7f800000u | (m << 13) | (m ? 0x400000u : 0u));
+    if (e != 0) return std::bit_cast<float>(sign | ((e + 112u) << 23) | (m << 13));
+    const float tiny = static_cast<float>(m) * 0x1p-24f;  // exact, also for zero
+    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(tiny));
+}
+
+/// A 16-bit pointer says nothing about its format, and guessing it wrong is silent; name it.
+inline f16* as_f16(void* p) noexcept { return static_cast<f16*>(p); }
+inline const f16* as_f16(const void* p) noexcept { return static_cast<const f16*>(p); }
+inline bf16* as_bf16(void* p) noexcept { return static_cast<bf16*>(p); }
+inline const bf16* as_bf16(const void* p) noexcept { return static_cast<const bf16*>(p); }
+
+/// The four storage formats every kernel takes.
+enum class storage : std::uint8_t { f64, f32, f16, bf16 };
+
+/// What a kernel must know of an element type: its storage format (`format`), the type it is stored
+/// as (`stored`) and the type arithmetic runs in (`compute`: double for f64, float for the rest).
+/// Specialise it for a type of your own with one of the four formats by deriving from
+/// `dtype_of<storage::...>`.
+template <storage Format>
+struct dtype_of {
+    static constexpr storage format = Format;
+    using stored =
+        std::conditional_t<Format == storage::f64, double,
+                           std::conditional_t<Format == storage::f32, float,
+                                              std::conditional_t<Format == storage::f16, f16, bf16>>>;
+    using compute = std::conditional_t<Format == storage::f64, double, float>;
+};
+
+template <class T>
+struct dtype {
+    static_assert(!std::is_same_v<T, T>,
+                  "ropewalk: not an element type. A std::uint16_t* does not say whether it holds f16 or "
+                  "bf16: wrap the pointer in ropewalk::as_f16(p) or ropewalk::as_bf16(p).");
+};
+template <class T>
+struct dtype<const T> : dtype<T> {};
+template <>
+struct dtype<double> : dtype_of<storage::f64> {};
+template <>
+struct dtype<float> : dtype_of<storage::f32> {};
+template <>
+struct dtype<f16> : dtype_of<storage::f16> {};
+template <>
+struct dtype<bf16> : dtype_of<storage::bf16> {};
+template <>
+struct dtype<Eigen::half> : dtype_of<storage::f16> {};
+template <>
+struct dtype<Eigen::bfloat16> : dtype_of<storage::bf16> {};
+#if defined(__STDCPP_FLOAT16_T__)
+template <>
+struct dtype<std::float16_t> : dtype_of<storage::f16> {};
+#endif
+#if defined(__STDCPP_BFLOAT16_T__)
+template <>
+struct dtype<std::bfloat16_t> : dtype_of<storage::bf16> {};
+#endif
+// In C++23 std::float16_t is _Float16 and std::bfloat16_t is __bf16 (one type, one specialisation).
+#if defined(__FLT16_MANT_DIG__) && !defined(__STDCPP_FLOAT16_T__)
+template <>
+struct dtype<_Float16> : dtype_of<storage::f16> {};
+#endif
+#if defined(__BFLT16_MANT_DIG__) && !defined(__STDCPP_BFLOAT16_T__)
+template <>
+struct dtype<__bf16> : dtype_of<storage::bf16> {};
+#endif
+
+template <class T>
+using stored_t = typename dtype<std::remove_const_t<T>>::stored;
+template <class T>
+using compute_t = typename dtype<std::remove_const_t<T>>::compute;
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE

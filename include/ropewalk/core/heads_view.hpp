@@ -1,0 +1,114 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <type_traits>
+
+#include <ropewalk/core/half_types.hpp>
+#include <ropewalk/core/index.hpp>
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// The extents of a heads_view. Zero of anything is legal and means: nothing to do.
+struct heads_shape {
+    index batches = 1;
+    index tokens = 0;
+    index heads = 0;
+    index channels = 0;
+};
+
+/// Distances in elements between neighbours. Channels are always adjacent.
+struct heads_strides {
+    index batch = 0;
+    index token = 0;
+    index head = 0;
+};
+
+/// The caller's queries or keys: [batches, tokens, heads, channels] over memory we do not own.
+/// Shapes:   any strides for batch, token and head; channel stride 1; no alignment needed.
+/// Requires: different (batch, token, head) never share a channel.
+/// Cost:     a pointer and seven integers; pass it by value.
+/// Source:   the q/k tensors of every transformer engine; packed QKV, [B,S,H,D] and [B,H,S,D] differ
+///           in strides only.
+///
+///     heads_view q(q_data, tokens, 32, 128);                          // [tokens, 32, 128]
+///     heads_view packed(qkv, {.tokens = n, .heads = 32, .channels = 128}, {.token = 6144, .head = 128});
+///     auto decoupled = q.channel_slice(64, 64);                       // only the last 64 channels
+template <class T>
+struct heads_view {
+    T* data = nullptr;
+    heads_shape shape;
+    heads_strides strides;
+
+    constexpr heads_view() = default;
+    /// [tokens, heads, channels], contiguous.
+    constexpr heads_view(T* p, index tokens, index heads, index channels) noexcept
+        : heads_view(p, heads_shape{1, tokens, heads, channels}) {}
+    /// [batches, tokens, heads, channels], contiguous.
+    constexpr heads_view(T* p, heads_shape s) noexcept
+        : data(p), shape(s), strides{s.tokens * s.heads * s.channels, s.heads * s.channels, s.channels} {}
+    constexpr heads_view(T* p, heads_shape s, heads_strides d) noexcept : data(p), shape(s), strides(d) {}
+    /// A view of const elements from a mutable one.
+    template <class U>
+    requires(std::is_same_v<const U, T> &&
+             !std::is_same_v<U, T>) constexpr heads_view(heads_view<U> other) noexcept
+        : data(other.data), shape(other.shape), strides(other.strides) {}
+
+    /// [batches, heads, tokens, channels], contiguous: what PyTorch calls BHSD.
+    static constexpr heads_view heads_first(T* p, heads_shape s) noexcept {
+        return {p, s, {s.heads * s.tokens * s.channels, s.channels, s.tokens * s.channels}};
+    }
+
+    constexpr index batches() const noexcept { return shape.batches; }
+    constexpr index tokens() const noexcept { return shape.tokens; }
+    constexpr index heads() const noexcept { return shape.heads; }
+    constexpr index channels() const noexcept { return shape.channels; }
+    constexpr bool empty() const noexcept {
+        return shape.batches <= 0 || shape.tokens <= 0 || shape.heads <= 0 || shape.channels <= 0;
+    }
+
+    /// First channel of head h of token n of batch b.
+    constexpr T* at(index b, index n, index h) const noexcept {
+        return data + b * strides.batch + n * strides.token + h * strides.head;
+    }
+
+    /// Channels [first, first + count): partial rotary, MLA's rope part, one axis block.
+    constexpr heads_view channel_slice(index first, index count) const noexcept {
+        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.channels);
+        heads_view v = *this;
+        v.data += first;
+        v.shape.channels = count;
+        return v;
+    }
+    /// Heads first, first + step, ...: `count` of them (K inside packed QKV, one group of a GQA layout).
+    constexpr heads_view head_slice(index first, index count, index step = 1) const noexcept {
+        ROPEWALK_EXPECT(first >= 0 && count >= 0 && (count == 0 || first + (count - 1) * step < shape.heads));
+        heads_view v = *this;
+        v.data += first * strides.head;
+        v.shape.heads = count;
+        v.strides.head = strides.head * step;
+        return v;
+    }
+    constexpr heads_view token_slice(index first, index count) const noexcept {
+        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.tokens);
+        heads_view v = *this;
+        v.data += first * strides.token;
+        v.shape.tokens = count;
+        return v;
+    }
+    constexpr heads_view batch_slice(index first, index count) const noexcept {
+        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.batches);
+        heads_view v = *this;
+        v.data += first * strides.batch;
+        v.shape.batches = count;
+        return v;
+    }
+};
+
+template <class T>
+heads_view(T*, index, index, index) -> heads_view<T>;
+template <class T>
+heads_view(T*, heads_shape) -> heads_view<T>;
+template <class T>
+heads_view(T*, heads_shape, heads_strides) -> heads_view<T>;
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE

@@ -1,0 +1,52 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+/// The one place where the version stands; CMake and the package files read it from here.
+/// Source: Semantic Versioning 2.0.
+#define ROPEWALK_VERSION_MAJOR 0
+#define ROPEWALK_VERSION_MINOR 1
+#define ROPEWALK_VERSION_PATCH 0
+
+#define ROPEWALK_DETAIL_TEXT2(x) #x
+#define ROPEWALK_DETAIL_TEXT(x) ROPEWALK_DETAIL_TEXT2(x)
+#define ROPEWALK_VERSION_STRING                  \
+    ROPEWALK_DETAIL_TEXT(ROPEWALK_VERSION_MAJOR) \
+    "." ROPEWALK_DETAIL_TEXT(ROPEWALK_VERSION_MINOR) "." ROPEWALK_DETAIL_TEXT(ROPEWALK_VERSION_PATCH)
+
+/// ROPEWALK_ISA names the instruction set a translation unit is compiled for. Whatever holds a loop
+/// or owns memory lives in a namespace of that name: two units built with different -m flags then
+/// never share a symbol, so an older CPU cannot be handed the other unit's instructions.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if defined(__AVX512BF16__)
+#define ROPEWALK_ISA avx512_bf16
+#else
+#define ROPEWALK_ISA avx512
+#endif
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define ROPEWALK_ISA avx2_fma_f16c
+#elif defined(__AVX2__) && defined(__FMA__)
+#define ROPEWALK_ISA avx2_fma
+#elif defined(__AVX2__)
+#define ROPEWALK_ISA avx2
+#elif defined(__AVX__)
+#define ROPEWALK_ISA avx
+#elif defined(__SSE4_1__)
+#define ROPEWALK_ISA sse4_1
+#elif defined(__SSE2__) || defined(_M_X64)
+#define ROPEWALK_ISA sse2
+#elif defined(__ARM_FEATURE_SVE) && defined(__ARM_FEATURE_SVE_BITS) && __ARM_FEATURE_SVE_BITS == 512
+#define ROPEWALK_ISA sve512
+#elif defined(__ARM_FEATURE_SVE) && defined(__ARM_FEATURE_SVE_BITS) && __ARM_FEATURE_SVE_BITS == 256
+#define ROPEWALK_ISA sve256
+#elif defined(__ARM_FEATURE_SVE)
+#define ROPEWALK_ISA sve
+#elif defined(__ARM_NEON) || defined(_M_ARM64)
+#define ROPEWALK_ISA neon
+#else
+#define ROPEWALK_ISA portable
+#endif
+
+/// Views and plain data: trivially inlinable, the same in every unit, free to cross unit borders.
+#define ROPEWALK_VIEW_NAMESPACE ropewalk::inline v0_1
+/// Everything else.
+#define ROPEWALK_NAMESPACE ropewalk::inline v0_1::inline ROPEWALK_ISA

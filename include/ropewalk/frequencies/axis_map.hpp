@@ -1,0 +1,58 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include <ropewalk/frequencies/spectrum.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+namespace axis_map {
+
+/// Contiguous sections: the first sections[0] pairs read axis 0, the next sections[1] axis 1, ...
+/// (mrope_section of Qwen2-VL, axes_dim / 2 of FLUX).
+/// Throws: invalid_config on a negative section.
+/// Source: Qwen2-VL, Wang et al. 2024; Hugging Face mrope_section.
+inline std::vector<int> sections(std::span<const index> pairs_of_axis) {
+    std::vector<int> axis_of;
+    for (std::size_t a = 0; a < pairs_of_axis.size(); ++a) {
+        detail::require(pairs_of_axis[a] >= 0, "axis_map::sections", "sections must be >= 0",
+                        pairs_of_axis[a]);
+        axis_of.insert(axis_of.end(), static_cast<std::size_t>(pairs_of_axis[a]), static_cast<int>(a));
+    }
+    return axis_of;
+}
+inline std::vector<int> sections(std::initializer_list<index> pairs_of_axis) {
+    return sections(std::span<const index>(pairs_of_axis.begin(), pairs_of_axis.size()));
+}
+
+}  // namespace axis_map
+
+namespace frequencies {
+
+/// Any one-axis spectrum over several axes: pair i keeps its frequency and reads axis_of_pair[i]. Every
+/// scaling method composes with every axis map through this.
+/// Requires: a selected spectrum. axes 0 means: one more than the largest axis named.
+/// Throws:   invalid_config when the map's length is not the number of pairs.
+/// Source:   design of this library.
+inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair, index axes = 0) {
+    const auto count = static_cast<index>(axis_of_pair.size());
+    detail::require(!s.is_mixed(), "assign_axes", "spectrum must be of the selected form", "a mixed one");
+    detail::require(count == s.pairs(), "assign_axes", "axis_of_pair must have one entry a pair", count);
+    if (axes == 0)
+        for (int a : axis_of_pair) axes = std::max<index>(axes, a + 1);
+    axes = std::max<index>(axes, 1);
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (index h = 0; h < s.heads(); ++h)
+        for (index i = 0; i < s.pairs(); ++i) {
+            omega.push_back(s.omega(h, s.axis_of(h, i), i));
+            axis_of.push_back(axis_of_pair[static_cast<std::size_t>(i)]);
+        }
+    return spectrum::selected(omega, axis_of, axes, s.heads(), s.magnitude());
+}
+
+}  // namespace frequencies
+}  // namespace ROPEWALK_NAMESPACE

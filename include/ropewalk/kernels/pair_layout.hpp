@@ -1,0 +1,79 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <concepts>
+
+#include <ropewalk/core/index.hpp>
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// Which two channels of a slice form pair i. P is the number of pairs, 2 P the channels.
+/// half_split:   (i, i + P)         NeoX, rotate_half, GGML NEOX; Hugging Face's Llama, Qwen, Gemma
+/// interleaved:  (2 i, 2 i + 1)     GPT-J, complex, GGML NORMAL; Meta's Llama, GLM, Cohere
+/// blocked<g>:   half-split inside each group of g channels (g even, g divides 2 P)
+/// Source: RoFormer (interleaved); GPT-NeoX (half_split).
+struct half_split {
+    static constexpr index first(index pair, index) noexcept { return pair; }
+    static constexpr index second(index pair, index pairs) noexcept { return pair + pairs; }
+};
+struct interleaved {
+    static constexpr index first(index pair, index) noexcept { return 2 * pair; }
+    static constexpr index second(index pair, index) noexcept { return 2 * pair + 1; }
+};
+template <int Group>
+struct blocked {
+    static_assert(Group > 0 && Group % 2 == 0, "a group of channels must be even");
+    static constexpr index group = Group;
+    static constexpr index first(index pair, index) noexcept {
+        return pair / (Group / 2) * Group + pair % (Group / 2);
+    }
+    static constexpr index second(index pair, index pairs) noexcept { return first(pair, pairs) + Group / 2; }
+};
+
+/// The layout as a run-time value; kernels switch on it once a call. A layout type converts to it.
+struct pair_layout {
+    enum class kind_type : std::uint8_t { half_split, interleaved, blocked };
+    kind_type kind = kind_type::half_split;
+    index group = 0;  ///< channels a group, blocked only
+
+    constexpr pair_layout(ropewalk::half_split = {}) noexcept {}
+    constexpr pair_layout(ropewalk::interleaved) noexcept : kind(kind_type::interleaved) {}
+    template <int Group>
+    constexpr pair_layout(ropewalk::blocked<Group>) noexcept : kind(kind_type::blocked), group(Group) {}
+    static constexpr pair_layout blocked_by(index channels) noexcept {
+        pair_layout l;
+        l.kind = kind_type::blocked;
+        l.group = channels;
+        return l;
+    }
+    constexpr bool operator==(const pair_layout&) const = default;
+
+    /// The size of a half-split group in a slice of 2 * pairs channels (interleaved: 2).
+    constexpr index group_of(index pairs) const noexcept {
+        switch (kind) {
+            case kind_type::interleaved: return 2;
+            case kind_type::blocked: return group;
+            default: return 2 * pairs;
+        }
+    }
+    constexpr index first(index pair, index pairs) const noexcept {
+        const index half = group_of(pairs) / 2;
+        return pair / half * (2 * half) + pair % half;
+    }
+    constexpr index second(index pair, index pairs) const noexcept {
+        return first(pair, pairs) + group_of(pairs) / 2;
+    }
+    /// Whether 2 * pairs channels can be laid out like this.
+    constexpr bool fits(index pairs) const noexcept {
+        return kind != kind_type::blocked || (group > 0 && group % 2 == 0 && (2 * pairs) % group == 0);
+    }
+};
+
+/// A layout type: half_split, interleaved or blocked<g>.
+template <class L>
+concept static_layout = requires(index i) {
+    { L::first(i, i) } -> std::same_as<index>;
+    { L::second(i, i) } -> std::same_as<index>;
+};
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE

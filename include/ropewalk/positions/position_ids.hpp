@@ -1,0 +1,232 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <ropewalk/core/index.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// `tokens` tokens whose axes all advance together: first, first + step, ... (text).
+struct text_run {
+    index tokens = 0;
+    double first = 0;
+    double step = 1;
+};
+
+/// A grid whose axes are sums over its levels, which is what every image and video scheme needs.
+/// Shapes: `extents` [levels], outermost first, so token t has indices t = (i0 * n1 + i1) * n2 + i2;
+///         `coordinates[axis][level]` holds extents[level] numbers, or nothing where that level does
+///         not move that axis; `origin` [axes] is added once (empty = zeros).
+/// The position of a token on axis a is origin[a] + sum over levels l of coordinates[a][l][i_l]. A plain
+/// T x H x W clip has one level an axis; VideoRoPE's diagonal and VRoPE's rotated axes have two, a
+/// 2 x 2 merge order has four levels.
+struct grid_block {
+    std::vector<index> extents;
+    std::vector<std::vector<std::vector<double>>> coordinates;
+    std::vector<double> origin;
+};
+
+/// Positions without structure: values [tokens, axes], row-major.
+struct listed_run {
+    std::vector<double> values;
+};
+
+/// Tokens that no kernel touches (class and register tokens, padding).
+struct untouched_run {
+    index tokens = 0;
+};
+
+using position_segment = std::variant<text_run, grid_block, listed_run, untouched_run>;
+
+/// Where every token stands: [tokens, axes] numbers, kept as segments (a clip of 64 x 16 x 16 tokens
+/// is 96 numbers, not 16384 triples) and expanded with dense() on request.
+/// Units:    positions, any finite doubles: fractional, negative and radians are legal.
+/// Throws:   invalid_config on a non-finite number or on a block whose sizes disagree.
+/// Cost:     at() O(log segments); dense() O(tokens * axes).
+/// Accuracy: integers are exact up to 2^53.
+/// Source:   design of this library.
+class position_ids {
+  public:
+    explicit position_ids(index axes = 1) : axes_(axes) {
+        detail::require(axes >= 1, "position_ids", "axes must be >= 1", axes);
+    }
+
+    /// From the caller's array of any arithmetic type, [tokens, axes] row-major.
+    template <class N>
+    static position_ids from(std::span<const N> values, index axes = 1) {
+        position_ids ids(axes);
+        ids.append(listed_run{std::vector<double>(values.begin(), values.end())});
+        return ids;
+    }
+    template <class N>
+    static position_ids from(const std::vector<N>& values, index axes = 1) {
+        return from(std::span<const N>(values), axes);
+    }
+    /// first, first + 1, ... on every axis.
+    static position_ids text(index tokens, double first = 0, index axes = 1) {
+        position_ids ids(axes);
+        ids.append(text_run{tokens, first, 1});
+        return ids;
+    }
+
+    position_ids& append(position_segment segment);
+    /// All segments of another sequence with the same axes, after ours.
+    position_ids& append(const position_ids& other);
+
+    index tokens() const noexcept { return starts_.empty() ? 0 : starts_.back(); }
+    index axes() const noexcept { return axes_; }
+    std::span<const position_segment> segments() const noexcept { return segments_; }
+    /// First token of segment s; segment_start(segments().size()) is tokens().
+    index segment_start(index s) const noexcept {
+        return s == 0 ? 0 : starts_[static_cast<std::size_t>(s - 1)];
+    }
+
+    /// Position of a token on an axis; 0 for an untouched token.
+    double at(index token, index axis = 0) const noexcept;
+    bool touched(index token) const noexcept {
+        return !std::holds_alternative<untouched_run>(segments_[segment_of(token)]);
+    }
+    bool all_touched() const noexcept {
+        return std::none_of(segments_.begin(), segments_.end(),
+                            [](const auto& s) { return std::holds_alternative<untouched_run>(s); });
+    }
+    /// The same positions as listed and untouched runs.
+    position_ids dense() const;
+    /// [tokens, axes] row-major; untouched tokens are zero.
+    std::vector<double> values() const;
+
+  private:
+    std::size_t segment_of(index token) const noexcept {
+        ROPEWALK_EXPECT(token >= 0 && token < tokens());
+        return static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), token) -
+                                        starts_.begin());
+    }
+    double in_segment(const position_segment& segment, index t, index axis) const noexcept;
+    index checked_tokens(const position_segment& segment) const;
+
+    index axes_;
+    std::vector<position_segment> segments_;
+    std::vector<index> starts_;  // one past the last token of each segment
+};
+
+inline index position_ids::checked_tokens(const position_segment& segment) const {
+    constexpr const char* who = "position_ids::append";
+    if (const auto* run = std::get_if<text_run>(&segment)) {
+        detail::require(run->tokens >= 0, who, "text_run.tokens must be >= 0", run->tokens);
+        detail::require(std::isfinite(run->first), who, "text_run.first must be finite", run->first);
+        detail::require(std::isfinite(run->step), who, "text_run.step must be finite", run->step);
+        return run->tokens;
+    }
+    if (const auto* run = std::get_if<untouched_run>(&segment)) {
+        detail::require(run->tokens >= 0, who, "untouched_run.tokens must be >= 0", run->tokens);
+        return run->tokens;
+    }
+    if (const auto* run = std::get_if<listed_run>(&segment)) {
+        const auto count = static_cast<index>(run->values.size());
+        detail::require(count % axes_ == 0, who, "listed_run.values must hold a multiple of axes numbers",
+                        count);
+        for (double p : run->values) detail::require(std::isfinite(p), who, "positions must be finite", p);
+        return count / axes_;
+    }
+    const auto& grid = std::get<grid_block>(segment);
+    index tokens = 1;
+    for (index extent : grid.extents)
+        tokens = detail::checked_product(who, "grid_block.extents must be >= 0", {tokens, extent});
+    const auto axis_count = static_cast<index>(grid.coordinates.size());
+    detail::require(axis_count == axes_, who, "grid_block.coordinates must have one entry an axis",
+                    axis_count);
+    const auto origins = static_cast<index>(grid.origin.size());
+    detail::require(origins == 0 || origins == axes_, who,
+                    "grid_block.origin must be empty or one number an axis", origins);
+    for (double p : grid.origin)
+        detail::require(std::isfinite(p), who, "grid_block.origin must be finite", p);
+    for (const auto& levels : grid.coordinates) {
+        detail::require(levels.size() == grid.extents.size(), who,
+                        "grid_block.coordinates[axis] must have one entry a level", levels.size());
+        for (std::size_t l = 0; l < levels.size(); ++l) {
+            detail::require(levels[l].empty() || static_cast<index>(levels[l].size()) == grid.extents[l], who,
+                            "grid_block.coordinates[axis][level] must be empty or extents[level] long",
+                            levels[l].size());
+            for (double p : levels[l]) detail::require(std::isfinite(p), who, "positions must be finite", p);
+        }
+    }
+    return tokens;
+}
+
+inline position_ids& position_ids::append(position_segment segment) {
+    const index before = tokens();
+    const index count = checked_tokens(segment);
+    detail::require(count <= std::numeric_limits<index>::max() - before, "position_ids::append",
+                    "tokens must fit in 63 bits", count);
+    segments_.push_back(std::move(segment));
+    starts_.push_back(before + count);
+    return *this;
+}
+
+inline position_ids& position_ids::append(const position_ids& other) {
+    detail::require(other.axes_ == axes_, "position_ids::append", "axes must be equal", other.axes_);
+    const std::vector<position_segment> copy = other.segments_;  // other may be *this
+    for (const auto& segment : copy) append(segment);
+    return *this;
+}
+
+inline double position_ids::in_segment(const position_segment& segment, index t, index axis) const noexcept {
+    if (const auto* run = std::get_if<text_run>(&segment))
+        return run->first + run->step * static_cast<double>(t);
+    if (const auto* run = std::get_if<listed_run>(&segment))
+        return run->values[static_cast<std::size_t>(t * axes_ + axis)];
+    if (const auto* grid = std::get_if<grid_block>(&segment)) {
+        const auto a = static_cast<std::size_t>(axis);
+        double position = 0;
+        for (std::size_t l = grid->extents.size(); l-- > 0;) {
+            const auto& along = grid->coordinates[a][l];
+            if (!along.empty()) position += along[static_cast<std::size_t>(t % grid->extents[l])];
+            t /= grid->extents[l];
+        }
+        return position + (grid->origin.empty() ? 0.0 : grid->origin[a]);
+    }
+    return 0.0;
+}
+
+inline double position_ids::at(index token, index axis) const noexcept {
+    ROPEWALK_EXPECT(axis >= 0 && axis < axes_);
+    const std::size_t s = segment_of(token);
+    return in_segment(segments_[s], token - segment_start(static_cast<index>(s)), axis);
+}
+
+inline std::vector<double> position_ids::values() const {
+    std::vector<double> all;
+    all.reserve(static_cast<std::size_t>(
+        detail::checked_product("position_ids::values", "tokens x axes must be >= 0", {tokens(), axes_})));
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+        const index count = starts_[s] - segment_start(static_cast<index>(s));
+        for (index t = 0; t < count; ++t)
+            for (index a = 0; a < axes_; ++a) all.push_back(in_segment(segments_[s], t, a));
+    }
+    return all;
+}
+
+inline position_ids position_ids::dense() const {
+    position_ids out(axes_);
+    for (std::size_t s = 0; s < segments_.size(); ++s) {
+        const index count = starts_[s] - segment_start(static_cast<index>(s));
+        if (std::holds_alternative<untouched_run>(segments_[s])) {
+            out.append(segments_[s]);
+            continue;
+        }
+        listed_run run;
+        run.values.reserve(static_cast<std::size_t>(count * axes_));
+        for (index t = 0; t < count; ++t)
+            for (index a = 0; a < axes_; ++a) run.values.push_back(in_segment(segments_[s], t, a));
+        out.append(std::move(run));
+    }
+    return out;
+}
+
+}  // namespace ROPEWALK_NAMESPACE
