@@ -149,9 +149,15 @@ template <>
 struct dtype<std::bfloat16_t> : dtype_of<storage::bf16> {};
 #endif
 // In C++23 std::float16_t is _Float16 and std::bfloat16_t is __bf16 (one type, one specialisation).
-#if defined(__FLT16_MANT_DIG__) && !defined(__STDCPP_FLOAT16_T__)
+// GCC 12 for Arm defines the macro without having the type in C++.
+#if defined(__FLT16_MANT_DIG__) && !defined(__STDCPP_FLOAT16_T__) && \
+    (defined(__clang__) || defined(__x86_64__) || !defined(__GNUC__) || __GNUC__ >= 13)
 template <>
 struct dtype<_Float16> : dtype_of<storage::f16> {};
+#endif
+#if defined(__ARM_FP16_FORMAT_IEEE)
+template <>
+struct dtype<__fp16> : dtype_of<storage::f16> {};
 #endif
 #if defined(__BFLT16_MANT_DIG__) && !defined(__STDCPP_BFLOAT16_T__)
 template <>

@@ -1,0 +1,273 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include <ropewalk/angles/rows_view.hpp>
+#include <ropewalk/angles/sincos_turns.hpp>
+#include <ropewalk/core/aligned_vector.hpp>
+#include <ropewalk/frequencies/spectrum.hpp>
+#include <ropewalk/positions/position_ids.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// How an angle is formed. `exact`: f64, reduced, rounded once. `float32_product`: float(position) *
+/// float(omega) in f32, which is what Hugging Face computes and is off by 3e-3 at position 131071; for
+/// comparisons with such code only.
+enum class angle_arithmetic : std::uint8_t { exact, float32_product };
+
+namespace detail {
+
+/// Refuses rows a table does not have. Untouched rows pass.
+template <class I>
+void require_rows(const char* function, std::span<const I> rows, index row_count) {
+    for (const I row : rows)
+        require(row < static_cast<I>(0) ? row == static_cast<I>(untouched_row)
+                                        : static_cast<index>(row) < row_count,
+                function, "row must be -1 (untouched) or below the table's rows", row);
+}
+
+inline row_indices indices_of(std::span<const std::int32_t> rows) noexcept { return {rows.data(), nullptr}; }
+inline row_indices indices_of(std::span<const std::int64_t> rows) noexcept { return {nullptr, rows.data()}; }
+
+/// Fills the cos and sin of one head of one token, whatever the form of the spectrum.
+template <class T>
+class row_filler {
+  public:
+    row_filler(const spectrum& s, angle_arithmetic arithmetic)
+        : spectrum_(s), arithmetic_(arithmetic), reduced_(static_cast<std::size_t>(s.pairs())) {}
+
+    void fill(const double* position, index head, T* cos, T* sin) {
+        const spectrum& s = spectrum_;
+        const index pairs = s.pairs();
+        if (arithmetic_ == angle_arithmetic::float32_product) {
+            for (index i = 0; i < pairs; ++i) {
+                const double angle = float32_angle(position, head, i);
+                cos[i] = static_cast<T>(s.magnitude() * std::cos(angle));
+                sin[i] = static_cast<T>(s.magnitude() * std::sin(angle));
+            }
+        } else if (!s.is_mixed() && s.axes() == 1) {
+            fill_cos_sin(position[0], s.turns_data().data() + head * pairs, s.magnitude(), pairs, cos, sin);
+        } else {
+            for (index i = 0; i < pairs; ++i)
+                reduced_[static_cast<std::size_t>(i)] = reduced(position, head, i);
+            fill_cos_sin_reduced(reduced_.data(), s.magnitude(), pairs, cos, sin);
+        }
+    }
+
+  private:
+    double reduced(const double* position, index head, index i) const noexcept {
+        const spectrum& s = spectrum_;
+        if (!s.is_mixed()) {
+            const index a = s.axis_of(head, i);
+            return reduced_turns(position[a], s.turns(head, a, i));
+        }
+        double sum = 0;  // each term is reduced before the sum, so large positions lose nothing
+        for (index a = 0; a < s.axes(); ++a) sum += reduced_turns(position[a], s.turns(head, a, i));
+        return sum - std::nearbyint(sum);
+    }
+    double float32_angle(const double* position, index head, index i) const noexcept {
+        const spectrum& s = spectrum_;
+        float sum = 0;
+        for (index a = 0; a < s.axes(); ++a)
+            if (s.is_mixed() || s.axis_of(head, i) == a)
+                sum += static_cast<float>(position[a]) * static_cast<float>(s.omega(head, a, i));
+        return static_cast<double>(sum);
+    }
+
+    const spectrum& spectrum_;
+    angle_arithmetic arithmetic_;
+    std::vector<double> reduced_;
+};
+
+}  // namespace detail
+
+/// The extents and strides (elements; 0 = contiguous) of a caller's cos and sin arrays.
+struct table_shape {
+    index rows = 0;
+    index heads = 1;
+    index pairs = 0;
+    index row_stride = 0;
+    index head_stride = 0;
+};
+
+/// Cos and sin rows [rows, heads or 1, pairs] with the magnitude multiplied in. T is float for f32, f16
+/// and bf16 data, double for f64 data.
+/// Throws:   invalid_config on sizes that disagree or rows out of range.
+/// Cost:     2 * sizeof(T) bytes a pair and row, one row after the other.
+/// Accuracy: see fill_cos_sin.
+/// Source:   design of this library.
+template <class T = float>
+class rotation_table {
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "tables are float or double");
+
+  public:
+    rotation_table() = default;
+    rotation_table(index rows, index heads, index pairs, double magnitude = 1.0)
+        : rows_(rows), heads_(heads), pairs_(pairs), magnitude_(magnitude) {
+        detail::require(heads >= 1, "rotation_table", "heads must be >= 1", heads);
+        values_.resize(static_cast<std::size_t>(detail::checked_product(
+            "rotation_table", "rows, heads and pairs must be >= 0", {rows, heads, 2, pairs})));
+    }
+
+    /// From arrays an engine already has, of any element type; converted once.
+    template <class U>
+    static rotation_table from_arrays(const U* cos, const U* sin, table_shape shape, double magnitude = 1.0);
+
+    index row_count() const noexcept { return rows_; }
+    index heads() const noexcept { return heads_; }
+    index pairs() const noexcept { return pairs_; }
+    double magnitude() const noexcept { return magnitude_; }
+
+    std::span<const T> cos_row(index row, index head = 0) const noexcept { return {at(row, head), extent()}; }
+    std::span<const T> sin_row(index row, index head = 0) const noexcept {
+        return {at(row, head) + pairs_, extent()};
+    }
+    T* cos_data(index row, index head = 0) noexcept { return values_.data() + offset(row, head); }
+    T* sin_data(index row, index head = 0) noexcept { return values_.data() + offset(row, head) + pairs_; }
+
+    /// Row = token ordinal; tokens that the positions left untouched stay untouched.
+    rows_view<T> rows() const noexcept {
+        rows_view<T> v = whole();
+        if (!row_of_token_.empty()) {
+            v.tokens = static_cast<index>(row_of_token_.size());
+            v.indices.narrow = row_of_token_.data();
+        }
+        return v;
+    }
+    operator rows_view<T>() const noexcept { return rows(); }
+
+    /// The rows of the tokens of one call, checked once. -1 leaves a token untouched.
+    rows_view<T> rows(std::span<const std::int32_t> row_of_token) const { return checked(row_of_token); }
+    rows_view<T> rows(std::span<const std::int64_t> row_of_token) const { return checked(row_of_token); }
+
+    /// Makes rows() skip tokens: row_of_token [tokens], -1 = untouched.
+    void address_tokens(std::vector<std::int32_t> row_of_token) {
+        detail::require_rows("rotation_table::address_tokens", std::span<const std::int32_t>(row_of_token),
+                             rows_);
+        row_of_token_ = std::move(row_of_token);
+    }
+
+  private:
+    std::size_t extent() const noexcept { return static_cast<std::size_t>(pairs_); }
+    index offset(index row, index head) const noexcept {
+        ROPEWALK_EXPECT(row >= 0 && row < rows_ && head >= 0 && head < heads_);
+        return (row * heads_ + head) * 2 * pairs_;
+    }
+    const T* at(index row, index head) const noexcept { return values_.data() + offset(row, head); }
+
+    rows_view<T> whole() const noexcept {
+        rows_view<T> v;
+        v.cos = values_.data();
+        v.sin = values_.data() + pairs_;
+        v.table_rows = rows_;
+        v.heads = heads_;
+        v.pairs = pairs_;
+        v.head_stride = 2 * pairs_;
+        v.row_stride = heads_ * v.head_stride;
+        v.tokens = rows_;
+        v.magnitude = magnitude_;
+        return v;
+    }
+    template <class I>
+    rows_view<T> checked(std::span<const I> row_of_token) const {
+        detail::require_rows("rotation_table::rows", row_of_token, rows_);
+        rows_view<T> v = whole();
+        v.tokens = static_cast<index>(row_of_token.size());
+        v.indices = detail::indices_of(row_of_token);
+        return v;
+    }
+
+    index rows_ = 0;
+    index heads_ = 1;
+    index pairs_ = 0;
+    double magnitude_ = 1.0;
+    detail::aligned_vector<T> values_;
+    std::vector<std::int32_t> row_of_token_;
+};
+
+template <class T>
+template <class U>
+rotation_table<T> rotation_table<T>::from_arrays(const U* cos, const U* sin, table_shape shape,
+                                                 double magnitude) {
+    rotation_table t(shape.rows, shape.heads, shape.pairs, magnitude);
+    const index head_stride = shape.head_stride != 0 ? shape.head_stride : shape.pairs;
+    const index row_stride = shape.row_stride != 0 ? shape.row_stride : shape.heads * shape.pairs;
+    for (index r = 0; r < shape.rows; ++r)
+        for (index h = 0; h < shape.heads; ++h)
+            for (index i = 0; i < shape.pairs; ++i) {
+                const index at = r * row_stride + h * head_stride + i;
+                t.cos_data(r, h)[i] = static_cast<T>(static_cast<compute_t<U>>(cos[at]));
+                t.sin_data(r, h)[i] = static_cast<T>(static_cast<compute_t<U>>(sin[at]));
+            }
+    return t;
+}
+
+/// positions x spectrum: one row a touched token.
+/// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs] -> [tokens, heads or 1, pairs].
+/// Throws:   invalid_config when the axes differ.
+/// Cost:     about 40 ns a row of 64 pairs (float, AVX-512).
+/// Source:   design of this library.
+template <class T = float>
+rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& positions,
+                                      angle_arithmetic arithmetic = angle_arithmetic::exact) {
+    detail::require(positions.axes() == s.axes(), "make_rotation_table",
+                    "positions must have the spectrum's axes", positions.axes());
+    const index tokens = positions.tokens();
+    std::vector<std::int32_t> row_of_token;
+    index touched = tokens;
+    if (!positions.all_touched()) {
+        touched = 0;
+        for (index n = 0; n < tokens; ++n)
+            row_of_token.push_back(positions.touched(n) ? static_cast<std::int32_t>(touched++)
+                                                        : untouched_row);
+    }
+    rotation_table<T> table(touched, s.heads(), s.pairs(), s.magnitude());
+    const std::vector<double> values = positions.values();
+    detail::row_filler<T> filler(s, arithmetic);
+    for (index n = 0; n < tokens; ++n) {
+        const index row = row_of_token.empty() ? n : row_of_token[static_cast<std::size_t>(n)];
+        if (row < 0) continue;
+        for (index h = 0; h < s.heads(); ++h)
+            filler.fill(values.data() + n * s.axes(), h, table.cos_data(row, h), table.sin_data(row, h));
+    }
+    if (!row_of_token.empty()) table.address_tokens(std::move(row_of_token));
+    return table;
+}
+
+/// The table that moves keys already in a cache from one spectrum to another: angle p (omega_to -
+/// omega_from), magnitude m_to / m_from. Rotating with it turns keys rotated under `from` into keys
+/// rotated under `to` (dynamic NTK growing, LongRoPE crossing its switch).
+/// Requires: both spectra of the same form, heads, axes, pairs and axis map.
+/// Throws:   invalid_config otherwise.
+/// Accuracy: that of the spectra's difference, 2^-52 |p| max(omega).
+/// Source:   R(a)^-1 R(b) = R(b - a); huggingface/transformers issue 25104 shows the need.
+template <class T = float>
+rotation_table<T> make_rebase_table(const spectrum& from, const spectrum& to, const position_ids& positions,
+                                    angle_arithmetic arithmetic = angle_arithmetic::exact) {
+    constexpr const char* who = "make_rebase_table";
+    detail::require(from.is_mixed() == to.is_mixed(), who, "spectra must have the same form", to.is_mixed());
+    detail::require(from.heads() == to.heads(), who, "spectra must have the same heads", to.heads());
+    detail::require(from.axes() == to.axes(), who, "spectra must have the same axes", to.axes());
+    detail::require(from.pairs() == to.pairs(), who, "spectra must have the same pairs", to.pairs());
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (index h = 0; h < to.heads(); ++h)
+        for (index a = 0; a < (to.is_mixed() ? to.axes() : 1); ++a)
+            for (index i = 0; i < to.pairs(); ++i) {
+                const index axis = to.is_mixed() ? a : to.axis_of(h, i);
+                detail::require(to.is_mixed() || from.axis_of(h, i) == axis, who,
+                                "spectra must have the same axis map, pair", i);
+                omega.push_back((to.turns(h, axis, i) - from.turns(h, axis, i)) * (2 * std::numbers::pi));
+                axis_of.push_back(static_cast<int>(axis));
+            }
+    const double magnitude = to.magnitude() / from.magnitude();
+    return make_rotation_table<T>(to.is_mixed()
+                                      ? spectrum::mixed(omega, to.heads(), to.axes(), magnitude)
+                                      : spectrum::selected(omega, axis_of, to.axes(), to.heads(), magnitude),
+                                  positions, arithmetic);
+}
+
+}  // namespace ROPEWALK_NAMESPACE

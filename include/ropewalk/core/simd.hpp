@@ -1,0 +1,332 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include <ropewalk/core/half_types.hpp>
+#include <ropewalk/core/index.hpp>
+
+// The only place that knows xsimd (8.1 to 14.x). What those versions disagree on (zip, fma on AVX-512,
+// swizzle constants, 16-bit types) is written here with intrinsics; an architecture that xsimd or these
+// intrinsics do not know takes the portable path, which is the same code on arrays.
+#if !defined(ROPEWALK_NO_XSIMD) && __has_include(<xsimd/xsimd.hpp>)
+#if defined(__SSE2__) || defined(_M_X64) || defined(__aarch64__)
+#include <xsimd/xsimd.hpp>
+#if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
+#define ROPEWALK_DETAIL_XSIMD 1
+#endif
+#endif
+#endif
+
+#if defined(ROPEWALK_DETAIL_XSIMD) && XSIMD_WITH_AVX512F
+#define ROPEWALK_DETAIL_X86_512 1
+#elif defined(ROPEWALK_DETAIL_XSIMD) && XSIMD_WITH_AVX
+#define ROPEWALK_DETAIL_X86_256 1
+#elif defined(ROPEWALK_DETAIL_XSIMD) && XSIMD_WITH_SSE2
+#define ROPEWALK_DETAIL_X86_128 1
+#elif defined(ROPEWALK_DETAIL_XSIMD) && XSIMD_WITH_NEON64 && !defined(__ARM_FEATURE_SVE_BITS)
+#define ROPEWALK_DETAIL_NEON 1
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define ROPEWALK_ALWAYS_INLINE [[gnu::always_inline]] inline
+#else
+#define ROPEWALK_ALWAYS_INLINE inline
+#endif
+
+static_assert(std::endian::native == std::endian::little,
+              "ropewalk reads 16-bit data as little-endian words");
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns inside its own AVX-512 headers
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+namespace ROPEWALK_NAMESPACE::simd {
+
+#if defined(ROPEWALK_DETAIL_XSIMD)
+
+/// The widest register of this build holding floats or doubles.
+/// Source: xsimd.
+template <class C>
+using pack = xsimd::batch<C>;
+template <class C>
+inline constexpr index lanes = static_cast<index>(pack<C>::size);
+
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> broadcast(C value) noexcept {
+    return pack<C>(value);
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> load(const C* p) noexcept {
+    return pack<C>::load_unaligned(p);
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE void store(C* p, pack<C> x) noexcept {
+    x.store_unaligned(p);
+}
+/// condition ? a : b lane by lane, for the masks that comparisons of packs give.
+template <class M, class P>
+ROPEWALK_ALWAYS_INLINE P choose(const M& condition, const P& a, const P& b) noexcept {
+    return xsimd::select(condition, a, b);
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
+    return xsimd::abs(x);
+}
+
+#else
+
+/// 16 bytes of floats or doubles as a plain array, for what xsimd has no architecture for.
+template <class C>
+struct pack {
+    static constexpr std::size_t size = 16 / sizeof(C);
+    C lane[size];
+
+    template <class F>
+    static pack map(F f) noexcept {
+        pack r;
+        for (std::size_t i = 0; i < size; ++i) r.lane[i] = f(static_cast<index>(i));
+        return r;
+    }
+    friend pack operator*(pack a, pack b) noexcept {
+        return map([&](index i) { return a.lane[i] * b.lane[i]; });
+    }
+    friend pack operator+(pack a, pack b) noexcept {
+        return map([&](index i) { return a.lane[i] + b.lane[i]; });
+    }
+    friend pack operator-(pack a, pack b) noexcept {
+        return map([&](index i) { return a.lane[i] - b.lane[i]; });
+    }
+    friend pack operator-(pack a) noexcept {
+        return map([&](index i) { return -a.lane[i]; });
+    }
+    struct mask {
+        bool lane[size];
+    };
+    friend mask operator==(pack a, pack b) noexcept {
+        mask m;
+        for (std::size_t i = 0; i < size; ++i) m.lane[i] = a.lane[i] == b.lane[i];
+        return m;
+    }
+};
+template <class C>
+inline constexpr index lanes = static_cast<index>(pack<C>::size);
+
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> broadcast(C value) noexcept {
+    return pack<C>::map([&](index) { return value; });
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> load(const C* p) noexcept {
+    return pack<C>::map([&](index i) { return p[i]; });
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE void store(C* p, pack<C> x) noexcept {
+    for (index i = 0; i < lanes<C>; ++i) p[i] = x.lane[i];
+}
+template <class M, class P>
+ROPEWALK_ALWAYS_INLINE P choose(const M& condition, const P& a, const P& b) noexcept {
+    return P::map([&](index i) { return condition.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
+    return pack<C>::map([&](index i) { return std::abs(x.lane[i]); });
+}
+
+#endif
+
+/// A permutation of lanes through memory: the way of architectures without a branch of their own below.
+template <class C, class IndexOf>
+ROPEWALK_ALWAYS_INLINE pack<C> permute_through_memory(pack<C> x, IndexOf from) noexcept {
+    C in[lanes<C>], out[lanes<C>];
+    store(in, x);
+    for (index i = 0; i < lanes<C>; ++i) out[i] = in[from(i)];
+    return load(static_cast<const C*>(out));
+}
+
+/// a * b + c, fused where the build has the instruction. Always through this function: a product that
+/// the compiler contracts on its own differs in the last bit from one call site to the next.
+ROPEWALK_ALWAYS_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float> c) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return pack<float>(_mm512_fmadd_ps(a, b, c));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__FMA__)
+    return pack<float>(_mm256_fmadd_ps(a, b, c));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return pack<float>(vfmaq_f32(c, a, b));
+#elif defined(ROPEWALK_DETAIL_XSIMD)
+    return xsimd::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+ROPEWALK_ALWAYS_INLINE pack<double> fma(pack<double> a, pack<double> b, pack<double> c) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return pack<double>(_mm512_fmadd_pd(a, b, c));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__FMA__)
+    return pack<double>(_mm256_fmadd_pd(a, b, c));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return pack<double>(vfmaq_f64(c, a, b));
+#elif defined(ROPEWALK_DETAIL_XSIMD)
+    return xsimd::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/// Lanes (x1, x0, x3, x2, ...).
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> swap_pairs(pack<C> x) noexcept {
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(_mm512_permute_ps(x, 0xb1));
+    } else {
+        return pack<C>(_mm512_permute_pd(x, 0x55));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        return pack<C>(_mm256_permute_ps(x, 0xb1));
+    } else {
+        return pack<C>(_mm256_permute_pd(x, 0x5));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    if constexpr (is_float) {
+        return pack<C>(_mm_shuffle_ps(x, x, 0xb1));
+    } else {
+        return pack<C>(_mm_shuffle_pd(x, x, 0x1));
+    }
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (is_float) {
+        return pack<C>(vrev64q_f32(x));
+    } else {
+        return pack<C>(vextq_f64(x, x, 1));
+    }
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return i ^ 1; });
+#endif
+}
+
+/// The lower half of the lanes, each twice: (x0, x0, x1, x1, ...).
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> duplicate_low(pack<C> x) noexcept {
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(
+            _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), x));
+    } else {
+        return pack<C>(_mm512_permutexvar_pd(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), x));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        return pack<C>(_mm256_permute2f128_ps(_mm256_unpacklo_ps(x, x), _mm256_unpackhi_ps(x, x), 0x20));
+    } else {
+        return pack<C>(_mm256_permute2f128_pd(_mm256_unpacklo_pd(x, x), _mm256_unpackhi_pd(x, x), 0x20));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    if constexpr (is_float) {
+        return pack<C>(_mm_unpacklo_ps(x, x));
+    } else {
+        return pack<C>(_mm_unpacklo_pd(x, x));
+    }
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (is_float) {
+        return pack<C>(vzip1q_f32(x, x));
+    } else {
+        return pack<C>(vzip1q_f64(x, x));
+    }
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return i / 2; });
+#endif
+}
+
+/// The upper half of the lanes, each twice.
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> duplicate_high(pack<C> x) noexcept {
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(_mm512_permutexvar_ps(
+            _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15), x));
+    } else {
+        return pack<C>(_mm512_permutexvar_pd(_mm512_setr_epi64(4, 4, 5, 5, 6, 6, 7, 7), x));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        return pack<C>(_mm256_permute2f128_ps(_mm256_unpacklo_ps(x, x), _mm256_unpackhi_ps(x, x), 0x31));
+    } else {
+        return pack<C>(_mm256_permute2f128_pd(_mm256_unpacklo_pd(x, x), _mm256_unpackhi_pd(x, x), 0x31));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    if constexpr (is_float) {
+        return pack<C>(_mm_unpackhi_ps(x, x));
+    } else {
+        return pack<C>(_mm_unpackhi_pd(x, x));
+    }
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (is_float) {
+        return pack<C>(vzip2q_f32(x, x));
+    } else {
+        return pack<C>(vzip2q_f64(x, x));
+    }
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return lanes<C> / 2 + i / 2; });
+#endif
+}
+
+/// (-x0, x1, -x2, x3, ...).
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> negate_even(pack<C> x) noexcept {
+    alignas(64) static constexpr C signs[16] = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+    static_assert(lanes<C> <= 16);
+    return x * load(signs);
+}
+
+/// To the nearest integer, ties to even.
+ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return pack<double>(_mm512_roundscale_pd(x, 0x08));
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    return pack<double>(_mm256_round_pd(x, 0x08));
+#elif defined(ROPEWALK_DETAIL_X86_128) && defined(__SSE4_1__)
+    return pack<double>(_mm_round_pd(x, 0x08));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return pack<double>(vrndnq_f64(x));
+#else
+    // No instruction. Adding and subtracting 2^52 is folded to nothing by -ffast-math, so: libm.
+    double lane[lanes<double>];
+    store(lane, x);
+    for (double& v : lane) v = std::nearbyint(v);
+    return load(static_cast<const double*>(lane));
+#endif
+}
+
+/// lanes<double> doubles as floats (round to nearest even).
+ROPEWALK_ALWAYS_INLINE void store_narrow(float* p, pack<double> x) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    _mm256_storeu_ps(p, _mm512_cvtpd_ps(x));
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    _mm_storeu_ps(p, _mm256_cvtpd_ps(x));
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), _mm_cvtpd_ps(x));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    vst1_f32(p, vcvt_f32_f64(x));
+#else
+    double lane[lanes<double>];
+    store(lane, x);
+    for (index i = 0; i < lanes<double>; ++i) p[i] = static_cast<float>(lane[i]);
+#endif
+}
+
+}  // namespace ROPEWALK_NAMESPACE::simd
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -1,0 +1,146 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/core/simd.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns inside its own AVX-512 headers
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+namespace ROPEWALK_NAMESPACE::simd {
+
+// 16-bit elements and partial registers: every storage format is read and written through these.
+// Source: IEEE 754-2019 round to nearest even; Intel and Arm instruction references.
+
+/// lanes<float> 16-bit numbers as floats, exactly.
+ROPEWALK_ALWAYS_INLINE pack<float> load(const bf16* p) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return pack<float>(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(w), 16)));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
+    const __m128i w = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return pack<float>(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(w), 16)));
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    const __m128i w = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return pack<float>(_mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), w)));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return pack<float>(
+        vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p)), 16)));
+#else
+    float lane[lanes<float>];
+    for (index i = 0; i < lanes<float>; ++i) lane[i] = static_cast<float>(p[i]);
+    return load(static_cast<const float*>(lane));
+#endif
+}
+ROPEWALK_ALWAYS_INLINE pack<float> load(const f16* p) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return pack<float>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__F16C__)
+    return pack<float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return pack<float>(
+        vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p)))));
+#else
+    float lane[lanes<float>];
+    for (index i = 0; i < lanes<float>; ++i) lane[i] = static_cast<float>(p[i]);
+    return load(static_cast<const float*>(lane));
+#endif
+}
+
+/// lanes<float> floats as 16-bit numbers: round to nearest even, NaN stays NaN, f16 overflows to infinity.
+ROPEWALK_ALWAYS_INLINE void store(bf16* p, pack<float> x) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    const __m512i u = _mm512_castps_si512(x);
+    const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
+    const __m256i u = _mm256_castps_si256(x);
+    const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff)));
+    const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+    const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    r = _mm256_srli_epi32(_mm256_blendv_epi8(r, quiet, _mm256_castps_si256(nan)), 16);
+    r = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0x8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(r));
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    const __m128i u = _mm_castps_si128(x);
+    const __m128i lsb = _mm_and_si128(_mm_srli_epi32(u, 16), _mm_set1_epi32(1));
+    __m128i r = _mm_add_epi32(u, _mm_add_epi32(lsb, _mm_set1_epi32(0x7fff)));
+    const __m128i nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
+    const __m128i quiet = _mm_or_si128(u, _mm_set1_epi32(0x400000));
+    r = _mm_or_si128(_mm_and_si128(nan, quiet), _mm_andnot_si128(nan, r));
+    r = _mm_srai_epi32(r, 16);  // sign-extended, so that the saturating pack keeps every bit
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi32(r, r));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    const uint32x4_t u = vreinterpretq_u32_f32(x);
+    const uint32x4_t lsb = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+    const uint32x4_t r = vaddq_u32(u, vaddq_u32(lsb, vdupq_n_u32(0x7fff)));
+    const uint32x4_t number = vceqq_f32(x, x);
+    const uint32x4_t quiet = vorrq_u32(u, vdupq_n_u32(0x400000));
+    vst1_u16(reinterpret_cast<std::uint16_t*>(p), vshrn_n_u32(vbslq_u32(number, r, quiet), 16));
+#else
+    float lane[lanes<float>];
+    store(lane, x);
+    for (index i = 0; i < lanes<float>; ++i) p[i] = bf16(lane[i]);
+#endif
+}
+ROPEWALK_ALWAYS_INLINE void store(f16* p, pack<float> x) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, 0x8));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__F16C__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, 0x8));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(x)));
+#else
+    float lane[lanes<float>];
+    store(lane, x);
+    for (index i = 0; i < lanes<float>; ++i) p[i] = f16(lane[i]);
+#endif
+}
+
+/// The first `count` lanes from memory, the rest zero; nothing past them is read.
+template <class T>
+ROPEWALK_ALWAYS_INLINE auto load_some(const T* p, index count) noexcept {
+    using C = compute_t<T>;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (std::is_same_v<T, float>) {
+        return pack<C>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p));
+    } else if constexpr (std::is_same_v<T, double>) {
+        return pack<C>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1u), p));
+    } else
+#endif
+    {
+        T padded[lanes<C>];
+        std::memset(static_cast<void*>(padded), 0, sizeof padded);
+        std::memcpy(static_cast<void*>(padded), p, static_cast<std::size_t>(count) * sizeof(T));
+        return load(static_cast<const T*>(padded));
+    }
+}
+/// The first `count` lanes to memory; nothing past them is written.
+template <class T>
+ROPEWALK_ALWAYS_INLINE void store_some(T* p, pack<compute_t<T>> x, index count) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (std::is_same_v<T, float>) {
+        _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), x);
+    } else if constexpr (std::is_same_v<T, double>) {
+        _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1u), x);
+    } else
+#endif
+    {
+        T padded[lanes<compute_t<T>>];
+        store(padded, x);
+        std::memcpy(static_cast<void*>(p), padded, static_cast<std::size_t>(count) * sizeof(T));
+    }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::simd
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
