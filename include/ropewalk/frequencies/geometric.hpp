@@ -24,6 +24,16 @@ inline std::vector<double> ladder(index rotary_dim, double base) {
     return omega;
 }
 
+/// Refuses a scale that no spectrum can be divided by.
+inline void require_factor(const char* function, const char* parameter_must, double factor) {
+    require(std::isfinite(factor) && factor > 0, function, parameter_must, factor);
+}
+
+/// Refuses the length of a sequence that has no token.
+inline void require_length(const char* function, std::int64_t context_length) {
+    require(context_length >= 1, function, "context_length must be >= 1", context_length);
+}
+
 }  // namespace detail
 
 namespace frequencies {

@@ -130,4 +130,22 @@ inline spectrum spectrum::mixed(std::span<const double> omega, index heads, inde
     return s;
 }
 
+/// The same form, axes, heads and magnitude with every frequency replaced by change(omega, pair).
+/// Throws:   invalid_config when a changed frequency is not finite.
+/// Source:   design of this library.
+template <class Change>
+spectrum map_omega(const spectrum& s, Change change) {
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (index h = 0; h < s.heads(); ++h)
+        for (index a = 0; a < (s.is_mixed() ? s.axes() : 1); ++a)
+            for (index i = 0; i < s.pairs(); ++i) {
+                const int axis = s.is_mixed() ? static_cast<int>(a) : static_cast<int>(s.axis_of(h, i));
+                omega.push_back(change(s.omega(h, axis, i), i));
+                if (!s.is_mixed()) axis_of.push_back(axis);
+            }
+    if (s.is_mixed()) return spectrum::mixed(omega, s.heads(), s.axes(), s.magnitude());
+    return spectrum::selected(omega, axis_of, s.axes(), s.heads(), s.magnitude());
+}
+
 }  // namespace ROPEWALK_NAMESPACE

@@ -70,13 +70,16 @@ struct yarn_config {
     std::optional<double> attention_factor = {};  ///< given: it is the magnitude, also when it is 1
     double mscale = 0;                            ///< both mscale and mscale_all_dim not 0: magnitude is the
     double mscale_all_dim = 0;                    ///< ratio of their two temperatures
+    double attn_factor = 1;                       ///< multiplies the magnitude that the rules above give
+                                                  ///< (jquesnelle/yarn); never a replacement for it
     bounds_check bounds = bounds_check::literal;
 };
 
 /// YaRN: high frequencies stay, low ones are divided by `factor`, a ramp over the pair index between.
 /// Units:    radians per position; the magnitude is part of the result.
-/// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, factor <= 0, original_context <= 0, or
-///           (strict) beta_fast < beta_slow or bounds that leave 0 <= low <= high <= pairs - 1.
+/// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, factor, original_context or a beta <= 0,
+///           a magnitude that is 0 or not finite, or (strict) beta_fast < beta_slow or bounds that leave
+///           0 <= low <= high <= pairs - 1.
 /// Cost:     one pow a pair.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   YaRN, Peng et al. 2023; jquesnelle/yarn LlamaYaRNScaledRotaryEmbedding; Hugging Face "yarn".
@@ -110,7 +113,33 @@ inline spectrum yarn(const yarn_config& c) {
     } else if (c.mscale != 0 && c.mscale_all_dim != 0) {
         magnitude = yarn_mscale(c.factor, c.mscale) / yarn_mscale(c.factor, c.mscale_all_dim);
     }
-    return spectrum::from_omega(omega, magnitude);
+    return spectrum::from_omega(omega, magnitude * c.attn_factor);
+}
+
+/// What a dynamic YaRN model was trained with: plain = the plain ladder, extended = YaRN at
+/// max_context / original_context (the official code's finetuned = True).
+enum class yarn_training { plain, extended };
+
+struct dynamic_yarn_config {
+    yarn_config yarn;        ///< its factor is not read: the length decides it
+    double max_context = 0;  ///< up to here the spectrum does not move
+    yarn_training trained = yarn_training::plain;
+};
+
+/// Dynamic YaRN as a pure function of the length: beyond max_context the factor is context_length /
+/// original_context; up to it the plain ladder with magnitude 1, or for an extended model YaRN at
+/// max_context / original_context.
+/// Throws:   what yarn throws; invalid_config on max_context <= 0 or context_length < 1.
+/// Source:   jquesnelle/yarn LlamaDynamicYaRNScaledRotaryEmbedding.
+inline spectrum dynamic_yarn(dynamic_yarn_config c, std::int64_t context_length) {
+    detail::require_length("dynamic_yarn", context_length);
+    detail::require_factor("dynamic_yarn", "max_context must be > 0", c.max_context);
+    detail::require_factor("dynamic_yarn", "original_context must be > 0", c.yarn.original_context);
+    const auto n = static_cast<double>(context_length);
+    if (n <= c.max_context && c.trained == yarn_training::plain)
+        return geometric({.rotary_dim = c.yarn.rotary_dim, .base = c.yarn.base});
+    c.yarn.factor = std::max(n, c.max_context) / c.yarn.original_context;
+    return yarn(c.yarn);
 }
 
 }  // namespace frequencies

@@ -1,0 +1,54 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <ropewalk/frequencies/spectrum.hpp>
+
+namespace ROPEWALK_NAMESPACE::frequencies {
+
+/// The same spectrum with the unmasked pairs at rest (omega 0): p-RoPE, HoPE. A resting pair keeps its
+/// place in the layout, so its channels carry no position; a magnitude still scales them.
+/// Shapes:   keep [pairs], non-zero = keep.
+/// Throws:   invalid_config when the mask is not one entry a pair.
+/// Source:   Round and Round We Go, Barbero et al. 2024.
+inline spectrum keep_pairs(const spectrum& s, std::span<const std::uint8_t> keep) {
+    const auto count = static_cast<index>(keep.size());
+    detail::require(count == s.pairs(), "keep_pairs", "keep must have one entry a pair", count);
+    return map_omega(
+        s, [keep](double omega, index i) { return keep[static_cast<std::size_t>(i)] ? omega : 0.0; });
+}
+
+/// A narrower spectrum that holds the chosen pairs only, each head its own choice (EliteKV's packed slice).
+/// Shapes:   pairs [heads, count] row-major, indices into the pairs of `s`; the result has `heads` heads
+///           (a spectrum that was shared by all heads gives each its own), `count` pairs and the axes of `s`.
+/// Throws:   invalid_config when heads < 1, the list is not a multiple of heads, an index is out of range,
+///           or `s` has heads of its own and not as many.
+/// Source:   EliteKV, Zhou et al. 2025.
+inline spectrum select_pairs(const spectrum& s, std::span<const index> pairs, index heads = 1) {
+    constexpr const char* who = "select_pairs";
+    const auto total = static_cast<index>(pairs.size());
+    detail::require(heads >= 1, who, "heads must be >= 1", heads);
+    detail::require(total % heads == 0, who, "pairs must hold heads * count indices", total);
+    detail::require(s.heads() == 1 || s.heads() == heads, who, "heads must be those of the spectrum", heads);
+    for (index p : pairs)
+        detail::require(p >= 0 && p < s.pairs(), who, "pairs must name pairs of the spectrum", p);
+    const index count = total / heads;
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (index h = 0; h < heads; ++h) {
+        const index source = s.heads() == 1 ? 0 : h;
+        for (index a = 0; a < (s.is_mixed() ? s.axes() : 1); ++a)
+            for (index i = 0; i < count; ++i) {
+                const index pair = pairs[static_cast<std::size_t>(h * count + i)];
+                const int axis = static_cast<int>(s.is_mixed() ? a : s.axis_of(source, pair));
+                omega.push_back(s.omega(source, axis, pair));
+                if (!s.is_mixed()) axis_of.push_back(axis);
+            }
+    }
+    if (s.is_mixed()) return spectrum::mixed(omega, heads, s.axes(), s.magnitude());
+    return spectrum::selected(omega, axis_of, s.axes(), heads, s.magnitude());
+}
+
+}  // namespace ROPEWALK_NAMESPACE::frequencies

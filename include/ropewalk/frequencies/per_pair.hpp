@@ -1,0 +1,54 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <ropewalk/frequencies/geometric.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+namespace detail {
+
+inline void require_pair_factors(const char* function, const char* parameter_must, index pairs,
+                                 std::span<const double> factors) {
+    require(static_cast<index>(factors.size()) == pairs, function, parameter_must,
+            text(factors.size()) + " numbers for " + text(pairs) + " pairs");
+    for (double f : factors) require(std::isfinite(f) && f > 0, function, parameter_must, f);
+}
+
+}  // namespace detail
+
+namespace frequencies {
+
+/// Every pair's frequency divided by a number of its own: GGUF's rope_freqs.weight and rope_factors_*,
+/// ggml_rope_ext's freq_factors, LongRoPE's rescale factors.
+/// Throws:   invalid_config unless there is one finite divisor > 0 a pair.
+/// Source:   ggml-org/ggml ggml_rope_ext; LongRoPE, Ding et al. 2024.
+inline spectrum divide_pairs(const spectrum& s, std::span<const double> factors) {
+    detail::require_pair_factors("divide_pairs", "factors must hold one number > 0 a pair", s.pairs(),
+                                 factors);
+    return map_omega(
+        s, [factors](double omega, index i) { return omega / factors[static_cast<std::size_t>(i)]; });
+}
+
+/// The divisors that turn `from` into `to`, pair by pair: what a converter writes to rope_freqs.weight.
+/// A pair at rest in both has divisor 1.
+/// Requires: two selected spectra of one head.
+/// Throws:   invalid_config when the numbers of pairs differ or a pair rests in one of the two only.
+/// Source:   llama.cpp's conversion of Llama 3.1 (rope_freqs = omega / scaled omega).
+inline std::vector<double> pair_factors(const spectrum& from, const spectrum& to) {
+    detail::require(from.pairs() == to.pairs(), "pair_factors", "pairs must be equal", to.pairs());
+    std::vector<double> factors(static_cast<std::size_t>(from.pairs()));
+    for (index i = 0; i < from.pairs(); ++i) {
+        const double a = from.omega(i);
+        const double b = to.omega(i);
+        detail::require((a == 0) == (b == 0), "pair_factors", "a pair must rest in both spectra or in none",
+                        i);
+        factors[static_cast<std::size_t>(i)] = b == 0 ? 1.0 : a / b;
+    }
+    return factors;
+}
+
+}  // namespace frequencies
+}  // namespace ROPEWALK_NAMESPACE
