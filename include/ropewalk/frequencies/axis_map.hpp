@@ -28,6 +28,29 @@ inline std::vector<int> sections(std::initializer_list<index> pairs_of_axis) {
     return sections(std::span<const index>(pairs_of_axis.begin(), pairs_of_axis.size()));
 }
 
+/// The sections spread over the whole ladder: of pairs 3k, 3k + 1, 3k + 2 the second reads axis 1 while
+/// 3k + 1 < 3 sections[1], the third axis 2 while 3k + 2 < 3 sections[2], everything else axis 0.
+/// Throws: invalid_config unless there are three sections and each axis gets exactly its section.
+/// Source: Qwen3-VL, transformers apply_interleaved_mrope.
+inline std::vector<int> interleaved_sections(std::span<const index> pairs_of_axis) {
+    constexpr const char* who = "axis_map::interleaved_sections";
+    detail::require(pairs_of_axis.size() == 3, who, "sections must be three numbers", pairs_of_axis.size());
+    for (index n : pairs_of_axis) detail::require(n >= 0, who, "sections must be >= 0", n);
+    const index pairs = pairs_of_axis[0] + pairs_of_axis[1] + pairs_of_axis[2];
+    detail::require(3 * pairs_of_axis[1] <= pairs + 1, who, "sections[1] must be <= (pairs + 1) / 3",
+                    pairs_of_axis[1]);
+    detail::require(3 * pairs_of_axis[2] <= pairs, who, "sections[2] must be <= pairs / 3", pairs_of_axis[2]);
+    std::vector<int> axis_of(static_cast<std::size_t>(pairs));
+    for (index p = 0; p < pairs; ++p) {
+        const auto axis = static_cast<std::size_t>(p % 3);
+        if (p < 3 * pairs_of_axis[axis]) axis_of[static_cast<std::size_t>(p)] = static_cast<int>(axis);
+    }
+    return axis_of;
+}
+inline std::vector<int> interleaved_sections(std::initializer_list<index> pairs_of_axis) {
+    return interleaved_sections(std::span<const index>(pairs_of_axis.begin(), pairs_of_axis.size()));
+}
+
 }  // namespace axis_map
 
 namespace frequencies {

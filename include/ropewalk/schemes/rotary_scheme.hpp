@@ -1,0 +1,48 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/frequencies/spectrum.hpp>
+#include <ropewalk/kernels/pair_layout.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// What one layer of a model does to its queries and keys: which channels of a head turn, how they pair
+/// up, how fast, and what else the logits need. Read from a config, taken from a preset or filled in.
+/// Units:    channels of one head; frequencies in radians per position.
+/// Requires: rotary_dim even, first_channel + rotary_dim <= head_dim.
+/// Source:   design of this library.
+struct rotary_scheme {
+    std::string name = {};
+    index head_dim = 0;
+    index first_channel = 0;  ///< where the turning slice begins in a head of head_dim channels
+    index rotary_dim = 0;     ///< channels of the slice; the rest passes through
+    pair_layout read_layout = {};
+    pair_layout write_layout = {};      ///< another one than read_layout in DeepSeek only
+    double logit_scale = 1;             ///< factor on q.k beside 1/sqrt(head_dim): MLA's m^2
+    bool rotates = true;                ///< false: a NoPE layer, nothing is touched
+    bool length_dependent = false;      ///< whether the frequencies depend on the context length
+    std::int64_t original_context = 0;  ///< the length the frequencies were trained at; 0: not said
+    std::int64_t max_context = 0;       ///< the length the model is offered for; 0: not said
+    std::function<spectrum(std::int64_t context_length)> frequencies = {};
+
+    /// The spectrum at a context length: a pure function. No pairs where nothing rotates.
+    /// Throws: invalid_config on context_length < 1 or what the scaling refuses at that length.
+    spectrum spectrum_for(std::int64_t context_length) const {
+        detail::require(context_length >= 1, "spectrum_for", "context_length must be >= 1", context_length);
+        return rotates && frequencies ? frequencies(context_length) : spectrum{};
+    }
+
+    /// The turning slice of a view. One of exactly rotary_dim channels is the slice already (MLA's shared
+    /// k_pe, which carries no other channels).
+    template <class T>
+    heads_view<T> slice(heads_view<T> x) const noexcept {
+        return x.channels() == rotary_dim ? x : x.channel_slice(first_channel, rotary_dim);
+    }
+};
+
+}  // namespace ROPEWALK_NAMESPACE
