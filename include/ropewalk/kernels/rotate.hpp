@@ -1,0 +1,183 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <type_traits>
+
+#include <ropewalk/angles/rows_view.hpp>
+#include <ropewalk/kernels/partition.hpp>
+#include <ropewalk/kernels/rotate_token.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// The rows that data of type T reads: f64 for f64 data, f32 otherwise.
+template <class T>
+using rows_for = rows_view<compute_t<T>>;
+
+namespace detail {
+
+enum class turn : std::uint8_t { forward, transpose, inverse };
+
+template <turn Turn, class C>
+row_factors<C> factors_of(const rows_view<C>& rows) noexcept {
+    if constexpr (Turn == turn::forward) return {1, 1};
+    if constexpr (Turn == turn::transpose) return {1, -1};
+    const double squared = rows.magnitude * rows.magnitude;
+    return {static_cast<C>(1 / squared), static_cast<C>(-1 / squared)};
+}
+
+/// Whether the rows belong to the view. A call that breaks its contract is stopped by an assertion in a
+/// debug build and touches nothing in a release build.
+template <class T, class C>
+bool rows_match(pair_layout layout, const heads_view<T>& x, const rows_view<C>& rows) noexcept {
+    return x.empty() || (x.channels() == 2 * rows.pairs && rows.tokens >= x.batches() * x.tokens() &&
+                         (rows.heads == 1 || rows.heads >= x.heads()) && layout.fits(rows.pairs));
+}
+
+template <class T>
+token_heads<stored_t<T>> heads_of(heads_view<T> x, index token, part_of part) noexcept {
+    const index b = token / x.tokens();
+    const work_range range = partition(x.heads(), part);
+    return {reinterpret_cast<stored_t<T>*>(x.at(b, token - b * x.tokens(), range.first)), x.strides.head,
+            range.count};
+}
+
+/// Token outer, head inner; the row of a token is loaded once for the heads of all tensors.
+template <turn Turn, class C, class... T>
+void rotate_tensors(pair_layout layout, rows_view<C> rows, part_of part, heads_view<T>... x) noexcept {
+    const bool match = (rows_match(layout, x, rows) && ...);
+    ROPEWALK_EXPECT(match);
+    if (!match || (x.empty() && ...)) return;
+    const auto factors = factors_of<Turn>(rows);
+    const index tokens = std::max({x.empty() ? index{0} : x.batches() * x.tokens()...});
+    const work_part work = partition_tokens(tokens, part);
+    with_layout(layout, [&](auto kind) {
+        for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
+            const index row = rows.row(token);
+            ROPEWALK_EXPECT(row < rows.table_rows);
+            if (row < 0 || row >= rows.table_rows) continue;
+            if (rows.heads == 1) {
+                rotate_token(kind, rows.cos_at(row, 0), rows.sin_at(row, 0), rows.pairs, factors,
+                             heads_of(x, token, work.heads)...);
+            } else {
+                const auto each_head = [&](const auto& view) {
+                    const work_range range = partition(view.heads(), work.heads);
+                    const auto all = heads_of(view, token, part_of{});
+                    for (index h = range.first; h < range.first + range.count; ++h)
+                        rotate_token(kind, rows.cos_at(row, h), rows.sin_at(row, h), rows.pairs, factors,
+                                     all.only(h));
+                };
+                (each_head(x), ...);
+            }
+        }
+    });
+}
+
+/// Q and K of different extents share nothing but the rows; then each goes by itself.
+template <turn Turn, class C, class TQ, class TK>
+void rotate_pair(pair_layout layout, rows_view<C> rows, part_of part, heads_view<TQ> q,
+                 heads_view<TK> k) noexcept {
+    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
+                  "q and k of f64 and of another type need two tables: rotate them in two calls");
+    if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
+        rotate_tensors<Turn>(layout, rows, part, q, k);
+    } else {
+        rotate_tensors<Turn>(layout, rows, part, q);
+        rotate_tensors<Turn>(layout, rows, part, k);
+    }
+}
+
+}  // namespace detail
+
+/// Turns every pair (x, y) of every head by the angle of its token's row, in place:
+/// (x, y) <- (x cos - y sin, x sin + y cos), counter-clockwise, cos and sin with the magnitude inside.
+/// Shapes:   x [batches, tokens, heads, 2 * pairs]; rows hold batches * tokens tokens. q and k may differ
+///           in heads. Per-head rows: as many heads as the view (with two views, the larger).
+/// Requires: distinct (b, n, h) do not overlap; rows come from a table's rows() (checked there). A view
+///           that does not fit its rows is an assertion in debug and left untouched in release.
+/// Cost:     one pass over the data, in place; no allocation, no thread. Zero of anything is a no-op.
+/// Accuracy: f64, f32: 2 ulp of the pair norm. f16, bf16: half a storage ulp of the result plus 2 f32 ulp
+///           of the pair norm. The same bits for any alignment, stride, split or mix of tensors within
+///           one build. NaN and infinity stay in their pair.
+/// Threads:  calls on disjoint data may run side by side; `part` splits one call over a caller's threads.
+/// Source:   RoFormer, Su et al. 2021, eq. 34; both pair orders, see pair_layout.
+///
+///     rotate<half_split>(q, k, table.rows(positions));
+template <static_layout Layout, class T>
+void rotate(heads_view<T> x, std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::forward>(Layout{}, rows, part, x);
+}
+template <static_layout Layout, class TQ, class TK>
+void rotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+            part_of part = {}) noexcept {
+    detail::rotate_pair<detail::turn::forward>(Layout{}, rows, part, q, k);
+}
+template <static_layout Layout, class TQ, class TK>
+void rotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
+            std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::forward>(Layout{}, rows_q, part, q);
+    detail::rotate_tensors<detail::turn::forward>(Layout{}, rows_k, part, k);
+}
+/// The same with a layout known at run time.
+template <class T>
+void rotate(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
+            part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::forward>(layout, rows, part, x);
+}
+template <class TQ, class TK>
+void rotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+            part_of part = {}) noexcept {
+    detail::rotate_pair<detail::turn::forward>(layout, rows, part, q, k);
+}
+template <class TQ, class TK>
+void rotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
+            std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::forward>(layout, rows_q, part, q);
+    detail::rotate_tensors<detail::turn::forward>(layout, rows_k, part, k);
+}
+
+/// The inverse of rotate: turns back and divides by the magnitude squared's root twice, so that
+/// unrotate(rotate(x)) = x also under YaRN.
+/// Accuracy: as rotate, each way. Source: R(-p) R(p) = 1.
+template <static_layout Layout, class T>
+void unrotate(heads_view<T> x, std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::inverse>(Layout{}, rows, part, x);
+}
+template <static_layout Layout, class TQ, class TK>
+void unrotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+              part_of part = {}) noexcept {
+    detail::rotate_pair<detail::turn::inverse>(Layout{}, rows, part, q, k);
+}
+template <class T>
+void unrotate(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
+              part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::inverse>(layout, rows, part, x);
+}
+template <class TQ, class TK>
+void unrotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+              part_of part = {}) noexcept {
+    detail::rotate_pair<detail::turn::inverse>(layout, rows, part, q, k);
+}
+
+/// The gradient of rotate: the transposed matrix, which keeps the magnitude.
+/// Accuracy: as rotate. Source: the transpose of a rotation turns the other way.
+template <static_layout Layout, class T>
+void rotate_gradient(heads_view<T> x, std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::transpose>(Layout{}, rows, part, x);
+}
+template <static_layout Layout, class TQ, class TK>
+void rotate_gradient(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+                     part_of part = {}) noexcept {
+    detail::rotate_pair<detail::turn::transpose>(Layout{}, rows, part, q, k);
+}
+template <class T>
+void rotate_gradient(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
+                     part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::transpose>(layout, rows, part, x);
+}
+template <class TQ, class TK>
+void rotate_gradient(pair_layout layout, heads_view<TQ> q, heads_view<TK> k,
+                     std::type_identity_t<rows_for<TQ>> rows, part_of part = {}) noexcept {
+    detail::rotate_pair<detail::turn::transpose>(layout, rows, part, q, k);
+}
+
+}  // namespace ROPEWALK_NAMESPACE

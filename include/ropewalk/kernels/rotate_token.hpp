@@ -1,0 +1,210 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/kernels/pair_layout.hpp>
+
+// The inner loops: all heads of one token against one row of cos and sin held in registers. Source of
+// the arithmetic: rotate_reference. Both layouts form each output as fma(x, c, rounded product), so they
+// agree bit for bit up to the permutation of channels, and so do full and partial registers.
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// The heads of one token of one tensor.
+template <class T>
+struct token_heads {
+    T* base;
+    index stride;
+    index heads;
+
+    token_heads at_channel(index c) const noexcept { return {base + c, stride, heads}; }
+    token_heads only(index h) const noexcept { return {base + h * stride, stride, 1}; }
+};
+
+/// Factors on the row as it is loaded: (1, 1) turns, (1, -1) is the transpose, (1/m^2, -1/m^2) the inverse.
+template <class C>
+struct row_factors {
+    C cos = 1;
+    C sin = 1;
+};
+
+// Registers a row may occupy: AVX-512 and NEON have 32, the others 16 of which 8 are left for the data.
+#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_NEON)
+inline constexpr std::size_t half_vectors = 8;
+inline constexpr std::size_t interleaved_units = 4;
+#else
+inline constexpr std::size_t half_vectors = 4;
+inline constexpr std::size_t interleaved_units = 2;
+#endif
+
+/// V registers of pairs, first channels at p + first, second channels `half` further on.
+template <std::size_t V, class T, class P>
+ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half, const P (&c)[V],
+                                       const P (&s)[V]) noexcept {
+    constexpr index n = simd::lanes<compute_t<T>>;
+    T* p = x.base + first;
+    for (index h = 0; h < x.heads; ++h, p += x.stride)
+        for (std::size_t v = 0; v < V; ++v) {
+            T* const u = p + static_cast<index>(v) * n;
+            const P a = simd::load(static_cast<const T*>(u));
+            const P b = simd::load(static_cast<const T*>(u + half));
+            simd::store(u, simd::fma(a, c[v], -(b * s[v])));
+            simd::store(u + half, simd::fma(b, c[v], a * s[v]));
+        }
+}
+
+template <std::size_t V, class C, class... T>
+ROPEWALK_ALWAYS_INLINE void half_step(const C* cos, const C* sin, index first, index half, row_factors<C> f,
+                                      token_heads<T>... x) noexcept {
+    using P = simd::pack<C>;
+    P c[V], s[V];
+    for (std::size_t v = 0; v < V; ++v) {
+        c[v] = simd::load(cos + first + static_cast<index>(v) * simd::lanes<C>) * simd::broadcast(f.cos);
+        s[v] = simd::load(sin + first + static_cast<index>(v) * simd::lanes<C>) * simd::broadcast(f.sin);
+    }
+    (half_heads<V>(x, first, half, c, s), ...);
+}
+
+template <class T, class P>
+ROPEWALK_ALWAYS_INLINE void half_heads_some(token_heads<T> x, index first, index half, index count, P c,
+                                            P s) noexcept {
+    T* p = x.base + first;
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        const P a = simd::load_some(static_cast<const T*>(p), count);
+        const P b = simd::load_some(static_cast<const T*>(p + half), count);
+        simd::store_some(p, simd::fma(a, c, -(b * s)), count);
+        simd::store_some(p + half, simd::fma(b, c, a * s), count);
+    }
+}
+
+/// Pairs (i, i + half), i < pairs.
+template <class C, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_half_span(const C* cos, const C* sin, index pairs, index half,
+                                             row_factors<C> f, token_heads<T>... x) noexcept {
+    constexpr index n = simd::lanes<C>;
+    index i = 0;
+    constexpr index widest = static_cast<index>(half_vectors) * n;
+    for (; i + widest <= pairs; i += widest) half_step<half_vectors>(cos, sin, i, half, f, x...);
+    if constexpr (half_vectors > 4)
+        if (i + 4 * n <= pairs) {
+            half_step<4>(cos, sin, i, half, f, x...);
+            i += 4 * n;
+        }
+    if (i + 2 * n <= pairs) {
+        half_step<2>(cos, sin, i, half, f, x...);
+        i += 2 * n;
+    }
+    if (i + n <= pairs) {
+        half_step<1>(cos, sin, i, half, f, x...);
+        i += n;
+    }
+    if (i < pairs) {
+        const auto c = simd::load_some(cos + i, pairs - i) * simd::broadcast(f.cos);
+        const auto s = simd::load_some(sin + i, pairs - i) * simd::broadcast(f.sin);
+        (half_heads_some(x, i, half, pairs - i, c, s), ...);
+    }
+}
+
+/// U units of lanes pairs = two registers of channels each: x c + swap(x) (-s, s).
+template <std::size_t U, class T, class P>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair, const P (&c)[2 * U],
+                                              const P (&s)[2 * U]) noexcept {
+    constexpr index n = simd::lanes<compute_t<T>>;
+    T* p = x.base + 2 * first_pair;
+    for (index h = 0; h < x.heads; ++h, p += x.stride)
+        for (std::size_t v = 0; v < 2 * U; ++v) {
+            const P a = simd::load(static_cast<const T*>(p + static_cast<index>(v) * n));
+            simd::store(p + static_cast<index>(v) * n, simd::fma(a, c[v], simd::swap_pairs(a) * s[v]));
+        }
+}
+
+template <std::size_t U, class C, class... T>
+ROPEWALK_ALWAYS_INLINE void interleaved_step(const C* cos, const C* sin, index first_pair, row_factors<C> f,
+                                             token_heads<T>... x) noexcept {
+    using P = simd::pack<C>;
+    P c[2 * U], s[2 * U];
+    for (std::size_t u = 0; u < U; ++u) {
+        const P cu =
+            simd::load(cos + first_pair + static_cast<index>(u) * simd::lanes<C>) * simd::broadcast(f.cos);
+        const P su =
+            simd::load(sin + first_pair + static_cast<index>(u) * simd::lanes<C>) * simd::broadcast(f.sin);
+        c[2 * u] = simd::duplicate_low(cu);
+        c[2 * u + 1] = simd::duplicate_high(cu);
+        s[2 * u] = simd::negate_even(simd::duplicate_low(su));
+        s[2 * u + 1] = simd::negate_even(simd::duplicate_high(su));
+    }
+    (interleaved_heads<U>(x, first_pair, c, s), ...);
+}
+
+template <class T, class P>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(token_heads<T> x, index channel, index count, P c,
+                                                   P s) noexcept {
+    T* p = x.base + channel;
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        const P a = simd::load_some(static_cast<const T*>(p), count);
+        simd::store_some(p, simd::fma(a, c, simd::swap_pairs(a) * s), count);
+    }
+}
+
+/// Pairs (2 i, 2 i + 1), i < pairs.
+template <class C, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(const C* cos, const C* sin, index pairs, row_factors<C> f,
+                                                    token_heads<T>... x) noexcept {
+    constexpr index n = simd::lanes<C>;
+    index i = 0;
+    constexpr index widest = static_cast<index>(interleaved_units) * n;
+    for (; i + widest <= pairs; i += widest) interleaved_step<interleaved_units>(cos, sin, i, f, x...);
+    if constexpr (interleaved_units > 2)
+        if (i + 2 * n <= pairs) {
+            interleaved_step<2>(cos, sin, i, f, x...);
+            i += 2 * n;
+        }
+    for (; i + n <= pairs; i += n) interleaved_step<1>(cos, sin, i, f, x...);
+    if (i < pairs) {
+        const index channels = 2 * (pairs - i);
+        const auto c = simd::load_some(cos + i, pairs - i) * simd::broadcast(f.cos);
+        const auto s = simd::load_some(sin + i, pairs - i) * simd::broadcast(f.sin);
+        const auto c_low = simd::duplicate_low(c);
+        const auto s_low = simd::negate_even(simd::duplicate_low(s));
+        (interleaved_heads_some(x, 2 * i, channels < n ? channels : n, c_low, s_low), ...);
+        if (channels > n) {
+            const auto c_high = simd::duplicate_high(c);
+            const auto s_high = simd::negate_even(simd::duplicate_high(s));
+            (interleaved_heads_some(x, 2 * i + n, channels - n, c_high, s_high), ...);
+        }
+    }
+}
+
+/// Half-split inside groups of a size known at run time: every blocked<g> and pair_layout of that kind.
+struct grouped {
+    index channels;
+};
+
+/// All pairs of all heads of one token.
+template <class Layout, class C, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, const C* cos, const C* sin, index pairs,
+                                         row_factors<C> f, token_heads<T>... x) noexcept {
+    if constexpr (std::is_same_v<Layout, half_split>) {
+        rotate_half_span(cos, sin, pairs, pairs, f, x...);
+    } else if constexpr (std::is_same_v<Layout, interleaved>) {
+        rotate_interleaved_span(cos, sin, pairs, f, x...);
+    } else {
+        const index half = layout.channels / 2;
+        for (index i = 0; i < pairs; i += half)
+            rotate_half_span(cos + i, sin + i, half, half, f, x.at_channel(2 * i)...);
+    }
+    (void)layout;
+}
+
+/// Calls f with the layout as a type; the one switch of a call.
+template <class F>
+ROPEWALK_ALWAYS_INLINE void with_layout(pair_layout layout, F f) noexcept {
+    switch (layout.kind) {
+        case pair_layout::kind_type::half_split: return f(half_split{});
+        case pair_layout::kind_type::interleaved: return f(interleaved{});
+        case pair_layout::kind_type::blocked: return f(grouped{layout.group});
+    }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
