@@ -81,9 +81,11 @@ struct rope_parameters {
     std::vector<double> pair_factors = {};  ///< GGUF rope_freqs.weight: divisors on top, empty = none
     std::vector<index> sections = {};       ///< pairs of each position axis; empty = one axis
     section_order order = section_order::contiguous;
-    index head_dim = 0;      ///< 0 = the model's (Gemma 4's global layers have their own)
-    double logit_scale = 1;  ///< factor on q.k beside 1/sqrt(head_dim)
-    std::string name = {};   ///< the layer type the config gives it, if any
+    index rotary_dim = 0;                 ///< given in channels (GPT-J); 0 = from partial_rotary_factor
+    index head_dim = 0;                   ///< 0 = the model's (Gemma 4's global layers have their own)
+    double logit_scale = 1;               ///< factor on q.k beside 1/sqrt(head_dim)
+    std::string name = {};                ///< the layer type the config gives it, if any
+    std::vector<std::string> notes = {};  ///< what else is done to q.k there, in words
 };
 
 /// What any config says of a model's rotary embedding, as plain data: read one with from_huggingface or
@@ -247,9 +249,13 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
     detail::require(channels >= 1, who, "head_dim must be >= 1", channels);
     detail::require(s.first_channel >= 0 && s.first_channel + channels <= s.head_dim, who,
                     "first_channel + rotary_channels must be <= head_dim", s.first_channel + channels);
-    s.rotary_dim = rope.scaling == rope_scaling::proportional
-                       ? channels
+    s.rotary_dim = rope.scaling == rope_scaling::proportional ? channels
+                   : rope.rotary_dim != 0
+                       ? rope.rotary_dim
                        : frequencies::partial_rotary_dim(channels, rope.partial_rotary_factor);
+    detail::require(s.rotary_dim >= 0 && s.rotary_dim <= channels && s.rotary_dim % 2 == 0, who,
+                    "rotary_dim must be even and <= head_dim", s.rotary_dim);
+    s.notes = rope.notes;
     s.read_layout = config.read_layout;
     s.write_layout = config.write_layout;
     detail::require(s.read_layout.fits(s.rotary_dim / 2) && s.write_layout.fits(s.rotary_dim / 2), who,

@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
@@ -22,12 +23,13 @@ struct rotary_scheme {
     index first_channel = 0;  ///< where the turning slice begins in a head of head_dim channels
     index rotary_dim = 0;     ///< channels of the slice; the rest passes through
     pair_layout read_layout = {};
-    pair_layout write_layout = {};      ///< another one than read_layout in DeepSeek only
-    double logit_scale = 1;             ///< factor on q.k beside 1/sqrt(head_dim): MLA's m^2
-    bool rotates = true;                ///< false: a NoPE layer, nothing is touched
-    bool length_dependent = false;      ///< whether the frequencies depend on the context length
-    std::int64_t original_context = 0;  ///< the length the frequencies were trained at; 0: not said
-    std::int64_t max_context = 0;       ///< the length the model is offered for; 0: not said
+    pair_layout write_layout = {};        ///< another one than read_layout in DeepSeek only
+    double logit_scale = 1;               ///< factor on q.k beside 1/sqrt(head_dim): MLA's m^2
+    bool rotates = true;                  ///< false: a NoPE layer, nothing is touched
+    bool length_dependent = false;        ///< whether the frequencies depend on the context length
+    std::int64_t original_context = 0;    ///< the length the frequencies were trained at; 0: not said
+    std::int64_t max_context = 0;         ///< the length the model is offered for; 0: not said
+    std::vector<std::string> notes = {};  ///< what else the model does to q.k that no table can do
     std::function<spectrum(std::int64_t context_length)> frequencies = {};
 
     /// The spectrum at a context length: a pure function. No pairs where nothing rotates.

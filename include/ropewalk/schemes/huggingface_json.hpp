@@ -1,0 +1,451 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ropewalk/schemes/huggingface_models.hpp>
+#include <ropewalk/schemes/json_reader.hpp>
+#include <ropewalk/schemes/model_config.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+struct huggingface_reading {
+    strictness keys = strictness::strict;
+    std::optional<pair_layout> layout = {};  ///< overrides the class's: for a model_type not in the table
+};
+
+namespace detail {
+
+/// The keys of one config, what its class adds, and what is found out on the way.
+class huggingface_reader {
+  public:
+    huggingface_reader(const nlohmann::json& node, std::string path, const huggingface_reading& reading)
+        : reading_(reading), top_(who, node, std::move(path)) {}
+
+    model_config read() {
+        find_model();
+        read_sizes();
+        read_layers();
+        for (const auto& key : top_.unread())
+            if (key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos ||
+                key == "use_dynamic_ntk")
+                pass_over(top_, key);
+        return std::move(config_);
+    }
+
+  private:
+    using rule = huggingface_model::layer_rule;
+    using key_names = huggingface_model::key_names;
+    static constexpr const char* who = "from_huggingface";
+
+    bool strict() const noexcept { return reading_.keys == strictness::strict; }
+    /// A key that changes nothing here: an error, or on the list of what was ignored.
+    void pass_over(const json_object& object, const std::string& key) {
+        if (strict())
+            fail(std::string(who) + ": " + object.path_of(key) +
+                 " must be a key that is read here (it would be ignored), got " +
+                 object.node().at(key).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+        config_.ignored.push_back(object.path_of(key));
+    }
+
+    void find_model() {
+        const auto type = top_.word("model_type");
+        config_.model_type = type.value_or("");
+        if (const auto* known = find_huggingface_model(config_.model_type)) {
+            model_ = *known;
+        } else if (strict() && !reading_.layout) {
+            if (!type) top_.missing("model_type");
+            top_.reject("model_type", "one whose pair layout is known here (or pass a layout)",
+                        *top_.find("model_type"));
+        }
+        pair_layout read = model_.interleaved_pairs ? pair_layout(interleaved{}) : pair_layout(half_split{});
+        pair_layout write = model_.latent_attention ? pair_layout(half_split{}) : read;
+        if (model_.latent_attention && top_.flag("rope_interleave") == false) read = half_split{};
+        config_.read_layout = reading_.layout.value_or(read);
+        config_.write_layout = reading_.layout.value_or(write);
+    }
+
+    void read_sizes() {
+        const auto hidden = top_.count_of({"hidden_size", "n_embd"});
+        const auto heads = top_.count_of({"num_attention_heads", "n_head"});
+        config_.query_heads = heads.value_or(0);
+        config_.key_heads = top_.count_of({"num_key_value_heads", "num_kv_heads", "multi_query_group_num"})
+                                .value_or(config_.query_heads);
+        config_.layers = top_.count_of({"num_hidden_layers", "n_layer", "num_layers"}).value_or(0);
+        if (config_.layers == 0) {
+            if (strict()) top_.missing("num_hidden_layers");
+            config_.layers = 1;
+        }
+        if (config_.layers > 65536)
+            top_.reject("num_hidden_layers", "a number of layers <= 65536", config_.layers);
+        max_context_ = static_cast<double>(
+            top_.count_of({"max_position_embeddings", "n_positions", "seq_length"}).value_or(0));
+        original_context_ = static_cast<double>(top_.count("original_max_position_embeddings").value_or(0));
+        if (model_.latent_attention) {
+            const auto rope = top_.count("qk_rope_head_dim");
+            if (!rope) top_.missing("qk_rope_head_dim");
+            config_.rotary_channels = *rope;
+            config_.first_channel = top_.count("qk_nope_head_dim", 0).value_or(0);
+            config_.head_dim = config_.first_channel + config_.rotary_channels;
+            top_.find("head_dim");  // written as qk_rope_head_dim by some converters; the pair above decides
+        } else if (const auto dim = top_.count_of({"head_dim", "kv_channels"})) {
+            config_.head_dim = *dim;
+        } else if (model_.default_head_dim != 0) {
+            config_.head_dim = model_.default_head_dim;
+        } else {
+            if (!hidden) top_.missing("hidden_size");
+            if (!heads) top_.missing("num_attention_heads");
+            if (*hidden % *heads != 0)
+                top_.reject("hidden_size", "a multiple of num_attention_heads", *hidden);
+            config_.head_dim = *hidden / *heads;
+        }
+        if (config_.head_dim > 65536)
+            top_.reject("head_dim", "a number of channels <= 65536", config_.head_dim);
+        read_defaults();
+    }
+
+    /// The top-level keys that stand for keys of the rope dictionary.
+    void read_defaults() {
+        theta_ = top_.number("rope_theta");
+        partial_ = top_.number("partial_rotary_factor");
+        const auto legacy = [this](std::optional<double>& value, const char* key) {
+            const auto old = top_.number(key);
+            if (old && value && *old != *value && strict())
+                top_.reject(key, "what the key of today says", *top_.find(key));
+            if (!value) value = old;
+        };
+        if (model_.keys == key_names::gpt_neox) {
+            legacy(theta_, "rotary_emb_base");
+            legacy(partial_, "rotary_pct");
+        }
+        if (model_.model_type == "stablelm") legacy(partial_, "rope_pct");
+        if (model_.keys == key_names::gpt_j) rotary_dim_ = top_.count("rotary_dim").value_or(64);
+        if (model_.keys == key_names::chatglm) {
+            top_.flag("original_rope");
+            if (const auto ratio = top_.number("rope_ratio")) theta_ = theta_.value_or(1e4) * *ratio;
+        }
+    }
+
+    void read_layers() {
+        auto kinds = layer_kinds();
+        const nlohmann::json* now = top_.find("rope_parameters");
+        const nlohmann::json* old = top_.find("rope_scaling");
+        if (now != nullptr && old != nullptr && strict())
+            top_.reject("rope_scaling", "null beside rope_parameters", *old);
+        const nlohmann::json* dict = now != nullptr ? now : old;
+        const std::string name = now != nullptr ? "rope_parameters" : "rope_scaling";
+        if (dict != nullptr && !dict->is_object()) top_.reject(name, "an object or null", *dict);
+        std::map<std::string, int> rope_of_kind;
+        if (dict != nullptr && is_keyed_by_layer_type(*dict)) {
+            for (const auto& [kind, value] : dict->items())
+                rope_of_kind[kind] =
+                    value.is_null() ? -1 : add_rope(&value, top_.path_of(name + "." + kind), kind);
+        } else {
+            add_flat(dict, top_.path_of(name), rope_of_kind);
+        }
+        for (std::size_t l = 0; l < kinds.size(); ++l) {
+            const auto at = rope_of_kind.find(kinds[l]);
+            const auto any = rope_of_kind.find("");
+            if (at == rope_of_kind.end() && any == rope_of_kind.end()) top_.missing(name + "." + kinds[l]);
+            config_.rope_of_layer.push_back(at != rope_of_kind.end() ? at->second : any->second);
+        }
+        silence_layers(kinds);
+        if (std::all_of(config_.rope_of_layer.begin(), config_.rope_of_layer.end(),
+                        [](int rope) { return rope == 0; }))
+            config_.rope_of_layer.clear();
+    }
+
+    /// One set of parameters for all layers, or the two that the class derives from it.
+    void add_flat(const nlohmann::json* dict, const std::string& path,
+                  std::map<std::string, int>& rope_of_kind) {
+        if (model_.rule != rule::layer_types) {
+            rope_of_kind[""] = add_rope(dict, path, "");
+            return;
+        }
+        const auto local = top_.number("rope_local_base_freq");
+        static const nlohmann::json proportional = {{"rope_type", "proportional"},
+                                                    {"partial_rotary_factor", 0.25}};
+        if (dict == nullptr && model_.model_type == "gemma4_text") dict = &proportional;
+        rope_of_kind["full_attention"] = add_rope(dict, path, "full_attention");
+        rope_parameters sliding;
+        sliding.name = "sliding_attention";
+        sliding.max_context = max_context_;
+        sliding.base =
+            model_.local_theta != 0 ? local.value_or(model_.local_theta) : config_.ropes.front().base;
+        rope_of_kind["sliding_attention"] = static_cast<int>(config_.ropes.size());
+        config_.ropes.push_back(std::move(sliding));
+    }
+
+    std::vector<std::string> layer_kinds() {
+        const auto layers = static_cast<std::size_t>(config_.layers);
+        auto kinds = top_.words("layer_types");
+        if (!kinds.empty()) {
+            if (kinds.size() != layers)
+                top_.reject("layer_types", "as long as num_hidden_layers", kinds.size());
+            if (model_.model_type == "gemma4_text") kinds.back() = "full_attention";
+            return kinds;
+        }
+        kinds.assign(layers, "");
+        if (model_.rule != rule::layer_types && model_.rule != rule::sliding_only &&
+            model_.rule != rule::attention_only)
+            return kinds;
+        const char* other = model_.rule == rule::attention_only ? "linear_attention" : "sliding_attention";
+        const auto every = static_cast<std::size_t>(
+            top_.count_of({"sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval"})
+                .value_or(model_.every));
+        for (std::size_t l = 0; l < layers; ++l) kinds[l] = (l + 1) % every != 0 ? other : "full_attention";
+        if (model_.model_type == "gemma4_text") kinds.back() = "full_attention";
+        return kinds;
+    }
+
+    /// NoPE layers.
+    void silence_layers(const std::vector<std::string>& kinds) {
+        auto& rope_of = config_.rope_of_layer;
+        if (model_.keys == key_names::falcon && top_.flag("alibi") == true)
+            rope_of.assign(rope_of.size(), -1);
+        for (std::size_t l = 0; l < kinds.size(); ++l)
+            if (kinds[l] == "linear_attention" ||
+                (model_.rule == rule::sliding_only && kinds[l] == "full_attention"))
+                rope_of[l] = -1;
+        if (model_.rule != rule::no_rope_layers) return;
+        const auto every =
+            static_cast<std::size_t>(top_.count("no_rope_layer_interval").value_or(model_.every));
+        const auto listed = top_.counts("no_rope_layers");
+        if (!listed.empty() && listed.size() < rope_of.size())
+            top_.reject("no_rope_layers", "as long as num_hidden_layers", listed.size());
+        for (std::size_t l = 0; l < rope_of.size(); ++l)
+            if (listed.empty() ? (l + 1) % every == 0 : listed[l] == 0) rope_of[l] = -1;
+    }
+
+    static bool is_keyed_by_layer_type(const nlohmann::json& dict) {
+        for (const auto& [key, value] : dict.items())
+            if (key.find("attention") == std::string::npos || !(value.is_null() || value.is_object()))
+                return false;
+        return !dict.empty();
+    }
+
+    int add_rope(const nlohmann::json* dict, const std::string& path, const std::string& kind) {
+        static const nlohmann::json empty = nlohmann::json::object();
+        json_object keys(who, dict != nullptr ? *dict : empty, path);
+        rope_parameters p;
+        p.name = kind;
+        p.max_context = max_context_;
+        p.base = base_of(keys, kind);
+        p.partial_rotary_factor =
+            keys.number("partial_rotary_factor").value_or(partial_.value_or(model_.default_partial));
+        p.rotary_dim = rotary_dim_;
+        if (model_.model_type == "gemma4_text" && kind == "full_attention")
+            p.head_dim = top_.count("global_head_dim").value_or(512);
+        read_scaling(keys, p);
+        read_sections(keys, p);
+        if (model_.model_type == "llama4_text" && top_.flag("attn_temperature_tuning").value_or(true))
+            p.notes.push_back(
+                "queries of NoPE layers are multiplied by a factor of the position "
+                "(attn_temperature_tuning)");
+        for (const auto& key : keys.unread()) pass_over(keys, key);
+        config_.ropes.push_back(std::move(p));
+        return static_cast<int>(config_.ropes.size()) - 1;
+    }
+
+    double base_of(json_object& keys, const std::string& kind) {
+        const auto inside = keys.number("rope_theta");
+        if (inside && theta_ && *inside != *theta_ && strict() && kind.empty())
+            keys.reject("rope_theta", "what the top-level rope_theta says", *keys.find("rope_theta"));
+        if (inside) return *inside;
+        return theta_.value_or(kind == "sliding_attention" && model_.local_theta != 0 ? model_.local_theta
+                                                                                      : model_.default_theta);
+    }
+
+    static std::optional<rope_scaling> scaling_of(const std::string& word) {
+        static const std::map<std::string, rope_scaling> names = {
+            {"default", rope_scaling::none},
+            {"mrope", rope_scaling::none},
+            {"linear", rope_scaling::linear},
+            {"dynamic", rope_scaling::dynamic_ntk},
+            {"ntk", rope_scaling::ntk},
+            {"dynamic-linear", rope_scaling::dynamic_linear},
+            {"yarn", rope_scaling::yarn},
+            {"dynamic-yarn", rope_scaling::dynamic_yarn},
+            {"longrope", rope_scaling::longrope},
+            {"su", rope_scaling::longrope},
+            {"llama3", rope_scaling::llama3},
+            {"proportional", rope_scaling::proportional},
+            {"ntk-by-parts", rope_scaling::ntk_by_parts},
+        };
+        const auto at = names.find(word);
+        if (at == names.end()) return {};
+        return at->second;
+    }
+
+    rope_scaling type_of(json_object& keys) {
+        const auto now = keys.word("rope_type");
+        const auto old = keys.word("type");
+        const char* key = now ? "rope_type" : "type";
+        if (!now && !old) return rope_scaling::none;
+        auto scaling = scaling_of(now ? *now : *old);
+        if (!scaling) {
+            if (strict()) keys.reject(key, "a scaling that is known here", *keys.find(key));
+            config_.ignored.push_back(keys.path_of(key));
+            return rope_scaling::none;
+        }
+        if (now && old && scaling_of(*old) != scaling && strict())
+            keys.reject("type", "what rope_type says", *keys.find("type"));
+        // Phi-3's first configs said "yarn" (then "su") for what is LongRoPE.
+        if (scaling == rope_scaling::yarn && keys.has("short_factor")) scaling = rope_scaling::longrope;
+        return *scaling;
+    }
+
+    /// The keys that the scaling cannot do without.
+    double required(json_object& keys, const char* key) {
+        const auto v = keys.number(key);
+        if (!v) keys.missing(key);
+        return *v;
+    }
+
+    /// L0: the top-level key, the dictionary's, or (lenient) max_position_embeddings.
+    void read_original_context(json_object& keys, rope_parameters& p) {
+        const auto inside = keys.number("original_max_position_embeddings");
+        p.original_context = original_context_ != 0 ? original_context_ : inside.value_or(0);
+        if (p.original_context != 0) return;
+        if (strict() || max_context_ == 0) keys.missing("original_max_position_embeddings");
+        p.original_context = max_context_;
+    }
+    void require_max_context() {
+        if (max_context_ == 0) top_.missing("max_position_embeddings");
+    }
+
+    void read_scaling(json_object& keys, rope_parameters& p) {
+        p.scaling = type_of(keys);
+        switch (p.scaling) {
+            case rope_scaling::none: break;
+            case rope_scaling::linear:
+            case rope_scaling::ntk_by_parts:
+                p.factor = required(keys, "factor");
+                if (p.scaling == rope_scaling::ntk_by_parts) {
+                    read_original_context(keys, p);
+                    p.extrapolation_factor = keys.number("extrapolation_factor").value_or(1);
+                }
+                break;
+            case rope_scaling::dynamic_linear: require_max_context(); break;
+            case rope_scaling::ntk:
+                p.factor = keys.number("alpha");
+                if (!p.factor) p.factor = required(keys, "factor");
+                break;
+            case rope_scaling::dynamic_ntk:
+                if (const auto alpha = keys.number("alpha")) {  // Hunyuan: static, its other keys are inert
+                    p.scaling = rope_scaling::ntk;
+                    p.factor = alpha;
+                    for (const char* inert : {"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
+                        keys.find(inert);
+                    break;
+                }
+                p.factor = required(keys, "factor");
+                require_max_context();
+                break;
+            case rope_scaling::yarn:
+            case rope_scaling::dynamic_yarn: read_yarn(keys, p); break;
+            case rope_scaling::longrope:
+                read_original_context(keys, p);
+                p.factor = keys.number("factor");
+                p.attention_factor = keys.number("attention_factor");
+                if (!p.factor && !p.attention_factor) require_max_context();
+                p.short_factors = factors_of(keys, "short_factor");
+                p.long_factors = factors_of(keys, "long_factor");
+                break;
+            case rope_scaling::llama3:
+                p.factor = required(keys, "factor");
+                p.low_freq_factor = required(keys, "low_freq_factor");
+                p.high_freq_factor = required(keys, "high_freq_factor");
+                read_original_context(keys, p);
+                break;
+            case rope_scaling::proportional: p.factor = keys.number("factor"); break;
+        }
+    }
+
+    std::vector<double> factors_of(json_object& keys, const char* key) {
+        if (!keys.has(key)) keys.missing(key);
+        return keys.numbers(key);
+    }
+
+    void read_yarn(json_object& keys, rope_parameters& p) {
+        read_original_context(keys, p);
+        if (p.scaling == rope_scaling::yarn && strict() && !keys.node().contains("factor"))
+            keys.missing("factor");
+        p.factor = keys.number("factor");
+        if (!p.factor || p.scaling == rope_scaling::dynamic_yarn) require_max_context();
+        const auto nonzero = [&keys](const char* key, double fallback) {  // zero counts as absent
+            const double v = keys.number(key).value_or(fallback);
+            return v == 0 ? fallback : v;
+        };
+        p.attention_factor = keys.number("attention_factor");
+        p.mscale = keys.number("mscale").value_or(0);
+        p.mscale_all_dim = keys.number("mscale_all_dim").value_or(0);
+        p.beta_fast = nonzero("beta_fast", 32);
+        p.beta_slow = nonzero("beta_slow", 1);
+        p.truncate = keys.flag("truncate").value_or(true);
+        p.extrapolation_factor = keys.number("extrapolation_factor").value_or(1);
+        p.attn_factor = keys.number("attn_factor").value_or(1);
+        if (keys.flag("finetuned").value_or(false)) p.trained = frequencies::yarn_training::extended;
+        if (strict() && p.beta_fast < p.beta_slow)
+            keys.reject("beta_fast", "at least beta_slow", *keys.find("beta_fast"));
+        if (const auto beta = keys.number("llama_4_scaling_beta"))
+            p.notes.push_back("queries are multiplied by 1 + " + text(*beta) +
+                              " ln(1 + floor(position / original context)) (llama_4_scaling_beta)");
+        if (model_.latent_attention && p.mscale_all_dim != 0) {
+            const double factor = p.factor ? *p.factor : p.max_context / p.original_context;
+            const double m = frequencies::yarn_mscale(factor, p.mscale_all_dim);
+            p.logit_scale = m * m;
+        }
+    }
+
+    void read_sections(json_object& keys, rope_parameters& p) {
+        p.sections = keys.counts("mrope_section");
+        if (p.sections.empty() && model_.interleaved_sections) p.sections = {24, 20, 20};
+        const bool spread = keys.flag("mrope_interleaved").value_or(model_.interleaved_sections);
+        p.order = spread ? section_order::interleaved : section_order::contiguous;
+        if (p.sections.empty()) return;
+        index pairs = 0;
+        for (index n : p.sections) pairs += n;
+        const auto channels = frequencies::partial_rotary_dim(config_.head_dim, p.partial_rotary_factor);
+        if (2 * pairs != channels)
+            keys.reject("mrope_section", ("sections of " + text(channels / 2) + " pairs in all").c_str(),
+                        pairs);
+    }
+
+    huggingface_reading reading_;
+    json_object top_;
+    huggingface_model model_;
+    model_config config_;
+    double max_context_ = 0;
+    double original_context_ = 0;
+    std::optional<double> theta_;
+    std::optional<double> partial_;
+    index rotary_dim_ = 0;
+};
+
+}  // namespace detail
+
+/// Reads a model's own config.json: the keys of Hugging Face transformers v4 (rope_scaling, rope_theta and
+/// their older spellings) and v5 (rope_parameters, also one dictionary a layer type). A config with a
+/// text_config is read through it. The schemes are built once to check every value.
+/// Throws:   invalid_config naming the key path and the value: a wrong type, a missing key, an impossible
+///           number; in strict reading also an unknown model_type or rope_type and any rope key that would
+///           be ignored.
+/// Cost:     under a millisecond a config.
+/// Source:   huggingface/transformers modeling_rope_utils.py and models/*/configuration_*.py.
+inline model_config from_huggingface(const nlohmann::json& config, const huggingface_reading& reading = {}) {
+    const bool nested =
+        config.is_object() && config.contains("text_config") && config["text_config"].is_object();
+    detail::huggingface_reader reader(nested ? config["text_config"] : config, nested ? "text_config" : "",
+                                      reading);
+    auto read = reader.read();
+    make_model_schemes(read);
+    return read;
+}
+
+}  // namespace ROPEWALK_NAMESPACE
