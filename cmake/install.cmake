@@ -1,0 +1,31 @@
+# The installed package: headers, a CMake package and a pkg-config file. All of it is independent of
+# the architecture and of the place it is installed to.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/ropewalk)
+install(DIRECTORY include/ropewalk DESTINATION include FILES_MATCHING PATTERN "*.hpp")
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/ropewalk)
+
+# Two export sets: whoever asks for COMPONENTS core needs no Eigen.
+install(TARGETS ropewalk_core EXPORT ropewalk_core_targets)
+install(TARGETS ropewalk EXPORT ropewalk_targets)
+install(EXPORT ropewalk_core_targets NAMESPACE ropewalk:: DESTINATION ${package_dir}
+        FILE ropewalk_core_targets.cmake)
+install(EXPORT ropewalk_targets NAMESPACE ropewalk:: DESTINATION ${package_dir}
+        FILE ropewalk_targets.cmake)
+
+configure_package_config_file(cmake/ropewalkConfig.cmake.in
+    ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfig.cmake INSTALL_DESTINATION ${package_dir}
+    NO_SET_AND_CHECK_MACRO)
+# Below 1.0 a minor version may break its users.
+write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfigVersion.cmake
+    COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+configure_file(cmake/ropewalk.pc.in ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalk.pc @ONLY)
+install(FILES
+    ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfig.cmake
+    ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfigVersion.cmake
+    cmake/xsimd_target.cmake
+    DESTINATION ${package_dir})
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalk.pc
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)

@@ -1,0 +1,7 @@
+execute_process(COMMAND ${emulator} ${program} RESULT_VARIABLE code ERROR_VARIABLE text OUTPUT_QUIET)
+if(code EQUAL 0)
+    message(FATAL_ERROR "the program went on after a refused call")
+endif()
+if(NOT text MATCHES "^ropewalk: geometric: rotary_dim must be even and > 0, got 7\n")
+    message(FATAL_ERROR "the program ended with ${code} and said: ${text}")
+endif()

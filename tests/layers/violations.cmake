@@ -1,0 +1,56 @@
+# Each case is a small tree with one thing wrong, and the words that must be in the complaint.
+cmake_policy(VERSION 3.20)
+set(begin "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\n#pragma once\n/// Source: none.\n")
+
+# tree(NAME EXPECTED [HEADER TEXT]...): the tree below, each HEADER replaced or added. An empty EXPECTED
+# means that the tree is in order.
+function(tree name expected)
+    set(root ${work}/${name})
+    file(REMOVE_RECURSE ${root})
+    file(WRITE ${root}/layers.txt "layer 0\ncore/a\ncore/b\nlayer 1\npositions/p\nlayer 2\nfrequencies/f\n"
+         "layer 6\nattention/x\nadapters/y\n${more_layers}")
+    foreach(header core/a core/b positions/p frequencies/f attention/x adapters/y)
+        file(WRITE ${root}/include/ropewalk/${header}.hpp "${begin}")
+    endforeach()
+    # By number: an empty text would be lost in a list.
+    set(i 2)
+    while(i LESS ARGC)
+        math(EXPR j "${i} + 1")
+        file(WRITE ${root}/include/ropewalk/${ARGV${i}} "${begin}${ARGV${j}}\n")
+        math(EXPR i "${i} + 2")
+    endwhile()
+    execute_process(COMMAND ${CMAKE_COMMAND} -D include_dir=${root}/include -D layers=${root}/layers.txt
+                            -P ${check}
+                    RESULT_VARIABLE code OUTPUT_VARIABLE output ERROR_VARIABLE output)
+    if(expected STREQUAL "")
+        if(NOT code EQUAL 0)
+            message(SEND_ERROR "${name}: refused, but in order:\n${output}")
+        endif()
+        return()
+    endif()
+    string(FIND "${output}" "${expected}" at)
+    if(code EQUAL 0)
+        message(SEND_ERROR "${name}: accepted")
+    elseif(at EQUAL -1)
+        message(SEND_ERROR "${name}: '${expected}' is not in:\n${output}")
+    endif()
+endfunction()
+
+tree(in_order "" core/b.hpp "#include <ropewalk/core/a.hpp>" positions/p.hpp "#include <ropewalk/core/b.hpp>"
+     attention/x.hpp "#include <Eigen/Core>" frequencies/f.hpp "#include <vector>")
+tree(umbrella_of_a_higher_folder "" attention.hpp "#include <ropewalk/attention/x.hpp>")
+tree(upwards "includes positions/p.hpp (layer 1)" core/a.hpp "#include <ropewalk/positions/p.hpp>")
+tree(later "includes core/b.hpp, which is listed after it" core/a.hpp "  # include <ropewalk/core/b.hpp>")
+tree(sideways "do not see each other" frequencies/f.hpp "#include <ropewalk/positions/p.hpp>")
+tree(same_layer "includes adapters/y.hpp (layer 6)" attention/x.hpp "#include <ropewalk/adapters/y.hpp>")
+tree(unlisted "core/c.hpp is not listed" core/c.hpp "")
+tree(quoted "is no angle include" core/b.hpp "#include \"a.hpp\"")
+tree(short_path "includes a.hpp, which is not listed" core/b.hpp "#include <ropewalk/a.hpp>")
+tree(xsimd "includes xsimd" core/a.hpp "#include <xsimd/xsimd.hpp>")
+tree(eigen "(layer 0) includes Eigen" core/a.hpp "#include <Eigen/Core>")
+tree(json "includes nlohmann-json" core/a.hpp "#include <nlohmann/json.hpp>")
+string(REPEAT "\n" 400 blank)
+tree(long "more than 400" core/a.hpp "${blank}")
+set(more_layers "layer 7\ncache/util\n")
+tree(vague "a name that says nothing" cache/util.hpp "")
+tree(stale "cache/util.hpp is listed and does not exist")
