@@ -7,16 +7,33 @@
 #include <ropewalk/core/contract.hpp>
 #include <ropewalk/core/index.hpp>
 #include <ropewalk/core/half_types.hpp>
+#include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd.hpp>
+#include <ropewalk/core/simd_storage.hpp>
 
 #include <ropewalk/positions/position_ids.hpp>
 
 #include <ropewalk/frequencies/spectrum.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/frequencies/axis_map.hpp>
+#include <ropewalk/frequencies/keep_pairs.hpp>
+#include <ropewalk/frequencies/linear.hpp>
+#include <ropewalk/frequencies/per_pair.hpp>
+#include <ropewalk/frequencies/p_rope.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
+#include <ropewalk/frequencies/ntk.hpp>
+#include <ropewalk/frequencies/longrope.hpp>
 #include <ropewalk/frequencies/llama3.hpp>
 
 #include <ropewalk/angles/rows_view.hpp>
+#include <ropewalk/angles/sincos_turns.hpp>
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/angles/position_table.hpp>
+#include <ropewalk/angles/pair_matrix_table.hpp>
+#include <ropewalk/angles/make_angles.hpp>
 
 #include <ropewalk/kernels/pair_layout.hpp>
+
+#include <ropewalk/schemes/rotary_scheme.hpp>
+#include <ropewalk/schemes/model_config.hpp>

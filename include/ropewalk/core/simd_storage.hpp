@@ -12,8 +12,8 @@
 
 namespace ROPEWALK_NAMESPACE::simd {
 
-// 16-bit elements and partial registers: every storage format is read and written through these.
-// Source: IEEE 754-2019 round to nearest even; Intel and Arm instruction references.
+/// 16-bit elements and partial registers: every storage format is read and written through these.
+/// Source: IEEE 754-2019 round to nearest even; Intel and Arm instruction references.
 
 /// lanes<float> 16-bit numbers as floats, exactly.
 ROPEWALK_ALWAYS_INLINE pack<float> load(const bf16* p) noexcept {
