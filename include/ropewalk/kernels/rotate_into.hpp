@@ -15,7 +15,7 @@ inline constexpr index into_pairs = 512;
 /// One head: first and second channels gathered in pair order, turned as a half-split head, scattered.
 template <class S, class D, class C>
 void rotate_head_into(pair_layout read, pair_layout write, const S* from, D* to, const C* cos, const C* sin,
-                      index pairs) noexcept {
+                      index pairs, row_factors<C> factors) noexcept {
     C buffer[2 * into_pairs];
     for (index done = 0; done < pairs; done += into_pairs) {
         const index count = std::min(into_pairs, pairs - done);
@@ -46,6 +46,24 @@ bool views_agree(const heads_view<S>& from, const heads_view<D>& to) noexcept {
            from.channels() == to.channels();
 }
 
+template <turn Turn, class S, class D, class C>
+void turn_into(pair_layout read, pair_layout write, heads_view<S> from, heads_view<D> to,
+               rows_view<C> rows) noexcept {
+    const bool match = rows_match(read, to, rows) && write.fits(rows.pairs) && views_agree(from, to);
+    ROPEWALK_EXPECT(match);
+    if (!match || to.empty()) return;
+    for (index b = 0; b < to.batches(); ++b)
+        for (index n = 0; n < to.tokens(); ++n) {
+            const index row = rows.row(b * to.tokens() + n);
+            ROPEWALK_EXPECT(row < rows.table_rows);
+            if (row < 0 || row >= rows.table_rows) continue;
+            for (index h = 0; h < to.heads(); ++h)
+                rotate_head_into(read, write, reinterpret_cast<const stored_t<S>*>(from.at(b, n, h)),
+                                 reinterpret_cast<stored_t<D>*>(to.at(b, n, h)), rows.cos_at(row, h),
+                                 rows.sin_at(row, h), rows.pairs, factors_of<Turn>(rows));
+        }
+}
+
 }  // namespace detail
 
 /// rotate that writes elsewhere: into another dtype, another pair layout (DeepSeek reads interleaved and
@@ -60,20 +78,7 @@ bool views_agree(const heads_view<S>& from, const heads_view<D>& to) noexcept {
 template <class S, class D>
 void rotate_into(pair_layout read, pair_layout write, heads_view<S> from, heads_view<D> to,
                  std::type_identity_t<rows_for<D>> rows) noexcept {
-    const bool match =
-        detail::rows_match(read, to, rows) && write.fits(rows.pairs) && detail::views_agree(from, to);
-    ROPEWALK_EXPECT(match);
-    if (!match || to.empty()) return;
-    for (index b = 0; b < to.batches(); ++b)
-        for (index n = 0; n < to.tokens(); ++n) {
-            const index row = rows.row(b * to.tokens() + n);
-            ROPEWALK_EXPECT(row < rows.table_rows);
-            if (row < 0 || row >= rows.table_rows) continue;
-            for (index h = 0; h < to.heads(); ++h)
-                detail::rotate_head_into(read, write, reinterpret_cast<const stored_t<S>*>(from.at(b, n, h)),
-                                         reinterpret_cast<stored_t<D>*>(to.at(b, n, h)), rows.cos_at(row, h),
-                                         rows.sin_at(row, h), rows.pairs);
-        }
+    detail::turn_into<detail::turn::forward>(read, write, from, to, rows);
 }
 template <static_layout ReadLayout, static_layout WriteLayout = ReadLayout, class S, class D>
 void rotate_into(heads_view<S> from, heads_view<D> to, std::type_identity_t<rows_for<D>> rows) noexcept {

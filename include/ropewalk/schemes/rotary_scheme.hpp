@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <utility>
@@ -8,7 +9,7 @@
 
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
-#include <ropewalk/kernels/pair_layout.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -46,5 +47,58 @@ struct rotary_scheme {
         return x.channels() == rotary_dim ? x : x.channel_slice(first_channel, rotary_dim);
     }
 };
+
+namespace detail {
+
+template <turn Turn, class T>
+void turn_slice(const rotary_scheme& rope, heads_view<T> x, rows_for<T> rows, part_of part) noexcept {
+    if (!rope.rotates) return;
+    constexpr bool back = Turn != turn::forward;
+    const pair_layout read = back ? rope.write_layout : rope.read_layout;
+    const pair_layout write = back ? rope.read_layout : rope.write_layout;
+    const heads_view<T> slice = rope.slice(x);
+    if (read == write) {
+        rotate_tensors<Turn>(read, rows, part, slice);
+    } else if (part.part == 0) {  // a gather and a scatter; not split
+        turn_into<Turn>(read, write, slice, slice, rows);
+    }
+}
+
+}  // namespace detail
+
+/// The everyday call: the model's scheme picks the channels and the pair layout, so that nobody types a
+/// layout twice. q and k are whole heads (head_dim channels) or already the turning slice.
+/// Shapes, Requires, Cost, Accuracy, Threads: as rotate<Layout>(q, k, rows). A NoPE layer is a no-op.
+/// Source: design of this library.
+template <class T>
+void rotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
+            part_of part = {}) noexcept {
+    detail::turn_slice<detail::turn::forward>(rope, x, rows, part);
+}
+template <class TQ, class TK>
+void rotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+            std::type_identity_t<rows_for<TQ>> rows, part_of part = {}) noexcept {
+    if (rope.rotates && rope.read_layout == rope.write_layout) {
+        detail::rotate_pair<detail::turn::forward>(rope.read_layout, rows, part, rope.slice(q),
+                                                   rope.slice(k));
+    } else {
+        rotate(rope, q, rows, part);
+        rotate(rope, k, rows, part);
+    }
+}
+/// The inverse of rotate(rope, x, rows), from the layout it wrote back to the one it read.
+/// Source: R(-p) R(p) = 1.
+template <class T>
+void unrotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
+              part_of part = {}) noexcept {
+    detail::turn_slice<detail::turn::inverse>(rope, x, rows, part);
+}
+/// The gradient of rotate(rope, x, rows), from the layout it wrote back to the one it read.
+/// Source: the transpose of a rotation turns the other way.
+template <class T>
+void rotate_gradient(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
+                     part_of part = {}) noexcept {
+    detail::turn_slice<detail::turn::transpose>(rope, x, rows, part);
+}
 
 }  // namespace ROPEWALK_NAMESPACE
