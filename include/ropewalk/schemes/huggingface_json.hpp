@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <ropewalk/schemes/huggingface_models.hpp>
-#include <ropewalk/schemes/json_reader.hpp>
+#include <ropewalk/schemes/huggingface_rope.hpp>
 #include <ropewalk/schemes/model_config.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -241,7 +241,14 @@ class huggingface_reader {
         p.rotary_dim = rotary_dim_;
         if (model_.model_type == "gemma4_text" && kind == "full_attention")
             p.head_dim = top_.count("global_head_dim").value_or(512);
-        read_scaling(keys, p);
+        huggingface_rope({.keys = keys,
+                          .top = top_,
+                          .read = reading_.keys,
+                          .max_context = max_context_,
+                          .original_context = original_context_,
+                          .latent_attention = model_.latent_attention,
+                          .ignored = config_.ignored})
+            .read_into(p);
         read_sections(keys, p);
         if (model_.model_type == "llama4_text" && top_.flag("attn_temperature_tuning").value_or(true))
             p.notes.push_back(
@@ -259,148 +266,6 @@ class huggingface_reader {
         if (inside) return *inside;
         return theta_.value_or(kind == "sliding_attention" && model_.local_theta != 0 ? model_.local_theta
                                                                                       : model_.default_theta);
-    }
-
-    static std::optional<rope_scaling> scaling_of(const std::string& word) {
-        static const std::map<std::string, rope_scaling> names = {
-            {"default", rope_scaling::none},
-            {"mrope", rope_scaling::none},
-            {"linear", rope_scaling::linear},
-            {"dynamic", rope_scaling::dynamic_ntk},
-            {"ntk", rope_scaling::ntk},
-            {"dynamic-linear", rope_scaling::dynamic_linear},
-            {"yarn", rope_scaling::yarn},
-            {"dynamic-yarn", rope_scaling::dynamic_yarn},
-            {"longrope", rope_scaling::longrope},
-            {"su", rope_scaling::longrope},
-            {"llama3", rope_scaling::llama3},
-            {"proportional", rope_scaling::proportional},
-            {"ntk-by-parts", rope_scaling::ntk_by_parts},
-        };
-        const auto at = names.find(word);
-        if (at == names.end()) return {};
-        return at->second;
-    }
-
-    rope_scaling type_of(json_object& keys) {
-        const auto now = keys.word("rope_type");
-        const auto old = keys.word("type");
-        const char* key = now ? "rope_type" : "type";
-        if (!now && !old) return rope_scaling::none;
-        auto scaling = scaling_of(now ? *now : *old);
-        if (!scaling) {
-            if (strict()) keys.reject(key, "a scaling that is known here", *keys.find(key));
-            config_.ignored.push_back(keys.path_of(key));
-            return rope_scaling::none;
-        }
-        if (now && old && scaling_of(*old) != scaling && strict())
-            keys.reject("type", "what rope_type says", *keys.find("type"));
-        // Phi-3's first configs said "yarn" (then "su") for what is LongRoPE.
-        if (scaling == rope_scaling::yarn && keys.has("short_factor")) scaling = rope_scaling::longrope;
-        return *scaling;
-    }
-
-    /// The keys that the scaling cannot do without.
-    double required(json_object& keys, const char* key) {
-        const auto v = keys.number(key);
-        if (!v) keys.missing(key);
-        return *v;
-    }
-
-    /// L0: the top-level key, the dictionary's, or (lenient) max_position_embeddings.
-    void read_original_context(json_object& keys, rope_parameters& p) {
-        const auto inside = keys.number("original_max_position_embeddings");
-        p.original_context = original_context_ != 0 ? original_context_ : inside.value_or(0);
-        if (p.original_context != 0) return;
-        if (strict() || max_context_ == 0) keys.missing("original_max_position_embeddings");
-        p.original_context = max_context_;
-    }
-    void require_max_context() {
-        if (max_context_ == 0) top_.missing("max_position_embeddings");
-    }
-
-    void read_scaling(json_object& keys, rope_parameters& p) {
-        p.scaling = type_of(keys);
-        switch (p.scaling) {
-            case rope_scaling::none: break;
-            case rope_scaling::linear:
-            case rope_scaling::ntk_by_parts:
-                p.factor = required(keys, "factor");
-                if (p.scaling == rope_scaling::ntk_by_parts) {
-                    read_original_context(keys, p);
-                    p.extrapolation_factor = keys.number("extrapolation_factor").value_or(1);
-                }
-                break;
-            case rope_scaling::dynamic_linear: require_max_context(); break;
-            case rope_scaling::ntk:
-                p.factor = keys.number("alpha");
-                if (!p.factor) p.factor = required(keys, "factor");
-                break;
-            case rope_scaling::dynamic_ntk:
-                if (const auto alpha = keys.number("alpha")) {  // Hunyuan: static, its other keys are inert
-                    p.scaling = rope_scaling::ntk;
-                    p.factor = alpha;
-                    for (const char* inert : {"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
-                        keys.find(inert);
-                    break;
-                }
-                p.factor = required(keys, "factor");
-                require_max_context();
-                break;
-            case rope_scaling::yarn:
-            case rope_scaling::dynamic_yarn: read_yarn(keys, p); break;
-            case rope_scaling::longrope:
-                read_original_context(keys, p);
-                p.factor = keys.number("factor");
-                p.attention_factor = keys.number("attention_factor");
-                if (!p.factor && !p.attention_factor) require_max_context();
-                p.short_factors = factors_of(keys, "short_factor");
-                p.long_factors = factors_of(keys, "long_factor");
-                break;
-            case rope_scaling::llama3:
-                p.factor = required(keys, "factor");
-                p.low_freq_factor = required(keys, "low_freq_factor");
-                p.high_freq_factor = required(keys, "high_freq_factor");
-                read_original_context(keys, p);
-                break;
-            case rope_scaling::proportional: p.factor = keys.number("factor"); break;
-        }
-    }
-
-    std::vector<double> factors_of(json_object& keys, const char* key) {
-        if (!keys.has(key)) keys.missing(key);
-        return keys.numbers(key);
-    }
-
-    void read_yarn(json_object& keys, rope_parameters& p) {
-        read_original_context(keys, p);
-        if (p.scaling == rope_scaling::yarn && strict() && !keys.node().contains("factor"))
-            keys.missing("factor");
-        p.factor = keys.number("factor");
-        if (!p.factor || p.scaling == rope_scaling::dynamic_yarn) require_max_context();
-        const auto nonzero = [&keys](const char* key, double fallback) {  // zero counts as absent
-            const double v = keys.number(key).value_or(fallback);
-            return v == 0 ? fallback : v;
-        };
-        p.attention_factor = keys.number("attention_factor");
-        p.mscale = keys.number("mscale").value_or(0);
-        p.mscale_all_dim = keys.number("mscale_all_dim").value_or(0);
-        p.beta_fast = nonzero("beta_fast", 32);
-        p.beta_slow = nonzero("beta_slow", 1);
-        p.truncate = keys.flag("truncate").value_or(true);
-        p.extrapolation_factor = keys.number("extrapolation_factor").value_or(1);
-        p.attn_factor = keys.number("attn_factor").value_or(1);
-        if (keys.flag("finetuned").value_or(false)) p.trained = frequencies::yarn_training::extended;
-        if (strict() && p.beta_fast < p.beta_slow)
-            keys.reject("beta_fast", "at least beta_slow", *keys.find("beta_fast"));
-        if (const auto beta = keys.number("llama_4_scaling_beta"))
-            p.notes.push_back("queries are multiplied by 1 + " + text(*beta) +
-                              " ln(1 + floor(position / original context)) (llama_4_scaling_beta)");
-        if (model_.latent_attention && p.mscale_all_dim != 0) {
-            const double factor = p.factor ? *p.factor : p.max_context / p.original_context;
-            const double m = frequencies::yarn_mscale(factor, p.mscale_all_dim);
-            p.logit_scale = m * m;
-        }
     }
 
     void read_sections(json_object& keys, rope_parameters& p) {
