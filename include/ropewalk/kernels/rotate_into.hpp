@@ -28,8 +28,7 @@ void rotate_head_into(pair_layout read, pair_layout write, const S* from, D* to,
             first[i] = static_cast<C>(static_cast<compute_t<S>>(*u));
             second[i] = static_cast<C>(static_cast<compute_t<S>>(u[read_half]));
         }
-        rotate_half_span(cos + done, sin + done, count, count, row_factors<C>{},
-                         token_heads<C>{buffer, 0, 1});
+        rotate_half_span(cos + done, sin + done, count, count, factors, token_heads<C>{buffer, 0, 1});
         const index write_half = write.group_of(pairs) / 2;
         for (index i = 0; i < count; ++i) {
             const index pair = done + i;
