@@ -1,9 +1,11 @@
 # ropewalk_read_layers(FILE): for every listed header (folder/stem.hpp) sets
 #   headers                all of them, in order
+#   json_headers           those that need nlohmann-json
 #   layer_of_<header>, order_of_<header>
 #   folders                every folder once, in order; layer_of_folder_<folder>
 macro(ropewalk_read_layers file)
     set(headers "")
+    set(json_headers "")
     set(folders "")
     set(layer -1)
     set(order 0)
@@ -11,9 +13,12 @@ macro(ropewalk_read_layers file)
     foreach(line IN LISTS lines)
         if(line MATCHES "^layer ([0-9]+)$")
             set(layer ${CMAKE_MATCH_1})
-        elseif(line MATCHES "^([a-z0-9_]+)/[a-z0-9_]+$")
-            set(folder ${CMAKE_MATCH_1})
-            set(header ${line}.hpp)
+        elseif(line MATCHES "^(([a-z0-9_]+)/[a-z0-9_]+)( json)?$")
+            set(header ${CMAKE_MATCH_1}.hpp)
+            set(folder ${CMAKE_MATCH_2})
+            if(CMAKE_MATCH_3)
+                list(APPEND json_headers ${header})
+            endif()
             if(DEFINED layer_of_${header})
                 message(FATAL_ERROR "layers: ${line} is listed twice")
             endif()

@@ -36,8 +36,8 @@ set(core_headers "")
 foreach(folder IN LISTS folders)
     set(own "")
     foreach(header IN LISTS headers)
-        # Needs nlohmann-json, so it is included by name.
-        if(header MATCHES "^${folder}/" AND NOT header STREQUAL "schemes/huggingface_json.hpp")
+        # What needs nlohmann-json is included by name.
+        if(header MATCHES "^${folder}/" AND NOT header IN_LIST json_headers)
             list(APPEND own ${header})
         endif()
     endforeach()

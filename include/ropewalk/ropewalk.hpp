@@ -34,6 +34,13 @@
 #include <ropewalk/angles/make_angles.hpp>
 
 #include <ropewalk/kernels/pair_layout.hpp>
+#include <ropewalk/kernels/partition.hpp>
+#include <ropewalk/kernels/rotate_reference.hpp>
+#include <ropewalk/kernels/rotate_token.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/mix_pairs.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/model_config.hpp>
+#include <ropewalk/schemes/huggingface_models.hpp>
