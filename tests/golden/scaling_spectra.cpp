@@ -114,6 +114,7 @@ void p_rope(const golden_case& c, results& out) {
 }
 
 const registration scalings[] = {
+    {"RoPE scaling: default", huggingface},
     {"RoPE scaling: linear", huggingface},
     {"RoPE scaling: dynamic", huggingface},
     {"RoPE scaling: yarn", huggingface},
