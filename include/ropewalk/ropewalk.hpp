@@ -43,4 +43,5 @@
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/model_config.hpp>
+#include <ropewalk/schemes/onnx.hpp>
 #include <ropewalk/schemes/huggingface_models.hpp>

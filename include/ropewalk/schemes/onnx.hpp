@@ -1,0 +1,186 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+namespace onnx {
+
+/// A dense row-major tensor of a graph: the runtime's data and its dimensions.
+/// Source: ONNX intermediate representation.
+template <class T>
+struct tensor {
+    T* data = nullptr;
+    std::span<const std::int64_t> dims;
+};
+
+/// The attributes of RotaryEmbedding under the standard's names; the defaults are the standard's.
+/// Source: ONNX operator RotaryEmbedding, since version 23.
+struct rotary_embedding_attributes {
+    std::int64_t interleaved = 0;           ///< 0: half_split, 1: interleaved pairs
+    std::int64_t num_heads = 0;             ///< heads of a rank-3 input; rank 4 names them in its shape
+    std::int64_t rotary_embedding_dim = 0;  ///< leading channels of a head that turn; 0 = all
+};
+
+/// The inputs of RotaryEmbedding. T: float, f16, bf16 (and double). C is the caches' type, T by the standard.
+/// Source: ONNX operator RotaryEmbedding, since version 23.
+template <class T, class C = T>
+struct rotary_embedding_inputs {
+    tensor<const T> x;  ///< [batch, heads, seq, head_size] or [batch, seq, heads * head_size]
+    tensor<const C>
+        cos_cache;  ///< [max_position, rotary / 2] with position_ids, else [batch, seq, rotary / 2]
+    tensor<const C> sin_cache;                     ///< shaped like cos_cache
+    tensor<const std::int64_t> position_ids = {};  ///< [batch, seq]; no dims: absent
+};
+
+}  // namespace onnx
+
+namespace detail {
+
+inline std::string dims_text(std::span<const std::int64_t> dims) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < dims.size(); ++i) text += (i ? "," : "") + std::to_string(dims[i]);
+    return text + "]";
+}
+
+/// What one call of the operator comes to, checked.
+struct onnx_rotary_plan {
+    heads_shape shape;
+    heads_strides strides;
+    index rotary_dim = 0;
+    index cache_rows = 0;
+};
+
+inline onnx_rotary_plan make_onnx_rotary_plan(std::span<const std::int64_t> x,
+                                              const onnx::rotary_embedding_attributes& attributes) {
+    constexpr const char* who = "onnx::rotary_embedding";
+    require(x.size() == 3 || x.size() == 4, who, "x must have rank 3 or 4", dims_text(x));
+    for (std::int64_t extent : x) require(extent >= 0, who, "x must have dimensions >= 0", dims_text(x));
+    require(attributes.interleaved == 0 || attributes.interleaved == 1, who, "interleaved must be 0 or 1",
+            attributes.interleaved);
+    require(attributes.num_heads >= 0, who, "num_heads must be >= 0", attributes.num_heads);
+    onnx_rotary_plan plan;
+    if (x.size() == 4) {
+        require(attributes.num_heads == 0 || attributes.num_heads == x[1], who,
+                "num_heads must be 0 or the heads of x", attributes.num_heads);
+        plan.shape = {x[0], x[2], x[1], x[3]};
+        plan.strides = {x[1] * x[2] * x[3], x[3], x[2] * x[3]};
+    } else {
+        require(attributes.num_heads > 0, who, "num_heads must be > 0 for a rank-3 x", attributes.num_heads);
+        require(x[2] % attributes.num_heads == 0, who, "num_heads must divide the last dimension of x",
+                attributes.num_heads);
+        const index channels = x[2] / attributes.num_heads;
+        plan.shape = {x[0], x[1], attributes.num_heads, channels};
+        plan.strides = {x[1] * x[2], x[2], channels};
+    }
+    checked_product(who, "x must have dimensions >= 0",
+                    {plan.shape.batches, plan.shape.tokens, plan.shape.heads, plan.shape.channels});
+    const index channels = plan.shape.channels;
+    require(attributes.rotary_embedding_dim >= 0 && attributes.rotary_embedding_dim <= channels, who,
+            "rotary_embedding_dim must be 0 .. head_size", attributes.rotary_embedding_dim);
+    plan.rotary_dim = attributes.rotary_embedding_dim == 0 ? channels : attributes.rotary_embedding_dim;
+    require(plan.rotary_dim % 2 == 0, who, "the channels that turn must be even", plan.rotary_dim);
+    return plan;
+}
+
+/// Checks the caches against the plan and fills in how many rows they have.
+inline void check_onnx_caches(onnx_rotary_plan& plan, std::span<const std::int64_t> cos,
+                              std::span<const std::int64_t> sin,
+                              const onnx::tensor<const std::int64_t>& position_ids) {
+    constexpr const char* who = "onnx::rotary_embedding";
+    const index tokens = plan.shape.batches * plan.shape.tokens;
+    require(std::ranges::equal(cos, sin), who, "sin_cache must be shaped like cos_cache", dims_text(sin));
+    if (!position_ids.dims.empty()) {
+        require(std::ranges::equal(position_ids.dims, std::array{plan.shape.batches, plan.shape.tokens}), who,
+                "position_ids must be [batch, seq]", dims_text(position_ids.dims));
+        require(cos.size() == 2, who, "cos_cache must have rank 2 beside position_ids", dims_text(cos));
+        require(cos[0] >= 0, who, "cos_cache must have dimensions >= 0", dims_text(cos));
+        plan.cache_rows = cos[0];
+        for (index n = 0; n < tokens; ++n)
+            require(position_ids.data[n] >= 0 && position_ids.data[n] < plan.cache_rows, who,
+                    "position_ids must be rows of cos_cache", position_ids.data[n]);
+    } else {
+        require(cos.size() == 3, who, "cos_cache must have rank 3 without position_ids", dims_text(cos));
+        require(cos[0] == plan.shape.batches && cos[1] == plan.shape.tokens, who,
+                "cos_cache must be [batch, seq, rotary / 2]", dims_text(cos));
+        plan.cache_rows = tokens;
+    }
+    require(cos.back() == plan.rotary_dim / 2, who, "cos_cache must end in half the channels that turn",
+            dims_text(cos));
+}
+
+}  // namespace detail
+
+namespace onnx {
+
+/// The standard's RotaryEmbedding: y = x with the first rotary_embedding_dim channels of each head turned by
+/// cos and sin of its token. The caches may hold any numbers (a folded magnitude, not of unit norm).
+///
+///     onnx::rotary_embedding<float>({.x = {x, x_dims}, .cos_cache = {cos, cache_dims},
+///                                    .sin_cache = {sin, cache_dims}, .position_ids = {ids, id_dims}}, y);
+///
+/// Shapes:   y like x, and y may be x itself (in place) but must not overlap it otherwise.
+/// Requires: channels of a head <= 1024 when y is x.
+/// Throws:   invalid_config on a rank, a dimension or an attribute that does not fit, and on a position
+///           outside the cache (negative ones included).
+/// Cost:     one pass. Caches of f32 (f64 for f64 data) are read where they are and nothing is allocated;
+///           16-bit caches are converted, for the tokens of this call only. An engine that calls again and
+///           again with the same 16-bit caches keeps a rotation_table::from_arrays and calls rotate.
+/// Accuracy: arithmetic in f32 (f64 for f64 data), one rounding to T at the end.
+/// Source:   ONNX operator RotaryEmbedding, since version 23 (onnx.ai).
+template <class T, class C = T>
+void rotary_embedding(const rotary_embedding_inputs<T, C>& in, T* y,
+                      const rotary_embedding_attributes& attributes = {}) {
+    auto plan = detail::make_onnx_rotary_plan(in.x.dims, attributes);
+    detail::check_onnx_caches(plan, in.cos_cache.dims, in.sin_cache.dims, in.position_ids);
+    const heads_view<const T> from(in.x.data, plan.shape, plan.strides);
+    const heads_view<T> to(y, plan.shape, plan.strides);
+    if (from.empty()) return;
+
+    const index tokens = plan.shape.batches * plan.shape.tokens;
+    const index pairs = plan.rotary_dim / 2;
+    const bool by_position = !in.position_ids.dims.empty();
+    const pair_layout layout =
+        attributes.interleaved ? pair_layout(interleaved{}) : pair_layout(half_split{});
+    const auto turn = [&](rows_view<compute_t<T>> rows) {
+        rotate_into(layout, layout, from.channel_slice(0, plan.rotary_dim),
+                    to.channel_slice(0, plan.rotary_dim), rows);
+    };
+    if constexpr (std::is_same_v<C, compute_t<T>>) {
+        rows_view<C> rows;
+        rows.cos = in.cos_cache.data;
+        rows.sin = in.sin_cache.data;
+        rows.table_rows = plan.cache_rows;
+        rows.pairs = pairs;
+        rows.row_stride = pairs;
+        rows.tokens = tokens;
+        rows.indices.wide = by_position ? in.position_ids.data : nullptr;
+        turn(rows);
+    } else {
+        std::vector<C> gathered(static_cast<std::size_t>(2 * tokens * pairs));
+        for (index n = 0; n < tokens; ++n) {
+            const index row = (by_position ? in.position_ids.data[n] : n) * pairs;
+            std::copy_n(in.cos_cache.data + row, pairs, gathered.begin() + n * pairs);
+            std::copy_n(in.sin_cache.data + row, pairs, gathered.begin() + (tokens + n) * pairs);
+        }
+        turn(rotation_table<compute_t<T>>::from_arrays(gathered.data(), gathered.data() + tokens * pairs,
+                                                       table_shape{.rows = tokens, .pairs = pairs}));
+    }
+    if (y == in.x.data || plan.rotary_dim == plan.shape.channels) return;
+    for (index b = 0; b < plan.shape.batches; ++b)
+        for (index n = 0; n < plan.shape.tokens; ++n)
+            for (index h = 0; h < plan.shape.heads; ++h)
+                std::copy(from.at(b, n, h) + plan.rotary_dim, from.at(b, n, h) + plan.shape.channels,
+                          to.at(b, n, h) + plan.rotary_dim);
+}
+
+}  // namespace onnx
+}  // namespace ROPEWALK_NAMESPACE
