@@ -1,0 +1,63 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The macro is replaced before the first include, as its comment offers.
+namespace {
+int broken_expectations = 0;
+struct element {};  // of this unit alone: its views are compiled with this unit's macro
+}  // namespace
+#define ROPEWALK_EXPECT(condition) ((condition) ? void() : void(++broken_expectations))
+#include <ropewalk/core/contract.hpp>
+#include <ropewalk/core/heads_view.hpp>
+
+#include <limits>
+#include <string>
+
+#include "tests/support/catch.hpp"
+
+namespace rw = ropewalk;
+
+TEST_CASE("contract: text of a value is the shortest that reads back", "[core][contract]") {
+    CHECK(rw::detail::text(0.1) == "0.1");
+    CHECK(rw::detail::text(1e6) == "1e+06");
+    CHECK(rw::detail::text(0.1f) == "0.10000000149011612");  // what a float of 0.1 is
+    CHECK(rw::detail::text(1.0 / 3) == "0.3333333333333333");
+    CHECK(rw::detail::text(0.1 + 0.2) == "0.30000000000000004");
+    CHECK(rw::detail::text(-std::numeric_limits<double>::infinity()) == "-inf");
+    CHECK(rw::detail::text(7) == "7");
+    CHECK(rw::detail::text(std::numeric_limits<std::int64_t>::min()) == "-9223372036854775808");
+    CHECK(rw::detail::text(true) == "true");
+    CHECK(rw::detail::text("yarn") == "yarn");
+    CHECK(rw::detail::text(std::string("llama3")) == "llama3");
+#if !defined(__FAST_MATH__)
+    CHECK(rw::detail::text(std::numeric_limits<double>::quiet_NaN()).find("nan") != std::string::npos);
+#endif
+}
+
+TEST_CASE("contract: a refused call names function, parameter and value", "[core][contract]") {
+    rw::detail::require(true, "f", "x must be > 0", -1);
+    REQUIRE_THROWS_AS(rw::detail::require(false, "f", "x must be > 0", -1), rw::invalid_config);
+    REQUIRE_THROWS_AS(rw::detail::require(false, "f", "x must be > 0", -1), std::invalid_argument);
+    REQUIRE_THROWS_WITH(rw::detail::require(false, "f", "x must be > 0", -1.5), "f: x must be > 0, got -1.5");
+}
+
+TEST_CASE("contract: broken preconditions of hot calls reach the user's own handler", "[core][contract]") {
+    element memory[8] = {};
+    const rw::heads_view v(memory, 1, 2, 4);
+    broken_expectations = 0;
+    (void)v.channel_slice(0, 4);
+    (void)v.head_slice(1, 1);
+    CHECK(broken_expectations == 0);
+    (void)v.channel_slice(1, 4);
+    CHECK(broken_expectations == 1);
+    (void)v.head_slice(0, 2, 2);
+    CHECK(broken_expectations == 2);
+    (void)v.token_slice(-1, 1);
+    CHECK(broken_expectations == 3);
+    (void)v.batch_slice(0, 2);
+    CHECK(broken_expectations == 4);
+}
+
+TEST_CASE("contract: the version's text is made of its numbers", "[core][version]") {
+    CHECK(std::string(ROPEWALK_VERSION_STRING) == std::to_string(ROPEWALK_VERSION_MAJOR) + "." +
+                                                      std::to_string(ROPEWALK_VERSION_MINOR) + "." +
+                                                      std::to_string(ROPEWALK_VERSION_PATCH));
+}

@@ -1,0 +1,31 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/core/index.hpp>
+
+#include <limits>
+
+#include "tests/support/catch.hpp"
+
+namespace rw = ropewalk;
+using rw::detail::checked_product;
+
+TEST_CASE("index: products of counts", "[core][index]") {
+    CHECK(checked_product("f", "tokens must be >= 0", {}) == 1);
+    CHECK(checked_product("f", "tokens must be >= 0", {7}) == 7);
+    CHECK(checked_product("f", "tokens must be >= 0", {2, 3, 5}) == 30);
+    CHECK(checked_product("f", "tokens must be >= 0", {0, 1000}) == 0);
+    CHECK(checked_product("f", "tokens must be >= 0", {1000, 0, 1000}) == 0);
+}
+
+TEST_CASE("index: a negative count is refused with its value", "[core][index]") {
+    REQUIRE_THROWS_WITH(checked_product("f", "tokens must be >= 0", {2, -3}), "f: tokens must be >= 0, got -3");
+}
+
+TEST_CASE("index: what would not fit in memory is refused before it is multiplied", "[core][index]") {
+    const rw::index large = std::numeric_limits<rw::index>::max() / 16;
+    CHECK(checked_product("f", "sizes must be >= 0", {large}) == large);
+    REQUIRE_THROWS_AS(checked_product("f", "sizes must be >= 0", {large, 2}), rw::invalid_config);
+    REQUIRE_THROWS_AS(checked_product("f", "sizes must be >= 0", {rw::index{1} << 32, rw::index{1} << 32}),
+                      rw::invalid_config);
+    REQUIRE_THROWS_AS(checked_product("f", "sizes must be >= 0", {std::numeric_limits<rw::index>::max()}),
+                      rw::invalid_config);
+}
