@@ -45,4 +45,3 @@
 #include <ropewalk/schemes/model_config.hpp>
 #include <ropewalk/schemes/onnx.hpp>
 #include <ropewalk/schemes/huggingface_models.hpp>
-#include <ropewalk/schemes/huggingface_rope.hpp>
