@@ -42,6 +42,13 @@
 #include <ropewalk/kernels/rotate_into.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
+#include <ropewalk/schemes/strictness.hpp>
 #include <ropewalk/schemes/model_config.hpp>
 #include <ropewalk/schemes/onnx.hpp>
+#include <ropewalk/schemes/presets_llama.hpp>
+#include <ropewalk/schemes/presets.hpp>
+#include <ropewalk/schemes/explain.hpp>
+#include <ropewalk/schemes/ggml.hpp>
+#include <ropewalk/schemes/gguf.hpp>
+#include <ropewalk/schemes/weight_layout.hpp>
 #include <ropewalk/schemes/huggingface_models.hpp>

@@ -11,14 +11,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ropewalk/core/index.hpp>
+#include <ropewalk/schemes/strictness.hpp>
 
 namespace ROPEWALK_NAMESPACE {
-
-/// Strict: an unknown rope_type or model_type, a missing key, or a rope key that would be silently ignored
-/// is an error that names it. Lenient: defaults are taken, what was passed over is listed.
-/// Source: design of this library.
-enum class strictness { strict, lenient };
 
 namespace detail {
 

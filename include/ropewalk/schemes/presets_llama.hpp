@@ -1,0 +1,161 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ropewalk/schemes/model_config.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// Where a checkpoint comes from, which decides the order of its q and k channels: Hugging Face's
+/// conversions are half_split for the Llama family, Meta's own files and GGUF interleaved. There is no
+/// default: a wrong layout gives no error, only a worse model.
+/// Source: convert_llama_weights_to_hf; llama.cpp's conversion.
+enum class weights : std::uint8_t { hugging_face, meta, gguf };
+
+namespace detail {
+
+inline pair_layout layout_or_throw(const char* preset, weights origin, pair_layout elsewhere) {
+    require(origin != weights::meta, preset, "weights must be hugging_face or gguf (Meta never published it)",
+            "meta");
+    return elsewhere;
+}
+
+/// Half-split at Hugging Face, interleaved in Meta's files and in GGUF (weights are permuted on the way).
+inline pair_layout llama_layout(weights origin) {
+    return origin == weights::hugging_face ? pair_layout(half_split{}) : pair_layout(interleaved{});
+}
+
+/// Half-split at Hugging Face, interleaved in GGUF under the architecture "llama" (Mistral, Yi, ...).
+inline pair_layout llama_like_layout(const char* preset, weights origin) {
+    layout_or_throw(preset, origin, half_split{});
+    return llama_layout(origin);
+}
+
+struct preset_shape {
+    const char* name;
+    index layers;
+    index head_dim;
+    pair_layout layout;
+};
+
+inline model_config uniform_config(const preset_shape& shape, rope_parameters rope) {
+    model_config c;
+    c.model_type = shape.name;
+    c.layers = shape.layers;
+    c.head_dim = shape.head_dim;
+    c.read_layout = c.write_layout = shape.layout;
+    c.ropes.push_back(std::move(rope));
+    return c;
+}
+inline rotary_scheme uniform_scheme(const preset_shape& shape, rope_parameters rope) {
+    return make_model_schemes(uniform_config(shape, std::move(rope)))[0];
+}
+
+/// Every `every`-th layer takes ropes[1], or is NoPE where there is no second one.
+inline model_schemes alternating(model_config c, index every) {
+    for (index l = 1; l <= c.layers; ++l)
+        c.rope_of_layer.push_back(l % every != 0 ? 0 : c.ropes.size() > 1 ? 1 : -1);
+    return make_model_schemes(c);
+}
+
+inline rope_parameters llama31_rope(double factor) {
+    return {.scaling = rope_scaling::llama3,
+            .base = 5e5,
+            .factor = factor,
+            .original_context = 8192,
+            .max_context = 131072,
+            .low_freq_factor = 1,
+            .high_freq_factor = 4};
+}
+
+}  // namespace detail
+
+/// Llama and its like; see presets.hpp.
+/// Source: each function says its own.
+namespace presets {
+
+// ---- Llama and its like
+
+/// Llama 1, 7B to 65B: 128 channels, base 1e4, 2048 tokens. Source: recalled.
+inline rotary_scheme llama1_7b(weights origin) {
+    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)}, {.max_context = 2048});
+}
+/// Llama 2, 7B to 70B: base 1e4, 4096 tokens. Source: recalled.
+inline rotary_scheme llama2_7b(weights origin) {
+    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)}, {.max_context = 4096});
+}
+/// Code Llama 7B: base 1e6, 16384 tokens. Source: recalled.
+inline rotary_scheme code_llama_7b(weights origin) {
+    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)},
+                                  {.base = 1e6, .max_context = 16384});
+}
+/// Llama 3 8B: base 5e5, 8192 tokens. Source: recalled.
+inline rotary_scheme llama3_8b(weights origin) {
+    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)},
+                                  {.base = 5e5, .max_context = 8192});
+}
+/// Llama 3 70B. Source: recalled.
+inline rotary_scheme llama3_70b(weights origin) {
+    return detail::uniform_scheme({"llama", 80, 128, detail::llama_layout(origin)},
+                                  {.base = 5e5, .max_context = 8192});
+}
+/// Llama 3.1 8B (and 3.3): base 5e5 with Llama-3 scaling by 8 over 8192 tokens.
+/// Source: meta-llama/llama-models models/llama3/model.py (scaling); sizes recalled.
+inline rotary_scheme llama31_8b(weights origin) {
+    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)}, detail::llama31_rope(8));
+}
+/// Llama 3.2 1B: heads of 64 channels, scaling by 32. Source: recalled.
+inline rotary_scheme llama32_1b(weights origin) {
+    return detail::uniform_scheme({"llama", 16, 64, detail::llama_layout(origin)}, detail::llama31_rope(32));
+}
+/// Llama 3.2 3B: scaling by 32. Source: recalled.
+inline rotary_scheme llama32_3b(weights origin) {
+    return detail::uniform_scheme({"llama", 28, 128, detail::llama_layout(origin)}, detail::llama31_rope(32));
+}
+/// Llama 4 Scout: interleaved everywhere, Llama-3 scaling by 16, every 4th layer NoPE. The band is empty
+/// (low = high = 1), as the published config has it.
+/// Source: huggingface/transformers models/llama4 (layers, layout, base); scaling recalled.
+inline model_schemes llama4_scout(weights) {
+    auto rope = detail::llama31_rope(16);
+    rope.high_freq_factor = 1;
+    rope.max_context = 10485760;
+    return detail::alternating(detail::uniform_config({"llama4_text", 48, 128, interleaved{}}, rope), 4);
+}
+/// Mistral 7B v0.1: base 1e4, sliding window 4096 (v0.2 and Mixtral 8x7B: base 1e6). Source: recalled.
+inline rotary_scheme mistral_7b(weights origin) {
+    return detail::uniform_scheme({"mistral", 32, 128, detail::llama_like_layout("mistral_7b", origin)},
+                                  {.max_context = 32768});
+}
+/// Mixtral 8x7B: base 1e6, 32768 tokens. Source: recalled.
+inline rotary_scheme mixtral_8x7b(weights origin) {
+    return detail::uniform_scheme({"mixtral", 32, 128, detail::llama_like_layout("mixtral_8x7b", origin)},
+                                  {.base = 1e6, .max_context = 32768});
+}
+/// Mistral Nemo 12B: heads of 128 channels beside a width of 5120, base 1e6. Source: recalled.
+inline rotary_scheme mistral_nemo(weights origin) {
+    return detail::uniform_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_nemo", origin)},
+                                  {.base = 1e6, .max_context = 131072});
+}
+/// SmolLM3 3B: base 5e6, every 4th layer NoPE.
+/// Source: huggingface/transformers models/smollm3 (layers); base recalled.
+inline model_schemes smollm3_3b(weights origin) {
+    return detail::alternating(
+        detail::uniform_config({"smollm3", 36, 128, detail::llama_like_layout("smollm3_3b", origin)},
+                               {.base = 5e6, .max_context = 65536}),
+        4);
+}
+/// Apertus 8B: base 1.2e7, Llama-3 scaling by 8 over 8192 tokens.
+/// Source: huggingface/transformers models/apertus; sizes recalled.
+inline rotary_scheme apertus_8b(weights origin) {
+    auto rope = detail::llama31_rope(8);
+    rope.base = 1.2e7;
+    rope.max_context = 65536;
+    return detail::uniform_scheme(
+        {"apertus", 32, 128, detail::layout_or_throw("apertus_8b", origin, half_split{})}, rope);
+}
+
+}  // namespace presets
+}  // namespace ROPEWALK_NAMESPACE
