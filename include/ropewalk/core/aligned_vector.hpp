@@ -18,7 +18,7 @@ struct cache_line_allocator {
     template <class U>
     cache_line_allocator(const cache_line_allocator<U>&) noexcept {}
     T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), alignment)); }
-    void deallocate(T* p, std::size_t count) noexcept { ::operator delete(p, count * sizeof(T), alignment); }
+    void deallocate(T* p, std::size_t) noexcept { ::operator delete(p, alignment); }
     friend bool operator==(cache_line_allocator, cache_line_allocator) { return true; }
 };
 
