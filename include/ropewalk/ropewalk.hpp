@@ -29,6 +29,7 @@
 #include <ropewalk/angles/rows_view.hpp>
 #include <ropewalk/angles/sincos_turns.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/make_angles.hpp>
@@ -38,6 +39,7 @@
 #include <ropewalk/kernels/rotate_reference.hpp>
 #include <ropewalk/kernels/rotate_token.hpp>
 #include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 

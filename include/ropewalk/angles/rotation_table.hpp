@@ -57,7 +57,7 @@ class row_filler {
         }
     }
 
-  private:
+    /// The angle of one pair in turns, less its nearest integer.
     double reduced(const double* position, index head, index i) const noexcept {
         const spectrum& s = spectrum_;
         if (!s.is_mixed()) {
@@ -68,6 +68,8 @@ class row_filler {
         for (index a = 0; a < s.axes(); ++a) sum += reduced_turns(position[a], s.turns(head, a, i));
         return sum - std::nearbyint(sum);
     }
+
+  private:
     double float32_angle(const double* position, index head, index i) const noexcept {
         const spectrum& s = spectrum_;
         float sum = 0;

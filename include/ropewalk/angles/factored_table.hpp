@@ -1,0 +1,298 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// `extent` rows of cos and sin, the first of them at values + offset.
+/// Source: design of this library.
+struct factored_level {
+    index offset = 0;
+    index extent = 0;
+};
+
+/// Neighbouring tokens whose rows are products of one row a level; token t of the block has the level
+/// indices of a mixed-radix number, outermost level first. No levels: the tokens are not touched.
+/// Source: design of this library.
+struct factored_block {
+    index first_token = 0;
+    index tokens = 0;
+    index first_level = 0;
+    index level_count = 0;
+};
+
+/// The rows of the tokens of one call as products of a few rows, over arrays that somebody else owns.
+/// Shapes:   a row is [heads or 1, 2, pair_stride]: cos, then sin. A token's row is the complex product
+///           of one row of each level of its block.
+/// Requires: as rows_view; factored_table makes it.
+/// Source:   design of this library.
+template <class C>
+struct factored_rows_view {
+    const C* values = nullptr;
+    const factored_level* levels = nullptr;
+    const factored_block* blocks = nullptr;
+    index block_count = 0;
+    index heads = 1;
+    index pairs = 0;
+    index pair_stride = 0;  ///< pairs rounded up to whole registers
+    index first_token = 0;  ///< token 0 of the call is this token of the blocks
+    index tokens = 0;
+    double magnitude = 1;
+
+    constexpr const C* row_of(const factored_level& level, index row, index head) const noexcept {
+        return values + level.offset + (row * heads + head) * 2 * pair_stride;
+    }
+    /// Rows of tokens [first, first + count): one prefill chunk.
+    constexpr factored_rows_view token_slice(index first, index count) const noexcept {
+        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= tokens);
+        factored_rows_view v = *this;
+        v.first_token += first;
+        v.tokens = count;
+        return v;
+    }
+};
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE {
+
+namespace detail {
+
+/// Pairs a row buffer of the kernel holds.
+inline constexpr index max_factored_pairs = 512;
+/// Up to this many text tokens have a row of their own; longer runs are two levels.
+inline constexpr index max_text_rows = 4096;
+/// Inner levels of at most this many tokens are multiplied out: their rows are few and save a product.
+inline constexpr index max_joined_rows = 32;
+/// Rows are padded to whole registers of the widest machine, so that products have no tails.
+inline constexpr index factored_padding = 16;
+
+/// One level of a block: how far each of its indices moves each axis.
+struct level_positions {
+    index extent = 1;
+    std::vector<std::vector<double>> along;  // [axes], empty where the level does not move the axis
+
+    double at(std::size_t axis, index i) const noexcept {
+        return along[axis].empty() ? 0.0 : along[axis][static_cast<std::size_t>(i)];
+    }
+};
+
+struct block_positions {
+    std::vector<double> origin;  // [axes]
+    std::vector<level_positions> levels;
+};
+
+inline level_positions even_level(index extent, double step, std::size_t axes) {
+    std::vector<double> along(static_cast<std::size_t>(extent));
+    for (std::size_t i = 0; i < along.size(); ++i) along[i] = step * static_cast<double>(i);
+    return {extent, std::vector<std::vector<double>>(axes, along)};
+}
+
+/// Two neighbouring levels as one of outer.extent * inner.extent indices.
+inline level_positions joined(const level_positions& outer, const level_positions& inner) {
+    level_positions both{outer.extent * inner.extent, std::vector<std::vector<double>>(outer.along.size())};
+    for (std::size_t a = 0; a < both.along.size(); ++a)
+        if (!outer.along[a].empty() || !inner.along[a].empty())
+            for (index i = 0; i < outer.extent; ++i)
+                for (index j = 0; j < inner.extent; ++j)
+                    both.along[a].push_back(outer.at(a, i) + inner.at(a, j));
+    return both;
+}
+
+inline block_positions factored(const text_run& run, std::size_t axes) {
+    block_positions block{std::vector<double>(axes, run.first), {}};
+    index inner = run.tokens;
+    if (inner > max_text_rows) {
+        for (inner = 1; inner * inner < run.tokens;) inner *= 2;
+        block.levels.push_back(
+            even_level((run.tokens + inner - 1) / inner, run.step * static_cast<double>(inner), axes));
+    }
+    block.levels.push_back(even_level(inner, run.step, axes));
+    return block;
+}
+
+inline block_positions factored(const listed_run& run, std::size_t axes) {
+    level_positions level{static_cast<index>(run.values.size() / axes),
+                          std::vector<std::vector<double>>(axes)};
+    for (std::size_t i = 0; i < run.values.size(); ++i) level.along[i % axes].push_back(run.values[i]);
+    return {std::vector<double>(axes, 0.0), {std::move(level)}};
+}
+
+inline block_positions factored(const grid_block& grid, std::size_t axes) {
+    block_positions block{grid.origin.empty() ? std::vector<double>(axes, 0.0) : grid.origin, {}};
+    for (std::size_t l = 0; l < grid.extents.size(); ++l) {
+        level_positions level{grid.extents[l], std::vector<std::vector<double>>(axes)};
+        for (std::size_t a = 0; a < axes; ++a) level.along[a] = grid.coordinates[a][l];
+        if (level.extent == 1) {
+            for (std::size_t a = 0; a < axes; ++a) block.origin[a] += level.at(a, 0);
+        } else {
+            block.levels.push_back(std::move(level));
+        }
+    }
+    if (block.levels.empty()) block.levels.push_back({1, std::vector<std::vector<double>>(axes)});
+    while (block.levels.size() > 1) {
+        const level_positions& inner = block.levels.back();
+        const level_positions& outer = block.levels[block.levels.size() - 2];
+        if (outer.extent * inner.extent > max_joined_rows) break;
+        level_positions both = joined(outer, inner);
+        block.levels.pop_back();
+        block.levels.back() = std::move(both);
+    }
+    return block;
+}
+
+inline block_positions factored(const untouched_run&, std::size_t) { return {}; }
+
+}  // namespace detail
+
+/// Cos and sin of structured positions without a row a token: a clip of T x H x W tokens keeps T + H + W
+/// rows, text and lists keep one row a token (text longer than 4096 tokens: about 2 sqrt(tokens)), and
+/// rotate multiplies the level rows of a token as it goes. Any spectrum (all heads alike or not, selected
+/// or mixed), any mix of segments, any number of axes.
+/// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs].
+/// Throws:   invalid_config when the axes differ or pairs > 512.
+/// Cost:     a row as in rotation_table; 2 * sizeof(T) bytes a pair, pairs rounded up to 16.
+/// Accuracy: a pair moved by one level of its block (axial grids, sections): the same bits as
+///           rotation_table. By L levels (diagonals, mixed 2-D, long text): magnitude * 2.4e-7 (L - 1) more
+///           in float, 5e-16 (L - 1) in double. One position has one row in a block, whatever the chunks.
+/// Threads:  rows() of one table may be used side by side.
+/// Source:   exp(i (a + b)) = exp(i a) exp(i b); CogVideoX, Wan and Qwen2-VL repeat per-axis tables.
+template <class T = float>
+class factored_table {
+  public:
+    factored_table() = default;
+    factored_table(const spectrum& s, const position_ids& positions)
+        : heads_(s.heads()), pairs_(s.pairs()), magnitude_(s.magnitude()), tokens_(positions.tokens()) {
+        constexpr const char* who = "factored_table";
+        detail::require(positions.axes() == s.axes(), who, "positions must have the spectrum's axes",
+                        positions.axes());
+        detail::require(pairs_ <= detail::max_factored_pairs, who, "pairs must be <= 512", pairs_);
+        pair_stride_ =
+            (pairs_ + detail::factored_padding - 1) / detail::factored_padding * detail::factored_padding;
+        std::vector<detail::block_positions> blocks;
+        index rows = 0;
+        for (const auto& segment : positions.segments()) {
+            blocks.push_back(std::visit(
+                [&](const auto& run) { return detail::factored(run, static_cast<std::size_t>(s.axes())); },
+                segment));
+            for (const auto& level : blocks.back().levels) rows += level.extent;
+        }
+        values_.resize(static_cast<std::size_t>(
+            detail::checked_product(who, "rows must be >= 0", {rows, heads_, 2, pair_stride_})));
+        index offset = 0;
+        for (std::size_t b = 0; b < blocks.size(); ++b) {
+            const index first = positions.segment_start(static_cast<index>(b));
+            blocks_.push_back({first, positions.segment_start(static_cast<index>(b) + 1) - first,
+                               static_cast<index>(levels_.size()),
+                               static_cast<index>(blocks[b].levels.size())});
+            fill(s, blocks[b], offset);
+        }
+    }
+
+    index tokens() const noexcept { return tokens_; }
+    index heads() const noexcept { return heads_; }
+    index pairs() const noexcept { return pairs_; }
+    double magnitude() const noexcept { return magnitude_; }
+    /// Rows of all levels of all blocks.
+    index row_count() const noexcept {
+        index rows = 0;
+        for (const auto& level : levels_) rows += level.extent;
+        return rows;
+    }
+    /// Bytes of cos, sin and the description of the blocks.
+    std::size_t byte_count() const noexcept {
+        return values_.size() * sizeof(T) + levels_.size() * sizeof(factored_level) +
+               blocks_.size() * sizeof(factored_block);
+    }
+
+    /// Row = token ordinal of the positions; untouched tokens stay untouched.
+    factored_rows_view<T> rows() const noexcept {
+        return {.values = values_.data(),
+                .levels = levels_.data(),
+                .blocks = blocks_.data(),
+                .block_count = static_cast<index>(blocks_.size()),
+                .heads = heads_,
+                .pairs = pairs_,
+                .pair_stride = pair_stride_,
+                .first_token = 0,
+                .tokens = tokens_,
+                .magnitude = magnitude_};
+    }
+    operator factored_rows_view<T>() const noexcept { return rows(); }
+
+  private:
+    void fill(const spectrum& s, const detail::block_positions& block, index& offset);
+
+    index heads_ = 1;
+    index pairs_ = 0;
+    index pair_stride_ = 0;
+    double magnitude_ = 1;
+    index tokens_ = 0;
+    detail::aligned_vector<T> values_;
+    std::vector<factored_level> levels_;
+    std::vector<factored_block> blocks_;
+};
+
+template <class T>
+void factored_table<T>::fill(const spectrum& s, const detail::block_positions& block, index& offset) {
+    const auto pairs = static_cast<std::size_t>(pairs_);
+    const auto axes = static_cast<std::size_t>(s.axes());
+    const std::size_t levels = block.levels.size();
+    // The outermost level that moves a pair also carries the origin and the magnitude; in all others
+    // the pair's factor starts from the angle 0, and where a level does not move it that factor is 1.
+    std::vector<std::size_t> carrier(static_cast<std::size_t>(heads_) * pairs, 0);
+    for (index h = 0; h < heads_; ++h)
+        for (index i = 0; i < pairs_; ++i)
+            for (std::size_t l = levels; l-- > 0;)
+                for (std::size_t a = 0; a < axes; ++a)
+                    if (!block.levels[l].along[a].empty() && s.turns(h, static_cast<index>(a), i) != 0)
+                        carrier[static_cast<std::size_t>(h * pairs_ + i)] = l;
+
+    std::vector<double> from_zero(axes), from_origin(axes), reduced(pairs);
+    std::vector<T> cos(pairs), sin(pairs);
+    detail::row_filler<T> filler(s, angle_arithmetic::exact);
+    for (std::size_t l = 0; l < levels; ++l) {
+        const auto& level = block.levels[l];
+        levels_.push_back({offset, level.extent});
+        for (index r = 0; r < level.extent; ++r) {
+            for (std::size_t a = 0; a < axes; ++a) {
+                from_zero[a] = level.at(a, r);
+                from_origin[a] = block.origin[a] + from_zero[a];
+            }
+            for (index h = 0; h < heads_; ++h) {
+                const std::size_t* owner = carrier.data() + h * pairs_;
+                for (index i = 0; i < pairs_; ++i)
+                    reduced[static_cast<std::size_t>(i)] =
+                        filler.reduced(owner[i] == l ? from_origin.data() : from_zero.data(), h, i);
+                T* const c = values_.data() + offset + (r * heads_ + h) * 2 * pair_stride_;
+                T* const sn = c + pair_stride_;
+                fill_cos_sin_reduced(reduced.data(), magnitude_, pairs_, c, sn);
+                if (magnitude_ == 1.0 || levels == 1) continue;
+                fill_cos_sin_reduced(reduced.data(), 1.0, pairs_, cos.data(), sin.data());
+                for (index i = 0; i < pairs_; ++i)
+                    if (owner[i] != l) {
+                        c[i] = cos[static_cast<std::size_t>(i)];
+                        sn[i] = sin[static_cast<std::size_t>(i)];
+                    }
+            }
+        }
+        offset += level.extent * heads_ * 2 * pair_stride_;
+    }
+}
+
+/// positions x spectrum, factored.
+/// Throws: as factored_table. Source: as factored_table.
+///
+///     const auto table = make_factored_table(omega, clip.positions);
+///     rotate<half_split>(q, k, table);
+template <class T = float>
+factored_table<T> make_factored_table(const spectrum& s, const position_ids& positions) {
+    return factored_table<T>(s, positions);
+}
+
+}  // namespace ROPEWALK_NAMESPACE
