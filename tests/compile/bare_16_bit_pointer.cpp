@@ -3,4 +3,4 @@
 
 #include <ropewalk/core/heads_view.hpp>
 
-ropewalk::compute_t<std::uint16_t> refused;
+ropewalk::heads_view<std::uint16_t> refused;

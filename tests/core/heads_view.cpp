@@ -73,8 +73,7 @@ TEST_CASE("heads_view: slices compose and keep the strides of the whole", "[core
     CHECK(s.heads() == 3);
     CHECK(s.channels() == 12);
     for (rw::index n = 0; n < 3; ++n)
-        for (rw::index h = 0; h < 3; ++h)
-            CHECK(*s.at(0, n, h) == ((6 + 2 + n) * 8 + 1 + 2 * h) * 16 + 4);
+        for (rw::index h = 0; h < 3; ++h) CHECK(*s.at(0, n, h) == ((6 + 2 + n) * 8 + 1 + 2 * h) * 16 + 4);
     // A step inside a step.
     CHECK(*v.head_slice(0, 4, 2).head_slice(1, 2, 2).at(0, 0, 1) == 6 * 16);
 }

@@ -141,7 +141,8 @@ class rotation_table {
     }
     operator rows_view<T>() const noexcept { return rows(); }
 
-    /// The rows of the tokens of one call, checked once. -1 leaves a token untouched.
+    /// The rows of the tokens of one call, checked once. -1 leaves a token untouched. The
+    /// view refers to the caller's array, which must outlive it.
     rows_view<T> rows(std::span<const std::int32_t> row_of_token) const { return checked(row_of_token); }
     rows_view<T> rows(std::span<const std::int64_t> row_of_token) const { return checked(row_of_token); }
 

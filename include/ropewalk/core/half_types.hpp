@@ -121,11 +121,7 @@ struct dtype_of {
 };
 
 template <class T>
-struct dtype {
-    static_assert(!std::is_same_v<T, T>,
-                  "ropewalk: not an element type. A std::uint16_t* does not say whether it holds f16 or "
-                  "bf16: wrap the pointer in ropewalk::as_f16(p) or ropewalk::as_bf16(p).");
-};
+struct dtype;  // what is not an element type has none
 template <class T>
 struct dtype<const T> : dtype<T> {};
 template <>

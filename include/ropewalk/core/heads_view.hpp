@@ -35,6 +35,11 @@ struct heads_strides {
 ///     auto decoupled = q.channel_slice(64, 64);                       // only the last 64 channels
 template <class T>
 struct heads_view {
+    static_assert(!std::is_same_v<std::remove_const_t<T>, std::uint16_t> &&
+                      !std::is_same_v<std::remove_const_t<T>, std::int16_t>,
+                  "ropewalk: a std::uint16_t* does not say whether it holds f16 or bf16: wrap the pointer in "
+                  "ropewalk::as_f16(p) or ropewalk::as_bf16(p)");
+
     T* data = nullptr;
     heads_shape shape;
     heads_strides strides;

@@ -1,0 +1,23 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/angles/pair_matrix_table.hpp>
+
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+using Catch::Matchers::Contains;
+
+TEST_CASE("pair_matrix_table: rows, row numbers and what it refuses", "[angles][pair_matrix_table]") {
+    const std::vector<float> a{1, 2, 3, 4}, b{5, 6, 7, 8}, c{9, 10, 11, 12}, d{13, 14, 15, 16}, odd{1, 2, 3};
+    const rw::pair_matrix_table<float> table(a, b, c, d, 2);
+    CHECK(table.row_count() == 2);
+    const std::vector<int> row_of_token{1, -1};
+    const auto rows = table.rows(row_of_token);
+    CHECK(rows.row(0) == 1);
+    CHECK(rows.row(1) == -1);
+    CHECK(rows.a[rows.row_stride] == 3);
+    CHECK(rows.d[rows.row_stride + 1] == 16);
+    CHECK_THROWS_WITH(table.rows(std::vector<int>{2}), Contains("got 2"));
+    CHECK_THROWS_WITH(rw::pair_matrix_table<float>(odd, odd, odd, odd, 2), Contains("got 3"));
+    CHECK_THROWS_WITH(rw::pair_matrix_table<float>(a, b, c, odd, 2), Contains("one size"));
+    CHECK_THROWS_WITH(rw::pair_matrix_table<float>::from_rotate_half(odd, odd, 2), Contains("got 3"));
+}

@@ -1,0 +1,140 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/angles/make_angles.hpp>
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/axis_map.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/frequencies/yarn.hpp>
+
+#include <algorithm>
+
+#include "support/budgets.hpp"
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+using Catch::Matchers::Contains;
+
+TEST_CASE("make_rotation_table: cos and sin of make_angles, every form of spectrum",
+          "[angles][rotation_table]") {
+    const auto line = rw::frequencies::yarn({.rotary_dim = 32, .factor = 8, .original_context = 4096});
+    const auto plane = rw::frequencies::assign_axes(line, rw::axis_map::sections({6, 10}));
+    std::vector<double> omega;
+    for (int i = 0; i < 3 * 2 * 16; ++i) omega.push_back(std::sin(i));
+    const auto mixed = rw::spectrum::mixed(omega, 3, 2, 0.5);
+    const auto one = rw::position_ids::from(std::vector<double>{0, 3, -2.5, 100000});
+    const auto two = rw::position_ids::from(std::vector<double>{0, 0, 3, 1, -2.5, 7, 100000, 4}, 2);
+    const auto check = [](const rw::spectrum& s, const rw::position_ids& where) {
+        const auto angles = rw::make_angles(s, where);
+        const auto narrow = rw::make_rotation_table(s, where);
+        const auto wide = rw::make_rotation_table<double>(s, where);
+        REQUIRE(narrow.row_count() == where.tokens());
+        REQUIRE(narrow.heads() == s.heads());
+        std::size_t at = 0;
+        for (rw::index n = 0; n < where.tokens(); ++n)
+            for (rw::index h = 0; h < s.heads(); ++h)
+                for (std::size_t i = 0; i < std::size_t(s.pairs()); ++i, ++at) {
+                    const double m = s.magnitude(), a = angles[at];
+                    // The un-reduced angle itself is off by half an ulp an axis.
+                    const double doubt = 4 * budgets::table_f64(a, m);
+                    CHECK(std::abs(wide.cos_row(n, h)[i] - m * std::cos(a)) <= doubt);
+                    CHECK(std::abs(wide.sin_row(n, h)[i] - m * std::sin(a)) <= doubt);
+                    CHECK(std::abs(narrow.cos_row(n, h)[i] - m * std::cos(a)) <=
+                          budgets::table_f32(m * std::cos(a), a, m) + doubt);
+                    CHECK(std::abs(narrow.sin_row(n, h)[i] - m * std::sin(a)) <=
+                          budgets::table_f32(m * std::sin(a), a, m) + doubt);
+                }
+    };
+    check(line, one);
+    check(plane, two);
+    check(mixed, two);
+}
+
+TEST_CASE("make_rotation_table: one-hot mixed equals selected", "[angles][rotation_table][reduces]") {
+    const auto line = rw::frequencies::geometric({.rotary_dim = 24});
+    const auto map = rw::axis_map::sections({5, 7});
+    const auto selected = rw::frequencies::assign_axes(line, map);
+    std::vector<double> omega(24, 0.0);
+    for (int i = 0; i < 12; ++i) omega[std::size_t(map[std::size_t(i)] * 12 + i)] = line.omega(i);
+    const auto mixed = rw::spectrum::mixed(omega, 1, 2);
+    const auto where = rw::position_ids::from(std::vector<double>{1, 2, 30000, -7, 0.5, 12}, 2);
+    const auto a = rw::make_rotation_table(selected, where), b = rw::make_rotation_table(mixed, where);
+    for (rw::index n = 0; n < 3; ++n) {
+        CHECK(std::ranges::equal(a.cos_row(n), b.cos_row(n)));
+        CHECK(std::ranges::equal(a.sin_row(n), b.sin_row(n)));
+    }
+}
+
+TEST_CASE("make_rotation_table: float32_product is what f32 code computes", "[angles][rotation_table]") {
+    const auto rope = rw::frequencies::geometric({.rotary_dim = 128});
+    const auto where = rw::position_ids::from(std::vector<double>{131071});
+    const auto f32 = rw::make_rotation_table<double>(rope, where, rw::angle_arithmetic::float32_product);
+    const auto exact = rw::make_rotation_table<double>(rope, where);
+    double worst = 0;
+    for (std::size_t i = 0; i < 64; ++i) {
+        const float angle = 131071.0f * static_cast<float>(rope.omega(rw::index(i)));
+        CHECK(f32.cos_row(0)[i] == std::cos(double(angle)));
+        worst = std::max(worst, std::abs(f32.cos_row(0)[i] - exact.cos_row(0)[i]));
+    }
+    CHECK(worst > 1e-4);  // the f32 product is the field's error, and it is there
+    CHECK(worst < 5e-3);
+}
+
+TEST_CASE("make_rotation_table: untouched tokens have no row", "[angles][rotation_table]") {
+    rw::position_ids where;
+    where.append(rw::untouched_run{2}).append(rw::text_run{3, 10, 1}).append(rw::untouched_run{1});
+    const auto table = rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}), where);
+    CHECK(table.row_count() == 3);
+    const auto rows = table.rows();
+    REQUIRE(rows.tokens == 6);
+    const std::vector<rw::index> want{-1, -1, 0, 1, 2, -1};
+    for (rw::index n = 0; n < 6; ++n) CHECK(rows.row(n) == want[std::size_t(n)]);
+}
+
+TEST_CASE("rotation_table: from an engine's own arrays of any type and stride", "[angles][rotation_table]") {
+    const std::vector<rw::bf16> half{rw::bf16(1.f), rw::bf16(2.f), rw::bf16(3.f), rw::bf16(4.f)};
+    const auto t =
+        rw::rotation_table<float>::from_arrays(half.data(), half.data() + 2, {.rows = 1, .pairs = 2}, 1.5);
+    CHECK(t.cos_row(0)[1] == 2.f);
+    CHECK(t.sin_row(0)[0] == 3.f);
+    CHECK(t.magnitude() == 1.5);
+    // [rows][cos half, sin half], as several engines keep it.
+    const std::vector<double> packed{0, 1, 10, 11, 2, 3, 12, 13};
+    const auto p = rw::rotation_table<double>::from_arrays(packed.data(), packed.data() + 2,
+                                                           {.rows = 2, .pairs = 2, .row_stride = 4});
+    CHECK(p.cos_row(1)[0] == 2);
+    CHECK(p.sin_row(1)[1] == 13);
+}
+
+TEST_CASE("rotation_table: rows are checked once", "[angles][rotation_table]") {
+    const auto t =
+        rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}), rw::position_ids::text(4));
+    CHECK(t.rows(std::vector<int>{3, 0, -1}).tokens == 3);
+    CHECK_THROWS_WITH(t.rows(std::vector<int>{4}), Contains("row") && Contains("got 4"));
+    CHECK_THROWS_WITH(t.rows(std::vector<int>{-2}), Contains("got -2"));
+    CHECK_THROWS_WITH(t.rows(std::vector<std::int64_t>{1LL << 40}), Contains("1099511627776"));
+    CHECK_THROWS_WITH(rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}),
+                                              rw::position_ids::from(std::vector<int>{1, 2}, 2)),
+                      Contains("axes") && Contains("got 2"));
+    CHECK_THROWS_WITH(rw::rotation_table<float>(rw::index(1) << 60, 1, 64), Contains("overflow"));
+    CHECK_THROWS_WITH(rw::rotation_table<float>(-1, 1, 64), Contains("got -1"));
+}
+
+TEST_CASE("make_rebase_table: moves cached keys from one spectrum to another", "[angles][rotation_table]") {
+    const auto from = rw::frequencies::geometric({.rotary_dim = 64}).with_magnitude(1.1);
+    const auto to = rw::frequencies::yarn({.rotary_dim = 64, .factor = 8, .original_context = 4096});
+    const auto where = rw::position_ids::from(std::vector<double>{0, 17, 40000});
+    const auto move = rw::make_rebase_table<double>(from, to, where);
+    const auto a = rw::make_rotation_table<double>(from, where),
+               b = rw::make_rotation_table<double>(to, where);
+    CHECK(move.magnitude() == Approx(to.magnitude() / from.magnitude()));
+    for (rw::index n = 0; n < 3; ++n)
+        for (std::size_t i = 0; i < 32; ++i) {  // R(move) R(from) = R(to)
+            const double c = move.cos_row(n)[i] * a.cos_row(n)[i] - move.sin_row(n)[i] * a.sin_row(n)[i];
+            const double s = move.cos_row(n)[i] * a.sin_row(n)[i] + move.sin_row(n)[i] * a.cos_row(n)[i];
+            CHECK(std::abs(c - b.cos_row(n)[i]) < 3e-11);
+            CHECK(std::abs(s - b.sin_row(n)[i]) < 3e-11);
+        }
+    const auto axial = rw::frequencies::assign_axes(to, std::vector<int>(32, 1), 2);
+    CHECK_THROWS_WITH(rw::make_rebase_table(from, axial, where), Contains("axes"));
+    CHECK_THROWS_WITH(rw::make_rebase_table(from, rw::frequencies::geometric({.rotary_dim = 32}), where),
+                      Contains("pairs") && Contains("16"));
+}

@@ -1,0 +1,65 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/core/simd_storage.hpp>
+
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+namespace simd = rw::simd;
+
+TEMPLATE_TEST_CASE("simd_storage: 16-bit registers convert as the scalar types do, every value",
+                   "[core][simd]", rw::f16, rw::bf16) {
+    constexpr auto n = static_cast<std::size_t>(simd::lanes<float>);
+    long wrong = 0;
+    for (std::uint32_t u = 0; u < 65536; u += n) {
+        TestType in[n], back[n];
+        float wide[n];
+        for (std::size_t i = 0; i < n; ++i) in[i] = TestType::from_bits(static_cast<std::uint16_t>(u + i));
+        simd::store(wide, simd::load(static_cast<const TestType*>(in)));
+        simd::store(back, simd::load(static_cast<const float*>(wide)));
+        for (std::size_t i = 0; i < n; ++i) {
+            wrong += std::bit_cast<std::uint32_t>(wide[i]) !=
+                     std::bit_cast<std::uint32_t>(static_cast<float>(in[i]));
+            wrong += back[i].bits != TestType(wide[i]).bits;
+        }
+    }
+    CHECK(wrong == 0);
+}
+
+TEMPLATE_TEST_CASE("simd_storage: f32 to 16 bits rounds as the scalar types do", "[core][simd]", rw::f16,
+                   rw::bf16) {
+    constexpr auto n = static_cast<std::size_t>(simd::lanes<float>);
+    long wrong = 0;
+    std::uint64_t u = 0;  // a stride prime to 2^16, so that ties and all exponents come up
+    while (u < (std::uint64_t{1} << 32)) {
+        float in[n];
+        TestType out[n];
+        for (std::size_t i = 0; i < n; ++i, u += 641)
+            in[i] = std::bit_cast<float>(static_cast<std::uint32_t>(u));
+        simd::store(out, simd::load(static_cast<const float*>(in)));
+        for (std::size_t i = 0; i < n; ++i) wrong += out[i].bits != TestType(in[i]).bits;
+    }
+    CHECK(wrong == 0);
+}
+
+TEMPLATE_TEST_CASE("simd_storage: partial loads and stores touch only what they say", "[core][simd]", double,
+                   float, rw::f16, rw::bf16) {
+    using C = rw::compute_t<TestType>;
+    constexpr auto n = static_cast<std::size_t>(simd::lanes<C>);
+    for (std::size_t count = 0; count < n; ++count) {
+        std::vector<TestType> in;  // sized exactly: a sanitizer sees a read past the end
+        for (std::size_t i = 0; i < count; ++i) in.push_back(TestType(C(i + 1)));
+        std::vector<TestType> out(n, TestType(C(99)));
+        const auto p = simd::load_some(static_cast<const TestType*>(in.data()), rw::index(count));
+        C lanes[n];
+        simd::store(lanes, p);
+        simd::store_some(out.data(), p, rw::index(count));
+        for (std::size_t i = 0; i < n; ++i) {
+            CHECK(lanes[i] == (i < count ? C(i + 1) : C(0)));
+            CHECK(static_cast<C>(out[i]) == (i < count ? C(i + 1) : C(99)));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/angles/pair_matrix_table.hpp>
+#include <ropewalk/angles/position_table.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/mix_pairs.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "support/catch.hpp"
+
+namespace {
+std::atomic<long> allocations{0};
+void* counted(std::size_t bytes, std::size_t alignment) {
+    ++allocations;
+    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    if (void* p = std::aligned_alloc(alignment, rounded ? rounded : alignment)) return p;
+    std::abort();
+}
+}  // namespace
+
+void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t a) {
+    return counted(bytes, static_cast<std::size_t>(a));
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace rw = ropewalk;
+
+TEST_CASE("hot calls allocate nothing", "[kernels][memory]") {
+    const long at_start = allocations;
+    std::vector<float> q(2 * 8 * 64, 1.0f), k(2 * 2 * 64, 1.0f);
+    std::vector<rw::bf16> half(2 * 8 * 64, rw::bf16(1.0f));
+    rw::position_table table(rw::frequencies::geometric({.rotary_dim = 64}), 16);
+    const std::vector<float> ones(32, 1.0f);
+    const rw::pair_matrix_table<float> matrices(ones, ones, ones, ones, 32);
+    const std::vector<int> positions{3, 9}, rows{0, -1};
+    CHECK(allocations > at_start);  // the counter counts
+
+    const long before = allocations;
+    rw::heads_view qv(q.data(), 2, 8, 64), kv(k.data(), 2, 2, 64);
+    rw::heads_view hv(half.data(), 2, 8, 64);
+    const auto at = table.rows(positions);  // within the table: checked without growing
+    rw::rotate<rw::half_split>(qv, kv, at);
+    rw::rotate<rw::interleaved>(hv, at);
+    rw::rotate(rw::pair_layout::blocked_by(16), qv, at, rw::part_of{3, 1});
+    rw::unrotate<rw::half_split>(qv, kv, at);
+    rw::rotate_gradient<rw::half_split>(qv, kv, at);
+    rw::rotate_into<rw::interleaved, rw::half_split>(qv, hv, at);
+    rw::mix_pairs<rw::half_split>(qv, matrices.rows(rows));
+    CHECK(allocations == before);
+}

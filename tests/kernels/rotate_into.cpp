@@ -1,0 +1,99 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
+
+#include "support/catch.hpp"
+#include "support/heads_buffer.hpp"
+#include "support/rotation_oracle.hpp"
+
+namespace rw = ropewalk;
+using support::heads_buffer;
+
+namespace {
+
+template <class C>
+rw::rotation_table<C> table_of(rw::index pairs) {
+    return rw::make_rotation_table<C>(
+        rw::frequencies::geometric({.rotary_dim = 2 * pairs}).with_magnitude(1.1),
+        rw::position_ids::from(std::vector<double>{5, 0, 100000}));
+}
+
+/// The layout `write` of a head that stands in the layout `read`.
+template <class T>
+std::vector<T> relaid(const std::vector<T>& x, rw::index channels, rw::pair_layout read,
+                      rw::pair_layout write) {
+    std::vector<T> out(x.size());
+    const rw::index pairs = channels / 2;
+    for (std::size_t head = 0; head < x.size(); head += std::size_t(channels))
+        for (rw::index i = 0; i < pairs; ++i) {
+            out[head + std::size_t(write.first(i, pairs))] = x[head + std::size_t(read.first(i, pairs))];
+            out[head + std::size_t(write.second(i, pairs))] = x[head + std::size_t(read.second(i, pairs))];
+        }
+    return out;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("rotate_into: same dtype and layout is rotate, bit for bit", "[kernels][rotate_into]",
+                   double, float, rw::f16, rw::bf16) {
+    for (rw::index pairs : {1, 20, 64, 515, 1200})  // past one head buffer too
+        for (rw::pair_layout layout :
+             {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})}) {
+            const auto table = table_of<rw::compute_t<TestType>>(pairs);
+            heads_buffer<TestType> from({1, 3, 2, 2 * pairs}, 1), to({1, 3, 2, 2 * pairs}, 3, 1);
+            from.fill(7);
+            const auto source = from.dense();
+            rw::rotate_into(layout, layout, from.view(), to.view(), table);
+            CHECK(support::same_bits(from.dense(), source));
+            rw::rotate(layout, from.view(), table);
+            CHECK(support::same_bits(from.dense(), to.dense()));
+            CHECK(to.canaries_alive());
+        }
+}
+
+TEMPLATE_TEST_CASE("rotate_into: another layout is rotate and a permutation, also in place",
+                   "[kernels][rotate_into]", double, float, rw::f16, rw::bf16) {
+    const rw::pair_layout layouts[] = {rw::half_split{}, rw::interleaved{}, rw::blocked<8>{}};
+    for (rw::index pairs : {4, 36, 512})
+        for (auto read : layouts)
+            for (auto write : layouts) {
+                const auto table = table_of<rw::compute_t<TestType>>(pairs);
+                heads_buffer<TestType> from({1, 3, 2, 2 * pairs}), to({1, 3, 2, 2 * pairs}, 2),
+                    same = from.fill(7);
+                rw::rotate_into(read, write, from.view(), to.view(), table);
+                rw::rotate_into(read, write, same.view(), same.view(), table);
+                rw::rotate(read, from.view(), table);
+                CHECK(support::same_bits(relaid(from.dense(), 2 * pairs, read, write), to.dense()));
+                CHECK(support::same_bits(same.dense(), to.dense()));
+            }
+}
+
+TEST_CASE("rotate_into: f32 to other formats rounds once", "[kernels][rotate_into]") {
+    const rw::index pairs = 40;
+    heads_buffer<float> from({1, 3, 2, 2 * pairs});
+    const auto before = from.fill(1).numbers();
+    const auto narrow = [&]<class D>(D) {
+        const auto table = table_of<rw::compute_t<D>>(pairs);
+        heads_buffer<D> to({1, 3, 2, 2 * pairs}, 1);
+        rw::rotate_into<rw::half_split>(from.view(), to.view(), table);
+        CHECK(support::worst_over_budget(rw::half_split{}, to.view(), before, table.rows()) <= 1);
+        CHECK(to.canaries_alive());
+    };
+    narrow(rw::f16{});
+    narrow(rw::bf16{});
+    narrow(double{});
+}
+
+TEST_CASE("rotate_into: a const source, and untouched rows are not written", "[kernels][rotate_into]") {
+    const auto table = table_of<float>(8);
+    heads_buffer<float> from({1, 3, 1, 16}), to({1, 3, 1, 16});
+    from.fill(1), to.fill(2);
+    const auto before = to.dense();
+    const std::vector<int> rows{2, -1, 0};
+    const rw::heads_view<const float> source = from.view();
+    rw::rotate_into<rw::half_split>(source, to.view(), table.rows(rows));
+    const auto after = to.dense();
+    CHECK(std::equal(after.begin() + 16, after.begin() + 32, before.begin() + 16));
+    CHECK_FALSE(std::equal(after.begin(), after.begin() + 16, before.begin()));
+}

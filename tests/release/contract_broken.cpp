@@ -1,0 +1,53 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A program of its own with the assertions of hot calls off, as in a release build: what a broken contract
+// must not do even then is write outside the view it was given.
+#define ROPEWALK_EXPECT(condition) static_cast<void>(0)
+#include <ropewalk/angles/pair_matrix_table.hpp>
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/mix_pairs.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
+
+#include "support/catch.hpp"
+#include "support/heads_buffer.hpp"
+
+namespace rw = ropewalk;
+using support::heads_buffer;
+
+TEST_CASE("a view that does not fit its rows is left alone", "[release]") {
+    const auto table =
+        rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 32}), rw::position_ids::text(4, 5));
+    const rw::heads_shape shapes[] = {{1, 4, 2, 30}, {1, 4, 2, 64}, {1, 5, 2, 32}, {2, 4, 2, 32}};
+    for (const auto& shape : shapes)
+        for (rw::pair_layout layout :
+             {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})}) {
+            heads_buffer<float> x(shape, 3);
+            const auto before = x.fill(1).dense();
+            rw::rotate(layout, x.view(), table);
+            rw::rotate(layout, x.view(), x.view(), table);
+            rw::unrotate(layout, x.view(), table);
+            rw::rotate_into(layout, layout, x.view(), x.view(), table);
+            CHECK(support::same_bits(x.dense(), before));
+            CHECK(x.canaries_alive());
+        }
+}
+
+TEST_CASE("a group that does not divide the channels, rows past the table, a view of another shape",
+          "[release]") {
+    const auto table =
+        rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 32}), rw::position_ids::text(4, 5));
+    heads_buffer<float> x({1, 4, 2, 32}), y({1, 4, 1, 32});
+    const auto before = x.fill(1).dense();
+    rw::rotate(rw::pair_layout::blocked_by(12), x.view(), table);
+    const std::int32_t wild[] = {4, 1000000000, 7, 4};
+    rw::rows_view<float> rows = table.rows();
+    rows.indices.narrow = wild;
+    rw::rotate<rw::half_split>(x.view(), rows);
+    rw::rotate_into<rw::half_split>(y.fill(2).view(), x.view(), table);
+    CHECK(support::same_bits(x.dense(), before));
+
+    const std::vector<float> ones(16, 1.0f);
+    const rw::pair_matrix_table<float> matrices(ones, ones, ones, ones, 16);
+    rw::mix_pairs<rw::half_split>(x.view(), matrices);  // one row for four tokens
+    CHECK(support::same_bits(x.dense(), before));
+}
