@@ -1,0 +1,43 @@
+# The program itself must end with exit code 1 and a message that names the file, whatever it is given.
+function(expect_refusal what wanted)
+    execute_process(COMMAND ${program} --model ${scratch} --tokens 0
+                    RESULT_VARIABLE result OUTPUT_QUIET ERROR_VARIABLE message TIMEOUT 60)
+    if(NOT result STREQUAL "1" OR NOT message MATCHES "^tiny_llama: .*${wanted}")
+        message(FATAL_ERROR "${what}: exit code ${result}, message: ${message}")
+    endif()
+    message(STATUS "${what}: ${message}")
+endfunction()
+
+file(REMOVE_RECURSE ${scratch})
+expect_refusal("no folder" "config.json: cannot be read")
+
+file(COPY ${checkpoint}/ DESTINATION ${scratch})
+file(READ ${checkpoint}/config.json config)
+foreach(length RANGE 0 500 50)
+    string(SUBSTRING "${config}" 0 ${length} cut)
+    file(WRITE ${scratch}/config.json "${cut}")
+    expect_refusal("config cut at ${length}" "config.json: not JSON")
+endforeach()
+foreach(edit "\"rope_theta\": 10000.0|\"rope_theta\": -1|rope_theta" "\"hidden_size\": 128|\"hidden_size\": 127|shape"
+        "\"num_hidden_layers\": 4|\"num_hidden_layers\": 5|model.layers.4" "\"vocab_size\": 128|\"vocab_size\": []|vocab_size"
+        "\"rope_scaling\": null|\"rope_scaling\": {\"rope_type\": \"yarm\"}|yarm" "\"head_dim\": 32|\"head_dim\": 0|head_dim")
+    string(REPLACE "|" ";" edit "${edit}")
+    list(GET edit 0 from)
+    list(GET edit 1 to)
+    list(GET edit 2 named)
+    string(REPLACE "${from}" "${to}" changed "${config}")
+    if(changed STREQUAL config)
+        message(FATAL_ERROR "config.json has no ${from}")
+    endif()
+    file(WRITE ${scratch}/config.json "${changed}")
+    expect_refusal("${to}" "${named}")
+endforeach()
+
+file(WRITE ${scratch}/config.json "${config}")
+foreach(weights "" "short" "\t\t\t\t\t\t\t\t{}" "{\"a\": 1}")
+    file(WRITE ${scratch}/model.safetensors "${weights}")
+    expect_refusal("weights '${weights}'" "model.safetensors: ")
+endforeach()
+file(REMOVE ${scratch}/model.safetensors)
+expect_refusal("no weights" "model.safetensors: cannot be read")
+file(REMOVE_RECURSE ${scratch})

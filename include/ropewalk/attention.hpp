@@ -1,0 +1,6 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+/// Every header of attention/.
+
+#include <ropewalk/attention/exact.hpp>
