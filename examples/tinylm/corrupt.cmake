@@ -18,7 +18,7 @@ foreach(length RANGE 0 500 50)
     file(WRITE ${scratch}/config.json "${cut}")
     expect_refusal("config cut at ${length}" "config.json: not JSON")
 endforeach()
-foreach(edit "\"rope_theta\": 10000.0|\"rope_theta\": -1|rope_theta" "\"hidden_size\": 128|\"hidden_size\": 127|shape"
+foreach(edit "\"rope_theta\": 10000.0|\"rope_theta\": -1|base must be" "\"hidden_size\": 128|\"hidden_size\": 127|shape"
         "\"num_hidden_layers\": 4|\"num_hidden_layers\": 5|model.layers.4" "\"vocab_size\": 128|\"vocab_size\": []|vocab_size"
         "\"rope_scaling\": null|\"rope_scaling\": {\"rope_type\": \"yarm\"}|yarm" "\"head_dim\": 32|\"head_dim\": 0|head_dim")
     string(REPLACE "|" ";" edit "${edit}")

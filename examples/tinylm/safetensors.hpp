@@ -5,10 +5,10 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <span>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -24,10 +24,10 @@ struct bad_file : std::runtime_error {
 
 inline std::string read_file(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
-    std::ostringstream bytes;
-    if (!std::filesystem::is_regular_file(path) || !file || !(bytes << file.rdbuf()))
-        throw bad_file(path.string() + ": cannot be read");
-    return std::move(bytes).str();
+    if (!std::filesystem::is_regular_file(path) || !file) throw bad_file(path.string() + ": cannot be read");
+    std::string bytes(std::istreambuf_iterator<char>(file), {});
+    if (file.bad()) throw bad_file(path.string() + ": reading stopped half-way");
+    return bytes;
 }
 
 inline nlohmann::json parse_json(const std::string& name, std::string_view text) {
