@@ -45,12 +45,10 @@ std::string text(const V& value) {
         return value ? "true" : "false";
     } else if constexpr (std::is_floating_point_v<V>) {
         char buffer[40];
-        std::snprintf(buffer, sizeof buffer, "%.17g", static_cast<double>(value));
-        // The shortest form that reads back the same: "0.1", not "0.10000000000000001".
-        for (int digits = 1; digits < 17; ++digits) {
-            char shorter[40];
-            std::snprintf(shorter, sizeof shorter, "%.*g", digits, static_cast<double>(value));
-            if (std::strtod(shorter, nullptr) == static_cast<double>(value)) return shorter;
+        // Few enough digits that 0.1 is not 0.10000000000000001, enough that it reads back the same.
+        for (int digits = 15; digits <= 17; ++digits) {
+            std::snprintf(buffer, sizeof buffer, "%.*g", digits, static_cast<double>(value));
+            if (std::strtod(buffer, nullptr) == static_cast<double>(value)) break;
         }
         return buffer;
     } else if constexpr (std::is_arithmetic_v<V>) {
