@@ -2,6 +2,8 @@
 #include <ropewalk/frequencies/axis_map.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
 
+#include <algorithm>
+
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
@@ -20,8 +22,10 @@ TEST_CASE("axis_map: sections follow each other", "[frequencies][axis_map]") {
     REQUIRE_THROWS_WITH(rw::axis_map::sections({2, -1}), "axis_map::sections: sections must be >= 0, got -1");
 }
 
-TEST_CASE("axis_map: assign_axes keeps frequencies and magnitude of a scaled spectrum", "[frequencies][axis_map]") {
-    const auto yarn = rw::frequencies::yarn({.rotary_dim = 16, .base = 1e4, .factor = 8, .original_context = 64});
+TEST_CASE("axis_map: assign_axes keeps frequencies and magnitude of a scaled spectrum",
+          "[frequencies][axis_map]") {
+    const auto yarn =
+        rw::frequencies::yarn({.rotary_dim = 16, .base = 1e4, .factor = 8, .original_context = 64});
     const std::vector<int> map = {0, 1, 2, 0, 1, 2, 0, 1};
     const auto s = assign_axes(yarn, map);
     CHECK(s.axes() == 3);
@@ -68,4 +72,27 @@ TEST_CASE("axis_map: bad maps are refused with the parameter and its value", "[f
     const double omega[] = {1, 2};
     REQUIRE_THROWS_WITH(assign_axes(rw::spectrum::mixed(omega, 1, 1), std::vector<int>{0, 0}),
                         "assign_axes: spectrum must be of the selected form, got a mixed one");
+}
+
+TEST_CASE("axis_map: interleaved sections spread the axes over the ladder", "[frequencies][axis_map]") {
+    using rw::axis_map::interleaved_sections;
+    CHECK(interleaved_sections({4, 2, 2}) == std::vector<int>{0, 1, 2, 0, 1, 2, 0, 0});
+    const auto qwen3 = interleaved_sections({24, 20, 20});
+    REQUIRE(qwen3.size() == 64);
+    for (int p = 0; p < 60; ++p) CHECK(qwen3[p] == p % 3);
+    for (int p = 60; p < 64; ++p) CHECK(qwen3[p] == 0);
+    const auto newer = interleaved_sections({11, 11, 10});
+    for (int p = 0; p < 30; ++p) CHECK(newer[p] == p % 3);
+    CHECK(newer[30] == 0);
+    CHECK(newer[31] == 1);
+    for (const auto& sections : {std::vector<rw::index>{24, 20, 20}, std::vector<rw::index>{11, 11, 10}}) {
+        const auto map = interleaved_sections(sections);
+        for (int a = 0; a < 3; ++a) CHECK(std::count(map.begin(), map.end(), a) == sections[a]);
+    }
+    REQUIRE_THROWS_WITH(interleaved_sections({2, 3}),
+                        "axis_map::interleaved_sections: sections must be three numbers, got 2");
+    REQUIRE_THROWS_WITH(interleaved_sections({0, 4, 0}),
+                        "axis_map::interleaved_sections: sections[1] must be <= (pairs + 1) / 3, got 4");
+    REQUIRE_THROWS_WITH(interleaved_sections({0, 1, 3}),
+                        "axis_map::interleaved_sections: sections[2] must be <= pairs / 3, got 3");
 }

@@ -124,7 +124,8 @@ TEST_CASE("spectrum: bad input is refused with the parameter and its value", "[f
     const int axis[] = {0, 1, 2};
     REQUIRE_THROWS_WITH(spectrum::from_omega(broken), "spectrum: frequencies must be finite, got inf");
     REQUIRE_THROWS_AS(spectrum::from_omega(not_a_number), rw::invalid_config);
-    REQUIRE_THROWS_WITH(spectrum::from_omega(omega, 0), "spectrum: magnitude must be finite and not 0, got 0");
+    REQUIRE_THROWS_WITH(spectrum::from_omega(omega, 0),
+                        "spectrum: magnitude must be finite and not 0, got 0");
     REQUIRE_THROWS_AS(spectrum::from_omega(omega).with_magnitude(broken[1]), rw::invalid_config);
     REQUIRE_THROWS_WITH(spectrum::selected(omega, {}, 1, 2),
                         "spectrum: omega must hold heads * pairs numbers, got 3");

@@ -1,0 +1,32 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+// The text of a refused call, to check that an error names its parameter and the value.
+
+#include <string>
+
+#include <ropewalk/core/contract.hpp>
+
+namespace support {
+
+/// The message of the invalid_config that `call` throws; empty when it throws none (or, without
+/// exceptions, could not).
+template <class Call>
+std::string refusal([[maybe_unused]] Call call) {
+#if defined(__cpp_exceptions)
+    try {
+        call();
+    } catch (const ropewalk::invalid_config& e) {
+        return e.what();
+    }
+#endif
+    return {};
+}
+
+}  // namespace support
+
+/// The call must throw exactly this text.
+#if defined(__cpp_exceptions)
+#define CHECK_REFUSES(text, ...) CHECK(support::refusal([&] { static_cast<void>(__VA_ARGS__); }) == (text))
+#else
+#define CHECK_REFUSES(text, ...) static_cast<void>(0)
+#endif
