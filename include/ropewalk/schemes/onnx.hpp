@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -35,8 +35,8 @@ struct rotary_embedding_attributes {
 template <class T, class C = T>
 struct rotary_embedding_inputs {
     tensor<const T> x;  ///< [batch, heads, seq, head_size] or [batch, seq, heads * head_size]
-    tensor<const C>
-        cos_cache;  ///< [max_position, rotary / 2] with position_ids, else [batch, seq, rotary / 2]
+    /// [max_position, rotary / 2] with position_ids, else [batch, seq, rotary / 2].
+    tensor<const C> cos_cache;
     tensor<const C> sin_cache;                     ///< shaped like cos_cache
     tensor<const std::int64_t> position_ids = {};  ///< [batch, seq]; no dims: absent
 };
@@ -45,10 +45,12 @@ struct rotary_embedding_inputs {
 
 namespace detail {
 
-inline std::string dims_text(std::span<const std::int64_t> dims) {
+/// require() for dimensions; their text is made only to be thrown, the call itself does not allocate.
+inline void require_dims(bool holds, const char* parameter_must, std::span<const std::int64_t> got) {
+    if (holds) return;
     std::string text = "[";
-    for (std::size_t i = 0; i < dims.size(); ++i) text += (i ? "," : "") + std::to_string(dims[i]);
-    return text + "]";
+    for (std::size_t i = 0; i < got.size(); ++i) text += (i ? "," : "") + std::to_string(got[i]);
+    require(false, "onnx::rotary_embedding", parameter_must, text + "]");
 }
 
 /// What one call of the operator comes to, checked.
@@ -62,8 +64,9 @@ struct onnx_rotary_plan {
 inline onnx_rotary_plan make_onnx_rotary_plan(std::span<const std::int64_t> x,
                                               const onnx::rotary_embedding_attributes& attributes) {
     constexpr const char* who = "onnx::rotary_embedding";
-    require(x.size() == 3 || x.size() == 4, who, "x must have rank 3 or 4", dims_text(x));
-    for (std::int64_t extent : x) require(extent >= 0, who, "x must have dimensions >= 0", dims_text(x));
+    require_dims(x.size() == 3 || x.size() == 4, "x must have rank 3 or 4", x);
+    for (std::int64_t extent : x) require_dims(extent >= 0, "x must have dimensions >= 0", x);
+    checked_product(who, "x must have dimensions >= 0", {x[0], x[1], x[2], x.size() == 4 ? x[3] : 1});
     require(attributes.interleaved == 0 || attributes.interleaved == 1, who, "interleaved must be 0 or 1",
             attributes.interleaved);
     require(attributes.num_heads >= 0, who, "num_heads must be >= 0", attributes.num_heads);
@@ -81,8 +84,6 @@ inline onnx_rotary_plan make_onnx_rotary_plan(std::span<const std::int64_t> x,
         plan.shape = {x[0], x[1], attributes.num_heads, channels};
         plan.strides = {x[1] * x[2], x[2], channels};
     }
-    checked_product(who, "x must have dimensions >= 0",
-                    {plan.shape.batches, plan.shape.tokens, plan.shape.heads, plan.shape.channels});
     const index channels = plan.shape.channels;
     require(attributes.rotary_embedding_dim >= 0 && attributes.rotary_embedding_dim <= channels, who,
             "rotary_embedding_dim must be 0 .. head_size", attributes.rotary_embedding_dim);
@@ -97,24 +98,23 @@ inline void check_onnx_caches(onnx_rotary_plan& plan, std::span<const std::int64
                               const onnx::tensor<const std::int64_t>& position_ids) {
     constexpr const char* who = "onnx::rotary_embedding";
     const index tokens = plan.shape.batches * plan.shape.tokens;
-    require(std::ranges::equal(cos, sin), who, "sin_cache must be shaped like cos_cache", dims_text(sin));
+    require_dims(std::ranges::equal(cos, sin), "sin_cache must be shaped like cos_cache", sin);
     if (!position_ids.dims.empty()) {
-        require(std::ranges::equal(position_ids.dims, std::array{plan.shape.batches, plan.shape.tokens}), who,
-                "position_ids must be [batch, seq]", dims_text(position_ids.dims));
-        require(cos.size() == 2, who, "cos_cache must have rank 2 beside position_ids", dims_text(cos));
-        require(cos[0] >= 0, who, "cos_cache must have dimensions >= 0", dims_text(cos));
+        require_dims(std::ranges::equal(position_ids.dims, std::array{plan.shape.batches, plan.shape.tokens}),
+                     "position_ids must be [batch, seq]", position_ids.dims);
+        require_dims(cos.size() == 2, "cos_cache must have rank 2 beside position_ids", cos);
+        require_dims(cos[0] >= 0, "cos_cache must have dimensions >= 0", cos);
         plan.cache_rows = cos[0];
         for (index n = 0; n < tokens; ++n)
             require(position_ids.data[n] >= 0 && position_ids.data[n] < plan.cache_rows, who,
                     "position_ids must be rows of cos_cache", position_ids.data[n]);
     } else {
-        require(cos.size() == 3, who, "cos_cache must have rank 3 without position_ids", dims_text(cos));
-        require(cos[0] == plan.shape.batches && cos[1] == plan.shape.tokens, who,
-                "cos_cache must be [batch, seq, rotary / 2]", dims_text(cos));
+        require_dims(cos.size() == 3, "cos_cache must have rank 3 without position_ids", cos);
+        require_dims(cos[0] == plan.shape.batches && cos[1] == plan.shape.tokens,
+                     "cos_cache must be [batch, seq, rotary / 2]", cos);
         plan.cache_rows = tokens;
     }
-    require(cos.back() == plan.rotary_dim / 2, who, "cos_cache must end in half the channels that turn",
-            dims_text(cos));
+    require_dims(cos.back() == plan.rotary_dim / 2, "cos_cache must end in half the channels that turn", cos);
 }
 
 }  // namespace detail
@@ -128,12 +128,12 @@ namespace onnx {
 ///                                    .sin_cache = {sin, cache_dims}, .position_ids = {ids, id_dims}}, y);
 ///
 /// Shapes:   y like x, and y may be x itself (in place) but must not overlap it otherwise.
-/// Requires: channels of a head <= 1024 when y is x.
 /// Throws:   invalid_config on a rank, a dimension or an attribute that does not fit, and on a position
 ///           outside the cache (negative ones included).
-/// Cost:     one pass. Caches of f32 (f64 for f64 data) are read where they are and nothing is allocated;
-///           16-bit caches are converted, for the tokens of this call only. An engine that calls again and
-///           again with the same 16-bit caches keeps a rotation_table::from_arrays and calls rotate.
+/// Cost:     a copy of x unless y is x, then one pass. Caches of f32 (f64 for f64 data) are read where they
+///           are and nothing is allocated; 16-bit caches are converted, for the tokens of this call only. An
+///           engine that calls again and again with the same 16-bit caches keeps a
+///           rotation_table::from_arrays and calls rotate.
 /// Accuracy: arithmetic in f32 (f64 for f64 data), one rounding to T at the end.
 /// Source:   ONNX operator RotaryEmbedding, since version 23 (onnx.ai).
 template <class T, class C = T>
@@ -141,19 +141,16 @@ void rotary_embedding(const rotary_embedding_inputs<T, C>& in, T* y,
                       const rotary_embedding_attributes& attributes = {}) {
     auto plan = detail::make_onnx_rotary_plan(in.x.dims, attributes);
     detail::check_onnx_caches(plan, in.cos_cache.dims, in.sin_cache.dims, in.position_ids);
-    const heads_view<const T> from(in.x.data, plan.shape, plan.strides);
-    const heads_view<T> to(y, plan.shape, plan.strides);
-    if (from.empty()) return;
+    if (heads_view<T>(y, plan.shape).empty()) return;
 
     const index tokens = plan.shape.batches * plan.shape.tokens;
     const index pairs = plan.rotary_dim / 2;
     const bool by_position = !in.position_ids.dims.empty();
     const pair_layout layout =
         attributes.interleaved ? pair_layout(interleaved{}) : pair_layout(half_split{});
-    const auto turn = [&](rows_view<compute_t<T>> rows) {
-        rotate_into(layout, layout, from.channel_slice(0, plan.rotary_dim),
-                    to.channel_slice(0, plan.rotary_dim), rows);
-    };
+    // Any x is dense, so the channels that pass through are copied with the rest.
+    if (y != in.x.data) std::copy_n(in.x.data, tokens * plan.shape.heads * plan.shape.channels, y);
+    const heads_view<T> slice = heads_view<T>(y, plan.shape, plan.strides).channel_slice(0, plan.rotary_dim);
     if constexpr (std::is_same_v<C, compute_t<T>>) {
         rows_view<C> rows;
         rows.cos = in.cos_cache.data;
@@ -163,7 +160,7 @@ void rotary_embedding(const rotary_embedding_inputs<T, C>& in, T* y,
         rows.row_stride = pairs;
         rows.tokens = tokens;
         rows.indices.wide = by_position ? in.position_ids.data : nullptr;
-        turn(rows);
+        rotate(layout, slice, rows);
     } else {
         std::vector<C> gathered(static_cast<std::size_t>(2 * tokens * pairs));
         for (index n = 0; n < tokens; ++n) {
@@ -171,15 +168,10 @@ void rotary_embedding(const rotary_embedding_inputs<T, C>& in, T* y,
             std::copy_n(in.cos_cache.data + row, pairs, gathered.begin() + n * pairs);
             std::copy_n(in.sin_cache.data + row, pairs, gathered.begin() + (tokens + n) * pairs);
         }
-        turn(rotation_table<compute_t<T>>::from_arrays(gathered.data(), gathered.data() + tokens * pairs,
-                                                       table_shape{.rows = tokens, .pairs = pairs}));
+        rotate(layout, slice,
+               rotation_table<compute_t<T>>::from_arrays(gathered.data(), gathered.data() + tokens * pairs,
+                                                         {.rows = tokens, .pairs = pairs}));
     }
-    if (y == in.x.data || plan.rotary_dim == plan.shape.channels) return;
-    for (index b = 0; b < plan.shape.batches; ++b)
-        for (index n = 0; n < plan.shape.tokens; ++n)
-            for (index h = 0; h < plan.shape.heads; ++h)
-                std::copy(from.at(b, n, h) + plan.rotary_dim, from.at(b, n, h) + plan.shape.channels,
-                          to.at(b, n, h) + plan.rotary_dim);
 }
 
 }  // namespace onnx
