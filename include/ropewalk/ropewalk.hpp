@@ -42,12 +42,6 @@
 #include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
-#include <ropewalk/kernels/rotate_reference.hpp>
-#include <ropewalk/kernels/partition.hpp>
-#include <ropewalk/kernels/rotate_token.hpp>
-#include <ropewalk/kernels/rotate.hpp>
-#include <ropewalk/kernels/rotate_into.hpp>
-#include <ropewalk/kernels/mix_pairs.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/strictness.hpp>
