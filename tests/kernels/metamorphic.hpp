@@ -12,6 +12,7 @@
 #include <random>
 #include <vector>
 
+#include "tests/support/budgets.hpp"
 #include "tests/support/catch.hpp"
 
 namespace metamorphic {
@@ -53,22 +54,17 @@ tensor<T> random_tensor(heads_shape shape, unsigned seed) {
     return t;
 }
 
-/// |error| of one pair over its norm, rotation by the kernel alone.
+/// |error| of one pair over its norm, rotation by the kernel alone. A budget per channel at norm 1 bounds the
+/// ratio at any norm; storage rounds each channel by its own size, arithmetic by the norm.
 template <class T>
 double kernel_bound() {
-    const double f32 = std::sqrt(2.0) * 2 * 0x1p-23;
-    switch (rw::dtype<T>::format) {
-        case rw::storage::f64: return std::sqrt(2.0) * 2 * 0x1p-52;
-        case rw::storage::f32: return f32;
-        case rw::storage::f16: return 0x1p-11 + f32;
-        default: return 0x1p-8 + f32;
-    }
+    const double storage = budgets::storage_rounding<T>(1);
+    return std::sqrt(2.0) * (budgets::rotation<T>(1, 1) - storage) + storage;
 }
 /// The same with the table's own error, at angles up to `angle` radians.
 template <class T>
 double turn_bound(double angle) {
-    const double table =
-        std::is_same_v<T, double> ? 0x1p-52 * (1 + angle) : 0x1p-24 + 0x1p-52 * angle + 1e-11;
+    const double table = std::is_same_v<T, double> ? budgets::table_f64(angle) : budgets::table_f32(1, angle);
     return kernel_bound<T>() + std::sqrt(2.0) * table;
 }
 
