@@ -289,6 +289,70 @@ ROPEWALK_ALWAYS_INLINE pack<C> negate_even(pack<C> x) noexcept {
     return x * load(signs);
 }
 
+template <class C>
+ROPEWALK_ALWAYS_INLINE auto even_lanes() noexcept {
+    return negate_even(broadcast(C(1))) == broadcast(C(-1));
+}
+/// (x0, y0, x1, y1, ...) from the lower half of the lanes, and from the upper half.
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> interleave_low(pack<C> x, pack<C> y) noexcept {
+    return choose(even_lanes<C>(), duplicate_low(x), duplicate_low(y));
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> interleave_high(pack<C> x, pack<C> y) noexcept {
+    return choose(even_lanes<C>(), duplicate_high(x), duplicate_high(y));
+}
+
+#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
+ROPEWALK_ALWAYS_INLINE float sum_128(__m128 x) noexcept {
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps(x, x, 1)));
+}
+ROPEWALK_ALWAYS_INLINE double sum_128(__m128d x) noexcept {
+    return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));
+}
+#endif
+#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256)
+ROPEWALK_ALWAYS_INLINE float sum_256(__m256 x) noexcept {
+    return sum_128(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
+ROPEWALK_ALWAYS_INLINE double sum_256(__m256d x) noexcept {
+    return sum_128(_mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1)));
+}
+#endif
+/// The sum of all lanes, always in the same order: halves onto halves.
+template <class C>
+ROPEWALK_ALWAYS_INLINE C sum_lanes(pack<C> x) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (sizeof(C) == 4) {
+        const __m512 v = x;
+        const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1));
+        return static_cast<C>(sum_256(_mm256_add_ps(_mm512_castps512_ps256(v), high)));
+    } else {
+        const __m512d v = x;
+        return static_cast<C>(
+            sum_256(_mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1))));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    return static_cast<C>(sum_256(x));
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    return static_cast<C>(sum_128(x));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (sizeof(C) == 4) {
+        const float32x2_t two = vadd_f32(vget_low_f32(x), vget_high_f32(x));
+        return static_cast<C>(vget_lane_f32(two, 0) + vget_lane_f32(two, 1));
+    } else {
+        return static_cast<C>(vgetq_lane_f64(x, 0) + vgetq_lane_f64(x, 1));
+    }
+#else
+    C lane[lanes<C>];
+    store(lane, x);
+    for (index width = lanes<C> / 2; width > 0; width /= 2)
+        for (index i = 0; i < width; ++i) lane[i] += lane[i + width];
+    return lane[0];
+#endif
+}
+
 /// To the nearest integer, ties to even.
 ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)

@@ -7,59 +7,73 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// (u, v) <- (a u + b v, c u + d v) for pairs (i, i + half) of all heads of one token.
+/// One register of pairs (i, i + half) of every head: (u, v) <- (a u + b v, c u + d v).
+template <class T, class P>
+ROPEWALK_ALWAYS_INLINE void mix_half_heads(token_heads<T> x, index half, P a, P b, P c, P d) noexcept {
+    T* p = x.base;
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        const P u = simd::load(static_cast<const T*>(p));
+        const P v = simd::load(static_cast<const T*>(p + half));
+        simd::store(p, simd::fma(u, a, v * b));
+        simd::store(p + half, simd::fma(v, d, u * c));
+    }
+}
+
+/// Pairs (i, i + half), i < pairs, of all heads of one token.
 template <class T, class C>
-void mix_half_span(const C* a, const C* b, const C* c, const C* d, index pairs, index half,
-                   token_heads<T> x) noexcept {
+ROPEWALK_ALWAYS_INLINE void mix_half_span(const C* a, const C* b, const C* c, const C* d, index pairs,
+                                          index half, token_heads<T> x) noexcept {
     constexpr index n = simd::lanes<C>;
-    for (index i = 0; i < pairs; i += n) {
-        const index count = pairs - i < n ? pairs - i : n;
-        const auto some = [&](const C* p) { return simd::load_some(p + i, count); };
-        const auto ai = some(a), bi = some(b), ci = some(c), di = some(d);
-        T* p = x.base + i;
-        for (index h = 0; h < x.heads; ++h, p += x.stride) {
-            if (count == n) {
-                const auto u = simd::load(static_cast<const T*>(p));
-                const auto v = simd::load(static_cast<const T*>(p + half));
-                simd::store(p, simd::fma(u, ai, v * bi));
-                simd::store(p + half, simd::fma(v, di, u * ci));
-            } else {
-                const auto u = simd::load_some(static_cast<const T*>(p), count);
-                const auto v = simd::load_some(static_cast<const T*>(p + half), count);
-                simd::store_some(p, simd::fma(u, ai, v * bi), count);
-                simd::store_some(p + half, simd::fma(v, di, u * ci), count);
-            }
+    index i = 0;
+    for (; i + n <= pairs; i += n)
+        mix_half_heads(x.at_channel(i), half, simd::load(a + i), simd::load(b + i), simd::load(c + i),
+                       simd::load(d + i));
+    if (i == pairs) return;
+    const index count = pairs - i;
+    const auto ai = simd::load_some(a + i, count), bi = simd::load_some(b + i, count);
+    const auto ci = simd::load_some(c + i, count), di = simd::load_some(d + i, count);
+    T* p = x.base + i;
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        const auto u = simd::load_some(static_cast<const T*>(p), count);
+        const auto v = simd::load_some(static_cast<const T*>(p + half), count);
+        simd::store_some(p, simd::fma(u, ai, v * bi), count);
+        simd::store_some(p + half, simd::fma(v, di, u * ci), count);
+    }
+}
+
+/// One register of pairs (2 i, 2 i + 1) of every head: x (a, d) + swap(x) (b, c).
+template <class T, class P>
+ROPEWALK_ALWAYS_INLINE void mix_interleaved_heads(token_heads<T> x, index count, P straight,
+                                                  P crossed) noexcept {
+    constexpr index n = simd::lanes<compute_t<T>>;
+    T* p = x.base;
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        if (count >= n) {
+            const P u = simd::load(static_cast<const T*>(p));
+            simd::store(p, simd::fma(u, straight, simd::swap_pairs(u) * crossed));
+        } else {
+            const P u = simd::load_some(static_cast<const T*>(p), count);
+            simd::store_some(p, simd::fma(u, straight, simd::swap_pairs(u) * crossed), count);
         }
     }
 }
 
-/// Pairs (2 i, 2 i + 1): x (a, d) + swap(x) (b, c), the four rows woven once a token.
+/// Pairs (2 i, 2 i + 1), i < pairs: a register of table entries makes two of woven factors.
 template <class T, class C>
-void mix_interleaved_span(const C* a, const C* b, const C* c, const C* d, index pairs,
-                          token_heads<T> x) noexcept {
+ROPEWALK_ALWAYS_INLINE void mix_interleaved_span(const C* a, const C* b, const C* c, const C* d, index pairs,
+                                                 token_heads<T> x) noexcept {
     constexpr index n = simd::lanes<C>;
-    for (index i = 0; i < 2 * pairs; i += n) {
-        const index count = 2 * pairs - i < n ? 2 * pairs - i : n;
-        C straight[static_cast<std::size_t>(n)] = {}, crossed[static_cast<std::size_t>(n)] = {};
-        for (index j = 0; j < count; j += 2) {
-            const index pair = (i + j) / 2;
-            straight[j] = a[pair];
-            straight[j + 1] = d[pair];
-            crossed[j] = b[pair];
-            crossed[j + 1] = c[pair];
-        }
-        const auto s = simd::load(static_cast<const C*>(straight));
-        const auto t = simd::load(static_cast<const C*>(crossed));
-        T* p = x.base + i;
-        for (index h = 0; h < x.heads; ++h, p += x.stride) {
-            if (count == n) {
-                const auto u = simd::load(static_cast<const T*>(p));
-                simd::store(p, simd::fma(u, s, simd::swap_pairs(u) * t));
-            } else {
-                const auto u = simd::load_some(static_cast<const T*>(p), count);
-                simd::store_some(p, simd::fma(u, s, simd::swap_pairs(u) * t), count);
-            }
-        }
+    for (index i = 0; i < pairs; i += n) {
+        const index count = pairs - i < n ? pairs - i : n;
+        const auto row = [&](const C* p) {
+            return count == n ? simd::load(p + i) : simd::load_some(p + i, count);
+        };
+        const auto ai = row(a), bi = row(b), ci = row(c), di = row(d);
+        mix_interleaved_heads(x.at_channel(2 * i), 2 * count, simd::interleave_low(ai, di),
+                              simd::interleave_low(bi, ci));
+        if (2 * count > n)
+            mix_interleaved_heads(x.at_channel(2 * i + n), 2 * count - n, simd::interleave_high(ai, di),
+                                  simd::interleave_high(bi, ci));
     }
 }
 
