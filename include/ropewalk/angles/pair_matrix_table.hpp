@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <cmath>
 #include <span>
 
 #include <ropewalk/angles/rotation_table.hpp>
@@ -33,6 +34,9 @@ class pair_matrix_table {
                 for (index i = 0; i < pairs; ++i)
                     values_[static_cast<std::size_t>((4 * r + part) * pairs + i)] =
                         parts[part][static_cast<std::size_t>(r * pairs + i)];
+        const auto same = [](T x, T y) { return x == y && std::signbit(x) == std::signbit(y); };
+        for (std::size_t k = 0; k < a.size() && scaled_rotations_; ++k)
+            scaled_rotations_ = same(d[k], a[k]) && same(b[k], -c[k]);
     }
 
     /// From full-width cos and sin arrays [rows, 2 * pairs] as rotate_half uses them: channel j of the
@@ -70,6 +74,7 @@ class pair_matrix_table {
         v.pairs = pairs_;
         v.row_stride = 4 * pairs_;
         v.tokens = rows_;
+        v.scaled_rotations = scaled_rotations_;
         return v;
     }
     operator matrix_rows_view<T>() const noexcept { return rows(); }
@@ -94,6 +99,7 @@ class pair_matrix_table {
 
     index rows_ = 0;
     index pairs_ = 0;
+    bool scaled_rotations_ = true;
     detail::aligned_vector<T> values_;
 };
 

@@ -77,6 +77,7 @@ struct matrix_rows_view {
     index row_stride = 0;
     index tokens = 0;
     detail::row_indices indices;
+    bool scaled_rotations = false;  ///< every b is -c and every d is a, bit for bit: b and d go unread
 
     constexpr index row(index token) const noexcept { return indices[token]; }
 };

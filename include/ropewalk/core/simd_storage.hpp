@@ -104,6 +104,15 @@ ROPEWALK_ALWAYS_INLINE void store(f16* p, pack<float> x) noexcept {
 #endif
 }
 
+/// Brings the line at p closer, for reading and writing; any address will do.
+ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p, 1);
+#else
+    (void)p;
+#endif
+}
+
 /// The first `count` lanes from memory, the rest zero; nothing past them is read.
 template <class T>
 ROPEWALK_ALWAYS_INLINE auto load_some(const T* p, index count) noexcept {

@@ -7,37 +7,72 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// One register of pairs (i, i + half) of every head: (u, v) <- (a u + b v, c u + d v).
-template <class T, class P>
-ROPEWALK_ALWAYS_INLINE void mix_half_heads(token_heads<T> x, index half, P a, P b, P c, P d) noexcept {
-    T* p = x.base;
-    for (index h = 0; h < x.heads; ++h, p += x.stride) {
-        const P u = simd::load(static_cast<const T*>(p));
-        const P v = simd::load(static_cast<const T*>(p + half));
-        simd::store(p, simd::fma(u, a, v * b));
-        simd::store(p + half, simd::fma(v, d, u * c));
+/// The four factors of each pair of one row. With `scaled` every matrix is a scaled rotation, b = -c and
+/// d = a bit for bit, so two arrays say it all: half the traffic.
+template <bool Scaled, class C>
+struct mix_row {
+    const C *a, *b, *c, *d;
+
+    mix_row from(index i) const noexcept { return {a + i, b + i, c + i, d + i}; }
+};
+template <class P>
+struct mix_factors {
+    P a, b, c, d;
+};
+template <bool Scaled, class C, class Load>
+ROPEWALK_ALWAYS_INLINE auto load_factors(mix_row<Scaled, C> row, Load load) noexcept {
+    using P = simd::pack<C>;
+    const P a = load(row.a), c = load(row.c);
+    if constexpr (Scaled) {
+        return mix_factors<P>{a, -c, c, a};
+    } else {
+        return mix_factors<P>{a, load(row.b), c, load(row.d)};
     }
 }
 
+/// V registers of pairs (i, i + half) of every head: (u, v) <- (a u + b v, c u + d v).
+template <std::size_t V, bool Scaled, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_half_step(mix_row<Scaled, C> row, index half, token_heads<T> x) noexcept {
+    using P = simd::pack<C>;
+    constexpr index n = simd::lanes<C>;
+    // One head and short groups make two streams a group apart, which the hardware follows too late.
+    constexpr index ahead = 2048 / static_cast<index>(sizeof(T));
+    mix_factors<P> f[V];
+    for (std::size_t r = 0; r < V; ++r)
+        f[r] = load_factors(row.from(static_cast<index>(r) * n), [](const C* p) { return simd::load(p); });
+    T* head = x.base;
+    for (index h = 0; h < x.heads; ++h, head += x.stride)
+        for (std::size_t r = 0; r < V; ++r) {
+            T* const p = head + static_cast<index>(r) * n;
+            simd::prefetch(p + ahead);
+            simd::prefetch(p + half + ahead);
+            const P u = simd::load(static_cast<const T*>(p));
+            const P v = simd::load(static_cast<const T*>(p + half));
+            simd::store(p, simd::fma(u, f[r].a, v * f[r].b));
+            simd::store(p + half, simd::fma(v, f[r].d, u * f[r].c));
+        }
+}
+
 /// Pairs (i, i + half), i < pairs, of all heads of one token.
-template <class T, class C>
-ROPEWALK_ALWAYS_INLINE void mix_half_span(const C* a, const C* b, const C* c, const C* d, index pairs,
-                                          index half, token_heads<T> x) noexcept {
+template <bool Scaled, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_half_span(mix_row<Scaled, C> row, index pairs, index half,
+                                          token_heads<T> x) noexcept {
     constexpr index n = simd::lanes<C>;
     index i = 0;
-    for (; i + n <= pairs; i += n)
-        mix_half_heads(x.at_channel(i), half, simd::load(a + i), simd::load(b + i), simd::load(c + i),
-                       simd::load(d + i));
+    for (; i + 2 * n <= pairs; i += 2 * n) mix_half_step<2>(row.from(i), half, x.at_channel(i));
+    if (i + n <= pairs) {
+        mix_half_step<1>(row.from(i), half, x.at_channel(i));
+        i += n;
+    }
     if (i == pairs) return;
     const index count = pairs - i;
-    const auto ai = simd::load_some(a + i, count), bi = simd::load_some(b + i, count);
-    const auto ci = simd::load_some(c + i, count), di = simd::load_some(d + i, count);
+    const auto f = load_factors(row.from(i), [&](const C* p) { return simd::load_some(p, count); });
     T* p = x.base + i;
     for (index h = 0; h < x.heads; ++h, p += x.stride) {
         const auto u = simd::load_some(static_cast<const T*>(p), count);
         const auto v = simd::load_some(static_cast<const T*>(p + half), count);
-        simd::store_some(p, simd::fma(u, ai, v * bi), count);
-        simd::store_some(p + half, simd::fma(v, di, u * ci), count);
+        simd::store_some(p, simd::fma(u, f.a, v * f.b), count);
+        simd::store_some(p + half, simd::fma(v, f.d, u * f.c), count);
     }
 }
 
@@ -59,21 +94,42 @@ ROPEWALK_ALWAYS_INLINE void mix_interleaved_heads(token_heads<T> x, index count,
 }
 
 /// Pairs (2 i, 2 i + 1), i < pairs: a register of table entries makes two of woven factors.
-template <class T, class C>
-ROPEWALK_ALWAYS_INLINE void mix_interleaved_span(const C* a, const C* b, const C* c, const C* d, index pairs,
+template <bool Scaled, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_interleaved_span(mix_row<Scaled, C> row, index pairs,
                                                  token_heads<T> x) noexcept {
     constexpr index n = simd::lanes<C>;
-    for (index i = 0; i < pairs; i += n) {
-        const index count = pairs - i < n ? pairs - i : n;
-        const auto row = [&](const C* p) {
-            return count == n ? simd::load(p + i) : simd::load_some(p + i, count);
-        };
-        const auto ai = row(a), bi = row(b), ci = row(c), di = row(d);
-        mix_interleaved_heads(x.at_channel(2 * i), 2 * count, simd::interleave_low(ai, di),
-                              simd::interleave_low(bi, ci));
-        if (2 * count > n)
-            mix_interleaved_heads(x.at_channel(2 * i + n), 2 * count - n, simd::interleave_high(ai, di),
-                                  simd::interleave_high(bi, ci));
+    const auto weave = [&](const auto& f, index i, index channels) {
+        mix_interleaved_heads(x.at_channel(2 * i), channels, simd::interleave_low(f.a, f.d),
+                              simd::interleave_low(f.b, f.c));
+        if (channels > n)
+            mix_interleaved_heads(x.at_channel(2 * i + n), channels - n, simd::interleave_high(f.a, f.d),
+                                  simd::interleave_high(f.b, f.c));
+    };
+    index i = 0;
+    for (; i + n <= pairs; i += n)
+        weave(load_factors(row.from(i), [](const C* p) { return simd::load(p); }), i, 2 * n);
+    if (i < pairs)
+        weave(load_factors(row.from(i), [&](const C* p) { return simd::load_some(p, pairs - i); }), i,
+              2 * (pairs - i));
+}
+
+template <bool Scaled, class T, class C>
+void mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>& rows,
+                work_part work) noexcept {
+    const index half = layout.group_of(rows.pairs) / 2;
+    for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
+        const index row = rows.row(token);
+        ROPEWALK_EXPECT(row < rows.table_rows);
+        if (row < 0 || row >= rows.table_rows) continue;
+        const index at = row * rows.row_stride;
+        const mix_row<Scaled, C> factors{rows.a + at, rows.b + at, rows.c + at, rows.d + at};
+        const auto heads = heads_of(x, token, work.heads);
+        if (half == 1) {  // groups of two channels are the interleaved layout
+            mix_interleaved_span(factors, rows.pairs, heads);
+            continue;
+        }
+        for (index i = 0; i < rows.pairs; i += half)
+            mix_half_span(factors.from(i), half, half, heads.at_channel(2 * i));
     }
 }
 
@@ -82,7 +138,8 @@ ROPEWALK_ALWAYS_INLINE void mix_interleaved_span(const C* a, const C* b, const C
 /// Multiplies every pair by its token's 2 x 2 matrix, in place: (x, y) <- (a x + b y, c x + d y).
 /// Shapes:   x [batches, tokens, heads, 2 * pairs]; rows hold batches * tokens tokens.
 /// Requires: as rotate. Negative rows leave a token untouched.
-/// Cost:     one pass over the data; no allocation.
+/// Cost:     one pass over the data; no allocation. Two table entries a pair when all matrices are scaled
+///           rotations, four otherwise.
 /// Accuracy: f64, f32: 2 ulp of |a x| + |b y| (and of |c x| + |d y|); 16-bit: that plus half a storage ulp.
 /// Source:   RoAd, Liao and Monz 2024; rotate_half with full-width cos and sin.
 template <class T>
@@ -93,21 +150,10 @@ void mix_pairs(pair_layout layout, heads_view<T> x, std::type_identity_t<matrix_
     ROPEWALK_EXPECT(match);
     if (!match || x.empty()) return;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
-    for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
-        const index row = rows.row(token);
-        ROPEWALK_EXPECT(row < rows.table_rows);
-        if (row < 0 || row >= rows.table_rows) continue;
-        const index at = row * rows.row_stride;
-        const auto heads = detail::heads_of(x, token, work.heads);
-        if (layout.kind == pair_layout::kind_type::interleaved) {
-            detail::mix_interleaved_span(rows.a + at, rows.b + at, rows.c + at, rows.d + at, rows.pairs,
-                                         heads);
-            continue;
-        }
-        const index half = layout.group_of(rows.pairs) / 2;
-        for (index i = 0; i < rows.pairs; i += half)
-            detail::mix_half_span(rows.a + at + i, rows.b + at + i, rows.c + at + i, rows.d + at + i, half,
-                                  half, heads.at_channel(2 * i));
+    if (rows.scaled_rotations) {
+        detail::mix_tokens<true>(layout, x, rows, work);
+    } else {
+        detail::mix_tokens<false>(layout, x, rows, work);
     }
 }
 template <static_layout Layout, class T>

@@ -1,0 +1,71 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <random>
+#include <string>
+
+#include <ropewalk/adapters/road_bank.hpp>
+#include <ropewalk/core/simd_storage.hpp>
+
+#include "support/against.hpp"
+
+// A mixed batch beside an element-wise multiply of the same bytes: x *= c with one c a channel and adapter,
+// which is what the cheapest adapter (IA3) costs.
+namespace {
+
+namespace rw = ropewalk;
+using rw::index;
+
+constexpr int adapters = 4;
+
+template <class T>
+void mixed_batch(benchmark::State& state, index group, index tokens, index channels) {
+    std::mt19937 engine(1);
+    const auto uniform = [&] { return static_cast<double>(engine()) / 4294967296.0 + 0.5; };
+    rw::road::adapter_bank<rw::compute_t<T>> bank(channels, {"a", "b", "c", "d"});
+    for (const char* name : {"a", "b", "c", "d"}) {
+        std::vector<double> theta, alpha;
+        // Alpha 1: the data keep their size over any number of calls.
+        for (index i = 0; i < channels / 2; ++i) theta.push_back(uniform()), alpha.push_back(1);
+        bank.set(name, rw::road::make_blocks({{.channels = channels, .group = group}, theta, alpha}));
+    }
+    std::vector<std::int32_t> ids;
+    for (index n = 0; n < tokens; ++n) ids.push_back(static_cast<std::int32_t>(engine() % adapters));
+    std::vector<T> x;
+    for (index i = 0; i < tokens * channels; ++i) x.push_back(T(static_cast<float>(uniform())));
+    const std::vector<rw::compute_t<T>> factors(static_cast<std::size_t>(adapters * channels), 1);
+    const auto rows = bank.rows(ids);
+    const rw::heads_view<T> view(x.data(), tokens, 1, channels);
+    bench::run_against(
+        state, "x_multiply", [&] { rw::road::mix_pairs(view, rows); },
+        [&] {
+            using C = rw::compute_t<T>;
+            for (index n = 0; n < tokens; ++n) {
+                T* p = x.data() + n * channels;
+                const C* c = factors.data() + ids[static_cast<std::size_t>(n)] * channels;
+                for (index i = 0; i + rw::simd::lanes<C> <= channels; i += rw::simd::lanes<C>)
+                    rw::simd::store(p + i,
+                                    rw::simd::load(static_cast<const T*>(p + i)) * rw::simd::load(c + i));
+            }
+        });
+    state.counters["bytes_per_second"] =
+        benchmark::Counter(2e9 * static_cast<double>(x.size() * sizeof(T)) / state.counters["kernel_ns"]);
+}
+
+template <class T>
+void add(const char* type) {
+    for (index group : {2, 64, 4096})
+        for (index tokens : {1, 64, 2048})
+            benchmark::RegisterBenchmark(
+                ("road/mixed_batch/" + std::string(type) + "/group:" + std::to_string(group) +
+                 "/tokens:" + std::to_string(tokens) + "/channels:4096")
+                    .c_str(),
+                [=](benchmark::State& state) { mixed_batch<T>(state, group, tokens, 4096); })
+                ->UseManualTime()
+                ->Iterations(60);
+}
+const bool added = [] {
+    add<float>("f32");
+    add<rw::bf16>("bf16");
+    return true;
+}();
+
+}  // namespace

@@ -1,0 +1,7 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+/// Every header of adapters/.
+
+#include <ropewalk/adapters/road.hpp>
+#include <ropewalk/adapters/road_bank.hpp>

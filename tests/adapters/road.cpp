@@ -1,0 +1,351 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/adapters/road.hpp>
+
+#include <random>
+#include <string>
+
+#include <Eigen/LU>
+
+#include <ropewalk/adapters/road_bank.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/mix_pairs.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+namespace road = ropewalk::road;
+using road::variant;
+
+namespace {
+
+std::vector<double> noise(rw::index count, unsigned seed, double centre = 0) {
+    std::mt19937 engine(seed);
+    std::vector<double> x(static_cast<std::size_t>(count));
+    for (double& v : x) v = centre + static_cast<double>(engine()) / 2147483648.0 - 1.0;
+    return x;
+}
+template <class T>
+std::vector<T> as(const std::vector<double>& x) {
+    std::vector<T> y;
+    for (double v : x) {
+        if constexpr (std::is_same_v<T, double>) {
+            y.push_back(v);
+        } else {
+            y.push_back(T(static_cast<float>(v)));
+        }
+    }
+    return y;
+}
+road::adapter random_adapter(road::adapter_config config, unsigned seed) {
+    const auto count = road::parameter_count(config);
+    return {config, noise(count, seed), noise(count, seed + 1, 1.5)};
+}
+/// R h by the dense matrix.
+std::vector<double> expected(const road::pair_blocks& r, const std::vector<double>& h) {
+    const Eigen::MatrixXd m = road::make_matrix(r);
+    std::vector<double> y;
+    for (std::size_t at = 0; at < h.size(); at += static_cast<std::size_t>(m.rows())) {
+        const Eigen::VectorXd row = m * Eigen::Map<const Eigen::VectorXd>(h.data() + at, m.rows());
+        y.insert(y.end(), row.data(), row.data() + row.size());
+    }
+    return y;
+}
+template <class T>
+void mix(const road::pair_blocks& r, std::vector<T>& h) {
+    const auto tokens = static_cast<rw::index>(h.size()) / r.channels();
+    const std::vector<std::int32_t> same(static_cast<std::size_t>(tokens), 0);
+    const auto table = road::make_table<rw::compute_t<T>>(r);
+    rw::mix_pairs(r.layout(), rw::heads_view<T>(h.data(), tokens, 1, r.channels()),
+                  table.rows(std::span<const std::int32_t>(same)));
+}
+template <class F>
+std::string refusal(F&& f) {
+    try {
+        f();
+    } catch (const rw::invalid_config& e) {
+        return e.what();
+    }
+    return "";
+}
+double worst(const std::vector<double>& a, const std::vector<double>& b) {
+    REQUIRE(a.size() == b.size());
+    double most = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
+    return most;
+}
+
+}  // namespace
+
+TEST_CASE("road: the identity at initialisation, for every variant", "[adapters][road]") {
+    for (auto kind : {variant::road_1, variant::road_2, variant::road_4}) {
+        const road::adapter a({.channels = 24, .group = 8, .variant = kind});
+        CHECK(road::parameter_count(a.config()) == (kind == variant::road_1   ? 12
+                                                    : kind == variant::road_2 ? 24
+                                                                              : 48));
+        auto h = as<float>(noise(72, 1));
+        const auto before = h;
+        mix(road::make_blocks(a), h);
+        CHECK(h == before);
+    }
+}
+
+TEST_CASE("road: mixing is the dense matrix, whatever the group", "[adapters][road]") {
+    for (auto kind : {variant::road_1, variant::road_2, variant::road_4})
+        for (rw::index group : {2, 4, 6, 34, 64, 102, 204})
+            for (rw::index groups : {1, 3}) {
+                const auto r = road::make_blocks(
+                    random_adapter({.channels = group * groups, .group = group, .variant = kind}, 7));
+                const auto h = noise(2 * group * groups, 3);
+                auto wide = h;
+                mix(r, wide);
+                CHECK(worst(wide, expected(r, h)) < 1e-14);
+                auto narrow = as<float>(h);
+                mix(r, narrow);
+                CHECK(worst({narrow.begin(), narrow.end()}, expected(r, h)) < 2e-6);
+            }
+}
+
+TEST_CASE("road: 16-bit data is computed in f32 and rounded once", "[adapters][road]") {
+    const auto r = road::make_blocks(random_adapter({.channels = 128, .group = 64}, 5));
+    auto half = as<rw::bf16>(noise(256, 9));
+    std::vector<double> widened;
+    for (auto v : half) widened.push_back(static_cast<double>(static_cast<float>(v)));
+    const auto want = expected(r, widened);
+    mix(r, half);
+    for (std::size_t i = 0; i < half.size(); ++i)
+        CHECK(std::abs(static_cast<double>(static_cast<float>(half[i])) - want[i]) <=
+              std::abs(want[i]) / 256 + 2e-6);
+}
+
+TEST_CASE("road: the variants nest", "[adapters][road][reduces]") {
+    const road::adapter_config one{.channels = 16, .group = 8, .variant = variant::road_1};
+    const road::adapter a = random_adapter(one, 11);
+    const auto repeat = [](const std::vector<double>& x, std::size_t run) {
+        std::vector<double> y;
+        for (std::size_t at = 0; at < x.size(); at += run)
+            for (int twice = 0; twice < 2; ++twice)
+                y.insert(y.end(), x.begin() + static_cast<std::ptrdiff_t>(at),
+                         x.begin() + static_cast<std::ptrdiff_t>(at + run));
+        return y;
+    };
+    // One number a pair becomes one a channel (halves of a group), then two rows a group.
+    const road::adapter two({16, 8, variant::road_2}, repeat(a.theta(), 4), repeat(a.alpha(), 4));
+    const road::adapter four({16, 8, variant::road_4}, repeat(two.theta(), 8), repeat(two.alpha(), 8));
+    CHECK(road::make_columns(a).first == road::make_columns(two).first);
+    CHECK(road::make_columns(a).second == road::make_columns(two).second);
+    CHECK(road::make_columns(two).first == road::make_columns(four).first);
+    CHECK(road::make_columns(two).second == road::make_columns(four).second);
+}
+
+TEST_CASE("road: road_1 with alpha 1 keeps every pair's norm, and its inverse is its transpose",
+          "[adapters][road]") {
+    const road::adapter a({.channels = 32, .group = 16}, noise(16, 2), std::vector<double>(16, 1.0));
+    const auto r = road::make_blocks(a);
+    const auto inverse = road::make_inverse(r), transpose = road::make_transpose(r);
+    CHECK((road::make_matrix(inverse) - road::make_matrix(transpose)).cwiseAbs().maxCoeff() < 1e-15);
+    const auto h = noise(32, 4);
+    auto y = h;
+    mix(r, y);
+    for (rw::index i = 0; i < 16; ++i) {
+        const auto p = static_cast<std::size_t>(r.layout().first(i, 16)),
+                   q = static_cast<std::size_t>(r.layout().second(i, 16));
+        CHECK(std::hypot(y[p], y[q]) == Approx(std::hypot(h[p], h[q])).epsilon(1e-14));
+    }
+}
+
+TEST_CASE("road: merged weights give what mixing gives, and merging the inverse takes it back",
+          "[adapters][road]") {
+    const auto r =
+        road::make_blocks(random_adapter({.channels = 12, .group = 4, .variant = variant::road_4}, 21));
+    Eigen::MatrixXd w = Eigen::MatrixXd::Random(12, 5);
+    Eigen::VectorXd b = Eigen::VectorXd::Random(12);
+    const Eigen::MatrixXd w0 = w;
+    const Eigen::VectorXd b0 = b, x = Eigen::VectorXd::Random(5);
+    const Eigen::VectorXd h = w0 * x + b0;
+    std::vector<double> y(h.data(), h.data() + 12);
+    mix(r, y);
+    road::merge(r, w);
+    road::merge(r, b);
+    CHECK((w * x + b - Eigen::Map<const Eigen::VectorXd>(y.data(), 12)).cwiseAbs().maxCoeff() < 1e-14);
+    CHECK((w - road::make_matrix(r) * w0).cwiseAbs().maxCoeff() < 1e-14);
+    road::merge(road::make_inverse(r), w);
+    road::merge(road::make_inverse(r), b);
+    CHECK((w - w0).cwiseAbs().maxCoeff() < 1e-13);
+    CHECK((b - b0).cwiseAbs().maxCoeff() < 1e-13);
+    CHECK((road::make_matrix(road::make_inverse(r)) - road::make_matrix(r).inverse()).cwiseAbs().maxCoeff() <
+          1e-12);
+}
+
+TEST_CASE("road: negated angles and inverse magnitudes undo road_1", "[adapters][road]") {
+    const road::adapter a = random_adapter({.channels = 16, .group = 4}, 31);
+    auto theta = a.theta(), alpha = a.alpha();
+    for (double& t : theta) t = -t;
+    for (double& v : alpha) v = 1 / v;
+    const auto back = road::make_product(road::make_blocks({a.config(), theta, alpha}), road::make_blocks(a));
+    CHECK((road::make_matrix(back) - Eigen::MatrixXd::Identity(16, 16)).cwiseAbs().maxCoeff() < 1e-15);
+}
+
+TEST_CASE("road: adapters on disjoint pairs commute, and selection is their product", "[adapters][road]") {
+    const std::vector<std::uint8_t> mine{1, 0, 0, 1, 1, 0};
+    std::vector<std::uint8_t> yours;
+    for (auto m : mine) yours.push_back(m == 0);
+    const auto none = road::make_identity_blocks(12, 4);
+    const auto a = road::make_blocks(random_adapter({.channels = 12, .group = 4}, 1));
+    const auto b =
+        road::make_blocks(random_adapter({.channels = 12, .group = 4, .variant = variant::road_4}, 2));
+    const auto only_a = road::select_pairs(mine, a, none), only_b = road::select_pairs(yours, b, none);
+    const auto both = road::make_matrix(road::select_pairs(mine, a, b));
+    CHECK((road::make_matrix(road::make_product(only_a, only_b)) - both).cwiseAbs().maxCoeff() == 0);
+    CHECK((road::make_matrix(road::make_product(only_b, only_a)) - both).cwiseAbs().maxCoeff() == 0);
+}
+
+TEST_CASE("road: gradients agree with central differences", "[adapters][road]") {
+    for (auto kind : {variant::road_1, variant::road_2, variant::road_4}) {
+        const road::adapter a = random_adapter({.channels = 12, .group = 6, .variant = kind}, 41);
+        auto h = noise(36, 5), g = noise(36, 6);
+        const rw::heads_view<double> hv(h.data(), 3, 1, 12), gv(g.data(), 3, 1, 12);
+        const auto loss = [&](const road::adapter& at) {
+            const auto y = expected(road::make_blocks(at), h);
+            double sum = 0;
+            for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * g[i];
+            return sum;
+        };
+        const auto gradient = road::make_gradient(a, hv, gv);
+        const double step = 1e-6;
+        for (std::size_t p = 0; p < a.theta().size(); ++p) {
+            auto up = a.theta(), down = a.theta();
+            up[p] += step;
+            down[p] -= step;
+            CHECK(
+                gradient.theta[p] ==
+                Approx((loss({a.config(), up, a.alpha()}) - loss({a.config(), down, a.alpha()})) / (2 * step))
+                    .margin(1e-8));
+            up = down = a.alpha();
+            up[p] += step;
+            down[p] -= step;
+            CHECK(
+                gradient.alpha[p] ==
+                Approx((loss({a.config(), a.theta(), up}) - loss({a.config(), a.theta(), down})) / (2 * step))
+                    .margin(1e-8));
+        }
+        // dL/dh by the transposed table.
+        auto dh = g;
+        mix(road::make_transpose(road::make_blocks(a)), dh);
+        auto moved = h;
+        moved[7] += 1;
+        const auto change = expected(road::make_blocks(a), moved), before = expected(road::make_blocks(a), h);
+        double difference = 0;
+        for (std::size_t i = 0; i < g.size(); ++i) difference += (change[i] - before[i]) * g[i];
+        CHECK(dh[7] == Approx(difference).epsilon(1e-12));
+    }
+}
+
+TEST_CASE("road: folded into RoPE's tables it turns as one after the other", "[adapters][road]") {
+    const rw::index heads = 3, tokens = 5;
+    const auto omega = rw::frequencies::geometric({.rotary_dim = 8});
+    const auto where = rw::position_ids::text(tokens, 100);
+    for (const rw::pair_layout layout :
+         {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{}),
+          rw::pair_layout::blocked_by(4)}) {
+        const rw::index group = layout.group_of(4);
+        for (double alpha : {1.0, 0.75}) {
+            const road::adapter a({.channels = heads * 8, .group = group}, noise(heads * 4, 3),
+                                  std::vector<double>(static_cast<std::size_t>(heads * 4), alpha));
+            auto one_by_one = noise(tokens * heads * 8, 8), folded = one_by_one;
+            const auto h = one_by_one;
+            mix(road::make_blocks(a), one_by_one);
+            rw::rotate(layout, rw::heads_view<double>(one_by_one.data(), tokens, heads, 8),
+                       rw::make_rotation_table<double>(omega, where));
+            const auto table = road::make_folded_table<double>(a, omega, where, layout);
+            const rw::heads_view<double> view(folded.data(), tokens, heads, 8);
+            rw::rotate(layout, view, table);
+            CHECK(worst(folded, one_by_one) < 1e-14);
+            rw::unrotate(layout, view, table);
+            CHECK(worst(folded, h) < 1e-14);
+        }
+    }
+    const road::adapter uneven({.channels = 8, .group = 8}, noise(4, 1), {1, 1, 2, 1});
+    const road::adapter wrong_group({.channels = 8, .group = 4});
+    const road::adapter four({.channels = 8, .group = 8, .variant = variant::road_4});
+    const auto fold = [&](const road::adapter& a) {
+        return refusal([&] { road::make_folded_table<float>(a, omega, where, rw::half_split{}); });
+    };
+    CHECK(fold(uneven) == "road::make_folded_table: alpha must be one number for all pairs, got 2");
+    CHECK(fold(wrong_group) == "road::make_folded_table: group must be the layout's own, got 4");
+    CHECK(fold(four) == "road::make_folded_table: variant must be road_1, got 4");
+}
+
+TEST_CASE("road: a bank serves adapters of every variant and group in one batch", "[adapters][road][bank]") {
+    const rw::index channels = 24, each = 3;
+    const std::vector<std::string> names{"a", "b", "c", "d"};
+    road::adapter_bank<float> bank(channels, names);
+    const auto a = road::make_blocks(random_adapter({.channels = channels, .group = 8}, 1));
+    const auto b =
+        road::make_blocks(random_adapter({.channels = channels, .group = 24, .variant = variant::road_4}, 2));
+    const auto c =
+        road::make_blocks(random_adapter({.channels = channels, .group = 8, .variant = variant::road_2}, 3));
+    bank.set("a", c);  // replaced below
+    bank.set("a", b);
+    bank.set("b", b);
+    bank.set("c", c);
+    bank.set("a", a);
+    const std::vector<std::string> wanted{"b", "__base__", "a", "d", "c", "a"};  // this layer lacks d
+    const road::pair_blocks* blocks[] = {&b, nullptr, &a, nullptr, &c, &a};
+    auto h = as<float>(noise(6 * each * channels, 17));
+    const auto before = h;
+    const auto rows = bank.rows(bank.ids_of(wanted), each);
+    road::mix_pairs(
+        rw::heads_view<float>(h.data(), {.batches = 6, .tokens = each, .heads = 1, .channels = channels}),
+        rows);
+    for (std::size_t request = 0; request < 6; ++request) {
+        const auto from = static_cast<std::ptrdiff_t>(request * each * channels), to = from + each * channels;
+        std::vector<float> alone(before.begin() + from, before.begin() + to);
+        if (blocks[request]) mix(*blocks[request], alone);
+        CHECK(alone == std::vector<float>(h.begin() + from, h.begin() + to));
+    }
+
+    CHECK(refusal([&] { bank.id_of("e"); }) ==
+          "road::adapter_bank::id_of: name must be __base__ or an adapter the model knows, got e");
+    const std::vector<std::int32_t> unknown{0, 4}, below{-2};
+    CHECK(refusal([&] { bank.rows(unknown); }) ==
+          "road::adapter_bank::rows: id must be -1 (base) or an adapter's, got 4");
+    CHECK(refusal([&] { bank.rows(below); }) ==
+          "road::adapter_bank::rows: id must be -1 (base) or an adapter's, got -2");
+    CHECK(refusal([&] { bank.set("d", road::make_identity_blocks(16, 8)); }) ==
+          "road::adapter_bank::set: blocks must have the layer's channels, got 16");
+    CHECK(refusal([&] {
+              road::adapter_bank<float>(8, {"x", "x"});
+          }) == "road::adapter_bank: names must be given once, got x");
+    CHECK(refusal([&] { road::adapter_bank<float>(8, {"__base__"}); }) ==
+          "road::adapter_bank: names must not hold the base's, got __base__");
+}
+
+TEST_CASE("road: what does not fit is refused with its value", "[adapters][road][errors]") {
+    CHECK(refusal([] { road::adapter({.channels = 24, .group = 7}); }) ==
+          "road::adapter: group must be even and > 0, got 7");
+    CHECK(refusal([] { road::adapter({.channels = 24, .group = 10}); }) ==
+          "road::adapter: group must divide channels, got 10");
+    CHECK(refusal([] { road::adapter({.channels = 24, .group = 0}); }) ==
+          "road::adapter: group must be even and > 0, got 0");
+    CHECK(refusal([] { road::adapter({.channels = 24, .group = 8, .variant = variant{3}}); }) ==
+          "road::adapter: variant must be road_1, road_2 or road_4, got 3");
+    CHECK(refusal([] {
+              road::adapter({.channels = 4, .group = 4}, {0, 0, 0}, {1, 1});
+          }) == "road::adapter: theta must hold parameter_count numbers, got 3");
+    CHECK(refusal([] {
+              road::adapter({.channels = 4, .group = 4}, {0, 0}, {1, std::nan("")});
+          }).starts_with("road::adapter: alpha must be finite, got"));
+    const road::adapter zero({.channels = 4, .group = 4}, {0.3, 0.2}, {1, 0});
+    CHECK(refusal([&] { road::make_inverse(road::make_blocks(zero)); }) ==
+          "road::make_inverse: every block must be invertible, its determinant not 0, got 0");
+    // road_2 with equal rows of opposite sign: (cos t, -sin t; sin u, cos u) with t - u = pi / 2.
+    const road::adapter flat({.channels = 2, .group = 2, .variant = variant::road_2},
+                             {0.4 + 2 * std::atan(1.0), 0.4}, {1, 1});
+    CHECK_FALSE(refusal([&] { road::make_inverse(road::make_blocks(flat)); }).empty());
+    const auto r = road::make_identity_blocks(8, 4);
+    Eigen::MatrixXf w(6, 2);
+    CHECK(refusal([&] { road::merge(r, w); }) == "road::merge: weight must have R's channels as rows, got 6");
+    CHECK(refusal([&] { road::make_product(r, road::make_identity_blocks(8, 8)); }) ==
+          "road::make_product: blocks must have the same group, got 8");
+}
