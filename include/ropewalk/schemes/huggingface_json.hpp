@@ -124,7 +124,10 @@ class huggingface_reader {
             legacy(partial_, "rotary_pct");
         }
         if (model_.model_type == "stablelm") legacy(partial_, "rope_pct");
-        if (model_.keys == key_names::gpt_j) rotary_dim_ = top_.count("rotary_dim").value_or(64);
+        if (model_.keys == key_names::gpt_j) {
+            rotary_dim_ = top_.count("rotary_dim").value_or(64);
+            top_.flag("rotary");  // GPT-J's oldest configs; always true
+        }
         if (model_.keys == key_names::chatglm) {
             top_.flag("original_rope");
             if (const auto ratio = top_.number("rope_ratio")) theta_ = theta_.value_or(1e4) * *ratio;
@@ -254,6 +257,8 @@ class huggingface_reader {
             p.notes.push_back(
                 "queries of NoPE layers are multiplied by a factor of the position "
                 "(attn_temperature_tuning)");
+        if (model_.model_type == "roformer" && top_.flag("rotary_value").value_or(false))
+            p.notes.push_back("values turn as well (rotary_value)");
         for (const auto& key : keys.unread()) pass_over(keys, key);
         config_.ropes.push_back(std::move(p));
         return static_cast<int>(config_.ropes.size()) - 1;

@@ -42,6 +42,7 @@ inline constexpr auto huggingface_models = [] {
         {.model_type = "llama"},
         {.model_type = "mistral"},
         {.model_type = "ministral"},
+        {.model_type = "ministral3"},
         {.model_type = "mixtral"},
         {.model_type = "qwen2"},
         {.model_type = "qwen2_moe"},

@@ -1,0 +1,98 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/schemes/model_config.hpp>
+
+#include "support/catch.hpp"
+#include "support/refusal.hpp"
+
+using namespace ropewalk;
+
+namespace {
+model_config plain(ropewalk::index layers, ropewalk::index head_dim) {
+    model_config c;
+    c.layers = layers;
+    c.head_dim = head_dim;
+    c.ropes.push_back({});
+    return c;
+}
+}  // namespace
+
+TEST_CASE("model_config: layers of one kind share one scheme", "[schemes][model_config]") {
+    auto c = plain(5, 16);
+    c.ropes.push_back({.scaling = rope_scaling::linear, .factor = 4});
+    c.rope_of_layer = {1, -1, 0, 1, -1};
+    const auto m = make_model_schemes(c);
+    REQUIRE(m.layers() == 5);
+    CHECK(m.distinct().size() == 3);
+    CHECK(&m[0] == &m[3]);
+    CHECK(&m[1] == &m[4]);
+    CHECK_FALSE(m[1].rotates);
+    CHECK(m[1].spectrum_for(7).pairs() == 0);
+    CHECK(m[0].spectrum_for(1).omega(0) == 0.25);
+    CHECK(m[2].spectrum_for(1).omega(0) == 1.0);
+}
+
+TEST_CASE("model_config: divisors and sections compose with every scaling", "[schemes][model_config]") {
+    for (const auto scaling : {rope_scaling::none, rope_scaling::linear, rope_scaling::ntk,
+                               rope_scaling::dynamic_ntk, rope_scaling::dynamic_linear,
+                               rope_scaling::ntk_by_parts, rope_scaling::yarn, rope_scaling::dynamic_yarn,
+                               rope_scaling::llama3, rope_scaling::longrope, rope_scaling::proportional}) {
+        INFO(to_text(scaling));
+        rope_parameters p{.scaling = scaling, .factor = 4, .original_context = 512, .max_context = 2048};
+        p.short_factors.assign(8, 1.5);
+        p.long_factors.assign(8, 3);
+        const auto bare = make_spectrum(p, 16, 4096);
+        p.sections = {2, 3, 3};
+        p.pair_factors = {1, 2, 3, 4, 5, 6, 7, 8};
+        for (const auto order : {section_order::contiguous, section_order::interleaved}) {
+            p.order = order;
+            if (order == section_order::interleaved) p.sections = {4, 2, 2};
+            const auto s = make_spectrum(p, 16, 4096);
+            CHECK(s.axes() == 3);
+            CHECK(s.magnitude() == bare.magnitude());
+            for (ropewalk::index i = 0; i < 8; ++i)
+                CHECK(s.omega(i) == Approx(bare.omega(i) / (i + 1)).epsilon(1e-15));
+        }
+    }
+}
+
+TEST_CASE("model_config: length-dependent scalings say so and are pure", "[schemes][model_config]") {
+    auto c = plain(1, 16);
+    c.ropes[0] = {.scaling = rope_scaling::dynamic_ntk, .factor = 2, .max_context = 512};
+    const auto rope = make_model_schemes(c)[0];
+    CHECK(rope.length_dependent);
+    const auto early = rope.spectrum_for(512).omegas();
+    CHECK(rope.spectrum_for(2048).omegas() != early);
+    CHECK(rope.spectrum_for(512).omegas() == early);
+    CHECK_REFUSES("spectrum_for: context_length must be >= 1, got 0", rope.spectrum_for(0));
+}
+
+TEST_CASE("model_config: refuses data that does not fit", "[schemes][model_config][errors]") {
+    CHECK_REFUSES("make_model_schemes: layers must be in [1, 65536], got 0",
+                  make_model_schemes(plain(0, 16)));
+    CHECK_REFUSES("make_model_schemes: head_dim must be >= 1, got 0", make_model_schemes(plain(1, 0)));
+    auto c = plain(2, 16);
+    c.rope_of_layer = {0};
+    CHECK_REFUSES("make_model_schemes: rope_of_layer must have one entry a layer, got 1",
+                  make_model_schemes(c));
+    c.rope_of_layer = {0, 1};
+    CHECK_REFUSES("make_model_schemes: rope_of_layer must be -1 or name an entry of ropes, got 1",
+                  make_model_schemes(c));
+    c = plain(1, 16);
+    c.first_channel = 10;
+    c.rotary_channels = 8;
+    CHECK_REFUSES("make_model_schemes: first_channel + rotary_channels must be <= head_dim, got 18",
+                  make_model_schemes(c));
+    c = plain(1, 16);
+    c.read_layout = pair_layout::blocked_by(6);
+    CHECK_REFUSES("make_model_schemes: rotary_dim must be a multiple of the layout's group, got 16",
+                  make_model_schemes(c));
+    c = plain(1, 16);
+    c.ropes[0].scaling = rope_scaling::linear;
+    CHECK_REFUSES("make_model_schemes: factor must be given, got linear", make_model_schemes(c));
+    c.ropes[0] = {.sections = {3, 3}};
+    CHECK_REFUSES("assign_axes: axis_of_pair must have one entry a pair, got 6", make_model_schemes(c));
+    c = plain(1, 15);
+    CHECK_REFUSES("partial_rotary_dim: head_dim * partial_rotary_factor must be even, got 15",
+                  make_model_schemes(c));
+}
