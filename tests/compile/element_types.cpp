@@ -22,8 +22,11 @@ static_assert(is<rw::bf16, rw::storage::bf16, rw::bf16, float>);
 // Declared, not defined: Eigen is not included here.
 static_assert(is<Eigen::half, rw::storage::f16, rw::f16, float>);
 static_assert(is<Eigen::bfloat16, rw::storage::bf16, rw::bf16, float>);
-#if defined(__FLT16_MANT_DIG__)
+#if defined(__FLT16_MANT_DIG__) && (defined(__x86_64__) || defined(__clang__))
 static_assert(is<_Float16, rw::storage::f16, rw::f16, float>);
+#endif
+#if defined(__ARM_FP16_FORMAT_IEEE)
+static_assert(is<__fp16, rw::storage::f16, rw::f16, float>);
 #endif
 #if defined(__BFLT16_MANT_DIG__)
 static_assert(is<__bf16, rw::storage::bf16, rw::bf16, float>);

@@ -193,14 +193,20 @@ TEST_CASE("half_types: as_f16 and as_bf16 name what a 16-bit pointer holds", "[c
     CHECK(static_cast<float>(rw::as_bf16(read_only)[1]) == 1.0f);
 }
 
-#if defined(__FLT16_MANT_DIG__) && !defined(__clang__)
+// GCC 12 for Arm defines the macro of _Float16 without having the type in C++, but has __fp16.
+#if defined(__ARM_FP16_FORMAT_IEEE)
+#define ROPEWALK_TEST_COMPILERS_HALF __fp16
+#elif defined(__FLT16_MANT_DIG__) && defined(__x86_64__)
+#define ROPEWALK_TEST_COMPILERS_HALF _Float16
+#endif
+#if defined(ROPEWALK_TEST_COMPILERS_HALF)
 TEST_CASE("half_types: f16 agrees with the compiler's own type", "[core][half_types]") {
     int wrong = 0;
     for (unsigned u = 0; u < 65536; ++u) {
         const auto bits = static_cast<std::uint16_t>(u);
-        _Float16 theirs;
+        ROPEWALK_TEST_COMPILERS_HALF theirs;
         std::memcpy(&theirs, &bits, sizeof theirs);
-        const float read = static_cast<float>(theirs);
+        const auto read = static_cast<float>(theirs);
         const bool nan = is_not_a_number(bits, half_format);
         if (!nan && bits_of(read) != bits_of(static_cast<float>(rw::f16::from_bits(bits)))) ++wrong;
     }
