@@ -19,6 +19,7 @@ namespace detail {
 
 /// One JSON object read key by key: every value is checked for its type, every error names the key path,
 /// and the keys that nobody read are known at the end.
+/// Source: design of this library.
 class json_object {
   public:
     json_object(const char* function, const nlohmann::json& node, std::string path)
