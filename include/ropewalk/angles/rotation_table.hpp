@@ -32,6 +32,19 @@ void require_rows(const char* function, std::span<const I> rows, index row_count
 inline row_indices indices_of(std::span<const std::int32_t> rows) noexcept { return {rows.data(), nullptr}; }
 inline row_indices indices_of(std::span<const std::int64_t> rows) noexcept { return {nullptr, rows.data()}; }
 
+/// The angle of one pair at position [axes], in turns, less its nearest integer.
+template <class P>
+double reduced_at(const spectrum& s, const P* position, index head, index i) noexcept {
+    if (!s.is_mixed()) {
+        const index a = s.axis_of(head, i);
+        return reduced_turns(static_cast<double>(position[a]), s.turns(head, a, i));
+    }
+    double sum = 0;  // each term is reduced before the sum, so large positions lose nothing
+    for (index a = 0; a < s.axes(); ++a)
+        sum += reduced_turns(static_cast<double>(position[a]), s.turns(head, a, i));
+    return sum - std::nearbyint(sum);
+}
+
 /// Fills the cos and sin of one head of one token, whatever the form of the spectrum.
 template <class T>
 class row_filler {
@@ -57,16 +70,8 @@ class row_filler {
         }
     }
 
-    /// The angle of one pair in turns, less its nearest integer.
     double reduced(const double* position, index head, index i) const noexcept {
-        const spectrum& s = spectrum_;
-        if (!s.is_mixed()) {
-            const index a = s.axis_of(head, i);
-            return reduced_turns(position[a], s.turns(head, a, i));
-        }
-        double sum = 0;  // each term is reduced before the sum, so large positions lose nothing
-        for (index a = 0; a < s.axes(); ++a) sum += reduced_turns(position[a], s.turns(head, a, i));
-        return sum - std::nearbyint(sum);
+        return reduced_at(spectrum_, position, head, i);
     }
 
   private:

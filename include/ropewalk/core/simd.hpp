@@ -372,6 +372,47 @@ ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
 #endif
 }
 
+ROPEWALK_ALWAYS_INLINE pack<float> nearest(pack<float> x) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return pack<float>(_mm512_roundscale_ps(x, 0x08));
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    return pack<float>(_mm256_round_ps(x, 0x08));
+#elif defined(ROPEWALK_DETAIL_X86_128) && defined(__SSE4_1__)
+    return pack<float>(_mm_round_ps(x, 0x08));
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    return pack<float>(_mm_cvtepi32_ps(_mm_cvtps_epi32(x)));  // callers stay within 2^31
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return pack<float>(vrndnq_f32(x));
+#else
+    float lane[lanes<float>];
+    store(lane, x);
+    for (float& v : lane) v = std::nearbyint(v);
+    return load(static_cast<const float*>(lane));
+#endif
+}
+
+/// Two registers of doubles as one of floats (round to nearest even).
+ROPEWALK_ALWAYS_INLINE pack<float> narrow(pack<double> low, pack<double> high) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return pack<float>(
+        _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1));
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    return pack<float>(
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high), 1));
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    return pack<float>(_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high)));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return pack<float>(vcvt_high_f32_f64(vcvt_f32_f64(low), high));
+#else
+    double lane[2 * lanes<double>];
+    float out[2 * lanes<double>];
+    store(lane, low);
+    store(lane + lanes<double>, high);
+    for (index i = 0; i < 2 * lanes<double>; ++i) out[i] = static_cast<float>(lane[i]);
+    return load(static_cast<const float*>(out));
+#endif
+}
+
 /// lanes<double> doubles as floats (round to nearest even).
 ROPEWALK_ALWAYS_INLINE void store_narrow(float* p, pack<double> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)

@@ -28,8 +28,8 @@ row_factors<C> factors_of(const rows_view<C>& rows) noexcept {
 
 /// Whether the rows belong to the view. A call that breaks its contract is stopped by an assertion in a
 /// debug build and touches nothing in a release build.
-template <class T, class C>
-bool rows_match(pair_layout layout, const heads_view<T>& x, const rows_view<C>& rows) noexcept {
+template <class T, class Rows>
+bool rows_match(pair_layout layout, const heads_view<T>& x, const Rows& rows) noexcept {
     return x.empty() || (x.channels() == 2 * rows.pairs && rows.tokens >= x.batches() * x.tokens() &&
                          (rows.heads == 1 || rows.heads >= x.heads()) && layout.fits(rows.pairs));
 }
@@ -42,35 +42,56 @@ token_heads<stored_t<T>> heads_of(heads_view<T> x, index token, part_of part) no
             range.count};
 }
 
-/// Token outer, head inner; the row of a token is loaded once for the heads of all tensors.
-template <turn Turn, class C, class... T>
-void rotate_tensors(pair_layout layout, rows_view<C> rows, part_of part, heads_view<T>... x) noexcept {
+template <class C>
+struct cos_sin_row {
+    const C* cos = nullptr;  // null: the token is not touched
+    const C* sin = nullptr;
+};
+
+/// Rows that stand in a table.
+template <class C>
+struct rows_in_table : rows_view<C> {
+    cos_sin_row<C> row_of(index token, index head) noexcept {
+        const index r = this->row(token);
+        ROPEWALK_EXPECT(r < this->table_rows);
+        if (r < 0 || r >= this->table_rows) return {};
+        return {this->cos_at(r, head), this->sin_at(r, head)};
+    }
+};
+
+/// Token outer, head inner; the row of a token is fetched or made once for the heads of all tensors.
+template <class Rows, class C, class... T>
+void turn_tensors(pair_layout layout, Rows& rows, row_factors<C> factors, part_of part,
+                  heads_view<T>... x) noexcept {
     const bool match = (rows_match(layout, x, rows) && ...);
     ROPEWALK_EXPECT(match);
     if (!match || (x.empty() && ...)) return;
-    const auto factors = factors_of<Turn>(rows);
     const index tokens = std::max({x.empty() ? index{0} : x.batches() * x.tokens()...});
     const work_part work = partition_tokens(tokens, part);
     with_layout(layout, [&](auto kind) {
         for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
-            const index row = rows.row(token);
-            ROPEWALK_EXPECT(row < rows.table_rows);
-            if (row < 0 || row >= rows.table_rows) continue;
             if (rows.heads == 1) {
-                rotate_token(kind, rows.cos_at(row, 0), rows.sin_at(row, 0), rows.pairs, factors,
-                             heads_of(x, token, work.heads)...);
-            } else {
-                const auto each_head = [&](const auto& view) {
-                    const work_range range = partition(view.heads(), work.heads);
-                    const auto all = heads_of(view, token, part_of{});
-                    for (index h = range.first; h < range.first + range.count; ++h)
-                        rotate_token(kind, rows.cos_at(row, h), rows.sin_at(row, h), rows.pairs, factors,
-                                     all.only(h));
-                };
-                (each_head(x), ...);
+                if (const auto row = rows.row_of(token, 0); row.cos)
+                    rotate_token(kind, row.cos, row.sin, rows.pairs, factors,
+                                 heads_of(x, token, work.heads)...);
+                continue;
             }
+            const auto each_head = [&](const auto& view) {
+                const work_range range = partition(view.heads(), work.heads);
+                const auto all = heads_of(view, token, part_of{});
+                for (index h = range.first; h < range.first + range.count; ++h)
+                    if (const auto row = rows.row_of(token, h); row.cos)
+                        rotate_token(kind, row.cos, row.sin, rows.pairs, factors, all.only(h));
+            };
+            (each_head(x), ...);
         }
     });
+}
+
+template <turn Turn, class C, class... T>
+void rotate_tensors(pair_layout layout, rows_view<C> rows, part_of part, heads_view<T>... x) noexcept {
+    rows_in_table<C> table{rows};
+    turn_tensors(layout, table, factors_of<Turn>(rows), part, x...);
 }
 
 /// Q and K of different extents share nothing but the rows; then each goes by itself.
