@@ -39,6 +39,7 @@
 #include <ropewalk/kernels/rotate_reference.hpp>
 #include <ropewalk/kernels/rotate_token.hpp>
 #include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rotate_on_the_fly.hpp>
 #include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>

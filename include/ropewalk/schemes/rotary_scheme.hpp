@@ -41,10 +41,12 @@ struct rotary_scheme {
     }
 
     /// The turning slice of a view. One of exactly rotary_dim channels is the slice already (MLA's shared
-    /// k_pe, which carries no other channels).
+    /// k_pe, which carries no other channels). One too narrow for the scheme comes back whole, which the
+    /// kernels then refuse.
     template <class T>
     heads_view<T> slice(heads_view<T> x) const noexcept {
-        return x.channels() == rotary_dim ? x : x.channel_slice(first_channel, rotary_dim);
+        const bool narrow = x.channels() < first_channel + rotary_dim;
+        return x.channels() == rotary_dim || narrow ? x : x.channel_slice(first_channel, rotary_dim);
     }
 };
 
