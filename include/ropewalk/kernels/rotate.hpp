@@ -10,9 +10,22 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+namespace detail {
+
+/// compute_t<T>, and no type at all for a layout: rotate<half_split>(q, k, rows) must not trip over the
+/// overloads that take their layout at run time, where T would be half_split.
+template <class T>
+struct row_element {
+    using type = compute_t<T>;
+};
+template <static_layout Layout>
+struct row_element<Layout> {};
+
+}  // namespace detail
+
 /// The rows that data of type T reads: f64 for f64 data, f32 otherwise.
 template <class T>
-using rows_for = rows_view<compute_t<T>>;
+using rows_for = rows_view<typename detail::row_element<T>::type>;
 
 namespace detail {
 
