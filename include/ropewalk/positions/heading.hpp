@@ -1,0 +1,60 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <numbers>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include <ropewalk/positions/position_ids.hpp>
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// A heading brought into [-pi, pi], so that a large accumulated yaw keeps its digits in f32 and bf16.
+/// Units:    radians. Accuracy: exact remainder of the double 2 pi, which is 2.4e-16 below 2 pi.
+/// Source:   IEEE 754 remainder.
+inline double wrapped_heading(double radians) noexcept {
+    return std::remainder(radians, 2 * std::numbers::pi);
+}
+
+/// Which way every agent faces, as positions on one axis.
+/// Units:    radians, any branch; counter-clockwise.
+/// Throws:   invalid_config on a heading that is not finite (mask an invalid agent's scores instead).
+/// Source:   DRoPE, Zhao et al. 2025.
+template <class N>
+position_ids headings(std::span<const N> radians) {
+    for (const N phi : radians)
+        detail::require(std::isfinite(phi), "headings", "headings must be finite", phi);
+    return position_ids::from(radians);
+}
+
+/// The same from degrees.
+/// Source: as headings.
+template <class N>
+position_ids headings_in_degrees(std::span<const N> degrees) {
+    std::vector<double> radians;
+    for (const N phi : degrees) {
+        detail::require(std::isfinite(phi), "headings_in_degrees", "headings must be finite", phi);
+        // Whole turns are dropped in degrees, where they are exact.
+        radians.push_back(std::remainder(static_cast<double>(phi), 360.0) * (std::numbers::pi / 180));
+    }
+    return position_ids::from(radians);
+}
+
+/// Where and which way: axes (x, y, heading) from arrays [agents, 2] and [agents].
+/// Throws: invalid_config on sizes that disagree or numbers that are not finite.
+/// Source: DRoPE, Zhao et al. 2025.
+template <class N>
+position_ids poses(std::span<const N> xy, std::type_identity_t<std::span<const N>> heading) {
+    detail::require(xy.size() == 2 * heading.size(), "poses", "xy must hold two numbers an agent", xy.size());
+    std::vector<double> values;
+    for (std::size_t i = 0; i < heading.size(); ++i) {
+        detail::require(std::isfinite(heading[i]), "poses", "headings must be finite", heading[i]);
+        values.insert(values.end(), {static_cast<double>(xy[2 * i]), static_cast<double>(xy[2 * i + 1]),
+                                     static_cast<double>(heading[i])});
+    }
+    return position_ids::from(values, 3);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::positions
