@@ -1,0 +1,116 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <numbers>
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// One cos and one sin a token, for all pairs and heads alike.
+/// Shapes:   cos and sin [table_rows]; token (b, n) reads row(b * tokens + n), a negative row is untouched.
+/// Source:   DRoPE, Zhao et al. 2025.
+template <class C>
+struct uniform_rows_view {
+    const C* cos = nullptr;
+    const C* sin = nullptr;
+    index table_rows = 0;
+    index tokens = 0;
+    detail::row_indices indices;
+
+    constexpr index row(index token) const noexcept { return indices[token]; }
+};
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE {
+
+/// The table of a scheme whose pairs all turn at one frequency: one number pair a token instead of one a
+/// token and pair.
+/// Cost:     2 * sizeof(T) bytes a token, one sine and cosine each.
+/// Accuracy: half an ulp of T, and 2^-53 |angle| turns of the reduction.
+/// Source:   DRoPE, Zhao et al. 2025: the uniform identity scalar.
+template <class T = float>
+class uniform_table {
+  public:
+    uniform_table() = default;
+
+    /// Angles of the tokens: position * omega. Untouched tokens stay untouched.
+    /// Throws: invalid_config when the positions have several axes or omega is not finite.
+    explicit uniform_table(const position_ids& positions, double omega = 1) {
+        detail::require(positions.axes() == 1, "uniform_table", "positions must have one axis",
+                        positions.axes());
+        detail::require(std::isfinite(omega), "uniform_table", "omega must be finite", omega);
+        const double turns = omega / (2 * std::numbers::pi);
+        for (index n = 0; n < positions.tokens(); ++n) {
+            if (!positions.touched(n)) {
+                row_of_token_.resize(static_cast<std::size_t>(positions.tokens()), untouched_row);
+                continue;
+            }
+            const auto [c, s] = detail::cos_sin_of(detail::reduced_turns(positions.at(n), turns));
+            cos_.push_back(static_cast<T>(c));
+            sin_.push_back(static_cast<T>(s));
+        }
+        if (row_of_token_.empty()) return;
+        std::int32_t row = 0;
+        for (index n = 0; n < positions.tokens(); ++n)
+            if (positions.touched(n)) row_of_token_[static_cast<std::size_t>(n)] = row++;
+    }
+
+    /// Directions from vectors [tokens, 2] of any length: (cos, sin) = v / |v|, without trigonometry.
+    /// Throws: invalid_config on an odd number of values, or a vector that is zero or not finite (the
+    ///         direction of something at rest is the caller's to remember).
+    template <class N>
+    static uniform_table from_vectors(std::span<const N> xy) {
+        detail::require(xy.size() % 2 == 0, "uniform_table::from_vectors",
+                        "xy must hold two numbers a token", xy.size());
+        uniform_table table;
+        for (std::size_t i = 0; i < xy.size(); i += 2) {
+            const double length = std::hypot(static_cast<double>(xy[i]), static_cast<double>(xy[i + 1]));
+            detail::require(std::isfinite(length) && length > 0, "uniform_table::from_vectors",
+                            "vectors must be finite and not zero, length", length);
+            table.cos_.push_back(static_cast<T>(static_cast<double>(xy[i]) / length));
+            table.sin_.push_back(static_cast<T>(static_cast<double>(xy[i + 1]) / length));
+        }
+        return table;
+    }
+
+    index row_count() const noexcept { return static_cast<index>(cos_.size()); }
+    std::size_t byte_count() const noexcept { return 2 * cos_.size() * sizeof(T); }
+    std::span<const T> cos() const noexcept { return cos_; }
+    std::span<const T> sin() const noexcept { return sin_; }
+
+    /// Row = token ordinal of the positions.
+    uniform_rows_view<T> rows() const noexcept {
+        uniform_rows_view<T> v{cos_.data(), sin_.data(), row_count(), row_count(), {}};
+        if (!row_of_token_.empty()) {
+            v.tokens = static_cast<index>(row_of_token_.size());
+            v.indices.narrow = row_of_token_.data();
+        }
+        return v;
+    }
+    operator uniform_rows_view<T>() const noexcept { return rows(); }
+    /// The rows of the tokens of one call, checked once; -1 leaves a token untouched.
+    uniform_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
+        return checked(row_of_token);
+    }
+    uniform_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
+        return checked(row_of_token);
+    }
+
+  private:
+    template <class I>
+    uniform_rows_view<T> checked(std::span<const I> row_of_token) const {
+        detail::require_rows("uniform_table::rows", row_of_token, row_count());
+        return {cos_.data(), sin_.data(), row_count(), static_cast<index>(row_of_token.size()),
+                detail::indices_of(row_of_token)};
+    }
+
+    std::vector<T> cos_, sin_;
+    std::vector<std::int32_t> row_of_token_;
+};
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,108 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <numbers>
+#include <random>
+#include <span>
+#include <vector>
+
+#include <ropewalk/frequencies/geometric.hpp>
+
+namespace ROPEWALK_NAMESPACE::frequencies {
+
+/// What the first index of a weight array means. x_first: weight axis 0 multiplies the column, the last
+/// position axis, and so on backwards (RoPE-ViT and timm checkpoints). as_positions: weight axis a
+/// multiplies position axis a.
+enum class weight_axes : std::uint8_t { x_first, as_positions };
+
+struct mixed_config {
+    index heads = 1;
+    index axes = 2;
+    index pairs = 0;  ///< head_dim / 2
+    index depth = 1;  ///< layers that the weights hold
+    index layer = 0;  ///< the one to read
+    weight_axes order = weight_axes::x_first;
+};
+
+/// Learned frequencies: every pair of every head turns with every axis, angle = sum over axes of position *
+/// weight.
+/// Shapes:   weights [axes, depth, heads, pairs] row-major, which is also [2, depth, H * D/2] of RoPE-ViT's
+///           models, [2, H * D/2] of its self-attention module, [2, H, D/2] of a Swin block and [2, depth, H,
+///           D/2] of timm.
+/// Units:    radians per unit of position.
+/// Throws:   invalid_config on another number of weights, a layer that is not there or weights that are not
+///           finite.
+/// Source:   RoPE-ViT, Heo et al. 2024, RoPE-Mixed; naver-ai/rope-vit models/vit_rope.py.
+///
+///     const auto learned = frequencies::mixed({.heads = 6, .pairs = 32, .depth = 12, .layer = 3}, weights);
+template <class W>
+spectrum mixed(const mixed_config& config, std::span<const W> weights) {
+    constexpr const char* who = "mixed";
+    detail::require(config.heads >= 1, who, "heads must be >= 1", config.heads);
+    detail::require(config.axes >= 1, who, "axes must be >= 1", config.axes);
+    detail::require(config.pairs >= 0, who, "pairs must be >= 0", config.pairs);
+    detail::require(config.depth >= 1, who, "depth must be >= 1", config.depth);
+    detail::require(config.layer >= 0 && config.layer < config.depth, who, "layer must be below depth",
+                    config.layer);
+    const auto count = static_cast<index>(weights.size());
+    detail::require(count == detail::checked_product(who, "axes, depth, heads and pairs must be >= 0",
+                                                     {config.axes, config.depth, config.heads, config.pairs}),
+                    who, "weights must hold axes * depth * heads * pairs numbers", count);
+    std::vector<double> omega;
+    for (index h = 0; h < config.heads; ++h)
+        for (index a = 0; a < config.axes; ++a) {
+            const index axis = config.order == weight_axes::x_first ? config.axes - 1 - a : a;
+            const index first = ((axis * config.depth + config.layer) * config.heads + h) * config.pairs;
+            for (index i = 0; i < config.pairs; ++i)
+                omega.push_back(static_cast<double>(weights[static_cast<std::size_t>(first + i)]));
+        }
+    return spectrum::mixed(omega, config.heads, config.axes);
+}
+template <class W>
+spectrum mixed(const mixed_config& config, const std::vector<W>& weights) {
+    return mixed(config, std::span<const W>(weights));
+}
+
+struct mixed_start_config {
+    index head_dim = 0;
+    double base = 10;  ///< rope_theta
+};
+
+/// The published start of training: a ladder in one random direction a head, and the same ladder across it.
+/// With m_j = base^(-4 j / head_dim) the first half of the pairs of a head gets m_j (cos phi, sin phi), the
+/// second half m_j (-sin phi, cos phi). phi = 0 is axial RoPE, column first.
+/// Shapes:   angles [heads] (phi, one a head and layer) -> weights [2 (x, y), heads, head_dim / 2].
+/// Throws:   invalid_config when head_dim is no multiple of 4, base is not > 0 or an angle is not finite.
+/// Source:   naver-ai/rope-vit self-attn/rope_self_attn.py, init_random_2d_freqs.
+inline std::vector<double> make_mixed_start(const mixed_start_config& config,
+                                            std::span<const double> angles) {
+    constexpr const char* who = "make_mixed_start";
+    detail::require(config.head_dim > 0 && config.head_dim % 4 == 0, who,
+                    "head_dim must be a multiple of 4 and > 0", config.head_dim);
+    detail::require_ladder(who, config.head_dim / 2, config.base);
+    const auto ladder = detail::ladder(config.head_dim / 2, config.base);
+    std::vector<double> weights;
+    for (int axis = 0; axis < 2; ++axis)
+        for (const double phi : angles) {
+            detail::require(std::isfinite(phi), who, "angles must be finite", phi);
+            const double along = axis == 0 ? std::cos(phi) : std::sin(phi);
+            const double across = axis == 0 ? -std::sin(phi) : std::cos(phi);
+            for (const double m : ladder) weights.push_back(m * along);
+            for (const double m : ladder) weights.push_back(m * across);
+        }
+    return weights;
+}
+
+/// The same with the angles drawn, uniform on [0, 2 pi), one a head.
+/// Source: as above.
+template <std::uniform_random_bit_generator Generator>
+std::vector<double> make_mixed_start(const mixed_start_config& config, index heads, Generator& generator) {
+    detail::require(heads >= 1, "make_mixed_start", "heads must be >= 1", heads);
+    std::uniform_real_distribution<double> uniform(0, 2 * std::numbers::pi);
+    std::vector<double> angles(static_cast<std::size_t>(heads));
+    for (double& phi : angles) phi = uniform(generator);
+    return make_mixed_start(config, angles);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::frequencies
