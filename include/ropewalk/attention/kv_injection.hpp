@@ -1,0 +1,122 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include <ropewalk/core/heads_view.hpp>
+
+/// Editing an image by handing one sample of a batch the keys and values of another, after the rotation.
+/// Source: FreeFlux, Wei et al. 2025; wtybest/FreeFlux editing/, masactrl_forward.
+namespace ROPEWALK_NAMESPACE::kv_injection {
+
+/// Which sample gives and which one gets.
+struct samples {
+    index source = 0;
+    index target = 1;
+};
+
+/// A stretch of a sequence: FLUX's image tokens are those behind the text.
+struct token_range {
+    index first = 0;
+    index count = 0;
+};
+
+}  // namespace ROPEWALK_NAMESPACE::kv_injection
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+template <class T>
+void require_samples(const char* who, const heads_view<T>& x, kv_injection::samples s) {
+    require(s.source >= 0 && s.source < x.batches(), who, "source must be a sample of the batch", s.source);
+    require(s.target >= 0 && s.target < x.batches(), who, "target must be a sample of the batch", s.target);
+    require(s.source != s.target, who, "target must not be the source", s.target);
+}
+
+template <class T>
+void copy_token(heads_view<T> x, kv_injection::samples s, index from, index to) {
+    for (index h = 0; h < x.heads(); ++h)
+        std::copy_n(x.at(s.source, from, h), x.channels(), x.at(s.target, to, h));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::kv_injection {
+
+/// Keys and values of the target's image tokens become the source's, those of `keep` stay. Without keep the
+/// rule of non-rigid edits, with the tokens of the new object that of object addition. Text stays.
+/// Shapes:   k and v [batches, tokens, heads, channels]; keep: token numbers in the whole sequence, text
+///           included, in any order.
+/// Throws:   invalid_config when a sample, the range or a kept token is outside, or k and v differ in tokens
+///           or batches.
+/// Cost:     one copy of the tokens; no arithmetic, so the copies are bit-identical.
+/// Source:   wtybest/FreeFlux editing/non_rigid and editing/add_object, masactrl_forward.
+template <class T>
+void inject_keys_values(heads_view<T> k, heads_view<T> v, samples s, token_range image,
+                        std::span<const index> keep = {}) {
+    constexpr const char* who = "inject_keys_values";
+    detail::require_samples(who, k, s);
+    detail::require(v.batches() == k.batches(), who, "v.batches must equal k.batches", v.batches());
+    detail::require(v.tokens() == k.tokens(), who, "v.tokens must equal k.tokens", v.tokens());
+    detail::require(image.first >= 0 && image.count >= 0 && image.first <= k.tokens() - image.count, who,
+                    "image must lie inside the sequence, first token", image.first);
+    std::vector<bool> kept(static_cast<std::size_t>(k.tokens()));
+    for (const index n : keep) {
+        detail::require(n >= 0 && n < k.tokens(), who, "keep must name tokens of the sequence", n);
+        kept[static_cast<std::size_t>(n)] = true;
+    }
+    for (index n = image.first; n < image.first + image.count; ++n) {
+        if (kept[static_cast<std::size_t>(n)]) continue;
+        detail::copy_token(k, s, n, n);
+        detail::copy_token(v, s, n, n);
+    }
+}
+
+/// Values of chosen image tokens of the target become those of other tokens of the source; keys stay. The
+/// rule of background replacement (the same tokens), object moves (moved_tokens) and outpainting.
+/// Shapes:   v [batches, tokens, heads, channels]; from and to: numbers among the image tokens, one to one.
+/// Throws:   invalid_config when a sample, the range or a token is outside or the lists differ in length.
+/// Cost:     one copy of the tokens.
+/// Source:   wtybest/FreeFlux editing/bg_replace, masactrl_forward.
+template <class T>
+void inject_values(heads_view<T> v, samples s, token_range image, std::span<const index> from,
+                   std::span<const index> to) {
+    constexpr const char* who = "inject_values";
+    detail::require_samples(who, v, s);
+    detail::require(image.first >= 0 && image.count >= 0 && image.first <= v.tokens() - image.count, who,
+                    "image must lie inside the sequence, first token", image.first);
+    detail::require(from.size() == to.size(), who, "to must be as long as from", to.size());
+    for (const auto list : {from, to})
+        for (const index n : list)
+            detail::require(n >= 0 && n < image.count, who, "tokens must be image tokens", n);
+    for (std::size_t i = 0; i < from.size(); ++i)
+        detail::copy_token(v, s, image.first + from[i], image.first + to[i]);
+}
+
+/// The extents of a grid of image tokens, row-major.
+struct grid_extents {
+    index height = 0;
+    index width = 0;
+};
+
+/// A region moved by (rows, columns): the `to` of inject_values for `from`.
+/// Throws:   invalid_config when a token of the region is not on the grid or leaves it.
+/// Source:   wtybest/FreeFlux editing/utils.py.
+inline std::vector<index> moved_tokens(grid_extents grid, std::span<const index> region, index rows,
+                                       index columns) {
+    constexpr const char* who = "moved_tokens";
+    std::vector<index> to;
+    for (const index n : region) {
+        detail::require(n >= 0 && n < grid.height * grid.width, who, "region must lie on the grid", n);
+        const index row = n / grid.width + rows;
+        const index column = n % grid.width + columns;
+        detail::require(row >= 0 && row < grid.height, who, "region must stay on the grid, row", row);
+        detail::require(column >= 0 && column < grid.width, who, "region must stay on the grid, column",
+                        column);
+        to.push_back(row * grid.width + column);
+    }
+    return to;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::kv_injection

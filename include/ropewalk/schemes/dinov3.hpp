@@ -1,0 +1,120 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <span>
+#include <vector>
+
+#include <ropewalk/core/half_types.hpp>
+#include <ropewalk/positions/grid.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// DINOv3: row first, half-split pairs, patch centres in [-1, 1], periods instead of frequencies.
+/// Source: DINOv3, Simeoni et al. 2025; facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py.
+namespace ROPEWALK_NAMESPACE::dinov3 {
+
+struct periods_config {
+    index head_dim = 64;
+    double base = 100;      ///< periods base^(4 i / head_dim), unless both of the next are given
+    double min_period = 0;  ///< > 0: periods from min_period to max_period, both included, geometric
+    double max_period = 0;
+};
+
+/// The periods [head_dim / 4], in coordinate units a turn.
+/// Throws: invalid_config when head_dim is no multiple of 4, only one of min_period and max_period is
+///         given, or a parameter is not > 0.
+/// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py, _init_weights.
+inline std::vector<double> periods(const periods_config& config) {
+    constexpr const char* who = "dinov3::periods";
+    detail::require(config.head_dim > 0 && config.head_dim % 4 == 0, who,
+                    "head_dim must be a multiple of 4 and > 0", config.head_dim);
+    const bool ranged = config.min_period != 0 || config.max_period != 0;
+    std::vector<double> turn(static_cast<std::size_t>(config.head_dim / 4));
+    if (!ranged) {
+        detail::require_ladder(who, config.head_dim / 2, config.base);
+        const auto ladder = detail::ladder(config.head_dim / 2, config.base);
+        for (std::size_t i = 0; i < turn.size(); ++i) turn[i] = 1 / ladder[i];
+        return turn;
+    }
+    detail::require(std::isfinite(config.min_period) && config.min_period > 0, who,
+                    "min_period must be finite and > 0 beside max_period", config.min_period);
+    detail::require(std::isfinite(config.max_period) && config.max_period > 0, who,
+                    "max_period must be finite and > 0 beside min_period", config.max_period);
+    for (std::size_t i = 0; i < turn.size(); ++i) {
+        const double part =
+            turn.size() == 1 ? 0 : static_cast<double>(i) / static_cast<double>(turn.size() - 1);
+        turn[i] = config.min_period * std::pow(config.max_period / config.min_period, part);
+    }
+    return turn;
+}
+
+/// The same rounded to bfloat16: released weights carry their periods so.
+/// Source: timm, which notes it.
+inline std::vector<double> rounded_to_bf16(std::vector<double> periods) {
+    for (double& p : periods) p = static_cast<double>(static_cast<float>(bf16(static_cast<float>(p))));
+    return periods;
+}
+
+/// The scheme of a model from its periods (its checkpoint's, or periods()).
+/// Shapes: periods [head_dim / 4], used for rows and again for columns.
+/// Throws: invalid_config on a period that is not > 0.
+/// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py.
+inline rotary_scheme axial(std::span<const double> periods) {
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (int axis = 0; axis < 2; ++axis)
+        for (const double p : periods) {
+            detail::require(std::isfinite(p) && p > 0, "dinov3::axial", "periods must be finite and > 0", p);
+            omega.push_back(2 * std::numbers::pi / p);
+            axis_of.push_back(axis);
+        }
+    return make_fixed_scheme({.name = "dinov3::axial", .layout = half_split{}},
+                             spectrum::selected(omega, axis_of, 2));
+}
+
+/// What both sides are divided by. separate: each by itself; max, min: both by the longer, the shorter.
+enum class normalisation : std::uint8_t { separate, max, min };
+
+/// Training-time augmentation of the coordinates, drawn by the caller; the defaults change nothing.
+/// Applied in this order: shift added, jitter and rescale multiplied.
+struct augmentation {
+    double shift_row = 0;
+    double shift_column = 0;
+    double jitter_row = 1;
+    double jitter_column = 1;
+    double rescale = 1;
+};
+
+struct patches_config {
+    index height = 0;
+    index width = 0;
+    normalisation by = normalisation::separate;
+    index prefix_tokens = 5;  ///< class and register tokens, not rotated
+    augmentation augment = {};
+};
+
+/// Where the tokens of an image stand: 2 (i + 1/2) / n - 1 on each axis.
+/// Throws: invalid_config on height or width < 1, or augmentation that is not finite.
+/// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py, forward.
+inline position_ids patches(const patches_config& config) {
+    detail::require(config.height >= 1, "dinov3::patches", "height must be >= 1", config.height);
+    detail::require(config.width >= 1, "dinov3::patches", "width must be >= 1", config.width);
+    const auto centres = [&](index side, double shift, double jitter) {
+        index n = side;
+        if (config.by == normalisation::max) n = std::max(config.height, config.width);
+        if (config.by == normalisation::min) n = std::min(config.height, config.width);
+        std::vector<double> at(static_cast<std::size_t>(side));
+        for (std::size_t i = 0; i < at.size(); ++i)
+            at[i] = (2 * (static_cast<double>(i) + 0.5) / static_cast<double>(n) - 1 + shift) * jitter *
+                    config.augment.rescale;
+        return at;
+    };
+    return positions::grid(
+        {.height = config.height, .width = config.width, .prefix_tokens = config.prefix_tokens},
+        centres(config.height, config.augment.shift_row, config.augment.jitter_row),
+        centres(config.width, config.augment.shift_column, config.augment.jitter_column));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::dinov3

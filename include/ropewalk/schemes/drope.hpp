@@ -1,0 +1,187 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate_uniform.hpp>
+#include <ropewalk/positions/heading.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// DRoPE: headings of agents. All pairs of a heading block turn by the heading itself, so that scores depend
+/// on the difference of two headings modulo a full turn.
+/// Source: DRoPE, Zhao et al. 2025 (no official code; how position and heading are combined is a parameter).
+namespace ROPEWALK_NAMESPACE::drope {
+
+/// What a head does: the position rotates it, the heading does, each rotates its own block of channels
+/// (position first), or nothing does.
+enum class head_mode : std::uint8_t { position, heading, blocks, none };
+
+/// Even heads position, odd heads heading.
+/// Throws: invalid_config on heads < 0. Source: an unofficial implementation; the paper fixes no choice.
+inline std::vector<head_mode> alternating_heads(index heads) {
+    detail::require(heads >= 0, "alternating_heads", "heads must be >= 0", heads);
+    std::vector<head_mode> modes;
+    for (index h = 0; h < heads; ++h) modes.push_back(h % 2 == 0 ? head_mode::position : head_mode::heading);
+    return modes;
+}
+
+/// Frequencies of a heading with several harmonics instead of one: whole numbers, so that the period stays a
+/// full turn. For make_rotation_table; all ones is DRoPE itself and needs no table.
+/// Throws: invalid_config on a harmonic of 0.
+/// Source: a rotation by w phi has the period 2 pi only for whole w.
+inline spectrum harmonics(std::span<const int> of_pair) {
+    std::vector<double> omega;
+    for (const int w : of_pair) {
+        detail::require(w != 0, "drope::harmonics", "harmonics must not be 0", w);
+        omega.push_back(w);
+    }
+    return spectrum::from_omega(omega);
+}
+
+struct agents_config {
+    index head_dim = 0;
+    std::vector<head_mode> modes = {};  ///< one a head
+    index position_channels = 0;        ///< the position's block in `blocks` heads; the heading has the rest
+    double base = 1e4;                  ///< of the position's ladder
+    double unit = 1;                    ///< lengths of this many position units are one step of the ladder
+    pair_layout layout = half_split{};  ///< inside each block
+};
+
+/// Runs of heads of one mode with a constant step, so that a kernel call covers many heads.
+/// Source: design of this library.
+struct head_run {
+    head_mode mode = head_mode::none;
+    index first = 0;
+    index count = 0;
+    index step = 1;
+};
+
+/// A checked combination of positions (x, y) and headings.
+/// Throws:   invalid_config when head_dim is odd, position channels are no multiple of 4 or exceed head_dim,
+///           the layout does not fit a block, or base or unit is not > 0.
+/// Source:   DRoPE, Zhao et al. 2025: head-by-head and intra-head.
+class agents {
+  public:
+    explicit agents(agents_config config) : config_(std::move(config)) {
+        constexpr const char* who = "drope::agents";
+        const auto has = [&](head_mode m) {
+            return std::find(config_.modes.begin(), config_.modes.end(), m) != config_.modes.end();
+        };
+        const index dim = config_.head_dim;
+        detail::require(dim > 0 && dim % 2 == 0, who, "head_dim must be even and > 0", dim);
+        detail::require(config_.unit > 0 && std::isfinite(config_.unit), who, "unit must be finite and > 0",
+                        config_.unit);
+        const index block = config_.position_channels;
+        if (has(head_mode::blocks)) {
+            detail::require(block % 4 == 0 && block >= 0 && block <= dim, who,
+                            "position_channels must be a multiple of 4 and at most head_dim", block);
+            block_ = ladder(block);
+            detail::require(config_.layout.fits((dim - block) / 2), who, "layout must divide the blocks",
+                            config_.layout.group);
+        }
+        if (has(head_mode::position)) {
+            detail::require(dim % 4 == 0, who, "head_dim must be a multiple of 4 in heads of positions", dim);
+            whole_ = ladder(dim);
+        }
+        detail::require(config_.layout.fits(dim / 2), who, "layout must divide the channels",
+                        config_.layout.group);
+        find_runs();
+    }
+
+    const agents_config& config() const noexcept { return config_; }
+    index heads() const noexcept { return static_cast<index>(config_.modes.size()); }
+    std::span<const head_run> runs() const noexcept { return runs_; }
+    /// Frequencies over (x, y) of position heads, and of the position block of `blocks` heads; no pairs where
+    /// the scheme has none.
+    const spectrum& position_frequencies() const noexcept { return whole_; }
+    const spectrum& block_frequencies() const noexcept { return block_; }
+
+  private:
+    spectrum ladder(index channels) const {
+        const spectrum metres =
+            frequencies::axial({.channels = {channels / 2, channels / 2}, .base = config_.base, .axes = 2});
+        return map_omega(metres, [this](double omega, index) { return omega / config_.unit; });
+    }
+    void find_runs() {
+        std::vector<bool> done(config_.modes.size());
+        const auto mode = [this](index h) { return config_.modes[static_cast<std::size_t>(h)]; };
+        for (index h = 0; h < heads(); ++h) {
+            if (done[static_cast<std::size_t>(h)]) continue;
+            head_run run{mode(h), h, 1, 1};
+            for (index next = h + 1; next < heads(); ++next)
+                if (mode(next) == run.mode && !done[static_cast<std::size_t>(next)]) {
+                    run.step = next - h;
+                    break;
+                }
+            for (index next = h + run.step; next < heads(); next += run.step) {
+                if (mode(next) != run.mode || done[static_cast<std::size_t>(next)]) break;
+                done[static_cast<std::size_t>(next)] = true;
+                ++run.count;
+            }
+            runs_.push_back(run);
+        }
+    }
+
+    agents_config config_;
+    spectrum whole_, block_;
+    std::vector<head_run> runs_;
+};
+
+/// Cos and sin of a scene: a row an agent where positions turn, one number pair an agent for the heading.
+/// Shapes:   xy [agents, 2] in metres (or whatever `unit` counts), headings [agents] in radians.
+/// Throws:   invalid_config on sizes that disagree or numbers that are not finite.
+/// Cost:     8 bytes an agent for the heading (float) and a row for positions; nothing grows with agents^2.
+/// Source:   DRoPE, Zhao et al. 2025.
+template <class T = float>
+class scene {
+  public:
+    scene(const agents& scheme, const position_ids& xy, const position_ids& headings) : heading_(headings) {
+        detail::require(xy.axes() == 2, "drope::scene", "xy must have two axes", xy.axes());
+        detail::require(xy.tokens() == headings.tokens(), "drope::scene",
+                        "xy and headings must have one entry an agent", xy.tokens());
+        if (scheme.position_frequencies().pairs() > 0)
+            whole_ = make_rotation_table<T>(scheme.position_frequencies(), xy);
+        if (scheme.block_frequencies().pairs() > 0)
+            block_ = make_rotation_table<T>(scheme.block_frequencies(), xy);
+    }
+
+    const uniform_table<T>& heading() const noexcept { return heading_; }
+    const rotation_table<T>& position() const noexcept { return whole_; }
+    const rotation_table<T>& block() const noexcept { return block_; }
+
+  private:
+    uniform_table<T> heading_;
+    rotation_table<T> whole_, block_;
+};
+
+/// Rotates queries or keys of a scene in place.
+/// Shapes:   x [agents, heads, head_dim] (batches of one scene each have their agents one after the other).
+/// Requires: as many heads as the scheme has modes; otherwise an assertion in debug, untouched in release.
+/// Cost:     one pass.
+/// Accuracy: as rotate.
+/// Source:   DRoPE, Zhao et al. 2025.
+template <class T, class C>
+void rotate(const agents& scheme, heads_view<T> x, const scene<C>& where) noexcept {
+    const bool match = x.empty() || (x.heads() == scheme.heads() && x.channels() == scheme.config().head_dim);
+    ROPEWALK_EXPECT(match);
+    if (!match || x.empty()) return;
+    const pair_layout layout = scheme.config().layout;
+    const index block = scheme.config().position_channels;
+    for (const head_run& run : scheme.runs()) {
+        const auto heads = x.head_slice(run.first, run.count, run.step);
+        switch (run.mode) {
+            case head_mode::position: ropewalk::rotate(layout, heads, where.position()); break;
+            case head_mode::heading: ropewalk::rotate(layout, heads, where.heading()); break;
+            case head_mode::blocks:
+                if (block > 0) ropewalk::rotate(layout, heads.channel_slice(0, block), where.block());
+                ropewalk::rotate(layout, heads.channel_slice(block, x.channels() - block), where.heading());
+                break;
+            case head_mode::none: break;
+        }
+    }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::drope

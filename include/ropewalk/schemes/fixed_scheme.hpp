@@ -1,0 +1,68 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include <ropewalk/frequencies/axial.hpp>
+#include <ropewalk/schemes/rotary_scheme.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+struct fixed_scheme_config {
+    std::string name = {};
+    index head_dim = 0;       ///< 0: the channels that turn
+    index first_channel = 0;  ///< where the turning slice begins
+    pair_layout layout = {};
+};
+
+/// A scheme whose frequencies do not depend on the context length: every image, audio and agent model.
+/// Throws:   invalid_config when the pairs do not fit in head_dim or the layout cannot lay them out.
+/// Source:   design of this library.
+inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectrum frequencies) {
+    constexpr const char* who = "make_fixed_scheme";
+    const index rotary_dim = 2 * frequencies.pairs();
+    const index head_dim = config.head_dim == 0 ? rotary_dim + config.first_channel : config.head_dim;
+    detail::require(config.first_channel >= 0, who, "first_channel must be >= 0", config.first_channel);
+    detail::require(config.first_channel + rotary_dim <= head_dim, who,
+                    "head_dim must hold the channels that turn", head_dim);
+    detail::require(config.layout.fits(frequencies.pairs()), who, "layout must divide the channels",
+                    config.layout.group);
+    rotary_scheme rope;
+    rope.name = config.name;
+    rope.head_dim = head_dim;
+    rope.first_channel = config.first_channel;
+    rope.rotary_dim = rotary_dim;
+    rope.read_layout = config.layout;
+    rope.write_layout = config.layout;
+    rope.frequencies = [s = std::move(frequencies)](std::int64_t) { return s; };
+    return rope;
+}
+
+/// Which coordinate the first half of the pairs reads. The two readings of one formula that models get wrong.
+enum class first_axis : std::uint8_t { row, column };
+
+struct axial_scheme_config {
+    std::string name = {};
+    index head_dim = 0;  ///< a multiple of 4
+    double base = 1e4;
+    first_axis first = first_axis::row;
+    pair_layout layout = {};
+};
+
+/// 2-D axial RoPE over the axes (row, column) of positions::grid: half of the pairs each, both with the
+/// ladder base^(-4 i / head_dim).
+/// Throws:   invalid_config when head_dim is no multiple of 4 or base is not > 0.
+/// Source:   RoPE-ViT, Heo et al. 2024; EVA-02, Fang et al. 2023.
+inline rotary_scheme make_axial_scheme(const axial_scheme_config& config) {
+    detail::require(config.head_dim > 0 && config.head_dim % 4 == 0, config.name.c_str(),
+                    "head_dim must be a multiple of 4 and > 0", config.head_dim);
+    const int first = config.first == first_axis::row ? 0 : 1;
+    return make_fixed_scheme({.name = config.name, .head_dim = config.head_dim, .layout = config.layout},
+                             frequencies::axial({.channels = {config.head_dim / 2, config.head_dim / 2},
+                                                 .base = config.base,
+                                                 .axis_of_block = {first, 1 - first},
+                                                 .axes = 2}));
+}
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,122 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/repeated_row.hpp>
+#include <ropewalk/positions/grid.hpp>
+#include <ropewalk/schemes/flux.hpp>
+
+/// FreeFlux: which layers of FLUX depend on position is found by changing the rotation of the keys in one
+/// layer at a time, while queries keep theirs.
+/// Source: FreeFlux, Wei et al. 2025; wtybest/FreeFlux probing/probing_attn_utils.py, editing/.
+namespace ROPEWALK_NAMESPACE::freeflux {
+
+/// What happens to the keys of a layer at a step. shifted: image ids move by (rows, columns); text stays.
+enum class key_mode : std::uint8_t { normal, not_rotated, shifted };
+
+struct key_change {
+    key_mode mode = key_mode::normal;
+    double rows = 0;
+    double columns = 0;
+
+    bool operator==(const key_change&) const = default;
+};
+
+/// The four manipulations of the paper.
+/// Source: wtybest/FreeFlux probing/gen_rope_probing_dataset.py.
+inline constexpr std::array<key_change, 4> probes = {{{key_mode::not_rotated, 0, 0},
+                                                      {key_mode::shifted, 10, 10},
+                                                      {key_mode::shifted, 0, 20},
+                                                      {key_mode::shifted, 64, 0}}};
+
+/// The layers (0 .. 18 double blocks, 19 .. 56 single blocks) of the released editing notebooks: injected
+/// for non-rigid edits, and for added objects. Background replacement and moves take all 57.
+/// Source: wtybest/FreeFlux editing/.
+inline constexpr std::array<int, 13> content_similarity_layers = {0,  7,  8,  9,  10, 18, 25,
+                                                                  28, 37, 42, 45, 50, 56};
+inline constexpr std::array<int, 7> position_dependent_layers = {1, 2, 4, 26, 30, 54, 55};
+
+/// Which change a cell (layer, step) of the denoising run gets; normal where nothing was set.
+/// Throws:   invalid_config on layers or steps < 1, cells outside them, or a shift that is not finite.
+/// Source:   wtybest/FreeFlux probing/probing_attn_utils.py.
+///
+///     freeflux::key_policy policy(57, 50);
+///     policy.set_layer(26, freeflux::probes[0]);       // one layer, all steps
+class key_policy {
+  public:
+    key_policy(index layers, index steps) : layers_(layers), steps_(steps) {
+        detail::require(layers >= 1, "key_policy", "layers must be >= 1", layers);
+        detail::require(steps >= 1, "key_policy", "steps must be >= 1", steps);
+        cells_.resize(static_cast<std::size_t>(
+            detail::checked_product("key_policy", "layers and steps must be >= 1", {layers, steps})));
+    }
+    void set_layer(index layer, key_change change) {
+        for (index step = 0; step < steps_; ++step) set_cell(layer, step, change);
+    }
+    void set_cell(index layer, index step, key_change change) {
+        detail::require(std::isfinite(change.rows), "key_policy", "rows must be finite", change.rows);
+        detail::require(std::isfinite(change.columns), "key_policy", "columns must be finite",
+                        change.columns);
+        cells_[cell(layer, step)] = change;
+    }
+    key_change at(index layer, index step) const { return cells_[cell(layer, step)]; }
+    index layers() const noexcept { return layers_; }
+    index steps() const noexcept { return steps_; }
+
+  private:
+    std::size_t cell(index layer, index step) const {
+        detail::require(layer >= 0 && layer < layers_, "key_policy", "layer must be below layers", layer);
+        detail::require(step >= 0 && step < steps_, "key_policy", "step must be below steps", step);
+        return static_cast<std::size_t>(layer * steps_ + step);
+    }
+    index layers_, steps_;
+    std::vector<key_change> cells_;
+};
+
+/// The keys' positions under a change. Text tokens are the untouched ones of flux::flux1_positions, or the
+/// first `text_tokens` of any others. Under not_rotated every token is untouched.
+/// Throws:   invalid_config when the positions have no axes for (image, row, column).
+/// Source:   wtybest/FreeFlux probing/probing_attn_utils.py.
+inline position_ids key_positions(const position_ids& ids, const key_change& change, index text_tokens = 0) {
+    detail::require(ids.axes() >= 3, "freeflux::key_positions", "ids must have the axes (image, row, column)",
+                    ids.axes());
+    if (change.mode == key_mode::normal) return ids;
+    if (change.mode == key_mode::not_rotated) {
+        position_ids none(ids.axes());
+        none.append(untouched_run{ids.tokens()});
+        return none;
+    }
+    std::vector<double> offset(static_cast<std::size_t>(ids.axes()));
+    offset[1] = change.rows;
+    offset[2] = change.columns;
+    const position_ids moved = positions::shifted(ids, offset);
+    if (text_tokens == 0) return moved;
+    std::vector<std::int64_t> text, image;
+    for (std::int64_t n = 0; n < ids.tokens(); ++n) (n < text_tokens ? text : image).push_back(n);
+    position_ids joined = positions::select_tokens(ids, std::span<const std::int64_t>(text));
+    return joined.append(positions::select_tokens(moved, std::span<const std::int64_t>(image)));
+}
+
+/// One row that moves image keys which are already rotated by (rows, columns): R(p + s) = R(s) R(p). The way
+/// back is the negative shift.
+/// Throws:   invalid_config on a spectrum of fewer than three axes or numbers that are not finite.
+/// Accuracy: one more rotation's rounding than rotating the keys at p + s.
+/// Source:   R(p + s) = R(s) R(p).
+///
+///     const auto row = freeflux::make_shift_row<float>(rope.spectrum_for(1), {key_mode::shifted, 10, 10});
+///     rotate<interleaved>(image_keys, repeat_row(row, 0, image_keys.tokens()));
+template <class T = float>
+rotation_table<T> make_shift_row(const spectrum& s, const key_change& change) {
+    detail::require(s.axes() >= 3, "make_shift_row", "spectrum must have the axes (image, row, column)",
+                    s.axes());
+    std::vector<double> offset(static_cast<std::size_t>(s.axes()));
+    offset[1] = change.rows;
+    offset[2] = change.columns;
+    return make_rotation_table<T>(s, position_ids::from(offset, s.axes()));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::freeflux

@@ -1,0 +1,64 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <ropewalk/positions/grid.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// Gemma 4's image encoder: the head is cut into one block of channels an axis, and each block is rotated
+/// half-split by itself; column first.
+/// Source: Hugging Face models/gemma4, its multi-dimensional rope.
+namespace ROPEWALK_NAMESPACE::gemma4_vision {
+
+struct axial_config {
+    index head_dim = 64;
+    double base = 100;
+    index axes = 2;
+};
+
+/// The scheme: blocks of 2 * floor(head_dim / (2 axes)) channels, ladder base^(-2 i / block). Block 0 reads
+/// the last axis (the column), and so on backwards.
+/// Throws: invalid_config when head_dim is no multiple of 2 * axes.
+/// Source: Hugging Face models/gemma4.
+inline rotary_scheme axial(const axial_config& config) {
+    constexpr const char* who = "gemma4_vision::axial";
+    detail::require(config.axes >= 1, who, "axes must be >= 1", config.axes);
+    detail::require(config.head_dim > 0 && config.head_dim % (2 * config.axes) == 0, who,
+                    "head_dim must be a multiple of 2 * axes and > 0", config.head_dim);
+    const index block = config.head_dim / config.axes;
+    std::vector<int> axis_of_block;
+    for (index b = 0; b < config.axes; ++b) axis_of_block.push_back(static_cast<int>(config.axes - 1 - b));
+    return make_fixed_scheme(
+        {.name = who, .head_dim = config.head_dim, .layout = pair_layout::blocked_by(block)},
+        frequencies::axial({.channels = std::vector<index>(axis_of_block.size(), block),
+                            .base = config.base,
+                            .axis_of_block = axis_of_block,
+                            .axes = config.axes}));
+}
+
+/// Where the tokens stand, from the processor's (x, y) of every patch; padding (-1, -1) turns like any other
+/// and is masked in attention.
+/// Shapes: xy [tokens, 2].
+/// Throws: invalid_config on an odd number of coordinates.
+/// Source: Hugging Face models/gemma4, position_ids of the image processor.
+template <class N>
+position_ids patches(std::span<const N> xy) {
+    detail::require(xy.size() % 2 == 0, "gemma4_vision::patches", "xy must hold two numbers a token",
+                    xy.size());
+    std::vector<double> row_column;
+    for (std::size_t i = 0; i < xy.size(); i += 2) {
+        row_column.push_back(static_cast<double>(xy[i + 1]));
+        row_column.push_back(static_cast<double>(xy[i]));
+    }
+    return position_ids::from(row_column, 2);
+}
+
+/// The same for one image without padding.
+/// Source: as above.
+inline position_ids patches(index height, index width) {
+    return positions::grid({.height = height, .width = width});
+}
+
+}  // namespace ROPEWALK_NAMESPACE::gemma4_vision

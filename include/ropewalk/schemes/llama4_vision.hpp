@@ -1,0 +1,41 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/positions/grid.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// Llama 4's image encoder: column first, interleaved pairs, coordinates from 1, class token last.
+/// Source: Hugging Face models/llama4, Llama4VisionRotaryEmbedding.
+namespace ROPEWALK_NAMESPACE::llama4_vision {
+
+struct axial_config {
+    index head_dim = 88;
+    double base = 1e4;
+};
+
+/// The scheme of the encoder.
+/// Throws: invalid_config when head_dim is no multiple of 4.
+/// Source: Hugging Face models/llama4, Llama4VisionRotaryEmbedding.
+inline rotary_scheme axial(const axial_config& config) {
+    return make_axial_scheme({.name = "llama4_vision::axial",
+                              .head_dim = config.head_dim,
+                              .base = config.base,
+                              .first = first_axis::column,
+                              .layout = interleaved{}});
+}
+
+struct patches_config {
+    index side = 0;          ///< image_size / patch_size
+    double first = 1;        ///< coordinate of the first row and column; the class token stands at 0
+    index class_tokens = 1;  ///< after the patches, not rotated
+};
+
+/// Where the tokens of a square image stand.
+/// Source: Hugging Face models/llama4, Llama4VisionRotaryEmbedding.
+inline position_ids patches(const patches_config& config) {
+    const auto at = positions::evenly_spaced(config.side, config.first);
+    return positions::grid(
+        {.height = config.side, .width = config.side, .suffix_tokens = config.class_tokens}, at, at);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::llama4_vision

@@ -1,0 +1,65 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <numeric>
+#include <vector>
+
+#include <ropewalk/positions/grid.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// Lumina-Image 2.0: the caption runs along the first axis, the image stands behind its end.
+/// Source: Lumina-Image 2.0, Qin et al. 2025; Alpha-VLLM/Lumina-Image-2.0 models/model.py.
+namespace ROPEWALK_NAMESPACE::lumina {
+
+struct joint_config {
+    std::vector<index> axes_dims = {32, 32, 32};  ///< channels an axis: (caption, row, column)
+    double base = 1e4;
+};
+
+/// The scheme of a model: interleaved pairs, a block of pairs an axis.
+/// Throws: invalid_config unless there are three even numbers.
+/// Source: Alpha-VLLM/Lumina-Image-2.0 models/model.py, RopeEmbedder.
+inline rotary_scheme joint(const joint_config& config) {
+    detail::require(config.axes_dims.size() == 3, "lumina::joint", "axes_dims must be three numbers",
+                    config.axes_dims.size());
+    return make_fixed_scheme(
+        {.name = "lumina::joint", .layout = interleaved{}},
+        frequencies::axial({.channels = config.axes_dims, .base = config.base, .axes = 3}));
+}
+
+struct sequence_config {
+    index caption_tokens = 0;  ///< valid ones of this sample
+    index height = 0;          ///< image tokens
+    index width = 0;
+    index padding = 0;  ///< after the image; ids (0, 0, 0), so untouched
+    std::vector<index> axes_lens = {300, 512, 512};
+};
+
+/// One sample: caption token j at (j, 0, 0), then image tokens at (caption_tokens, row, column).
+/// Throws: invalid_config when an id would not be below its axes_lens: such a sample is refused.
+/// Source: Alpha-VLLM/Lumina-Image-2.0 models/model.py, patchify_and_embed.
+inline position_ids joint_positions(const sequence_config& config) {
+    constexpr const char* who = "lumina::joint_positions";
+    detail::require(config.axes_lens.size() == 3, who, "axes_lens must be three numbers",
+                    config.axes_lens.size());
+    const bool has_image = config.height > 0 && config.width > 0;
+    const index captions = config.caption_tokens + (has_image ? 1 : 0);
+    detail::require(config.caption_tokens >= 0 && captions <= config.axes_lens[0], who,
+                    "caption_tokens must be >= 0 and below axes_lens[0]", config.caption_tokens);
+    detail::require(config.height >= 0 && config.height <= config.axes_lens[1], who,
+                    "height must be >= 0 and at most axes_lens[1]", config.height);
+    detail::require(config.width >= 0 && config.width <= config.axes_lens[2], who,
+                    "width must be >= 0 and at most axes_lens[2]", config.width);
+    position_ids ids(3);
+    ids.append(grid_block{
+        {config.caption_tokens}, {{positions::evenly_spaced(config.caption_tokens)}, {{}}, {{}}}, {}});
+    ids.append(grid_block{{config.height, config.width},
+                          {{{}, {}},
+                           {positions::evenly_spaced(config.height), {}},
+                           {{}, positions::evenly_spaced(config.width)}},
+                          {static_cast<double>(config.caption_tokens), 0, 0}});
+    if (config.padding != 0) ids.append(untouched_run{config.padding});
+    return ids;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::lumina

@@ -1,0 +1,81 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/positions/timeline.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// MuseControlLite: a second cross-attention whose queries, keys and values are rotated, with the two
+/// sequences stretched over one time line.
+/// Source: MuseControlLite, Tsai et al. 2025; fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
+namespace ROPEWALK_NAMESPACE::musecontrollite {
+
+struct cross_attention_config {
+    index head_dim = 64;
+    double base = 1e4;
+    pair_layout layout = half_split{};  ///< of the paper's form; new training may take either
+};
+
+/// The paper's form: rotate queries, keys and values with this scheme, queries at query_positions, keys and
+/// values at key_positions. Values carry the condition's time into the output, which is not rotated back.
+/// Throws: invalid_config on an odd head_dim or a base that is not > 0.
+/// Source: MuseControlLite, Tsai et al. 2025.
+inline rotary_scheme cross_attention(const cross_attention_config& config) {
+    return make_fixed_scheme(
+        {.name = "musecontrollite", .head_dim = config.head_dim, .layout = config.layout},
+        frequencies::geometric({.rotary_dim = config.head_dim, .base = config.base}));
+}
+
+/// Keys and values: 0, 1, ....
+/// Source: fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
+inline position_ids key_positions(index key_tokens) { return positions::timeline({.tokens = key_tokens}); }
+/// Queries: i * (key_tokens / query_tokens).
+/// Throws: invalid_config on query_tokens < 1 or key_tokens < 0.
+/// Source: fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
+inline position_ids query_positions(index query_tokens, index key_tokens) {
+    return positions::timeline_over(key_tokens, query_tokens);
+}
+
+/// Channels of a head that rotate_as_released can hold.
+/// Source: design of this library.
+inline constexpr index max_channels = 1024;
+
+/// The map of the released code, for its checkpoints only. It reads interleaved pairs and writes half-split
+/// ones: out[c] = x[c] cos_c - x[2c+1] sin_c, out[c+P] = x[c+P] cos_c + x[2c] sin_c. That is no rotation:
+/// norms are not kept and scores do not depend on differences of positions alone.
+/// Shapes:   x [batches, tokens, heads, 2 * pairs], channels <= 1024; rows hold batches * tokens tokens.
+/// Requires: as rotate; a view that does not fit its rows or has more channels is an assertion in debug and
+///           left untouched in release.
+/// Cost:     one pass and a copy of each head.
+/// Accuracy: f64, f32: 2 ulp of the largest input of an output.
+/// Source:   fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
+template <class T>
+void rotate_as_released(heads_view<T> x, std::type_identity_t<rows_for<T>> rows) noexcept {
+    using C = compute_t<T>;
+    using S = stored_t<T>;
+    const bool match = detail::rows_match(half_split{}, x, rows) && x.channels() <= max_channels;
+    ROPEWALK_EXPECT(match);
+    if (!match || x.empty()) return;
+    const index pairs = rows.pairs;
+    C in[max_channels];
+    for (index b = 0; b < x.batches(); ++b)
+        for (index n = 0; n < x.tokens(); ++n) {
+            const index row = rows.row(b * x.tokens() + n);
+            ROPEWALK_EXPECT(row < rows.table_rows);
+            if (row < 0 || row >= rows.table_rows) continue;
+            for (index h = 0; h < x.heads(); ++h) {
+                S* const p = reinterpret_cast<S*>(x.at(b, n, h));
+                const C* const cos = rows.cos_at(row, h);
+                const C* const sin = rows.sin_at(row, h);
+                for (index c = 0; c < 2 * pairs; ++c) in[c] = static_cast<C>(p[c]);
+                for (index c = 0; c < pairs; ++c) {
+                    p[c] = static_cast<S>(in[c] * cos[c] - in[2 * c + 1] * sin[c]);
+                    p[c + pairs] = static_cast<S>(in[c + pairs] * cos[c] + in[2 * c] * sin[c]);
+                }
+            }
+        }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::musecontrollite
