@@ -4,3 +4,5 @@
 /// Every header of attention/.
 
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/attention/windowed_scores.hpp>
+#include <ropewalk/attention/kv_injection.hpp>
