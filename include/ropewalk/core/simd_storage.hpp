@@ -51,8 +51,12 @@ ROPEWALK_ALWAYS_INLINE pack<float> load(const f16* p) noexcept {
 }
 
 /// lanes<float> floats as 16-bit numbers: round to nearest even, NaN stays NaN, f16 overflows to infinity.
+/// With AVX512_BF16 the conversion instruction is used: it flushes results below 2^-126 to zero.
 ROPEWALK_ALWAYS_INLINE void store(bf16* p, pack<float> x) noexcept {
-#if defined(ROPEWALK_DETAIL_X86_512)
+#if defined(ROPEWALK_DETAIL_X86_512) && defined(__AVX512BF16__)
+    const __m256bh r = _mm512_cvtneps_pbh(x);
+    std::memcpy(static_cast<void*>(p), &r, sizeof r);
+#elif defined(ROPEWALK_DETAIL_X86_512)
     const __m512i u = _mm512_castps_si512(x);
     const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
@@ -111,6 +115,48 @@ ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
 #else
     (void)p;
 #endif
+}
+
+/// Two registers to 2 * lanes neighbours.
+/// Requires (bf16): a NaN among the lanes has a zero low half, as those that come of bf16 operands do;
+/// rounding another one could carry. store(bf16*) takes any.
+template <class T>
+ROPEWALK_ALWAYS_INLINE void store_two(T* p, pack<compute_t<T>> low, pack<compute_t<T>> high) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (std::is_same_v<T, bf16>) {
+#if defined(__AVX512BF16__)
+        const __m512bh r = _mm512_cvtne2ps_pbh(high, low);
+        std::memcpy(static_cast<void*>(p), &r, sizeof r);
+#else
+        const auto rounded = [](__m512i u) {
+            const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+            return _mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
+        };
+        alignas(64) static constexpr std::uint16_t upper_halves[32] = {
+            1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+            33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+        const __m512i words =
+            _mm512_permutex2var_epi16(rounded(_mm512_castps_si512(low)), _mm512_load_si512(upper_halves),
+                                      rounded(_mm512_castps_si512(high)));
+        _mm512_storeu_si512(p, words);
+#endif
+        return;
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
+    if constexpr (std::is_same_v<T, bf16>) {
+        const auto rounded = [](__m256i u) {
+            const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+            return _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff))),
+                                     16);
+        };
+        const __m256i words =
+            _mm256_packus_epi32(rounded(_mm256_castps_si256(low)), rounded(_mm256_castps_si256(high)));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(words, 0xd8));
+        return;
+    }
+#endif
+    store(p, low);
+    store(p + lanes<compute_t<T>>, high);
 }
 
 /// The first `count` lanes from memory, the rest zero; nothing past them is read.

@@ -61,9 +61,27 @@ struct cos_sin_row {
     const C* sin = nullptr;
 };
 
+ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p);
+#else
+    (void)p;
+#endif
+}
+
 /// Rows that stand in a table.
 template <class C>
 struct rows_in_table : rows_view<C> {
+    /// Positions come in any order, so no hardware prefetcher guesses the next row.
+    void expect(index token) const noexcept {
+        const index r = this->row(token);
+        if (r < 0 || r >= this->table_rows) return;
+        constexpr index line = 64 / static_cast<index>(sizeof(C));
+        for (index i = 0; i < this->pairs; i += line) {
+            prefetch(this->cos_at(r, 0) + i);
+            prefetch(this->sin_at(r, 0) + i);
+        }
+    }
     cos_sin_row<C> row_of(index token, index head) noexcept {
         const index r = this->row(token);
         ROPEWALK_EXPECT(r < this->table_rows);
@@ -83,6 +101,7 @@ void turn_tensors(pair_layout layout, Rows& rows, row_factors<C> factors, part_o
     const work_part work = partition_tokens(tokens, part);
     with_layout(layout, [&](auto kind) {
         for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
+            if (token + 1 < work.first_token + work.tokens) rows.expect(token + 1);
             if (rows.heads == 1) {
                 if (const auto row = rows.row_of(token, 0); row.cos)
                     rotate_token(kind, row.cos, row.sin, rows.pairs, factors,
@@ -133,6 +152,7 @@ void rotate_pair(pair_layout layout, rows_view<C> rows, part_of part, heads_view
 /// Accuracy: f64, f32: 2 ulp of the pair norm. f16, bf16: half a storage ulp of the result plus 2 f32 ulp
 ///           of the pair norm. The same bits for any alignment, stride, split or mix of tensors within
 ///           one build. NaN and infinity stay in their pair.
+///           Built for AVX512_BF16, bf16 results below 2^-126 are flushed to zero.
 /// Threads:  calls on disjoint data may run side by side; `part` splits one call over a caller's threads.
 /// Source:   RoFormer, Su et al. 2021, eq. 34; both pair orders, see pair_layout.
 ///

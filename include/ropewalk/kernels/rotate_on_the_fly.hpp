@@ -66,6 +66,7 @@ struct rows_on_the_fly {
     rows_on_the_fly(const spectrum& s, const P* p, index count) noexcept
         : frequencies(&s), positions(p), pairs(s.pairs()), heads(s.heads()), tokens(count) {}
 
+    void expect(index) const noexcept {}
     cos_sin_row<C> row_of(index token, index head) noexcept {
         const P* where = positions + token * frequencies->axes();
         if constexpr (std::is_same_v<C, float>) {

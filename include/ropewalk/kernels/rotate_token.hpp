@@ -38,19 +38,30 @@ inline constexpr std::size_t half_vectors = 4;
 inline constexpr std::size_t interleaved_units = 2;
 #endif
 
-/// V registers of pairs, first channels at p + first, second channels `half` further on.
+/// V registers of pairs, first channels at p + first, second channels `half` further on. 16-bit data are
+/// written two registers at a time, because their conversions pack two.
 template <std::size_t V, class T, class P>
 ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half, const P (&c)[V],
                                        const P (&s)[V]) noexcept {
     constexpr index n = simd::lanes<compute_t<T>>;
+    constexpr std::size_t step = sizeof(T) == 2 && V % 2 == 0 ? 2 : 1;
     T* p = x.base + first;
     for (index h = 0; h < x.heads; ++h, p += x.stride)
-        for (std::size_t v = 0; v < V; ++v) {
+        for (std::size_t v = 0; v < V; v += step) {
             T* const u = p + static_cast<index>(v) * n;
             const P a = simd::load(static_cast<const T*>(u));
             const P b = simd::load(static_cast<const T*>(u + half));
-            simd::store(u, simd::fma(a, c[v], -(b * s[v])));
-            simd::store(u + half, simd::fma(b, c[v], a * s[v]));
+            const P a0 = simd::fma(a, c[v], -(b * s[v]));
+            const P b0 = simd::fma(b, c[v], a * s[v]);
+            if constexpr (step == 2) {
+                const P d = simd::load(static_cast<const T*>(u + n));
+                const P e = simd::load(static_cast<const T*>(u + half + n));
+                simd::store_two(u, a0, simd::fma(d, c[v + 1], -(e * s[v + 1])));
+                simd::store_two(u + half, b0, simd::fma(e, c[v + 1], d * s[v + 1]));
+            } else {
+                simd::store(u, a0);
+                simd::store(u + half, b0);
+            }
         }
 }
 
@@ -111,11 +122,15 @@ template <std::size_t U, class T, class P>
 ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair, const P (&c)[2 * U],
                                               const P (&s)[2 * U]) noexcept {
     constexpr index n = simd::lanes<compute_t<T>>;
+    const auto turned = [&](const T* u, std::size_t v) {
+        const P a = simd::load(u);
+        return simd::fma(a, c[v], simd::swap_pairs(a) * s[v]);
+    };
     T* p = x.base + 2 * first_pair;
     for (index h = 0; h < x.heads; ++h, p += x.stride)
-        for (std::size_t v = 0; v < 2 * U; ++v) {
-            const P a = simd::load(static_cast<const T*>(p + static_cast<index>(v) * n));
-            simd::store(p + static_cast<index>(v) * n, simd::fma(a, c[v], simd::swap_pairs(a) * s[v]));
+        for (std::size_t v = 0; v < 2 * U; v += 2) {
+            T* const u = p + static_cast<index>(v) * n;
+            simd::store_two(u, turned(u, v), turned(u + n, v + 1));
         }
 }
 
