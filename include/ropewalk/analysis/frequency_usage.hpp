@@ -1,0 +1,63 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <numbers>
+#include <span>
+#include <vector>
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/frequencies/spectrum.hpp>
+#include <ropewalk/kernels/pair_layout.hpp>
+
+namespace ROPEWALK_NAMESPACE::analysis {
+
+/// Positions per turn of every pair (2 pi / omega); infinite for a pair at rest.
+/// Source: YaRN, Peng et al. 2023, section 3.1.
+inline std::vector<double> make_wavelengths(const spectrum& s) {
+    std::vector<double> wavelengths(static_cast<std::size_t>(s.pairs()));
+    for (index i = 0; i < s.pairs(); ++i)
+        wavelengths[static_cast<std::size_t>(i)] = 2 * std::numbers::pi / std::abs(s.omega(i));
+    return wavelengths;
+}
+
+/// How many pairs turn fully within a context: those have met every angle in training, the others meet new
+/// ones past it. (The critical dimension is twice this number.)
+/// Source: Scaling Laws of RoPE-based Extrapolation, Liu et al. 2023.
+inline index count_full_turns(const spectrum& s, double context_length) {
+    index count = 0;
+    for (double wavelength : make_wavelengths(s)) count += wavelength <= context_length;
+    return count;
+}
+
+/// The mean norm of every pair over the tokens of a tensor: which frequencies a model's heads use. Rotation
+/// changes none of them, so queries and keys may be taken before or after it.
+/// Shapes:   x [batches, tokens, heads, channels]; the result [heads, pairs], pairs = channels / 2.
+/// Throws:   invalid_config on odd channels or a layout that does not fit them.
+/// Accuracy: sums in f64.
+/// Source:   Round and Round We Go, Barbero et al. 2024, section 4.
+template <class T>
+std::vector<double> make_pair_norms(pair_layout layout, heads_view<T> x) {
+    detail::require(x.channels() % 2 == 0, "make_pair_norms", "channels must be even", x.channels());
+    const index pairs = x.channels() / 2;
+    detail::require(layout.fits(pairs), "make_pair_norms",
+                    "channels must be a multiple of the layout's group", x.channels());
+    std::vector<double> norms(static_cast<std::size_t>(x.heads() * pairs));
+    const auto tokens = static_cast<double>(x.batches() * x.tokens());
+    using compute = typename dtype<T>::compute;
+    for (index b = 0; b < x.batches(); ++b)
+        for (index n = 0; n < x.tokens(); ++n)
+            for (index h = 0; h < x.heads(); ++h) {
+                const T* channels = x.at(b, n, h);
+                for (index i = 0; i < pairs; ++i) {
+                    const auto u =
+                        static_cast<double>(static_cast<compute>(channels[layout.first(i, pairs)]));
+                    const auto v =
+                        static_cast<double>(static_cast<compute>(channels[layout.second(i, pairs)]));
+                    norms[static_cast<std::size_t>(h * pairs + i)] += std::hypot(u, v) / tokens;
+                }
+            }
+    return norms;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::analysis
