@@ -5,3 +5,4 @@
 
 #include <ropewalk/adapters/road.hpp>
 #include <ropewalk/adapters/road_bank.hpp>
+#include <ropewalk/adapters/phase_shift.hpp>

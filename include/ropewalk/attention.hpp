@@ -4,5 +4,6 @@
 /// Every header of attention/.
 
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/attention/linear_attention.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
 #include <ropewalk/attention/kv_injection.hpp>

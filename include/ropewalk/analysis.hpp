@@ -1,0 +1,8 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+/// Every header of analysis/.
+
+#include <ropewalk/analysis/base_bound.hpp>
+#include <ropewalk/analysis/decay.hpp>
+#include <ropewalk/analysis/frequency_usage.hpp>
