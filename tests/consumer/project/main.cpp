@@ -7,9 +7,10 @@
 namespace rw = ropewalk;
 
 int main() {
-    const rw::spectrum spectrum = rw::frequencies::geometric({.rotary_dim = 128, .base = 5e5});
-    std::vector<float> memory(4 * 8 * 128, 1.0f);
-    const rw::heads_view k(memory.data(), 4, 8, 128);
-    std::printf("ropewalk %s: %d pairs over %d heads\n", ROPEWALK_VERSION_STRING,
-                static_cast<int>(spectrum.pairs()), static_cast<int>(k.heads()));
+    rw::position_table table(rw::frequencies::geometric({.rotary_dim = 128, .base = 5e5}), 16);
+    std::vector<float> memory(2 * 8 * 128, 1.0f);
+    const std::vector<int> positions = {0, 15};
+    rw::rotate<rw::half_split>(rw::heads_view(memory.data(), 2, 8, 128), table.rows(positions));
+    std::printf("ropewalk %s: position 0 keeps %g, position 15 turns it to %g\n", ROPEWALK_VERSION_STRING,
+                static_cast<double>(memory[0]), static_cast<double>(memory[8 * 128]));
 }
