@@ -158,6 +158,10 @@ void check_all_masks(double tolerance) {
                 [=](rw::index, rw::index, rw::index n, rw::index j) { return std::abs(n - j) < window; });
         }
     }
+    // Values of exactly one, of several and of several and a part of the blocks they are summed in.
+    for (rw::index wide : {32, 64, 70})
+        check<T>({.queries = 66, .keys = 66, .channels = 5, .value_channels = wide}, {.causal = true},
+                 tolerance, causal);
     // Cross attention, and queries that stand anywhere along the keys.
     check<T>({.queries = 3, .keys = 70}, {}, tolerance, everything);
     check<T>({.queries = 3, .keys = 70}, {.causal = true}, tolerance,

@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -160,34 +161,50 @@ inline constexpr index attend_tile = 64;  // keys at a time: a tile of 128 chann
 /// the weighted sum of values relative to it.
 template <class T>
 struct running_softmax {
-    T peak = -std::numeric_limits<T>::infinity();
+    static constexpr T hidden = -std::numeric_limits<T>::infinity();
+    T peak = hidden;
     T weight = 0;
 
+    /// Scores of one tile, hidden ones at -infinity; `count` of them are keys.
     void add(const T* scores, index count, const T* values, T* sum, index channels) noexcept {
-        constexpr T hidden = -std::numeric_limits<T>::infinity();
         T top = peak;
         for (index j = 0; j < count; ++j)
             if (!(scores[j] <= top)) top = scores[j];  // a NaN gets through, and the row shows it
         if (top == hidden) return;
+        T weights[attend_tile];
+        index seen[attend_tile], seen_count = 0;
+        Eigen::Map<Eigen::Array<T, attend_tile, 1>> all(weights);
+        all = (Eigen::Map<const Eigen::Array<T, attend_tile, 1>>(scores) - top).exp();
         const T shrink = std::exp(peak - top);
-        if (shrink != 1) {
-            weight *= shrink;
-            for (index c = 0; c < channels; ++c) sum[c] *= shrink;
-        }
+        weight *= shrink;
         for (index j = 0; j < count; ++j) {
             if (scores[j] == hidden) continue;
-            const T w = std::exp(scores[j] - top);
-            weight += w;
-            for (index c = 0; c < channels; ++c) sum[c] += w * values[j * channels + c];
+            weight += weights[j];
+            seen[seen_count++] = j;
         }
+        constexpr index block = 32;
+        index c = 0;
+        for (; c + block <= channels; c += block)
+            add_values<block>(sum + c, block, shrink, weights, seen, seen_count, values + c, channels);
+        add_values<Eigen::Dynamic>(sum + c, channels - c, shrink, weights, seen, seen_count, values + c,
+                                   channels);
         peak = top;
+    }
+    /// sum <- shrink * sum + weights * values for `size` channels, which stay in registers while keys go by.
+    template <index Size>
+    static void add_values(T* sum, index size, T shrink, const T* weights, const index* seen,
+                           index seen_count, const T* values, index stride) noexcept {
+        using numbers = Eigen::Array<T, static_cast<int>(Size), 1, 0, 32, 1>;
+        numbers total = Eigen::Map<const numbers>(sum, size) * shrink;
+        for (index at = 0; at < seen_count; ++at)
+            total += weights[seen[at]] * Eigen::Map<const numbers>(values + seen[at] * stride, size);
+        Eigen::Map<numbers>(sum, size) = total;
     }
     void fill_probabilities(const T* scores, index count, T* probabilities) const noexcept {
         for (index j = 0; j < count; ++j)
-            if (scores[j] != -std::numeric_limits<T>::infinity())
-                probabilities[j] = std::exp(scores[j] - peak) / weight;
+            if (scores[j] != hidden) probabilities[j] = std::exp(scores[j] - peak) / weight;
     }
-    T mean(T sum) const noexcept { return peak == -std::numeric_limits<T>::infinity() ? T(0) : sum / weight; }
+    T mean(T sum) const noexcept { return peak == hidden ? T(0) : sum / weight; }
 };
 
 }  // namespace detail
@@ -233,9 +250,9 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out
     const auto fill_scores = [&](T* s, const T* x, const auto& rules, index n, index j0, index width,
                                  T* keep) noexcept {
         if (!keep && rules.hides(n, j0, j0 + width - 1)) return false;
-        std::fill_n(s, tile, T(0));
-        for (index c = 0; c < channels; ++c)
-            for (index j = 0; j < tile; ++j) s[j] += x[c] * key_columns.data()[c * tile + j];
+        Eigen::Map<Eigen::Matrix<T, tile, 1>>(s).noalias() =
+            Eigen::Map<const Eigen::Matrix<T, tile, Eigen::Dynamic>>(key_columns.data(), tile, channels) *
+            Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, 1>>(x, channels);
         if (rules.bias)
             for (index j = 0; j < width; ++j) s[j] += rules.bias[n * keys + j0 + j];
         if (keep) std::copy_n(s, width, keep + j0);
