@@ -4,8 +4,6 @@ add_library(ropewalk_warnings INTERFACE)
 if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
     target_compile_options(ropewalk_warnings INTERFACE
         -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow
-        # GCC 12 finds this in its own AVX-512 intrinsics wherever Eigen calls them.
-        $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-maybe-uninitialized>
         $<$<BOOL:${ROPEWALK_WARNINGS_AS_ERRORS}>:-Werror>)
     if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
         # GCC 12 warns inside its own AVX-512 intrinsics wherever they are inlined, Eigen's too (its bug
