@@ -1,0 +1,283 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+//
+// How far past its training length does a model read? Scores the held-out text of the tiny checkpoint
+// (trained at 256 bytes) in windows of 128 to 4096 bytes under every context-extension method, untrained:
+// only the frequencies change. Then moves all positions away from 0 under three qualities of angles.
+//     context_extension [--model FOLDER] [--bytes N] [--svg FILE]
+#include <cstdio>
+#include <map>
+#include <random>
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
+
+#include <ropewalk/angles/rotation_table.hpp>
+
+#include "figures/svg.hpp"
+#include "tinylm/score.hpp"
+
+namespace tinylm {
+namespace {
+
+constexpr double trained = 256;
+
+/// The spectrum of a method at a window length; factor = window / trained, never below 1.
+struct method {
+    std::string name;
+    std::function<rw::spectrum(index context, double factor)> make;
+    std::string reference = {};  ///< its name in reference.json
+};
+
+/// The model's scheme with other frequencies.
+rw::model_schemes schemes_with(const model& m, const rw::spectrum& frequencies) {
+    auto rope = rw::make_model_schemes(rw::from_huggingface(m.config))[0];
+    rope.frequencies = [frequencies](std::int64_t) { return frequencies; };
+    return {{rope}, std::vector<int>(static_cast<std::size_t>(m.layers), 0)};
+}
+
+class progress {
+  public:
+    explicit progress(index steps) : steps_(steps) {}
+    void step(const std::string& what) {
+        if (!shown_) return;
+        const auto full = static_cast<int>(30 * ++done_ / steps_);
+        std::fprintf(stderr, "\r[%.*s%*s] %3td%% %-36s", full, "##############################", 30 - full,
+                     "", 100 * done_ / steps_, what.c_str());
+        if (done_ == steps_) std::fprintf(stderr, "\r%80s\r", "");
+    }
+
+  private:
+    index steps_, done_ = 0;
+#if __has_include(<unistd.h>)
+    const bool shown_ = isatty(STDERR_FILENO) != 0;  // not into log files
+#else
+    const bool shown_ = true;
+#endif
+};
+
+double nats(const model& m, tokens_view text, index context, const rw::spectrum& frequencies) {
+    const auto schemes = schemes_with(m, frequencies);
+    return score(m, text, context, [&] { return make_hook(schemes, context); }).nats_per_byte;
+}
+
+/// LongRoPE's search in small: divisors of the pairs that never fall with the pair index, from YaRN's on,
+/// changed one stretch at a time and kept when a held-back part of the text is predicted better.
+std::vector<double> search_factors(const model& m, tokens_view held_back, index context, double factor,
+                                   const rw::frequencies::longrope_config& base, int rounds, progress& bar) {
+    const auto plain = rw::frequencies::geometric({.rotary_dim = base.rotary_dim, .base = base.base});
+    const auto yarn = rw::frequencies::yarn(
+        {.rotary_dim = base.rotary_dim, .base = base.base, .factor = factor, .original_context = trained});
+    std::vector<double> best;
+    for (index i = 0; i < plain.pairs(); ++i) best.push_back(plain.omega(i) / yarn.omega(i));
+    const auto loss = [&](const std::vector<double>& factors) {
+        auto config = base;
+        config.factor = factor;
+        config.long_factors = factors;
+        return nats(m, held_back, context, rw::frequencies::longrope(config, context));
+    };
+    std::mt19937 engine(7);
+    double lowest = loss(best);
+    for (int round = 0; round < rounds; ++round) {
+        auto candidate = best;
+        const std::size_t first = engine() % candidate.size(),
+                          last = first + engine() % (candidate.size() - first);
+        const double change = std::exp2((static_cast<double>(engine() % 1001) / 500 - 1) * 0.7);
+        for (std::size_t i = first; i <= last; ++i)
+            candidate[i] = std::clamp(candidate[i] * change, 1.0, 2 * factor);
+        for (std::size_t i = 1; i < candidate.size(); ++i)
+            candidate[i] = std::max(candidate[i], candidate[i - 1]);
+        if (const double now = loss(candidate); now < lowest) lowest = now, best = candidate;
+        bar.step("LongRoPE search at " + std::to_string(context));
+    }
+    return best;
+}
+
+/// Cos and sin of 256 positions from `offset` on, in one of three qualities.
+rw::rotation_table<float> offset_table(const rw::spectrum& s, double offset, const std::string& quality) {
+    const auto where = rw::position_ids::text(static_cast<index>(trained), offset);
+    const auto table = rw::make_rotation_table<float>(
+        s, where,
+        quality == "float32 angles" ? rw::angle_arithmetic::float32_product : rw::angle_arithmetic::exact);
+    if (quality != "bf16 tables") return table;
+    std::vector<rw::bf16> cos, sin;
+    for (index row = 0; row < table.row_count(); ++row) {
+        for (float c : table.cos_row(row)) cos.push_back(rw::bf16(c));
+        for (float x : table.sin_row(row)) sin.push_back(rw::bf16(x));
+    }
+    return rw::rotation_table<float>::from_arrays(
+        cos.data(), sin.data(), {.rows = table.row_count(), .pairs = table.pairs()}, table.magnitude());
+}
+
+int run(const std::map<std::string, std::string>& options) {
+    const std::filesystem::path folder = options.at("--model");
+    const auto m = load_model(folder);
+    const auto reference = parse_json("reference.json", read_file(folder / "reference.json"));
+    const auto heldout = read_file(folder / "heldout.txt");
+    const auto bytes = static_cast<std::size_t>(std::stoul(options.at("--bytes")));
+    if (bytes < 4096 || bytes > 32768 || heldout.size() < 65536)
+        throw std::invalid_argument("--bytes must be 4096 to 32768, heldout.txt 65536 long");
+    const tokens_view all(reinterpret_cast<const std::uint8_t*>(heldout.data()), heldout.size());
+    const auto text = all.first(bytes), held_back = all.subspan(32768, 4096);
+    const auto rope = rw::make_model_schemes(rw::from_huggingface(m.config))[0];
+    const index dim = rope.rotary_dim;
+    const double base = m.config.value("rope_theta", 1e4);
+
+    namespace freq = rw::frequencies;
+    freq::longrope_config longrope{.rotary_dim = dim, .base = base, .original_context = trained};
+    longrope.short_factors.assign(static_cast<std::size_t>(dim / 2), 1.0);
+    std::map<index, std::vector<double>> found;
+    const std::vector<method> methods{
+        {"none", [=](index, double) { return freq::geometric({.rotary_dim = dim, .base = base}); }, "none"},
+        {"PI", [=](index, double s) { return freq::linear({.rotary_dim = dim, .base = base, .factor = s}); },
+         "linear"},
+        {"NTK", [=](index, double s) { return freq::ntk({.rotary_dim = dim, .base = base, .alpha = s}); },
+         "ntk"},
+        {"dynamic NTK, factor 2",
+         [=](index n, double) {
+             return freq::dynamic_ntk({.rotary_dim = dim, .base = base, .factor = 2, .max_context = trained},
+                                      n);
+         }},
+        {"NTK-by-parts",
+         [=](index, double s) {
+             return freq::ntk_by_parts(
+                 {.rotary_dim = dim, .base = base, .factor = s, .original_context = trained});
+         }},
+        {"YaRN",
+         [=](index, double s) {
+             return freq::yarn({.rotary_dim = dim, .base = base, .factor = s, .original_context = trained});
+         },
+         "yarn"},
+        {"YaRN, no temperature",
+         [=](index, double s) {
+             return freq::yarn({.rotary_dim = dim,
+                                .base = base,
+                                .factor = s,
+                                .original_context = trained,
+                                .attention_factor = 1.0});
+         }},
+        {"Llama-3",
+         [=](index, double s) {
+             return freq::llama3({.rotary_dim = dim,
+                                  .base = base,
+                                  .factor = s,
+                                  .low_freq_factor = 1,
+                                  .high_freq_factor = 4,
+                                  .original_context = trained});
+         }},
+        {"LongRoPE, searched",
+         [&](index n, double s) {
+             auto config = longrope;
+             config.factor = s;
+             config.long_factors = s > 1 ? found.at(n) : longrope.short_factors;
+             return freq::longrope(config, n);
+         }},
+        {"p-RoPE 0.75",
+         [=](index, double) { return freq::p_rope({.head_dim = dim, .base = base, .p = 0.75}); }},
+    };
+    const std::vector<index> contexts{128, 256, 512, 1024, 2048, 4096};
+    const int rounds = bytes == 32768 ? 10 : 2;
+    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds);
+    for (index n : contexts)
+        if (static_cast<double>(n) > trained)
+            found[n] =
+                search_factors(m, held_back, n, static_cast<double>(n) / trained, longrope, rounds, bar);
+
+    svg::chart picture{.title = "A model trained at 256 bytes, read further",
+                       .x_label = "context, bytes",
+                       .y_label = "nats per byte",
+                       .x_scale = svg::axis_scale::log2};
+    std::map<std::string, std::map<index, double>> result;
+    double worst = 0;
+    for (const auto& way : methods) {
+        picture.lines.push_back({.name = way.name, .x = {}, .y = {}});
+        for (index n : contexts) {
+            bar.step(way.name + " at " + std::to_string(n));
+            const double factor = std::max(1.0, static_cast<double>(n) / trained);
+            const auto plain = methods[0].make(n, factor), own = way.make(n, factor);
+            const bool unchanged =
+                &way != &methods[0] && own.omegas() == plain.omegas() && own.magnitude() == plain.magnitude();
+            const double value = unchanged ? result["none"][n] : nats(m, text, n, own);
+            result[way.name][n] = value;
+            picture.lines.back().x.push_back(static_cast<double>(n));
+            picture.lines.back().y.push_back(value);
+            for (const auto& row : reference.at("rows"))
+                if (bytes == 32768 && row.at("context") == n && row.at("scaling") == way.reference)
+                    worst = std::max(worst, std::abs(value - row.at("nats_per_byte").get<double>()));
+        }
+    }
+    std::printf(
+        "nats per byte, first %zu held-out bytes, mean over windows of the context; no training\n\n%-22s",
+        bytes, "context");
+    for (index n : contexts) std::printf("%8td", n);
+    for (const auto& way : methods) {
+        std::printf("\n%-22s", way.name.c_str());
+        for (index n : contexts) std::printf("%8.4f", result[way.name][n]);
+    }
+    if (bytes == 32768) std::printf("\n\nrows that reference.json has: off by at most %.1e", worst);
+    const auto claim = [&](const char* what, double left, double right) {
+        std::printf("\n%-14s %s (%.3f against %.3f)", left < right ? "reproduces" : "does not", what, left,
+                    right);
+    };
+    std::printf("\n");
+    claim("without scaling, longer contexts are read worse: 256 better than 2048", result["none"][256],
+          result["none"][2048]);
+    claim("YaRN reads 2048 better than no scaling", result["YaRN"][2048], result["none"][2048]);
+    claim("YaRN reads 2048 better than NTK", result["YaRN"][2048], result["NTK"][2048]);
+    claim("YaRN's temperature helps at 2048", result["YaRN"][2048], result["YaRN, no temperature"][2048]);
+    claim("searched LongRoPE factors beat YaRN's at 2048", result["LongRoPE, searched"][2048],
+          result["YaRN"][2048]);
+    claim("PI without fine-tuning reads 2048 better than no scaling", result["PI"][2048],
+          result["none"][2048]);
+    claim("a longer context is read better: YaRN at 2048 better than none at 256", result["YaRN"][2048],
+          result["none"][256]);
+    if (options.contains("--svg")) svg::write(options.at("--svg"), picture);
+
+    // The same text with all positions moved: a relative encoding must not notice.
+    std::printf(
+        "\n\nall positions moved, context 256, 2048 bytes: nats per byte, and largest change of a "
+        "logit\n\n%-10s",
+        "offset");
+    const std::vector<std::string> qualities{"exact angles", "float32 angles", "bf16 tables"};
+    for (const auto& quality : qualities) std::printf("%24s", quality.c_str());
+    const auto plain = methods[0].make(256, 1);
+    std::vector<matrix> still;  // logits of each window with exact angles at offset 0
+    for (double offset : {0.0, 1e2, 1e3, 1e4, 1e5, 1e6}) {
+        std::printf("\n%-10g", offset);
+        for (const auto& quality : qualities) {
+            const auto table = offset_table(plain, offset, quality);
+            const rotate_hook rotate = [&](index, auto q, auto k, auto positions) {
+                rw::rotate(rope, q, k, table.rows(positions));
+            };
+            const double value = score(m, text.first(2048), 256, [&] { return rotate; }).nats_per_byte;
+            double drift = 0;
+            for (std::size_t w = 0; w < 8; ++w) {
+                kv_cache<> cache(m, 256);
+                const matrix logits = forward(m, text.subspan(256 * w, 256), cache, rotate);
+                if (still.size() == w) still.push_back(logits);
+                drift = std::max<double>(drift, (logits - still[w]).cwiseAbs().maxCoeff());
+            }
+            std::printf("%14.6f %9.1e", value, drift);
+        }
+    }
+    std::printf("\n");
+    return worst <= 1e-4 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace tinylm
+
+int main(int count, char** text) {
+    try {
+        std::map<std::string, std::string> options{{"--model", "data/tinylm"}, {"--bytes", "32768"}};
+        for (int i = 1; i < count; i += 2) {
+            const std::string name = text[i];
+            if (i + 1 == count || !(options.contains(name) || name == "--svg"))
+                throw std::invalid_argument(name + " is unknown or lacks its value");
+            options[name] = text[i + 1];
+        }
+        return tinylm::run(options);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "context_extension: %s\n", error.what());
+        return 1;
+    }
+}

@@ -1,0 +1,55 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include "examples/figures/svg.hpp"
+
+#include <limits>
+
+#include "support/catch.hpp"
+
+namespace {
+
+std::size_t count(const std::string& text, const std::string& part) {
+    std::size_t n = 0;
+    for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+    return n;
+}
+
+}  // namespace
+
+TEST_CASE("svg: a line chart has a path a series, a gap for what cannot be drawn, the same bytes twice",
+          "[examples][svg]") {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const svg::chart chart{.title = "a < b & c",
+                           .x_label = "x",
+                           .y_label = "y",
+                           .lines = {{"one", {1, 2, 4, 8}, {1, nan, 10, 100}}, {"two", {1, 8}, {0, 5}}},
+                           .x_scale = svg::axis_scale::log2,
+                           .y_scale = svg::axis_scale::log10};
+    const auto text = svg::make(chart);
+    CHECK(text == svg::make(chart));
+    CHECK(text.starts_with("<svg "));
+    CHECK(text.ends_with("</svg>\n"));
+    CHECK(text.find("a &lt; b &amp; c") != std::string::npos);
+    CHECK(count(text, "<path ") == 2);
+    CHECK(text.find("nan") == std::string::npos);
+    CHECK(text.find("inf") == std::string::npos);
+    CHECK(count(text, "M64.00") ==
+          1);  // series one begins at the left edge; series two's first point is log 0
+}
+
+TEST_CASE("svg: bars, heat maps and sizes that disagree", "[examples][svg]") {
+    const auto bars =
+        svg::make(svg::bar_chart{.title = "t", .y_label = "y", .names = {"a", "b"}, .values = {1, -2}});
+    CHECK(count(bars, "<rect ") == 3);  // the page and two bars
+    const auto map = svg::make(svg::heat_map{
+        .title = "t", .x_label = "x", .y_label = "y", .rows = 2, .columns = 3, .values = {0, 1, 2, 3, 4, 5}});
+    CHECK(map.find("#ffffff") != std::string::npos);  // the least
+    CHECK(map.find("#144187") != std::string::npos);  // the largest
+    CHECK_NOTHROW(svg::make(svg::chart{}));
+    CHECK_THROWS_WITH(
+        svg::make(svg::chart{.title = "", .x_label = "", .y_label = "", .lines = {{"s", {1}, {}}}}),
+        "svg: s must have as many y as x");
+    CHECK_THROWS(svg::make(svg::bar_chart{.title = "", .y_label = "", .names = {"a"}}));
+    CHECK_THROWS(svg::make(
+        svg::heat_map{.title = "", .x_label = "", .y_label = "", .rows = 2, .columns = 2, .values = {1}}));
+    CHECK_THROWS(svg::write("/no/such/folder/x.svg", svg::chart{}));
+}
