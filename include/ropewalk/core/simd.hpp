@@ -177,6 +177,28 @@ ROPEWALK_ALWAYS_INLINE pack<double> fma(pack<double> a, pack<double> b, pack<dou
 #endif
 }
 
+/// a * b - c, fused as fma is; the same bits as fma(a, b, -c).
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> fms(pack<C> a, pack<C> b, pack<C> c) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (sizeof(C) == 4) {
+        return pack<C>(_mm512_fmsub_ps(a, b, c));
+    } else {
+        return pack<C>(_mm512_fmsub_pd(a, b, c));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__FMA__)
+    if constexpr (sizeof(C) == 4) {
+        return pack<C>(_mm256_fmsub_ps(a, b, c));
+    } else {
+        return pack<C>(_mm256_fmsub_pd(a, b, c));
+    }
+#elif defined(ROPEWALK_DETAIL_XSIMD) && defined(__SSE2__)
+    return a * b - c;
+#else
+    return fma(a, b, -c);
+#endif
+}
+
 /// Lanes (x1, x0, x3, x2, ...).
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> swap_pairs(pack<C> x) noexcept {

@@ -10,22 +10,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-namespace detail {
-
-/// compute_t<T>, and no type at all for a layout: rotate<half_split>(q, k, rows) must not trip over the
-/// overloads that take their layout at run time, where T would be half_split.
-template <class T>
-struct row_element {
-    using type = compute_t<T>;
-};
-template <static_layout Layout>
-struct row_element<Layout> {};
-
-}  // namespace detail
-
 /// The rows that data of type T reads: f64 for f64 data, f32 otherwise.
 template <class T>
-using rows_for = rows_view<typename detail::row_element<T>::type>;
+using rows_for = rows_view<compute_t<T>>;
 
 namespace detail {
 
@@ -47,12 +34,23 @@ bool rows_match(pair_layout layout, const heads_view<T>& x, const Rows& rows) no
                          (rows.heads == 1 || rows.heads >= x.heads()) && layout.fits(rows.pairs));
 }
 
+/// What one part covers of one tensor: heads [first, first + count) of every token it visits.
+template <class T>
+struct tensor_part {
+    heads_view<T> view;
+    work_range heads;
+
+    tensor_part(heads_view<T> x, part_of part) noexcept : view(x), heads(partition(x.heads(), part)) {}
+    token_heads<stored_t<T>> at(index token) const noexcept {
+        const index b = view.batches() == 1 ? 0 : token / view.tokens();
+        return {reinterpret_cast<stored_t<T>*>(view.at(b, token - b * view.tokens(), heads.first)),
+                view.strides.head, heads.count};
+    }
+};
+
 template <class T>
 token_heads<stored_t<T>> heads_of(heads_view<T> x, index token, part_of part) noexcept {
-    const index b = token / x.tokens();
-    const work_range range = partition(x.heads(), part);
-    return {reinterpret_cast<stored_t<T>*>(x.at(b, token - b * x.tokens(), range.first)), x.strides.head,
-            range.count};
+    return tensor_part<T>(x, part).at(token);
 }
 
 template <class C>
@@ -91,44 +89,44 @@ struct rows_in_table : rows_view<C> {
 };
 
 /// Token outer, head inner; the row of a token is fetched or made once for the heads of all tensors.
-template <class Rows, class C, class... T>
-void turn_tensors(pair_layout layout, Rows& rows, row_factors<C> factors, part_of part,
+template <class Layout, class Rows, class C, class... T>
+void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of part,
                   heads_view<T>... x) noexcept {
     const bool match = (rows_match(layout, x, rows) && ...);
     ROPEWALK_EXPECT(match);
     if (!match || (x.empty() && ...)) return;
     const index tokens = std::max({x.empty() ? index{0} : x.batches() * x.tokens()...});
     const work_part work = partition_tokens(tokens, part);
-    with_layout(layout, [&](auto kind) {
-        for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
-            if (token + 1 < work.first_token + work.tokens) rows.expect(token + 1);
+    const index last = work.first_token + work.tokens;
+    const auto turn_tokens = [&](auto kind, const auto&... tensor) {
+        for (index token = work.first_token; token < last; ++token) {
+            if (token + 1 < last) rows.expect(token + 1);
             if (rows.heads == 1) {
                 if (const auto row = rows.row_of(token, 0); row.cos)
-                    rotate_token(kind, row.cos, row.sin, rows.pairs, factors,
-                                 heads_of(x, token, work.heads)...);
+                    rotate_token(kind, row.cos, row.sin, rows.pairs, factors, tensor.at(token)...);
                 continue;
             }
-            const auto each_head = [&](const auto& view) {
-                const work_range range = partition(view.heads(), work.heads);
-                const auto all = heads_of(view, token, part_of{});
-                for (index h = range.first; h < range.first + range.count; ++h)
-                    if (const auto row = rows.row_of(token, h); row.cos)
+            const auto each_head = [&](const auto& part_of_tensor) {
+                const auto all = part_of_tensor.at(token);
+                for (index h = 0; h < all.heads; ++h)
+                    if (const auto row = rows.row_of(token, part_of_tensor.heads.first + h); row.cos)
                         rotate_token(kind, row.cos, row.sin, rows.pairs, factors, all.only(h));
             };
-            (each_head(x), ...);
+            (each_head(tensor), ...);
         }
-    });
+    };
+    with_layout(layout, [&](auto kind) { turn_tokens(kind, tensor_part<T>(x, work.heads)...); });
 }
 
-template <turn Turn, class C, class... T>
-void rotate_tensors(pair_layout layout, rows_view<C> rows, part_of part, heads_view<T>... x) noexcept {
+template <turn Turn, class Layout, class C, class... T>
+void rotate_tensors(Layout layout, rows_view<C> rows, part_of part, heads_view<T>... x) noexcept {
     rows_in_table<C> table{rows};
     turn_tensors(layout, table, factors_of<Turn>(rows), part, x...);
 }
 
 /// Q and K of different extents share nothing but the rows; then each goes by itself.
-template <turn Turn, class C, class TQ, class TK>
-void rotate_pair(pair_layout layout, rows_view<C> rows, part_of part, heads_view<TQ> q,
+template <turn Turn, class Layout, class C, class TQ, class TK>
+void rotate_pair(Layout layout, rows_view<C> rows, part_of part, heads_view<TQ> q,
                  heads_view<TK> k) noexcept {
     static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
                   "q and k of f64 and of another type need two tables: rotate them in two calls");

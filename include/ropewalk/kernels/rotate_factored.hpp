@@ -23,7 +23,7 @@ ROPEWALK_ALWAYS_INLINE void multiply_rows(const C* a, const C* b, C* out, index 
         const auto as = simd::load(a + stride + i);
         const auto bc = simd::load(b + i);
         const auto bs = simd::load(b + stride + i);
-        simd::store(out + i, simd::fma(ac, bc, -(as * bs)));
+        simd::store(out + i, simd::fms<C>(ac, bc, as * bs));
         simd::store(out + stride + i, simd::fma(as, bc, ac * bs));
     }
 }

@@ -168,6 +168,29 @@ class position_span {
     kind kind_ = kind::f64;
 };
 
+namespace detail {
+
+template <class Layout, class TQ, class TK>
+void turn_on_the_fly(Layout layout, heads_view<TQ> q, heads_view<TK> k, const spectrum& s,
+                     position_span positions, part_of part) noexcept {
+    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
+                  "q and k of f64 and of another type need two rows: rotate them in two calls");
+    ROPEWALK_EXPECT(s.pairs() <= max_fly_pairs);
+    if (s.pairs() > max_fly_pairs) return;
+    positions.visit([&](const auto* p) {
+        using P = std::remove_const_t<std::remove_pointer_t<decltype(p)>>;
+        rows_on_the_fly<compute_t<TQ>, P> rows(s, p, positions.size() / s.axes());
+        if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
+            turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q, k);
+        } else {
+            turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q);
+            turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, k);
+        }
+    });
+}
+
+}  // namespace detail
+
 /// rotate without a table: the row of a token is made from its position while the kernel runs. In prefill
 /// this is as fast as a table or faster, because a table's bytes are traffic.
 /// Shapes:   q, k [batches, tokens, heads, 2 * pairs]; positions [batches * tokens, axes] of int32, int64,
@@ -180,35 +203,22 @@ class position_span {
 template <class TQ, class TK>
 void rotate_on_the_fly(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, const spectrum& s,
                        position_span positions, part_of part = {}) noexcept {
-    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
-                  "q and k of f64 and of another type need two rows: rotate them in two calls");
-    ROPEWALK_EXPECT(s.pairs() <= detail::max_fly_pairs);
-    if (s.pairs() > detail::max_fly_pairs) return;
-    positions.visit([&](const auto* p) {
-        using P = std::remove_const_t<std::remove_pointer_t<decltype(p)>>;
-        detail::rows_on_the_fly<compute_t<TQ>, P> rows(s, p, positions.size() / s.axes());
-        if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
-            detail::turn_tensors(layout, rows, detail::row_factors<compute_t<TQ>>{}, part, q, k);
-        } else {
-            detail::turn_tensors(layout, rows, detail::row_factors<compute_t<TQ>>{}, part, q);
-            detail::turn_tensors(layout, rows, detail::row_factors<compute_t<TQ>>{}, part, k);
-        }
-    });
+    detail::turn_on_the_fly(layout, q, k, s, positions, part);
 }
 template <class T>
 void rotate_on_the_fly(pair_layout layout, heads_view<T> x, const spectrum& s, position_span positions,
                        part_of part = {}) noexcept {
-    rotate_on_the_fly(layout, x, heads_view<T>{}, s, positions, part);
+    detail::turn_on_the_fly(layout, x, heads_view<T>{}, s, positions, part);
 }
 template <static_layout Layout, class TQ, class TK>
 void rotate_on_the_fly(heads_view<TQ> q, heads_view<TK> k, const spectrum& s, position_span positions,
                        part_of part = {}) noexcept {
-    rotate_on_the_fly(pair_layout(Layout{}), q, k, s, positions, part);
+    detail::turn_on_the_fly(Layout{}, q, k, s, positions, part);
 }
 template <static_layout Layout, class T>
 void rotate_on_the_fly(heads_view<T> x, const spectrum& s, position_span positions,
                        part_of part = {}) noexcept {
-    rotate_on_the_fly(pair_layout(Layout{}), x, heads_view<T>{}, s, positions, part);
+    detail::turn_on_the_fly(Layout{}, x, heads_view<T>{}, s, positions, part);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

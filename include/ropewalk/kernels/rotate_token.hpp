@@ -51,12 +51,12 @@ ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half
             T* const u = p + static_cast<index>(v) * n;
             const P a = simd::load(static_cast<const T*>(u));
             const P b = simd::load(static_cast<const T*>(u + half));
-            const P a0 = simd::fma(a, c[v], -(b * s[v]));
+            const P a0 = simd::fms<compute_t<T>>(a, c[v], b * s[v]);
             const P b0 = simd::fma(b, c[v], a * s[v]);
             if constexpr (step == 2) {
                 const P d = simd::load(static_cast<const T*>(u + n));
                 const P e = simd::load(static_cast<const T*>(u + half + n));
-                simd::store_two(u, a0, simd::fma(d, c[v + 1], -(e * s[v + 1])));
+                simd::store_two(u, a0, simd::fms<compute_t<T>>(d, c[v + 1], e * s[v + 1]));
                 simd::store_two(u + half, b0, simd::fma(e, c[v + 1], d * s[v + 1]));
             } else {
                 simd::store(u, a0);
@@ -84,7 +84,7 @@ ROPEWALK_ALWAYS_INLINE void half_heads_some(token_heads<T> x, index first, index
     for (index h = 0; h < x.heads; ++h, p += x.stride) {
         const P a = simd::load_some(static_cast<const T*>(p), count);
         const P b = simd::load_some(static_cast<const T*>(p + half), count);
-        simd::store_some(p, simd::fma(a, c, -(b * s)), count);
+        simd::store_some(p, simd::fms<compute_t<T>>(a, c, b * s), count);
         simd::store_some(p + half, simd::fma(b, c, a * s), count);
     }
 }
@@ -212,13 +212,21 @@ ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, const C* cos, const C* s
     (void)layout;
 }
 
-/// Calls f with the layout as a type; the one switch of a call.
+/// Calls f with the layout as a type: the one switch of a call, and none where it is known.
 template <class F>
 ROPEWALK_ALWAYS_INLINE void with_layout(pair_layout layout, F f) noexcept {
     switch (layout.kind) {
         case pair_layout::kind_type::half_split: return f(half_split{});
         case pair_layout::kind_type::interleaved: return f(interleaved{});
         case pair_layout::kind_type::blocked: return f(grouped{layout.group});
+    }
+}
+template <static_layout Layout, class F>
+ROPEWALK_ALWAYS_INLINE void with_layout(Layout layout, F f) noexcept {
+    if constexpr (std::is_same_v<Layout, half_split> || std::is_same_v<Layout, interleaved>) {
+        f(layout);
+    } else {
+        f(grouped{Layout::group});
     }
 }
 

@@ -10,7 +10,7 @@ namespace ROPEWALK_NAMESPACE {
 
 /// The uniform rows that data of type T reads: f64 for f64 data, f32 otherwise.
 template <class T>
-using uniform_rows_for = uniform_rows_view<typename detail::row_element<T>::type>;
+using uniform_rows_for = uniform_rows_view<compute_t<T>>;
 
 namespace detail {
 
