@@ -17,7 +17,8 @@ TEST_CASE("index: products of counts", "[core][index]") {
 }
 
 TEST_CASE("index: a negative count is refused with its value", "[core][index]") {
-    REQUIRE_THROWS_WITH(checked_product("f", "tokens must be >= 0", {2, -3}), "f: tokens must be >= 0, got -3");
+    REQUIRE_THROWS_WITH(checked_product("f", "tokens must be >= 0", {2, -3}),
+                        "f: tokens must be >= 0, got -3");
 }
 
 TEST_CASE("index: what would not fit in memory is refused before it is multiplied", "[core][index]") {

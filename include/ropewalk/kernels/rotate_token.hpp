@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 

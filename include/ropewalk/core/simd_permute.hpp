@@ -1,0 +1,207 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/core/simd.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns inside its own AVX-512 headers
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+
+namespace ROPEWALK_NAMESPACE::simd {
+
+/// Lanes in another order. xsimd's zip means different things before and after version 10, so these are
+/// intrinsics. Source: Intel and Arm instruction references.
+
+/// A permutation of lanes through memory: the way of architectures without a branch of their own below.
+template <class C, class IndexOf>
+ROPEWALK_ALWAYS_INLINE pack<C> permute_through_memory(pack<C> x, IndexOf from) noexcept {
+    C in[lanes<C>], out[lanes<C>];
+    store(in, x);
+    for (index i = 0; i < lanes<C>; ++i) out[i] = in[from(i)];
+    return load(static_cast<const C*>(out));
+}
+
+/// Lanes (x1, x0, x3, x2, ...).
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> swap_pairs(pack<C> x) noexcept {
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(_mm512_permute_ps(x, 0xb1));
+    } else {
+        return pack<C>(_mm512_permute_pd(x, 0x55));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        return pack<C>(_mm256_permute_ps(x, 0xb1));
+    } else {
+        return pack<C>(_mm256_permute_pd(x, 0x5));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    if constexpr (is_float) {
+        return pack<C>(_mm_shuffle_ps(x, x, 0xb1));
+    } else {
+        return pack<C>(_mm_shuffle_pd(x, x, 0x1));
+    }
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (is_float) {
+        return pack<C>(vrev64q_f32(x));
+    } else {
+        return pack<C>(vextq_f64(x, x, 1));
+    }
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return i ^ 1; });
+#endif
+}
+
+/// The lower half of the lanes, each twice: (x0, x0, x1, x1, ...).
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> duplicate_low(pack<C> x) noexcept {
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(
+            _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), x));
+    } else {
+        return pack<C>(_mm512_permutexvar_pd(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), x));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        return pack<C>(_mm256_permute2f128_ps(_mm256_unpacklo_ps(x, x), _mm256_unpackhi_ps(x, x), 0x20));
+    } else {
+        return pack<C>(_mm256_permute2f128_pd(_mm256_unpacklo_pd(x, x), _mm256_unpackhi_pd(x, x), 0x20));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    if constexpr (is_float) {
+        return pack<C>(_mm_unpacklo_ps(x, x));
+    } else {
+        return pack<C>(_mm_unpacklo_pd(x, x));
+    }
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (is_float) {
+        return pack<C>(vzip1q_f32(x, x));
+    } else {
+        return pack<C>(vzip1q_f64(x, x));
+    }
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return i / 2; });
+#endif
+}
+
+/// The upper half of the lanes, each twice.
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> duplicate_high(pack<C> x) noexcept {
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(_mm512_permutexvar_ps(
+            _mm512_setr_epi32(8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15), x));
+    } else {
+        return pack<C>(_mm512_permutexvar_pd(_mm512_setr_epi64(4, 4, 5, 5, 6, 6, 7, 7), x));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        return pack<C>(_mm256_permute2f128_ps(_mm256_unpacklo_ps(x, x), _mm256_unpackhi_ps(x, x), 0x31));
+    } else {
+        return pack<C>(_mm256_permute2f128_pd(_mm256_unpacklo_pd(x, x), _mm256_unpackhi_pd(x, x), 0x31));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    if constexpr (is_float) {
+        return pack<C>(_mm_unpackhi_ps(x, x));
+    } else {
+        return pack<C>(_mm_unpackhi_pd(x, x));
+    }
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (is_float) {
+        return pack<C>(vzip2q_f32(x, x));
+    } else {
+        return pack<C>(vzip2q_f64(x, x));
+    }
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return lanes<C> / 2 + i / 2; });
+#endif
+}
+
+/// (-x0, x1, -x2, x3, ...).
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> negate_even(pack<C> x) noexcept {
+    alignas(64) static constexpr C signs[16] = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+    static_assert(lanes<C> <= 16);
+    return x * load(signs);
+}
+
+template <class C>
+ROPEWALK_ALWAYS_INLINE auto even_lanes() noexcept {
+    return negate_even(broadcast(C(1))) == broadcast(C(-1));
+}
+/// (x0, y0, x1, y1, ...) from the lower half of the lanes, and from the upper half.
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> interleave_low(pack<C> x, pack<C> y) noexcept {
+    return choose(even_lanes<C>(), duplicate_low(x), duplicate_low(y));
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> interleave_high(pack<C> x, pack<C> y) noexcept {
+    return choose(even_lanes<C>(), duplicate_high(x), duplicate_high(y));
+}
+
+#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
+ROPEWALK_ALWAYS_INLINE float sum_128(__m128 x) noexcept {
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps(x, x, 1)));
+}
+ROPEWALK_ALWAYS_INLINE double sum_128(__m128d x) noexcept {
+    return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));
+}
+#endif
+#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256)
+ROPEWALK_ALWAYS_INLINE float sum_256(__m256 x) noexcept {
+    return sum_128(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)));
+}
+ROPEWALK_ALWAYS_INLINE double sum_256(__m256d x) noexcept {
+    return sum_128(_mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1)));
+}
+#endif
+/// The sum of all lanes, always in the same order: halves onto halves.
+template <class C>
+ROPEWALK_ALWAYS_INLINE C sum_lanes(pack<C> x) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (sizeof(C) == 4) {
+        const __m512 v = x;
+        const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1));
+        return static_cast<C>(sum_256(_mm256_add_ps(_mm512_castps512_ps256(v), high)));
+    } else {
+        const __m512d v = x;
+        return static_cast<C>(
+            sum_256(_mm256_add_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1))));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    return static_cast<C>(sum_256(x));
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    return static_cast<C>(sum_128(x));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (sizeof(C) == 4) {
+        const float32x2_t two = vadd_f32(vget_low_f32(x), vget_high_f32(x));
+        return static_cast<C>(vget_lane_f32(two, 0) + vget_lane_f32(two, 1));
+    } else {
+        return static_cast<C>(vgetq_lane_f64(x, 0) + vgetq_lane_f64(x, 1));
+    }
+#else
+    C lane[lanes<C>];
+    store(lane, x);
+    for (index width = lanes<C> / 2; width > 0; width /= 2)
+        for (index i = 0; i < width; ++i) lane[i] += lane[i + width];
+    return lane[0];
+#endif
+}
+
+}  // namespace ROPEWALK_NAMESPACE::simd
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -1,0 +1,26 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/core/simd_permute.hpp>
+
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+namespace simd = rw::simd;
+
+TEMPLATE_TEST_CASE("simd_permute: permutations of lanes", "[core][simd]", float, double) {
+    constexpr auto n = static_cast<std::size_t>(simd::lanes<TestType>);
+    std::vector<TestType> x(n), swapped(n), low(n), high(n), negated(n);
+    for (std::size_t i = 0; i < n; ++i) x[i] = TestType(i + 1);
+    const auto p = simd::load(static_cast<const TestType*>(x.data()));
+    simd::store(swapped.data(), simd::swap_pairs(p));
+    simd::store(low.data(), simd::duplicate_low(p));
+    simd::store(high.data(), simd::duplicate_high(p));
+    simd::store(negated.data(), simd::negate_even(p));
+    for (std::size_t i = 0; i < n; ++i) {
+        CHECK(swapped[i] == x[i ^ 1]);
+        CHECK(low[i] == x[i / 2]);
+        CHECK(high[i] == x[n / 2 + i / 2]);
+        CHECK(negated[i] == (i % 2 ? x[i] : -x[i]));
+    }
+}
