@@ -20,6 +20,14 @@
 #include <ropewalk/positions/heading.hpp>
 #include <ropewalk/positions/timeline.hpp>
 #include <ropewalk/positions/hierarchy.hpp>
+#include <ropewalk/positions/sequence.hpp>
+#include <ropewalk/positions/multimodal.hpp>
+#include <ropewalk/positions/media_tokens.hpp>
+#include <ropewalk/positions/mrope.hpp>
+#include <ropewalk/positions/tmrope.hpp>
+#include <ropewalk/positions/vrope.hpp>
+#include <ropewalk/positions/video_rope.hpp>
+#include <ropewalk/positions/video_grid.hpp>
 
 #include <ropewalk/frequencies/spectrum.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
@@ -27,6 +35,8 @@
 #include <ropewalk/frequencies/axial.hpp>
 #include <ropewalk/frequencies/mixed.hpp>
 #include <ropewalk/frequencies/keep_pairs.hpp>
+#include <ropewalk/frequencies/hope_video.hpp>
+#include <ropewalk/frequencies/riflex.hpp>
 #include <ropewalk/frequencies/linear.hpp>
 #include <ropewalk/frequencies/per_pair.hpp>
 #include <ropewalk/frequencies/p_rope.hpp>
@@ -75,6 +85,13 @@
 #include <ropewalk/schemes/musecontrollite.hpp>
 #include <ropewalk/schemes/drope.hpp>
 #include <ropewalk/schemes/hirope.hpp>
+#include <ropewalk/schemes/mrope.hpp>
+#include <ropewalk/schemes/video_rope.hpp>
+#include <ropewalk/schemes/hope.hpp>
+#include <ropewalk/schemes/vrope.hpp>
+#include <ropewalk/schemes/cogvideox.hpp>
+#include <ropewalk/schemes/wan.hpp>
+#include <ropewalk/schemes/hunyuan_video.hpp>
 #include <ropewalk/schemes/strictness.hpp>
 #include <ropewalk/schemes/model_config.hpp>
 #include <ropewalk/schemes/onnx.hpp>

@@ -96,3 +96,70 @@ TEST_CASE("axis_map: interleaved sections spread the axes over the ladder", "[fr
     REQUIRE_THROWS_WITH(interleaved_sections({0, 1, 3}),
                         "axis_map::interleaved_sections: sections[2] must be <= pairs / 3, got 3");
 }
+
+TEST_CASE("video_rope: rows and columns alternate on the fast pairs, time has the slow ones",
+          "[frequencies][axis_map][video_rope]") {
+    const auto map = rw::axis_map::video_rope({16, 24, 24});
+    REQUIRE(map.size() == 64);
+    CHECK(map[0] == 1);
+    CHECK(map[1] == 2);
+    CHECK(map[47] == 2);
+    CHECK(map[48] == 0);
+    CHECK(map[63] == 0);
+    // Only h + w matters; rows get the odd one.
+    CHECK(rw::axis_map::video_rope({1, 5, 0}) == std::vector<int>{1, 2, 1, 2, 1, 0});
+    CHECK(rw::axis_map::video_rope({1, 0, 5}) == rw::axis_map::video_rope({1, 5, 0}));
+    CHECK_THROWS_WITH(rw::axis_map::video_rope({1, 2}),
+                      "axis_map::video_rope: sections must be three numbers, got 2");
+    CHECK_THROWS_WITH(rw::axis_map::video_rope({1, -2, 3}),
+                      "axis_map::video_rope: sections must be >= 0, got -2");
+}
+
+TEST_CASE("vrope: corners cycle at the fast end", "[frequencies][axis_map][vrope]") {
+    CHECK(rw::axis_map::vrope({.pairs = 10}) == std::vector<int>{0, 1, 2, 3, 0, 1, 2, 3, 0, 1});
+    CHECK(rw::axis_map::vrope({.pairs = 7, .time_pairs = 2}) == std::vector<int>{0, 1, 2, 3, 0, 4, 4});
+    CHECK(rw::axis_map::vrope({.pairs = 3, .dimensions = 1}) == std::vector<int>{0, 1, 0});
+    CHECK_THROWS_WITH(rw::axis_map::vrope({.pairs = 4, .time_pairs = 4}),
+                      "axis_map::vrope: time_pairs must be >= 0 and < pairs, got 4");
+    CHECK_THROWS_WITH(rw::axis_map::vrope({.pairs = 4, .dimensions = 0}),
+                      "axis_map::vrope: dimensions must be in 1 .. 8, got 0");
+}
+
+TEST_CASE("axes_of_pairs: a pair at rest reads none", "[frequencies][axis_map]") {
+    const std::vector<double> omega{1, 0, 0.5};
+    const std::vector<int> map{2, 1, 0};
+    CHECK(rw::frequencies::axes_of_pairs(rw::spectrum::selected(omega, map, 3)) ==
+          std::vector<int>{2, -1, 0});
+    CHECK_THROWS_WITH(rw::frequencies::axes_of_pairs(rw::spectrum::mixed(omega, 1, 3)),
+                      "axes_of_pairs: spectrum must be of the selected form, got a mixed one");
+}
+
+TEST_CASE("join_axes: text reads the one-axis spectrum", "[frequencies][axis_map][reduces]") {
+    const auto text = rw::frequencies::geometric({.rotary_dim = 12}).with_magnitude(1.5);
+    const auto joined =
+        rw::frequencies::join_axes(rw::frequencies::assign_axes(text, rw::axis_map::sections({1, 2, 3})));
+    CHECK(joined.axes() == 1);
+    CHECK(joined.magnitude() == 1.5);
+    for (rw::index i = 0; i < 6; ++i) CHECK(joined.omega(i) == Approx(text.omega(i)).epsilon(1e-15));
+    // Mixed: the sum over the axes.
+    const std::vector<double> omega{1, 2, 10, 20};
+    CHECK(rw::frequencies::join_axes(rw::spectrum::mixed(omega, 1, 2)).omega(1) == Approx(22));
+}
+
+TEST_CASE("take_axis: only the pairs of one axis change", "[frequencies][axis_map]") {
+    const auto map = rw::axis_map::video_rope({2, 2, 2});
+    const auto base = rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 12}), map);
+    const auto other =
+        rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 12, .base = 500}), map);
+    const auto taken = rw::frequencies::take_axis(base, other, 0);
+    for (rw::index i = 0; i < 6; ++i) CHECK(taken.omega(i) == (i < 4 ? base : other).omega(i));
+    CHECK(rw::frequencies::axes_of_pairs(taken) == map);
+    CHECK_THROWS_WITH(rw::frequencies::take_axis(base, other, 3),
+                      "take_axis: axis must be one of the spectrum's, got 3");
+    CHECK_THROWS_WITH(rw::frequencies::take_axis(
+                          base,
+                          rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 12}),
+                                                       rw::axis_map::sections({2, 2, 2})),
+                          0),
+                      "take_axis: spectra must have the same axis map, pair, got 0");
+}

@@ -9,6 +9,18 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+namespace detail {
+
+/// Refuses sections that leave pairs over or name pairs that are not there.
+inline void require_sections(const char* function, std::span<const index> sections, index pairs) {
+    require(sections.size() == 3, function, "sections must be three numbers", sections.size());
+    for (const index n : sections) require(n >= 0, function, "sections must be >= 0", n);
+    const index sum = sections[0] + sections[1] + sections[2];
+    require(sum == pairs, function, ("sections must sum to the " + text(pairs) + " pairs").c_str(), sum);
+}
+
+}  // namespace detail
+
 namespace axis_map {
 
 /// Contiguous sections: the first sections[0] pairs read axis 0, the next sections[1] axis 1, ...
@@ -51,6 +63,47 @@ inline std::vector<int> interleaved_sections(std::initializer_list<index> pairs_
     return interleaved_sections(std::span<const index>(pairs_of_axis.begin(), pairs_of_axis.size()));
 }
 
+/// VideoRoPE's map over the sections t, h, w: the fast pairs alternate between rows (even, axis 1) and
+/// columns (odd, axis 2), the slowest sections[0] pairs read time (axis 0). Only h + w matters: they share
+/// evenly, rows getting the odd one.
+/// Throws: invalid_config unless there are three sections >= 0.
+/// Source: VideoRoPE, Wei et al. 2025; Wiselnn570/VideoRoPE apply_m_modify_multimodal_rotary_pos_emb.
+inline std::vector<int> video_rope(std::span<const index> pairs_of_axis) {
+    constexpr const char* who = "axis_map::video_rope";
+    detail::require(pairs_of_axis.size() == 3, who, "sections must be three numbers", pairs_of_axis.size());
+    for (index n : pairs_of_axis) detail::require(n >= 0, who, "sections must be >= 0", n);
+    std::vector<int> axis_of;
+    for (index p = 0; p < pairs_of_axis[1] + pairs_of_axis[2]; ++p) axis_of.push_back(p % 2 == 0 ? 1 : 2);
+    axis_of.insert(axis_of.end(), static_cast<std::size_t>(pairs_of_axis[0]), 0);
+    return axis_of;
+}
+inline std::vector<int> video_rope(std::initializer_list<index> pairs_of_axis) {
+    return video_rope(std::span<const index>(pairs_of_axis.begin(), pairs_of_axis.size()));
+}
+
+struct vrope_config {
+    index pairs = 0;
+    index dimensions = 2;  ///< inside a frame: 2^dimensions axes
+    index time_pairs = 0;  ///< the slowest of them read one more axis, the time of the frame
+};
+
+/// VRoPE's map: pair p reads axis p mod 2^dimensions.
+/// Throws: invalid_config on negative counts, more than 8 dimensions or time_pairs >= pairs.
+/// Source: VRoPE, johncaged/VRoPE vrope.py (half_time_dim is time_pairs).
+inline std::vector<int> vrope(const vrope_config& config) {
+    constexpr const char* who = "axis_map::vrope";
+    detail::require(config.pairs >= 0, who, "pairs must be >= 0", config.pairs);
+    detail::require(config.dimensions >= 1 && config.dimensions <= 8, who, "dimensions must be in 1 .. 8",
+                    config.dimensions);
+    detail::require(config.time_pairs >= 0 && (config.time_pairs == 0 || config.time_pairs < config.pairs),
+                    who, "time_pairs must be >= 0 and < pairs", config.time_pairs);
+    const index axes = index{1} << config.dimensions;
+    std::vector<int> axis_of;
+    for (index p = 0; p < config.pairs; ++p)
+        axis_of.push_back(static_cast<int>(p < config.pairs - config.time_pairs ? p % axes : axes));
+    return axis_of;
+}
+
 }  // namespace axis_map
 
 namespace frequencies {
@@ -75,6 +128,57 @@ inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair
             axis_of.push_back(axis_of_pair[static_cast<std::size_t>(i)]);
         }
     return spectrum::selected(omega, axis_of, axes, s.heads(), s.magnitude());
+}
+
+/// The axis that each pair of a selected spectrum reads, -1 for a pair at rest.
+/// Source: design of this library.
+inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
+    detail::require(!s.is_mixed(), "axes_of_pairs", "spectrum must be of the selected form", "a mixed one");
+    std::vector<int> axis_of;
+    for (index i = 0; i < s.pairs(); ++i) {
+        const index axis = s.axis_of(head, i);
+        axis_of.push_back(s.turns(head, axis, i) == 0 ? -1 : static_cast<int>(axis));
+    }
+    return axis_of;
+}
+
+/// The spectrum of tokens that stand at the same number on every axis, over one axis: text, and every
+/// generated token, read the rows of an ordinary position_table of it.
+/// Source: text positions of M-RoPE, Wang et al. 2024.
+inline spectrum join_axes(const spectrum& s) {
+    std::vector<double> omega;
+    for (index h = 0; h < s.heads(); ++h)
+        for (index i = 0; i < s.pairs(); ++i) {
+            double sum = 0;
+            for (index a = 0; a < s.axes(); ++a) sum += s.omega(h, a, i);
+            omega.push_back(sum);
+        }
+    return spectrum::selected(omega, {}, 1, s.heads(), s.magnitude());
+}
+
+/// The spectrum `s` with the pairs of one axis taken from another of the same map: a context extension of
+/// the temporal pairs alone (YaRN-V of VideoRoPE++, RIFLEx-like edits). Keeps the magnitude of `s`.
+/// Requires: two selected spectra.
+/// Throws:   invalid_config when heads, axes, pairs or the axis maps differ.
+/// Source:   Wiselnn570/VideoRoPE videorope_plus: spatial pairs keep the base's frequencies.
+inline spectrum take_axis(const spectrum& s, const spectrum& other, index axis) {
+    constexpr const char* who = "take_axis";
+    detail::require(!s.is_mixed() && !other.is_mixed(), who, "spectra must be of the selected form",
+                    "a mixed one");
+    detail::require(other.pairs() == s.pairs(), who, "spectra must have the same pairs", other.pairs());
+    detail::require(other.heads() == s.heads(), who, "spectra must have the same heads", other.heads());
+    detail::require(other.axes() == s.axes(), who, "spectra must have the same axes", other.axes());
+    detail::require(axis >= 0 && axis < s.axes(), who, "axis must be one of the spectrum's", axis);
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (index h = 0; h < s.heads(); ++h)
+        for (index i = 0; i < s.pairs(); ++i) {
+            const index a = s.axis_of(h, i);
+            detail::require(other.axis_of(h, i) == a, who, "spectra must have the same axis map, pair", i);
+            omega.push_back((a == axis ? other : s).omega(h, a, i));
+            axis_of.push_back(static_cast<int>(a));
+        }
+    return spectrum::selected(omega, axis_of, s.axes(), s.heads(), s.magnitude());
 }
 
 }  // namespace frequencies

@@ -9,6 +9,7 @@
 
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
+#include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -101,6 +102,39 @@ template <class T>
 void rotate_gradient(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
                      part_of part = {}) noexcept {
     detail::turn_slice<detail::turn::transpose>(rope, x, rows, part);
+}
+
+/// The same over factored rows.
+/// Requires: a scheme that reads and writes one layout (all but DeepSeek's); any other is an assertion in
+///           debug and left untouched in release.
+/// Source: design of this library.
+template <class T>
+void rotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<factored_rows_for<T>> rows,
+            part_of part = {}) noexcept {
+    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
+    if (rope.rotates && rope.read_layout == rope.write_layout)
+        rotate(rope.read_layout, rope.slice(x), rows, part);
+}
+template <class TQ, class TK>
+void rotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+            std::type_identity_t<factored_rows_for<TQ>> rows, part_of part = {}) noexcept {
+    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
+    if (rope.rotates && rope.read_layout == rope.write_layout)
+        rotate(rope.read_layout, rope.slice(q), rope.slice(k), rows, part);
+}
+template <class T>
+void unrotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<factored_rows_for<T>> rows,
+              part_of part = {}) noexcept {
+    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
+    if (rope.rotates && rope.read_layout == rope.write_layout)
+        unrotate(rope.read_layout, rope.slice(x), rows, part);
+}
+template <class T>
+void rotate_gradient(const rotary_scheme& rope, heads_view<T> x,
+                     std::type_identity_t<factored_rows_for<T>> rows, part_of part = {}) noexcept {
+    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
+    if (rope.rotates && rope.read_layout == rope.write_layout)
+        rotate_gradient(rope.read_layout, rope.slice(x), rows, part);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,29 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/frequencies/axis_map.hpp>
+#include <ropewalk/frequencies/keep_pairs.hpp>
+
+namespace ROPEWALK_NAMESPACE::frequencies {
+
+/// HoPE for video and language: VideoRoPE's axis map with the slow temporal pairs at rest, for text too, so
+/// that their part of q.k knows no distance. Over any one-axis spectrum. Sections t, h, w in pairs.
+/// Not the HoPE of the same year that keeps the high frequencies of text models.
+/// Throws:   invalid_config unless the three sections sum to the spectrum's pairs, or when its magnitude is
+///           not 1: then a pair at rest would be scaled, and the temporal part is defined to stay as it is.
+/// Accuracy: pairs at rest keep every finite value (a zero may lose its sign).
+/// Source:   HoPE: Hybrid of Position Embedding, 2025; hrlics/HoPE
+///           apply_hybrid_multimodal_rotary_pos_emb.
+inline spectrum hope_video(const spectrum& s, std::span<const index> sections) {
+    detail::require_sections("hope_video", sections, s.pairs());
+    const auto axis_of = axis_map::video_rope(sections);
+    detail::require(s.magnitude() == 1, "hope_video", "magnitude must be 1", s.magnitude());
+    std::vector<std::uint8_t> keep(axis_of.size(), 1);
+    for (std::size_t i = 0; i < axis_of.size(); ++i) keep[i] = axis_of[i] != 0;
+    return keep_pairs(assign_axes(s, axis_of, 3), keep);
+}
+inline spectrum hope_video(const spectrum& s, std::initializer_list<index> sections) {
+    return hope_video(s, std::span<const index>(sections.begin(), sections.size()));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::frequencies

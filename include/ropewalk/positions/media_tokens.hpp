@@ -1,0 +1,211 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/positions/multimodal.hpp>
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// Whether a video is one block of frames (Qwen2-VL, Qwen2.5-VL, VideoRoPE, HoPE) or every frame a block
+/// of its own between text tokens (Qwen3-VL, whose prompts hold a timestamp before each frame).
+enum class video_blocks : std::uint8_t { whole, frame_by_frame };
+
+/// How a model's token ids show images and videos. The defaults are those of the Qwen-VL family.
+/// Source: the config.json of Qwen2-VL (image_token_id, video_token_id, vision_config.spatial_merge_size).
+struct media_tokens {
+    std::int64_t image = 151655;
+    std::int64_t video = 151656;
+    index spatial_merge = 2;  ///< patches merged to one token, in each direction
+    video_blocks blocks = video_blocks::whole;
+};
+
+/// A batch as a processor hands it to a model.
+/// Shapes: input_ids and attention_mask [batches, tokens] (an empty mask keeps every token); grids [n, 3]
+///         as frames, height, width in patches before merging, in the order of the whole batch;
+///         seconds_per_grid [videos] (empty: 1) and temporal_scales [images and videos in order] (empty: the
+///         rule's).
+/// Source: Hugging Face processors of Qwen2-VL (image_grid_thw, video_grid_thw, second_per_grid_ts).
+struct token_batch {
+    index batches = 1;
+    std::span<const std::int64_t> input_ids = {};
+    std::span<const std::int64_t> attention_mask = {};
+    std::span<const index> image_grids = {};
+    std::span<const index> video_grids = {};
+    std::span<const double> seconds_per_grid = {};
+    std::span<const double> temporal_scales = {};
+};
+
+/// One sequence of the batch: its segments and where padding stands.
+/// Source: design of this library.
+struct media_sequence {
+    std::vector<media_segment> segments = {};
+    std::vector<std::uint8_t> mask = {};  ///< [padded tokens], 0 = padding
+};
+
+}  // namespace ROPEWALK_NAMESPACE::positions
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Hands out the grids of one kind in order, merged.
+class grid_reader {
+  public:
+    grid_reader(const char* name, std::span<const index> grids, index merge) : name_(name), grids_(grids) {
+        require(grids.size() % 3 == 0, "find_media",
+                (std::string(name) + "_grids must hold three numbers a grid").c_str(), grids.size());
+        for (std::size_t i = 0; i < grids.size(); ++i) {
+            const char* const side = i % 3 == 0 ? "frames" : i % 3 == 1 ? "height" : "width";
+            const std::string which = std::string(name) + " " + text(i / 3) + ": " + side;
+            require(grids[i] >= 1, "find_media", (which + " must be >= 1").c_str(), grids[i]);
+            require(i % 3 == 0 || grids[i] % merge == 0, "find_media",
+                    (which + " must be a multiple of spatial_merge").c_str(), grids[i]);
+        }
+        merge_ = merge;
+    }
+    index count() const noexcept { return static_cast<index>(grids_.size() / 3); }
+    index used() const noexcept { return next_; }
+    positions::media_segment take(positions::media kind, index sequence, index token) {
+        if (next_ == count())
+            fail(std::string("find_media: ") + name_ + " token " + text(token) + " of sequence " +
+                 text(sequence) + " must have a grid, got " + text(count()) + " " + name_ + " grids");
+        const index* const grid = grids_.data() + 3 * next_++;
+        return {.kind = kind, .frames = grid[0], .height = grid[1] / merge_, .width = grid[2] / merge_};
+    }
+
+  private:
+    const char* name_;
+    std::span<const index> grids_;
+    index merge_ = 1;
+    index next_ = 0;
+};
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// The segments of every sequence of a batch, found in its token ids: a block starts at the first image
+/// or video token after the last block and has as many tokens as its grid; everything else is text.
+/// Grids are handed out in order over the whole batch; masked tokens are padding.
+/// Throws:   invalid_config naming the image or video: a grid that is not positive or not divisible by the
+///           merge, visual tokens without a grid, a grid without its tokens, sizes that disagree.
+/// Cost:     O(tokens).
+/// Source:   huggingface/transformers models/qwen2_vl get_rope_index; QwenLM/Qwen3-VL rope2d.py.
+inline std::vector<media_sequence> find_media(const token_batch& batch, const media_tokens& tokens = {}) {
+    constexpr const char* who = "find_media";
+    using detail::text;
+    detail::require(tokens.spatial_merge >= 1, who, "spatial_merge must be >= 1", tokens.spatial_merge);
+    detail::require(batch.batches >= 1, who, "batches must be >= 1", batch.batches);
+    const auto total = static_cast<index>(batch.input_ids.size());
+    detail::require(total % batch.batches == 0, who, "input_ids must hold batches * tokens ids", total);
+    detail::require(batch.attention_mask.empty() || batch.attention_mask.size() == batch.input_ids.size(),
+                    who, "attention_mask must be empty or as long as input_ids", batch.attention_mask.size());
+    std::vector<index> frames;
+    std::vector<double> seconds(batch.seconds_per_grid.begin(), batch.seconds_per_grid.end());
+    detail::require(seconds.empty() || 3 * seconds.size() == batch.video_grids.size(), who,
+                    "seconds_per_grid must be empty or one number a video", seconds.size());
+    std::span<const index> video_grids = batch.video_grids;
+    if (tokens.blocks == video_blocks::frame_by_frame) {
+        detail::grid_reader("video", video_grids, tokens.spatial_merge);  // checks before they are split
+        std::vector<double> each;
+        for (std::size_t v = 0; v + 2 < video_grids.size(); v += 3)
+            for (index f = 0; f < video_grids[v]; ++f) {
+                frames.insert(frames.end(), {1, video_grids[v + 1], video_grids[v + 2]});
+                if (!seconds.empty()) each.push_back(seconds[v / 3]);
+            }
+        video_grids = frames;
+        seconds = std::move(each);
+    }
+    detail::grid_reader images("image", batch.image_grids, tokens.spatial_merge);
+    detail::grid_reader videos("video", video_grids, tokens.spatial_merge);
+    detail::require(batch.temporal_scales.empty() ||
+                        static_cast<index>(batch.temporal_scales.size()) == images.count() + videos.count(),
+                    who, "temporal_scales must be empty or one number a visual block",
+                    batch.temporal_scales.size());
+    for (const double scale : batch.temporal_scales)
+        detail::require(std::isfinite(scale) && scale > 0, who, "temporal_scales must be finite and > 0",
+                        scale);
+
+    std::vector<media_sequence> sequences(static_cast<std::size_t>(batch.batches));
+    std::size_t block_number = 0;
+    const auto length = static_cast<std::size_t>(total / batch.batches);
+    for (std::size_t b = 0; b < sequences.size(); ++b) {
+        media_sequence& sequence = sequences[b];
+        sequence.mask.assign(length, 1);
+        std::vector<std::int64_t> ids;
+        for (std::size_t n = 0; n < length; ++n) {
+            const bool real = batch.attention_mask.empty() || batch.attention_mask[b * length + n] != 0;
+            sequence.mask[n] = real ? 1 : 0;
+            if (real) ids.push_back(batch.input_ids[b * length + n]);
+        }
+        index plain = 0;
+        const auto end_text = [&] {
+            if (plain != 0) sequence.segments.push_back({.tokens = plain});
+            plain = 0;
+        };
+        for (std::size_t n = 0; n < ids.size();) {
+            const bool image = ids[n] == tokens.image;
+            if (!image && ids[n] != tokens.video) {
+                ++plain;
+                ++n;
+                continue;
+            }
+            end_text();
+            detail::grid_reader& grids = image ? images : videos;
+            const index number = grids.used();
+            media_segment block =
+                grids.take(image ? media::image : media::video, static_cast<index>(b), static_cast<index>(n));
+            if (image && block.frames != 1) {  // a still that was repeated: no time passes
+                block.kind = media::video;
+                block.seconds_per_frame = 0;
+            }
+            if (!image && !seconds.empty())
+                block.seconds_per_frame = seconds[static_cast<std::size_t>(number)];
+            if (!batch.temporal_scales.empty()) block.temporal_scale = batch.temporal_scales[block_number];
+            const index wanted = detail::checked_product(who, "frames x height x width must fit",
+                                                         {block.frames, block.height, block.width});
+            index found = 0;
+            while (n < ids.size() && found < wanted && ids[n] == (image ? tokens.image : tokens.video)) {
+                ++found;
+                ++n;
+            }
+            if (found != wanted)
+                detail::fail("find_media: " + std::string(image ? "image " : "video ") + text(number) + " (" +
+                             text(block.frames) + " x " + text(block.height) + " x " + text(block.width) +
+                             " after merging) must have " + text(wanted) + " tokens in sequence " + text(b) +
+                             ", got " + text(found));
+            sequence.segments.push_back(block);
+            ++block_number;
+        }
+        end_text();
+    }
+    detail::require(images.used() == images.count(), who,
+                    "image_grids must belong to image tokens of input_ids",
+                    text(images.count()) + " for " + text(images.used()) + " images");
+    detail::require(videos.used() == videos.count(), who,
+                    "video_grids must belong to video tokens of input_ids",
+                    text(videos.count()) + " for " + text(videos.used()) + " videos");
+    return sequences;
+}
+
+/// The streams of a batch read from token ids, padding where its masks say.
+/// Throws:   as stream_builder.
+/// Source:   huggingface/transformers get_rope_index; pads stand at 1 in 4.x, at 0 in 5.x.
+///
+///     const auto streams = make_streams(mrope_rule{}, find_media({.input_ids = ids, .image_grids = grids}));
+template <position_rule Rule>
+std::vector<position_stream> make_streams(const Rule& rule, std::span<const media_sequence> sequences,
+                                          std::optional<double> padding_position = {}) {
+    std::vector<position_stream> streams;
+    for (const auto& sequence : sequences) {
+        position_stream s = make_stream(rule, std::span<const media_segment>(sequence.segments));
+        s.positions =
+            spread_over_mask(s.positions, std::span<const std::uint8_t>(sequence.mask), padding_position);
+        streams.push_back(std::move(s));
+    }
+    return streams;
+}
+template <position_rule Rule>
+std::vector<position_stream> make_streams(const Rule& rule, const std::vector<media_sequence>& sequences,
+                                          std::optional<double> padding_position = {}) {
+    return make_streams(rule, std::span<const media_sequence>(sequences), padding_position);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::positions

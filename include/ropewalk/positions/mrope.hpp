@@ -1,0 +1,142 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/positions/grid.hpp>
+#include <ropewalk/positions/multimodal.hpp>
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// How seconds become a temporal index. trunc_after_product: trunc(frame * seconds * rate).
+/// trunc_interval_first: frame * trunc(seconds) * rate, which some 4.x and 5.x releases of transformers
+/// compute (half a second collapses all frames). none: the product as it is.
+enum class time_quantization : std::uint8_t { trunc_after_product, trunc_interval_first, none };
+
+/// float32: each product rounded to f32, as the reference evaluates it; near whole numbers it truncates
+/// differently from f64.
+enum class time_arithmetic : std::uint8_t { float64, float32 };
+
+/// Where text goes on after a block. max_plus_one: 1 + the largest position on any axis (transformers 4.x,
+/// the fine-tuning code of Qwen). spatial_max: start + max(height, width), whatever the frames
+/// (transformers from 5.3).
+enum class block_transition : std::uint8_t { max_plus_one, spatial_max };
+
+/// How frames advance in time: tokens_per_second 0 counts frames, as Qwen2-VL does.
+struct frame_clock {
+    double tokens_per_second = 0;
+    time_quantization quantization = time_quantization::trunc_after_product;
+    time_arithmetic arithmetic = time_arithmetic::float64;
+
+    void check(const char* who) const {
+        detail::require(std::isfinite(tokens_per_second) && tokens_per_second >= 0, who,
+                        "tokens_per_second must be finite and >= 0", tokens_per_second);
+    }
+    /// Temporal position of a frame, counted from the block's start.
+    double at(index frame, double seconds_per_frame) const noexcept {
+        if (tokens_per_second == 0) return static_cast<double>(frame);
+        const double seconds = quantization == time_quantization::trunc_interval_first
+                                   ? std::trunc(seconds_per_frame)
+                                   : seconds_per_frame;
+        const double product =
+            arithmetic == time_arithmetic::float32
+                ? static_cast<double>(static_cast<float>(frame) * static_cast<float>(seconds) *
+                                      static_cast<float>(tokens_per_second))
+                : static_cast<double>(frame) * seconds * tokens_per_second;
+        return quantization == time_quantization::none ? product : std::trunc(product);
+    }
+    std::vector<double> frames(index count, double seconds_per_frame) const {
+        std::vector<double> t(static_cast<std::size_t>(count));
+        for (index f = 0; f < count; ++f) t[static_cast<std::size_t>(f)] = at(f, seconds_per_frame);
+        return t;
+    }
+};
+
+}  // namespace ROPEWALK_NAMESPACE::positions
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Frames at `times`, rows and columns counted from 0, all from `start`.
+inline grid_block clip_block(std::vector<double> times, const positions::media_segment& s, double start) {
+    const auto frames = static_cast<index>(times.size());
+    return {{frames, s.height, s.width},
+            {{std::move(times), {}, {}},
+             {{}, positions::evenly_spaced(s.height), {}},
+             {{}, {}, positions::evenly_spaced(s.width)}},
+            {start, start, start}};
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// M-RoPE: axes t, h, w. Text counts on all three; a block that starts at `cur` has t = cur + time of the
+/// frame, h = cur + row, w = cur + column.
+/// {}                               Qwen2-VL, and Qwen3-VL when every frame is a block of its own
+/// {.clock.tokens_per_second = 2}   Qwen2.5-VL (time from media_segment::seconds_per_frame)
+/// Units:    positions; the first generated token stands one past the largest position so far.
+/// Throws:   invalid_config on audio (see tmrope_rule) and on options that are not finite.
+/// Source:   Qwen2-VL, Wang et al. 2024; QwenLM/Qwen3-VL rope2d.py get_rope_index_2, _25 and _3;
+///           huggingface/transformers models/qwen2_5_vl.
+struct mrope_rule {
+    frame_clock clock = {};
+    block_transition transition = block_transition::max_plus_one;
+
+    static constexpr index axes() noexcept { return 3; }
+    static constexpr double step() noexcept { return 1; }
+    void check() const { clock.check("mrope_rule"); }
+    double next_position(const detail::stream_state& state) const noexcept { return state.highest + 1; }
+
+    void place(detail::stream_state& state, const media_segment& s, index number) const {
+        if (s.kind == media::text) return state.add_text(s.tokens);
+        if (s.kind == media::shared_text) return state.add_shared_text(s.tokens);
+        detail::require_silent(number, s);
+        auto times = clock.frames(s.frames, s.seconds_per_frame);
+        const double start = state.next;
+        const auto side = static_cast<double>(std::max(s.height, s.width));
+        const double end = start + std::max(times.back() + 1, side);  // one past the largest position
+        state.add(detail::clip_block(std::move(times), s, start), s.frames * s.height * s.width);
+        state.next = transition == block_transition::max_plus_one ? end : start + side;
+        state.highest = std::max(state.highest, end - 1);
+    }
+};
+
+/// The one-number-a-token baselines of the video papers.
+/// vanilla:     a running index over all tokens, plain RoPE.
+/// time:        every token of a frame stands at the frame's number.
+/// tad:         the sum of both; generated tokens advance by 2.
+enum class baseline : std::uint8_t { vanilla, time, tad };
+
+/// Vanilla, time and TAD RoPE. One axis is enough; `axis_count` 3 repeats it for a model that has three.
+/// Throws:   invalid_config on axis_count < 1 or audio.
+/// Source:   Wiselnn570/VideoRoPE modeling_videorope.py get_vanilla_rope_index, get_time_rope_index.
+struct baseline_rule {
+    baseline kind = baseline::vanilla;
+    index axis_count = 1;
+
+    index axes() const noexcept { return axis_count; }
+    double step() const noexcept { return kind == baseline::tad ? 2 : 1; }
+    void check() const {
+        detail::require(axis_count >= 1, "baseline_rule", "axis_count must be >= 1", axis_count);
+    }
+    double next_position(const detail::stream_state& state) const noexcept { return state.next; }
+
+    void place(detail::stream_state& state, const media_segment& s, index number) const {
+        if (s.kind == media::text) return state.add_text(s.tokens, step());
+        if (s.kind == media::shared_text) return state.add_shared_text(s.tokens, step());
+        detail::require_silent(number, s);
+        const index patches = s.height * s.width;
+        if (kind == baseline::vanilla) return state.add_text(s.frames * patches);
+        const double inside = kind == baseline::tad ? 1 : 0;
+        const double frame_step = 1 + inside * static_cast<double>(patches);
+        const auto axes = static_cast<std::size_t>(axis_count);
+        const std::vector<std::vector<double>> levels{
+            evenly_spaced(s.frames, 0, frame_step),
+            inside != 0 ? evenly_spaced(patches) : std::vector<double>{}};
+        state.add(grid_block{{s.frames, patches},
+                             std::vector<std::vector<std::vector<double>>>(axes, levels),
+                             std::vector<double>(axes, state.next)},
+                  s.frames * patches);
+        state.next += frame_step * static_cast<double>(s.frames);
+    }
+};
+
+}  // namespace ROPEWALK_NAMESPACE::positions

@@ -1,0 +1,259 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <concepts>
+#include <string>
+
+#include <ropewalk/positions/sequence.hpp>
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// What a stretch of tokens shows. shared_text does not move the position of what follows it, so several
+/// continuations of one prompt may stand in one sequence (VRoPE's grouped answers).
+enum class media : std::uint8_t { text, shared_text, image, video, audio, video_with_audio };
+
+/// One stretch of a sequence. Sizes are those the language model sees, after spatial merging; tokens of a
+/// block are ordered frame, row, column, the column fastest.
+/// Source: the visual blocks of Qwen2-VL, VRoPE and VideoRoPE; vision_start and vision_end are text.
+///
+///     {.tokens = 12}, {.kind = media::video, .frames = 16, .height = 8, .width = 8}
+struct media_segment {
+    media kind = media::text;
+    index tokens = 0;              ///< of text and audio; the audio tokens of video_with_audio
+    index frames = 1;              ///< of video
+    index height = 0;              ///< of images and video
+    index width = 0;               ///< of images and video
+    double seconds_per_frame = 1;  ///< second_per_grid_ts: what one frame of the grid covers
+    double temporal_scale = 0;     ///< step of a frame in VideoRoPE and HoPE; 0: the rule's own
+
+    constexpr bool visual() const noexcept {
+        return kind == media::image || kind == media::video || kind == media::video_with_audio;
+    }
+};
+
+/// Whose length a published delta is measured against: transformers 4.x and the codes of VideoRoPE and HoPE
+/// count padding, Qwen2.5-Omni and transformers 5.x do not.
+enum class delta_length : std::uint8_t { padded, unpadded };
+
+/// Where the tokens of one sequence stand and where generation goes on.
+/// Source: huggingface/transformers get_rope_index (position_ids, rope_deltas).
+struct position_stream {
+    position_ids positions;
+    double next_position = 0;  ///< of the first generated token, on every axis
+    double position_step = 1;  ///< from one generated token to the next
+    index tokens = 0;          ///< without padding
+
+    /// What references publish instead: a generated token stands at position_step * (tokens before it) +
+    /// delta. A constant of the prompt; slices of the prompt share it.
+    double delta(delta_length length) const noexcept {
+        const index count = length == delta_length::padded ? positions.tokens() : tokens;
+        return next_position - position_step * static_cast<double>(count);
+    }
+    /// Generated tokens [first, first + count).
+    position_ids decode_positions(index count, index first = 0) const {
+        position_ids ids(positions.axes());
+        ids.append(
+            text_run{count, next_position + position_step * static_cast<double>(first), position_step});
+        return ids;
+    }
+};
+
+}  // namespace ROPEWALK_NAMESPACE::positions
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+inline std::string name_of(const positions::media_segment& s) {
+    const auto grid = [&](const char* kind) {
+        return std::string(kind) + " " + text(s.frames) + " x " + text(s.height) + " x " + text(s.width);
+    };
+    switch (s.kind) {
+        case positions::media::text: return "text";
+        case positions::media::shared_text: return "shared text";
+        case positions::media::image: return grid("image");
+        case positions::media::video: return grid("video");
+        case positions::media::audio: return "audio";
+        default: return grid("video with audio");
+    }
+}
+
+/// require() that says which segment of the stream is wrong.
+template <class V>
+void require_segment(bool holds, index number, const positions::media_segment& s, const char* must,
+                     const V& got) {
+    if (!holds)
+        fail("position_stream: segment " + text(number) + " (" + name_of(s) + "): " + must + ", got " +
+             text(got));
+}
+
+inline void require_valid(index number, const positions::media_segment& s) {
+    using positions::media;
+    const bool counted = !s.visual() || s.kind == media::video_with_audio;
+    require_segment(!counted || s.tokens >= 0, number, s, "tokens must be >= 0", s.tokens);
+    if (s.visual()) {
+        require_segment(s.frames >= 1, number, s, "frames must be >= 1", s.frames);
+        require_segment(s.kind != media::image || s.frames == 1, number, s, "frames of an image must be 1",
+                        s.frames);
+        require_segment(s.height >= 1, number, s, "height must be >= 1", s.height);
+        require_segment(s.width >= 1, number, s, "width must be >= 1", s.width);
+        checked_product("position_stream", "frames x height x width must fit", {s.frames, s.height, s.width});
+    }
+    require_segment(std::isfinite(s.seconds_per_frame) && s.seconds_per_frame >= 0, number, s,
+                    "seconds_per_frame must be finite and >= 0", s.seconds_per_frame);
+    require_segment(std::isfinite(s.temporal_scale) && s.temporal_scale >= 0, number, s,
+                    "temporal_scale must be finite and >= 0", s.temporal_scale);
+}
+
+/// For rules that have no place for sound.
+inline void require_silent(index number, const positions::media_segment& s) {
+    using positions::media;
+    require_segment(s.kind == media::image || s.kind == media::video, number, s,
+                    "kind must be text, image or video (tmrope_rule places audio)",
+                    s.kind == media::audio ? "audio" : "video with audio");
+}
+
+/// A sequence as it grows under a rule.
+struct stream_state {
+    std::vector<position_segment> segments = {};
+    double next = 0;      // where the next text token stands
+    double highest = -1;  // largest position on any axis so far
+    index tokens = 0;
+    bool open = false;  // whether the last segment is text that ends at `next`
+
+    void add(position_segment segment, index count) {
+        if (count == 0) return;
+        segments.push_back(std::move(segment));
+        tokens += count;
+        open = false;
+    }
+    /// Text that goes on is one run: decoding token by token piles up no segments, and a text that comes
+    /// in pieces has the same bits as one that comes whole.
+    void add_text(index count, double step = 1) {
+        if (count == 0) return;
+        if (open) {
+            std::get<text_run>(segments.back()).tokens += count;
+            tokens += count;
+        } else {
+            add(text_run{count, next, step}, count);
+        }
+        const auto& run = std::get<text_run>(segments.back());
+        next = run.first + run.step * static_cast<double>(run.tokens);
+        highest = std::max(highest, next - step);
+        open = true;
+    }
+    /// Same positions again for whatever comes next.
+    void add_shared_text(index count, double step = 1) { add(text_run{count, next, step}, count); }
+};
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// How a scheme numbers tokens: a plain struct of its options with
+///   axes()                       numbers a token
+///   check()                      throws invalid_config on options that make no sense
+///   place(state, segment, n)     appends segment number n
+///   next_position(state)         position of the first generated token
+///   step()                       from one text token to the next
+/// mrope_rule, tmrope_rule, baseline_rule, vrope_rule and video_rope_rule are such rules.
+/// Source: design of this library.
+template <class R>
+concept position_rule = requires(const R rule, detail::stream_state& state, const media_segment& segment) {
+    { rule.axes() } -> std::convertible_to<index>;
+    rule.check();
+    rule.place(state, segment, index{});
+    { rule.next_position(state) } -> std::convertible_to<double>;
+    { rule.step() } -> std::convertible_to<double>;
+};
+
+/// Builds the positions of one sequence segment by segment. What is appended later never changes what is
+/// there, so a conversation grows turn by turn and a prompt may arrive in chunks.
+/// Throws:   invalid_config naming the segment (by its number, from 0) and what was expected.
+/// Cost:     O(height + width + frames) a visual block, O(1) a stretch of text, whatever its tokens.
+/// Source:   design of this library.
+///
+///     stream_builder builder(video_rope_rule{.spacing = 2});
+///     builder.append({.tokens = 12}).append({.kind = media::video, .frames = 16, .height = 8, .width = 8});
+///     const position_stream prompt = builder.stream();
+template <position_rule Rule>
+class stream_builder {
+  public:
+    explicit stream_builder(Rule rule = {}) : rule_(std::move(rule)) { rule_.check(); }
+
+    stream_builder& append(const media_segment& segment) {
+        detail::require_valid(count_, segment);
+        rule_.place(state_, segment, count_);
+        ++count_;
+        return *this;
+    }
+    stream_builder& append(std::span<const media_segment> segments) {
+        for (const auto& segment : segments) append(segment);
+        return *this;
+    }
+    /// Tokens so far.
+    index tokens() const noexcept { return state_.tokens; }
+    position_stream stream() const {
+        position_stream out{position_ids(rule_.axes()), rule_.next_position(state_), rule_.step(),
+                            state_.tokens};
+        for (const auto& segment : state_.segments) out.positions.append(segment);
+        return out;
+    }
+
+  private:
+    Rule rule_;
+    detail::stream_state state_;
+    index count_ = 0;
+};
+
+/// All segments at once.
+/// Throws: as stream_builder. Source: as stream_builder.
+template <position_rule Rule>
+position_stream make_stream(const Rule& rule, std::span<const media_segment> segments) {
+    return stream_builder<Rule>(rule).append(segments).stream();
+}
+template <position_rule Rule>
+position_stream make_stream(const Rule& rule, std::initializer_list<media_segment> segments) {
+    return make_stream(rule, std::span<const media_segment>(segments.begin(), segments.size()));
+}
+
+enum class padding_side : std::uint8_t { left, right };
+
+struct padding_config {
+    padding_side side = padding_side::left;
+    index tokens = 0;                     ///< to this length; 0: that of the longest sequence
+    std::optional<double> position = {};  ///< where pads stand; none: kernels leave them alone
+};
+
+/// Sequences of a batch brought to one length.
+/// Throws:   invalid_config when a sequence is longer than config.tokens.
+/// Source:   padding_side of Hugging Face processors; VRoPE's pad_position_ids.
+inline std::vector<position_stream> pad_streams(std::vector<position_stream> streams,
+                                                const padding_config& config) {
+    index longest = 0;
+    for (const auto& s : streams) longest = std::max(longest, s.positions.tokens());
+    const index length = config.tokens == 0 ? longest : config.tokens;
+    detail::require(length >= longest, "pad_streams", "tokens must be >= the longest sequence's", length);
+    for (auto& s : streams) {
+        position_ids padded(s.positions.axes());
+        const index pads = length - s.positions.tokens();
+        if (config.side == padding_side::left) padded.append(padding_run(pads, config.position));
+        padded.append(s.positions);
+        if (config.side == padding_side::right) padded.append(padding_run(pads, config.position));
+        s.positions = std::move(padded);
+    }
+    return streams;
+}
+
+/// The positions of a batch, one sequence after the other: what a table of the whole call is built from.
+/// Throws:   invalid_config when the sequences differ in axes or (padded) tokens.
+/// Source:   design of this library.
+inline position_ids join_batch(std::span<const position_stream> streams) {
+    position_ids all(streams.empty() ? 1 : streams.front().positions.axes());
+    for (const auto& s : streams) {
+        detail::require(s.positions.tokens() == streams.front().positions.tokens(), "join_batch",
+                        "sequences must have one length: pad them first", s.positions.tokens());
+        all.append(s.positions);
+    }
+    return all;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::positions

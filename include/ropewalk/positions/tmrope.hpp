@@ -1,0 +1,143 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/positions/mrope.hpp>
+
+namespace ROPEWALK_NAMESPACE::positions {
+
+/// How the tokens of a video and its sound share one stretch. chunks: two seconds of frames, two seconds of
+/// sound, ... (Qwen2.5-Omni). by_time: each frame after the sound before it (Qwen3-Omni; the frame first
+/// when both start together).
+enum class sound_order : std::uint8_t { chunks, by_time };
+
+/// Time-aligned M-RoPE: axes t, h, w as in mrope_rule, one position every 1 / tokens_per_second of a second
+/// for frames and sound alike. The start and end markers of vision and audio are placed by the rule: one
+/// token each around an image, a video or audio, and two that share a position around a video with audio.
+/// media_segment::tokens of audio are those without markers.
+/// Units:    positions of 40 ms by default.
+/// Throws:   invalid_config on a clock of 0, a chunk shorter than one position, or a video with audio that
+///           has no audio tokens.
+/// Source:   Qwen2.5-Omni, Xu et al. 2025; huggingface/transformers models/qwen2_5_omni get_rope_index.
+struct tmrope_rule {
+    frame_clock clock = {.tokens_per_second = 25};
+    double seconds_per_chunk = 2;
+    sound_order order = sound_order::chunks;
+
+    static constexpr index axes() noexcept { return 3; }
+    static constexpr double step() noexcept { return 1; }
+    void check() const {
+        clock.check("tmrope_rule");
+        detail::require(clock.tokens_per_second > 0, "tmrope_rule", "tokens_per_second must be > 0",
+                        clock.tokens_per_second);
+        detail::require(std::isfinite(seconds_per_chunk) && chunk_positions() >= 1, "tmrope_rule",
+                        "seconds_per_chunk must cover at least one position", seconds_per_chunk);
+    }
+    double next_position(const detail::stream_state& state) const noexcept { return state.highest + 1; }
+
+    void place(detail::stream_state& state, const media_segment& s, index number) const {
+        switch (s.kind) {
+            case media::text: return state.add_text(s.tokens);
+            case media::shared_text: return state.add_shared_text(s.tokens);
+            case media::audio: return state.add_text(s.tokens + 2);
+            case media::image:
+            case media::video:
+                state.add_text(1);
+                mrope_rule{.clock = clock}.place(state, s, number);
+                return state.add_text(1);
+            case media::video_with_audio: break;
+        }
+        detail::require_segment(s.tokens >= 1, number, s, "tokens must be >= 1", s.tokens);
+        add_two_markers(state);
+        if (order == sound_order::chunks) {
+            place_chunks(state, s);
+        } else {
+            place_by_time(state, s);
+        }
+        add_two_markers(state);
+    }
+
+  private:
+    double chunk_positions() const noexcept {
+        return std::trunc(clock.tokens_per_second * seconds_per_chunk);
+    }
+    static void add_two_markers(detail::stream_state& state) {
+        state.add(text_run{2, state.next, 0}, 2);
+        state.highest = std::max(state.highest, state.next);
+        state.next += 1;
+    }
+    /// Adds frames or sound that start at `start`; the next position is one past this piece alone.
+    static void add_frames(detail::stream_state& state, const position_ids& piece) {
+        double last = state.next;
+        for (const auto& segment : piece.segments()) {
+            const auto& grid = std::get<grid_block>(segment);
+            for (std::size_t axis = 0; axis < 3; ++axis) {
+                double most = grid.origin[axis];
+                for (const auto& along : grid.coordinates[axis])
+                    if (!along.empty()) most += *std::max_element(along.begin(), along.end());
+                last = &segment == piece.segments().data() && axis == 0 ? most : std::max(last, most);
+            }
+            index tokens = 1;
+            for (const index extent : grid.extents) tokens *= extent;
+            state.add(segment, tokens);
+        }
+        state.next = last + 1;
+        state.highest = std::max(state.highest, last);
+    }
+    static void add_sound(detail::stream_state& state, double start, index first, index count) {
+        if (count == 0) return;
+        state.next = start + static_cast<double>(first);
+        state.add_text(count);
+    }
+
+    void place_chunks(detail::stream_state& state, const media_segment& s) const {
+        const double start = state.next;
+        const auto chunk = static_cast<index>(chunk_positions());
+        const index patches = s.height * s.width;
+        const auto times = clock.frames(s.frames, s.seconds_per_frame);
+        position_ids video(3);
+        video.append(detail::clip_block(times, s, start));
+        // A token ends the chunk before it when its time reaches the next multiple of the chunk; one token
+        // ends at most one chunk, so frames far apart cut chunks of single tokens.
+        std::vector<index> cuts{0};
+        for (index f = 0; f < s.frames; ++f)
+            for (index p = 0; p < patches; ++p) {
+                if (times[static_cast<std::size_t>(f)] <
+                    static_cast<double>(static_cast<index>(cuts.size()) * chunk))
+                    break;
+                cuts.push_back(f * patches + p);
+            }
+        cuts.push_back(s.frames * patches);
+        const auto video_chunks = static_cast<index>(cuts.size()) - 1;
+        const index sound_chunks = (s.tokens + chunk - 1) / chunk;
+        for (index c = 0; c < std::max(video_chunks, sound_chunks); ++c) {
+            if (c < video_chunks) {
+                const index first = cuts[static_cast<std::size_t>(c)];
+                add_frames(state, slice_tokens(video, first, cuts[static_cast<std::size_t>(c) + 1] - first));
+            }
+            if (c < sound_chunks) add_sound(state, start, c * chunk, std::min(chunk, s.tokens - c * chunk));
+        }
+    }
+
+    void place_by_time(detail::stream_state& state, const media_segment& s) const {
+        const double start = state.next;
+        const index patches = s.height * s.width;
+        const auto times = clock.frames(s.frames, s.seconds_per_frame);
+        position_ids video(3);
+        video.append(detail::clip_block(times, s, start));
+        index heard = 0;
+        for (index f = 0; f < s.frames; ++f) {
+            const auto before = static_cast<index>(std::ceil(times[static_cast<std::size_t>(f)]));
+            if (before > heard) {
+                const index until = std::min(before, s.tokens);
+                add_sound(state, start, heard, until - heard);
+                heard = until;
+            }
+            const bool rest = heard == s.tokens;  // the sound is over: all frames left are one piece
+            add_frames(state, slice_tokens(video, f * patches, (rest ? s.frames - f : 1) * patches));
+            if (rest) return;
+        }
+        add_sound(state, start, heard, s.tokens - heard);
+    }
+};
+
+}  // namespace ROPEWALK_NAMESPACE::positions

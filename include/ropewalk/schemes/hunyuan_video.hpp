@@ -1,0 +1,25 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/positions/video_grid.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// HunyuanVideo and 1.5: interleaved pairs, a ladder an axis, text behind the clip and untouched.
+/// Positions: positions::video_grid with text_after.
+/// Source: diffusers transformer_hunyuan_video.py, transformer_hunyuan_video15.py.
+namespace ROPEWALK_NAMESPACE::hunyuan_video {
+
+struct joint_config {
+    std::vector<index> channels = {16, 56, 56};  ///< rope_axes_dim: t, h, w
+    double base = 256;                           ///< rope_theta
+};
+
+/// The scheme of a model.
+/// Throws:   invalid_config on odd or negative channels.
+/// Source:   diffusers transformer_hunyuan_video.py HunyuanVideoRotaryPosEmbed.
+inline rotary_scheme joint(const joint_config& config = {}) {
+    return make_fixed_scheme({.name = "hunyuan_video::joint", .layout = interleaved{}},
+                             frequencies::axial({.channels = config.channels, .base = config.base}));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::hunyuan_video

@@ -1,0 +1,94 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+
+#include <ropewalk/frequencies/axis_map.hpp>
+#include <ropewalk/positions/mrope.hpp>
+#include <ropewalk/positions/tmrope.hpp>
+#include <ropewalk/schemes/rotary_scheme.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// A multimodal scheme: how fast and over which axes the pairs turn, and how tokens are numbered.
+/// Source: design of this library.
+///
+///     const auto scheme = video_rope::over(text, {});
+///     const auto prompt = positions::make_stream(scheme.rule, segments);
+///     const auto table = make_factored_table(scheme.rope.spectrum_for(length), prompt.positions);
+///     rotate(scheme.rope, q, k, table);
+template <positions::position_rule Rule>
+struct stream_scheme {
+    rotary_scheme rope;
+    Rule rule;
+};
+
+/// A scheme with every spectrum of another changed: the scaling, its dependence on the length and its
+/// channels stay the text model's.
+/// Throws:   what `change` throws on the spectrum of length 1, so that bad sections are refused here.
+/// Source:   design of this library.
+inline rotary_scheme with_frequencies(const rotary_scheme& text, std::string name,
+                                      std::function<spectrum(const spectrum&)> change) {
+    rotary_scheme s = text;
+    s.name = std::move(name);
+    if (!text.rotates) return s;
+    const spectrum first = change(text.spectrum_for(1));
+    if (text.length_dependent) {
+        s.frequencies = [of_text = text.frequencies, change = std::move(change)](std::int64_t length) {
+            return change(of_text(length));
+        };
+    } else {
+        s.frequencies = [first](std::int64_t) { return first; };
+    }
+    return s;
+}
+
+/// M-RoPE of Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen2.5-Omni over a text model.
+/// Source: Qwen2-VL, Wang et al. 2024; huggingface/transformers models/qwen2_vl, qwen2_5_vl, qwen3_vl.
+namespace mrope {
+
+/// How the sections are dealt to the pairs: one run an axis (Qwen2-VL, Qwen2.5-VL) or spread over the
+/// ladder (Qwen3-VL).
+enum class section_map : std::uint8_t { contiguous, interleaved };
+
+/// The defaults are Qwen2-VL's. Rule is positions::mrope_rule or positions::tmrope_rule.
+template <class Rule = positions::mrope_rule>
+struct over_config {
+    std::vector<index> sections = {16, 24, 24};  ///< pairs of t, h, w
+    section_map map = section_map::contiguous;
+    Rule rule = {};
+};
+
+/// The text model's scheme with its pairs dealt to t, h and w, whatever its scaling.
+/// Throws:   invalid_config unless the sections are three that sum to the pairs.
+/// Source:   Qwen2-VL, Wang et al. 2024; Qwen3-VL (interleaved).
+template <class Rule>
+stream_scheme<Rule> over_as(const char* name, const rotary_scheme& text, const over_config<Rule>& config) {
+    config.rule.check();
+    return {with_frequencies(text, name,
+                             [name, sections = config.sections, map = config.map](const spectrum& s) {
+                                 detail::require_sections(name, sections, s.pairs());
+                                 return frequencies::assign_axes(
+                                     s,
+                                     map == section_map::interleaved
+                                         ? axis_map::interleaved_sections(sections)
+                                         : axis_map::sections(sections),
+                                     3);
+                             }),
+            config.rule};
+}
+inline stream_scheme<positions::mrope_rule> over(const rotary_scheme& text, const over_config<>& config) {
+    return over_as("mrope::over", text, config);
+}
+/// TMRoPE, which numbers frames and sound by their time.
+/// Throws:   as over.
+/// Source:   Qwen2.5-Omni, Xu et al. 2025.
+inline stream_scheme<positions::tmrope_rule> time_aligned_over(
+    const rotary_scheme& text, const over_config<positions::tmrope_rule>& config) {
+    return over_as("mrope::time_aligned_over", text, config);
+}
+
+}  // namespace mrope
+}  // namespace ROPEWALK_NAMESPACE

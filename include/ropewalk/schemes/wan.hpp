@@ -1,0 +1,28 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/positions/video_grid.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+/// Wan 2.1 and 2.2: interleaved pairs, a ladder an axis. Text is seen through cross-attention only.
+/// Positions: positions::video_grid, or video_batch for clips of different sizes padded to one length.
+/// Source: Wan-Video/Wan2.1 wan/modules/model.py.
+namespace ROPEWALK_NAMESPACE::wan {
+
+struct self_attention_config {
+    index head_dim = 128;
+    double base = 1e4;
+};
+
+/// Two sixths of the head for rows and for columns, what is left for time.
+/// Throws:   invalid_config on an odd or negative head_dim.
+/// Source:   Wan-Video/Wan2.1 wan/modules/model.py rope_params, rope_apply.
+inline rotary_scheme self_attention(const self_attention_config& config = {}) {
+    const index side = 2 * (config.head_dim / 6);
+    return make_fixed_scheme(
+        {.name = "wan::self_attention", .layout = interleaved{}},
+        frequencies::axial(
+            {.channels = {config.head_dim - 2 * side, side, side}, .base = config.base, .axes = 3}));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::wan

@@ -1,0 +1,125 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/positions/media_tokens.hpp>
+
+#include <ropewalk/positions/mrope.hpp>
+
+#include "tests/support/catch.hpp"
+
+namespace rw = ropewalk;
+using namespace ropewalk::positions;
+
+namespace {
+
+constexpr std::int64_t I = 151655, V = 151656, S = 151652, E = 151653;
+using ids_type = std::vector<std::int64_t>;
+using grids_type = std::vector<rw::index>;
+
+}  // namespace
+
+TEST_CASE("find_media: text, images and videos in order", "[positions][media_tokens]") {
+    const ids_type ids{7, S, I, I, E, S, V, V, V, V, E, 8, 9};
+    const grids_type images{1, 2, 4}, videos{2, 2, 4};
+    const auto found = find_media({.input_ids = ids, .image_grids = images, .video_grids = videos});
+    REQUIRE(found.size() == 1);
+    const auto& s = found[0].segments;
+    REQUIRE(s.size() == 5);
+    CHECK(s[0].tokens == 2);
+    CHECK(s[1].kind == media::image);
+    CHECK(s[1].width == 2);
+    CHECK(s[2].tokens == 2);
+    CHECK(s[3].kind == media::video);
+    CHECK(s[3].frames == 2);
+    CHECK(s[4].tokens == 3);
+}
+
+TEST_CASE("find_media: grids run on over the batch, masked tokens are padding", "[positions][media_tokens]") {
+    const ids_type ids{0, 0, S, I, E, S, I, I, I, 0};  // 0 = pad
+    const ids_type mask{0, 0, 1, 1, 1, 1, 1, 1, 1, 0};
+    const grids_type images{1, 2, 2, 1, 2, 6};
+    const auto found =
+        find_media({.batches = 2, .input_ids = ids, .attention_mask = mask, .image_grids = images});
+    const auto streams = make_streams(mrope_rule{}, found, 1.0);
+    REQUIRE(streams.size() == 2);
+    CHECK(streams[0].positions.values() == std::vector<double>{1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 2, 2, 2});
+    CHECK(streams[1].positions.values() == std::vector<double>{0, 0, 0, 1, 1, 1, 1, 1, 2, 1, 1, 3, 1, 1, 1});
+    CHECK(streams[0].tokens == 3);
+    CHECK(streams[0].delta(delta_length::padded) == 3 - 5);
+    CHECK(streams[0].delta(delta_length::unpadded) == 0);
+}
+
+TEST_CASE("find_media: adjacent blocks of one kind", "[positions][media_tokens]") {
+    const ids_type ids{I, I, I, V, I};
+    const grids_type images{1, 2, 2, 1, 2, 4, 1, 2, 2}, videos{1, 2, 2};
+    const auto found = find_media({.input_ids = ids, .image_grids = images, .video_grids = videos});
+    REQUIRE(found[0].segments.size() == 4);
+    CHECK(found[0].segments[1].width == 2);
+    CHECK(found[0].segments[2].kind == media::video);
+    CHECK(found[0].segments[3].kind == media::image);
+}
+
+TEST_CASE("find_media: Qwen3-VL's frames are blocks of their own", "[positions][media_tokens]") {
+    const ids_type ids{5, 6, S, V, V, E, 5, 6, S, V, V, E, 1};
+    const grids_type videos{2, 2, 4};
+    const auto whole =
+        find_media({.input_ids = ids, .video_grids = videos}, {.blocks = video_blocks::frame_by_frame});
+    REQUIRE(whole[0].segments.size() == 5);
+    CHECK(whole[0].segments[3].frames == 1);
+    const auto s = make_streams(mrope_rule{}, whole);
+    CHECK(s[0].positions.at(9, 0) == s[0].positions.at(10, 0));  // time is carried by the text between
+    CHECK_THROWS_WITH(
+        find_media({.input_ids = ids, .video_grids = videos}),
+        "find_media: video 0 (2 x 1 x 2 after merging) must have 4 tokens in sequence 0, got 2");
+}
+
+TEST_CASE("find_media: seconds and scales go to their blocks", "[positions][media_tokens]") {
+    const ids_type ids{V, I, V};
+    const grids_type images{1, 2, 2}, videos{1, 2, 2, 1, 2, 2};
+    const std::vector<double> seconds{0.5, 2}, scales{0.75, 1, 1.5};
+    const auto found = find_media({.input_ids = ids,
+                                   .image_grids = images,
+                                   .video_grids = videos,
+                                   .seconds_per_grid = seconds,
+                                   .temporal_scales = scales});
+    const auto& s = found[0].segments;
+    CHECK(s[0].seconds_per_frame == 0.5);
+    CHECK(s[2].seconds_per_frame == 2);
+    CHECK(s[0].temporal_scale == 0.75);
+    CHECK(s[1].temporal_scale == 1);
+    CHECK(s[2].temporal_scale == 1.5);
+}
+
+TEST_CASE("find_media: bad input names the block", "[positions][media_tokens][errors]") {
+    const ids_type ids{S, I, I, E};
+    const auto refuse = [&](const token_batch& batch) { find_media(batch); };
+    const grids_type small{1, 2, 2}, large{1, 4, 4}, odd{1, 2, 3}, zero{0, 2, 2}, two{1, 2, 4, 1, 2, 2},
+        cut{1, 2};
+    CHECK_THROWS_WITH(refuse({.input_ids = ids}),
+                      "find_media: image token 1 of sequence 0 must have a grid, got 0 image grids");
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = small}),
+                      "find_media: image token 2 of sequence 0 must have a grid, got 1 image grids");
+    CHECK_THROWS_WITH(
+        refuse({.input_ids = ids, .image_grids = large}),
+        "find_media: image 0 (1 x 2 x 2 after merging) must have 4 tokens in sequence 0, got 2");
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = odd}),
+                      "find_media: image 0: width must be a multiple of spatial_merge, got 3");
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = zero}),
+                      "find_media: image 0: frames must be >= 1, got 0");
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = two}),
+                      "find_media: image_grids must belong to image tokens of input_ids, got 2 for 1 images");
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = cut}),
+                      "find_media: image_grids must hold three numbers a grid, got 2");
+    const ids_type mask{1, 1};
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .attention_mask = mask}),
+                      "find_media: attention_mask must be empty or as long as input_ids, got 2");
+    CHECK_THROWS_WITH(refuse({.batches = 3, .input_ids = ids}),
+                      "find_media: input_ids must hold batches * tokens ids, got 4");
+    const grids_type wide{1, 2, 4};
+    const std::vector<double> scales{-1};
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = wide, .temporal_scales = scales}),
+                      "find_media: temporal_scales must be finite and > 0, got -1");
+    CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = wide, .seconds_per_grid = scales}),
+                      "find_media: seconds_per_grid must be empty or one number a video, got 1");
+    CHECK_THROWS_WITH(find_media({.input_ids = ids}, {.spatial_merge = 0}),
+                      "find_media: spatial_merge must be >= 1, got 0");
+}

@@ -1,0 +1,189 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/positions/multimodal.hpp>
+
+#include <limits>
+
+#include <ropewalk/positions/mrope.hpp>
+#include <ropewalk/positions/tmrope.hpp>
+#include <ropewalk/positions/video_rope.hpp>
+#include <ropewalk/positions/vrope.hpp>
+
+#include "tests/support/catch.hpp"
+
+namespace rw = ropewalk;
+using namespace ropewalk::positions;
+
+namespace {
+
+const std::vector<media_segment> conversation{
+    {.tokens = 3},
+    {.kind = media::video, .frames = 3, .height = 4, .width = 5, .seconds_per_frame = 0.7},
+    {.tokens = 2},
+    {.kind = media::image, .height = 2, .width = 3},
+    {.kind = media::video, .frames = 2, .height = 1, .width = 1, .temporal_scale = 0.7},
+    {.tokens = 6},
+};
+
+/// Text in pieces, everything else whole.
+std::vector<media_segment> in_pieces(const std::vector<media_segment>& segments) {
+    std::vector<media_segment> pieces;
+    for (const auto& s : segments) {
+        if (s.kind != media::text) {
+            pieces.push_back(s);
+            continue;
+        }
+        for (rw::index n = 0; n < s.tokens; ++n) pieces.push_back({.tokens = 1});
+    }
+    return pieces;
+}
+
+template <class Rule>
+void chunks_equal_the_whole(const Rule& rule) {
+    const auto whole = make_stream(rule, std::span<const media_segment>(conversation));
+    stream_builder<Rule> builder(rule);
+    rw::index before = 0;
+    for (const auto& piece : in_pieces(conversation)) {
+        builder.append(piece);
+        const auto now = builder.stream();
+        REQUIRE(now.tokens == builder.tokens());
+        // What is there never changes, so each chunk is the slice of the whole.
+        const auto chunk = slice_tokens(now.positions, before, now.tokens - before);
+        REQUIRE(chunk.values() == slice_tokens(whole.positions, before, now.tokens - before).values());
+        before = now.tokens;
+    }
+    const auto end = builder.stream();
+    CHECK(end.positions.values() == whole.positions.values());
+    CHECK(end.next_position == whole.next_position);
+    CHECK(end.positions.segments().size() == whole.positions.segments().size());
+    CHECK(whole.tokens == 3 + 60 + 2 + 6 + 2 + 6);
+}
+
+template <class Rule>
+void text_is_plain(const Rule& rule, double step) {
+    const auto s = make_stream(rule, {{.tokens = 5}, {.tokens = 0}, {.tokens = 4}});
+    for (rw::index n = 0; n < 9; ++n)
+        for (rw::index a = 0; a < s.positions.axes(); ++a)
+            CHECK(s.positions.at(n, a) == step * static_cast<double>(n));
+    CHECK(s.next_position == 9 * step);
+    CHECK(s.position_step == step);
+    CHECK(s.delta(delta_length::padded) == 0);
+    const auto decoded = s.decode_positions(2, 3);
+    for (rw::index a = 0; a < s.positions.axes(); ++a) {
+        CHECK(decoded.at(0, a) == 12 * step);
+        CHECK(decoded.at(1, a) == 13 * step);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("stream_builder: chunks equal the whole under every rule", "[positions][multimodal]") {
+    chunks_equal_the_whole(mrope_rule{});
+    chunks_equal_the_whole(mrope_rule{.transition = block_transition::spatial_max});
+    chunks_equal_the_whole(
+        mrope_rule{.clock = {.tokens_per_second = 2, .quantization = time_quantization::none}});
+    chunks_equal_the_whole(baseline_rule{.kind = baseline::vanilla});
+    chunks_equal_the_whole(baseline_rule{.kind = baseline::time});
+    chunks_equal_the_whole(baseline_rule{.kind = baseline::tad});
+    chunks_equal_the_whole(vrope_rule{});
+    chunks_equal_the_whole(vrope_rule{.time_axes = 1});
+    chunks_equal_the_whole(video_rope_rule{.spacing = 0.7});
+    chunks_equal_the_whole(video_rope_rule::as_printed(1.1));
+}
+
+TEST_CASE("stream_builder: text alone is plain RoPE under every rule", "[positions][multimodal][reduces]") {
+    text_is_plain(mrope_rule{}, 1);
+    text_is_plain(tmrope_rule{}, 1);
+    text_is_plain(baseline_rule{.kind = baseline::vanilla}, 1);
+    text_is_plain(baseline_rule{.kind = baseline::time, .axis_count = 3}, 1);
+    text_is_plain(baseline_rule{.kind = baseline::tad}, 2);
+    text_is_plain(vrope_rule{}, 1);
+    text_is_plain(video_rope_rule{}, 1);
+    text_is_plain(hope_video_rule(0.75), 1);
+}
+
+TEST_CASE("stream_builder: shared text does not move what follows", "[positions][multimodal]") {
+    const auto s = make_stream(vrope_rule{}, {{.tokens = 4},
+                                              {.kind = media::shared_text, .tokens = 3},
+                                              {.kind = media::shared_text, .tokens = 2},
+                                              {.tokens = 1}});
+    std::vector<double> first_axis;
+    for (rw::index n = 0; n < s.tokens; ++n) first_axis.push_back(s.positions.at(n));
+    CHECK(first_axis == std::vector<double>{0, 1, 2, 3, 4, 5, 6, 4, 5, 4});
+    CHECK(s.next_position == 5);
+    CHECK(
+        make_stream(mrope_rule{}, {{.tokens = 4}, {.kind = media::shared_text, .tokens = 3}}).next_position ==
+        4);
+}
+
+TEST_CASE("stream_builder: decoding token by token adds no segments", "[positions][multimodal]") {
+    stream_builder builder(mrope_rule{});
+    builder.append({.tokens = 2}).append({.kind = media::image, .height = 3, .width = 3});
+    for (int i = 0; i < 1000; ++i) builder.append({.tokens = 1});
+    CHECK(builder.stream().positions.segments().size() == 3);
+    CHECK(builder.stream().next_position == 1005);
+}
+
+TEST_CASE("stream_builder: past 2^31 tokens every number is exact", "[positions][multimodal]") {
+    const rw::index many = rw::index{3} << 30;
+    const auto s = make_stream(
+        mrope_rule{},
+        {{.tokens = many}, {.kind = media::video, .frames = 5, .height = 7, .width = 3}, {.tokens = many}});
+    CHECK(s.tokens == 2 * many + 105);
+    CHECK(s.positions.at(many - 1) == 3221225471.0);
+    CHECK(s.positions.at(many + 104, 1) == 3221225478.0);
+    CHECK(s.next_position == 6442450951.0);
+    CHECK(s.positions.at(s.tokens - 1, 2) == 6442450950.0);
+    CHECK(s.delta(delta_length::unpadded) == -98);
+}
+
+TEST_CASE("pad_streams: left and right, deltas of both conventions", "[positions][multimodal]") {
+    const std::vector<position_stream> raw{
+        make_stream(mrope_rule{}, {{.tokens = 2}, {.kind = media::image, .height = 2, .width = 2}}),
+        make_stream(mrope_rule{}, {{.tokens = 3}})};
+    const auto left = pad_streams(raw, {.side = padding_side::left, .position = 1});
+    CHECK(join_batch(left).tokens() == 12);
+    CHECK(left[0].positions.values() == raw[0].positions.values());
+    CHECK(left[1].positions.values() ==
+          std::vector<double>{1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 2, 2, 2});
+    CHECK(left[1].delta(delta_length::padded) == 3 - 6);
+    CHECK(left[1].delta(delta_length::unpadded) == 0);
+    CHECK(left[0].delta(delta_length::padded) == 4 - 6);
+    CHECK(left[1].next_position == 3);
+    const auto right = pad_streams(raw, {.side = padding_side::right, .tokens = 8});
+    CHECK(right[0].positions.tokens() == 8);
+    CHECK(right[0].positions.touched(5));
+    CHECK_FALSE(right[0].positions.touched(6));
+    CHECK_THROWS_WITH(pad_streams(raw, {.tokens = 5}),
+                      "pad_streams: tokens must be >= the longest sequence's, got 5");
+    CHECK_THROWS_WITH(join_batch(raw), "join_batch: sequences must have one length: pad them first, got 3");
+}
+
+TEST_CASE("stream_builder: bad segments are refused by number and kind", "[positions][multimodal][errors]") {
+    const auto message = [](const media_segment& bad) {
+        return [bad] { make_stream(mrope_rule{}, {{.tokens = 1}, bad}); };
+    };
+    constexpr double inf = std::numeric_limits<double>::infinity();
+    CHECK_THROWS_WITH(message({.tokens = -4})(),
+                      "position_stream: segment 1 (text): tokens must be >= 0, got -4");
+    CHECK_THROWS_WITH(message({.kind = media::video, .frames = 0, .height = 2, .width = 2})(),
+                      "position_stream: segment 1 (video 0 x 2 x 2): frames must be >= 1, got 0");
+    CHECK_THROWS_WITH(message({.kind = media::image, .height = -2, .width = 2})(),
+                      "position_stream: segment 1 (image 1 x -2 x 2): height must be >= 1, got -2");
+    CHECK_THROWS_WITH(message({.kind = media::image, .height = 2})(),
+                      "position_stream: segment 1 (image 1 x 2 x 0): width must be >= 1, got 0");
+    CHECK_THROWS_WITH(message({.kind = media::image, .frames = 2, .height = 2, .width = 2})(),
+                      "position_stream: segment 1 (image 2 x 2 x 2): frames of an image must be 1, got 2");
+    CHECK_THROWS_WITH(
+        message({.kind = media::video, .height = 1, .width = 1, .seconds_per_frame = inf})(),
+        "position_stream: segment 1 (video 1 x 1 x 1): seconds_per_frame must be finite and >= 0, got inf");
+    CHECK_THROWS_WITH(
+        message({.kind = media::video, .height = 1, .width = 1, .temporal_scale = -1})(),
+        "position_stream: segment 1 (video 1 x 1 x 1): temporal_scale must be finite and >= 0, got -1");
+    CHECK_THROWS_WITH(message({.kind = media::audio, .tokens = 2})(),
+                      "position_stream: segment 1 (audio): kind must be text, image or video "
+                      "(tmrope_rule places audio), got audio");
+    const rw::index huge = rw::index{1} << 31;
+    CHECK_THROWS_AS(message({.kind = media::video, .frames = huge, .height = huge, .width = huge})(),
+                    rw::invalid_config);
+}

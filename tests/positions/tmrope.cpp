@@ -1,0 +1,119 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/positions/tmrope.hpp>
+
+#include "tests/support/catch.hpp"
+
+namespace rw = ropewalk;
+using namespace ropewalk::positions;
+
+namespace {
+
+std::vector<double> axis(const rw::position_ids& ids, rw::index a) {
+    std::vector<double> v;
+    for (rw::index n = 0; n < ids.tokens(); ++n) v.push_back(ids.at(n, a));
+    return v;
+}
+
+/// The rule token by token, as the reference walks: all t, then which token goes where.
+struct token {
+    double t, h, w;
+};
+std::vector<token> chunked(const media_segment& s, const tmrope_rule& rule, double start) {
+    const double chunk = std::trunc(rule.clock.tokens_per_second * rule.seconds_per_chunk);
+    std::vector<token> video, sound;
+    for (rw::index f = 0; f < s.frames; ++f)
+        for (rw::index r = 0; r < s.height; ++r)
+            for (rw::index c = 0; c < s.width; ++c)
+                video.push_back({start + rule.clock.at(f, s.seconds_per_frame), start + r, start + c});
+    for (rw::index i = 0; i < s.tokens; ++i) sound.push_back({start + i, start + i, start + i});
+    const auto split = [&](const std::vector<token>& all) {
+        std::vector<std::vector<token>> chunks(1);
+        for (const auto& one : all) {
+            if (one.t - start >= chunk * chunks.size()) chunks.emplace_back();
+            chunks.back().push_back(one);
+        }
+        return chunks;
+    };
+    const auto v = split(video), a = split(sound);
+    std::vector<token> out;
+    for (std::size_t i = 0; i < std::max(v.size(), a.size()); ++i) {
+        if (i < v.size()) out.insert(out.end(), v[i].begin(), v[i].end());
+        if (i < a.size()) out.insert(out.end(), a[i].begin(), a[i].end());
+    }
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("tmrope: markers, audio, images and video", "[positions][tmrope]") {
+    const auto s = make_stream(tmrope_rule{}, {{.tokens = 1},
+                                               {.kind = media::audio, .tokens = 3},
+                                               {.kind = media::image, .height = 1, .width = 2},
+                                               {.kind = media::video, .frames = 2, .height = 1, .width = 1},
+                                               {.tokens = 1}});
+    CHECK(axis(s.positions, 0) == std::vector<double>{0, 1, 2, 3, 4, 5, 6, 7, 7, 9, 10, 11, 36, 37, 38});
+    CHECK(axis(s.positions, 2) == std::vector<double>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11, 37, 38});
+    CHECK(s.tokens == 15);
+    CHECK(s.next_position == 39);
+}
+
+TEST_CASE("tmrope: video and sound in chunks, as a walk over tokens has them", "[positions][tmrope]") {
+    // Seconds that cut chunks at frames, inside frames (several chunks to one frame) and not at all.
+    const double seconds = GENERATE(0.04, 0.5, 1.0, 2.0, 5.0, 9.0);
+    const rw::index tokens = GENERATE(1, 50, 51, 263);
+    const media_segment both{.kind = media::video_with_audio,
+                             .tokens = tokens,
+                             .frames = 6,
+                             .height = 2,
+                             .width = 3,
+                             .seconds_per_frame = seconds};
+    const auto s = make_stream(tmrope_rule{}, {{.tokens = 4}, both, {.tokens = 1}});
+    const auto want = chunked(both, tmrope_rule{}, 5);
+    REQUIRE(s.tokens == 4 + 2 + static_cast<rw::index>(want.size()) + 2 + 1);
+    CHECK(s.positions.at(4) == 4);  // both start markers
+    CHECK(s.positions.at(5) == 4);
+    for (std::size_t i = 0; i < want.size(); ++i) {
+        REQUIRE(s.positions.at(6 + i, 0) == want[i].t);
+        REQUIRE(s.positions.at(6 + i, 1) == want[i].h);
+        REQUIRE(s.positions.at(6 + i, 2) == want[i].w);
+    }
+    CHECK(s.positions.at(s.tokens - 3) == s.positions.at(s.tokens - 2));
+    CHECK(s.positions.at(s.tokens - 1) == s.positions.at(s.tokens - 2) + 1);
+}
+
+TEST_CASE("tmrope: text goes on after the last chunk, not after the block", "[positions][tmrope]") {
+    // Video to t = 100, then 10 sound tokens of the second chunk: the last piece is the frame at 100.
+    const auto s = make_stream(tmrope_rule{}, {{.kind = media::video_with_audio,
+                                                .tokens = 60,
+                                                .frames = 2,
+                                                .height = 1,
+                                                .width = 1,
+                                                .seconds_per_frame = 2}});
+    // 0 0 | frame 0, sound 0-49, frame 1 at 50, sound 50-59 | 61 61
+    CHECK(s.positions.at(s.tokens - 1) == 61);
+    CHECK(s.next_position == 62);
+}
+
+TEST_CASE("tmrope: by time each frame follows the sound before it", "[positions][tmrope]") {
+    const tmrope_rule rule{.clock = {.tokens_per_second = 2, .quantization = time_quantization::none},
+                           .order = sound_order::by_time};
+    const auto s = make_stream(rule, {{.kind = media::video_with_audio,
+                                       .tokens = 4,
+                                       .frames = 3,
+                                       .height = 1,
+                                       .width = 2,
+                                       .seconds_per_frame = 0.75}});
+    // Frames at 1, 2.5 and 4; sound at 1, 2, 3, 4: the frame goes first where both start.
+    CHECK(axis(s.positions, 0) == std::vector<double>{0, 0, 1, 1, 1, 2, 2.5, 2.5, 3, 4, 4, 4, 5, 5});
+}
+
+TEST_CASE("tmrope: refuses what has no time", "[positions][tmrope][errors]") {
+    CHECK_THROWS_WITH(stream_builder(tmrope_rule{.clock = {}}),
+                      "tmrope_rule: tokens_per_second must be > 0, got 0");
+    CHECK_THROWS_WITH(stream_builder(tmrope_rule{.seconds_per_chunk = 0.01}),
+                      "tmrope_rule: seconds_per_chunk must cover at least one position, got 0.01");
+    CHECK_THROWS_WITH(
+        make_stream(tmrope_rule{}, {{.kind = media::video_with_audio, .height = 1, .width = 1}}),
+        "position_stream: segment 0 (video with audio 1 x 1 x 1): tokens must be >= 1, got 0");
+}
