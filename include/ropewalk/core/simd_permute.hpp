@@ -200,6 +200,25 @@ ROPEWALK_ALWAYS_INLINE C sum_lanes(pack<C> x) noexcept {
 #endif
 }
 
+/// The sums of four registers at once, each the same bits as sum_lanes of it.
+template <class C>
+ROPEWALK_ALWAYS_INLINE void sum_lanes_of_four(const pack<C> (&x)[4], C* sums) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (sizeof(C) == 4) {
+        const __m512 a = x[0], b = x[1], c = x[2], d = x[3];
+        const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+        const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+        __m512 all = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+        all = _mm512_add_ps(all, _mm512_permute_ps(all, 0x4e));
+        all = _mm512_add_ps(all, _mm512_permute_ps(all, 0xb1));
+        const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_permutexvar_ps(first, all)));
+        return;
+    }
+#endif
+    for (std::size_t r = 0; r < 4; ++r) sums[r] = sum_lanes(x[r]);
+}
+
 }  // namespace ROPEWALK_NAMESPACE::simd
 
 #if defined(__GNUC__) && !defined(__clang__)

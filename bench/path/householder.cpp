@@ -1,0 +1,125 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <cmath>
+#include <random>
+#include <string>
+
+#include <ropewalk/path/householder.hpp>
+#include <ropewalk/path/prefill.hpp>
+
+#include "support/against.hpp"
+
+namespace {
+
+namespace rw = ropewalk;
+using rw::index;
+
+template <class T>
+std::vector<T> noise(index count, unsigned seed, double centre = 0) {
+    std::mt19937 engine(seed);
+    std::vector<T> x;
+    for (index i = 0; i < count; ++i)
+        x.push_back(T(static_cast<float>(centre + static_cast<double>(engine()) / 2147483648.0 - 1.0)));
+    return x;
+}
+template <class T>
+std::vector<T> unit_rows(index rows, index channels) {
+    auto x = noise<T>(rows * channels, 5);
+    for (index r = 0; r < rows; ++r) {
+        double sum = 0;
+        for (index c = 0; c < channels; ++c)
+            sum += std::pow(static_cast<double>(x[static_cast<std::size_t>(r * channels + c)]), 2);
+        for (index c = 0; c < channels; ++c)
+            x[static_cast<std::size_t>(r * channels + c)] /= static_cast<T>(std::sqrt(sum));
+    }
+    return x;
+}
+
+/// Update and scores of one decode step beside a pass that reads and writes the key cache once (k *= 1).
+template <class K>
+void decode_step(benchmark::State& state, index tokens, index heads, index channels) {
+    constexpr index kv_heads = 8;
+    std::vector<K> keys = noise<K>(tokens * kv_heads * channels, 1);
+    const auto w = unit_rows<float>(kv_heads, channels), q = noise<float>(heads * channels, 2);
+    const std::vector<float> beta(kv_heads,
+                                  2.f);  // reflections: the keys keep their size over any number of calls
+    std::vector<float> scores(static_cast<std::size_t>(heads * tokens));
+    const rw::heads_view<K> view(keys.data(), tokens, kv_heads, channels);
+    const rw::heads_view<const float> queries(q.data(), 1, heads, channels);
+    const rw::path::step_transform<float> step{{w.data(), 1, kv_heads, channels}, beta};
+    volatile float one = 1;
+    bench::run_against(
+        state, "x_pass", [&] { rw::path::update_keys_and_score(view, step, queries, scores); },
+        [&] {
+            const auto factor = rw::simd::broadcast<float>(one);
+            for (index i = 0; i + rw::simd::lanes<float> <= static_cast<index>(keys.size());
+                 i += rw::simd::lanes<float>)
+                rw::simd::store(keys.data() + i,
+                                rw::simd::load(static_cast<const K*>(keys.data() + i)) * factor);
+        });
+    state.counters["bytes_per_second"] =
+        benchmark::Counter(2e9 * static_cast<double>(keys.size() * sizeof(K)) / state.counters["kernel_ns"]);
+}
+
+/// Blockwise prefill of one head beside the definition, or beside decode steps over the whole prompt.
+template <bool Steps>
+void prefill(benchmark::State& state, index tokens, index channels, index block) {
+    const auto q = noise<float>(tokens * channels, 1), k = noise<float>(tokens * channels, 2),
+               v = noise<float>(tokens * channels, 3);
+    const auto w = unit_rows<float>(tokens, channels), beta = noise<float>(tokens, 4, 1);
+    std::vector<float> out(q.size()), keys = k, scores(static_cast<std::size_t>(tokens));
+    const auto view = [&](const std::vector<float>& x) {
+        return rw::heads_view<const float>(x.data(), tokens, 1, channels);
+    };
+    const rw::heads_view<float> o(out.data(), tokens, 1, channels), cache(keys.data(), tokens, 1, channels);
+    const auto blockwise = [&] {
+        rw::path::attend(view(q), view(k), view(v), view(w), beta, o, {.block = block});
+    };
+    if constexpr (Steps) {
+        bench::run_against(
+            state, "steps_over_blockwise",
+            [&] {
+                for (index t = 1; t < tokens; ++t)
+                    rw::path::update_keys_and_score(
+                        cache.token_slice(0, t),
+                        {view(w).token_slice(t, 1), std::span(beta).subspan(static_cast<std::size_t>(t), 1)},
+                        view(q).token_slice(t, 1), scores);
+            },
+            blockwise);
+    } else {
+        bench::run_against(
+            state, "naive_over_blockwise",
+            [&] { rw::path::attend_naive(view(q), view(k), view(v), view(w), beta, o); }, blockwise);
+    }
+}
+
+template <class K>
+void add_decode(const char* type) {
+    for (index channels : {64, 128})
+        for (index heads : {8, 32})
+            for (index tokens : {64, 1024, 16384})
+                benchmark::RegisterBenchmark(
+                    ("path/decode/" + std::string(type) + "/tokens:" + std::to_string(tokens) +
+                     "/q_heads:" + std::to_string(heads) + "/k_heads:8/dim:" + std::to_string(channels))
+                        .c_str(),
+                    [=](benchmark::State& state) { decode_step<K>(state, tokens, heads, channels); })
+                    ->UseManualTime()
+                    ->Iterations(40);
+}
+const bool added = [] {
+    add_decode<float>("f32");
+    add_decode<rw::bf16>("bf16");
+    for (index block : {16, 32, 64, 128}) {
+        const std::string name = "path/prefill/f32/tokens:1024/dim:64/block:" + std::to_string(block);
+        benchmark::RegisterBenchmark((name + "/naive").c_str(),
+                                     [=](benchmark::State& state) { prefill<false>(state, 1024, 64, block); })
+            ->UseManualTime()
+            ->Iterations(5);
+        benchmark::RegisterBenchmark((name + "/decode_steps").c_str(),
+                                     [=](benchmark::State& state) { prefill<true>(state, 1024, 64, block); })
+            ->UseManualTime()
+            ->Iterations(5);
+    }
+    return true;
+}();
+
+}  // namespace

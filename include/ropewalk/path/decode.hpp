@@ -1,0 +1,106 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include <ropewalk/path/householder.hpp>
+
+namespace ROPEWALK_NAMESPACE::path {
+
+/// What the new token of a decode step brings. C is the type of the arithmetic: double for an f64 key
+/// cache, float otherwise.
+template <class C>
+struct decode_step {
+    heads_view<const C> q;  ///< [1, heads, channels]
+    heads_view<const C> k;  ///< [1, kv heads, channels]
+    step_transform<C> transform;
+    C scale = 1;                             ///< on the whole logit; usually 1 / sqrt(channels)
+    std::span<const double> gate_sums = {};  ///< [tokens, heads], cumulative log gates, the new token's last
+};
+
+/// Numbers of scratch that decode needs.
+constexpr index decode_scratch(index tokens, index heads, index value_channels) noexcept {
+    return heads * (tokens + value_channels);
+}
+
+/// One decode step: carries the cached keys past the new token, appends its key, and attends.
+/// Shapes:   keys [tokens, kv heads, channels] and values [tokens, kv heads, value channels] with room for
+///           the new token as the last: its value is there already, its key is written here. out [1, heads,
+///           value channels]. scratch: decode_scratch numbers, on return scratch[h * tokens + j] are the
+///           probabilities when tokens > 1 (of queries h; kv head h / (heads / kv heads)).
+/// Requires: as update_keys. Keys hold what fill_key_cache or earlier steps left.
+/// Cost:     one pass over the keys, read and written, and one over the values; no allocation.
+/// Accuracy: as update_keys; sums of values in C.
+/// Source:   fla-org/flash-linear-attention, layers/path_attn.py, decoding branch; the gate is scaled too.
+template <class K, class V, class O>
+void decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> keys, heads_view<V> values,
+            heads_view<O> out, std::type_identity_t<std::span<compute_t<K>>> scratch) noexcept {
+    using C = compute_t<K>;
+    static_assert(std::is_same_v<C, compute_t<V>>, "f64 keys and values of another type do not mix");
+    const index tokens = keys.tokens(), heads = step.q.heads(), kv_heads = keys.heads();
+    const index channels = keys.channels(), width = values.channels(), last = tokens - 1;
+    if (keys.empty() || step.q.empty()) return;
+    const bool fits = values.tokens() == tokens && values.heads() == kv_heads && heads % kv_heads == 0 &&
+                      step.k.heads() == kv_heads && step.k.channels() == channels &&
+                      step.q.channels() == channels && out.heads() == heads && out.channels() == width &&
+                      static_cast<index>(scratch.size()) >= decode_scratch(tokens, heads, width) &&
+                      (step.gate_sums.empty() || static_cast<index>(step.gate_sums.size()) == tokens * heads);
+    ROPEWALK_EXPECT(fits);
+    if (!fits) return;
+    const index group = heads / kv_heads;
+
+    // The old keys' scores lie [heads, last]; spread them to [heads, tokens] from the back.
+    update_keys_and_score(keys.token_slice(0, last), step.transform, step.q,
+                          scratch.first(static_cast<std::size_t>(heads * last)));
+    C* const scores = scratch.data();
+    for (index h = heads - 1; h > 0; --h)
+        std::copy_backward(scores + h * last, scores + (h + 1) * last, scores + h * tokens + last);
+    for (index h = 0; h < kv_heads; ++h) {
+        auto* stored = reinterpret_cast<stored_t<K>*>(keys.at(0, last, h));
+        for (index c = 0; c < channels; ++c) stored[c] = stored_t<K>(step.k.at(0, 0, h)[c]);
+        for (index g = 0; g < group; ++g) {
+            const C* query = step.q.at(0, 0, h * group + g);
+            C sum = 0;
+            for (index c = 0; c < channels; ++c) sum += query[c] * static_cast<C>(stored[c]);
+            scores[(h * group + g) * tokens + last] = sum;
+        }
+    }
+
+    C* const sums = scores + heads * tokens;
+    std::fill_n(sums, heads * width, C(0));
+    for (index h = 0; h < heads; ++h) {
+        C* row = scores + h * tokens;
+        for (index j = 0; j < tokens; ++j) {
+            if (!step.gate_sums.empty())
+                row[j] += static_cast<C>(step.gate_sums[static_cast<std::size_t>(last * heads + h)] -
+                                         step.gate_sums[static_cast<std::size_t>(j * heads + h)]);
+            row[j] *= step.scale;
+        }
+        const C peak = *std::max_element(row, row + tokens);
+        C total = 0;
+        for (index j = 0; j < tokens; ++j) total += row[j] = std::exp(row[j] - peak);
+        for (index j = 0; j < tokens; ++j) row[j] /= total;
+    }
+    for (index j = 0; j < tokens; ++j)
+        for (index h = 0; h < heads; ++h) {
+            const auto* value = reinterpret_cast<const stored_t<V>*>(values.at(0, j, h / group));
+            const auto weight = simd::broadcast(scores[h * tokens + j]);
+            C* sum = sums + h * width;
+            index c = 0;
+            for (; c + simd::lanes<C> <= width; c += simd::lanes<C>)
+                simd::store(sum + c, simd::fma(weight, simd::load(value + c),
+                                               simd::load(static_cast<const C*>(sum + c))));
+            if (c < width)
+                simd::store_some(sum + c,
+                                 simd::fma(weight, simd::load_some(value + c, width - c),
+                                           simd::load_some(static_cast<const C*>(sum + c), width - c)),
+                                 width - c);
+        }
+    for (index h = 0; h < heads; ++h)
+        for (index c = 0; c < width; ++c)
+            reinterpret_cast<stored_t<O>*>(out.at(0, 0, h))[c] =
+                stored_t<O>(static_cast<compute_t<O>>(sums[h * width + c]));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::path

@@ -1,0 +1,218 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <span>
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_permute.hpp>
+#include <ropewalk/core/simd_storage.hpp>
+
+/// PaTH: between key j and query i stand the transforms of the tokens j + 1 .. i,
+/// H_t = I - beta_t w_t w_t^T with |w_t| = 1 (or w_t = 0: the identity) and beta_t in [0, 2]. They depend on
+/// the data and do not commute, so there is no table: a decode step carries every cached key one token on.
+/// Source: Yang et al. 2025 (arXiv 2505.16381); fla-org/flash-linear-attention, layers/path_attn.py.
+namespace ROPEWALK_NAMESPACE::path {
+
+/// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads].
+template <class C>
+struct step_transform {
+    heads_view<const C> w;
+    std::span<const C> beta;
+};
+
+}  // namespace ROPEWALK_NAMESPACE::path
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+template <class K>
+heads_view<stored_t<K>> stored_view(heads_view<K> x) noexcept {
+    return {reinterpret_cast<stored_t<K>*>(x.data), x.shape, x.strides};
+}
+
+template <std::size_t R, class C>
+ROPEWALK_ALWAYS_INLINE void sum_rows(const simd::pack<C> (&x)[R], C* sums) noexcept {
+    if constexpr (R == 4) {
+        simd::sum_lanes_of_four(x, sums);
+    } else {
+        for (std::size_t r = 0; r < R; ++r) sums[r] = simd::sum_lanes(x[r]);
+    }
+}
+
+/// R key rows `stride` apart: k <- k - beta (k . w) w, and the scores of `group` queries with the rows as
+/// they are stored. Channels in V whole registers and, with Rest, `rest` more; a row stays in registers.
+template <std::size_t R, std::size_t V, bool Rest, class K, class C>
+ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const C* w, C beta, const C* q,
+                                       index q_stride, C* scores, index score_stride, index group) noexcept {
+    using P = simd::pack<C>;
+    constexpr index n = simd::lanes<C>;
+    constexpr std::size_t total = V + (Rest ? 1 : 0);
+    const auto part = [&](const auto* p, std::size_t v) {
+        if constexpr (Rest)
+            if (v == V) return simd::load_some(p + static_cast<index>(V) * n, rest);
+        return simd::load(p + static_cast<index>(v) * n);
+    };
+    P x[R][total];
+    const auto load_rows = [&] {
+        for (std::size_t r = 0; r < R; ++r)
+            for (std::size_t v = 0; v < total; ++v)
+                x[r][v] = part(static_cast<const K*>(key + static_cast<index>(r) * stride), v);
+    };
+    const auto dot = [&](const C* with, C* sums) {
+        P sum[R];
+        for (std::size_t v = 0; v < total; ++v) {
+            const P y = part(with, v);
+            for (std::size_t r = 0; r < R; ++r)
+                sum[r] = v == 0 ? P(x[r][0] * y) : simd::fma(x[r][v], y, sum[r]);
+        }
+        sum_rows<R>(sum, sums);
+    };
+    // The same rows of the next step: rows lie a token apart, and the hardware does not run that far ahead.
+    if constexpr (R > 1)
+        for (std::size_t r = 0; r < R; ++r)
+            for (std::size_t at = 0; at < total * sizeof(P); at += 64 * sizeof(C) / sizeof(K))
+                simd::prefetch(key + static_cast<index>(r + R) * stride + static_cast<index>(at / sizeof(C)));
+    load_rows();
+    C along[R];
+    dot(w, along);
+    for (std::size_t r = 0; r < R; ++r) {
+        const P step = simd::broadcast(static_cast<C>(-beta * along[r]));
+        K* const row = key + static_cast<index>(r) * stride;
+        for (std::size_t v = 0; v < total; ++v) {
+            x[r][v] = simd::fma(part(w, v), step, x[r][v]);
+            if (Rest && v == V) {
+                simd::store_some(row + static_cast<index>(V) * n, x[r][v], rest);
+            } else {
+                simd::store(row + static_cast<index>(v) * n, x[r][v]);
+            }
+        }
+    }
+    if (group == 0) return;
+    // A 16-bit cache is rounded once a token; a score reads what later steps will read.
+    if constexpr (sizeof(K) < sizeof(C)) load_rows();
+    for (index g = 0; g < group; ++g) dot(q + g * q_stride, scores + g * score_stride);
+}
+
+/// The same for rows of more than 8 registers: the row is read again for each step, from the L1 cache.
+template <class K, class C>
+void carry_long_key(K* key, index channels, const C* w, C beta, const C* q, index q_stride, C* scores,
+                    index score_stride, index group) noexcept {
+    using P = simd::pack<C>;
+    constexpr index n = simd::lanes<C>;
+    const auto dot = [&](const C* with) {
+        P sum = simd::broadcast(C(0));
+        for (index i = 0; i < channels; i += n) {
+            const index count = channels - i < n ? channels - i : n;
+            sum = simd::fma(simd::load_some(static_cast<const K*>(key) + i, count),
+                            simd::load_some(with + i, count), sum);
+        }
+        return simd::sum_lanes(sum);
+    };
+    const P step = simd::broadcast(static_cast<C>(-beta * dot(w)));
+    for (index i = 0; i < channels; i += n) {
+        const index count = channels - i < n ? channels - i : n;
+        const P x = simd::load_some(static_cast<const K*>(key) + i, count);
+        simd::store_some(key + i, simd::fma(simd::load_some(w + i, count), step, x), count);
+    }
+    for (index g = 0; g < group; ++g) scores[g * score_stride] = dot(q + g * q_stride);
+}
+
+/// Token outer, head inner: the cache is walked as it lies in memory, four tokens abreast, so that w, q and
+/// the sums across lanes serve four rows.
+template <std::size_t V, bool Rest, class K, class C>
+void carry_keys_of(heads_view<K> keys, const path::step_transform<C>& t, heads_view<const C> q, C* scores,
+                   index group) noexcept {
+    constexpr index n = simd::lanes<C>;
+    const index tokens = keys.tokens(), rest = keys.channels() - static_cast<index>(V) * n;
+    const auto carry = [&]<std::size_t R>(index j, std::integral_constant<std::size_t, R>) {
+        for (index h = 0; h < keys.heads(); ++h) {
+            const C* query = group ? q.at(0, 0, h * group) : nullptr;
+            C* score = group ? scores + h * group * tokens + j : nullptr;
+            const C beta = t.beta[static_cast<std::size_t>(h)];
+            if constexpr (V == 0 && !Rest) {
+                carry_long_key(keys.at(0, j, h), keys.channels(), t.w.at(0, 0, h), beta, query,
+                               q.strides.head, score, tokens, group);
+            } else {
+                carry_rows<R, V, Rest>(keys.at(0, j, h), keys.strides.token, rest, t.w.at(0, 0, h), beta,
+                                       query, q.strides.head, score, tokens, group);
+            }
+        }
+    };
+    index j = 0;
+    if constexpr (V > 0 || Rest)
+        for (; j + 4 <= tokens; j += 4) carry(j, std::integral_constant<std::size_t, 4>{});
+    for (; j < tokens; ++j) carry(j, std::integral_constant<std::size_t, 1>{});
+}
+
+template <class K, class C>
+void carry_keys(heads_view<K> keys, const path::step_transform<C>& t, heads_view<const C> q, C* scores,
+                index group) noexcept {
+    const index whole = keys.channels() / simd::lanes<C>;
+    const bool rest = keys.channels() % simd::lanes<C> != 0;
+    const auto run = [&]<std::size_t V>(std::integral_constant<std::size_t, V>) {
+        rest ? carry_keys_of<V, true>(keys, t, q, scores, group)
+             : carry_keys_of<V, false>(keys, t, q, scores, group);
+    };
+    using std::integral_constant;
+    switch (whole) {
+        case 0: return carry_keys_of<0, true>(keys, t, q, scores, group);
+        case 1: return run(integral_constant<std::size_t, 1>{});
+        case 2: return run(integral_constant<std::size_t, 2>{});
+        case 3: return run(integral_constant<std::size_t, 3>{});
+        case 4: return run(integral_constant<std::size_t, 4>{});
+        case 6: return run(integral_constant<std::size_t, 6>{});
+        case 8: return run(integral_constant<std::size_t, 8>{});
+        default: return carry_keys_of<0, false>(keys, t, q, scores, group);
+    }
+}
+
+template <class K, class C>
+bool step_fits(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
+    return keys.batches() == 1 && t.w.tokens() == 1 && t.w.heads() == keys.heads() &&
+           t.w.channels() == keys.channels() && static_cast<index>(t.beta.size()) == keys.heads();
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::path {
+
+/// Carries every cached key past one new token, in place: k <- k - beta (k . w) w.
+/// Shapes:   keys [tokens, kv heads, channels], any strides; w [1, kv heads, channels]; beta [kv heads].
+/// Requires: one sequence (batches = 1); beta in [0, 2] and |w| <= 1, or norms grow.
+/// Cost:     reads and writes the keys once; no allocation.
+/// Accuracy: f64 within 1e-14, f32 within 1e-5 for order-1 rows of up to 200 channels; 16-bit: that plus half
+/// a
+///           storage ulp, once a token. w = 0 or beta = 0 leaves a key as it is, bit for bit.
+/// Source:   fla-org/flash-linear-attention, layers/path_attn.py, rank_one_update.
+template <class K>
+void update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t) noexcept {
+    using C = compute_t<K>;
+    if (keys.empty()) return;
+    const bool fits = detail::step_fits(keys, t);
+    ROPEWALK_EXPECT(fits);
+    if (fits) detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, {}, nullptr, 0);
+}
+
+/// update_keys and the scores of the new token's queries in one pass, each row in registers throughout:
+/// scores[h, j] = q_h . k_j with the key after its update, not scaled. Query head h reads kv head
+/// h / (heads / kv heads).
+/// Shapes:   q [1, heads, channels]; scores [heads, tokens].
+/// Cost:     as update_keys plus heads * channels multiply-adds a token. A score is that of the key as it is
+///           stored: the same bits as update_keys and the product afterwards.
+/// Source:   fla-org/flash-linear-attention, layers/path_attn.py (there in two passes).
+template <class K>
+void update_keys_and_score(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
+                           std::type_identity_t<heads_view<const compute_t<K>>> q,
+                           std::type_identity_t<std::span<compute_t<K>>> scores) noexcept {
+    using C = compute_t<K>;
+    if (keys.empty() || q.empty()) return update_keys(keys, t);
+    const bool fits = detail::step_fits(keys, t) && q.batches() == 1 && q.tokens() == 1 &&
+                      q.channels() == keys.channels() && q.heads() % keys.heads() == 0 &&
+                      static_cast<index>(scores.size()) >= q.heads() * keys.tokens();
+    ROPEWALK_EXPECT(fits);
+    if (fits)
+        detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, q, scores.data(),
+                                           q.heads() / keys.heads());
+}
+
+}  // namespace ROPEWALK_NAMESPACE::path

@@ -1,0 +1,325 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/path/block_transform.hpp>
+
+namespace ROPEWALK_NAMESPACE::path {
+
+/// T is the type arithmetic runs in: double for f64 queries, else float. An empty span: not given.
+template <class T>
+struct attend_options {
+    index block = 64;                  ///< tokens of one UT transform; any value gives the same result
+    std::optional<double> scale = {};  ///< on the whole logit, gate included; 1 / sqrt(channels) if not given
+    std::span<const T> log_gate = {};  ///< [batches, tokens, heads] <= 0: FoX, log of the forget gates
+    std::span<const index> sequence_ends = {};  ///< several sequences in one batch row, each by itself
+    std::span<T> logits = {};  ///< [batches, heads, tokens, tokens] written; 0 where a query sees nothing
+};
+
+}  // namespace ROPEWALK_NAMESPACE::path
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+inline void require_betas(const char* who, auto betas) {
+    for (const auto b : betas)
+        require(b >= 0 && b <= 2, who, "beta must be in [0, 2]", static_cast<double>(b));
+}
+
+/// What prefill and its naive form share: checks, and one head of one sequence as matrices.
+template <class T>
+struct path_plan {
+    heads_shape q, k, v;
+    path::attend_options<T> options;
+    T scale;
+    std::vector<index> ends;
+
+    path_plan(const char* who, heads_shape query, heads_shape key, heads_shape value, heads_shape w,
+              heads_shape out, std::span<const T> beta, const path::attend_options<T>& o)
+        : q(query), k(key), v(value), options(o), ends(o.sequence_ends.begin(), o.sequence_ends.end()) {
+        require(k.batches == q.batches && v.batches == q.batches && w.batches == q.batches &&
+                    out.batches == q.batches,
+                who, "all views must have q's batches", q.batches);
+        require(
+            k.tokens == q.tokens && v.tokens == q.tokens && w.tokens == q.tokens && out.tokens == q.tokens,
+            who, "all views must have q's tokens", q.tokens);
+        require(q.heads == 0 || (k.heads > 0 && q.heads % k.heads == 0), who,
+                "k.heads must be > 0 and divide q.heads", k.heads);
+        require(v.heads == k.heads, who, "v.heads must equal k.heads", v.heads);
+        require(w.heads == k.heads, who, "w.heads must equal k.heads", w.heads);
+        require(out.heads == q.heads, who, "out.heads must equal q.heads", out.heads);
+        require(k.channels == q.channels, who, "k.channels must equal q.channels", k.channels);
+        require(w.channels == q.channels, who, "w.channels must equal q.channels", w.channels);
+        require(out.channels == v.channels, who, "out.channels must equal v.channels", out.channels);
+        require(static_cast<index>(beta.size()) == q.batches * q.tokens * k.heads, who,
+                "beta must hold batches * tokens * kv heads numbers", beta.size());
+        require_betas(who, beta);
+        require(o.block > 0, who, "block must be > 0", o.block);
+        const double s = o.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels, 1))));
+        require(std::isfinite(s), who, "scale must be finite", s);
+        scale = static_cast<T>(s);
+        require(o.log_gate.empty() || static_cast<index>(o.log_gate.size()) == q.batches * q.tokens * q.heads,
+                who, "log_gate must hold batches * tokens * heads numbers", o.log_gate.size());
+        for (T g : o.log_gate)
+            require(g <= 0 && std::isfinite(g), who, "log_gate must be <= 0 and finite",
+                    static_cast<double>(g));
+        require(o.logits.empty() ||
+                    static_cast<index>(o.logits.size()) == q.batches * q.heads * q.tokens * q.tokens,
+                who, "logits must hold batches * heads * tokens * tokens numbers", o.logits.size());
+        if (ends.empty()) ends.push_back(q.tokens);
+        index last = 0;
+        for (index end : ends) {
+            require(end > last || (end == last && q.tokens == 0), who, "sequence_ends must rise", end);
+            last = end;
+        }
+        require(last == q.tokens, who, "sequence_ends must end at the last token", last);
+    }
+
+    index group() const noexcept { return k.heads == 0 ? 0 : q.heads / k.heads; }
+    T* logit_row(index b, index h, index n) const noexcept {
+        return options.logits.data() + ((b * q.heads + h) * q.tokens + n) * q.tokens;
+    }
+    /// Cumulative log gates of one head of a sequence; zeros without a gate. Summed in f64.
+    std::vector<double> gates(index b, index h, index first, index count) const {
+        std::vector<double> sums(static_cast<std::size_t>(count), 0.0);
+        if (options.log_gate.empty()) return sums;
+        double sum = 0;
+        for (index n = 0; n < count; ++n)
+            sums[static_cast<std::size_t>(n)] = sum += static_cast<double>(
+                options.log_gate[static_cast<std::size_t>((b * q.tokens + first + n) * q.heads + h)]);
+        return sums;
+    }
+    std::vector<T> betas(std::span<const T> beta, index b, index h, index first, index count) const {
+        std::vector<T> own;
+        for (index n = 0; n < count; ++n)
+            own.push_back(beta[static_cast<std::size_t>((b * q.tokens + first + n) * k.heads + h)]);
+        return own;
+    }
+};
+
+/// Rows [first, first + count) of head h as a matrix of T.
+template <class T, class E>
+path::matrix<T> rows_of(heads_view<E> x, index b, index h, index first, index count) {
+    path::matrix<T> m(count, x.channels());
+    for (index n = 0; n < count; ++n) {
+        const auto* p = reinterpret_cast<const stored_t<E>*>(x.at(b, first + n, h));
+        for (index c = 0; c < x.channels(); ++c) m(n, c) = static_cast<T>(static_cast<compute_t<E>>(p[c]));
+    }
+    return m;
+}
+template <class T, class E>
+void store_row(const Eigen::Ref<const Eigen::Matrix<T, 1, Eigen::Dynamic>>& row, E* to) {
+    auto* p = reinterpret_cast<stored_t<E>*>(to);
+    for (index c = 0; c < row.cols(); ++c) p[c] = stored_t<E>(static_cast<compute_t<E>>(row[c]));
+}
+
+/// The running softmax of the queries of one block: peaks, weights and weighted values.
+template <class T>
+struct path_softmax {
+    Eigen::Array<T, Eigen::Dynamic, 1> peak, weight;
+    path::matrix<T> sum;
+
+    path_softmax(index rows, index value_channels)
+        : peak(Eigen::Array<T, Eigen::Dynamic, 1>::Constant(rows, -std::numeric_limits<T>::infinity())),
+          weight(Eigen::Array<T, Eigen::Dynamic, 1>::Zero(rows)),
+          sum(path::matrix<T>::Zero(rows, value_channels)) {}
+
+    /// scores [rows, keys], hidden ones -infinity; every row has seen one key after the first call.
+    void add(path::matrix<T>& scores, const path::matrix<T>& values) {
+        const Eigen::Array<T, Eigen::Dynamic, 1> top = peak.max(scores.rowwise().maxCoeff().array());
+        const Eigen::Array<T, Eigen::Dynamic, 1> shrink = (peak - top).exp();
+        for (index r = 0; r < scores.rows(); ++r)
+            scores.row(r).array() = (scores.row(r).array() - top[r]).exp();
+        weight = weight * shrink + scores.rowwise().sum().array();
+        sum.array().colwise() *= shrink;
+        sum.noalias() += scores * values;
+        peak = top;
+    }
+};
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::path {
+
+/// Causal PaTH attention over whole sequences, block by block: each block's transforms become one UT
+/// transform, its queries walk back over the earlier blocks, nearest first, with a running softmax.
+///     logit(i, j) = scale (q_i^T H_i ... H_{j+1} k_j + G_i - G_j), j <= i; values are not transformed.
+/// Shapes:   q [batches, tokens, heads, channels]; k, w [.., kv heads, channels]; v [.., kv heads, value
+///           channels]; beta [batches, tokens, kv heads]; out [batches, tokens, heads, value channels].
+///           Any strides, each of any element type; w in T.
+/// Throws:   invalid_config on sizes that disagree, beta outside [0, 2], a positive log gate, a block of 0.
+/// Cost:     heads tokens^2 (3 channels + value channels) multiply-adds in matrix products; scratch of
+///           tokens (3 channels + value channels) numbers.
+/// Accuracy: f64 within 1e-12 of the product written out, for any block, for |w| <= 1 and order-1 inputs; f32
+/// within 1e-4. Source:   Yang et al. 2025, section 3; fla-org/flash-linear-attention,
+/// ops/path_attn/naive.py. The gate is
+///           scaled together with the product, as there.
+template <class Q, class K, class V, class O>
+void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
+            std::type_identity_t<heads_view<const compute_t<Q>>> w,
+            std::type_identity_t<std::span<const compute_t<Q>>> beta, heads_view<O> out,
+            const attend_options<compute_t<Q>>& options = {}) {
+    using T = compute_t<Q>;
+    const detail::path_plan<T> plan("path::attend", q.shape, k.shape, v.shape, w.shape, out.shape, beta,
+                                    options);
+    std::fill(options.logits.begin(), options.logits.end(), T(0));
+    if (q.empty()) return;
+    const index group = plan.group(), block = options.block;
+
+    struct stage {
+        index first, count;
+        block_transform<T> transform;
+        matrix<T> keys, values;  // keys at the block's end
+    };
+    for (index b = 0; b < q.batches(); ++b)
+        for (index kv = 0; kv < k.heads(); ++kv)
+            for (std::size_t s = 0; s < plan.ends.size(); ++s) {
+                const index start = s == 0 ? 0 : plan.ends[s - 1], length = plan.ends[s] - start;
+                std::vector<std::vector<double>> gates;
+                for (index g = 0; g < group; ++g)
+                    gates.push_back(plan.gates(b, kv * group + g, start, length));
+                std::vector<stage> stages;
+                for (index first = 0; first < length; first += block) {
+                    const index count = std::min(block, length - first);
+                    const auto at = [&](const auto& view, index h) {
+                        return detail::rows_of<T>(view, b, h, start + first, count);
+                    };
+                    const auto betas = plan.betas(beta, b, kv, start + first, count);
+                    const matrix<T> keys = at(k, kv);
+                    stages.push_back({first, count, block_transform<T>(at(w, kv), betas), {}, at(v, kv)});
+                    stage& own = stages.back();
+                    const matrix<T> inner = own.transform.own_keys(keys, betas);
+                    own.keys = own.transform.keys_at_end(keys, inner);
+
+                    // The heads of the group share the keys: their queries are rows of one matrix.
+                    matrix<T> queries(group * count, q.channels());
+                    for (index g = 0; g < group; ++g)
+                        queries.middleRows(g * count, count) = at(q, kv * group + g);
+                    detail::path_softmax<T> running(group * count, v.channels());
+                    matrix<T> scores;
+                    const auto add = [&](const stage& with) {
+                        for (index g = 0; g < group; ++g)
+                            for (index r = 0; r < count; ++r) {
+                                auto row = scores.row(g * count + r);
+                                const auto& sums = gates[static_cast<std::size_t>(g)];
+                                const double own_gate = sums[static_cast<std::size_t>(first + r)];
+                                const index seen = std::min(with.count, first + r - with.first + 1);
+                                if (!options.log_gate.empty())
+                                    for (index c = 0; c < seen; ++c)
+                                        row[c] += static_cast<T>(
+                                            own_gate - sums[static_cast<std::size_t>(with.first + c)]);
+                                row *= plan.scale;
+                                if (!options.logits.empty())
+                                    std::copy_n(row.data(), seen,
+                                                plan.logit_row(b, kv * group + g, start + first + r) + start +
+                                                    with.first);
+                                row.tail(with.count - seen).setConstant(-std::numeric_limits<T>::infinity());
+                            }
+                        running.add(scores, with.values);
+                    };
+
+                    matrix<T> through = queries * own.transform.w().transpose();
+                    for (index g = 0; g < group; ++g) {
+                        auto part = through.middleRows(g * count, count);
+                        part = part.template triangularView<Eigen::Lower>().toDenseMatrix();
+                    }
+                    scores.noalias() = queries * keys.transpose();
+                    scores.noalias() -= through * inner;
+                    add(own);
+                    queries.noalias() -= through * own.transform.y();
+                    for (std::size_t back = stages.size() - 1; back-- > 0;) {
+                        scores.noalias() = queries * stages[back].keys.transpose();
+                        add(stages[back]);
+                        if (back > 0) stages[back].transform.apply_to_query(queries);
+                    }
+                    for (index g = 0; g < group; ++g)
+                        for (index r = 0; r < count; ++r)
+                            detail::store_row<T>(
+                                running.sum.row(g * count + r) / running.weight[g * count + r],
+                                out.at(b, start + first + r, kv * group + g));
+                }
+            }
+}
+
+/// The same by definition, one transform at a time: for tests, and to compare with.
+/// Cost:     heads tokens^2 / 2 dependent steps of 3 channels + value channels multiply-adds.
+/// Source:   Yang et al. 2025, eq. 4.
+template <class Q, class K, class V, class O>
+void attend_naive(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
+                  std::type_identity_t<heads_view<const compute_t<Q>>> w,
+                  std::type_identity_t<std::span<const compute_t<Q>>> beta, heads_view<O> out,
+                  const attend_options<compute_t<Q>>& options = {}) {
+    using T = compute_t<Q>;
+    const detail::path_plan<T> plan("path::attend_naive", q.shape, k.shape, v.shape, w.shape, out.shape, beta,
+                                    options);
+    std::fill(options.logits.begin(), options.logits.end(), T(0));
+    if (q.empty()) return;
+    for (index b = 0; b < q.batches(); ++b)
+        for (index h = 0; h < q.heads(); ++h)
+            for (std::size_t s = 0; s < plan.ends.size(); ++s) {
+                const index kv = h / plan.group(), start = s == 0 ? 0 : plan.ends[s - 1];
+                const index length = plan.ends[s] - start;
+                const auto at = [&](const auto& view, index head) {
+                    return detail::rows_of<T>(view, b, head, start, length);
+                };
+                const matrix<T> keys = at(k, kv), values = at(v, kv), ws = at(w, kv), queries = at(q, h);
+                const auto betas = plan.betas(beta, b, kv, start, length);
+                const auto gates = plan.gates(b, h, start, length);
+                for (index i = 0; i < length; ++i) {
+                    Eigen::Matrix<T, 1, Eigen::Dynamic> x = queries.row(i), scores(i + 1);
+                    for (index j = i; j >= 0; --j) {
+                        const double gate =
+                            gates[static_cast<std::size_t>(i)] - gates[static_cast<std::size_t>(j)];
+                        scores[j] = plan.scale * (x.dot(keys.row(j)) + static_cast<T>(gate));
+                        x -= betas[static_cast<std::size_t>(j)] * x.dot(ws.row(j)) * ws.row(j);
+                    }
+                    if (!options.logits.empty())
+                        std::copy_n(scores.data(), i + 1, plan.logit_row(b, h, start + i) + start);
+                    scores = (scores.array() - scores.maxCoeff()).exp();
+                    detail::store_row<T>(scores * values.topRows(i + 1) / scores.sum(),
+                                         out.at(b, start + i, h));
+                }
+            }
+}
+
+/// The keys as decoding needs them: each carried past all later tokens of its sequence, H_T ... H_{j+1} k_j.
+/// Shapes:   k, cache [batches, tokens, kv heads, channels], cache of any element type; it may be k itself.
+/// Throws:   invalid_config as attend.
+/// Cost:     tokens channels (3 block + 2 channels) multiply-adds a head: blocks from the last to the first,
+///           with the product of the later ones as one matrix.
+/// Accuracy: as attend, before the rounding to the cache's type.
+/// Source:   fla-org/flash-linear-attention, ops/path_attn/prepare_k_cache.py (there key by key).
+template <class K, class C>
+void fill_key_cache(heads_view<K> k, std::type_identity_t<heads_view<const compute_t<K>>> w,
+                    std::type_identity_t<std::span<const compute_t<K>>> beta, heads_view<C> cache,
+                    const attend_options<compute_t<K>>& options = {}) {
+    using T = compute_t<K>;
+    const attend_options<T> own{.block = options.block, .sequence_ends = options.sequence_ends};
+    const detail::path_plan<T> plan("path::fill_key_cache", k.shape, k.shape, k.shape, w.shape, cache.shape,
+                                    beta, own);
+    for (index b = 0; b < k.batches() && !k.empty(); ++b)
+        for (index h = 0; h < k.heads(); ++h)
+            for (std::size_t s = 0; s < plan.ends.size(); ++s) {
+                const index start = s == 0 ? 0 : plan.ends[s - 1], length = plan.ends[s] - start;
+                matrix<T> later = matrix<T>::Identity(k.channels(), k.channels());  // P of all later blocks
+                for (index first = (length - 1) / own.block * own.block; first >= 0; first -= own.block) {
+                    const index count = std::min(own.block, length - first);
+                    const auto betas = plan.betas(beta, b, h, start + first, count);
+                    const matrix<T> keys = detail::rows_of<T>(k, b, h, start + first, count);
+                    const block_transform<T> transform(detail::rows_of<T>(w, b, h, start + first, count),
+                                                       betas);
+                    const matrix<T> carried =
+                        transform.keys_at_end(keys, transform.own_keys(keys, betas)) * later.transpose();
+                    for (index n = 0; n < count; ++n)
+                        detail::store_row<T>(carried.row(n), cache.at(b, start + first + n, h));
+                    transform.apply_to_query(later);
+                }
+            }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::path
