@@ -6,3 +6,4 @@
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
+#include <ropewalk/analysis/marchenko_pastur.hpp>

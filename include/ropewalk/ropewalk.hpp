@@ -69,6 +69,7 @@
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
+#include <ropewalk/schemes/mla.hpp>
 #include <ropewalk/schemes/rope_vit.hpp>
 #include <ropewalk/schemes/eva02.hpp>
 #include <ropewalk/schemes/dinov3.hpp>

@@ -48,3 +48,18 @@ TEST_CASE("simd: choose, absolute, narrow stores and fma", "[core][simd]") {
     simd::store(out, simd::fma(p, simd::broadcast(2.0), simd::broadcast(1.0)));
     for (std::size_t i = 0; i < n; ++i) CHECK(out[i] == Approx(2 * a[i] + 1).epsilon(1e-15));
 }
+
+TEMPLATE_TEST_CASE("simd: the sum of lanes, and a comparison that chooses", "[core][simd]", float, double) {
+    constexpr auto n = static_cast<std::size_t>(simd::lanes<TestType>);
+    std::vector<TestType> x(n);
+    TestType total = 0, small = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        x[i] = TestType(i * i) - TestType(3);
+        total += x[i];
+        if (x[i] < 2) small += x[i];
+    }
+    const auto p = simd::load(static_cast<const TestType*>(x.data()));
+    CHECK(simd::sum(p) == total);
+    const auto two = simd::broadcast(TestType(2));
+    CHECK(simd::sum(simd::choose(p < two, p, simd::broadcast(TestType(0)))) == small);
+}

@@ -1,0 +1,12 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+/// Every header of cache/.
+
+#include <ropewalk/cache/row_products.hpp>
+#include <ropewalk/cache/row_attention.hpp>
+#include <ropewalk/cache/vector_quantizer.hpp>
+#include <ropewalk/cache/codebook.hpp>
+#include <ropewalk/cache/windowed_query.hpp>
+#include <ropewalk/cache/score_selection.hpp>
+#include <ropewalk/cache/retrieval.hpp>

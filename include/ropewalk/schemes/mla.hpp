@@ -1,0 +1,105 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+
+#include <ropewalk/frequencies/yarn.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+namespace ROPEWALK_NAMESPACE::mla {
+
+/// The sizes and the scaling of DeepSeek's multi-head latent attention. Defaults: DeepSeek-V3.
+/// Units:    channels and tokens.
+/// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, ModelArgs.
+struct config {
+    index hidden = 7168;
+    index heads = 128;
+    index query_rank = 1536;  ///< q_lora_rank; 0: queries come from one matrix
+    index latent = 512;       ///< kv_lora_rank
+    index nope_dim = 128;     ///< channels of a head that no position touches, before the others
+    index rope_dim = 64;      ///< channels that turn; the key's are shared by all heads
+    index value_dim = 128;
+    double base = 1e4;
+    double factor = 40;
+    double original_context = 4096;
+    double max_context = 16384;  ///< what the engine is set up for; decides whether YaRN is on
+    double beta_fast = 32;
+    double beta_slow = 1;
+    double mscale = 1;
+    double rms_epsilon = 1e-6;
+};
+
+/// The published sizes.
+/// Source:   deepseek-ai/DeepSeek-V3 inference/configs; DeepSeek-V2 and V2-Lite config.json.
+inline config deepseek_v3() { return {}; }
+inline config deepseek_v2() { return {.hidden = 5120, .mscale = 0.707}; }
+inline config deepseek_v2_lite() { return {.hidden = 2048, .heads = 16, .query_rank = 0, .mscale = 0.707}; }
+
+/// Whether YaRN is on: only where the engine is set up for more than the model was trained at.
+/// Source: deepseek-ai/DeepSeek-V3 inference/model.py.
+inline bool is_extended(const config& c) noexcept { return c.max_context > c.original_context; }
+
+/// The frequencies of the turning channels: the plain ladder, or YaRN without its magnitude, which
+/// DeepSeek moves into the logits.
+/// Units:    radians per position.
+/// Throws:   invalid_config on what geometric and yarn refuse, and on factor < 1.
+/// Accuracy: f64, 1e-15 relative.
+/// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, precompute_freqs_cis.
+inline spectrum make_spectrum(const config& c) {
+    if (!is_extended(c)) return frequencies::geometric({.rotary_dim = c.rope_dim, .base = c.base});
+    detail::require(std::isfinite(c.factor) && c.factor >= 1, "mla", "factor must be >= 1", c.factor);
+    return frequencies::yarn({.rotary_dim = c.rope_dim,
+                              .base = c.base,
+                              .factor = c.factor,
+                              .original_context = c.original_context,
+                              .beta_fast = c.beta_fast,
+                              .beta_slow = c.beta_slow,
+                              .attention_factor = 1.0});
+}
+
+/// m^2 with m = 0.1 mscale ln(factor) + 1 where YaRN is on, else 1: the factor on the logits that a
+/// missing one hides at position 0 (a softmax of one key ignores it).
+/// Source: deepseek-ai/DeepSeek-V3 inference/model.py, MLA.__init__.
+inline double logit_scale(const config& c) noexcept {
+    const double m = is_extended(c) ? frequencies::yarn_mscale(c.factor, c.mscale) : 1.0;
+    return m * m;
+}
+
+/// (nope_dim + rope_dim)^(-1/2) times logit_scale.
+/// Source: as logit_scale.
+inline double softmax_scale(const config& c) noexcept {
+    return logit_scale(c) / std::sqrt(static_cast<double>(c.nope_dim + c.rope_dim));
+}
+
+/// Numbers a token and layer leave in the cache: the latent and one rotated key, for all heads together.
+/// Source: DeepSeek-V2, section 2.1.
+inline index cached_channels(const config& c) noexcept { return c.latent + c.rope_dim; }
+
+/// What rotates: the last rope_dim channels of a query head, and the one shared key of rope_dim channels
+/// (a view of exactly those counts as the slice). Interleaved in and out, as DeepSeek's own code has it.
+/// Throws:   invalid_config as make_spectrum, and on nope_dim < 0.
+/// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, apply_rotary_emb.
+inline rotary_scheme make_scheme(const config& c) {
+    detail::require(c.nope_dim >= 0, "mla", "nope_dim must be >= 0", c.nope_dim);
+    rotary_scheme rope = make_fixed_scheme({.name = "mla",
+                                            .head_dim = c.nope_dim + c.rope_dim,
+                                            .first_channel = c.nope_dim,
+                                            .layout = interleaved{}},
+                                           make_spectrum(c));
+    rope.logit_scale = logit_scale(c);
+    rope.original_context = static_cast<std::int64_t>(c.original_context);
+    rope.max_context = static_cast<std::int64_t>(c.max_context);
+    return rope;
+}
+
+/// The same as Hugging Face runs it: the pairs are read interleaved and written half-split, so queries
+/// and cached keys differ from make_scheme's by a permutation and the scores do not.
+/// Throws:   as make_scheme.
+/// Source:   huggingface/transformers models/deepseek_v3, apply_rotary_pos_emb_interleave.
+inline rotary_scheme make_half_split_scheme(const config& c) {
+    rotary_scheme rope = make_scheme(c);
+    rope.write_layout = half_split{};
+    return rope;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::mla
