@@ -33,8 +33,10 @@ inline std::string layout_text(pair_layout layout) {
 }
 
 inline std::string pair_text(pair_layout layout, index first_channel, index pair, index pairs) {
-    return "(" + text(first_channel + layout.first(pair, pairs)) + ", " +
-           text(first_channel + layout.second(pair, pairs)) + ")";
+    std::string pair_of = "(";  // appended to, because GCC 12 warns of "(" + std::string
+    pair_of += text(first_channel + layout.first(pair, pairs)) + ", ";
+    pair_of += text(first_channel + layout.second(pair, pairs)) + ")";
+    return pair_of;
 }
 
 inline std::string table_line(const rotary_scheme& rope, const spectrum& s, index pair) {

@@ -1,0 +1,177 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <ropewalk/angles/position_table.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// Several one-axis spectra in one batch: a token reads the row (table, position). Requests of one model
+/// under different scalings, a base and an extended context side by side, LongRoPE's start tokens.
+/// Shapes:   every spectrum has one axis and the same heads and pairs; a table has rows 0 .. its count - 1.
+/// Throws:   invalid_config on spectra that do not go together, a table that is not there, a position below
+///           -1 and (fixed) one past the end.
+/// Cost:     2 * sizeof(T) bytes a pair and row over all tables, no more. Growing copies; the old block is
+///           kept, so rows already handed out stay valid as long as the set lives.
+/// Requires: rows() of a set that may grow is not called from two threads at once; views may be used from
+///           any thread meanwhile.
+/// Accuracy: as make_rotation_table, at every position.
+/// Source:   design of this library; the start tokens of LongRoPE, Ding et al. 2024, section 3.2.
+///
+///     table_set set({plain, extended}, 4096);
+///     std::vector<std::int32_t> row_of_token(positions.size());           // outlives the view
+///     rotate(rope, q, k, set.rows(table_of_token, positions, row_of_token));
+template <class T = float>
+class table_set {
+  public:
+    /// `rows` in every table to begin with.
+    explicit table_set(std::vector<spectrum> spectra, index rows, growth grows = growth::doubling,
+                       angle_arithmetic arithmetic = angle_arithmetic::exact)
+        : table_set(std::move(spectra), std::vector<index>{}, rows, grows, arithmetic) {}
+    /// A number of rows for each table.
+    table_set(std::vector<spectrum> spectra, const std::vector<index>& rows_of_table,
+              growth grows = growth::doubling, angle_arithmetic arithmetic = angle_arithmetic::exact)
+        : table_set(std::move(spectra), rows_of_table, 0, grows, arithmetic) {}
+
+    index tables() const noexcept { return static_cast<index>(spectra_.size()); }
+    index row_count(index table) const noexcept {
+        return first_row_[static_cast<std::size_t>(table) + 1] - first_row_[static_cast<std::size_t>(table)];
+    }
+    const spectrum& frequencies(index table) const noexcept {
+        return spectra_[static_cast<std::size_t>(table)];
+    }
+
+    /// The rows of these tokens, written to `row_of_token`, which the view reads and the caller keeps. -1 as
+    /// a table or a position leaves a token untouched. Where the tables have different magnitudes the view
+    /// has none (NaN): rotate and rotate_gradient do not need one, unrotate does.
+    rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int32_t> positions,
+                      std::span<std::int32_t> row_of_token) {
+        return checked(table_of_token, positions, row_of_token);
+    }
+    rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int64_t> positions,
+                      std::span<std::int32_t> row_of_token) {
+        return checked(table_of_token, positions, row_of_token);
+    }
+
+  private:
+    static constexpr const char* who = "table_set";
+
+    table_set(std::vector<spectrum> spectra, std::vector<index> counts, index rows, growth grows,
+              angle_arithmetic arithmetic)
+        : spectra_(std::move(spectra)), growth_(grows), arithmetic_(arithmetic) {
+        detail::require(!spectra_.empty(), who, "spectra must not be empty", spectra_.size());
+        if (counts.empty()) counts.assign(spectra_.size(), rows);
+        detail::require(counts.size() == spectra_.size(), who, "rows_of_table must have one entry a table",
+                        counts.size());
+        for (const spectrum& s : spectra_) {
+            detail::require(s.axes() == 1, who, "spectra must have one axis", s.axes());
+            detail::require(s.pairs() == spectra_.front().pairs(), who, "spectra must have the same pairs",
+                            s.pairs());
+            detail::require(s.heads() == spectra_.front().heads(), who, "spectra must have the same heads",
+                            s.heads());
+            if (s.magnitude() != spectra_.front().magnitude())
+                magnitude_ = std::numeric_limits<double>::quiet_NaN();
+        }
+        if (magnitude_ == 1) magnitude_ = spectra_.front().magnitude();
+        first_row_.assign(spectra_.size() + 1, 0);
+        extend(counts);
+    }
+
+    template <class I>
+    rows_view<T> checked(std::span<const std::int32_t> table_of_token, std::span<const I> positions,
+                         std::span<std::int32_t> row_of_token) {
+        detail::require(table_of_token.size() == positions.size(), who,
+                        "table_of_token must have one entry a position", table_of_token.size());
+        detail::require(row_of_token.size() == positions.size(), who,
+                        "row_of_token must have one entry a position", row_of_token.size());
+        std::vector<index> needed(spectra_.size());
+        for (std::size_t n = 0; n < positions.size(); ++n) {
+            const auto table = static_cast<index>(table_of_token[n]);
+            const auto position = static_cast<index>(positions[n]);
+            detail::require(table >= -1 && table < tables(), who,
+                            "table must be -1 (untouched) or one of the set", table);
+            detail::require(position >= -1, who, "position must be >= -1", position);
+            if (table < 0 || position < 0) continue;
+            detail::require(growth_ == growth::doubling || position < row_count(table), who,
+                            "position must be below the rows of its table", position);
+            auto& count = needed[static_cast<std::size_t>(table)];
+            count = std::max(count, position + 1);
+        }
+        bool grows = false;
+        for (std::size_t t = 0; t < needed.size(); ++t) {
+            const index have = row_count(static_cast<index>(t));
+            const bool more = needed[t] > have;
+            needed[t] = more ? std::max(needed[t], 2 * have) : have;
+            grows = grows || more;
+        }
+        if (grows) extend(needed);
+        for (std::size_t n = 0; n < positions.size(); ++n)
+            row_of_token[n] =
+                table_of_token[n] < 0 || positions[n] < 0
+                    ? untouched_row
+                    : static_cast<std::int32_t>(first_row_[static_cast<std::size_t>(table_of_token[n])] +
+                                                static_cast<index>(positions[n]));
+        rows_view<T> view = blocks_.back()->rows(std::span<const std::int32_t>(row_of_token));
+        view.magnitude = magnitude_;
+        return view;
+    }
+
+    void extend(const std::vector<index>& counts) {
+        std::vector<index> first{0};
+        for (index count : counts) {
+            detail::require(count >= 0, who, "rows must be >= 0", count);
+            first.push_back(first.back() + count);
+            detail::require(first.back() <= std::numeric_limits<std::int32_t>::max(), who,
+                            "rows of all tables must be below 2^31", first.back());
+        }
+        const index heads = spectra_.front().heads();
+        auto next = std::make_unique<rotation_table<T>>(first.back(), heads, spectra_.front().pairs());
+        for (std::size_t t = 0; t < spectra_.size(); ++t) {
+            detail::row_filler<T> filler(spectra_[t], arithmetic_);
+            const index known = first_row_[t + 1] - first_row_[t];
+            for (index r = 0; r < counts[t]; ++r)
+                for (index h = 0; h < heads; ++h) {
+                    T* cos = next->cos_data(first[t] + r, h);
+                    T* sin = next->sin_data(first[t] + r, h);
+                    if (r < known) {
+                        std::ranges::copy(blocks_.back()->cos_row(first_row_[t] + r, h), cos);
+                        std::ranges::copy(blocks_.back()->sin_row(first_row_[t] + r, h), sin);
+                    } else {
+                        const auto position = static_cast<double>(r);
+                        filler.fill(&position, h, cos, sin);
+                    }
+                }
+        }
+        first_row_ = std::move(first);
+        blocks_.push_back(std::move(next));
+    }
+
+    std::vector<spectrum> spectra_;
+    growth growth_;
+    angle_arithmetic arithmetic_;
+    double magnitude_ = 1;
+    std::vector<index> first_row_;  // [tables + 1]
+    std::vector<std::unique_ptr<rotation_table<T>>> blocks_;
+};
+
+/// Table 0 for positions below start_tokens, table 1 from there on: LongRoPE keeps the first tokens on the
+/// frequencies the model was trained with. Negative positions stay untouched (-1).
+/// Throws:   invalid_config when the spans differ in length or start_tokens < 0.
+/// Source:   LongRoPE, Ding et al. 2024; microsoft/LongRoPE MixedLongRoPEScaledRotaryEmbedding.
+template <class I>
+void fill_start_tables(std::span<const I> positions, index start_tokens,
+                       std::span<std::int32_t> table_of_token) {
+    detail::require(table_of_token.size() == positions.size(), "fill_start_tables",
+                    "table_of_token must have one entry a position", table_of_token.size());
+    detail::require(start_tokens >= 0, "fill_start_tables", "start_tokens must be >= 0", start_tokens);
+    for (std::size_t n = 0; n < positions.size(); ++n)
+        table_of_token[n] = positions[n] < 0 ? -1 : static_cast<index>(positions[n]) < start_tokens ? 0 : 1;
+}
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,122 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/attention/linear_attention.hpp>
+
+#include <cmath>
+#include <random>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+
+#include "support/catch.hpp"
+#include "support/refusal.hpp"
+
+using namespace ropewalk;
+using attention::causality;
+
+namespace {
+
+template <class T>
+struct problem {
+    ropewalk::index batches = 2, tokens = 7, heads = 4, kv_heads = 2, channels = 8, width = 3;
+    std::vector<T> q = make(heads * channels, 1), k = make(kv_heads * channels, 2),
+                   v = make(kv_heads * width, 3);
+
+    std::vector<T> make(ropewalk::index row, unsigned seed) const {
+        std::mt19937 random(seed);
+        std::normal_distribution<double> normal;
+        std::vector<T> x(batches * tokens * row);
+        for (T& e : x) e = static_cast<T>(normal(random));
+        return x;
+    }
+    std::vector<T> run(causality order, double first_position, double step = 1) const {
+        position_ids where;
+        for (ropewalk::index b = 0; b < batches; ++b) where.append(text_run{tokens, first_position, step});
+        std::vector<T> out(batches * tokens * heads * width);
+        attention::fill_linear_attention<T>(
+            interleaved{}, order,
+            {.q = {q.data(), {batches, tokens, heads, channels}},
+             .k = {k.data(), {batches, tokens, kv_heads, channels}},
+             .v = {v.data(), {batches, tokens, kv_heads, width}},
+             .out = {out.data(), {batches, tokens, heads, width}}},
+            make_rotation_table<T>(frequencies::geometric({.rotary_dim = channels}), where));
+        return out;
+    }
+};
+
+void check_near(const std::vector<double>& a, const std::vector<double>& b, double bound) {
+    REQUIRE(a.size() == b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) < bound);
+}
+
+}  // namespace
+
+TEST_CASE("linear_attention: unmoved when all positions shift", "[attention][linear_attention]") {
+    const problem<double> p;
+    for (const auto order : {causality::causal, causality::bidirectional})
+        check_near(p.run(order, 0), p.run(order, 5000), 1e-10);
+}
+
+TEST_CASE("linear_attention: without distances it is plain linear attention",
+          "[attention][linear_attention][reduces]") {
+    const problem<double> p;
+    const auto got = p.run(causality::bidirectional, 9, 0);
+    for (ropewalk::index b = 0; b < p.batches; ++b)
+        for (ropewalk::index m = 0; m < p.tokens; ++m)
+            for (ropewalk::index h = 0; h < p.heads; ++h) {
+                std::vector<double> sum(p.width);
+                double weight = 0;
+                for (ropewalk::index n = 0; n < p.tokens; ++n) {
+                    double w = 0;
+                    for (ropewalk::index i = 0; i < p.channels; ++i)
+                        w += attention::elu_plus_one(
+                                 p.q[((b * p.tokens + m) * p.heads + h) * p.channels + i]) *
+                             attention::elu_plus_one(
+                                 p.k[((b * p.tokens + n) * p.kv_heads + h / 2) * p.channels + i]);
+                    weight += w;
+                    for (ropewalk::index j = 0; j < p.width; ++j)
+                        sum[j] += w * p.v[((b * p.tokens + n) * p.kv_heads + h / 2) * p.width + j];
+                }
+                for (ropewalk::index j = 0; j < p.width; ++j)
+                    CHECK(got[((b * p.tokens + m) * p.heads + h) * p.width + j] ==
+                          Approx(sum[j] / weight).margin(1e-13));
+            }
+}
+
+TEST_CASE("linear_attention: the last causal token sees what the bidirectional one sees",
+          "[attention][linear_attention]") {
+    const problem<double> p;
+    const auto causal = p.run(causality::causal, 3), both = p.run(causality::bidirectional, 3);
+    const ropewalk::index row = p.heads * p.width;
+    for (ropewalk::index b = 0; b < p.batches; ++b)
+        for (ropewalk::index i = 0; i < row; ++i) {
+            const auto last = ((b + 1) * p.tokens - 1) * row + i;
+            CHECK(causal[last] == Approx(both[last]).margin(1e-13));
+            CHECK(causal[b * p.tokens * row + i] != both[b * p.tokens * row + i]);
+        }
+}
+
+TEST_CASE("linear_attention: f32 within its rounding", "[attention][linear_attention]") {
+    const problem<double> p;
+    problem<float> narrow;
+    const auto want = p.run(causality::causal, 100);
+    const auto got = narrow.run(causality::causal, 100);
+    for (std::size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 1e-5);
+}
+
+TEST_CASE("linear_attention: refuses shapes that disagree", "[attention][linear_attention][errors]") {
+    std::vector<double> x(64), out(64);
+    const auto table =
+        make_rotation_table<double>(frequencies::geometric({.rotary_dim = 4}), position_ids::text(2));
+    const auto call = [&](ropewalk::index q_heads, ropewalk::index k_heads, ropewalk::index channels) {
+        attention::fill_linear_attention<double>(half_split{}, causality::causal,
+                                                 {.q = {x.data(), 2, q_heads, channels},
+                                                  .k = {x.data(), 2, k_heads, channels},
+                                                  .v = {x.data(), 2, k_heads, 3},
+                                                  .out = {out.data(), 2, q_heads, 3}},
+                                                 table);
+    };
+    CHECK_REFUSES("fill_linear_attention: heads of q must be a multiple of those of k, got 3", call(3, 2, 4));
+    CHECK_REFUSES("fill_linear_attention: channels must be twice the pairs of the rows, got 6",
+                  call(2, 2, 6));
+}
