@@ -52,6 +52,7 @@
 #include <ropewalk/angles/uniform_table.hpp>
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/position_table.hpp>
+#include <ropewalk/angles/table_set.hpp>
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/make_angles.hpp>
 
