@@ -22,8 +22,8 @@ template <class C>
 struct parameters {
     index heads = 0;
     index head_dim = 0;
-    std::vector<C> up = {};
-    std::vector<C> down = {};
+    std::vector<C> up = {};    ///< [heads, head_dim, head_dim], row-major
+    std::vector<C> down = {};  ///< [heads, head_dim, head_dim], row-major
 };
 
 /// Parameters that change nothing yet: up is zero, down uniform in (-1/head_dim, 1/head_dim), which is what

@@ -33,7 +33,7 @@ enum class variant : std::uint8_t { road_1 = 1, road_2 = 2, road_4 = 4 };
 struct adapter_config {
     index channels = 0;  ///< of the layer's output
     index group = 64;
-    road::variant variant = variant::road_1;
+    road::variant variant = variant::road_1;  ///< how many parameters a pair has
 };
 
 }  // namespace ROPEWALK_NAMESPACE::road
@@ -115,8 +115,10 @@ class adapter {
 /// R as numbers a channel: y = h first + rot(h) second, rot(h) = (-h_e, h_a) for a pair (a, e).
 /// Source: RoAd, eq. 4; peft, _prepare_cols.
 struct columns {
-    std::vector<double> first, second;
+    std::vector<double> first;   ///< [channels]
+    std::vector<double> second;  ///< [channels]
 };
+/// The columns of an adapter's R.
 inline columns make_columns(const adapter& a) {
     columns c;
     for (index i = 0; i < a.config().channels; ++i) {
@@ -133,13 +135,17 @@ inline columns make_columns(const adapter& a) {
 /// Shapes: a, b, c, d [channels / 2]. Source: RoAd, eq. 3.
 struct pair_blocks {
     index group = 2;
-    std::vector<double> a, b, c, d;
+    std::vector<double> a;
+    std::vector<double> b;
+    std::vector<double> c;
+    std::vector<double> d;
 
     index pairs() const noexcept { return static_cast<index>(a.size()); }
     index channels() const noexcept { return 2 * pairs(); }
     pair_layout layout() const noexcept { return pair_layout::blocked_by(group); }
 };
 
+/// The blocks that change nothing: a rotation by 0, b being -c.
 inline pair_blocks make_identity_blocks(index channels, index group) {
     detail::require_valid({.channels = channels, .group = group});
     const std::vector<double> one(detail::road_at(channels / 2), 1.0);
@@ -292,7 +298,8 @@ pair_matrix_table<T> make_table(const pair_blocks& r) {
 
 /// dL/dtheta and dL/dalpha, each parameter_count long.
 struct gradient {
-    std::vector<double> theta, alpha;
+    std::vector<double> theta;  ///< [parameter_count]
+    std::vector<double> alpha;  ///< [parameter_count]
 };
 
 /// The gradient of a loss through y = R h, summed over all rows. dL/dh is mix_pairs of `dy` with the table

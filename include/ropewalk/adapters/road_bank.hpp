@@ -21,11 +21,13 @@ class bank_rows {
     bank_rows(const bank_rows&) = delete;  // the views point into the vectors
     bank_rows& operator=(const bank_rows&) = delete;
 
+    /// The rows of the adapters of one group size.
     struct group_rows {
         pair_layout layout;
         std::vector<std::int32_t> row_of_token;
-        matrix_rows_view<T> rows;
+        matrix_rows_view<T> rows;  ///< the matrices, ready for mix_pairs
     };
+    /// One for each group size among the adapters.
     std::span<const group_rows> groups() const noexcept { return groups_; }
 
   private:
@@ -58,7 +60,7 @@ class adapter_bank {
         }
     }
 
-    static constexpr const char* base = "__base__";
+    static constexpr const char* base = "__base__";  ///< the name of the layer without adapter
 
     index channels() const noexcept { return channels_; }
 
@@ -93,6 +95,7 @@ class adapter_bank {
                         "name must be __base__ or an adapter the model knows", std::string(name));
         return static_cast<std::int32_t>(found - names_.begin());
     }
+    /// id_of, name by name.
     std::vector<std::int32_t> ids_of(std::span<const std::string> names) const {
         std::vector<std::int32_t> ids;
         for (const auto& name : names) ids.push_back(id_of(name));

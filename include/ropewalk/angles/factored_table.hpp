@@ -22,8 +22,8 @@ struct factored_level {
 struct factored_block {
     index first_token = 0;
     index tokens = 0;
-    index first_level = 0;
-    index level_count = 0;
+    index first_level = 0;  ///< its outermost level, among the levels of all blocks
+    index level_count = 0;  ///< how many levels it has
 };
 
 /// The rows of the tokens of one call as products of a few rows, over arrays that somebody else owns.
@@ -34,9 +34,9 @@ struct factored_block {
 template <class C>
 struct factored_rows_view {
     const C* values = nullptr;
-    const factored_level* levels = nullptr;
-    const factored_block* blocks = nullptr;
-    index block_count = 0;
+    const factored_level* levels = nullptr;  ///< the levels of all blocks
+    const factored_block* blocks = nullptr;  ///< the blocks, in the order of their tokens
+    index block_count = 0;                   ///< how many blocks
     index heads = 1;
     index pairs = 0;
     index pair_stride = 0;  ///< pairs rounded up to whole registers
@@ -44,6 +44,7 @@ struct factored_rows_view {
     index tokens = 0;
     double magnitude = 1;
 
+    /// Cos of a level's row, sin behind it.
     constexpr const C* row_of(const factored_level& level, index row, index head) const noexcept {
         return values + level.offset + (row * heads + head) * 2 * pair_stride;
     }

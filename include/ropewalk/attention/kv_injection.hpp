@@ -13,8 +13,8 @@ namespace ROPEWALK_NAMESPACE::kv_injection {
 
 /// Which sample gives and which one gets.
 struct samples {
-    index source = 0;
-    index target = 1;
+    index source = 0;  ///< gives its keys and values
+    index target = 1;  ///< gets them
 };
 
 /// A stretch of a sequence: FLUX's image tokens are those behind the text.

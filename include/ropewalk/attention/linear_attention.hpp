@@ -9,6 +9,7 @@
 
 namespace ROPEWALK_NAMESPACE::attention {
 
+/// Which keys a query sees.
 enum class causality : std::uint8_t { causal, bidirectional };
 
 /// elu(x) + 1, the usual non-negative feature map.

@@ -30,9 +30,11 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// infinity, subnormals are kept.
 /// Source: IEEE 754-2019; bfloat16 is the upper half of binary32.
 struct ROPEWALK_DETAIL_MAY_ALIAS f16 {
-    std::uint16_t bits;
+    std::uint16_t bits;  ///< the stored bits
     f16() = default;
+    /// Rounds to nearest even.
     explicit constexpr f16(float value) noexcept;
+    /// Exact.
     explicit constexpr operator float() const noexcept;
     static constexpr f16 from_bits(std::uint16_t b) noexcept {
         f16 h{};
@@ -41,10 +43,13 @@ struct ROPEWALK_DETAIL_MAY_ALIAS f16 {
     }
 };
 
+/// The upper half of a binary32; see f16.
 struct ROPEWALK_DETAIL_MAY_ALIAS bf16 {
-    std::uint16_t bits;
+    std::uint16_t bits;  ///< the stored bits
     bf16() = default;
+    /// Rounds to nearest even.
     explicit constexpr bf16(float value) noexcept;
+    /// Exact.
     explicit constexpr operator float() const noexcept {
         return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
     }
@@ -100,6 +105,7 @@ constexpr f16::operator float() const noexcept {
 /// A 16-bit pointer says nothing about its format, and guessing it wrong is silent; name it.
 inline f16* as_f16(void* p) noexcept { return static_cast<f16*>(p); }
 inline const f16* as_f16(const void* p) noexcept { return static_cast<const f16*>(p); }
+/// The same for bfloat16.
 inline bf16* as_bf16(void* p) noexcept { return static_cast<bf16*>(p); }
 inline const bf16* as_bf16(const void* p) noexcept { return static_cast<const bf16*>(p); }
 
@@ -112,11 +118,13 @@ enum class storage : std::uint8_t { f64, f32, f16, bf16 };
 /// `dtype_of<storage::...>`.
 template <storage Format>
 struct dtype_of {
-    static constexpr storage format = Format;
+    static constexpr storage format = Format;  ///< the storage format
+    /// What it is stored as.
     using stored =
         std::conditional_t<Format == storage::f64, double,
                            std::conditional_t<Format == storage::f32, float,
                                               std::conditional_t<Format == storage::f16, f16, bf16>>>;
+    /// What arithmetic runs in.
     using compute = std::conditional_t<Format == storage::f64, double, float>;
 };
 
@@ -160,8 +168,10 @@ template <>
 struct dtype<__bf16> : dtype_of<storage::bf16> {};
 #endif
 
+/// What elements of type T are stored as.
 template <class T>
 using stored_t = typename dtype<std::remove_const_t<T>>::stored;
+/// What arithmetic on elements of type T runs in.
 template <class T>
 using compute_t = typename dtype<std::remove_const_t<T>>::compute;
 

@@ -51,6 +51,7 @@ struct heads_view {
     /// [batches, tokens, heads, channels], contiguous.
     constexpr heads_view(T* p, heads_shape s) noexcept
         : data(p), shape(s), strides{s.tokens * s.heads * s.channels, s.heads * s.channels, s.channels} {}
+    /// Any strides.
     constexpr heads_view(T* p, heads_shape s, heads_strides d) noexcept : data(p), shape(s), strides(d) {}
     /// A view of const elements from a mutable one.
     template <class U>
@@ -93,6 +94,7 @@ struct heads_view {
         v.strides.head = strides.head * step;
         return v;
     }
+    /// Tokens [first, first + count) of every batch: one prefill chunk.
     constexpr heads_view token_slice(index first, index count) const noexcept {
         ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.tokens);
         heads_view v = *this;
@@ -100,6 +102,7 @@ struct heads_view {
         v.shape.tokens = count;
         return v;
     }
+    /// Batches [first, first + count).
     constexpr heads_view batch_slice(index first, index count) const noexcept {
         ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.batches);
         heads_view v = *this;

@@ -25,6 +25,7 @@ struct longrope_config {
     double max_context = 0;             ///< the extended length; read where `factor` is not given
     std::optional<double> factor = {};  ///< s; default max_context / original_context
     std::optional<double> attention_factor = {};
+    /// The rule of the magnitude where attention_factor is not given.
     longrope_magnitude policy = longrope_magnitude::su;
 };
 
@@ -72,6 +73,7 @@ struct dynamic_longrope_config {
     double original_context = 0;
     double max_context = 0;
     std::optional<double> attention_factor = {};
+    /// The rule of the magnitude where attention_factor is not given.
     longrope_magnitude policy = longrope_magnitude::su;
 };
 

@@ -19,10 +19,10 @@ enum class weight_axes : std::uint8_t { x_first, as_positions };
 struct mixed_config {
     index heads = 1;
     index axes = 2;
-    index pairs = 0;  ///< head_dim / 2
-    index depth = 1;  ///< layers that the weights hold
-    index layer = 0;  ///< the one to read
-    weight_axes order = weight_axes::x_first;
+    index pairs = 0;                           ///< head_dim / 2
+    index depth = 1;                           ///< layers that the weights hold
+    index layer = 0;                           ///< the one to read
+    weight_axes order = weight_axes::x_first;  ///< which weight axis belongs to which position axis
 };
 
 /// Learned frequencies: every pair of every head turns with every axis, angle = sum over axes of position *

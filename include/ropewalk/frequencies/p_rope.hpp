@@ -17,9 +17,9 @@ enum class kept_end { highest, lowest };
 struct p_rope_config {
     index head_dim = 0;  ///< the ladder is the full one: its exponent divides by head_dim
     double base = 1e4;
-    double p = 1;  ///< fraction of the frequencies kept, in [0, 1]
-    kept_end keep = kept_end::highest;
-    double factor = 1;  ///< position interpolation on top (Hugging Face "proportional")
+    double p = 1;                       ///< fraction of the frequencies kept, in [0, 1]
+    kept_end keep = kept_end::highest;  ///< which end of the ladder turns
+    double factor = 1;                  ///< position interpolation on top (Hugging Face "proportional")
 };
 
 /// How many pairs p-RoPE keeps: int(p * head_dim) / 2, rounded down. The paper does not fix the rounding;

@@ -72,7 +72,7 @@ struct yarn_config {
     double mscale_all_dim = 0;                    ///< ratio of their two temperatures
     double attn_factor = 1;                       ///< multiplies the magnitude that the rules above give
                                                   ///< (jquesnelle/yarn); never a replacement for it
-    bounds_check bounds = bounds_check::literal;
+    bounds_check bounds = bounds_check::literal;  ///< how strictly the ramp's ends are read
 };
 
 /// YaRN: high frequencies stay, low ones are divided by `factor`, a ramp over the pair index between.

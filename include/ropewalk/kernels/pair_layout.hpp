@@ -16,14 +16,16 @@ struct half_split {
     static constexpr index first(index pair, index) noexcept { return pair; }
     static constexpr index second(index pair, index pairs) noexcept { return pair + pairs; }
 };
+/// Channels (2 i, 2 i + 1); see half_split.
 struct interleaved {
     static constexpr index first(index pair, index) noexcept { return 2 * pair; }
     static constexpr index second(index pair, index) noexcept { return 2 * pair + 1; }
 };
+/// Half-split inside each group; see half_split.
 template <int Group>
 struct blocked {
     static_assert(Group > 0 && Group % 2 == 0, "a group of channels must be even");
-    static constexpr index group = Group;
+    static constexpr index group = Group;  ///< channels of a group
     static constexpr index first(index pair, index) noexcept {
         return pair / (Group / 2) * Group + pair % (Group / 2);
     }
@@ -32,14 +34,19 @@ struct blocked {
 
 /// The layout as a run-time value; kernels switch on it once a call. A layout type converts to it.
 struct pair_layout {
+    /// The layout types.
     enum class kind_type : std::uint8_t { half_split, interleaved, blocked };
     kind_type kind = kind_type::half_split;
     index group = 0;  ///< channels a group, blocked only
 
+    /// A layout type as a value.
     constexpr pair_layout(ropewalk::half_split = {}) noexcept {}
+    /// A layout type as a value.
     constexpr pair_layout(ropewalk::interleaved) noexcept : kind(kind_type::interleaved) {}
+    /// A layout type as a value.
     template <int Group>
     constexpr pair_layout(ropewalk::blocked<Group>) noexcept : kind(kind_type::blocked), group(Group) {}
+    /// blocked<channels> for a group known at run time.
     static constexpr pair_layout blocked_by(index channels) noexcept {
         pair_layout l;
         l.kind = kind_type::blocked;

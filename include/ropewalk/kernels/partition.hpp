@@ -9,8 +9,8 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// Part `part` of `parts`, for a caller's own threads: each thread makes the same call with its number.
 struct part_of {
-    index parts = 1;
-    index part = 0;
+    index parts = 1;  ///< how many threads
+    index part = 0;   ///< the number of this one, from 0
 };
 
 /// What one part covers: tokens [first_token, first_token + tokens) of batches * tokens, and one of
@@ -27,6 +27,7 @@ struct work_range {
     index first = 0;
     index count = 0;
 };
+/// The share of one part.
 constexpr work_range partition(index items, part_of p) noexcept {
     if (p.parts == 1) return {0, items};  // the usual call, spared two divisions
     const index each = items / p.parts;

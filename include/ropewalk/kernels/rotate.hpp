@@ -188,7 +188,7 @@ void rotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_id
     detail::rotate_tensors<detail::turn::forward>(layout, rows_k, part, k);
 }
 
-/// The inverse of rotate: turns back and divides by the magnitude squared's root twice, so that
+/// The inverse of rotate: turns back and divides by the squared magnitude, so that
 /// unrotate(rotate(x)) = x also under YaRN.
 /// Accuracy: as rotate, each way. Source: R(-p) R(p) = 1.
 template <static_layout Layout, class T>

@@ -135,6 +135,7 @@ struct rows_on_the_fly {
 /// Source: design of this library.
 class position_span {
   public:
+    /// From a vector, an array or a span.
     template <class Range>
     requires std::is_constructible_v < std::span<const std::ranges::range_value_t<Range>>,
     const Range& > position_span(const Range& range) noexcept

@@ -27,9 +27,10 @@ struct text_run {
 /// T x H x W clip has one level an axis; VideoRoPE's diagonal and VRoPE's rotated axes have two, a
 /// 2 x 2 merge order has four levels.
 struct grid_block {
-    std::vector<index> extents;
+    std::vector<index> extents;  ///< of each level
+    /// Of each axis and level; empty where the level does not move the axis.
     std::vector<std::vector<std::vector<double>>> coordinates;
-    std::vector<double> origin;
+    std::vector<double> origin;  ///< of each axis; empty: zeros
 };
 
 /// Positions without structure: values [tokens, axes], row-major.
@@ -42,6 +43,7 @@ struct untouched_run {
     index tokens = 0;
 };
 
+/// A stretch of tokens, in one of four forms.
 using position_segment = std::variant<text_run, grid_block, listed_run, untouched_run>;
 
 /// Where every token stands: [tokens, axes] numbers, kept as segments (a clip of 64 x 16 x 16 tokens
@@ -75,12 +77,14 @@ class position_ids {
         return ids;
     }
 
+    /// Adds tokens behind ours.
     position_ids& append(position_segment segment);
     /// All segments of another sequence with the same axes, after ours.
     position_ids& append(const position_ids& other);
 
     index tokens() const noexcept { return starts_.empty() ? 0 : starts_.back(); }
     index axes() const noexcept { return axes_; }
+    /// In the order of their tokens.
     std::span<const position_segment> segments() const noexcept { return segments_; }
     /// First token of segment s; segment_start(segments().size()) is tokens().
     index segment_start(index s) const noexcept {
@@ -89,9 +93,11 @@ class position_ids {
 
     /// Position of a token on an axis; 0 for an untouched token.
     double at(index token, index axis = 0) const noexcept;
+    /// Whether the token has a position.
     bool touched(index token) const noexcept {
         return !std::holds_alternative<untouched_run>(segments_[segment_of(token)]);
     }
+    /// Whether every token has a position.
     bool all_touched() const noexcept {
         return std::none_of(segments_.begin(), segments_.end(),
                             [](const auto& s) { return std::holds_alternative<untouched_run>(s); });

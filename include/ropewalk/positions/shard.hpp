@@ -19,7 +19,7 @@ enum class sharding : std::uint8_t { contiguous, striped, zigzag };
 
 struct shard_config {
     index tokens = 0;
-    index ranks = 1;
+    index ranks = 1;  ///< ranks that share the sequence
     sharding kind = sharding::contiguous;
     index stripe = 1;  ///< tokens a run, striped only
 };

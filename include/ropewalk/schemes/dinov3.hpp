@@ -19,7 +19,7 @@ struct periods_config {
     index head_dim = 64;
     double base = 100;      ///< periods base^(4 i / head_dim), unless both of the next are given
     double min_period = 0;  ///< > 0: periods from min_period to max_period, both included, geometric
-    double max_period = 0;
+    double max_period = 0;  ///< the longest period; both or none
 };
 
 /// The periods [head_dim / 4], in coordinate units a turn.
@@ -80,19 +80,19 @@ enum class normalisation : std::uint8_t { separate, max, min };
 /// Training-time augmentation of the coordinates, drawn by the caller; the defaults change nothing.
 /// Applied in this order: shift added, jitter and rescale multiplied.
 struct augmentation {
-    double shift_row = 0;
-    double shift_column = 0;
-    double jitter_row = 1;
-    double jitter_column = 1;
-    double rescale = 1;
+    double shift_row = 0;      ///< added to the rows
+    double shift_column = 0;   ///< added to the columns
+    double jitter_row = 1;     ///< factor on the rows
+    double jitter_column = 1;  ///< factor on the columns
+    double rescale = 1;        ///< factor on both
 };
 
 struct patches_config {
     index height = 0;
     index width = 0;
-    normalisation by = normalisation::separate;
-    index prefix_tokens = 5;  ///< class and register tokens, not rotated
-    augmentation augment = {};
+    normalisation by = normalisation::separate;  ///< what the sides are divided by
+    index prefix_tokens = 5;                     ///< class and register tokens, not rotated
+    augmentation augment = {};                   ///< of the coordinates, in training
 };
 
 /// Where the tokens of an image stand: 2 (i + 1/2) / n - 1 on each axis.

@@ -93,10 +93,12 @@ class agents {
 
     const agents_config& config() const noexcept { return config_; }
     index heads() const noexcept { return static_cast<index>(config_.modes.size()); }
+    /// The heads, run by run.
     std::span<const head_run> runs() const noexcept { return runs_; }
     /// Frequencies over (x, y) of position heads, and of the position block of `blocks` heads; no pairs where
     /// the scheme has none.
     const spectrum& position_frequencies() const noexcept { return whole_; }
+    /// Of the position block of `blocks` heads.
     const spectrum& block_frequencies() const noexcept { return block_; }
 
   private:
@@ -148,8 +150,11 @@ class scene {
             block_ = make_rotation_table<T>(scheme.block_frequencies(), xy);
     }
 
+    /// One cos and sin an agent.
     const uniform_table<T>& heading() const noexcept { return heading_; }
+    /// Rows of position heads.
     const rotation_table<T>& position() const noexcept { return whole_; }
+    /// Rows of the position block.
     const rotation_table<T>& block() const noexcept { return block_; }
 
   private:

@@ -18,8 +18,8 @@ enum class ladder_kind : std::uint8_t { language, pixel, constant };
 struct axial_config {
     index head_dim = 64;
     double base = 1e4;
-    ladder_kind ladder = ladder_kind::language;
-    double max_frequency = 10;  ///< pixel only
+    ladder_kind ladder = ladder_kind::language;  ///< which ladder of frequencies
+    double max_frequency = 10;                   ///< pixel only
 };
 
 /// The scheme of a model.

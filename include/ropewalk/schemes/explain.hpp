@@ -11,6 +11,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+/// What explain prints.
 struct explanation {
     std::int64_t context_length = 0;  ///< 0: the scheme's original context, or 1
     index lines = 8;                  ///< how many pairs are printed, evenly spaced; at least 2

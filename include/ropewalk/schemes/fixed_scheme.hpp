@@ -46,7 +46,7 @@ struct axial_scheme_config {
     std::string name = {};
     index head_dim = 0;  ///< a multiple of 4
     double base = 1e4;
-    first_axis first = first_axis::row;
+    first_axis first = first_axis::row;  ///< the coordinate that the first half of the pairs reads
     pair_layout layout = {};
 };
 

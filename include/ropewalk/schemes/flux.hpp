@@ -74,7 +74,7 @@ struct image {
 
 struct sequence_config {
     index text_tokens = 512;
-    image generated = {};
+    image generated = {};                ///< the image being made
     std::vector<image> references = {};  ///< Kontext's conditioning image, FLUX.2's references
 };
 

@@ -18,10 +18,11 @@ namespace ROPEWALK_NAMESPACE::freeflux {
 /// What happens to the keys of a layer at a step. shifted: image ids move by (rows, columns); text stays.
 enum class key_mode : std::uint8_t { normal, not_rotated, shifted };
 
+/// A change of the keys: of what kind and, for shifted, by how much.
 struct key_change {
     key_mode mode = key_mode::normal;
-    double rows = 0;
-    double columns = 0;
+    double rows = 0;     ///< shift in rows
+    double columns = 0;  ///< shift in columns
 
     bool operator==(const key_change&) const = default;
 };
@@ -38,6 +39,7 @@ inline constexpr std::array<key_change, 4> probes = {{{key_mode::not_rotated, 0,
 /// Source: wtybest/FreeFlux editing/.
 inline constexpr std::array<int, 13> content_similarity_layers = {0,  7,  8,  9,  10, 18, 25,
                                                                   28, 37, 42, 45, 50, 56};
+/// The layers that react most to moved positions.
 inline constexpr std::array<int, 7> position_dependent_layers = {1, 2, 4, 26, 30, 54, 55};
 
 /// Which change a cell (layer, step) of the denoising run gets; normal where nothing was set.
@@ -54,15 +56,18 @@ class key_policy {
         cells_.resize(static_cast<std::size_t>(
             detail::checked_product("key_policy", "layers and steps must be >= 1", {layers, steps})));
     }
+    /// One layer, all steps.
     void set_layer(index layer, key_change change) {
         for (index step = 0; step < steps_; ++step) set_cell(layer, step, change);
     }
+    /// One layer at one step.
     void set_cell(index layer, index step, key_change change) {
         detail::require(std::isfinite(change.rows), "key_policy", "rows must be finite", change.rows);
         detail::require(std::isfinite(change.columns), "key_policy", "columns must be finite",
                         change.columns);
         cells_[cell(layer, step)] = change;
     }
+    /// What was set there.
     key_change at(index layer, index step) const { return cells_[cell(layer, step)]; }
     index layers() const noexcept { return layers_; }
     index steps() const noexcept { return steps_; }

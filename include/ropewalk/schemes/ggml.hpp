@@ -77,9 +77,10 @@ namespace ROPEWALK_NAMESPACE::ggml {
 /// Throws: invalid_config naming the parameter.
 /// Source: ggml-org/ggml ggml_rope_yarn_corr_dims.
 struct correction_pairs {
-    float low;
-    float high;
+    float low;   ///< first pair that is mixed
+    float high;  ///< first pair that is fully interpolated
 };
+/// The bounds of these parameters.
 inline correction_pairs make_correction_pairs(const rope_ext& p) {
     detail::require(p.n_dims > 0 && p.n_dims % 2 == 0, "ggml::make_correction_pairs",
                     "n_dims must be even and > 0", p.n_dims);

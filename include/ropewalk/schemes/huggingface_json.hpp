@@ -14,8 +14,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+/// How a config is read.
 struct huggingface_reading {
-    strictness keys = strictness::strict;
+    strictness keys = strictness::strict;    ///< whether a rope key that would be ignored is an error
     std::optional<pair_layout> layout = {};  ///< overrides the class's: for a model_type not in the table
 };
 

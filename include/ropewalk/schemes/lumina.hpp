@@ -31,8 +31,8 @@ struct sequence_config {
     index caption_tokens = 0;  ///< valid ones of this sample
     index height = 0;          ///< image tokens
     index width = 0;
-    index padding = 0;  ///< after the image; ids (0, 0, 0), so untouched
-    std::vector<index> axes_lens = {300, 512, 512};
+    index padding = 0;                               ///< after the image; ids (0, 0, 0), so untouched
+    std::vector<index> axes_lens = {300, 512, 512};  ///< positions each axis has: an id beyond is refused
 };
 
 /// One sample: caption token j at (j, 0, 0), then image tokens at (caption_tokens, row, column).

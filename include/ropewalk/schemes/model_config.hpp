@@ -59,7 +59,7 @@ enum class section_order { contiguous, interleaved };
 /// absent means what the scaling's publication derives it from.
 /// Source: Hugging Face rope_parameters; GGUF rope.* keys.
 struct rope_parameters {
-    rope_scaling scaling = rope_scaling::none;
+    rope_scaling scaling = rope_scaling::none;  ///< which scaling the other fields belong to
     double base = 1e4;
     double partial_rotary_factor = 1;   ///< of the rotary channels; proportional: p of p-RoPE
     std::optional<double> factor = {};  ///< s; ntk: alpha
@@ -80,7 +80,7 @@ struct rope_parameters {
     std::vector<double> long_factors = {};
     std::vector<double> pair_factors = {};  ///< GGUF rope_freqs.weight: divisors on top, empty = none
     std::vector<index> sections = {};       ///< pairs of each position axis; empty = one axis
-    section_order order = section_order::contiguous;
+    section_order order = section_order::contiguous;  ///< how the sections are dealt to the pairs
     index rotary_dim = 0;                 ///< given in channels (GPT-J); 0 = from partial_rotary_factor
     index head_dim = 0;                   ///< 0 = the model's (Gemma 4's global layers have their own)
     double logit_scale = 1;               ///< factor on q.k beside 1/sqrt(head_dim)
@@ -227,6 +227,7 @@ class model_schemes {
     }
     /// The different schemes, and which one a layer takes.
     const std::vector<rotary_scheme>& distinct() const noexcept { return distinct_; }
+    /// Which of distinct() the layer takes.
     int scheme_of(index layer) const noexcept { return of_layer_[static_cast<std::size_t>(layer)]; }
 
   private:

@@ -18,7 +18,7 @@ enum class weights : std::uint8_t { mistral, hugging_face };
 struct axial_config {
     index head_dim = 64;
     double base = 1e4;
-    weights from = weights::mistral;
+    weights from = weights::mistral;  ///< whose checkpoint
 };
 
 /// The scheme: of the ladder w_i = base^(-2 i / head_dim) the row takes w_0, w_2, ..., the column w_1, w_3,

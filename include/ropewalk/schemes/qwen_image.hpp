@@ -29,7 +29,7 @@ struct image {
 };
 
 struct sequence_config {
-    std::vector<image> images = {};
+    std::vector<image> images = {};  ///< in the order of their tokens
     index text_tokens = 0;  ///< the padded width of the text embeddings, not the count of valid tokens
     bool centred = true;    ///< scale_rope: rows and columns around 0 instead of from 0 on
     bool layered = false;   ///< the last image is the condition and stands at frame -1

@@ -34,7 +34,7 @@ struct mixed_config {
     index heads = 1;
     index head_dim = 64;
     index depth = 1;  ///< layers in the checkpoint's array
-    index layer = 0;
+    index layer = 0;  ///< the one to read
 };
 
 /// RoPE-Mixed from a checkpoint's frequencies, in any of its shapes (see frequencies::mixed). The buffers

@@ -32,6 +32,7 @@ struct rotary_scheme {
     std::int64_t original_context = 0;    ///< the length the frequencies were trained at; 0: not said
     std::int64_t max_context = 0;         ///< the length the model is offered for; 0: not said
     std::vector<std::string> notes = {};  ///< what else the model does to q.k that no table can do
+    /// What spectrum_for returns; empty: no pairs.
     std::function<spectrum(std::int64_t context_length)> frequencies = {};
 
     /// The spectrum at a context length: a pure function. No pairs where nothing rotates.
