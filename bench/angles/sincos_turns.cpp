@@ -12,7 +12,7 @@ namespace {
 void table_build(benchmark::State& state) {
     const auto rope = rw::frequencies::geometric({.rotary_dim = 128});
     constexpr rw::index rows = 512, pairs = 64;
-    std::vector<float> values(static_cast<std::size_t>(rows * 2 * pairs));
+    bench::tensor<float> values(static_cast<std::size_t>(rows * 2 * pairs));
     std::vector<float> omega(static_cast<std::size_t>(pairs));
     for (rw::index i = 0; i < pairs; ++i)
         omega[static_cast<std::size_t>(i)] = static_cast<float>(rope.omega(i));

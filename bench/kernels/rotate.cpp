@@ -21,7 +21,7 @@ template <class T>
 struct work {
     using C = rw::compute_t<T>;
     rw::index tokens, dim;
-    std::vector<T> q, k;
+    bench::tensor<T> q, k;
     std::vector<std::int32_t> positions;
     rw::spectrum rope;
     rw::position_table<C> table;
@@ -76,11 +76,11 @@ void plain_loop(work<T>& w) {
 }
 
 /// q * cos + rotate_half(q) * sin with a temporary a step, as eager frameworks run it.
-void rotate_half_with_temporaries(work<float>& w, std::vector<float>& half, std::vector<float>& left,
-                                  std::vector<float>& right) {
+void rotate_half_with_temporaries(work<float>& w, bench::tensor<float>& half, bench::tensor<float>& left,
+                                  bench::tensor<float>& right) {
     const auto rows = w.table.rows(w.positions);
     const rw::index pairs = w.dim / 2;
-    const auto one = [&](std::vector<float>& x, rw::index heads) {
+    const auto one = [&](bench::tensor<float>& x, rw::index heads) {
         for (rw::index t = 0; t < w.tokens * heads; ++t)
             for (rw::index i = 0; i < pairs; ++i) {
                 half[static_cast<std::size_t>(t * w.dim + i)] =
@@ -88,7 +88,7 @@ void rotate_half_with_temporaries(work<float>& w, std::vector<float>& half, std:
                 half[static_cast<std::size_t>(t * w.dim + pairs + i)] =
                     x[static_cast<std::size_t>(t * w.dim + i)];
             }
-        const auto times = [&](const std::vector<float>& a, auto row_at, std::vector<float>& out) {
+        const auto times = [&](const bench::tensor<float>& a, auto row_at, bench::tensor<float>& out) {
             for (rw::index t = 0; t < w.tokens * heads; ++t) {
                 const float* row = row_at(w.positions[static_cast<std::size_t>(t / heads)], 0);
                 for (rw::index i = 0; i < w.dim; ++i)
@@ -108,7 +108,7 @@ void rotate_half_with_temporaries(work<float>& w, std::vector<float>& half, std:
 
 /// powf, cosf and sinf for every pair of every head.
 void angles_in_the_loop(work<float>& w) {
-    const auto one = [&](std::vector<float>& x, rw::index heads) {
+    const auto one = [&](bench::tensor<float>& x, rw::index heads) {
         for (rw::index t = 0; t < w.tokens * heads; ++t) {
             const auto position = static_cast<float>(w.positions[static_cast<std::size_t>(t / heads)]);
             float* head = x.data() + t * w.dim;
@@ -172,7 +172,7 @@ void rotate_case(benchmark::State& state, rw::index tokens, rw::index dim) {
 
 void rotate_half_case(benchmark::State& state, rw::index tokens, rw::index dim) {
     work<float> w(tokens, dim);
-    std::vector<float> half(w.q.size()), left(w.q.size()), right(w.q.size());
+    bench::tensor<float> half(w.q.size()), left(w.q.size()), right(w.q.size());
     bench::compare(state,
                    {.bytes = w.bytes(),
                     .roof = [&] { w.roof(); },

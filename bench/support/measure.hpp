@@ -24,6 +24,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/half_types.hpp>
 #include <ropewalk/core/index.hpp>
 
@@ -115,19 +116,23 @@ inline void compare(benchmark::State& state, comparison c) {
     }
 }
 
+/// Tensors of engines start on a cache line, and so do these.
+template <class T>
+using tensor = ropewalk::detail::aligned_vector<T>;
+
 /// Standard normal numbers in the storage format: near-denormals would slow any loop thirtyfold.
 template <class T>
-std::vector<T> normal_numbers(std::size_t count, unsigned seed = 1) {
+tensor<T> normal_numbers(std::size_t count, unsigned seed = 1) {
     std::mt19937 engine(seed);
     std::normal_distribution<float> normal;
-    std::vector<T> out(count);
+    tensor<T> out(count);
     for (T& x : out) x = T(static_cast<ropewalk::compute_t<T>>(normal(engine)));
     return out;
 }
 
 /// Whether a buffer still holds numbers of the size it was filled with (the work was done on real data).
 template <class T>
-bool still_normal(const std::vector<T>& x) {
+bool still_normal(const tensor<T>& x) {
     double sum = 0;
     for (const T& v : x) {
         const auto f = static_cast<double>(static_cast<ropewalk::compute_t<T>>(v));
@@ -139,7 +144,7 @@ bool still_normal(const std::vector<T>& x) {
 
 /// The roof over a buffer of any element type.
 template <class T>
-void roof_pass(std::vector<T>& x) {
+void roof_pass(tensor<T>& x) {
     static volatile double one = 1;
     static volatile unsigned zero = 0;
     if constexpr (std::is_same_v<T, float>) {

@@ -37,10 +37,10 @@ bool rows_match(pair_layout layout, const heads_view<T>& x, const Rows& rows) no
 /// What one part covers of one tensor: heads [first, first + count) of every token it visits.
 template <class T>
 struct tensor_part {
-    heads_view<T> view;
+    const heads_view<T>& view;
     work_range heads;
 
-    tensor_part(heads_view<T> x, part_of part) noexcept : view(x), heads(partition(x.heads(), part)) {}
+    tensor_part(const heads_view<T>& x, part_of part) noexcept : view(x), heads(partition(x.heads(), part)) {}
     token_heads<stored_t<T>> at(index token) const noexcept {
         const index b = view.batches() == 1 ? 0 : token / view.tokens();
         return {reinterpret_cast<stored_t<T>*>(view.at(b, token - b * view.tokens(), heads.first)),
@@ -49,7 +49,7 @@ struct tensor_part {
 };
 
 template <class T>
-token_heads<stored_t<T>> heads_of(heads_view<T> x, index token, part_of part) noexcept {
+token_heads<stored_t<T>> heads_of(const heads_view<T>& x, index token, part_of part) noexcept {
     return tensor_part<T>(x, part).at(token);
 }
 
@@ -69,29 +69,34 @@ ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
 
 /// Rows that stand in a table.
 template <class C>
-struct rows_in_table : rows_view<C> {
+struct rows_in_table {
+    const rows_view<C>& view;
+    index pairs = view.pairs;
+    index heads = view.heads;
+    index tokens = view.tokens;
+
     /// Positions come in any order, so no hardware prefetcher guesses the next row.
     void expect(index token) const noexcept {
-        const index r = this->row(token);
-        if (r < 0 || r >= this->table_rows) return;
+        const index r = view.row(token);
+        if (r < 0 || r >= view.table_rows) return;
         constexpr index line = 64 / static_cast<index>(sizeof(C));
-        for (index i = 0; i < this->pairs; i += line) {
-            prefetch(this->cos_at(r, 0) + i);
-            prefetch(this->sin_at(r, 0) + i);
+        for (index i = 0; i < pairs; i += line) {
+            prefetch(view.cos_at(r, 0) + i);
+            prefetch(view.sin_at(r, 0) + i);
         }
     }
-    cos_sin_row<C> row_of(index token, index head) noexcept {
-        const index r = this->row(token);
-        ROPEWALK_EXPECT(r < this->table_rows);
-        if (r < 0 || r >= this->table_rows) return {};
-        return {this->cos_at(r, head), this->sin_at(r, head)};
+    cos_sin_row<C> row_of(index token, index head) const noexcept {
+        const index r = view.row(token);
+        ROPEWALK_EXPECT(r < view.table_rows);
+        if (r < 0 || r >= view.table_rows) return {};
+        return {view.cos_at(r, head), view.sin_at(r, head)};
     }
 };
 
 /// Token outer, head inner; the row of a token is fetched or made once for the heads of all tensors.
 template <class Layout, class Rows, class C, class... T>
 void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of part,
-                  heads_view<T>... x) noexcept {
+                  const heads_view<T>&... x) noexcept {
     const bool match = (rows_match(layout, x, rows) && ...);
     ROPEWALK_EXPECT(match);
     if (!match || (x.empty() && ...)) return;
@@ -119,15 +124,16 @@ void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of par
 }
 
 template <turn Turn, class Layout, class C, class... T>
-void rotate_tensors(Layout layout, rows_view<C> rows, part_of part, heads_view<T>... x) noexcept {
+void rotate_tensors(Layout layout, const rows_view<C>& rows, part_of part,
+                    const heads_view<T>&... x) noexcept {
     rows_in_table<C> table{rows};
     turn_tensors(layout, table, factors_of<Turn>(rows), part, x...);
 }
 
 /// Q and K of different extents share nothing but the rows; then each goes by itself.
 template <turn Turn, class Layout, class C, class TQ, class TK>
-void rotate_pair(Layout layout, rows_view<C> rows, part_of part, heads_view<TQ> q,
-                 heads_view<TK> k) noexcept {
+void rotate_pair(Layout layout, const rows_view<C>& rows, part_of part, const heads_view<TQ>& q,
+                 const heads_view<TK>& k) noexcept {
     static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
                   "q and k of f64 and of another type need two tables: rotate them in two calls");
     if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
