@@ -100,7 +100,7 @@ inline axis make_axis(const std::vector<double>& values, axis_scale scale) {
 
 /// Title, frame and labels around a plotting area, which is what every picture has.
 struct canvas {
-    double left = 64, top = 40, right, bottom;
+    double left = 76, top = 40, right, bottom;
     std::string body;
     double width, height;
     canvas(double w, double h, double legend, const std::string& title, const std::string& x_label,
