@@ -29,3 +29,20 @@ install(FILES
     DESTINATION ${package_dir})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalk.pc
         DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
+
+# cpack -G DEB: libropewalk-dev, for every architecture. Nothing of the tests is built for it.
+if(top_level)
+    set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)
+    set(CPACK_GENERATOR DEB)
+    set(CPACK_PACKAGE_NAME libropewalk-dev)
+    set(CPACK_PACKAGE_VENDOR Ropewalk)
+    set(CPACK_PACKAGE_CONTACT "Ropewalk")
+    set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+    set(CPACK_RESOURCE_FILE_LICENSE ${PROJECT_SOURCE_DIR}/LICENSE)
+    set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+    set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+    set(CPACK_DEBIAN_PACKAGE_ARCHITECTURE all)
+    set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+    set(CPACK_DEBIAN_PACKAGE_DEPENDS "libxsimd-dev (>= 8.1), libeigen3-dev (>= 3.4)")
+    include(CPack)
+endif()
