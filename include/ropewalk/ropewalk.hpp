@@ -12,6 +12,8 @@
 #include <ropewalk/core/simd.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/core/quantized_types.hpp>
+#include <ropewalk/core/simd_quantized.hpp>
 
 #include <ropewalk/positions/position_ids.hpp>
 #include <ropewalk/positions/grid.hpp>
@@ -67,6 +69,14 @@
 #include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/kernels/turn_head.hpp>
+#include <ropewalk/kernels/normalize_and_rotate.hpp>
+#include <ropewalk/kernels/cache_view.hpp>
+#include <ropewalk/kernels/cache_plan.hpp>
+#include <ropewalk/kernels/append_checks.hpp>
+#include <ropewalk/kernels/append.hpp>
+#include <ropewalk/kernels/append_latent.hpp>
+#include <ropewalk/kernels/shift_keys.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>

@@ -2,8 +2,10 @@
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/kernels/shift_keys.hpp>
 
 #include <atomic>
 #include <cstdlib>
@@ -41,6 +43,19 @@ TEST_CASE("hot calls allocate nothing", "[kernels][memory]") {
     const std::vector<float> ones(32, 1.0f);
     const rw::pair_matrix_table<float> matrices(ones, ones, ones, ones, 32);
     const std::vector<int> positions{3, 9}, rows{0, -1};
+    const rw::head_norm<float> norm({.channels = 64});
+    std::vector<float> cache(4 * 2 * 64);
+    std::vector<std::int8_t> codes(cache.size());
+    std::vector<float> scales(4 * 2);
+    const rw::cache_shape shape{1, 4, 2, 64};
+    const std::vector<int> slots{2, 0};
+    const rw::append_call<float> same{.key = rw::heads_view<const float>(k.data(), 2, 2, 64),
+                                      .key_cache = rw::cache_view<float>::nhd(cache.data(), shape)};
+    const rw::append_call<float, std::int8_t> quantized{
+        .key = same.key,
+        .key_cache = rw::cache_view<std::int8_t>::nhd(codes.data(), shape),
+        .key_scales = rw::cache_view<float>::nhd(scales.data(), {1, 4, 2, 1})};
+    const auto plan = rw::make_append_plan(same, slots, 32);
     CHECK(allocations > at_start);  // the counter counts
 
     const long before = allocations;
@@ -54,5 +69,9 @@ TEST_CASE("hot calls allocate nothing", "[kernels][memory]") {
     rw::rotate_gradient<rw::half_split>(qv, kv, at);
     rw::rotate_into<rw::interleaved, rw::half_split>(qv, hv, at);
     rw::mix_pairs<rw::half_split>(qv, matrices.rows(rows));
+    rw::normalize_and_rotate<rw::half_split>(qv, kv, norm, norm, at);
+    rw::append(same, plan, at);
+    rw::append(quantized, plan, at);
+    rw::shift_keys(rw::half_split{}, same.key_cache, plan, at);
     CHECK(allocations == before);
 }

@@ -1,0 +1,70 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/quantized_types.hpp>
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// The extents of a cache of keys or values. A contiguous cache has one page a request.
+struct cache_shape {
+    index pages = 1;
+    index page_tokens = 0;
+    index heads = 0;
+    index channels = 0;
+};
+
+/// Distances in elements. Channels are adjacent.
+struct cache_strides {
+    index page = 0;
+    index token = 0;
+    index head = 0;
+};
+
+/// The caller's cache of keys or of values, over memory we do not own. A slot is page * page_tokens +
+/// token in the page, the numbering of every block table.
+/// Shapes:   nhd [pages, page_tokens, heads, channels], hnd [pages, heads, page_tokens, channels], or any
+///           strides (keys inside packed [K | V] rows: head stride 2 * channels).
+/// Source:   FlashInfer's NHD and HND layouts; vLLM's slot mapping.
+///
+///     auto keys = cache_view<bf16>::nhd(pool, {.pages = 512, .page_tokens = 16, .heads = 8, .channels =
+///     128}); cache_view keys(k, {.pages = requests, .page_tokens = capacity, .heads = 8, .channels = 128},
+///     strides);
+template <class D>
+struct cache_view {
+    D* data = nullptr;
+    cache_shape shape;
+    cache_strides strides;
+
+    constexpr cache_view() = default;
+    constexpr cache_view(D* p, cache_shape s, cache_strides d) noexcept : data(p), shape(s), strides(d) {}
+    static constexpr cache_view nhd(D* p, cache_shape s) noexcept {
+        return {p, s, {s.page_tokens * s.heads * s.channels, s.heads * s.channels, s.channels}};
+    }
+    static constexpr cache_view hnd(D* p, cache_shape s) noexcept {
+        return {p, s, {s.page_tokens * s.heads * s.channels, s.channels, s.page_tokens * s.channels}};
+    }
+
+    constexpr index slots() const noexcept { return shape.pages * shape.page_tokens; }
+    constexpr bool empty() const noexcept { return data == nullptr; }
+    /// First channel of head h of a token in a page.
+    constexpr D* at(index page, index token, index head) const noexcept {
+        return data + page * strides.page + token * strides.token + head * strides.head;
+    }
+    /// Channels [first, first + count) of every row.
+    constexpr cache_view channel_slice(index first, index count) const noexcept {
+        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.channels);
+        cache_view v = *this;
+        v.data += first;
+        v.shape.channels = count;
+        return v;
+    }
+};
+
+/// Where a token of a call stands in the cache; a negative page: nowhere, the token is skipped.
+struct cache_place {
+    std::int32_t page = untouched_row;
+    std::int32_t token = 0;
+};
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE
