@@ -36,38 +36,29 @@ inline cos_sin cos_sin_of(double reduced) noexcept {
     }
 }
 
-struct pack_cos_sin {
-    simd::pack<double> cos;
-    simd::pack<double> sin;
-};
-
-/// Polynomials of f64 lanes, reduced turns in [-1/2, 1/2], both results times `magnitude`.
-ROPEWALK_ALWAYS_INLINE pack_cos_sin cos_sin_of(simd::pack<double> reduced,
-                                               simd::pack<double> magnitude) noexcept {
+/// Magnitude times cos and sin of 2 pi position turns, f64 lanes; `position` comes multiplied by 4.
+ROPEWALK_ALWAYS_INLINE simd::two_packs<double> cos_sin_of(simd::pack<double> position4,
+                                                          simd::pack<double> turns,
+                                                          simd::pack<double> magnitude) noexcept {
     using simd::broadcast;
     using simd::fma;
-    const auto quarter = simd::nearest(reduced * broadcast(4.0));
-    const auto r = fma(quarter, broadcast(-0.25), reduced);  // exact
+    // In quarter turns: the nearest one picks functions and signs, the rest is exact where fma is fused.
+    const auto quarter = simd::nearest(position4 * turns);
+    const auto r = simd::fms(position4, turns, quarter);
     const auto z = r * r;
-    // Minimax fits of sin(2 pi r) / r and cos(2 pi r) in z = r^2, |r| <= 1/8: 1.7e-12 and 6.2e-14.
-    auto s = broadcast(41.41479508009603);
-    s = fma(s, z, broadcast(-76.6958260129489));
-    s = fma(s, z, broadcast(81.60518080251671));
-    s = fma(s, z, broadcast(-41.341702049642684));
-    s = fma(s, z, broadcast(6.2831853070308785)) * r;
-    auto c = broadcast(-26.064525349303736);
-    c = fma(c, z, broadcast(60.23845651099267));
-    c = fma(c, z, broadcast(-85.45676915391117));
-    c = fma(c, z, broadcast(64.93939385967403));
-    c = fma(c, z, broadcast(-19.73920880199915));
+    // Minimax fits of sin(pi/2 r) / r and cos(pi/2 r) in z = r^2, |r| <= 1/2: 1.7e-12 and 6.2e-14.
+    auto s = broadcast(41.41479508009603 / 262144);
+    s = fma(s, z, broadcast(-76.6958260129489 / 16384));
+    s = fma(s, z, broadcast(81.60518080251671 / 1024));
+    s = fma(s, z, broadcast(-41.341702049642684 / 64));
+    s = fma(s, z, broadcast(6.2831853070308785 / 4)) * r;
+    auto c = broadcast(-26.064525349303736 / 1048576);
+    c = fma(c, z, broadcast(60.23845651099267 / 65536));
+    c = fma(c, z, broadcast(-85.45676915391117 / 4096));
+    c = fma(c, z, broadcast(64.93939385967403 / 256));
+    c = fma(c, z, broadcast(-19.73920880199915 / 16));
     c = fma(c, z, broadcast(1.0));
-    // quarter is -2 .. 2: even quarters keep the functions, odd ones swap them.
-    const auto distance = simd::absolute(quarter);
-    const auto even_sign = (broadcast(1.0) - distance) * magnitude;
-    const auto odd_sign = quarter * magnitude;
-    const auto odd = distance == broadcast(1.0);
-    return {simd::choose(odd, s * (-odd_sign), c * even_sign),
-            simd::choose(odd, c * odd_sign, s * even_sign)};
+    return simd::turn_by_quarters(quarter, c * magnitude, s * magnitude);
 }
 
 }  // namespace detail
@@ -81,21 +72,19 @@ ROPEWALK_ALWAYS_INLINE pack_cos_sin cos_sin_of(simd::pack<double> reduced,
 inline void fill_cos_sin(double position, const double* turns, double magnitude, index pairs, float* cos,
                          float* sin) noexcept {
     constexpr index n = simd::lanes<double>;
-    const auto p = simd::broadcast(position);
+    const auto p = simd::broadcast(4 * position);
     const auto m = simd::broadcast(magnitude);
     index i = 0;
     for (; i + n <= pairs; i += n) {
-        const auto w = simd::load(turns + i);
-        const auto row = detail::cos_sin_of(simd::fma(p, w, -simd::nearest(p * w)), m);
-        simd::store_narrow(cos + i, row.cos);
-        simd::store_narrow(sin + i, row.sin);
+        const auto row = detail::cos_sin_of(p, simd::load(turns + i), m);
+        simd::store_narrow(cos + i, row.first);
+        simd::store_narrow(sin + i, row.second);
     }
     if (i < pairs) {
-        const auto w = simd::load_some(turns + i, pairs - i);
-        const auto row = detail::cos_sin_of(simd::fma(p, w, -simd::nearest(p * w)), m);
+        const auto row = detail::cos_sin_of(p, simd::load_some(turns + i, pairs - i), m);
         float c[n], s[n];
-        simd::store_narrow(c, row.cos);
-        simd::store_narrow(s, row.sin);
+        simd::store_narrow(c, row.first);
+        simd::store_narrow(s, row.second);
         for (index j = 0; i + j < pairs; ++j) {
             cos[i + j] = c[j];
             sin[i + j] = s[j];

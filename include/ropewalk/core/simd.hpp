@@ -279,6 +279,36 @@ ROPEWALK_ALWAYS_INLINE pack<float> nearest(pack<float> x) noexcept {
 #endif
 }
 
+template <class C>
+struct two_packs {
+    pack<C> first;
+    pack<C> second;
+};
+
+/// (cos, sin) turned by `quarter` right angles, whole numbers below 2^51 in size.
+ROPEWALK_ALWAYS_INLINE two_packs<double> turn_by_quarters(pack<double> quarter, pack<double> cos,
+                                                          pack<double> sin) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    const __m512i k = _mm512_cvtpd_epi64(quarter);
+    const __m512i top = _mm512_set1_epi64(static_cast<long long>(0x8000000000000000u));
+    const __mmask8 odd = _mm512_test_epi64_mask(k, _mm512_set1_epi64(1));
+    const __m512i c = _mm512_castpd_si512(_mm512_mask_blend_pd(odd, cos, sin));
+    const __m512i s = _mm512_castpd_si512(_mm512_mask_blend_pd(odd, sin, cos));
+    const __m512i next = _mm512_add_epi64(k, _mm512_set1_epi64(1));
+    // Bit 1 of k flips the sine, bit 1 of k + 1 the cosine.
+    return {pack<double>(
+                _mm512_castsi512_pd(_mm512_xor_si512(c, _mm512_and_si512(_mm512_slli_epi64(next, 62), top)))),
+            pack<double>(
+                _mm512_castsi512_pd(_mm512_xor_si512(s, _mm512_and_si512(_mm512_slli_epi64(k, 62), top))))};
+#else
+    const pack<double> k = fma(nearest(quarter * broadcast(0.25)), broadcast(-4.0), quarter);  // -2 .. 2
+    const pack<double> distance = absolute(k);
+    const pack<double> even_sign = broadcast(1.0) - distance;
+    const auto odd = distance == broadcast(1.0);
+    return {choose(odd, sin * (-k), cos * even_sign), choose(odd, cos * k, sin * even_sign)};
+#endif
+}
+
 /// Two registers of doubles as one of floats (round to nearest even).
 ROPEWALK_ALWAYS_INLINE pack<float> narrow(pack<double> low, pack<double> high) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
