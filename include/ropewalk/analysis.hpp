@@ -3,8 +3,8 @@
 
 /// Every header of analysis/.
 
-#include <ropewalk/analysis/precision_drift.hpp>
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
 #include <ropewalk/analysis/marchenko_pastur.hpp>
+#include <ropewalk/analysis/precision_drift.hpp>

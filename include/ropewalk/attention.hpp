@@ -3,10 +3,10 @@
 
 /// Every header of attention/.
 
-#include <ropewalk/attention/anchor_mask.hpp>
-#include <ropewalk/attention/chunk_memory.hpp>
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
 #include <ropewalk/attention/kv_injection.hpp>
+#include <ropewalk/attention/anchor_mask.hpp>
+#include <ropewalk/attention/chunk_memory.hpp>
