@@ -582,3 +582,46 @@ TEST_CASE("huggingface: YaRN's factor may be derived from the two contexts", "[s
     CHECK(given.omegas() == zeros.omegas());
     CHECK(given.magnitude() == zeros.magnitude());
 }
+
+#if defined(__cpp_exceptions)
+TEST_CASE("huggingface: whatever stands in whatever key, it is read or refused as invalid_config",
+          "[schemes][huggingface][errors]") {
+    const char* const values[] = {"null",
+                                  "true",
+                                  "-1",
+                                  "0",
+                                  "0.5",
+                                  "3",
+                                  "1e300",
+                                  "1e-300",
+                                  "9223372036854775807",
+                                  "18446744073709551615",
+                                  "\"x\"",
+                                  "[]",
+                                  "{}",
+                                  "[null]",
+                                  "[[1]]",
+                                  "{\"a\":1}"};
+    int read = 0, refused = 0;
+    for (const auto& t : texts()) {
+        const json flat = json::parse(t.text).flatten();
+        for (const auto& [where, old] : flat.items())
+            for (const char* value : values)
+                for (const auto keys : {strictness::strict, strictness::lenient}) {
+                    INFO(t.name << " " << where << " = " << value);
+                    json spoiled = json::parse(t.text);
+                    spoiled[json::json_pointer(where)] = json::parse(value);
+                    try {
+                        const auto model = make_model_schemes(from_huggingface(spoiled, {.keys = keys}));
+                        for (const auto& rope : model.distinct()) rope.spectrum_for(100000);
+                        ++read;
+                    } catch (const invalid_config& e) {
+                        CHECK(std::string(e.what()).find(" must ") != std::string::npos);
+                        ++refused;
+                    }
+                }
+    }
+    CHECK(read > 1000);
+    CHECK(refused > 1000);
+}
+#endif

@@ -2,6 +2,12 @@
 
 #include <ropewalk/schemes/model_config.hpp>
 
+#include <cmath>
+#include <random>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/schemes/rotary_scheme.hpp>
+
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
 
@@ -95,4 +101,34 @@ TEST_CASE("model_config: refuses data that does not fit", "[schemes][model_confi
     c = plain(1, 15);
     CHECK_REFUSES("partial_rotary_dim: head_dim * partial_rotary_factor must be even, got 15",
                   make_model_schemes(c));
+}
+
+TEST_CASE("model_config: cached keys move from one length or scaling to another",
+          "[schemes][model_config][rebase]") {
+    const auto where = position_ids::from(std::vector<double>{0, 1, 700, 4095});
+    std::vector<spectrum> spectra;
+    for (const auto scaling :
+         {rope_scaling::none, rope_scaling::linear, rope_scaling::dynamic_ntk, rope_scaling::yarn,
+          rope_scaling::dynamic_yarn, rope_scaling::longrope, rope_scaling::llama3})
+        for (const std::int64_t length : {512, 4096}) {
+            rope_parameters p{.scaling = scaling, .factor = 4, .original_context = 512, .max_context = 2048};
+            p.short_factors.assign(8, 1.5);
+            p.long_factors.assign(8, 3);
+            spectra.push_back(make_spectrum(p, 16, length));
+        }
+    std::mt19937 random(3);
+    std::normal_distribution<double> normal;
+    std::vector<double> keys(4 * 2 * 16);
+    for (double& k : keys) k = normal(random);
+    const auto turned = [&](const rotation_table<double>& table, std::vector<double> x) {
+        rotate<half_split>(heads_view(x.data(), 4, 2, 16), table);
+        return x;
+    };
+    for (const auto& from : spectra)
+        for (const auto& to : spectra) {
+            const auto cached = turned(make_rotation_table<double>(from, where), keys);
+            const auto moved = turned(make_rebase_table<double>(from, to, where), cached);
+            const auto fresh = turned(make_rotation_table<double>(to, where), keys);
+            for (std::size_t i = 0; i < keys.size(); ++i) CHECK(std::abs(moved[i] - fresh[i]) < 1e-11);
+        }
 }

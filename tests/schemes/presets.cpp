@@ -74,6 +74,19 @@ std::vector<row> rows() {
          R"({"model_type":"mixtral","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000.0})"},
         {"mistral_nemo", mistral_nemo(hf),
          R"({"model_type":"mistral","hidden_size":5120,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":40,"max_position_embeddings":131072,"rope_theta":1000000.0})"},
+        {"mistral_small3", mistral_small3(hf),
+         R"({"model_type":"mistral","hidden_size":5120,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":40,"max_position_embeddings":32768,"rope_theta":100000000.0})"},
+        {"ministral3_8b", ministral3_8b(hf),
+         R"({"model_type":"ministral3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":34,"max_position_embeddings":262144,
+            "rope_parameters":{"rope_type":"yarn","rope_theta":1000000.0,"factor":16.0,"beta_fast":32.0,"beta_slow":1.0,"mscale":1.0,"mscale_all_dim":1.0,"original_max_position_embeddings":16384,"llama_4_scaling_beta":0.1}})"},
+        {"yi_34b_200k", yi_34b_200k(hf),
+         R"({"model_type":"llama","hidden_size":7168,"num_attention_heads":56,"num_hidden_layers":60,"max_position_embeddings":200000,"rope_theta":5000000.0})"},
+        {"internlm2_7b", internlm2_7b(hf),
+         R"({"model_type":"internlm2","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000,"rope_scaling":{"type":"dynamic","factor":2.0}})"},
+        {"falcon3_7b", falcon3_7b(hf),
+         R"({"model_type":"llama","hidden_size":3072,"num_attention_heads":12,"head_dim":256,"num_hidden_layers":28,"max_position_embeddings":32768,"rope_theta":1000042})"},
+        {"chatglm_6b", chatglm_6b(hf),
+         R"({"model_type":"chatglm","hidden_size":4096,"num_attention_heads":32,"num_layers":28,"max_sequence_length":2048,"position_encoding_2d":true})"},
         {"smollm3_3b", smollm3_3b(hf),
          R"({"model_type":"smollm3","hidden_size":2048,"num_attention_heads":16,"num_hidden_layers":36,"max_position_embeddings":65536,"rope_theta":5000000.0,"no_rope_layer_interval":4})"},
         {"apertus_8b", apertus_8b(hf),
@@ -84,8 +97,8 @@ std::vector<row> rows() {
         {"qwen25_7b_yarn", qwen25_7b_yarn(hf),
          R"({"model_type":"qwen2","hidden_size":3584,"num_attention_heads":28,"num_hidden_layers":28,"max_position_embeddings":32768,"rope_theta":1000000.0,
             "rope_scaling":{"type":"yarn","factor":4.0,"original_max_position_embeddings":32768}})"},
-        {"qwen3_8b", qwen3_8b(hf),
-         R"({"model_type":"qwen3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":36,"max_position_embeddings":40960,"rope_theta":1000000})"},
+        {"qwen3_8b",
+         qwen3_8b(hf), R"({"model_type":"qwen3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":36,"max_position_embeddings":40960,"rope_theta":1000000})"},
         {"qwen3_next_80b", qwen3_next_80b(hf),
          R"({"model_type":"qwen3_next","hidden_size":2048,"num_attention_heads":16,"head_dim":256,"num_hidden_layers":48,"max_position_embeddings":262144,
             "rope_theta":10000000,"partial_rotary_factor":0.25,"full_attention_interval":4})"},
@@ -113,8 +126,8 @@ std::vector<row> rows() {
          R"({"model_type":"stablelm","hidden_size":2560,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":4096,"partial_rotary_factor":0.25})"},
         {"stablelm2_1_6b", stablelm2_1_6b(hf),
          R"({"model_type":"stablelm","hidden_size":2048,"num_attention_heads":32,"num_hidden_layers":24,"max_position_embeddings":4096,"rope_pct":0.25})"},
-        {"phi2",
-         phi2(hf), R"({"model_type":"phi","hidden_size":2560,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":2048,"partial_rotary_factor":0.4})"},
+        {"phi2", phi2(hf),
+         R"({"model_type":"phi","hidden_size":2560,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":2048,"partial_rotary_factor":0.4})"},
         {"phi3_mini_4k", phi3_mini_4k(hf),
          R"({"model_type":"phi3","hidden_size":3072,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":4096,"original_max_position_embeddings":4096,"rope_scaling":null})"},
         {"phi3_mini_128k", phi3_mini_128k(hf, longrope48()), phi3.c_str()},
@@ -161,6 +174,7 @@ void check_equal(const rotary_scheme& preset, const rotary_scheme& read) {
     CHECK(preset.read_layout == read.read_layout);
     CHECK(preset.write_layout == read.write_layout);
     CHECK(preset.logit_scale == read.logit_scale);
+    CHECK(preset.notes == read.notes);
     CHECK(preset.rotates == read.rotates);
     CHECK(preset.length_dependent == read.length_dependent);
     CHECK(preset.original_context == read.original_context);
@@ -168,6 +182,7 @@ void check_equal(const rotary_scheme& preset, const rotary_scheme& read) {
     for (const std::int64_t length : {1, 4096, 4097, 131072}) {
         CHECK(preset.spectrum_for(length).omegas() == read.spectrum_for(length).omegas());
         CHECK(preset.spectrum_for(length).magnitude() == read.spectrum_for(length).magnitude());
+        CHECK(preset.spectrum_for(length).axes() == read.spectrum_for(length).axes());
     }
 }
 

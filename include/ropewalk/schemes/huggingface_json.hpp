@@ -85,7 +85,8 @@ class huggingface_reader {
         if (config_.layers > 65536)
             top_.reject("num_hidden_layers", "a number of layers <= 65536", config_.layers);
         max_context_ = static_cast<double>(
-            top_.count_of({"max_position_embeddings", "n_positions", "seq_length"}).value_or(0));
+            top_.count_of({"max_position_embeddings", "n_positions", "seq_length", "max_sequence_length"})
+                .value_or(0));
         original_context_ = static_cast<double>(top_.count("original_max_position_embeddings").value_or(0));
         if (model_.latent_attention) {
             const auto rope = top_.count("qk_rope_head_dim");
@@ -131,6 +132,11 @@ class huggingface_reader {
         }
         if (model_.keys == key_names::chatglm) {
             top_.flag("original_rope");
+            // ChatGLM-6B: the first half of a head turns with the position, the second with the one in the
+            // block, each half-split in itself.
+            two_positions_ = top_.flag("position_encoding_2d").value_or(false);
+            if (two_positions_ && !reading_.layout)
+                config_.read_layout = config_.write_layout = pair_layout::blocked_by(config_.head_dim / 2);
             if (const auto ratio = top_.number("rope_ratio")) theta_ = theta_.value_or(1e4) * *ratio;
         }
     }
@@ -243,6 +249,10 @@ class huggingface_reader {
         p.partial_rotary_factor =
             keys.number("partial_rotary_factor").value_or(partial_.value_or(model_.default_partial));
         p.rotary_dim = rotary_dim_;
+        if (two_positions_) {
+            p.ladders = 2;
+            p.partial_rotary_factor = 1;
+        }
         if (model_.model_type == "gemma4_text" && kind == "full_attention")
             p.head_dim = top_.count("global_head_dim").value_or(512);
         huggingface_rope({.keys = keys,
@@ -297,6 +307,7 @@ class huggingface_reader {
     std::optional<double> theta_;
     std::optional<double> partial_;
     index rotary_dim_ = 0;
+    bool two_positions_ = false;
 };
 
 }  // namespace detail

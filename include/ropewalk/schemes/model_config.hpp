@@ -80,6 +80,7 @@ struct rope_parameters {
     std::vector<double> long_factors = {};
     std::vector<double> pair_factors = {};  ///< GGUF rope_freqs.weight: divisors on top, empty = none
     std::vector<index> sections = {};       ///< pairs of each position axis; empty = one axis
+    index ladders = 1;  ///< position axes with a ladder each over an equal share of the pairs (ChatGLM-6B)
     section_order order = section_order::contiguous;  ///< how the sections are dealt to the pairs
     index rotary_dim = 0;                 ///< given in channels (GPT-J); 0 = from partial_rotary_factor
     index head_dim = 0;                   ///< 0 = the model's (Gemma 4's global layers have their own)
@@ -188,6 +189,18 @@ inline spectrum scaled_spectrum(const rope_parameters& p, index rotary_dim, std:
     return {};
 }
 
+/// The same one-axis spectrum once an axis, one after the other.
+inline spectrum side_by_side(const spectrum& s, index axes) {
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (index a = 0; a < axes; ++a)
+        for (index i = 0; i < s.pairs(); ++i) {
+            omega.push_back(s.omega(i));
+            axis_of.push_back(static_cast<int>(a));
+        }
+    return spectrum::selected(omega, axis_of, axes, 1, s.magnitude());
+}
+
 inline std::int64_t as_length(double tokens) {
     return tokens >= 1 && tokens < 9e18 ? static_cast<std::int64_t>(tokens) : 0;
 }
@@ -199,7 +212,10 @@ inline std::int64_t as_length(double tokens) {
 ///           to the pairs.
 /// Source:   the frequencies/ header of the scaling.
 inline spectrum make_spectrum(const rope_parameters& p, index rotary_dim, std::int64_t context_length) {
-    spectrum s = detail::scaled_spectrum(p, rotary_dim, context_length);
+    detail::require(p.ladders >= 1 && rotary_dim % (2 * p.ladders) == 0, "make_spectrum",
+                    "ladders must divide the pairs", p.ladders);
+    spectrum s = detail::scaled_spectrum(p, rotary_dim / p.ladders, context_length);
+    if (p.ladders > 1) s = detail::side_by_side(s, p.ladders);
     if (!p.pair_factors.empty()) s = frequencies::divide_pairs(s, p.pair_factors);
     if (p.sections.empty()) return s;
     const auto map = p.order == section_order::interleaved ? axis_map::interleaved_sections(p.sections)

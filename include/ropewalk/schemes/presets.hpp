@@ -222,6 +222,19 @@ inline rotary_scheme gpt_oss_20b(weights origin) {
          .truncate = false});
 }
 
+/// Falcon 3 7B: heads of 256 channels, base 1000042. Source: recalled.
+inline rotary_scheme falcon3_7b(weights origin) {
+    return detail::uniform_scheme({"llama", 28, 256, detail::llama_like_layout("falcon3_7b", origin)},
+                                  {.base = 1000042, .max_context = 32768});
+}
+/// ChatGLM 6B, the first: two positions a token (in the text, in the block being written), each turning half
+/// of the channels, half-split in itself. Source: recalled.
+inline rotary_scheme chatglm_6b(weights origin) {
+    return detail::uniform_scheme(
+        {"chatglm", 28, 128, detail::layout_or_throw("chatglm_6b", origin, pair_layout::blocked_by(64))},
+        {.max_context = 2048, .ladders = 2});
+}
+
 // ---- interleaved everywhere
 
 /// RoFormer base: base 1e4, 64 channels, values do not turn. Source: ZhuiyiTechnology/roformer;

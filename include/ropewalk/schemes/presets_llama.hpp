@@ -122,6 +122,8 @@ inline model_schemes llama4_scout(weights) {
     auto rope = detail::llama31_rope(16);
     rope.high_freq_factor = 1;
     rope.max_context = 10485760;
+    rope.notes.push_back(
+        "queries of NoPE layers are multiplied by a factor of the position (attn_temperature_tuning)");
     return detail::alternating(detail::uniform_config({"llama4_text", 48, 128, interleaved{}}, rope), 4);
 }
 /// Mistral 7B v0.1: base 1e4, sliding window 4096 (v0.2 and Mixtral 8x7B: base 1e6). Source: recalled.
@@ -138,6 +140,37 @@ inline rotary_scheme mixtral_8x7b(weights origin) {
 inline rotary_scheme mistral_nemo(weights origin) {
     return detail::uniform_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_nemo", origin)},
                                   {.base = 1e6, .max_context = 131072});
+}
+/// Mistral Small 3 24B: base 1e8, 32768 tokens. Source: recalled.
+inline rotary_scheme mistral_small3(weights origin) {
+    return detail::uniform_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_small3", origin)},
+                                  {.base = 1e8, .max_context = 32768});
+}
+/// Ministral 3: YaRN by 16 over 16384 tokens with mscale = mscale_all_dim = 1, so magnitude 1; queries also
+/// take a factor of the position, which no table holds (see notes). Source: recalled.
+inline rotary_scheme ministral3_8b(weights origin) {
+    return detail::uniform_scheme(
+        {"ministral3", 34, 128, detail::llama_like_layout("ministral3_8b", origin)},
+        {.scaling = rope_scaling::yarn,
+         .base = 1e6,
+         .factor = 16,
+         .original_context = 16384,
+         .max_context = 262144,
+         .mscale = 1,
+         .mscale_all_dim = 1,
+         .notes = {"queries are multiplied by 1 + 0.1 ln(1 + floor(position / original context)) "
+                   "(llama_4_scaling_beta)"}});
+}
+/// Yi 34B 200K: base 5e6. Source: recalled.
+inline rotary_scheme yi_34b_200k(weights origin) {
+    return detail::uniform_scheme({"llama", 60, 128, detail::llama_like_layout("yi_34b_200k", origin)},
+                                  {.base = 5e6, .max_context = 200000});
+}
+/// InternLM 2 7B: base 1e6, dynamic NTK by 2 beyond 32768 tokens. Source: recalled.
+inline rotary_scheme internlm2_7b(weights origin) {
+    return detail::uniform_scheme(
+        {"internlm2", 32, 128, detail::llama_like_layout("internlm2_7b", origin)},
+        {.scaling = rope_scaling::dynamic_ntk, .base = 1e6, .factor = 2, .max_context = 32768});
 }
 /// SmolLM3 3B: base 5e6, every 4th layer NoPE.
 /// Source: huggingface/transformers models/smollm3 (layers); base recalled.
