@@ -50,9 +50,13 @@ std::complex<double> factor_of(const rw::factored_table<T>& table, rw::index tok
     std::complex<double> product = 1;
     for (rw::index l = block.level_count; l-- > 0;) {
         const auto& level = rows.levels[block.first_level + l];
-        const T* row = rows.row_of(level, rest % level.extent, head);
-        product *= std::complex<double>(row[pair], row[rows.pair_stride + pair]);
+        const rw::index at = rest % level.extent;
         rest /= level.extent;
+        if (level.offset < 0) continue;
+        const T* row = rows.row_of(level, at, head);
+        const std::complex<double> factor(row[pair], row[rows.pair_stride + pair]);
+        if (pair < level.first_pair || pair >= level.end_pair) REQUIRE(factor == 1.0);
+        product *= factor;
     }
     return product;
 }
@@ -201,4 +205,34 @@ TEST_CASE("factored table: nothing is legal", "[angles][factored]") {
     empty.append(clip(0, 3, 3, 0));
     empty.append(rw::text_run{0, 0, 1});
     CHECK(rw::make_factored_table<float>(sections(), empty).tokens() == 0);
+}
+
+TEST_CASE("factored table: a level that moves nothing has no rows", "[angles][factored]") {
+    // Frames of one picture: time is no axis, so the frames repeat the rows of the first.
+    rw::position_ids frames(2);
+    frames.append(rw::grid_block{
+        .extents = {50, 6, 9}, .coordinates = {{{}, counted(6), {}}, {{}, {}, counted(9)}}, .origin = {}});
+    const auto s = rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 40}),
+                                                rw::axis_map::sections({10, 10}), 2);
+    CHECK(rw::make_factored_table<float>(s, frames).row_count() == 15);
+    CHECK(worst_error<float>(s, frames) < 0x1p-23);
+    // Patches of a frame that share one position; an axis that no pair reads.
+    rw::position_ids time(2);
+    time.append(rw::grid_block{.extents = {7, 40, 3},
+                               .coordinates = {{counted(7, 1, 3), {}, {}}, {{}, {}, counted(3)}},
+                               .origin = {1, 2}});
+    const auto first_axis = rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 40}),
+                                                         std::vector<int>(20, 0), 2)
+                                .with_magnitude(1.5);
+    CHECK(rw::make_factored_table<float>(first_axis, time).row_count() == 7);
+    CHECK(worst_error<float>(first_axis, time) < 1.5 * 0x1p-23);
+}
+
+TEST_CASE("factored table: padding at one position has one row", "[angles][factored]") {
+    rw::position_ids where(1);
+    where.append(rw::text_run{1000, 17, 0});
+    where.append(rw::grid_block{.extents = {9, 9}, .coordinates = {{{}, {}}}, .origin = {23}});
+    const auto s = rw::frequencies::geometric({.rotary_dim = 40}).with_magnitude(1.25);
+    CHECK(rw::make_factored_table<float>(s, where).row_count() == 2);
+    CHECK(worst_error<float>(s, where) < 1.25 * 0x1p-23);
 }

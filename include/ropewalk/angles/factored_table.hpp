@@ -9,11 +9,14 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// `extent` rows of cos and sin, the first of them at values + offset.
+/// `extent` rows of cos and sin, the first of them at values + offset; no rows (offset -1) where the level
+/// moves no pair. Pairs outside [first_pair, end_pair) have the factor 1 in all of its rows.
 /// Source: design of this library.
 struct factored_level {
-    index offset = 0;
+    index offset = -1;
     index extent = 0;
+    index first_pair = 0;  ///< a multiple of 16, as end_pair
+    index end_pair = 0;
 };
 
 /// Neighbouring tokens whose rows are products of one row a level; token t of the block has the level
@@ -89,6 +92,7 @@ struct block_positions {
 };
 
 inline level_positions even_level(index extent, double step, std::size_t axes) {
+    if (step == 0) return {extent, std::vector<std::vector<double>>(axes)};
     std::vector<double> along(static_cast<std::size_t>(extent));
     for (std::size_t i = 0; i < along.size(); ++i) along[i] = step * static_cast<double>(i);
     return {extent, std::vector<std::vector<double>>(axes, along)};
@@ -175,24 +179,17 @@ class factored_table {
         detail::require(pairs_ <= detail::max_factored_pairs, who, "pairs must be <= 512", pairs_);
         pair_stride_ =
             (pairs_ + detail::factored_padding - 1) / detail::factored_padding * detail::factored_padding;
+        const auto axes = static_cast<std::size_t>(s.axes());
         std::vector<detail::block_positions> blocks;
-        index rows = 0;
         for (const auto& segment : positions.segments()) {
-            blocks.push_back(std::visit(
-                [&](const auto& run) { return detail::factored(run, static_cast<std::size_t>(s.axes())); },
-                segment));
-            for (const auto& level : blocks.back().levels) rows += level.extent;
+            blocks.push_back(
+                std::visit([axes](const auto& run) { return detail::factored(run, axes); }, segment));
+            describe(s, blocks.back(), positions.segment_start(static_cast<index>(blocks.size()) - 1),
+                     positions.segment_start(static_cast<index>(blocks.size())));
         }
         values_.resize(static_cast<std::size_t>(
-            detail::checked_product(who, "rows must be >= 0", {rows, heads_, 2, pair_stride_})));
-        index offset = 0;
-        for (std::size_t b = 0; b < blocks.size(); ++b) {
-            const index first = positions.segment_start(static_cast<index>(b));
-            blocks_.push_back({first, positions.segment_start(static_cast<index>(b) + 1) - first,
-                               static_cast<index>(levels_.size()),
-                               static_cast<index>(blocks[b].levels.size())});
-            fill(s, blocks[b], offset);
-        }
+            detail::checked_product(who, "rows must be >= 0", {row_count(), heads_, 2, pair_stride_})));
+        for (std::size_t b = 0; b < blocks.size(); ++b) fill(s, blocks[b], blocks_[b]);
     }
 
     index tokens() const noexcept { return tokens_; }
@@ -202,7 +199,7 @@ class factored_table {
     /// Rows of all levels of all blocks.
     index row_count() const noexcept {
         index rows = 0;
-        for (const auto& level : levels_) rows += level.extent;
+        for (const auto& level : levels_) rows += level.offset < 0 ? 0 : level.extent;
         return rows;
     }
     /// Bytes of cos, sin and the description of the blocks.
@@ -227,7 +224,8 @@ class factored_table {
     operator factored_rows_view<T>() const noexcept { return rows(); }
 
   private:
-    void fill(const spectrum& s, const detail::block_positions& block, index& offset);
+    void describe(const spectrum& s, detail::block_positions& block, index first_token, index end_token);
+    void fill(const spectrum& s, const detail::block_positions& positions, const factored_block& block);
 
     index heads_ = 1;
     index pairs_ = 0;
@@ -239,38 +237,99 @@ class factored_table {
     std::vector<factored_block> blocks_;
 };
 
+namespace detail {
+
+inline bool moves(const level_positions& level, const spectrum& s, index head, index pair) noexcept {
+    for (index a = 0; a < s.axes(); ++a)
+        if (!level.along[static_cast<std::size_t>(a)].empty() && s.turns(head, a, pair) != 0) return true;
+    return false;
+}
+
+/// The outermost level that moves a pair; the first with rows where none does. It also carries the block's
+/// origin and the magnitude; in all other levels the pair's factor starts from the angle 0.
+inline std::vector<std::size_t> carriers(const block_positions& block, const spectrum& s,
+                                         std::size_t first_with_rows) {
+    std::vector<std::size_t> carrier(static_cast<std::size_t>(s.heads() * s.pairs()), first_with_rows);
+    for (index h = 0; h < s.heads(); ++h)
+        for (index i = 0; i < s.pairs(); ++i)
+            for (std::size_t l = block.levels.size(); l-- > 0;)
+                if (moves(block.levels[l], s, h, i)) carrier[static_cast<std::size_t>(h * s.pairs() + i)] = l;
+    return carrier;
+}
+
+}  // namespace detail
+
+/// Which levels have rows, where they will stand and which pairs they touch.
 template <class T>
-void factored_table<T>::fill(const spectrum& s, const detail::block_positions& block, index& offset) {
+void factored_table<T>::describe(const spectrum& s, detail::block_positions& block, index first_token,
+                                 index end_token) {
+    const auto has_rows = [&](const detail::level_positions& level) {
+        for (index h = 0; h < heads_; ++h)
+            for (index i = 0; i < pairs_; ++i)
+                if (detail::moves(level, s, h, i)) return true;
+        return false;
+    };
+    // Tokens that all stand at one place have one row, in a level of its own.
+    if (!block.levels.empty() && std::none_of(block.levels.begin(), block.levels.end(), has_rows))
+        block.levels.insert(block.levels.begin(),
+                            {1, std::vector<std::vector<double>>(static_cast<std::size_t>(s.axes()), {0.0})});
+    const auto first_level = static_cast<index>(levels_.size());
+    index offset = row_count() * heads_ * 2 * pair_stride_;
+    std::size_t first_with_rows = block.levels.size();
+    for (std::size_t l = 0; l < block.levels.size(); ++l) {
+        const bool constant = block.levels[l].extent == 1 && !block.levels[l].along[0].empty();
+        const bool rows = constant || has_rows(block.levels[l]);
+        levels_.push_back({rows ? offset : -1, block.levels[l].extent});
+        if (rows) offset += block.levels[l].extent * heads_ * 2 * pair_stride_;
+        if (rows) first_with_rows = std::min(first_with_rows, l);
+    }
+    const auto carrier = detail::carriers(block, s, first_with_rows);
+    for (std::size_t l = 0; l < block.levels.size(); ++l) {
+        factored_level& level = levels_[static_cast<std::size_t>(first_level) + l];
+        index first = pairs_, end = 0;
+        for (index h = 0; h < heads_; ++h)
+            for (index i = 0; i < pairs_; ++i)
+                if (carrier[static_cast<std::size_t>(h * pairs_ + i)] == l ||
+                    detail::moves(block.levels[l], s, h, i)) {
+                    first = std::min(first, i);
+                    end = std::max(end, i + 1);
+                }
+        if (end == 0) continue;
+        level.first_pair = first / detail::factored_padding * detail::factored_padding;
+        level.end_pair = std::min(pair_stride_, (end + detail::factored_padding - 1) /
+                                                    detail::factored_padding * detail::factored_padding);
+    }
+    blocks_.push_back({first_token, end_token - first_token, first_level,
+                       static_cast<index>(levels_.size()) - first_level});
+}
+
+template <class T>
+void factored_table<T>::fill(const spectrum& s, const detail::block_positions& positions,
+                             const factored_block& block) {
     const auto pairs = static_cast<std::size_t>(pairs_);
     const auto axes = static_cast<std::size_t>(s.axes());
-    const std::size_t levels = block.levels.size();
-    // The outermost level that moves a pair also carries the origin and the magnitude; in all others
-    // the pair's factor starts from the angle 0, and where a level does not move it that factor is 1.
-    std::vector<std::size_t> carrier(static_cast<std::size_t>(heads_) * pairs, 0);
-    for (index h = 0; h < heads_; ++h)
-        for (index i = 0; i < pairs_; ++i)
-            for (std::size_t l = levels; l-- > 0;)
-                for (std::size_t a = 0; a < axes; ++a)
-                    if (!block.levels[l].along[a].empty() && s.turns(h, static_cast<index>(a), i) != 0)
-                        carrier[static_cast<std::size_t>(h * pairs_ + i)] = l;
-
+    const std::size_t levels = positions.levels.size();
+    const factored_level* const described = levels_.data() + block.first_level;
+    std::size_t first_with_rows = 0;
+    while (first_with_rows < levels && described[first_with_rows].offset < 0) ++first_with_rows;
+    const auto carrier = detail::carriers(positions, s, first_with_rows);
     std::vector<double> from_zero(axes), from_origin(axes), reduced(pairs);
     std::vector<T> cos(pairs), sin(pairs);
     detail::row_filler<T> filler(s, angle_arithmetic::exact);
     for (std::size_t l = 0; l < levels; ++l) {
-        const auto& level = block.levels[l];
-        levels_.push_back({offset, level.extent});
+        if (described[l].offset < 0) continue;
+        const auto& level = positions.levels[l];
         for (index r = 0; r < level.extent; ++r) {
             for (std::size_t a = 0; a < axes; ++a) {
                 from_zero[a] = level.at(a, r);
-                from_origin[a] = block.origin[a] + from_zero[a];
+                from_origin[a] = positions.origin[a] + from_zero[a];
             }
             for (index h = 0; h < heads_; ++h) {
                 const std::size_t* owner = carrier.data() + h * pairs_;
                 for (index i = 0; i < pairs_; ++i)
                     reduced[static_cast<std::size_t>(i)] =
                         filler.reduced(owner[i] == l ? from_origin.data() : from_zero.data(), h, i);
-                T* const c = values_.data() + offset + (r * heads_ + h) * 2 * pair_stride_;
+                T* const c = values_.data() + described[l].offset + (r * heads_ + h) * 2 * pair_stride_;
                 T* const sn = c + pair_stride_;
                 fill_cos_sin_reduced(reduced.data(), magnitude_, pairs_, c, sn);
                 if (magnitude_ == 1.0 || levels == 1) continue;
@@ -282,7 +341,6 @@ void factored_table<T>::fill(const spectrum& s, const detail::block_positions& b
                     }
             }
         }
-        offset += level.extent * heads_ * 2 * pair_stride_;
     }
 }
 

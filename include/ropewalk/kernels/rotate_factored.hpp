@@ -14,11 +14,14 @@ using factored_rows_for = factored_rows_view<compute_t<T>>;
 
 namespace detail {
 
-/// Complex product of two rows [2, stride]: cos, then sin. A factor (1, 0) leaves the other's bits.
+/// Pairs [first, end) of the complex product of two rows [2, stride]: cos, then sin. A factor (1, 0) leaves
+/// the other's bits. first and end are multiples of 16.
 template <class C>
-ROPEWALK_ALWAYS_INLINE void multiply_rows(const C* a, const C* b, C* out, index stride) noexcept {
+ROPEWALK_ALWAYS_INLINE void multiply_rows(const C* a, const C* b, C* out, index stride, index first,
+                                          index end) noexcept {
     constexpr index n = simd::lanes<C>;
-    for (index i = 0; i < stride; i += n) {
+    static_assert(factored_padding % n == 0);
+    for (index i = first; i < end; i += n) {
         const auto ac = simd::load(a + i);
         const auto as = simd::load(a + stride + i);
         const auto bc = simd::load(b + i);
@@ -28,103 +31,117 @@ ROPEWALK_ALWAYS_INLINE void multiply_rows(const C* a, const C* b, C* out, index 
     }
 }
 
-/// The product of the rows of all levels but the innermost, for the tokens that differ in the innermost
-/// index only.
+/// Rows multiplied together as the kernel comes to their tokens. Tokens that share all indices but the
+/// innermost are a run, for which the product of the outer levels is kept; the row of the next token is
+/// made while the heads of this one turn.
 template <class C>
-const C* outer_row(const factored_rows_view<C>& rows, const factored_block& block, index outer, index head,
-                   C* buffer) noexcept {
-    const factored_level* const levels = rows.levels + block.first_level;
-    const C* product = nullptr;
-    for (index l = block.level_count - 1; l-- > 0; outer /= levels[l].extent) {
-        const C* const row = rows.row_of(levels[l], outer % levels[l].extent, head);
-        if (product) multiply_rows(row, product, buffer, rows.pair_stride);
-        product = product ? buffer : row;
-    }
-    return product;
-}
+struct rows_from_factors : factored_rows_view<C> {
+    using factored_rows_view<C>::row_of;
 
-/// Calls visit(block, first, count, outer, inner) for every run of touched tokens that share their outer
-/// indices: tokens first + j of the call have the innermost index inner + j.
-template <class C, class Visit>
-void visit_runs(const factored_rows_view<C>& rows, index first, index count, Visit visit) noexcept {
-    if (count == 0) return;
-    const factored_block* block =
-        std::upper_bound(rows.blocks, rows.blocks + rows.block_count, rows.first_token + first,
-                         [](index token, const factored_block& b) { return token < b.first_token; }) -
-        1;
-    for (const index last = first + count; first < last;) {
-        const index local = rows.first_token + first - block->first_token;
-        const index left = std::min(last - first, block->tokens - local);
-        if (left == 0 || block->level_count == 0) {
-            first += left;
-            ++block;
-            continue;
+    explicit rows_from_factors(const factored_rows_view<C>& rows) noexcept : factored_rows_view<C>(rows) {}
+
+    ROPEWALK_ALWAYS_INLINE void expect(index token) noexcept {
+        if (this->heads == 1) make(token);
+    }
+    ROPEWALK_ALWAYS_INLINE cos_sin_row<C> row_of(index token, index head) noexcept {
+        const C* row = nullptr;
+        if (this->heads == 1) {
+            if (made_[token & 1] != token) make(token);
+            row = ready_[token & 1];
+        } else {
+            row = head_row(token, head);
         }
-        const index extent = rows.levels[block->first_level + block->level_count - 1].extent;
-        const index run = std::min(left, extent - local % extent);
-        visit(*block, first, run, local / extent, local % extent);
-        first += run;
-        if (run == left) ++block;
+        return {row, row ? row + this->pair_stride : nullptr};
     }
-}
 
-template <turn Turn, class C, class... T>
-void rotate_factored_tensors(pair_layout layout, const factored_rows_view<C>& rows, part_of part,
+  private:
+    /// The run of a token: block, outer indices and the innermost level.
+    void find_run(index token) noexcept {
+        const index at = this->first_token + token;
+        if (!block_ || at < block_->first_token || at >= block_->first_token + block_->tokens)
+            block_ = std::upper_bound(this->blocks, this->blocks + this->block_count, at,
+                                      [](index t, const factored_block& b) { return t < b.first_token; }) -
+                     1;
+        const index local = at - block_->first_token;
+        first_ = token;
+        end_ = token + block_->tokens - local;
+        ++run_;
+        outer_ = nullptr;
+        level_ = nullptr;
+        if (block_->level_count == 0) return;
+        level_ = this->levels + block_->first_level + block_->level_count - 1;
+        inner_ = local % level_->extent;
+        outer_index_ = local / level_->extent;
+        end_ = std::min(end_, token + level_->extent - inner_);
+        if (this->heads == 1) outer_ = outer_product(0, outer_buffer_[run_ & 1]);
+    }
+    /// The product of the rows of all levels but the innermost; null where none has rows.
+    const C* outer_product(index head, C* space) const noexcept {
+        const factored_level* const level = this->levels + block_->first_level;
+        const C* product = nullptr;
+        index rest = outer_index_;
+        for (index l = block_->level_count - 1; l-- > 0; rest /= level[l].extent) {
+            if (level[l].offset < 0) continue;
+            const C* const row = this->row_of(level[l], rest % level[l].extent, head);
+            if (product) multiply_rows(row, product, space, this->pair_stride, 0, this->pair_stride);
+            product = product ? space : row;
+        }
+        return product;
+    }
+    ROPEWALK_ALWAYS_INLINE void make(index token) noexcept {
+        if (token < first_ || token >= end_) find_run(token);
+        const index slot = token & 1;
+        made_[slot] = token;
+        ready_[slot] = outer_;
+        if (!level_ || level_->offset < 0) return;
+        const C* const row = this->row_of(*level_, inner_ + token - first_, 0);
+        ready_[slot] = row;
+        if (!outer_) return;
+        // Where the innermost level has the factor 1 the buffer keeps the outer product.
+        const bool kept = filled_[slot] == run_;
+        multiply_rows(outer_, row, buffer_[slot], this->pair_stride, kept ? level_->first_pair : 0,
+                      kept ? level_->end_pair : this->pair_stride);
+        filled_[slot] = run_;
+        ready_[slot] = buffer_[slot];
+    }
+    const C* head_row(index token, index head) noexcept {
+        if (token < first_ || token >= end_) find_run(token);
+        if (!level_) return nullptr;
+        const C* const outer = outer_product(head, outer_buffer_[0]);
+        if (level_->offset < 0) return outer;
+        const C* const row = this->row_of(*level_, inner_ + token - first_, head);
+        if (!outer) return row;
+        multiply_rows(outer, row, buffer_[0], this->pair_stride, 0, this->pair_stride);
+        return buffer_[0];
+    }
+
+    const factored_block* block_ = nullptr;
+    const factored_level* level_ = nullptr;  // innermost; null: tokens that are not touched
+    index first_ = 0, end_ = 0;              // tokens of the run
+    index inner_ = 0, outer_index_ = 0;      // of the first token of the run
+    index run_ = 0;
+    const C* outer_ = nullptr;
+    index made_[2] = {-1, -1};  // the token whose row stands in a slot
+    const C* ready_[2] = {nullptr, nullptr};
+    index filled_[2] = {0, 0};  // the run whose outer product the slot's buffer holds
+    alignas(64) C outer_buffer_[2][2 * max_factored_pairs];
+    alignas(64) C buffer_[2][2 * max_factored_pairs];
+};
+
+template <turn Turn, class Layout, class C, class... T>
+void rotate_factored_tensors(Layout layout, const factored_rows_view<C>& view, part_of part,
                              heads_view<T>... x) noexcept {
-    rows_view<C> same;  // what a table of the same extents would say
-    same.heads = rows.heads;
-    same.pairs = rows.pairs;
-    same.tokens = rows.tokens;
-    same.magnitude = rows.magnitude;
-    const bool match = (rows_match(layout, x, same) && ...) && rows.pairs <= max_factored_pairs;
-    ROPEWALK_EXPECT(match);
-    if (!match || (x.empty() && ...)) return;
-    const auto factors = factors_of<Turn>(same);
-    const index tokens = std::max({x.empty() ? index{0} : x.batches() * x.tokens()...});
-    const work_part work = partition_tokens(tokens, part);
-    alignas(64) C outer_buffer[2 * max_factored_pairs];
-    alignas(64) C buffer[2 * max_factored_pairs];
-    const index stride = rows.pair_stride;
-    with_layout(layout, [&](auto kind) {
-        // Every token of a run against the rows of one head; turn_heads(token, row) rotates.
-        const auto turn_run = [&](const factored_block& block, index run, index outer, index inner,
-                                  index head, auto turn_heads) {
-            const factored_level& level = rows.levels[block.first_level + block.level_count - 1];
-            const C* const prefix = outer_row(rows, block, outer, head, outer_buffer);
-            for (index j = 0; j < run; ++j) {
-                const C* row = rows.row_of(level, inner + j, head);
-                if (prefix) {
-                    multiply_rows(prefix, row, buffer, stride);
-                    row = buffer;
-                }
-                turn_heads(j, row);
-            }
-        };
-        visit_runs(rows, work.first_token, work.tokens,
-                   [&](const factored_block& block, index first, index run, index outer, index inner) {
-                       if (rows.heads == 1) {
-                           turn_run(block, run, outer, inner, 0, [&](index j, const C* row) {
-                               rotate_token(kind, row, row + stride, rows.pairs, factors,
-                                            heads_of(x, first + j, work.heads)...);
-                           });
-                           return;
-                       }
-                       const auto each_head = [&](const auto& view) {
-                           const work_range range = partition(view.heads(), work.heads);
-                           for (index h = range.first; h < range.first + range.count; ++h)
-                               turn_run(block, run, outer, inner, h, [&](index j, const C* row) {
-                                   rotate_token(kind, row, row + stride, rows.pairs, factors,
-                                                heads_of(view, first + j, part_of{}).only(h));
-                               });
-                       };
-                       (each_head(x), ...);
-                   });
-    });
+    ROPEWALK_EXPECT(view.pairs <= max_factored_pairs);
+    if (view.pairs > max_factored_pairs) return;
+    rows_view<C> same;  // the magnitude, which is all that factors_of asks for
+    same.magnitude = view.magnitude;
+    rows_from_factors<C> rows(view);
+    turn_tensors(layout, rows, factors_of<Turn>(same), part, x...);
 }
 
-template <turn Turn, class C, class TQ, class TK>
-void rotate_factored_pair(pair_layout layout, const factored_rows_view<C>& rows, part_of part,
-                          heads_view<TQ> q, heads_view<TK> k) noexcept {
+template <turn Turn, class Layout, class C, class TQ, class TK>
+void rotate_factored_pair(Layout layout, const factored_rows_view<C>& rows, part_of part, heads_view<TQ> q,
+                          heads_view<TK> k) noexcept {
     static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
                   "q and k of f64 and of another type need two tables: rotate them in two calls");
     if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
