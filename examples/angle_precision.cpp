@@ -31,7 +31,7 @@ int main(int argc, char** argv) {
     const auto rope = rw::frequencies::geometric({.rotary_dim = 128, .base = 1e4});
     std::vector<svg::series> lines{{"table, exact", {}, {}},
                                    {"on the fly", {}, {}},
-                                   {"float32 product (Hugging Face)", {}, {}},
+                                   {"float32 product (HF)", {}, {}},
                                    {"running product (ggml)", {}, {}}};
     std::printf("worst error of cos and sin, 64 pairs, base 10000, 50 positions up to each\n%10s",
                 "position");
