@@ -4,7 +4,8 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/ropewalk)
-install(DIRECTORY include/ropewalk DESTINATION include FILES_MATCHING PATTERN "*.hpp")
+install(DIRECTORY include/ropewalk DESTINATION include FILES_MATCHING PATTERN "*.hpp" PATTERN "*.h")
+install(DIRECTORY cmake/dispatch DESTINATION ${package_dir})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/ropewalk)
 
 # Two export sets: whoever asks for COMPONENTS core needs no Eigen.
@@ -26,6 +27,7 @@ install(FILES
     ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfig.cmake
     ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfigVersion.cmake
     cmake/xsimd_target.cmake
+    cmake/dispatch.cmake
     DESTINATION ${package_dir})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalk.pc
         DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)

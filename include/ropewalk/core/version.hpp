@@ -47,6 +47,11 @@
 #endif
 
 /// Views and plain data: trivially inlinable, the same in every unit, free to cross unit borders.
+/// In a sealed unit of the run-time dispatch they are the unit's own: only ropewalk.h crosses its border.
+#if defined(ROPEWALK_DETAIL_SEALED_UNIT)
+#define ROPEWALK_VIEW_NAMESPACE ropewalk::inline v0_1::inline ROPEWALK_ISA
+#else
 #define ROPEWALK_VIEW_NAMESPACE ropewalk::inline v0_1
+#endif
 /// Everything else.
 #define ROPEWALK_NAMESPACE ropewalk::inline v0_1::inline ROPEWALK_ISA
