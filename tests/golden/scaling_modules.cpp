@@ -15,8 +15,11 @@
 namespace golden {
 namespace {
 
-/// The scheme of a vector's flat config keys, through the config reader.
-model_schemes scheme_of(const golden_case& c) {
+/// The tables' spectrum: an input of the module where the file has it, else what its flat config keys come
+/// to through the config reader.
+spectrum spectrum_of(const golden_case& c) {
+    if (c.has_input("inv_freq"))
+        return spectrum::from_omega(c.input("inv_freq").values, c.number("attention_factor", 1));
     json rope = json::object();
     for (const auto& [key, value] : c.config().items())
         if (key == "rope_type" || key == "rope_theta" || key == "factor" || key == "attention_factor" ||
@@ -24,11 +27,12 @@ model_schemes scheme_of(const golden_case& c) {
             rope[key] = value;
     if (rope.value("rope_type", "") != "yarn" && rope.value("rope_type", "") != "longrope")
         rope.erase("attention_factor");  // 1 where the scaling has none
-    return make_model_schemes(from_huggingface({{"model_type", "llama"},
-                                                {"num_hidden_layers", 1},
-                                                {"head_dim", c.integer("head_dim")},
-                                                {"rope_parameters", rope}},
-                                               {.keys = strictness::lenient}));
+    const auto model = make_model_schemes(from_huggingface({{"model_type", "llama"},
+                                                            {"num_hidden_layers", 1},
+                                                            {"head_dim", c.integer("head_dim")},
+                                                            {"rope_parameters", rope}},
+                                                           {.keys = strictness::lenient}));
+    return model[0].spectrum_for(static_cast<std::int64_t>(max_abs(c.input("positions").values)) + 1);
 }
 
 template <class T>
@@ -41,10 +45,8 @@ phase_shift::parameters<T> module_of(const golden_case& c, const std::string& of
 }
 
 void phase_shift_calibration(const golden_case& c, results& out) {
-    const auto model = scheme_of(c);
     const auto where = positions_of(c, c.shape_of("q", c.order()));
-    const double longest = max_abs(c.input("positions").values) + 1;
-    const spectrum s = model[0].spectrum_for(static_cast<std::int64_t>(longest));
+    const spectrum s = spectrum_of(c);
     const double scale = std::max(max_abs(c.input("q").values), max_abs(c.input("k").values));
     const auto run = [&]<class T>(T) {
         for (const std::string of : {"q", "k"}) {
@@ -71,6 +73,8 @@ ggml::rope_mode mode_of(const golden_case& c) {
     if (mode.is_number()) return static_cast<ggml::rope_mode>(mode.get<int>());
     std::string word = mode.get<std::string>();
     for (char& letter : word) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+    require(word.starts_with("neox") || word.starts_with("normal"),
+            "mode " + word + " is not one of ggml_rope_ext");
     return word.starts_with("neox") ? ggml::rope_mode::neox : ggml::rope_mode::normal;
 }
 
