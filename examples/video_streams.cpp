@@ -58,21 +58,19 @@ svg::series show(const char* name, const Scheme& scheme, const std::string& fold
     const auto film =
         make_stream(scheme.rule, {{.kind = media::video, .frames = 256, .height = 1, .width = 1}});
     const auto axis = rw::frequencies::axes_of_pairs(scheme.rope.spectrum_for(1));
-    svg::series time{name};
-    time.y =
-        scores(scheme.rope, film, 0, [&](std::size_t i) { return scheme.rule.axes() != 3 || axis[i] <= 0; });
+    svg::series time{name, {}, {}};
+    const auto of_time = [&](std::size_t i) { return scheme.rule.axes() != 3 || axis[i] <= 0; };
+    time.y = scores(scheme.rope, film, 0, of_time);
     for (std::size_t f = 0; f < time.y.size(); ++f) time.x.push_back(static_cast<double>(f));
-    std::printf("%-10s %12.0f %+14.4f %+15.4f %20.3f %18.3f\n", name, s.positions.at(behind), right, lower,
+    std::printf("%-10s %12.0f %+14.4f %+15.4f %18.3f %11.3f\n", name, s.positions.at(behind), right, lower,
                 *std::min_element(time.y.begin(), time.y.begin() + 32), time.y.back());
     return time;
 }
 
 int main(int argc, char** argv) {
     const std::string folder = argc > 1 ? argv[1] : "";
-    const auto text =
-        rw::make_fixed_scheme({.name = "text"}, rw::frequencies::geometric({.rotary_dim = dim}));
-    std::puts(
-        "scheme     text goes on   right - left   lower - upper   least in 31 frames   255 frames apart");
+    const auto text = rw::make_fixed_scheme({}, rw::frequencies::geometric({.rotary_dim = dim}));
+    std::puts("scheme     text goes on   right - left   lower - upper   least, 31 frames   255 apart");
     svg::chart decay{"Pairs of time, constant q and k", "frames apart", "mean of cos"};
     decay.lines = {show("mrope", rw::mrope::over(text, {}), folder),
                    show("vrope", rw::vrope::over(text), folder),
