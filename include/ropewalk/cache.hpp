@@ -10,3 +10,5 @@
 #include <ropewalk/cache/windowed_query.hpp>
 #include <ropewalk/cache/score_selection.hpp>
 #include <ropewalk/cache/retrieval.hpp>
+#include <ropewalk/cache/latent_attention.hpp>
+#include <ropewalk/cache/latent_twins.hpp>

@@ -1,0 +1,68 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include <Eigen/Core>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/attention/exact.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// What multi-head latent attention is compared with: the same tokens through ordinary heads, and through
+/// heads whose keys are rotated before they are compressed.
+/// Shapes: wq and wk [heads * head_dim, hidden]; down [latent, heads * head_dim] and up
+///         [heads * head_dim, latent], or both empty: no compression.
+struct rotated_heads {
+    index heads = 1;
+    Eigen::MatrixXd wq = {};
+    Eigen::MatrixXd wk = {};
+    Eigen::MatrixXd down = {};
+    Eigen::MatrixXd up = {};
+    pair_layout layout = half_split{};
+};
+
+/// Scores of tokens standing at first, first + 1, ...: q_h = R_p W_q^h x; keys k = R_p W_k x of all heads,
+/// and with a compression k_h = up^h (down k), which is MLA-PreRoPE. Its cache holds down k and depends on
+/// positions; its scores are functions of the distance only where up down commutes with every rotation (a
+/// multiple of the identity on each pair).
+/// Shapes:   x [tokens, hidden] -> [heads, tokens, tokens], every query against every key, scaled by
+///           head_dim^(-1/2).
+/// Throws:   invalid_config on shapes that disagree or a spectrum that is not of head_dim / 2 pairs.
+/// Cost:     plain matrix products in f64: for study.
+/// Accuracy: f64. With up down = I the scores are those without compression.
+/// Source:   the variants compared in arXiv 2507.09394, in our reading of its abstract; no official code.
+inline std::vector<double> make_rotated_scores(const rotated_heads& w, const Eigen::MatrixXd& x,
+                                               const spectrum& omega, double first = 0) {
+    constexpr const char* who = "make_rotated_scores";
+    using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    const index width = w.wq.rows();
+    detail::require(w.heads >= 1 && width % w.heads == 0, who, "heads must divide the rows of wq", w.heads);
+    detail::require(w.wq.cols() == x.cols(), who, "wq must be [heads * head_dim, hidden], its columns",
+                    w.wq.cols());
+    detail::require(w.wk.rows() == width && w.wk.cols() == x.cols(), who,
+                    "wk must have the shape of wq, rows", w.wk.rows());
+    detail::require(2 * omega.pairs() * w.heads == width, who, "omega must have head_dim / 2 pairs",
+                    omega.pairs());
+    const bool compressed = w.down.size() > 0 || w.up.size() > 0;
+    if (compressed) {
+        detail::require(w.down.cols() == width, who, "down must be [latent, heads * head_dim], its columns",
+                        w.down.cols());
+        detail::require(w.up.rows() == width && w.up.cols() == w.down.rows(), who,
+                        "up must be [heads * head_dim, latent], its rows", w.up.rows());
+    }
+    matrix q = x * w.wq.transpose(), k = x * w.wk.transpose();
+    const index tokens = x.rows(), d = width / w.heads;
+    const heads_view<double> queries(q.data(), tokens, w.heads, d), keys(k.data(), tokens, w.heads, d);
+    rotate(w.layout, queries, keys, make_rotation_table<double>(omega, position_ids::text(tokens, first)));
+    if (compressed) k = (k * w.down.transpose() * w.up.transpose()).eval();
+    std::vector<double> scores(static_cast<std::size_t>(w.heads * tokens * tokens));
+    matrix unused = matrix::Zero(tokens, width);
+    attend(queries, keys, keys, heads_view<double>(unused.data(), tokens, w.heads, d), {.scores = scores});
+    return scores;
+}
+
+}  // namespace ROPEWALK_NAMESPACE
