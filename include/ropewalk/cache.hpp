@@ -12,3 +12,6 @@
 #include <ropewalk/cache/retrieval.hpp>
 #include <ropewalk/cache/latent_attention.hpp>
 #include <ropewalk/cache/latent_twins.hpp>
+#include <ropewalk/cache/elite_pairs.hpp>
+#include <ropewalk/cache/elite_layout.hpp>
+#include <ropewalk/cache/low_rank.hpp>

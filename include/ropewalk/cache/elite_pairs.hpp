@@ -1,0 +1,270 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/core/aligned_vector.hpp>
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+struct elite_options {
+    index rounds = 12;  ///< r: pairs to rank for every kv head
+    bool causal = true;
+    pair_layout layout = half_split{};
+    std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
+};
+
+/// Pairs of every kv head in the order in which they matter.
+/// Shapes: order [heads, rounds]; distances [rounds, heads, pairs], 0 where a pair was chosen before (and
+///         empty for rankings that have none).
+struct elite_ranking {
+    index heads = 0;
+    index pairs = 0;
+    index rounds = 0;
+    std::vector<index> order = {};
+    std::vector<double> distances = {};
+
+    /// The first `count` pairs of every head in ascending order, [heads, count]: rankings are nested, so
+    /// one run gives all counts.
+    /// Throws: invalid_config when count is not in 0 .. rounds.
+    std::vector<index> elite(index count) const {
+        detail::require(count >= 0 && count <= rounds, "elite_ranking::elite", "count must be 0 to rounds",
+                        count);
+        std::vector<index> chosen;
+        for (index h = 0; h < heads; ++h) {
+            const auto first = order.begin() + h * rounds;
+            chosen.insert(chosen.end(), first, first + count);
+            std::sort(chosen.end() - count, chosen.end());
+        }
+        return chosen;
+    }
+};
+
+namespace detail {
+
+/// One head of one sequence, pair by pair and token by token, as it came and rotated.
+struct head_pairs {
+    index tokens = 0;
+    aligned_vector<double> plain_x, plain_y, turned_x, turned_y;  ///< [pairs, tokens]
+
+    template <class E>
+    head_pairs(heads_view<E> x, index b, index head, pair_layout layout, const rotation_table<double>& table)
+        : tokens(x.tokens()) {
+        const index pairs = table.pairs(), d = x.channels();
+        std::vector<double> row(static_cast<std::size_t>(tokens * d));
+        for (index n = 0; n < tokens; ++n)
+            for (index c = 0; c < d; ++c)
+                row[static_cast<std::size_t>(n * d + c)] = static_cast<double>(
+                    static_cast<compute_t<E>>(reinterpret_cast<const stored_t<E>*>(x.at(b, n, head))[c]));
+        const auto split = [&](aligned_vector<double>& first, aligned_vector<double>& second) {
+            first.resize(static_cast<std::size_t>(pairs * tokens));
+            second.resize(first.size());
+            for (index i = 0; i < pairs; ++i)
+                for (index n = 0; n < tokens; ++n) {
+                    const double* from = row.data() + n * d;
+                    first[static_cast<std::size_t>(i * tokens + n)] = from[layout.first(i, pairs)];
+                    second[static_cast<std::size_t>(i * tokens + n)] = from[layout.second(i, pairs)];
+                }
+        };
+        split(plain_x, plain_y);
+        rotate(layout, heads_view<double>(row.data(), tokens, 1, d), table);
+        split(turned_x, turned_y);
+    }
+};
+
+/// Adds to distance[c], for every candidate pair c, the sum over all scores of
+/// |sum of the candidates' deltas - delta_c|, where delta_c[n, j] is what rotating pair c changes in the
+/// score of query n and key j. Nothing of the size of the scores is held.
+inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<const index> candidates,
+                          double scale, bool causal, std::span<double> distance) {
+    constexpr index lanes = simd::lanes<double>, block = 8 * lanes;
+    using pack = simd::pack<double>;
+    aligned_vector<double> deltas(candidates.size() * static_cast<std::size_t>(block));
+    aligned_vector<double> sums(candidates.size() * static_cast<std::size_t>(lanes));
+    double rest[static_cast<std::size_t>(block)];
+    const index tokens = q.tokens;
+    for (index n = 0; n < tokens; ++n) {
+        const index seen = causal ? n + 1 : tokens;
+        for (index j0 = 0; j0 < seen; j0 += block) {
+            const index width = std::min(block, seen - j0), steps = (width + lanes - 1) / lanes;
+            std::fill_n(rest, steps * lanes, 0.0);
+            for (std::size_t c = 0; c < candidates.size(); ++c) {
+                const index row = candidates[c] * tokens;
+                const auto at = [&](const aligned_vector<double>& v, double by) {
+                    return simd::broadcast(v[static_cast<std::size_t>(row + n)] * by);
+                };
+                const pack tx = at(q.turned_x, scale), ty = at(q.turned_y, scale);
+                const pack px = at(q.plain_x, -scale), py = at(q.plain_y, -scale);
+                for (index s = 0; s < steps; ++s) {
+                    const index j = j0 + s * lanes, some = std::min(lanes, seen - j);
+                    const auto key = [&](const aligned_vector<double>& v) {
+                        const double* p = v.data() + row + j;
+                        return some == lanes ? simd::load(p) : simd::load_some(p, some);
+                    };
+                    pack delta = tx * key(k.turned_x);
+                    delta = simd::fma(ty, key(k.turned_y), delta);
+                    delta = simd::fma(px, key(k.plain_x), delta);
+                    delta = simd::fma(py, key(k.plain_y), delta);
+                    simd::store(deltas.data() + static_cast<index>(c) * block + s * lanes, delta);
+                    simd::store(rest + s * lanes,
+                                simd::load(static_cast<const double*>(rest) + s * lanes) + delta);
+                }
+            }
+            for (std::size_t c = 0; c < candidates.size(); ++c) {
+                double* const sum = sums.data() + static_cast<index>(c) * lanes;
+                pack total = simd::load(static_cast<const double*>(sum));
+                for (index s = 0; s < steps; ++s)
+                    total = total + simd::absolute(simd::load(static_cast<const double*>(rest) + s * lanes) -
+                                                   simd::load(static_cast<const double*>(deltas.data()) +
+                                                              static_cast<index>(c) * block + s * lanes));
+                simd::store(sum, total);
+            }
+        }
+    }
+    for (std::size_t c = 0; c < candidates.size(); ++c)
+        distance[static_cast<std::size_t>(candidates[c])] +=
+            simd::sum(simd::load(static_cast<const double*>(sums.data()) + static_cast<index>(c) * lanes));
+}
+
+struct elite_call {
+    index heads, group, pairs;
+    double scale;
+};
+
+template <class Q, class K>
+elite_call checked_elite(const char* who, heads_view<Q> q, heads_view<K> k, const spectrum& omega,
+                         const elite_options& o) {
+    require(omega.axes() == 1 && omega.heads() == 1, who, "omega must have one axis and one head, axes",
+            omega.axes());
+    require(q.channels() == 2 * omega.pairs(), who, "q must have two channels a pair", q.channels());
+    require(k.channels() == q.channels(), who, "k must have q's channels", k.channels());
+    require(k.tokens() == q.tokens() && k.tokens() >= 1, who, "k must have q's tokens, at least one",
+            k.tokens());
+    require(k.batches() == q.batches() && k.batches() >= 1, who, "k must have q's batches, at least one",
+            k.batches());
+    require(k.heads() >= 1 && q.heads() % k.heads() == 0, who, "k.heads must divide q.heads", k.heads());
+    require(o.rounds >= 0 && o.rounds <= omega.pairs(), who, "rounds must be 0 to the pairs", o.rounds);
+    require(o.layout.fits(omega.pairs()), who, "layout must divide the channels", o.layout.group);
+    const double scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(q.channels())));
+    require(std::isfinite(scale), who, "scale must be finite", scale);
+    return {k.heads(), q.heads() / k.heads(), omega.pairs(), scale};
+}
+
+}  // namespace detail
+
+/// RoPElite: which pairs a kv head needs rotated. Greedy: each round adds the pair whose rotation, together
+/// with those chosen so far, brings the scores closest (mean absolute difference, hidden ones counting 0) to
+/// those of a full rotation. Query heads of one kv head are summed, batches (calibration sequences) averaged.
+/// Shapes:   q [batches, tokens, heads, 2 * pairs] and k [batches, tokens, kv heads, 2 * pairs] before
+///           rotation; token n stands at position n.
+/// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, or no token.
+/// Cost:     tokens^2 operations a candidate and round: what one pair adds to a score does not depend on the
+///           other pairs. f64 throughout; O(tokens * channels) memory.
+/// Accuracy: 1e-12 relative. Equal distances: the lowest pair.
+/// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV RoPElite/analysis.py, whose all-zero starting rank
+///           (rank_0.py) keeps pair 0 from ever being first; every pair is a candidate here.
+template <class Q, class K>
+elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,
+                                 const elite_options& options = {}) {
+    const auto call = detail::checked_elite("make_elite_ranking", q, k, omega, options);
+    const index tokens = q.tokens(), pairs = call.pairs;
+    const auto table = make_rotation_table<double>(omega, position_ids::text(tokens));
+    elite_ranking r{.heads = call.heads, .pairs = pairs, .rounds = options.rounds};
+    r.order.resize(static_cast<std::size_t>(r.heads * r.rounds));
+    r.distances.assign(static_cast<std::size_t>(r.rounds * r.heads * pairs), 0.0);
+    const double entries =
+        static_cast<double>(q.batches()) * static_cast<double>(tokens) * static_cast<double>(tokens);
+    for (index h = 0; h < r.heads; ++h) {
+        std::vector<detail::head_pairs> queries, keys;
+        for (index b = 0; b < q.batches(); ++b) {
+            keys.emplace_back(k, b, h, options.layout, table);
+            for (index g = 0; g < call.group; ++g)
+                queries.emplace_back(q, b, h * call.group + g, options.layout, table);
+        }
+        std::vector<index> candidates(static_cast<std::size_t>(pairs));
+        std::iota(candidates.begin(), candidates.end(), index{0});
+        for (index round = 0; round < r.rounds; ++round) {
+            const std::span<double> distance(r.distances.data() + (round * r.heads + h) * pairs,
+                                             static_cast<std::size_t>(pairs));
+            for (std::size_t i = 0; i < queries.size(); ++i)
+                detail::add_distances(queries[i], keys[i / static_cast<std::size_t>(call.group)], candidates,
+                                      call.scale, options.causal, distance);
+            for (double& d : distance) d /= entries;
+            const auto best = std::min_element(candidates.begin(), candidates.end(), [&](index a, index b) {
+                return distance[static_cast<std::size_t>(a)] < distance[static_cast<std::size_t>(b)];
+            });
+            r.order[static_cast<std::size_t>(h * r.rounds + round)] = *best;
+            candidates.erase(best);
+        }
+    }
+    return r;
+}
+
+/// The baseline that spreads the pairs evenly over the ladder, the same for every head: the whole part of
+/// linspace(0, pairs - 1, rounds). Its order is ascending, not nested.
+/// Throws:   invalid_config unless 0 <= rounds <= pairs and heads >= 1.
+/// Source:   CiaranZhou/EliteKV convert/convert.py, "Uniform".
+inline elite_ranking make_uniform_ranking(index heads, index pairs, index rounds) {
+    detail::require(heads >= 1, "make_uniform_ranking", "heads must be >= 1", heads);
+    detail::require(rounds >= 0 && rounds <= pairs, "make_uniform_ranking", "rounds must be 0 to the pairs",
+                    rounds);
+    elite_ranking r{.heads = heads, .pairs = pairs, .rounds = rounds};
+    for (index h = 0; h < heads; ++h)
+        for (index i = 0; i < rounds; ++i)
+            r.order.push_back(rounds == 1 ? 0 : (pairs - 1) * i / (rounds - 1));
+    return r;
+}
+
+/// The baseline that ranks pairs by what they add to the rotated scores: the sum over all visible query and
+/// key tokens (the official code samples random ones) of the pair's part of q . k, largest first.
+/// Shapes, Throws: as make_elite_ranking.
+/// Cost:     O(tokens) a pair, by prefix sums.
+/// Source:   CiaranZhou/EliteKV RoPElite/analysis.py, "Contribution", after arXiv 2410.08703.
+template <class Q, class K>
+elite_ranking make_contribution_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,
+                                        const elite_options& options = {}) {
+    const auto call = detail::checked_elite("make_contribution_ranking", q, k, omega, options);
+    const auto table = make_rotation_table<double>(omega, position_ids::text(q.tokens()));
+    elite_ranking r{.heads = call.heads, .pairs = call.pairs, .rounds = options.rounds};
+    for (index h = 0; h < r.heads; ++h) {
+        std::vector<double> sum(static_cast<std::size_t>(call.pairs), 0.0);
+        for (index b = 0; b < q.batches(); ++b) {
+            const detail::head_pairs key(k, b, h, options.layout, table);
+            for (index g = 0; g < call.group; ++g) {
+                const detail::head_pairs query(q, b, h * call.group + g, options.layout, table);
+                for (index i = 0; i < call.pairs; ++i) {
+                    const auto row = static_cast<std::size_t>(i * q.tokens());
+                    const auto count = static_cast<std::size_t>(q.tokens());
+                    double kx = 0, ky = 0;
+                    const auto take = [&](std::size_t n) {
+                        kx += key.turned_x[row + n];
+                        ky += key.turned_y[row + n];
+                    };
+                    for (std::size_t n = 0; n < count && !options.causal; ++n) take(n);
+                    for (std::size_t n = 0; n < count; ++n) {
+                        if (options.causal) take(n);
+                        sum[static_cast<std::size_t>(i)] +=
+                            query.turned_x[row + n] * kx + query.turned_y[row + n] * ky;
+                    }
+                }
+            }
+        }
+        std::vector<index> ranked(static_cast<std::size_t>(call.pairs));
+        std::iota(ranked.begin(), ranked.end(), index{0});
+        std::stable_sort(ranked.begin(), ranked.end(), [&](index a, index b) {
+            return sum[static_cast<std::size_t>(a)] > sum[static_cast<std::size_t>(b)];
+        });
+        r.order.insert(r.order.end(), ranked.begin(), ranked.begin() + options.rounds);
+    }
+    return r;
+}
+
+}  // namespace ROPEWALK_NAMESPACE
