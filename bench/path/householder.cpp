@@ -36,14 +36,16 @@ std::vector<T> unit_rows(index rows, index channels) {
 
 /// Update and scores of one decode step beside a pass that reads and writes the key cache once (k *= 1).
 template <class K>
-void decode_step(benchmark::State& state, index tokens, index heads, index channels) {
+void decode_step(benchmark::State& state, bool heads_first, index tokens, index heads, index channels) {
     constexpr index kv_heads = 8;
     std::vector<K> keys = noise<K>(tokens * kv_heads * channels, 1);
     const auto w = unit_rows<float>(kv_heads, channels), q = noise<float>(heads * channels, 2);
     const std::vector<float> beta(kv_heads,
                                   2.f);  // reflections: the keys keep their size over any number of calls
     std::vector<float> scores(static_cast<std::size_t>(heads * tokens));
-    const rw::heads_view<K> view(keys.data(), tokens, kv_heads, channels);
+    const rw::heads_shape shape{1, tokens, kv_heads, channels};
+    const auto view = heads_first ? rw::heads_view<K>::heads_first(keys.data(), shape)
+                                  : rw::heads_view<K>(keys.data(), shape);
     const rw::heads_view<const float> queries(q.data(), 1, heads, channels);
     const rw::path::step_transform<float> step{{w.data(), 1, kv_heads, channels}, beta};
     volatile float one = 1;
@@ -94,14 +96,15 @@ void prefill(benchmark::State& state, index tokens, index channels, index block)
 
 template <class K>
 void add_decode(const char* type) {
-    for (index channels : {64, 128})
+    for (bool heads_first : {true, false})
         for (index heads : {8, 32})
-            for (index tokens : {64, 1024, 16384})
+            for (index tokens : {1000, 30000})
                 benchmark::RegisterBenchmark(
-                    ("path/decode/" + std::string(type) + "/tokens:" + std::to_string(tokens) +
-                     "/q_heads:" + std::to_string(heads) + "/k_heads:8/dim:" + std::to_string(channels))
+                    ("path/decode/" + std::string(type) + (heads_first ? "/heads_first" : "/tokens_first") +
+                     "/tokens:" + std::to_string(tokens) + "/q_heads:" + std::to_string(heads) +
+                     "/k_heads:8/dim:64")
                         .c_str(),
-                    [=](benchmark::State& state) { decode_step<K>(state, tokens, heads, channels); })
+                    [=](benchmark::State& state) { decode_step<K>(state, heads_first, tokens, heads, 64); })
                     ->UseManualTime()
                     ->Iterations(40);
 }

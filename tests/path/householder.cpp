@@ -97,6 +97,31 @@ TEST_CASE("householder: strides are kept and nothing beside the rows is written"
                              packed.data() + (j * heads + h) * channels));
 }
 
+TEST_CASE("householder: the bits do not depend on how the cache lies", "[path][householder]") {
+    const rw::index tokens = 11, heads = 3, channels = 40;
+    for (rw::index group : {1, 2}) {
+        const auto values = as<float>(noise(tokens * heads * channels, 5)),
+                   q = as<float>(noise(heads * group * channels, 7));
+        const auto w = as<float>(unit_rows(heads, channels, 6));
+        const std::vector<float> beta{1.5f, 0.25f, 2.f};
+        std::vector<float> together = values, apart(values.size()),
+                           scores(static_cast<std::size_t>(tokens * heads * group)), others = scores;
+        const rw::heads_view<float> by_token(together.data(), tokens, heads, channels);
+        const auto by_head = rw::heads_view<float>::heads_first(apart.data(), by_token.shape);
+        for (rw::index j = 0; j < tokens; ++j)
+            for (rw::index h = 0; h < heads; ++h)
+                std::copy_n(by_token.at(0, j, h), channels, by_head.at(0, j, h));
+        const rw::path::step_transform<float> t{{w.data(), 1, heads, channels}, beta};
+        const rw::heads_view<const float> queries(q.data(), 1, heads * group, channels);
+        rw::path::update_keys_and_score(by_token, t, queries, scores);
+        rw::path::update_keys_and_score(by_head, t, queries, others);
+        CHECK(scores == others);
+        for (rw::index j = 0; j < tokens; ++j)
+            for (rw::index h = 0; h < heads; ++h)
+                CHECK(std::equal(by_token.at(0, j, h), by_token.at(0, j, h) + channels, by_head.at(0, j, h)));
+    }
+}
+
 TEST_CASE("householder: beta 2 reflects, beta 0 and w 0 leave alone, between them norms shrink",
           "[path][householder]") {
     const rw::index channels = 24;

@@ -39,64 +39,82 @@ ROPEWALK_ALWAYS_INLINE void sum_rows(const simd::pack<C> (&x)[R], C* sums) noexc
     }
 }
 
-/// R key rows `stride` apart: k <- k - beta (k . w) w, and the scores of `group` queries with the rows as
-/// they are stored. Channels in V whole registers and, with Rest, `rest` more; a row stays in registers.
+/// Rows of channels as registers: V whole ones and, with Rest, one of the first `rest` lanes.
+template <std::size_t V, bool Rest, class C>
+struct key_row {
+    static constexpr std::size_t parts = V + (Rest ? 1 : 0);
+    simd::pack<C> part[parts];
+
+    template <class E>
+    ROPEWALK_ALWAYS_INLINE void load(const E* p, index rest) noexcept {
+        for (std::size_t v = 0; v < V; ++v) part[v] = simd::load(p + static_cast<index>(v) * simd::lanes<C>);
+        if constexpr (Rest) part[V] = simd::load_some(p + static_cast<index>(V) * simd::lanes<C>, rest);
+    }
+    template <class E>
+    ROPEWALK_ALWAYS_INLINE void store(E* p, index rest) const noexcept {
+        for (std::size_t v = 0; v < V; ++v) simd::store(p + static_cast<index>(v) * simd::lanes<C>, part[v]);
+        if constexpr (Rest) simd::store_some(p + static_cast<index>(V) * simd::lanes<C>, part[V], rest);
+    }
+};
+
+template <std::size_t R, std::size_t V, bool Rest, class C>
+ROPEWALK_ALWAYS_INLINE void dot_rows(const key_row<V, Rest, C> (&x)[R], const key_row<V, Rest, C>& y,
+                                     C* sums) noexcept {
+    simd::pack<C> sum[R];
+    for (std::size_t r = 0; r < R; ++r) sum[r] = x[r].part[0] * y.part[0];
+    for (std::size_t v = 1; v < key_row<V, Rest, C>::parts; ++v)
+        for (std::size_t r = 0; r < R; ++r) sum[r] = simd::fma(x[r].part[v], y.part[v], sum[r]);
+    sum_rows<R>(sum, sums);
+}
+
+/// The scores of a key head's queries: `group` of them, `stride` apart; scores[g * score_stride + row].
+template <class C>
+struct key_queries {
+    const C* first;
+    index stride;
+    index group;
+    C* scores;
+    index score_stride;
+};
+
+/// R key rows `stride` apart: k <- k - beta (k . w) w, and the scores of the queries with the rows as they
+/// are stored. `only` is the first query already loaded, for a group of one.
 template <std::size_t R, std::size_t V, bool Rest, class K, class C>
-ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const C* w, C beta, const C* q,
-                                       index q_stride, C* scores, index score_stride, index group) noexcept {
-    using P = simd::pack<C>;
-    constexpr index n = simd::lanes<C>;
-    constexpr std::size_t total = V + (Rest ? 1 : 0);
-    const auto part = [&](const auto* p, std::size_t v) {
-        if constexpr (Rest)
-            if (v == V) return simd::load_some(p + static_cast<index>(V) * n, rest);
-        return simd::load(p + static_cast<index>(v) * n);
-    };
-    P x[R][total];
+ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const key_row<V, Rest, C>& w, C beta,
+                                       const key_queries<C>& q, const key_row<V, Rest, C>& only,
+                                       const K* ahead) noexcept {
+    using row = key_row<V, Rest, C>;
+    row x[R];
     const auto load_rows = [&] {
         for (std::size_t r = 0; r < R; ++r)
-            for (std::size_t v = 0; v < total; ++v)
-                x[r][v] = part(static_cast<const K*>(key + static_cast<index>(r) * stride), v);
+            x[r].load(static_cast<const K*>(key + static_cast<index>(r) * stride), rest);
     };
-    const auto dot = [&](const C* with, C* sums) {
-        P sum[R];
-        for (std::size_t v = 0; v < total; ++v) {
-            const P y = part(with, v);
-            for (std::size_t r = 0; r < R; ++r)
-                sum[r] = v == 0 ? P(x[r][0] * y) : simd::fma(x[r][v], y, sum[r]);
-        }
-        sum_rows<R>(sum, sums);
-    };
-    // The same rows of the next step: rows lie a token apart, and the hardware does not run that far ahead.
-    if constexpr (R > 1)
-        for (std::size_t r = 0; r < R; ++r)
-            for (std::size_t at = 0; at < total * sizeof(P); at += 64 * sizeof(C) / sizeof(K))
-                simd::prefetch(key + static_cast<index>(r + R) * stride + static_cast<index>(at / sizeof(C)));
+    // As much memory as these rows hold, further on in the walk.
+    constexpr index line = 64 / static_cast<index>(sizeof(K));
+    constexpr index held = static_cast<index>(R * row::parts) * simd::lanes<C>;
+    for (index at = 0; at < held; at += line) simd::prefetch(ahead + at);
     load_rows();
     C along[R];
-    dot(w, along);
+    dot_rows(x, w, along);
     for (std::size_t r = 0; r < R; ++r) {
-        const P step = simd::broadcast(static_cast<C>(-beta * along[r]));
-        K* const row = key + static_cast<index>(r) * stride;
-        for (std::size_t v = 0; v < total; ++v) {
-            x[r][v] = simd::fma(part(w, v), step, x[r][v]);
-            if (Rest && v == V) {
-                simd::store_some(row + static_cast<index>(V) * n, x[r][v], rest);
-            } else {
-                simd::store(row + static_cast<index>(v) * n, x[r][v]);
-            }
-        }
+        const auto step = simd::broadcast(static_cast<C>(-beta * along[r]));
+        for (std::size_t v = 0; v < row::parts; ++v) x[r].part[v] = simd::fma(w.part[v], step, x[r].part[v]);
+        x[r].store(key + static_cast<index>(r) * stride, rest);
     }
-    if (group == 0) return;
+    if (q.group == 0) return;
     // A 16-bit cache is rounded once a token; a score reads what later steps will read.
     if constexpr (sizeof(K) < sizeof(C)) load_rows();
-    for (index g = 0; g < group; ++g) dot(q + g * q_stride, scores + g * score_stride);
+    dot_rows(x, only, q.scores);
+    for (index g = 1; g < q.group; ++g) {
+        row query;
+        query.load(q.first + g * q.stride, rest);
+        dot_rows(x, query, q.scores + g * q.score_stride);
+    }
 }
 
 /// The same for rows of more than 8 registers: the row is read again for each step, from the L1 cache.
 template <class K, class C>
-void carry_long_key(K* key, index channels, const C* w, C beta, const C* q, index q_stride, C* scores,
-                    index score_stride, index group) noexcept {
+void carry_long_key(K* key, index channels, const C* w, C beta, const key_queries<C>& q) noexcept {
     using P = simd::pack<C>;
     constexpr index n = simd::lanes<C>;
     const auto dot = [&](const C* with) {
@@ -114,34 +132,60 @@ void carry_long_key(K* key, index channels, const C* w, C beta, const C* q, inde
         const P x = simd::load_some(static_cast<const K*>(key) + i, count);
         simd::store_some(key + i, simd::fma(simd::load_some(w + i, count), step, x), count);
     }
-    for (index g = 0; g < group; ++g) scores[g * score_stride] = dot(q + g * q_stride);
+    for (index g = 0; g < q.group; ++g) q.scores[g * q.score_stride] = dot(q.first + g * q.stride);
 }
 
-/// Token outer, head inner: the cache is walked as it lies in memory, four tokens abreast, so that w, q and
-/// the sums across lanes serve four rows.
+/// The cache is walked as it lies in memory, head outer where a head's keys lie together and token outer
+/// elsewhere, four tokens abreast: w, q and the sums across lanes then serve four rows. The bits do not
+/// depend on the walk.
 template <std::size_t V, bool Rest, class K, class C>
 void carry_keys_of(heads_view<K> keys, const path::step_transform<C>& t, heads_view<const C> q, C* scores,
                    index group) noexcept {
-    constexpr index n = simd::lanes<C>;
-    const index tokens = keys.tokens(), rest = keys.channels() - static_cast<index>(V) * n;
-    const auto carry = [&]<std::size_t R>(index j, std::integral_constant<std::size_t, R>) {
-        for (index h = 0; h < keys.heads(); ++h) {
-            const C* query = group ? q.at(0, 0, h * group) : nullptr;
-            C* score = group ? scores + h * group * tokens + j : nullptr;
-            const C beta = t.beta[static_cast<std::size_t>(h)];
-            if constexpr (V == 0 && !Rest) {
-                carry_long_key(keys.at(0, j, h), keys.channels(), t.w.at(0, 0, h), beta, query,
-                               q.strides.head, score, tokens, group);
-            } else {
-                carry_rows<R, V, Rest>(keys.at(0, j, h), keys.strides.token, rest, t.w.at(0, 0, h), beta,
-                                       query, q.strides.head, score, tokens, group);
-            }
+    using std::integral_constant;
+    constexpr bool is_long = V == 0 && !Rest;
+    constexpr index abreast = is_long ? 1 : 4;
+    const index tokens = keys.tokens(), channels = keys.channels();
+    const index rest = channels - static_cast<index>(V) * simd::lanes<C>;
+    const auto queries_of = [&](index h, index j) {
+        return key_queries<C>{group ? q.at(0, 0, h * group) : nullptr, q.strides.head, group,
+                              group ? scores + h * group * tokens + j : nullptr, tokens};
+    };
+    // Rows [first, last) of head h, R at a time; `ahead` names what to bring closer meanwhile.
+    const auto carry = [&]<std::size_t R>(index h, index first, index last, auto ahead,
+                                          integral_constant<std::size_t, R>) {
+        const C beta = t.beta[static_cast<std::size_t>(h)];
+        if constexpr (is_long) {
+            for (index j = first; j < last; ++j)
+                carry_long_key(keys.at(0, j, h), channels, t.w.at(0, 0, h), beta, queries_of(h, j));
+        } else {
+            key_row<V, Rest, C> w, only{};
+            w.load(t.w.at(0, 0, h), rest);
+            if (group) only.load(q.at(0, 0, h * group), rest);
+            for (index j = first; j < last; j += static_cast<index>(R))
+                carry_rows<R, V, Rest>(keys.at(0, j, h), keys.strides.token, rest, w, beta, queries_of(h, j),
+                                       only, ahead(j));
         }
     };
-    index j = 0;
-    if constexpr (V > 0 || Rest)
-        for (; j + 4 <= tokens; j += 4) carry(j, std::integral_constant<std::size_t, 4>{});
-    for (; j < tokens; ++j) carry(j, std::integral_constant<std::size_t, 1>{});
+    constexpr integral_constant<std::size_t, 1> one;
+    constexpr integral_constant<std::size_t, static_cast<std::size_t>(abreast)> several;
+    const index whole = tokens / abreast * abreast;
+    if (keys.strides.token < keys.strides.head) {
+        constexpr index distance = 1024 / static_cast<index>(sizeof(K));
+        for (index h = 0; h < keys.heads(); ++h) {
+            const auto next = [&](index j) { return keys.at(0, j, h) + distance; };
+            carry(h, 0, whole, next, several);
+            carry(h, whole, tokens, next, one);
+        }
+        return;
+    }
+    for (index j = 0; j < whole; j += abreast)
+        for (index h = 0; h < keys.heads(); ++h)  // ahead: the next tokens, in the order in which they lie
+            carry(
+                h, j, j + abreast, [&](index) { return keys.at(0, j + abreast, 0) + h * abreast * channels; },
+                several);
+    for (index h = 0; h < keys.heads(); ++h)
+        carry(
+            h, whole, tokens, [&](index j) { return keys.at(0, j, h); }, one);
 }
 
 template <class K, class C>
