@@ -118,27 +118,65 @@ void store_row(const Eigen::Ref<const Eigen::Matrix<T, 1, Eigen::Dynamic>>& row,
     for (index c = 0; c < row.cols(); ++c) p[c] = stored_t<E>(static_cast<compute_t<E>>(row[c]));
 }
 
-/// The running softmax of the queries of one block: peaks, weights and weighted values.
+/// The queries of one key head and sequence on their way back, block by block of tokens and in a block head
+/// by head, with their running softmax: peaks, weights and weighted values.
 template <class T>
-struct path_softmax {
-    Eigen::Array<T, Eigen::Dynamic, 1> peak, weight;
-    path::matrix<T> sum;
+struct path_walk {
+    using column = Eigen::Array<T, Eigen::Dynamic, 1>;
+    const path_plan<T>& plan;
+    index batch, kv, start, length, group;
+    path::matrix<T> queries, sum;
+    column peak, weight;
+    std::vector<std::vector<double>> gates;
 
-    path_softmax(index rows, index value_channels)
-        : peak(Eigen::Array<T, Eigen::Dynamic, 1>::Constant(rows, -std::numeric_limits<T>::infinity())),
-          weight(Eigen::Array<T, Eigen::Dynamic, 1>::Zero(rows)),
-          sum(path::matrix<T>::Zero(rows, value_channels)) {}
-
-    /// scores [rows, keys], hidden ones -infinity; every row has seen one key after the first call.
-    void add(path::matrix<T>& scores, const path::matrix<T>& values) {
-        const Eigen::Array<T, Eigen::Dynamic, 1> top = peak.max(scores.rowwise().maxCoeff().array());
-        const Eigen::Array<T, Eigen::Dynamic, 1> shrink = (peak - top).exp();
-        for (index r = 0; r < scores.rows(); ++r)
-            scores.row(r).array() = (scores.row(r).array() - top[r]).exp();
-        weight = weight * shrink + scores.rowwise().sum().array();
-        sum.array().colwise() *= shrink;
-        sum.noalias() += scores * values;
-        peak = top;
+    path_walk(const path_plan<T>& p, index b, index head, index first, index count)
+        : plan(p),
+          batch(b),
+          kv(head),
+          start(first),
+          length(count),
+          group(p.group()),
+          queries(group * count, p.q.channels),
+          sum(path::matrix<T>::Zero(group * count, p.v.channels)),
+          peak(column::Constant(group * count, -std::numeric_limits<T>::infinity())),
+          weight(column::Zero(group * count)) {
+        for (index g = 0; g < group; ++g) gates.push_back(p.gates(b, head * group + g, first, count));
+    }
+    struct place {
+        index head, token;  ///< head of the group; token of the sequence
+    };
+    place place_of(index row) const noexcept {
+        const index first = row / (group * plan.options.block) * plan.options.block;
+        const index count = std::min(plan.options.block, length - first), inside = row - group * first;
+        return {inside / count, first + inside % count};
+    }
+    /// Adds the keys first .. first + values.rows() to the queries from `row` on: scores [queries, keys], not
+    /// scaled; what a query does not see is overwritten.
+    void add(index row, path::matrix<T>& scores, index first, const path::matrix<T>& values) {
+        const index rows = scores.rows(), keys = values.rows();
+        for (index r = 0; r < rows; ++r) {
+            const auto [g, token] = place_of(row + r);
+            auto own = scores.row(r);
+            const index seen = std::min(keys, token - first + 1);
+            if (!plan.options.log_gate.empty()) {
+                const auto& sums = gates[static_cast<std::size_t>(g)];
+                for (index c = 0; c < seen; ++c)
+                    own[c] += static_cast<T>(sums[static_cast<std::size_t>(token)] -
+                                             sums[static_cast<std::size_t>(first + c)]);
+            }
+            own *= plan.scale;
+            if (!plan.options.logits.empty())
+                std::copy_n(own.data(), seen,
+                            plan.logit_row(batch, kv * group + g, start + token) + start + first);
+            own.tail(keys - seen).setConstant(-std::numeric_limits<T>::infinity());
+            const T top = std::max(peak[row + r], own.maxCoeff());
+            const T shrink = std::exp(peak[row + r] - top);
+            own.array() = (own.array() - top).exp();
+            weight[row + r] = weight[row + r] * shrink + own.sum();
+            if (shrink != 1) sum.row(row + r) *= shrink;
+            peak[row + r] = top;
+        }
+        sum.middleRows(row, rows).noalias() += scores * values;
     }
 };
 
@@ -172,7 +210,7 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
     const index group = plan.group(), block = options.block;
 
     struct stage {
-        index first, count;
+        index first;
         block_transform<T> transform;
         matrix<T> keys, values;  // keys at the block's end
     };
@@ -180,10 +218,9 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
         for (index kv = 0; kv < k.heads(); ++kv)
             for (std::size_t s = 0; s < plan.ends.size(); ++s) {
                 const index start = s == 0 ? 0 : plan.ends[s - 1], length = plan.ends[s] - start;
-                std::vector<std::vector<double>> gates;
-                for (index g = 0; g < group; ++g)
-                    gates.push_back(plan.gates(b, kv * group + g, start, length));
+                detail::path_walk<T> walk(plan, b, kv, start, length);
                 std::vector<stage> stages;
+                matrix<T> scores, tile;
                 for (index first = 0; first < length; first += block) {
                     const index count = std::min(block, length - first);
                     const auto at = [&](const auto& view, index h) {
@@ -191,38 +228,15 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                     };
                     const auto betas = plan.betas(beta, b, kv, start + first, count);
                     const matrix<T> keys = at(k, kv);
-                    stages.push_back({first, count, block_transform<T>(at(w, kv), betas), {}, at(v, kv)});
+                    stages.push_back({first, block_transform<T>(at(w, kv), betas), {}, at(v, kv)});
                     stage& own = stages.back();
                     const matrix<T> inner = own.transform.own_keys(keys, betas);
                     own.keys = own.transform.keys_at_end(keys, inner);
 
-                    // The heads of the group share the keys: their queries are rows of one matrix.
-                    matrix<T> queries(group * count, q.channels());
+                    // Inside the block: query r meets the transforms up to its own, key s those after s.
+                    auto queries = walk.queries.middleRows(group * first, group * count);
                     for (index g = 0; g < group; ++g)
                         queries.middleRows(g * count, count) = at(q, kv * group + g);
-                    detail::path_softmax<T> running(group * count, v.channels());
-                    matrix<T> scores;
-                    const auto add = [&](const stage& with) {
-                        for (index g = 0; g < group; ++g)
-                            for (index r = 0; r < count; ++r) {
-                                auto row = scores.row(g * count + r);
-                                const auto& sums = gates[static_cast<std::size_t>(g)];
-                                const double own_gate = sums[static_cast<std::size_t>(first + r)];
-                                const index seen = std::min(with.count, first + r - with.first + 1);
-                                if (!options.log_gate.empty())
-                                    for (index c = 0; c < seen; ++c)
-                                        row[c] += static_cast<T>(
-                                            own_gate - sums[static_cast<std::size_t>(with.first + c)]);
-                                row *= plan.scale;
-                                if (!options.logits.empty())
-                                    std::copy_n(row.data(), seen,
-                                                plan.logit_row(b, kv * group + g, start + first + r) + start +
-                                                    with.first);
-                                row.tail(with.count - seen).setConstant(-std::numeric_limits<T>::infinity());
-                            }
-                        running.add(scores, with.values);
-                    };
-
                     matrix<T> through = queries * own.transform.w().transpose();
                     for (index g = 0; g < group; ++g) {
                         auto part = through.middleRows(g * count, count);
@@ -230,23 +244,32 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                     }
                     scores.noalias() = queries * keys.transpose();
                     scores.noalias() -= through * inner;
-                    add(own);
+                    walk.add(group * first, scores, first, own.values);
                     queries.noalias() -= through * own.transform.y();
-                    for (std::size_t back = stages.size() - 1; back-- > 0;) {
-                        scores.noalias() = queries * stages[back].keys.transpose();
-                        add(stages[back]);
-                        if (back > 0) stages[back].transform.apply_to_query(queries);
+                }
+                // Then all later queries together, over one earlier block after the other, nearest first.
+                constexpr index tall = 256;
+                for (std::size_t back = stages.size(); back-- > 1;) {
+                    const stage& with = stages[back - 1];
+                    for (index row = group * stages[back].first; row < group * length; row += tall) {
+                        const index rows = std::min(tall, group * length - row);
+                        tile = walk.queries.middleRows(row, rows);
+                        scores.noalias() = tile * with.keys.transpose();
+                        walk.add(row, scores, with.first, with.values);
+                        if (back == 1) continue;
+                        with.transform.apply_to_query(tile);
+                        walk.queries.middleRows(row, rows) = tile;
                     }
-                    for (index g = 0; g < group; ++g)
-                        for (index r = 0; r < count; ++r)
-                            detail::store_row<T>(
-                                running.sum.row(g * count + r) / running.weight[g * count + r],
-                                out.at(b, start + first + r, kv * group + g));
+                }
+                for (index row = 0; row < group * length; ++row) {
+                    const auto [g, token] = walk.place_of(row);
+                    detail::store_row<T>(walk.sum.row(row) / walk.weight[row],
+                                         out.at(b, start + token, kv * group + g));
                 }
             }
 }
 
-/// The same by definition, one transform at a time: for tests, and to compare with.
+/// The same by definition in plain loops, one transform at a time: for tests, and to compare with.
 /// Cost:     heads tokens^2 / 2 dependent steps of 3 channels + value channels multiply-adds.
 /// Source:   Yang et al. 2025, eq. 4.
 template <class Q, class K, class V, class O>
@@ -270,19 +293,35 @@ void attend_naive(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                 const matrix<T> keys = at(k, kv), values = at(v, kv), ws = at(w, kv), queries = at(q, h);
                 const auto betas = plan.betas(beta, b, kv, start, length);
                 const auto gates = plan.gates(b, h, start, length);
+                const index channels = q.channels();
+                std::vector<T> x(static_cast<std::size_t>(channels)),
+                    scores(static_cast<std::size_t>(length));
+                const auto dot = [&](const T* with) {
+                    T sum = 0;
+                    for (index c = 0; c < channels; ++c) sum += x.data()[c] * with[c];
+                    return sum;
+                };
                 for (index i = 0; i < length; ++i) {
-                    Eigen::Matrix<T, 1, Eigen::Dynamic> x = queries.row(i), scores(i + 1);
+                    std::copy_n(queries.row(i).data(), channels, x.data());
+                    T peak = -std::numeric_limits<T>::infinity(), weight = 0;
                     for (index j = i; j >= 0; --j) {
-                        const double gate =
-                            gates[static_cast<std::size_t>(i)] - gates[static_cast<std::size_t>(j)];
-                        scores[j] = plan.scale * (x.dot(keys.row(j)) + static_cast<T>(gate));
-                        x -= betas[static_cast<std::size_t>(j)] * x.dot(ws.row(j)) * ws.row(j);
+                        const auto n = static_cast<std::size_t>(j);
+                        const auto gate = static_cast<T>(gates[static_cast<std::size_t>(i)] - gates[n]);
+                        scores[n] = plan.scale * (dot(keys.row(j).data()) + gate);
+                        peak = std::max(peak, scores[n]);
+                        const T step = betas[n] * dot(ws.row(j).data());
+                        for (index c = 0; c < channels; ++c) x.data()[c] -= step * ws(j, c);
                     }
                     if (!options.logits.empty())
                         std::copy_n(scores.data(), i + 1, plan.logit_row(b, h, start + i) + start);
-                    scores = (scores.array() - scores.maxCoeff()).exp();
-                    detail::store_row<T>(scores * values.topRows(i + 1) / scores.sum(),
-                                         out.at(b, start + i, h));
+                    Eigen::Matrix<T, 1, Eigen::Dynamic> mixed =
+                        Eigen::Matrix<T, 1, Eigen::Dynamic>::Zero(v.channels());
+                    for (index j = 0; j <= i; ++j) {
+                        const T e = std::exp(scores[static_cast<std::size_t>(j)] - peak);
+                        weight += e;
+                        mixed += e * values.row(j);
+                    }
+                    detail::store_row<T>(mixed / weight, out.at(b, start + i, h));
                 }
             }
 }
