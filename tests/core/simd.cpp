@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd.hpp>
 
 #include <vector>
@@ -59,7 +60,7 @@ TEMPLATE_TEST_CASE("simd: the sum of lanes, and a comparison that chooses", "[co
         if (x[i] < 2) small += x[i];
     }
     const auto p = simd::load(static_cast<const TestType*>(x.data()));
-    CHECK(simd::sum(p) == total);
+    CHECK(simd::sum_lanes(p) == total);
     const auto two = simd::broadcast(TestType(2));
-    CHECK(simd::sum(simd::choose(p < two, p, simd::broadcast(TestType(0)))) == small);
+    CHECK(simd::sum_lanes(simd::choose(p < two, p, simd::broadcast(TestType(0)))) == small);
 }

@@ -131,7 +131,7 @@ inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<co
     }
     for (std::size_t c = 0; c < candidates.size(); ++c)
         distance[static_cast<std::size_t>(candidates[c])] +=
-            simd::sum(simd::load(static_cast<const double*>(sums.data()) + static_cast<index>(c) * lanes));
+            simd::sum_lanes(simd::load(static_cast<const double*>(sums.data()) + static_cast<index>(c) * lanes));
 }
 
 struct elite_call {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 
 // The two products that every cache is read with, over rows that lie anywhere: several heads against
@@ -48,7 +49,7 @@ ROPEWALK_ALWAYS_INLINE void product_block(const T* x, index x_stride, const E* c
     if (c < channels) step(c, [&](const auto* p) { return simd::load_some(p, channels - c); });
     for (std::size_t h = 0; h < H; ++h)
         for (std::size_t j = 0; j < N; ++j)
-            out[static_cast<index>(h) * out_stride + static_cast<index>(j)] = simd::sum(sums[h][j]);
+            out[static_cast<index>(h) * out_stride + static_cast<index>(j)] = simd::sum_lanes(sums[h][j]);
 }
 
 template <std::size_t H, class T, class E>

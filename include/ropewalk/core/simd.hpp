@@ -144,33 +144,6 @@ ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
 
 #endif
 
-/// The sum of all lanes, halves onto halves: one order for every use in a build.
-template <class C>
-ROPEWALK_ALWAYS_INLINE C sum(pack<C> x) noexcept {
-#if defined(ROPEWALK_DETAIL_X86_512)
-    if constexpr (sizeof(C) == 4) {
-        return _mm512_reduce_add_ps(x);
-    } else {
-        return _mm512_reduce_add_pd(x);
-    }
-#elif defined(ROPEWALK_DETAIL_X86_256)
-    if constexpr (sizeof(C) == 4) {
-        __m128 h = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-        h = _mm_add_ps(h, _mm_movehl_ps(h, h));
-        return _mm_cvtss_f32(_mm_add_ss(h, _mm_shuffle_ps(h, h, 1)));
-    } else {
-        const __m128d h = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
-        return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
-    }
-#else
-    C lane[lanes<C>];
-    store(lane, x);
-    for (index half = lanes<C> / 2; half > 0; half /= 2)
-        for (index i = 0; i < half; ++i) lane[i] += lane[i + half];
-    return lane[0];
-#endif
-}
-
 /// Keeps a loaded value in a register. GCC otherwise folds one load into every use of it, and the second
 /// read of a line that is about to be written costs a third of the speed in L1 (half-split f32, 512-bit).
 template <class C>
