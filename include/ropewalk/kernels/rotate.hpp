@@ -57,6 +57,9 @@ template <class C>
 struct cos_sin_row {
     const C* cos = nullptr;  // null: the token is not touched
     const C* sin = nullptr;
+
+    explicit operator bool() const noexcept { return cos != nullptr; }
+    row_in_memory<C> times(row_factors<C> factors) const noexcept { return {cos, sin, factors}; }
 };
 
 ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
@@ -107,15 +110,15 @@ void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of par
         for (index token = work.first_token; token < last; ++token) {
             if (token + 1 < last) rows.expect(token + 1);
             if (rows.heads == 1) {
-                if (const auto row = rows.row_of(token, 0); row.cos)
-                    rotate_token(kind, row.cos, row.sin, rows.pairs, factors, tensor.at(token)...);
+                if (const auto row = rows.row_of(token, 0))
+                    rotate_token(kind, row.times(factors), rows.pairs, tensor.at(token)...);
                 continue;
             }
             const auto each_head = [&](const auto& part_of_tensor) {
                 const auto all = part_of_tensor.at(token);
                 for (index h = 0; h < all.heads; ++h)
-                    if (const auto row = rows.row_of(token, part_of_tensor.heads.first + h); row.cos)
-                        rotate_token(kind, row.cos, row.sin, rows.pairs, factors, all.only(h));
+                    if (const auto row = rows.row_of(token, part_of_tensor.heads.first + h))
+                        rotate_token(kind, row.times(factors), rows.pairs, all.only(h));
             };
             (each_head(tensor), ...);
         }

@@ -30,6 +30,26 @@ struct row_factors {
     C sin = 1;
 };
 
+/// A row that stands in memory, and what every kind of row offers: registers of cos and sin, factors on.
+template <class C>
+struct row_in_memory {
+    using element = C;
+    const C* cos;
+    const C* sin;
+    row_factors<C> factors;
+
+    row_in_memory from(index pair) const noexcept { return {cos + pair, sin + pair, factors}; }
+    ROPEWALK_ALWAYS_INLINE void load(index i, simd::pack<C>& c, simd::pack<C>& s) const noexcept {
+        c = simd::load(cos + i) * simd::broadcast(factors.cos);
+        s = simd::load(sin + i) * simd::broadcast(factors.sin);
+    }
+    ROPEWALK_ALWAYS_INLINE void load_some(index i, index count, simd::pack<C>& c,
+                                          simd::pack<C>& s) const noexcept {
+        c = simd::load_some(cos + i, count) * simd::broadcast(factors.cos);
+        s = simd::load_some(sin + i, count) * simd::broadcast(factors.sin);
+    }
+};
+
 // Registers a row of cos and sin may occupy, and registers of data in flight beside it: AVX-512 and NEON
 // have 32 in all, the others 16.
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_NEON)
@@ -82,15 +102,12 @@ ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half
         }
 }
 
-template <std::size_t V, class C, class... T>
-ROPEWALK_ALWAYS_INLINE void half_step(const C* cos, const C* sin, index first, index half, row_factors<C> f,
-                                      token_heads<T>... x) noexcept {
+template <std::size_t V, class Row, class... T>
+ROPEWALK_ALWAYS_INLINE void half_step(Row row, index first, index half, token_heads<T>... x) noexcept {
+    using C = typename Row::element;
     using P = simd::pack<C>;
     P c[V], s[V];
-    for (std::size_t v = 0; v < V; ++v) {
-        c[v] = simd::load(cos + first + static_cast<index>(v) * simd::lanes<C>) * simd::broadcast(f.cos);
-        s[v] = simd::load(sin + first + static_cast<index>(v) * simd::lanes<C>) * simd::broadcast(f.sin);
-    }
+    for (std::size_t v = 0; v < V; ++v) row.load(first + static_cast<index>(v) * simd::lanes<C>, c[v], s[v]);
     (half_heads<V>(x, first, half, c, s), ...);
 }
 
@@ -107,31 +124,35 @@ ROPEWALK_ALWAYS_INLINE void half_heads_some(token_heads<T> x, index first, index
 }
 
 /// Pairs (i, i + half), i < pairs.
-template <class C, class... T>
-ROPEWALK_ALWAYS_INLINE void rotate_half_span(const C* cos, const C* sin, index pairs, index half,
-                                             row_factors<C> f, token_heads<T>... x) noexcept {
-    constexpr index n = simd::lanes<C>;
+template <class Row, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_half_span(Row row, index pairs, index half, token_heads<T>... x) noexcept {
+    constexpr index n = simd::lanes<typename Row::element>;
     index i = 0;
     constexpr index widest = static_cast<index>(half_vectors) * n;
-    for (; i + widest <= pairs; i += widest) half_step<half_vectors>(cos, sin, i, half, f, x...);
+    for (; i + widest <= pairs; i += widest) half_step<half_vectors>(row, i, half, x...);
     if constexpr (half_vectors > 4)
         if (i + 4 * n <= pairs) {
-            half_step<4>(cos, sin, i, half, f, x...);
+            half_step<4>(row, i, half, x...);
             i += 4 * n;
         }
     if (i + 2 * n <= pairs) {
-        half_step<2>(cos, sin, i, half, f, x...);
+        half_step<2>(row, i, half, x...);
         i += 2 * n;
     }
     if (i + n <= pairs) {
-        half_step<1>(cos, sin, i, half, f, x...);
+        half_step<1>(row, i, half, x...);
         i += n;
     }
     if (i < pairs) {
-        const auto c = simd::load_some(cos + i, pairs - i) * simd::broadcast(f.cos);
-        const auto s = simd::load_some(sin + i, pairs - i) * simd::broadcast(f.sin);
+        simd::pack<typename Row::element> c, s;
+        row.load_some(i, pairs - i, c, s);
         (half_heads_some(x, i, half, pairs - i, c, s), ...);
     }
+}
+template <class C, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_half_span(const C* cos, const C* sin, index pairs, index half,
+                                             row_factors<C> f, token_heads<T>... x) noexcept {
+    rotate_half_span(row_in_memory<C>{cos, sin, f}, pairs, half, x...);
 }
 
 /// U units of lanes pairs = two registers of channels each: x c + swap(x) (-s, s).
@@ -154,16 +175,14 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair
         }
 }
 
-template <std::size_t U, class C, class... T>
-ROPEWALK_ALWAYS_INLINE void interleaved_step(const C* cos, const C* sin, index first_pair, row_factors<C> f,
-                                             token_heads<T>... x) noexcept {
+template <std::size_t U, class Row, class... T>
+ROPEWALK_ALWAYS_INLINE void interleaved_step(Row row, index first_pair, token_heads<T>... x) noexcept {
+    using C = typename Row::element;
     using P = simd::pack<C>;
     P c[2 * U], s[2 * U];
     for (std::size_t u = 0; u < U; ++u) {
-        const P cu =
-            simd::load(cos + first_pair + static_cast<index>(u) * simd::lanes<C>) * simd::broadcast(f.cos);
-        const P su =
-            simd::load(sin + first_pair + static_cast<index>(u) * simd::lanes<C>) * simd::broadcast(f.sin);
+        P cu, su;
+        row.load(first_pair + static_cast<index>(u) * simd::lanes<C>, cu, su);
         c[2 * u] = simd::duplicate_low(cu);
         c[2 * u + 1] = simd::duplicate_high(cu);
         s[2 * u] = simd::negate_even(simd::duplicate_low(su));
@@ -183,23 +202,22 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(token_heads<T> x, index chann
 }
 
 /// Pairs (2 i, 2 i + 1), i < pairs.
-template <class C, class... T>
-ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(const C* cos, const C* sin, index pairs, row_factors<C> f,
-                                                    token_heads<T>... x) noexcept {
-    constexpr index n = simd::lanes<C>;
+template <class Row, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(Row row, index pairs, token_heads<T>... x) noexcept {
+    constexpr index n = simd::lanes<typename Row::element>;
     index i = 0;
     constexpr index widest = static_cast<index>(interleaved_units) * n;
-    for (; i + widest <= pairs; i += widest) interleaved_step<interleaved_units>(cos, sin, i, f, x...);
+    for (; i + widest <= pairs; i += widest) interleaved_step<interleaved_units>(row, i, x...);
     if constexpr (interleaved_units > 2)
         if (i + 2 * n <= pairs) {
-            interleaved_step<2>(cos, sin, i, f, x...);
+            interleaved_step<2>(row, i, x...);
             i += 2 * n;
         }
-    for (; i + n <= pairs; i += n) interleaved_step<1>(cos, sin, i, f, x...);
+    for (; i + n <= pairs; i += n) interleaved_step<1>(row, i, x...);
     if (i < pairs) {
         const index channels = 2 * (pairs - i);
-        const auto c = simd::load_some(cos + i, pairs - i) * simd::broadcast(f.cos);
-        const auto s = simd::load_some(sin + i, pairs - i) * simd::broadcast(f.sin);
+        simd::pack<typename Row::element> c, s;
+        row.load_some(i, pairs - i, c, s);
         const auto c_low = simd::duplicate_low(c);
         const auto s_low = simd::negate_even(simd::duplicate_low(s));
         (interleaved_heads_some(x, 2 * i, channels < n ? channels : n, c_low, s_low), ...);
@@ -211,25 +229,35 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(const C* cos, const C* sin, 
     }
 }
 
+template <class C, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(const C* cos, const C* sin, index pairs, row_factors<C> f,
+                                                    token_heads<T>... x) noexcept {
+    rotate_interleaved_span(row_in_memory<C>{cos, sin, f}, pairs, x...);
+}
+
 /// Half-split inside groups of a size known at run time: every blocked<g> and pair_layout of that kind.
 struct grouped {
     index channels;
 };
 
 /// All pairs of all heads of one token.
-template <class Layout, class C, class... T>
-ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, const C* cos, const C* sin, index pairs,
-                                         row_factors<C> f, token_heads<T>... x) noexcept {
+template <class Layout, class Row, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, Row row, index pairs, token_heads<T>... x) noexcept {
     if constexpr (std::is_same_v<Layout, half_split>) {
-        rotate_half_span(cos, sin, pairs, pairs, f, x...);
+        rotate_half_span(row, pairs, pairs, x...);
     } else if constexpr (std::is_same_v<Layout, interleaved>) {
-        rotate_interleaved_span(cos, sin, pairs, f, x...);
+        rotate_interleaved_span(row, pairs, x...);
     } else {
         const index half = layout.channels / 2;
         for (index i = 0; i < pairs; i += half)
-            rotate_half_span(cos + i, sin + i, half, half, f, x.at_channel(2 * i)...);
+            rotate_half_span(row.from(i), half, half, x.at_channel(2 * i)...);
     }
     (void)layout;
+}
+template <class Layout, class C, class... T>
+ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, const C* cos, const C* sin, index pairs,
+                                         row_factors<C> f, token_heads<T>... x) noexcept {
+    rotate_token(layout, row_in_memory<C>{cos, sin, f}, pairs, x...);
 }
 
 /// Calls f with the layout as a type: the one switch of a call, and none where it is known.
