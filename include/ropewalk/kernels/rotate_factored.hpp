@@ -14,44 +14,58 @@ using factored_rows_for = factored_rows_view<compute_t<T>>;
 
 namespace detail {
 
-/// Pairs [first, end) of the complex product of two rows [2, stride]: cos, then sin. A factor (1, 0) leaves
-/// the other's bits. first and end are multiples of 16.
+/// The complex product of two rows, made in registers as it is used.
 template <class C>
-ROPEWALK_ALWAYS_INLINE void multiply_rows(const C* a, const C* b, C* out, index stride, index first,
-                                          index end) noexcept {
-    constexpr index n = simd::lanes<C>;
-    static_assert(factored_padding % n == 0);
-    for (index i = first; i < end; i += n) {
-        const auto ac = simd::load(a + i);
-        const auto as = simd::load(a + stride + i);
-        const auto bc = simd::load(b + i);
-        const auto bs = simd::load(b + stride + i);
-        simd::store(out + i, simd::fms<C>(ac, bc, as * bs));
-        simd::store(out + stride + i, simd::fma(as, bc, ac * bs));
-    }
-}
+struct row_of_factors {
+    using element = C;
+    using pack = simd::pack<C>;
+    const C* outer = nullptr;  // null: the factor 1
+    const C* inner = nullptr;  // null: the token is not touched
+    index stride = 0;          // from cos to sin
+    row_factors<C> factors = {};
 
-/// Rows multiplied together as the kernel comes to their tokens. Tokens that share all indices but the
-/// innermost are a run, for which the product of the outer levels is kept; the row of the next token is
-/// made while the heads of this one turn.
+    explicit operator bool() const noexcept { return inner != nullptr; }
+    row_of_factors times(row_factors<C> f) const noexcept { return {outer, inner, stride, f}; }
+    row_of_factors from(index pair) const noexcept {
+        return {outer ? outer + pair : nullptr, inner + pair, stride, factors};
+    }
+    ROPEWALK_ALWAYS_INLINE void load(index i, pack& c, pack& s) const noexcept {
+        make(c, s, [i](const C* p) { return simd::load(p + i); });
+    }
+    ROPEWALK_ALWAYS_INLINE void load_some(index i, index count, pack& c, pack& s) const noexcept {
+        make(c, s, [i, count](const C* p) { return simd::load_some(p + i, count); });
+    }
+    /// A factor (1, 0) leaves the other's bits.
+    template <class Load>
+    ROPEWALK_ALWAYS_INLINE void make(pack& c, pack& s, Load loaded) const noexcept {
+        c = loaded(inner);
+        s = loaded(inner + stride);
+        if (outer) {
+            const pack oc = loaded(outer), os = loaded(outer + stride);
+            const pack product = simd::fms<C>(oc, c, os * s);
+            s = simd::fma(os, c, oc * s);
+            c = product;
+        }
+        c = c * simd::broadcast(factors.cos);
+        s = s * simd::broadcast(factors.sin);
+    }
+};
+
+/// Where the factors of each token stand. Tokens that share all indices but the innermost are a run, for
+/// which the product of the outer levels is kept.
 template <class C>
 struct rows_from_factors : factored_rows_view<C> {
     using factored_rows_view<C>::row_of;
 
     explicit rows_from_factors(const factored_rows_view<C>& rows) noexcept : factored_rows_view<C>(rows) {}
 
-    ROPEWALK_ALWAYS_INLINE void expect(index token) noexcept {
-        if (this->heads == 1) make(token);
-    }
-    ROPEWALK_ALWAYS_INLINE cos_sin_row<C> row_of(index token, index head) noexcept {
-        const C* row = nullptr;
-        if (this->heads == 1) {
-            if (made_[token & 1] != token) make(token);
-            row = ready_[token & 1];
-        } else {
-            row = head_row(token, head);
-        }
-        return {row, row ? row + this->pair_stride : nullptr};
+    void expect(index) const noexcept {}
+    ROPEWALK_ALWAYS_INLINE row_of_factors<C> row_of(index token, index head) noexcept {
+        if (token < first_ || token >= end_) find_run(token);
+        if (!level_) return {};
+        const C* const outer = this->heads == 1 ? outer_ : outer_product(head);
+        if (level_->offset < 0) return {nullptr, outer, this->pair_stride, {}};
+        return {outer, this->row_of(*level_, inner_ + token - first_, head), this->pair_stride, {}};
     }
 
   private:
@@ -65,67 +79,44 @@ struct rows_from_factors : factored_rows_view<C> {
         const index local = at - block_->first_token;
         first_ = token;
         end_ = token + block_->tokens - local;
-        ++run_;
-        outer_ = nullptr;
         level_ = nullptr;
         if (block_->level_count == 0) return;
         level_ = this->levels + block_->first_level + block_->level_count - 1;
         inner_ = local % level_->extent;
         outer_index_ = local / level_->extent;
         end_ = std::min(end_, token + level_->extent - inner_);
-        if (this->heads == 1) outer_ = outer_product(0, outer_buffer_[run_ & 1]);
+        if (this->heads == 1) outer_ = outer_product(0);
     }
     /// The product of the rows of all levels but the innermost; null where none has rows.
-    const C* outer_product(index head, C* space) const noexcept {
+    const C* outer_product(index head) noexcept {
         const factored_level* const level = this->levels + block_->first_level;
-        const C* product = nullptr;
+        row_of_factors<C> product{nullptr, nullptr, this->pair_stride, {}};
         index rest = outer_index_;
         for (index l = block_->level_count - 1; l-- > 0; rest /= level[l].extent) {
             if (level[l].offset < 0) continue;
             const C* const row = this->row_of(level[l], rest % level[l].extent, head);
-            if (product) multiply_rows(row, product, space, this->pair_stride, 0, this->pair_stride);
-            product = product ? space : row;
+            if (!product) {
+                product.inner = row;
+                continue;
+            }
+            product.outer = row;
+            for (index i = 0; i < this->pair_stride; i += simd::lanes<C>) {
+                simd::pack<C> c, s;
+                product.load(i, c, s);
+                simd::store(buffer_ + i, c);
+                simd::store(buffer_ + this->pair_stride + i, s);
+            }
+            product.inner = buffer_;
         }
-        return product;
-    }
-    ROPEWALK_ALWAYS_INLINE void make(index token) noexcept {
-        if (token < first_ || token >= end_) find_run(token);
-        const index slot = token & 1;
-        made_[slot] = token;
-        ready_[slot] = outer_;
-        if (!level_ || level_->offset < 0) return;
-        const C* const row = this->row_of(*level_, inner_ + token - first_, 0);
-        ready_[slot] = row;
-        if (!outer_) return;
-        // Where the innermost level has the factor 1 the buffer keeps the outer product.
-        const bool kept = filled_[slot] == run_;
-        multiply_rows(outer_, row, buffer_[slot], this->pair_stride, kept ? level_->first_pair : 0,
-                      kept ? level_->end_pair : this->pair_stride);
-        filled_[slot] = run_;
-        ready_[slot] = buffer_[slot];
-    }
-    const C* head_row(index token, index head) noexcept {
-        if (token < first_ || token >= end_) find_run(token);
-        if (!level_) return nullptr;
-        const C* const outer = outer_product(head, outer_buffer_[0]);
-        if (level_->offset < 0) return outer;
-        const C* const row = this->row_of(*level_, inner_ + token - first_, head);
-        if (!outer) return row;
-        multiply_rows(outer, row, buffer_[0], this->pair_stride, 0, this->pair_stride);
-        return buffer_[0];
+        return product.inner;
     }
 
     const factored_block* block_ = nullptr;
     const factored_level* level_ = nullptr;  // innermost; null: tokens that are not touched
     index first_ = 0, end_ = 0;              // tokens of the run
     index inner_ = 0, outer_index_ = 0;      // of the first token of the run
-    index run_ = 0;
     const C* outer_ = nullptr;
-    index made_[2] = {-1, -1};  // the token whose row stands in a slot
-    const C* ready_[2] = {nullptr, nullptr};
-    index filled_[2] = {0, 0};  // the run whose outer product the slot's buffer holds
-    alignas(64) C outer_buffer_[2][2 * max_factored_pairs];
-    alignas(64) C buffer_[2][2 * max_factored_pairs];
+    alignas(64) C buffer_[2 * max_factored_pairs];
 };
 
 template <turn Turn, class Layout, class C, class... T>
@@ -154,8 +145,8 @@ void rotate_factored_pair(Layout layout, const factored_rows_view<C>& rows, part
 
 }  // namespace detail
 
-/// rotate over factored rows: the row of a token is multiplied together in registers and two small
-/// buffers as the kernel comes to it, never stored for all tokens.
+/// rotate over factored rows: the row of a token is multiplied together in the registers that turn its
+/// heads, never stored.
 /// Shapes, Requires, Threads: as rotate(x, rows_view); at most 512 pairs.
 /// Cost:     beside the rotation, one complex product of two rows a token (none in text); the table's
 ///           bytes are those of the level rows. No allocation.
