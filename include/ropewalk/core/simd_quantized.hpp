@@ -178,7 +178,13 @@ ROPEWALK_ALWAYS_INLINE pack<float> larger_magnitude(pack<float> largest, pack<fl
 #if defined(ROPEWALK_DETAIL_WORDS)
     const words a = words::of(largest);
     const words b = words::of(x) & words::all(0x7fffffffu);
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return words{_mm512_max_epi32(a.v, b.v)}.floats();
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    return words{_mm256_max_epi32(a.v, b.v)}.floats();
+#else
     return words::above(a, b, a, b).floats();
+#endif
 #else
     float a[lanes<float>], b[lanes<float>];
     store(a, largest), store(b, x);
@@ -191,6 +197,17 @@ ROPEWALK_ALWAYS_INLINE pack<float> larger_magnitude(pack<float> largest, pack<fl
 }
 /// The bits of the largest of lanes<float> magnitudes.
 ROPEWALK_ALWAYS_INLINE std::uint32_t largest_magnitude(pack<float> magnitudes) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+    return _mm512_reduce_max_epu32(_mm512_castps_si512(magnitudes));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
+    const __m256i v = _mm256_castps_si256(magnitudes);
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+    return static_cast<std::uint32_t>(_mm_cvtsi128_si32(m));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    return vmaxvq_u32(vreinterpretq_u32_f32(magnitudes));
+#else
     float lane[lanes<float>];
     store(lane, magnitudes);
     std::uint32_t bits[lanes<float>];
@@ -198,6 +215,7 @@ ROPEWALK_ALWAYS_INLINE std::uint32_t largest_magnitude(pack<float> magnitudes) n
     std::uint32_t largest = 0;
     for (const std::uint32_t b : bits) largest = std::max(largest, b);
     return largest;
+#endif
 }
 
 }  // namespace ROPEWALK_NAMESPACE::simd

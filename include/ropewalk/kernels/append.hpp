@@ -119,9 +119,46 @@ struct token_place {
     work_range heads;
 };
 
+/// A library's memcpy may write past the caches. What is turned next must be in the first one, so this copies
+/// through registers.
+inline void copy_through_cache(void* to, const void* from, std::size_t bytes) noexcept {
+    auto* d = static_cast<unsigned char*>(to);
+    const auto* s = static_cast<const unsigned char*>(from);
+    std::size_t i = 0;
+    for (; i + 64 <= bytes; i += 64) std::memcpy(d + i, s + i, 64);
+    for (; i + 2 <= bytes; i += 2) std::memcpy(d + i, s + i, 2);
+}
+
+/// The heads of one token as they are; nothing where they stand in their slot already.
+template <class S, class Copy>
+ROPEWALK_ALWAYS_INLINE void copy_token(const heads_view<const S>& from, const cache_view<S>& to,
+                                       token_place at, Copy copy) noexcept {
+    const bool adjacent = from.strides.head == from.channels() && to.strides.head == from.channels();
+    const index heads = adjacent ? at.heads.count : 1;
+    const auto bytes = static_cast<std::size_t>(heads * from.channels()) * sizeof(S);
+    for (index h = at.heads.first; h < at.heads.first + at.heads.count; h += heads) {
+        const S* source = from.at(at.batch, at.token, h);
+        S* target = to.at(at.place.page, at.place.token, h);
+        if (target != source) copy(static_cast<void*>(target), static_cast<const void*>(source), bytes);
+    }
+}
+
 template <class Layout, class S, class D, class C>
 ROPEWALK_ALWAYS_INLINE void append_key(Layout layout, const append_call<S, D>& call, const rows_view<C>& rows,
                                        index row, token_place at, simd::pack<float> factor) noexcept {
+    if constexpr (std::is_same_v<S, D> && sizeof(S) == 2) {
+        // Copied, then turned where they are while they are in the first cache: rotate_token works on whole
+        // words of 16-bit pairs.
+        if (rows.heads == 1) {
+            copy_token(call.key, call.key_cache, at, copy_through_cache);
+            using stored = stored_t<D>;
+            auto* const first = reinterpret_cast<stored*>(
+                call.key_cache.at(at.place.page, at.place.token, at.heads.first) + call.first_channel);
+            rotate_token(layout, rows.cos_at(row, 0), rows.sin_at(row, 0), rows.pairs, {1, 1},
+                         token_heads<stored>{first, call.key_cache.strides.head, at.heads.count});
+            return;
+        }
+    }
     for (index h = at.heads.first; h < at.heads.first + at.heads.count; ++h) {
         const plain_source<stored_t<S>> from{
             reinterpret_cast<const stored_t<S>*>(call.key.at(at.batch, at.token, h))};
@@ -136,21 +173,16 @@ ROPEWALK_ALWAYS_INLINE void append_key(Layout layout, const append_call<S, D>& c
 template <class S, class D>
 ROPEWALK_ALWAYS_INLINE void append_value(const append_call<S, D>& call, token_place at,
                                          simd::pack<float> factor) noexcept {
-    const index channels = call.value.channels();
-    for (index h = at.heads.first; h < at.heads.first + at.heads.count; ++h) {
-        const S* from = call.value.at(at.batch, at.token, h);
-        D* to = call.value_cache.at(at.place.page, at.place.token, h);
-        if constexpr (std::is_same_v<S, D>) {
-            const bool adjacent =
-                call.value.strides.head == channels && call.value_cache.strides.head == channels;
-            const index heads = adjacent ? at.heads.count : 1;
-            const auto bytes = static_cast<std::size_t>(heads * channels) * sizeof(S);
-            if (static_cast<const void*>(to) != from)
-                std::memcpy(static_cast<void*>(to), static_cast<const void*>(from), bytes);
-            if (adjacent) return;
-        } else {
-            const plain_source<stored_t<S>> source{reinterpret_cast<const stored_t<S>*>(from)};
-            write_head(to, call.value_scales.at(at.place.page, at.place.token, h), factor, channels,
+    if constexpr (std::is_same_v<S, D>) {
+        copy_token(call.value, call.value_cache, at,
+                   [](void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); });
+    } else {
+        const index channels = call.value.channels();
+        for (index h = at.heads.first; h < at.heads.first + at.heads.count; ++h) {
+            const plain_source<stored_t<S>> source{
+                reinterpret_cast<const stored_t<S>*>(call.value.at(at.batch, at.token, h))};
+            write_head(call.value_cache.at(at.place.page, at.place.token, h),
+                       call.value_scales.at(at.place.page, at.place.token, h), factor, channels,
                        [&](auto& target) { pass_channels(0, channels, source, target); });
         }
     }

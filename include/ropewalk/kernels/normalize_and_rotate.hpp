@@ -89,27 +89,12 @@ namespace detail {
 /// scale / sqrt(mean square + eps)
 template <class C>
 ROPEWALK_ALWAYS_INLINE C norm_factor(C squares, index count, const norm_view<C>& norm) noexcept {
-    return C(1) / std::sqrt(squares / static_cast<C>(count) + norm.eps) * norm.scale;
+    return C(1) / std::sqrt(squares * (C(1) / static_cast<C>(count)) + norm.eps) * norm.scale;
 }
 
-/// The normalisation of a token's heads, each head handed on with its factor: head(h, weight, factor).
-template <class S, class C, class Head>
-ROPEWALK_ALWAYS_INLINE void each_normed_head(token_heads<S> x, work_range range, index channels,
-                                             const norm_view<C>& norm, Head head) noexcept {
-    if (norm.extent == norm_extent::head) {
-        for (index h = range.first; h < range.first + range.count; ++h) {
-            const S* p = x.base + h * x.stride;
-            head(h, norm.weight, norm_factor(sum_of_squares(p, channels), channels, norm));
-        }
-        return;
-    }
-    C squares = 0;
-    for (index h = 0; h < x.heads; ++h)
-        squares += sum_of_squares(static_cast<const S*>(x.base + h * x.stride), channels);
-    const C factor = norm_factor(squares, channels * x.heads, norm);
-    for (index h = range.first; h < range.first + range.count; ++h)
-        head(h, norm.weight ? norm.weight + h * channels : nullptr, factor);
-}
+/// Heads whose factors are computed together: their roots and quotients overlap, and their numbers are
+/// still in the first cache when they are turned.
+inline constexpr index normed_block = 16;
 
 template <class T, class C>
 bool norm_matches(const heads_view<T>& x, const rows_view<C>& rows, index first_channel,
@@ -121,23 +106,59 @@ bool norm_matches(const heads_view<T>& x, const rows_view<C>& rows, index first_
             (rows.heads == 1 || rows.heads >= x.heads()) && layout.fits(rows.pairs));
 }
 
+template <bool Weighted, class Layout, class S, class C>
+ROPEWALK_ALWAYS_INLINE void normalize_block(Layout layout, normed_heads<S> x, index first_head, index row,
+                                            index first_channel, index channels,
+                                            const rows_view<C>& rows) noexcept {
+    index done = 0;
+    if constexpr (!std::is_same_v<Layout, grouped>)
+        if (rows.heads == 1 && x.count > 1 && (!Weighted || x.weight != nullptr))
+            done = turn_normed_blocks<Layout, Weighted>(rows.cos_at(row, 0), rows.sin_at(row, 0), rows.pairs,
+                                                        first_channel, x);
+    if (done == rows.pairs && 2 * rows.pairs == channels) return;
+    for (index h = 0; h < x.count; ++h) {
+        S* const p = x.base + h * x.stride;
+        plain_target<S> to{p};
+        turn_slice(layout,
+                   slice_of_head<C>{rows.cos_at(row, first_head + h), rows.sin_at(row, first_head + h),
+                                    rows.pairs, first_channel, channels},
+                   normed_source<S, Weighted>{p, x.weight, simd::broadcast(x.factors[h])}, to, done);
+    }
+}
+
 template <class Layout, class T, class C>
 ROPEWALK_ALWAYS_INLINE void normalize_token(Layout layout, heads_view<T> x, index token, work_range range,
                                             index row, index first_channel, const norm_view<C>& norm,
                                             const rows_view<C>& rows) noexcept {
     using S = stored_t<T>;
     const token_heads<S> heads = heads_of(x, token, part_of{});
-    each_normed_head(heads, range, x.channels(), norm, [&](index h, const C* weight, C factor) {
-        S* const p = heads.base + h * heads.stride;
-        const slice_of_head<C> slice{rows.cos_at(row, h), rows.sin_at(row, h), rows.pairs, first_channel,
-                                     x.channels()};
-        plain_target<S> to{p};
-        if (weight) {
-            turn_slice(layout, slice, normed_source<S, true>{p, weight, simd::broadcast(factor)}, to);
-        } else {
-            turn_slice(layout, slice, normed_source<S, false>{p, nullptr, simd::broadcast(factor)}, to);
+    const index channels = x.channels();
+    const bool whole = norm.extent == norm_extent::token;
+    C factors[normed_block];
+    if (whole) {
+        C squares = 0;
+        for (index h = 0; h < x.heads(); ++h)
+            squares += sum_of_squares(static_cast<const S*>(heads.base + h * heads.stride), channels);
+        std::fill_n(factors, normed_block, norm_factor(squares, channels * x.heads(), norm));
+    }
+    // With extent token each head has weights of its own.
+    const index most = whole && norm.weight ? 1 : normed_block;
+    for (index h = range.first; h < range.first + range.count; h += most) {
+        const index count = std::min(most, range.first + range.count - h);
+        S* const base = heads.base + h * heads.stride;
+        if (!whole) {
+            for (index i = 0; i < count; ++i)
+                factors[i] = sum_of_squares(static_cast<const S*>(base + i * heads.stride), channels);
+            for (index i = 0; i < count; ++i) factors[i] = norm_factor(factors[i], channels, norm);
         }
-    });
+        const C* weight = norm.weight ? norm.weight + (whole ? h * channels : 0) : nullptr;
+        const normed_heads<S> block{base, heads.stride, count, weight, factors};
+        if (weight) {
+            normalize_block<true>(layout, block, h, row, first_channel, channels, rows);
+        } else {
+            normalize_block<false>(layout, block, h, row, first_channel, channels, rows);
+        }
+    }
 }
 
 template <class C, class... T>

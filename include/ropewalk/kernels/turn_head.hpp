@@ -78,10 +78,9 @@ struct measuring_target {
 
 template <class C, class Source, class Target>
 ROPEWALK_ALWAYS_INLINE void turn_half_span(const C* cos, const C* sin, index pairs, index base, index half,
-                                           const Source& from, Target& to) noexcept {
+                                           const Source& from, Target& to, index i = 0) noexcept {
     constexpr index n = simd::lanes<C>;
     const index second = base + half;
-    index i = 0;
     for (; i + n <= pairs; i += n) {
         const auto c = simd::load(cos + i), s = simd::load(sin + i);
         const auto a = from.full(base + i), b = from.full(second + i);
@@ -99,9 +98,8 @@ ROPEWALK_ALWAYS_INLINE void turn_half_span(const C* cos, const C* sin, index pai
 
 template <class C, class Source, class Target>
 ROPEWALK_ALWAYS_INLINE void turn_interleaved_span(const C* cos, const C* sin, index pairs, index base,
-                                                  const Source& from, Target& to) noexcept {
+                                                  const Source& from, Target& to, index i = 0) noexcept {
     constexpr index n = simd::lanes<C>;
-    index i = 0;
     for (; i + n <= pairs; i += n) {
         const auto c = simd::load(cos + i), s = simd::load(sin + i);
         const auto a = from.full(base + 2 * i), b = from.full(base + 2 * i + n);
@@ -133,11 +131,11 @@ ROPEWALK_ALWAYS_INLINE void turn_interleaved_span(const C* cos, const C* sin, in
 /// Channels [base, base + 2 * pairs) of one head.
 template <class Layout, class C, class Source, class Target>
 ROPEWALK_ALWAYS_INLINE void turn_head(Layout layout, const C* cos, const C* sin, index pairs, index base,
-                                      const Source& from, Target& to) noexcept {
+                                      const Source& from, Target& to, index first_pair = 0) noexcept {
     if constexpr (std::is_same_v<Layout, half_split>) {
-        turn_half_span(cos, sin, pairs, base, pairs, from, to);
+        turn_half_span(cos, sin, pairs, base, pairs, from, to, first_pair);
     } else if constexpr (std::is_same_v<Layout, interleaved>) {
-        turn_interleaved_span(cos, sin, pairs, base, from, to);
+        turn_interleaved_span(cos, sin, pairs, base, from, to, first_pair);
     } else {
         const index half = layout.channels / 2;
         for (index i = 0; i < pairs; i += half)
@@ -165,12 +163,81 @@ struct slice_of_head {
     index channels;
 };
 template <class Layout, class C, class Source, class Target>
-ROPEWALK_ALWAYS_INLINE void turn_slice(Layout layout, slice_of_head<C> slice, const Source& from,
-                                       Target& to) noexcept {
+ROPEWALK_ALWAYS_INLINE void turn_slice(Layout layout, slice_of_head<C> slice, const Source& from, Target& to,
+                                       index first_pair = 0) noexcept {
     if (slice.first_channel > 0) pass_channels(0, slice.first_channel, from, to);
-    turn_head(layout, slice.cos, slice.sin, slice.pairs, slice.first_channel, from, to);
+    turn_head(layout, slice.cos, slice.sin, slice.pairs, slice.first_channel, from, to, first_pair);
     const index end = slice.first_channel + 2 * slice.pairs;
     if (end < slice.channels) pass_channels(end, slice.channels, from, to);
+}
+
+/// Heads of one token that are normalised on their way: the row of cos, sin and weights stays in registers
+/// while the heads pass by.
+template <class S>
+struct normed_heads {
+    using C = compute_t<S>;
+    S* base;
+    index stride;
+    index count;
+    const C* weight;   // may be null
+    const C* factors;  // one a head
+};
+
+// Half of the registers hold the row (cos, sin and the weights of both channels of a pair).
+inline constexpr std::size_t row_vectors = half_vectors / 2;
+
+template <class Layout, bool Weighted, class S, class C>
+ROPEWALK_ALWAYS_INLINE index turn_normed_blocks(const C* cos, const C* sin, index pairs, index base,
+                                                normed_heads<S> x) noexcept {
+    using P = simd::pack<C>;
+    constexpr index n = simd::lanes<C>;
+    constexpr bool half = !std::is_same_v<Layout, interleaved>;
+    constexpr std::size_t V = half ? row_vectors : row_vectors / 2;
+    constexpr index step = static_cast<index>(V) * n;
+    index i = 0;
+    for (; i + step <= pairs; i += step) {
+        P c[2 * V], s[2 * V], w[2 * V];
+        index at[2 * V];
+        for (std::size_t v = 0; v < V; ++v) {
+            const index pair = i + static_cast<index>(v) * n;
+            const P cv = simd::load(cos + pair), sv = simd::load(sin + pair);
+            if constexpr (half) {
+                c[v] = cv, s[v] = sv;
+                at[2 * v] = base + pair, at[2 * v + 1] = base + pairs + pair;
+            } else {
+                c[2 * v] = simd::duplicate_low(cv), c[2 * v + 1] = simd::duplicate_high(cv);
+                s[2 * v] = simd::negate_even(simd::duplicate_low(sv));
+                s[2 * v + 1] = simd::negate_even(simd::duplicate_high(sv));
+                at[2 * v] = base + 2 * pair, at[2 * v + 1] = base + 2 * pair + n;
+            }
+        }
+        if constexpr (Weighted)
+            for (std::size_t v = 0; v < 2 * V; ++v) w[v] = simd::load(x.weight + at[v]);
+        S* p = x.base;
+        for (index h = 0; h < x.count; ++h, p += x.stride) {
+            const P factor = simd::broadcast(x.factors[h]);
+            const auto number = [&](std::size_t v) {
+                const P y = simd::load(static_cast<const S*>(p + at[v])) * factor;
+                if constexpr (Weighted) {
+                    return y * w[v];
+                } else {
+                    return y;
+                }
+            };
+            for (std::size_t v = 0; v < V; ++v) {
+                const P a = number(2 * v), b = number(2 * v + 1);
+                if constexpr (half) {
+                    simd::store(p + at[2 * v], simd::fma(a, c[v], -(b * s[v])));
+                    simd::store(p + at[2 * v + 1], simd::fma(b, c[v], a * s[v]));
+                } else {
+                    simd::store(p + at[2 * v], simd::fma(a, c[2 * v], simd::swap_pairs(a) * s[2 * v]));
+                    simd::store(p + at[2 * v + 1],
+                                simd::fma(b, c[2 * v + 1], simd::swap_pairs(b) * s[2 * v + 1]));
+                }
+            }
+        }
+    }
+    return i;
 }
 
 /// The sum of the squares of adjacent numbers in the compute type: four running registers, always in the
