@@ -1,9 +1,10 @@
-# Writes each C++ block of the README as a source of its own: what is at file scope stays there, the rest
-# goes into a function that has what an engine would have.
+# Writes every C++ block of the README into one source: what is at file scope stays there, the rest goes
+# into one function that has what an engine would have.
 cmake_policy(VERSION 3.20)
 file(READ ${readme} rest)
 set(fence "```cpp\n")
-set(text "// Every C++ block of the README, in order.\n")
+set(scopes "")
+set(bodies "")
 set(count 0)
 while(TRUE)
     string(FIND "${rest}" "${fence}" start)
@@ -23,13 +24,25 @@ while(TRUE)
     list(JOIN scope "" scope)
     string(REPLACE "@end@" ";" scope "${scope}")
     string(REPLACE "@end@" ";" body "${body}")
-    string(APPEND text "${scope}\n")
-    if(count EQUAL 1)
-        string(APPEND text "struct layer {\n    ropewalk::bf16 *q, *k;\n};\n")
-    endif()
-    string(APPEND text "void block_${count}([[maybe_unused]] std::vector<layer>& layers) {\n${body}}\n\n")
+    string(APPEND scopes "${scope}")
+    string(APPEND bodies "{\n${body}}\n")
 endwhile()
 if(count EQUAL 0)
     message(FATAL_ERROR "the README has no C++ block")
 endif()
-file(WRITE ${output} "#include <cstdint>\n#include <vector>\n${text}")
+file(WRITE ${output} "// Every C++ block of the README, in order.
+#include <cstdint>
+#include <vector>
+${scopes}
+struct layer {
+    rw::bf16 *q, *k;
+};
+
+void as_printed([[maybe_unused]] std::vector<layer>& layers,
+                [[maybe_unused]] const std::vector<std::int32_t>& positions, [[maybe_unused]] float* q,
+                [[maybe_unused]] float* k, [[maybe_unused]] float* y, [[maybe_unused]] const float* cos,
+                [[maybe_unused]] const float* sin, [[maybe_unused]] const float* cos_sin_cache,
+                [[maybe_unused]] const std::int64_t* ids, [[maybe_unused]] rw::index batches,
+                [[maybe_unused]] rw::index tokens) {
+${bodies}}
+")

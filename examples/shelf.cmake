@@ -1,0 +1,13 @@
+# Every example but those named is at most `limit` lines long.
+cmake_policy(VERSION 3.20)
+string(REPLACE "," ";" longer "${longer}")
+file(GLOB sources ${examples}/*.cpp)
+foreach(source IN LISTS sources)
+    get_filename_component(name ${source} NAME_WE)
+    file(READ ${source} text)
+    string(REGEX REPLACE "[^\n]" "" newlines "${text}")
+    string(LENGTH "${newlines}" lines)
+    if(lines GREATER limit AND NOT name IN_LIST longer)
+        message(SEND_ERROR "${name} has ${lines} lines, more than ${limit}")
+    endif()
+endforeach()
