@@ -51,12 +51,13 @@ function(ropewalk_add_dispatch target)
         set(pic ON)
     endif()
 
-    # Optimised in debug builds too: what is inlined is no symbol that another unit could share.
+    # Optimised whatever the build: what is inlined is no symbol that another unit could share, and GCC keeps the
+    # rows in registers at -O3 only.
     macro(ropewalk_add_object name source)
         set(object ${target}_ropewalk_${name})
         add_library(${object} OBJECT ${here}/${source})
         target_link_libraries(${object} PRIVATE ropewalk::core)
-        target_compile_options(${object} PRIVATE -O2 -fno-exceptions ${flags_${name}})
+        target_compile_options(${object} PRIVATE -O3 -fno-exceptions ${flags_${name}})
         if(pic)
             set_target_properties(${object} PROPERTIES POSITION_INDEPENDENT_CODE ON)
         endif()

@@ -88,11 +88,14 @@ void run(const ropewalk_rotate_call& call) noexcept {
     rows.magnitude = call.rows.magnitude;
     const rw::part_of part{call.parts, call.part};
     const rw::pair_layout layout = layout_of(call);
-    switch (call.turn) {
-        case ROPEWALK_UNROTATE: return rw::unrotate(layout, q, k, rows, part);
-        case ROPEWALK_GRADIENT: return rw::rotate_gradient(layout, q, k, rows, part);
-        default: return rw::rotate(layout, q, k, rows, part);
+    if (k.empty()) {
+        if (call.turn == ROPEWALK_ROTATE) return rw::rotate(layout, q, rows, part);
+        if (call.turn == ROPEWALK_UNROTATE) return rw::unrotate(layout, q, rows, part);
+        return rw::rotate_gradient(layout, q, rows, part);
     }
+    if (call.turn == ROPEWALK_ROTATE) return rw::rotate(layout, q, k, rows, part);
+    if (call.turn == ROPEWALK_UNROTATE) return rw::unrotate(layout, q, k, rows, part);
+    return rw::rotate_gradient(layout, q, k, rows, part);
 }
 
 }  // namespace
