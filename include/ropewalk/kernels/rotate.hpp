@@ -114,13 +114,17 @@ void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of par
                     rotate_token(kind, row.times(factors), rows.pairs, tensor.at(token)...);
                 continue;
             }
-            const auto each_head = [&](const auto& part_of_tensor) {
-                const auto all = part_of_tensor.at(token);
-                for (index h = 0; h < all.heads; ++h)
-                    if (const auto row = rows.row_of(token, part_of_tensor.heads.first + h))
-                        rotate_token(kind, row.times(factors), rows.pairs, all.only(h));
+            const auto each_head = [&](index first, index count, auto... of_token) {
+                for (index h = 0; h < count; ++h)
+                    if (const auto row = rows.row_of(token, first + h))
+                        rotate_token(kind, row.times(factors), rows.pairs, of_token.only(h)...);
             };
-            (each_head(tensor), ...);
+            // Tensors of as many heads share the row of each, which may have to be made.
+            const index first = std::max({tensor.heads.first...}), count = std::max({tensor.heads.count...});
+            if (((tensor.heads.first == first && tensor.heads.count == count) && ...))
+                each_head(first, count, tensor.at(token)...);
+            else
+                (each_head(tensor.heads.first, tensor.heads.count, tensor.at(token)), ...);
         }
     };
     with_layout(layout, [&](auto kind) { turn_tokens(kind, tensor_part<T>(x, work.heads)...); });

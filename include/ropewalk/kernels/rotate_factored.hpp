@@ -63,7 +63,9 @@ struct rows_from_factors : factored_rows_view<C> {
     ROPEWALK_ALWAYS_INLINE row_of_factors<C> row_of(index token, index head) noexcept {
         if (token < first_ || token >= end_) find_run(token);
         if (!level_) return {};
-        const C* const outer = this->heads == 1 ? outer_ : outer_product(head);
+        const C* const outer = this->heads == 1 ? outer_
+                               : lone_          ? this->row_of(*lone_, lone_row_, head)
+                                                : outer_product(head);
         if (level_->offset < 0) return {nullptr, outer, this->pair_stride, {}};
         return {outer, this->row_of(*level_, inner_ + token - first_, head), this->pair_stride, {}};
     }
@@ -85,7 +87,24 @@ struct rows_from_factors : factored_rows_view<C> {
         inner_ = local % level_->extent;
         outer_index_ = local / level_->extent;
         end_ = std::min(end_, token + level_->extent - inner_);
-        if (this->heads == 1) outer_ = outer_product(0);
+        if (this->heads == 1) {
+            outer_ = outer_product(0);
+        } else {
+            find_lone_level();
+        }
+    }
+    /// With one outer level that has rows, each head reads its row as it stands: no loop, no division.
+    void find_lone_level() noexcept {
+        const factored_level* const level = this->levels + block_->first_level;
+        lone_ = nullptr;
+        index rest = outer_index_, with_rows = 0;
+        for (index l = block_->level_count - 1; l-- > 0; rest /= level[l].extent) {
+            if (level[l].offset < 0) continue;
+            ++with_rows;
+            lone_ = level + l;
+            lone_row_ = rest % level[l].extent;
+        }
+        if (with_rows != 1) lone_ = nullptr;
     }
     /// The product of the rows of all levels but the innermost; null where none has rows.
     const C* outer_product(index head) noexcept {
@@ -116,6 +135,8 @@ struct rows_from_factors : factored_rows_view<C> {
     index first_ = 0, end_ = 0;              // tokens of the run
     index inner_ = 0, outer_index_ = 0;      // of the first token of the run
     const C* outer_ = nullptr;
+    const factored_level* lone_ = nullptr;  // rows of single heads: the outer level, where there is one
+    index lone_row_ = 0;
     alignas(64) C buffer_[2 * max_factored_pairs];
 };
 
