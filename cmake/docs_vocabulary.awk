@@ -85,6 +85,42 @@ BEGIN {
     n["row_of_token"] = "The table row each token reads; negative: the token is not touched."
     n["dims"] = "Extents, outermost first."
     n["is_mixed"] = "Whether every pair reads every axis."
+    n["pages"] = "Pages."
+    n["page_tokens"] = "Tokens a page holds."
+    n["page"] = "Of a page; a negative one: nowhere."
+    n["slots"] = "Slots: places for a token."
+    n["kv_heads"] = "Heads of the keys and values."
+    n["first_channel"] = "The first channel that turns."
+    n["hidden"] = "Channels of the model's hidden state."
+    n["value_channels"] = "Channels of a value."
+    n["eps"] = "Added under the root of a norm."
+    n["part"] = "The share of the work that this call takes."
+    n["scale"] = "A further factor."
+    n["transform"] = "How the token changes the keys before it."
+    n["beta"] = "Of each head, in [0, 2]."
+    n["clock"] = "How frames advance in time."
+    n["transition"] = "Where the text behind a block goes on."
+    n["step"] = "Distance from one to the next."
+    n["rule"] = "Where the tokens of a stream stand."
+    n["view"] = "The numbers as kernels take them."
+    n["product"] = "The matrix that the factors stand for."
+    n["keys"] = "Of the keys."
+    n["queries"] = "Of the queries."
+    n["positions"] = "Where the tokens stand."
+    n["rope"] = "The scheme that turns them."
+    n["down"] = "The compressing factor."
+    n["up"] = "The expanding factor."
+    n["rounds"] = "Pairs ranked for every head."
+    n["order"] = "In which order; see the type's comment."
+    n["dim"] = "Channels of a row."
+    n["latent"] = "Channels of the latent."
+    n["text_before"] = "Tokens of text before it."
+    n["tables"] = "How many tables."
+
+    # Type aliases.
+    u["matrix"] = "A row-major matrix."
+    u["matrix_ref"] = "A view of a row-major matrix."
+    u["value"] = "What arithmetic runs in."
 
     # Functions of arguments.
     m["first"] = "First channel of a pair, among that many pairs."
@@ -93,6 +129,11 @@ BEGIN {
     m["row"] = "The table row of a token; negative: the token is not touched."
     m["cos_at"] = "Cosines of a row, the magnitude inside."
     m["sin_at"] = "Sines of a row, the magnitude inside."
+    m["check"] = "Throws invalid_config on a field that cannot be."
+    m["next_position"] = "Where generation goes on."
+    m["place"] = "Adds a segment behind those so far."
+    m["row_count"] = "Rows of one of the tables."
+    m["frequencies"] = "The spectrum of one of the tables."
     m["cos_row"] = m["cos_at"]
     m["sin_row"] = m["sin_at"]
     m["cos_data"] = m["cos_at"]
@@ -105,7 +146,7 @@ BEGIN {
         if (line ~ /^ *struct [a-z0-9_]+_config *\{/) {
             added = line; sub(/^ *struct /, "", added); sub(/_config.*/, "", added)
             added = "Parameters of " added ", by name."
-        } else if (match(line, /[a-z0-9_]+\(\) const( noexcept)?( \{|;)/) && line !~ /^ *(return|if|for)/ && line !~ /\) const.*=/) {
+        } else if (match(line, /[a-z0-9_]+\(\)( const)?( noexcept)?( \{|;)/) && line !~ /^ *(return|if|for)/ && line !~ /\) const.*=/) {
             word = substr(line, RSTART); sub(/\(.*/, "", word)
             added = n[word]
         } else if (line ~ /^ +[A-Za-z_][A-Za-z0-9_:<>, *]* [a-z0-9_]+( = [^;]*|\{[^;]*\})?;( *\/\/.*)?$/ && gsub(/\(/, "(", line) == gsub(/\)/, ")", line) &&
@@ -128,7 +169,8 @@ BEGIN {
         word = substr(line, RSTART, RLENGTH - 1)
     indent = match(line, /[^ ]/)
     if (added == "" && !documented && line !~ /\/\/\// && indent <= 5) {
-        if (word in m && line ~ "[A-Za-z0-9_>&*] [*&]?" word "\\(") added = m[word]
+        if (line ~ /^ *using [a-z_]+ =/) { added = line; sub(/^ *using /, "", added); sub(/ =.*/, "", added); added = u[added] }
+        else if (word in m && line ~ "[A-Za-z0-9_>&*] [*&]?" word "\\(") added = m[word]
         else if (line ~ /operator==\(/) added = "Compares member by member."
         else if (line ~ /^ *(constexpr |explicit )*operator [a-z_0-9:]+(<T>)?\(\) const/) added = "The same as a value of that type."
         else if (line ~ /operator=\(.*default/) added = "Moves."

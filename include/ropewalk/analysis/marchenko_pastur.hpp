@@ -18,10 +18,10 @@ namespace ROPEWALK_NAMESPACE {
 /// Units:    those of an eigenvalue, that is of an entry squared.
 /// Source:   Marchenko and Pastur 1967.
 struct marchenko_pastur {
-    double sigma2 = 0;
-    double gamma = 0;
-    double lower = 0;
-    double upper = 0;
+    double sigma2 = 0;  ///< variance of the entries
+    double gamma = 0;   ///< p / N
+    double lower = 0;   ///< least eigenvalue
+    double upper = 0;   ///< largest eigenvalue
 
     /// The law's density at x; 0 outside its edges.
     double density(double x) const noexcept {
@@ -50,15 +50,15 @@ enum class variance_estimate { plain, trimmed };
 /// Shapes:   eigenvalues [P], descending, of X^T X / N; N >= P are the sides of X, zeros included.
 /// Source:   the diagnostics named in arXiv 2507.09394; effective rank, Roy and Vetterli 2007.
 struct spectral_report {
-    std::vector<double> eigenvalues;
-    marchenko_pastur law;            ///< with the variance asked for
-    index spikes = 0;                ///< eigenvalues above the upper edge
-    double spike_energy = 0;         ///< their share of the sum
-    double gap = 0;                  ///< largest eigenvalue less the upper edge
-    double soft_rank = 1;            ///< upper edge / largest eigenvalue: 1 or more means no spike
-    double stable_rank = 0;          ///< sum / largest
-    double effective_rank = 0;       ///< exp of the entropy of eigenvalue / sum
-    double participation_ratio = 0;  ///< (sum)^2 / sum of squares
+    std::vector<double> eigenvalues;  ///< [P], descending
+    marchenko_pastur law;             ///< with the variance asked for
+    index spikes = 0;                 ///< eigenvalues above the upper edge
+    double spike_energy = 0;          ///< their share of the sum
+    double gap = 0;                   ///< largest eigenvalue less the upper edge
+    double soft_rank = 1;             ///< upper edge / largest eigenvalue: 1 or more means no spike
+    double stable_rank = 0;           ///< sum / largest
+    double effective_rank = 0;        ///< exp of the entropy of eigenvalue / sum
+    double participation_ratio = 0;   ///< (sum)^2 / sum of squares
 };
 
 namespace detail {

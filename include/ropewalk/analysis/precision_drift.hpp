@@ -28,10 +28,12 @@ enum class mode : std::uint8_t {
     kernel_f32,           ///< make_rotation_table and rotate on f32 data
     kernel_bf16           ///< make_rotation_table and rotate on bf16 data
 };
+/// Every mode, in order.
 inline constexpr mode all_modes[] = {
     mode::exact,      mode::all_f32,  mode::table_f32_out_bf16, mode::table_bf16_math_f32,
     mode::table_bf16, mode::pos_bf16, mode::kernel_f32,         mode::kernel_bf16};
 
+/// The enumerator's name.
 constexpr std::string_view name_of(mode m) noexcept {
     constexpr std::string_view names[] = {
         "exact",      "all_f32",  "table_f32_out_bf16", "table_bf16_math_f32",
@@ -132,8 +134,9 @@ inline std::vector<double> rotated(mode m, std::span<const double> x, double pos
 
 /// The scores of pairs of vectors at positions (shift + offset, shift), and how far they move with the shift.
 struct shift_table {
-    std::vector<double> logits;     ///< [shifts, vectors, offsets], q . k / sqrt(channels), product in f64
-    std::vector<double> mean, max;  ///< [shifts], of |logit(shift) - logit(first shift)|; 0 when exact
+    std::vector<double> logits;  ///< [shifts, vectors, offsets], q . k / sqrt(channels), product in f64
+    std::vector<double> mean;    ///< [shifts], of |logit(shift) - logit(first shift)|; 0 when exact
+    std::vector<double> max;     ///< like mean
 };
 
 /// Shapes:   q, k [vectors, 2 * pairs].
@@ -176,7 +179,8 @@ inline shift_table make_shift_table(mode m, std::span<const double> q, std::span
 /// Which keys carry the drift: for key j the mean over the queries i >= j of how far logit and softmax weight
 /// move between two shifts of all positions.
 struct column_table {
-    std::vector<double> logits, weights;  ///< [tokens]
+    std::vector<double> logits;   ///< [tokens]
+    std::vector<double> weights;  ///< [tokens]
 };
 
 /// Shapes:   q, k [tokens, 2 * pairs], one head, causal; scale 1 / sqrt(channels).

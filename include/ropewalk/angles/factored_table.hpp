@@ -16,7 +16,7 @@ struct factored_level {
     index offset = -1;
     index extent = 0;
     index first_pair = 0;  ///< a multiple of 16, as end_pair
-    index end_pair = 0;
+    index end_pair = 0;    ///< one past the last
 };
 
 /// Neighbouring tokens whose rows are products of one row a level; token t of the block has the level

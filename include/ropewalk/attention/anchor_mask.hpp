@@ -25,6 +25,7 @@ struct anchor_mask {
     bool shared_anchor = false;                ///< token 0 is a document of its own that all see
 
     index tokens() const noexcept { return static_cast<index>(document_start.size()); }
+    /// Whether a query sees a key.
     bool seen(index query, index key) const noexcept {
         return key <= query &&
                (key >= document_start[static_cast<std::size_t>(query)] || (shared_anchor && key == 0));
@@ -59,19 +60,20 @@ struct anchor_mask {
 enum class anchor_packing : std::uint8_t { shared, copied };
 
 struct anchor_config {
-    anchor_packing packing = anchor_packing::shared;
-    index tokens = 0;         ///< of the packed sequence
+    anchor_packing packing = anchor_packing::shared;  ///< shared or copied
+    index tokens = 0;                                 ///< of the packed sequence
     std::int64_t anchor = 1;  ///< the anchor's token id: BOS, or EOS where there is none
 };
 
 /// A packed sequence, [tokens] each but for the boundaries.
 struct anchor_pack {
-    std::vector<std::int64_t> input_ids, labels;  ///< labels are the inputs one token on
+    std::vector<std::int64_t> input_ids;          ///< the tokens
+    std::vector<std::int64_t> labels;             ///< the inputs one token on
     std::vector<index> boundaries;                ///< ends of the segments, the last at tokens + 1
     std::vector<std::int32_t> segments;           ///< shared: 0 anchor, documents from 1; copied: from 0
     std::vector<std::int32_t> segment_positions;  ///< counted inside each segment
     std::vector<std::int32_t> positions;          ///< for the rotation: place in the pack, anchors at 0
-    anchor_mask mask;
+    anchor_mask mask;                             ///< who sees whom
 };
 
 /// Packs documents: those of at most 2 tokens are dropped, the rest is cut at tokens + 1.

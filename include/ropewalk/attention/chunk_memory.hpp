@@ -33,10 +33,15 @@ struct chunk_config {
 /// One chunk. T: double or float. Empty memory views: no memory yet.
 template <class T>
 struct chunk_tensors {
-    heads_view<const T> q, k, v;                       ///< [1, tokens <= chunk, heads, channels], not rotated
-    heads_view<const T> memory_k, memory_v;            ///< [1, slots, heads, channels], never rotated
-    heads_view<T> out;                                 ///< [1, tokens, heads, channels]
-    heads_view<T> full = {}, local = {}, memory = {};  ///< the branches, written when given
+    heads_view<const T> q;         ///< [1, tokens <= chunk, heads, channels], not rotated
+    heads_view<const T> k;         ///< like q
+    heads_view<const T> v;         ///< like q
+    heads_view<const T> memory_k;  ///< [1, slots, heads, channels], never rotated
+    heads_view<const T> memory_v;  ///< like memory_k
+    heads_view<T> out;             ///< [1, tokens, heads, channels]
+    heads_view<T> full = {};       ///< the branch over the chunk, written when given
+    heads_view<T> local = {};      ///< the branch over windows, written when given
+    heads_view<T> memory = {};     ///< the branch over the memory, written when given
 };
 
 /// Softmax of (full, local, memory) logits: how the branches are mixed. Without memory rows that branch has

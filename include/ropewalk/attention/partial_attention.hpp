@@ -19,8 +19,8 @@ namespace ROPEWALK_NAMESPACE {
 template <class T>
 struct partial_attention {
     heads_shape shape;
-    std::vector<T> out;
-    std::vector<double> log_weight;
+    std::vector<T> out;              ///< [batches, Lq, heads, value channels]
+    std::vector<double> log_weight;  ///< [batches, Lq, heads]
 };
 
 /// Attends over k and v as attend does and keeps the weight.

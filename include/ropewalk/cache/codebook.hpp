@@ -8,8 +8,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+/// How Lloyd's steps run.
 struct codebook_options {
-    index codewords = 4096;
+    index codewords = 4096;   ///< how many
     index iterations = 300;   ///< Lloyd steps at most
     double tolerance = 1e-4;  ///< stop once the centroids together move less than this
     std::uint64_t seed = 0;   ///< of the k-means++ start
@@ -21,12 +22,13 @@ struct codebook_options {
 ///           starts from) and how far the codewords moved in it.
 template <class T = float>
 struct codebook_fit {
-    typename vector_quantizer<T>::matrix codewords;
-    std::vector<std::int32_t> labels;
-    std::vector<double> loss;
-    std::vector<double> shift;
-    double objective = 0;  ///< sum of squared distances to the final codewords
+    typename vector_quantizer<T>::matrix codewords;  ///< [count, channels], as z = k L
+    std::vector<std::int32_t> labels;                ///< [keys], of the final codewords
+    std::vector<double> loss;                        ///< of each step
+    std::vector<double> shift;                       ///< of each step
+    double objective = 0;                            ///< sum of squared distances to the final codewords
 
+    /// Ready to encode and score.
     vector_quantizer<T> quantizer(const query_metric& metric) const {
         return {codewords.template cast<double>(), metric.cholesky};
     }

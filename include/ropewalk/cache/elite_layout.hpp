@@ -56,7 +56,9 @@ class elite_layout {
     index head_dim() const noexcept { return head_dim_; }
     /// r, the pairs of a head that turn.
     index count() const noexcept { return count_; }
+    /// Channels of a head that turn.
     index rope_channels() const noexcept { return 2 * count_; }
+    /// Channels of a head that do not.
     index nope_channels() const noexcept { return head_dim_ - 2 * count_; }
     /// [heads, count], ascending in each head.
     std::span<const index> pairs() const noexcept { return pairs_; }

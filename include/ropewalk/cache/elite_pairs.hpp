@@ -15,9 +15,10 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+/// How pairs are ranked.
 struct elite_options {
-    index rounds = 12;  ///< r: pairs to rank for every kv head
-    bool causal = true;
+    index rounds = 12;   ///< r: pairs to rank for every kv head
+    bool causal = true;  ///< whether a query sees earlier keys only
     pair_layout layout = half_split{};
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
 };
@@ -30,7 +31,7 @@ struct elite_ranking {
     index pairs = 0;
     index rounds = 0;
     std::vector<index> order = {};
-    std::vector<double> distances = {};
+    std::vector<double> distances = {};  ///< [rounds, heads, pairs], 0 where chosen before
 
     /// The first `count` pairs of every head in ascending order, [heads, count]: rankings are nested, so
     /// one run gives all counts.
@@ -130,8 +131,8 @@ inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<co
         }
     }
     for (std::size_t c = 0; c < candidates.size(); ++c)
-        distance[static_cast<std::size_t>(candidates[c])] +=
-            simd::sum_lanes(simd::load(static_cast<const double*>(sums.data()) + static_cast<index>(c) * lanes));
+        distance[static_cast<std::size_t>(candidates[c])] += simd::sum_lanes(
+            simd::load(static_cast<const double*>(sums.data()) + static_cast<index>(c) * lanes));
 }
 
 struct elite_call {

@@ -40,6 +40,7 @@ class latent_cache {
     heads_view<const E> shared_keys() const noexcept {
         return keys().channel_slice(config_.latent, config_.rope_dim);
     }
+    /// Room for so many tokens, so that append does not allocate.
     void reserve(index tokens) { rows_.reserve(static_cast<std::size_t>(tokens * width())); }
 
     /// New tokens, raw [tokens, latent + rope_dim] = W_kv_a x: one pass normalises the latent into the cache
@@ -145,7 +146,9 @@ class latent_attention {
     /// With another scale on the scores than the config's.
     latent_attention(const mla::config& c, latent_weights<T> weights, double softmax_scale);
 
+    /// The config.
     const mla::config& sizes() const noexcept { return config_; }
+    /// On the scores.
     double softmax_scale() const noexcept { return scale_; }
 
     /// Queries of tokens standing at first, first + 1, ...; their last rope_dim channels turned.

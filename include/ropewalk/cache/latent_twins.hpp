@@ -18,8 +18,8 @@ namespace ROPEWALK_NAMESPACE {
 ///         [heads * head_dim, latent], or both empty: no compression.
 struct rotated_heads {
     index heads = 1;
-    Eigen::MatrixXd wq = {};
-    Eigen::MatrixXd wk = {};
+    Eigen::MatrixXd wq = {};  ///< [heads * head_dim, hidden]
+    Eigen::MatrixXd wk = {};  ///< [heads * head_dim, hidden]
     Eigen::MatrixXd down = {};
     Eigen::MatrixXd up = {};
     pair_layout layout = half_split{};

@@ -15,7 +15,7 @@ namespace ROPEWALK_NAMESPACE {
 struct low_rank_factors {
     Eigen::MatrixXd down;
     Eigen::MatrixXd up;
-    Eigen::VectorXd singular_values;
+    Eigen::VectorXd singular_values;  ///< all of them, descending
 
     Eigen::MatrixXd product() const { return down * up; }
     /// |a - down up|^2, from what was cut off.
@@ -78,6 +78,7 @@ inline Eigen::MatrixXd make_joint_matrix(const Eigen::MatrixXd& k_weight, const 
 struct split_factors {
     low_rank_factors keys;
     low_rank_factors values;
+    /// The sum of both.
     double squared_error() const { return keys.squared_error() + values.squared_error(); }
 };
 
@@ -116,7 +117,11 @@ template <class T = float>
 struct elite_weights {
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     elite_layout layout;
-    matrix queries = {}, rope_keys = {}, down = {}, up_keys = {}, up_values = {};
+    matrix queries = {};    ///< [heads * head_dim, hidden]
+    matrix rope_keys = {};  ///< [kv heads * 2r, hidden]
+    matrix down = {};       ///< [latent, hidden]
+    matrix up_keys = {};    ///< [kv heads * nope, latent]
+    matrix up_values = {};  ///< [kv heads * head_dim, latent]
 
     index latent() const noexcept { return down.rows(); }
     index query_heads() const noexcept { return queries.rows() / layout.head_dim(); }

@@ -20,6 +20,7 @@ namespace ROPEWALK_NAMESPACE {
 /// rotated as they are read, which then happens to attended ones only.
 enum class cached_keys : std::uint8_t { rotated, unrotated };
 
+/// What a decode step attends to.
 struct retrieval_options {
     index heads = 0;                      ///< query heads; 0: as many as kv heads
     index window = 64;                    ///< w: tokens closer than this are always attended

@@ -78,6 +78,7 @@ class row_attention {
         weights_.resize(sized(1));
     }
 
+    /// One decode step over the chosen rows of a cache; with own_q and own_k a second part of every key.
     template <class Q, class K, class V, class O>
     void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                 const row_choice& rows) noexcept {
@@ -97,7 +98,7 @@ class row_attention {
     void attend_through(heads_view<Q> q, index kv_heads, Keys&& keys, heads_view<V> v, heads_view<O> out,
                         const row_choice& rows, heads_view<Q> own_q = {}, heads_view<K> own_k = {}) noexcept;
 
-    static constexpr index tile = 32;
+    static constexpr index tile = 32;  ///< keys that are scored at once
 
   private:
     template <class E>

@@ -212,7 +212,7 @@ template <class T = float>
 class vector_quantizer {
   public:
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    static constexpr index most_channels = 1024;
+    static constexpr index most_channels = 1024;  ///< the longest key
 
     vector_quantizer(const Eigen::MatrixXd& codewords, const Eigen::MatrixXd& cholesky,
                      codeword_space space = codeword_space::metric) {

@@ -32,8 +32,8 @@ struct f8_traits {
 template <int Mantissa>
 struct f8 {
     static_assert(Mantissa == 2 || Mantissa == 3, "f8 is e4m3 or e5m2");
-    using traits = detail::f8_traits<Mantissa>;
-    std::uint8_t bits;
+    using traits = detail::f8_traits<Mantissa>;  ///< the numbers of the format
+    std::uint8_t bits;                           ///< the stored bits
 
     f8() = default;
     explicit constexpr f8(float value) noexcept : bits(0) {
@@ -71,12 +71,13 @@ struct f8 {
         return x;
     }
 };
-using f8_e4m3 = f8<3>;
-using f8_e5m2 = f8<2>;
+using f8_e4m3 = f8<3>;  ///< 1 sign, 4 exponent and 3 mantissa bits
+using f8_e5m2 = f8<2>;  ///< 1 sign, 5 exponent and 2 mantissa bits
 
 /// What a quantised cache holds; anything else is an element type (see dtype).
 template <class T>
 inline constexpr bool is_f8 = std::is_same_v<T, f8_e4m3> || std::is_same_v<T, f8_e5m2>;
+/// Whether a cache of T holds codes that a scale belongs to.
 template <class T>
 inline constexpr bool is_quantized = is_f8<T> || std::is_same_v<T, std::int8_t>;
 

@@ -24,9 +24,10 @@ inline bool rotate(const rotate_call& call) noexcept { return ::ropewalk_rotate(
 /// A call from views; `turn` and `part` as in the kernels.
 /// Source:   design of this library.
 struct call_options {
-    ropewalk_turn turn = ROPEWALK_ROTATE;
+    ropewalk_turn turn = ROPEWALK_ROTATE;  ///< which of the three turns
     part_of part = {};
 };
+/// A view as a plain struct.
 template <class T>
 constexpr ropewalk_tensor make_tensor(heads_view<T> x) noexcept {
     return {x.data, x.shape.heads, x.strides.batch, x.strides.token, x.strides.head};
@@ -54,6 +55,7 @@ constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> q, head
     call.part = options.part.part;
     return call;
 }
+/// The same for one view.
 template <class T>
 constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> x, rows_view<compute_t<T>> rows,
                                        call_options options = {}) noexcept {

@@ -18,10 +18,10 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// Source:   design of this library.
 template <class S, class D = S>
 struct append_call {
-    heads_view<const S> key = {};
-    heads_view<const S> value = {};
-    cache_view<D> key_cache = {};
-    cache_view<D> value_cache = {};
+    heads_view<const S> key = {};         ///< new keys, not rotated
+    heads_view<const S> value = {};       ///< new values
+    cache_view<D> key_cache = {};         ///< where the rotated keys go
+    cache_view<D> value_cache = {};       ///< where the values go
     cache_view<float> key_scales = {};    ///< int8 only, written: one number a token and head, channels = 1
     cache_view<float> value_scales = {};  ///< as key_scales
     float key_scale = 1;                  ///< f8 only, given: number = code * scale

@@ -14,9 +14,9 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 template <class S, class D = S>
 struct append_latent_call {
     heads_view<const S> latent = {};
-    heads_view<const S> rope_key = {};
-    cache_view<D> cache = {};
-    float scale = 1;  ///< f8 only, given: number = code * scale
+    heads_view<const S> rope_key = {};  ///< the shared key, not rotated
+    cache_view<D> cache = {};           ///< where both go
+    float scale = 1;                    ///< f8 only, given: number = code * scale
     pair_layout layout = interleaved{};
 };
 

@@ -16,8 +16,8 @@ namespace ROPEWALK_NAMESPACE {
 /// Source:   the indptr and offsets of FlashInfer's ragged calls; cu_seqlens.
 template <class I = std::int32_t>
 struct ragged_batch {
-    std::span<const I> offsets;
-    std::span<const I> starts;
+    std::span<const I> offsets;  ///< [requests + 1], first token of each, and the end
+    std::span<const I> starts;   ///< [requests], position of the first of these tokens
 };
 template <class A, class B>
 ragged_batch(const A&, const B&) -> ragged_batch<typename A::value_type>;
@@ -27,7 +27,7 @@ ragged_batch(const A&, const B&) -> ragged_batch<typename A::value_type>;
 template <class I = std::int32_t>
 struct block_table {
     std::span<const I> pages;
-    index pages_per_request = 0;
+    index pages_per_request = 0;  ///< columns of the table
     index page_tokens = 0;
 };
 

@@ -38,14 +38,17 @@ struct cache_view {
 
     constexpr cache_view() = default;
     constexpr cache_view(D* p, cache_shape s, cache_strides d) noexcept : data(p), shape(s), strides(d) {}
+    /// [pages, page_tokens, heads, channels], contiguous.
     static constexpr cache_view nhd(D* p, cache_shape s) noexcept {
         return {p, s, {s.page_tokens * s.heads * s.channels, s.heads * s.channels, s.channels}};
     }
+    /// [pages, heads, page_tokens, channels], contiguous.
     static constexpr cache_view hnd(D* p, cache_shape s) noexcept {
         return {p, s, {s.page_tokens * s.heads * s.channels, s.channels, s.page_tokens * s.channels}};
     }
 
     constexpr index slots() const noexcept { return shape.pages * shape.page_tokens; }
+    /// Whether there is no cache.
     constexpr bool empty() const noexcept { return data == nullptr; }
     /// First channel of head h of a token in a page.
     constexpr D* at(index page, index token, index head) const noexcept {

@@ -36,7 +36,7 @@ struct norm_config {
     index heads = 1;  ///< heads of the tensor; used with extent token only
     index channels = 0;
     double eps = 1e-6;
-    weight_form form = weight_form::factor;
+    weight_form form = weight_form::factor;  ///< whether the factor is the weight or 1 + weight
     norm_extent extent = norm_extent::head;
     double scale = 1;  ///< further factor on the result, for a query's logit scale
 };

@@ -35,7 +35,9 @@ class block_transform {
 
     index tokens() const noexcept { return w_.rows(); }
     index channels() const noexcept { return w_.cols(); }
+    /// The rows w_r, oldest first.
     const matrix<T>& w() const noexcept { return w_; }
+    /// Y.
     const matrix<T>& y() const noexcept { return y_; }
 
     /// One more, newer, token: w [channels].

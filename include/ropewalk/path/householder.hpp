@@ -17,7 +17,7 @@ namespace ROPEWALK_NAMESPACE::path {
 /// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads].
 template <class C>
 struct step_transform {
-    heads_view<const C> w;
+    heads_view<const C> w;  ///< [kv heads, channels]
     std::span<const C> beta;
 };
 

@@ -12,10 +12,10 @@ enum class video_blocks : std::uint8_t { whole, frame_by_frame };
 /// How a model's token ids show images and videos. The defaults are those of the Qwen-VL family.
 /// Source: the config.json of Qwen2-VL (image_token_id, video_token_id, vision_config.spatial_merge_size).
 struct media_tokens {
-    std::int64_t image = 151655;
-    std::int64_t video = 151656;
-    index spatial_merge = 2;  ///< patches merged to one token, in each direction
-    video_blocks blocks = video_blocks::whole;
+    std::int64_t image = 151655;                ///< the id of an image token
+    std::int64_t video = 151656;                ///< the id of a video token
+    index spatial_merge = 2;                    ///< patches merged to one token, in each direction
+    video_blocks blocks = video_blocks::whole;  ///< whether each frame is a block
 };
 
 /// A batch as a processor hands it to a model.
@@ -26,19 +26,19 @@ struct media_tokens {
 /// Source: Hugging Face processors of Qwen2-VL (image_grid_thw, video_grid_thw, second_per_grid_ts).
 struct token_batch {
     index batches = 1;
-    std::span<const std::int64_t> input_ids = {};
-    std::span<const std::int64_t> attention_mask = {};
-    std::span<const index> image_grids = {};
-    std::span<const index> video_grids = {};
-    std::span<const double> seconds_per_grid = {};
-    std::span<const double> temporal_scales = {};
+    std::span<const std::int64_t> input_ids = {};       ///< [batches, tokens]
+    std::span<const std::int64_t> attention_mask = {};  ///< [batches, tokens], 0 = padding; empty: none
+    std::span<const index> image_grids = {};            ///< [images, 3]
+    std::span<const index> video_grids = {};            ///< [videos, 3]
+    std::span<const double> seconds_per_grid = {};      ///< [videos]; empty: 1
+    std::span<const double> temporal_scales = {};       ///< [images and videos]; empty: the rule's
 };
 
 /// One sequence of the batch: its segments and where padding stands.
 /// Source: design of this library.
 struct media_sequence {
-    std::vector<media_segment> segments = {};
-    std::vector<std::uint8_t> mask = {};  ///< [padded tokens], 0 = padding
+    std::vector<media_segment> segments = {};  ///< in order
+    std::vector<std::uint8_t> mask = {};       ///< [padded tokens], 0 = padding
 };
 
 }  // namespace ROPEWALK_NAMESPACE::positions
@@ -101,7 +101,7 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
     std::vector<double> seconds(batch.seconds_per_grid.begin(), batch.seconds_per_grid.end());
     detail::require(seconds.empty() || 3 * seconds.size() == batch.video_grids.size(), who,
                     "seconds_per_grid must be empty or one number a video", seconds.size());
-    std::span<const index> video_grids = batch.video_grids;
+    std::span<const index> video_grids = batch.video_grids;  ///< [videos, 3]
     if (tokens.blocks == video_blocks::frame_by_frame) {
         detail::grid_reader("video", video_grids, tokens.spatial_merge);  // checks before they are split
         std::vector<double> each;

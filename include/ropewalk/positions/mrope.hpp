@@ -22,9 +22,10 @@ enum class block_transition : std::uint8_t { max_plus_one, spatial_max };
 
 /// How frames advance in time: tokens_per_second 0 counts frames, as Qwen2-VL does.
 struct frame_clock {
-    double tokens_per_second = 0;
+    double tokens_per_second = 0;  ///< positions a second; 0 counts frames
+    /// Where positions are truncated.
     time_quantization quantization = time_quantization::trunc_after_product;
-    time_arithmetic arithmetic = time_arithmetic::float64;
+    time_arithmetic arithmetic = time_arithmetic::float64;  ///< in which precision they are multiplied
 
     void check(const char* who) const {
         detail::require(std::isfinite(tokens_per_second) && tokens_per_second >= 0, who,
@@ -43,6 +44,7 @@ struct frame_clock {
                 : static_cast<double>(frame) * seconds * tokens_per_second;
         return quantization == time_quantization::none ? product : std::trunc(product);
     }
+    /// Temporal positions of all frames of a block.
     std::vector<double> frames(index count, double seconds_per_frame) const {
         std::vector<double> t(static_cast<std::size_t>(count));
         for (index f = 0; f < count; ++f) t[static_cast<std::size_t>(f)] = at(f, seconds_per_frame);
@@ -110,9 +112,10 @@ enum class baseline : std::uint8_t { vanilla, time, tad };
 /// Source:   Wiselnn570/VideoRoPE modeling_videorope.py get_vanilla_rope_index, get_time_rope_index.
 struct baseline_rule {
     baseline kind = baseline::vanilla;
-    index axis_count = 1;
+    index axis_count = 1;  ///< axes that all repeat the position
 
     index axes() const noexcept { return axis_count; }
+    /// From one generated token to the next.
     double step() const noexcept { return kind == baseline::tad ? 2 : 1; }
     void check() const {
         detail::require(axis_count >= 1, "baseline_rule", "axis_count must be >= 1", axis_count);

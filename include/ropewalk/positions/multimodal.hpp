@@ -26,6 +26,7 @@ struct media_segment {
     double seconds_per_frame = 1;  ///< second_per_grid_ts: what one frame of the grid covers
     double temporal_scale = 0;     ///< step of a frame in VideoRoPE and HoPE; 0: the rule's own
 
+    /// Whether it has a grid.
     constexpr bool visual() const noexcept {
         return kind == media::image || kind == media::video || kind == media::video_with_audio;
     }
@@ -179,6 +180,7 @@ class stream_builder {
   public:
     explicit stream_builder(Rule rule = {}) : rule_(std::move(rule)) { rule_.check(); }
 
+    /// Adds what comes next.
     stream_builder& append(const media_segment& segment) {
         detail::require_valid(count_, segment);
         rule_.place(state_, segment, count_);
@@ -191,6 +193,7 @@ class stream_builder {
     }
     /// Tokens so far.
     index tokens() const noexcept { return state_.tokens; }
+    /// The positions so far, and where generation goes on.
     position_stream stream() const {
         position_stream out{position_ids(rule_.axes()), rule_.next_position(state_), rule_.step(),
                             state_.tokens};
@@ -215,12 +218,13 @@ position_stream make_stream(const Rule& rule, std::initializer_list<media_segmen
     return make_stream(rule, std::span<const media_segment>(segments.begin(), segments.size()));
 }
 
-enum class padding_side : std::uint8_t { left, right };
+/// Where pads stand.
+enum class padding_side : std::uint8_t { left, right };  ///< where pads stand
 
 struct padding_config {
-    padding_side side = padding_side::left;
-    index tokens = 0;                     ///< to this length; 0: that of the longest sequence
-    std::optional<double> position = {};  ///< where pads stand; none: kernels leave them alone
+    padding_side side = padding_side::left;  ///< where pads stand
+    index tokens = 0;                        ///< to this length; 0: that of the longest sequence
+    std::optional<double> position = {};     ///< where pads stand; none: kernels leave them alone
 };
 
 /// Sequences of a batch brought to one length.

@@ -20,7 +20,7 @@ enum class sound_order : std::uint8_t { chunks, by_time };
 /// Source:   Qwen2.5-Omni, Xu et al. 2025; huggingface/transformers models/qwen2_5_omni get_rope_index.
 struct tmrope_rule {
     frame_clock clock = {.tokens_per_second = 25};
-    double seconds_per_chunk = 2;
+    double seconds_per_chunk = 2;  ///< how long video and sound take turns
     sound_order order = sound_order::chunks;
 
     static constexpr index axes() noexcept { return 3; }

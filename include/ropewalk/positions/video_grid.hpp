@@ -68,8 +68,8 @@ inline position_ids video_batch(std::span<const index> grids, index padded_token
 /// The part of the training grid that a clip of another shape stands for.
 /// Source: CogVideoX, Yang et al. 2024.
 struct crop_region {
-    index top = 0;
-    index left = 0;
+    index top = 0;   ///< first row
+    index left = 0;  ///< first column
     index height = 0;
     index width = 0;
 };

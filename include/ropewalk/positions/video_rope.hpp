@@ -22,8 +22,8 @@ enum class frame_transition : std::uint8_t { last_frame, all_frames };
 /// Source:   VideoRoPE, Wei et al. 2025; Wiselnn570/VideoRoPE get_t_scale_rope_index; HoPE, hrlics/HoPE
 ///           get_dynamic_rope_index.
 struct video_rope_rule {
-    double spacing = 2;
-    frame_centre centre = frame_centre::patch;
+    double spacing = 2;                         ///< positions from one frame to the next
+    frame_centre centre = frame_centre::patch;  ///< what lies on the diagonal
     frame_transition transition = frame_transition::last_frame;
 
     /// The formula as the paper prints it, which differs from its code in both options.

@@ -9,8 +9,8 @@ namespace ROPEWALK_NAMESPACE::positions {
 struct vrope_block_config {
     index frames = 1;
     std::vector<index> extents = {};  ///< of the dimensions inside a frame, outermost first: {height, width}
-    double start = 0;
-    index time_axes = 0;  ///< 1: one more axis, the middle of the frame's index range
+    double start = 0;                 ///< where the block begins
+    index time_axes = 0;              ///< 1: one more axis, the middle of the frame's index range
 };
 
 /// How far the index moves a frame: sum of the extents less their number, plus one.
@@ -66,7 +66,7 @@ inline grid_block vrope_block(const vrope_block_config& config) {
 /// Throws:   invalid_config on time_axes beyond 0 and 1, or on audio.
 /// Source:   VRoPE, Liu et al. 2025; johncaged/VRoPE vrope.py (the released code has no time axis).
 struct vrope_rule {
-    index time_axes = 0;
+    index time_axes = 0;  ///< 1: one more axis, the middle of the frame's index range
 
     index axes() const noexcept { return 4 + time_axes; }
     static constexpr double step() noexcept { return 1; }

@@ -18,7 +18,7 @@ struct config {
     index latent = 512;       ///< kv_lora_rank
     index nope_dim = 128;     ///< channels of a head that no position touches, before the others
     index rope_dim = 64;      ///< channels that turn; the key's are shared by all heads
-    index value_dim = 128;
+    index value_dim = 128;    ///< channels of a value
     double base = 1e4;
     double factor = 40;
     double original_context = 4096;
@@ -26,13 +26,15 @@ struct config {
     double beta_fast = 32;
     double beta_slow = 1;
     double mscale = 1;
-    double rms_epsilon = 1e-6;
+    double rms_epsilon = 1e-6;  ///< under the root of the norms
 };
 
 /// The published sizes.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/configs; DeepSeek-V2 and V2-Lite config.json.
 inline config deepseek_v3() { return {}; }
+/// DeepSeek-V2.
 inline config deepseek_v2() { return {.hidden = 5120, .mscale = 0.707}; }
+/// DeepSeek-V2-Lite.
 inline config deepseek_v2_lite() { return {.hidden = 2048, .heads = 16, .query_rank = 0, .mscale = 0.707}; }
 
 /// Whether YaRN is on: only where the engine is set up for more than the model was trained at.

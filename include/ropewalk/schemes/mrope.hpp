@@ -57,7 +57,7 @@ enum class section_map : std::uint8_t { contiguous, interleaved };
 template <class Rule = positions::mrope_rule>
 struct over_config {
     std::vector<index> sections = {16, 24, 24};  ///< pairs of t, h, w
-    section_map map = section_map::contiguous;
+    section_map map = section_map::contiguous;   ///< how the sections are dealt to the pairs
     Rule rule = {};
 };
 
@@ -79,6 +79,7 @@ stream_scheme<Rule> over_as(const char* name, const rotary_scheme& text, const o
                              }),
             config.rule};
 }
+/// Over the text model's scheme.
 inline stream_scheme<positions::mrope_rule> over(const rotary_scheme& text, const over_config<>& config) {
     return over_as("mrope::over", text, config);
 }

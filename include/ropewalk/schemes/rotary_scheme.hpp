@@ -123,6 +123,7 @@ void rotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
     if (rope.rotates && rope.read_layout == rope.write_layout)
         rotate(rope.read_layout, rope.slice(q), rope.slice(k), rows, part);
 }
+/// The same with rows that are products of a grid's levels.
 template <class T>
 void unrotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<factored_rows_for<T>> rows,
               part_of part = {}) noexcept {
@@ -130,6 +131,7 @@ void unrotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<f
     if (rope.rotates && rope.read_layout == rope.write_layout)
         unrotate(rope.read_layout, rope.slice(x), rows, part);
 }
+/// The same with rows that are products of a grid's levels.
 template <class T>
 void rotate_gradient(const rotary_scheme& rope, heads_view<T> x,
                      std::type_identity_t<factored_rows_for<T>> rows, part_of part = {}) noexcept {
