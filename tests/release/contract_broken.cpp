@@ -5,6 +5,7 @@
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 
@@ -50,4 +51,25 @@ TEST_CASE("a group that does not divide the channels, rows past the table, a vie
     const rw::pair_matrix_table<float> matrices(ones, ones, ones, ones, 16);
     rw::mix_pairs<rw::half_split>(x.view(), matrices);  // one row for four tokens
     CHECK(support::same_bits(x.dense(), before));
+}
+
+TEST_CASE("a norm without its epsilon appends nothing", "[release]") {
+    const std::vector<float> projected(20, 1.0f);
+    std::vector<float> cache(20, 7.0f);
+    const rw::heads_view<const float> row(projected.data(), 1, 1, 20);
+    const rw::append_latent_call<float> call{
+        .latent = row.channel_slice(0, 16),
+        .rope_key = row.channel_slice(16, 4),
+        .cache = rw::cache_view<float>::nhd(cache.data(),
+                                            {.pages = 1, .page_tokens = 1, .heads = 1, .channels = 20})};
+    const rw::head_norm<float> norm({.channels = 16});
+    const auto plan = rw::make_append_latent_plan(call, norm.view(), std::vector<std::int64_t>{0}, 2);
+    const auto table =
+        rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 4}), rw::position_ids::text(1));
+    auto broken = norm.view();
+    broken.eps = 0;
+    rw::append_latent(call, broken, plan, table);
+    CHECK(cache == std::vector<float>(20, 7.0f));
+    rw::append_latent(call, norm, plan, table);
+    CHECK(cache != std::vector<float>(20, 7.0f));
 }
