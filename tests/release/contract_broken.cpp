@@ -8,6 +8,7 @@
 #include <ropewalk/kernels/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/kernels/rotate_uniform.hpp>
 
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
@@ -72,4 +73,19 @@ TEST_CASE("a norm without its epsilon appends nothing", "[release]") {
     CHECK(cache == std::vector<float>(20, 7.0f));
     rw::append_latent(call, norm, plan, table);
     CHECK(cache != std::vector<float>(20, 7.0f));
+}
+
+TEST_CASE("one angle a token: an odd view, a group that does not divide it, too few tokens", "[release]") {
+    const rw::uniform_table<float> table(rw::position_ids::text(4, 5));
+    const auto left_alone = [&](const rw::heads_shape& shape, rw::pair_layout layout) {
+        heads_buffer<float> x(shape, 3);
+        const auto before = x.fill(1).dense();
+        rw::rotate(layout, x.view(), table);
+        return support::same_bits(x.dense(), before) && x.canaries_alive();
+    };
+    CHECK(left_alone({1, 4, 2, 31}, rw::half_split{}));
+    CHECK(left_alone({1, 4, 2, 32}, rw::pair_layout::blocked_by(12)));
+    CHECK(left_alone({1, 5, 2, 32}, rw::half_split{}));
+    CHECK(left_alone({2, 4, 2, 32}, rw::interleaved{}));
+    CHECK(!left_alone({1, 4, 2, 32}, rw::interleaved{}));
 }
