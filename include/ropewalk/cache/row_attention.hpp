@@ -179,16 +179,19 @@ void row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
         const index width = std::min(tile, rows.count - first);
         for (index kv = 0; kv < kv_heads; ++kv) {
             decltype(keys(0, 0, 0)) key_rows[tile];
-            for (index j = 0; j < width; ++j) {
-                key_rows[j] = keys(token_of(first + j), kv, j);
-                if (const index next = first + tile + j; rows.listed && next < rows.count) {
-                    // Listed rows are no sequence that the hardware could foresee.
-                    keys.prefetch(token_of(next), kv);
-                    detail::prefetch_row(v.at(0, token_of(next), kv), value_channels);
+            for (index j = 0; j < width; ++j) key_rows[j] = keys(token_of(first + j), kv, j);
+            // Listed rows are no sequence that the hardware could foresee. A few at a time, while others are
+            // multiplied: the values of this tile and the keys of the next.
+            constexpr auto block = static_cast<index>(detail::rows_at_once);
+            for (index j = 0; j < width; j += block) {
+                const index some = std::min(block, width - j);
+                for (index i = first + j; rows.listed && i < first + j + some; ++i) {
+                    detail::prefetch_row(v.at(0, token_of(i), kv), value_channels);
+                    if (i + tile < rows.count) keys.prefetch(token_of(i + tile), kv);
                 }
+                detail::fill_row_products(q_.data() + kv * group * channels, channels, group, key_rows + j,
+                                          some, channels, scores_.data() + kv * group * tile + j, tile);
             }
-            detail::fill_row_products(q_.data() + kv * group * channels, channels, group, key_rows, width,
-                                      channels, scores_.data() + kv * group * tile, tile);
         }
         if (own > 0) add_own_products(own_k, heads, first, width, token_of);
         for (index h = 0; h < heads; ++h) weigh(h, width, value_channels);

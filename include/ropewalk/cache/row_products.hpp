@@ -25,7 +25,7 @@ inline constexpr std::size_t rows_at_once = 2;
 template <class E>
 ROPEWALK_ALWAYS_INLINE void prefetch_row(const E* row, index channels) noexcept {
     constexpr index line = 64 / static_cast<index>(sizeof(E));
-    for (index c = 0; c < channels; c += line) simd::prefetch(row + c);
+    for (index c = 0; c < channels; c += line) simd::prefetch_read(row + c);
 }
 
 /// out[h][j] = x_h . row_j for H heads and N rows.

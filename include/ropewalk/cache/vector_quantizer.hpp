@@ -185,11 +185,14 @@ void add_weighted_array(const T* rows, index count, index channels, const T* wei
 template <class T>
 void fill_array_products(const T* x, index heads, const T* rows, index count, index channels, T* out,
                          index out_stride) noexcept {
-    constexpr index chunk = 64;
+    constexpr index chunk = 8;
     const T* pointers[chunk];
     for (index j = 0; j < count; j += chunk) {
         const index some = std::min(chunk, count - j);
-        for (index r = 0; r < some; ++r) pointers[r] = rows + (j + r) * channels;
+        for (index r = 0; r < some; ++r) {
+            pointers[r] = rows + (j + r) * channels;
+            if (j + r + 2 * chunk < count) prefetch_row(pointers[r] + 2 * chunk * channels, channels);
+        }
         fill_row_products(x, channels, heads, pointers, some, channels, out + j, out_stride);
     }
 }

@@ -117,6 +117,15 @@ ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
 #endif
 }
 
+/// The same for reading only: other cores keep their copies.
+ROPEWALK_ALWAYS_INLINE void prefetch_read(const void* p) noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p, 0);
+#else
+    (void)p;
+#endif
+}
+
 /// Two registers to 2 * lanes neighbours.
 /// Requires (bf16): a NaN among the lanes has a zero low half, as those that come of bf16 operands do;
 /// rounding another one could carry. store(bf16*) takes any.
