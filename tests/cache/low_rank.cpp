@@ -72,6 +72,8 @@ TEST_CASE("low_rank: an elite cache of full rank attends like the full cache", "
     const auto w = rw::make_elite_weights<double>(wq, wk, wv, layout, 12);
     CHECK(w.query_heads() == heads);
     CHECK(w.latent() == 12);
+    CHECK((w.effective_keys() - layout.packed_rows(wk)).norm() < 1e-12);
+    CHECK((w.effective_values() - wv).norm() < 1e-12);
     using matrix = rw::elite_weights<double>::matrix;
     const matrix x = gaussian(tokens, 12, 6);
 

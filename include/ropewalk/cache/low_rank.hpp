@@ -125,6 +125,18 @@ struct elite_weights {
 
     index latent() const noexcept { return down.rows(); }
     index query_heads() const noexcept { return queries.rows() / layout.head_dim(); }
+    /// W_k of packed heads as the cache reproduces it, [kv heads * head_dim, hidden].
+    matrix effective_keys() const {
+        const index nope = layout.nope_channels(), rope = layout.rope_channels(), d = layout.head_dim();
+        matrix k(layout.heads() * d, down.cols());
+        for (index h = 0; h < layout.heads(); ++h) {
+            k.middleRows(h * d, nope) = up_keys.middleRows(h * nope, nope) * down;
+            k.middleRows(h * d + nope, rope) = rope_keys.middleRows(h * rope, rope);
+        }
+        return k;
+    }
+    /// W_v as the cache reproduces it.
+    matrix effective_values() const { return up_values * down; }
 };
 
 /// Throws:   invalid_config on shapes that disagree, or latent beyond the joint matrix's smaller side.
