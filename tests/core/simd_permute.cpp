@@ -24,3 +24,17 @@ TEMPLATE_TEST_CASE("simd_permute: permutations of lanes", "[core][simd]", float,
         CHECK(negated[i] == (i % 2 ? x[i] : -x[i]));
     }
 }
+
+TEMPLATE_TEST_CASE("simd_permute: two registers woven into one", "[core][simd]", float, double) {
+    constexpr auto n = static_cast<std::size_t>(simd::lanes<TestType>);
+    std::vector<TestType> x(n), y(n), low(n), high(n);
+    for (std::size_t i = 0; i < n; ++i) x[i] = TestType(i + 1), y[i] = TestType(100 + i);
+    const auto p = simd::load(static_cast<const TestType*>(x.data()));
+    const auto q = simd::load(static_cast<const TestType*>(y.data()));
+    simd::store(low.data(), simd::interleave_low(p, q));
+    simd::store(high.data(), simd::interleave_high(p, q));
+    for (std::size_t i = 0; i < n; ++i) {
+        CHECK(low[i] == (i % 2 ? y : x)[i / 2]);
+        CHECK(high[i] == (i % 2 ? y : x)[n / 2 + i / 2]);
+    }
+}
