@@ -64,14 +64,15 @@ class position_table {
                                                         spectrum_.magnitude());
         const index known = blocks_.empty() ? 0 : row_count();
         detail::row_filler<T> filler(spectrum_, arithmetic_);
+        std::vector<double> position(1);
         for (index r = 0; r < rows; ++r)
             for (index h = 0; h < spectrum_.heads(); ++h) {
                 if (r < known) {
                     std::ranges::copy(table().cos_row(r, h), next->cos_data(r, h));
                     std::ranges::copy(table().sin_row(r, h), next->sin_data(r, h));
                 } else {
-                    const auto position = static_cast<double>(r);
-                    filler.fill(&position, h, next->cos_data(r, h), next->sin_data(r, h));
+                    position[0] = static_cast<double>(r);
+                    filler.fill(position.data(), h, next->cos_data(r, h), next->sin_data(r, h));
                 }
             }
         blocks_.push_back(std::move(next));

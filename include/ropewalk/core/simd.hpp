@@ -35,6 +35,16 @@
 #define ROPEWALK_ALWAYS_INLINE inline
 #endif
 
+// Loops over registers must unroll or the registers live in memory: GCC 12 at -O2 does not do it by itself
+// (half-split f32, 40 heads: 577 ns, unrolled 209).
+#if defined(__clang__)
+#define ROPEWALK_DETAIL_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define ROPEWALK_DETAIL_UNROLL _Pragma("GCC unroll 16")
+#else
+#define ROPEWALK_DETAIL_UNROLL
+#endif
+
 static_assert(std::endian::native == std::endian::little,
               "ropewalk reads 16-bit data as little-endian words");
 

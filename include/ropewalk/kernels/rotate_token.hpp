@@ -69,9 +69,11 @@ template <std::size_t K, class T, class Of>
 ROPEWALK_ALWAYS_INLINE void store_registers(T* p, Of of) noexcept {
     constexpr index n = simd::lanes<compute_t<T>>;
     if constexpr (sizeof(T) == 2 && K % 2 == 0) {
+        ROPEWALK_DETAIL_UNROLL
         for (std::size_t k = 0; k < K; k += 2)
             simd::store_two(p + static_cast<index>(k) * n, of(k), of(k + 1));
     } else {
+        ROPEWALK_DETAIL_UNROLL
         for (std::size_t k = 0; k < K; ++k) simd::store(p + static_cast<index>(k) * n, of(k));
     }
 }
@@ -86,10 +88,12 @@ ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half
     constexpr index n = simd::lanes<C>;
     constexpr std::size_t K = V < half_in_flight ? V : half_in_flight;
     T* p = x.base + first;
-    for (index h = 0; h < x.heads; ++h, p += x.stride)
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        ROPEWALK_DETAIL_UNROLL
         for (std::size_t v = 0; v < V; v += K) {
             T* const u = p + static_cast<index>(v) * n;
             P a[K], b[K];
+            ROPEWALK_DETAIL_UNROLL
             for (std::size_t k = 0; k < K; ++k) {
                 a[k] = simd::in_register<C>(simd::load(static_cast<const T*>(u + static_cast<index>(k) * n)));
                 b[k] = simd::in_register<C>(
@@ -100,6 +104,7 @@ ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half
             store_registers<K>(u + half,
                                [&](std::size_t k) { return simd::fma(b[k], c[v + k], a[k] * s[v + k]); });
         }
+    }
 }
 
 template <std::size_t V, class Row, class... T>
@@ -107,6 +112,7 @@ ROPEWALK_ALWAYS_INLINE void half_step(Row row, index first, index half, token_he
     using C = typename Row::element;
     using P = simd::pack<C>;
     P c[V], s[V];
+    ROPEWALK_DETAIL_UNROLL
     for (std::size_t v = 0; v < V; ++v) row.load(first + static_cast<index>(v) * simd::lanes<C>, c[v], s[v]);
     (half_heads<V>(x, first, half, c, s), ...);
 }
@@ -163,16 +169,19 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair
     constexpr index n = simd::lanes<C>;
     constexpr std::size_t K = 2 * U < interleaved_in_flight ? 2 * U : interleaved_in_flight;
     T* p = x.base + 2 * first_pair;
-    for (index h = 0; h < x.heads; ++h, p += x.stride)
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        ROPEWALK_DETAIL_UNROLL
         for (std::size_t v = 0; v < 2 * U; v += K) {
             T* const u = p + static_cast<index>(v) * n;
             P a[K];
+            ROPEWALK_DETAIL_UNROLL
             for (std::size_t k = 0; k < K; ++k)
                 a[k] = simd::in_register<C>(simd::load(static_cast<const T*>(u + static_cast<index>(k) * n)));
             store_registers<K>(u, [&](std::size_t k) {
                 return simd::fma(a[k], c[v + k], simd::swap_pairs(a[k]) * s[v + k]);
             });
         }
+    }
 }
 
 template <std::size_t U, class Row, class... T>
@@ -180,6 +189,7 @@ ROPEWALK_ALWAYS_INLINE void interleaved_step(Row row, index first_pair, token_he
     using C = typename Row::element;
     using P = simd::pack<C>;
     P c[2 * U], s[2 * U];
+    ROPEWALK_DETAIL_UNROLL
     for (std::size_t u = 0; u < U; ++u) {
         P cu, su;
         row.load(first_pair + static_cast<index>(u) * simd::lanes<C>, cu, su);
