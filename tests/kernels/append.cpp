@@ -218,7 +218,7 @@ TEST_CASE("append: keys projected straight into their slots are turned where the
 
 TEST_CASE("append: a ragged batch in one call equals its requests one by one", "[kernels][append][ragged]") {
     const std::vector<int> offsets{0, 3, 4, 9}, starts{2, 0, 6}, pages{3, 0, 1, -1, 2, 4};
-    const rw::ragged_batch batch(offsets, starts);
+    const rw::ragged_batch batch{offsets, starts};
     const auto slots = rw::make_slots(batch, rw::block_table<int>{pages, 2, 8});
     const auto positions = rw::make_positions(batch);
     const auto table =

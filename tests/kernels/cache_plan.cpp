@@ -10,18 +10,18 @@ using longs = std::vector<std::int64_t>;
 
 TEST_CASE("ragged batch: positions and slots of requests of different lengths", "[kernels][cache]") {
     const ints offsets{0, 3, 3, 5}, starts{6, 9, 0};  // three tokens, none, two
-    CHECK(rw::make_positions(rw::ragged_batch(offsets, starts)) == longs{6, 7, 8, 0, 1});
+    CHECK(rw::make_positions(rw::ragged_batch{offsets, starts}) == longs{6, 7, 8, 0, 1});
     // Pages of 4 tokens; request 0 holds pages 7, 2 and 5, request 2 page 1.
     const ints pages{7, 2, 5, -1, -1, -1, 1, -1, -1};
-    CHECK(rw::make_slots(rw::ragged_batch(offsets, starts), rw::block_table<int>{pages, 3, 4}) ==
+    CHECK(rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table<int>{pages, 3, 4}) ==
           longs{2 * 4 + 2, 2 * 4 + 3, 5 * 4, 4, 5});
-    CHECK(rw::make_slots(rw::ragged_batch(offsets, starts), 10) == longs{6, 7, 8, 20, 21});
-    CHECK(rw::make_positions(rw::ragged_batch(ints{0}, ints{})).empty());
+    CHECK(rw::make_slots(rw::ragged_batch{offsets, starts}, 10) == longs{6, 7, 8, 20, 21});
+    CHECK(rw::make_positions(rw::ragged_batch{ints{0}, ints{}}).empty());
 }
 
 TEST_CASE("ragged batch: what cannot be is refused by name", "[kernels][cache][errors]") {
     const auto positions = [](ints offsets, ints starts) {
-        return [=] { static_cast<void>(rw::make_positions(rw::ragged_batch(offsets, starts))); };
+        return [=] { static_cast<void>(rw::make_positions(rw::ragged_batch{offsets, starts})); };
     };
     CHECK(support::refusal(positions({}, {})) ==
           "make_positions: offsets must hold requests + 1 numbers, got 0");
@@ -35,7 +35,7 @@ TEST_CASE("ragged batch: what cannot be is refused by name", "[kernels][cache][e
     const auto slots = [&](ints pages, rw::index each, rw::index tokens) {
         return [=] {
             static_cast<void>(
-                rw::make_slots(rw::ragged_batch(offsets, starts), rw::block_table<int>{pages, each, tokens}));
+                rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table<int>{pages, each, tokens}));
         };
     };
     CHECK(support::refusal(slots({1, 2}, 2, 4)) ==
