@@ -11,6 +11,7 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns inside its own AVX-512 headers
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wignored-attributes"
+#pragma GCC diagnostic ignored "-Wsign-conversion"  // its intrinsics are macros at -O0
 #endif
 
 // Registers of floats to bytes. Source: see quantized_types.hpp; Intel and Arm instruction references.
