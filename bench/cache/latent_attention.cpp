@@ -7,6 +7,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/cache/latent_attention.hpp>
 
 #include "support/measure.hpp"
@@ -40,7 +41,7 @@ void decode(benchmark::State& state) {
             a = a + simd::load(rows + i);
             b = b + simd::load(rows + i + n);
         }
-        benchmark::DoNotOptimize(simd::sum(a + b));
+        benchmark::DoNotOptimize(simd::sum_lanes(a + b));
     };
     bench::compare(state, {.bytes = static_cast<double>(tokens * width) * sizeof(float),
                            .roof = {},

@@ -11,6 +11,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/cache/retrieval.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
@@ -61,7 +62,7 @@ float read_once(const cache_memory& x) {
                                 simd::broadcast(0.0f)};
     for (index i = 0; i < static_cast<index>(x.size()); i += 4 * n)
         for (index s = 0; s < 4; ++s) sum[s] = sum[s] + simd::load(x.data() + i + s * n);
-    return simd::sum(sum[0] + sum[1] + (sum[2] + sum[3]));
+    return simd::sum_lanes(sum[0] + sum[1] + (sum[2] + sum[3]));
 }
 
 void decode(benchmark::State& state) {
