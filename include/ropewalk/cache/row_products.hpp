@@ -7,9 +7,9 @@
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 
-// The two products that every cache is read with, over rows that lie anywhere: several heads against
-// several rows at once, so that a row is loaded once for four heads and a head once for several rows.
-// Source: the register blocking of dense matrix products (Goto and van de Geijn 2008).
+/// The two products that every cache is read with, over rows that lie anywhere: several heads against
+/// several rows at once, so that a row is loaded once for four heads and a head once for several rows.
+/// Source: the register blocking of dense matrix products (Goto and van de Geijn 2008).
 
 namespace ROPEWALK_NAMESPACE::detail {
 

@@ -6,8 +6,8 @@
 
 #include <ropewalk/core/index.hpp>
 
-// Finding the K best of many tokens that share few scores: a radix search over the scores, each weighted
-// with the number of its tokens. Source: radix selection, as in every GPU top-k; the weights are ours.
+/// Finding the K best of many tokens that share few scores: a radix search over the scores, each weighted
+/// with the number of its tokens. Source: radix selection, as in every GPU top-k; the weights are ours.
 
 namespace ROPEWALK_NAMESPACE::detail {
 

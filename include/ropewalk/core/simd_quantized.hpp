@@ -14,7 +14,7 @@
 #pragma GCC diagnostic ignored "-Wsign-conversion"  // its intrinsics are macros at -O0
 #endif
 
-// Registers of floats to bytes. Source: see quantized_types.hpp; Intel and Arm instruction references.
+/// Registers of floats to bytes. Source: see quantized_types.hpp; Intel and Arm instruction references.
 
 #if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)) || \
     defined(ROPEWALK_DETAIL_X86_128) || defined(ROPEWALK_DETAIL_NEON)

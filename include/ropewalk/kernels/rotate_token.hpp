@@ -6,9 +6,9 @@
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
-// The inner loops: all heads of one token against one row of cos and sin held in registers. Source of
-// the arithmetic: rotate_reference. Both layouts form each output as fma(x, c, rounded product), so they
-// agree bit for bit up to the permutation of channels, and so do full and partial registers.
+/// The inner loops: all heads of one token against one row of cos and sin held in registers. Source of
+/// the arithmetic: rotate_reference. Both layouts form each output as fma(x, c, rounded product), so they
+/// agree bit for bit up to the permutation of channels, and so do full and partial registers.
 
 namespace ROPEWALK_NAMESPACE::detail {
 

@@ -4,10 +4,10 @@
 #include <ropewalk/core/simd_quantized.hpp>
 #include <ropewalk/kernels/rotate_token.hpp>
 
-// One head read from one place, turned, and written to another; what a fused kernel does on the way in
-// (normalise) and on the way out (narrow, quantise, measure) are the types of source and target. The
-// arithmetic of a pair is that of rotate_token, so unfused and fused results agree bit for bit wherever no
-// rounding step is saved. Source of the arithmetic: rotate_reference.
+/// One head read from one place, turned, and written to another; what a fused kernel does on the way in
+/// (normalise) and on the way out (narrow, quantise, measure) are the types of source and target. The
+/// arithmetic of a pair is that of rotate_token, so unfused and fused results agree bit for bit wherever no
+/// rounding step is saved. Source of the arithmetic: rotate_reference.
 
 namespace ROPEWALK_NAMESPACE::detail {
 
