@@ -8,5 +8,6 @@
 #include <ropewalk/attention/linear_attention.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
 #include <ropewalk/attention/kv_injection.hpp>
+#include <ropewalk/attention/object_mask.hpp>
 #include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/chunk_memory.hpp>

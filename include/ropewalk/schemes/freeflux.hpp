@@ -42,6 +42,13 @@ inline constexpr std::array<int, 13> content_similarity_layers = {0,  7,  8,  9,
 /// The layers that react most to moved positions.
 inline constexpr std::array<int, 7> position_dependent_layers = {1, 2, 4, 26, 30, 54, 55};
 
+/// Where an added object is looked for: the layers, and the step up to which the edit runs beforehand
+/// (attention/object_mask.hpp does the looking).
+/// Source: wtybest/FreeFlux editing/utils.py, derive_fg_mask_from_attn.
+inline constexpr std::array<int, 4> object_layers = {40, 41, 42, 43};
+/// The eighth step, counted from 0 as every step here.
+inline constexpr int object_step = 7;
+
 /// Which change a cell (layer, step) of the denoising run gets; normal where nothing was set.
 /// Throws:   invalid_config on layers or steps < 1, cells outside them, or a shift that is not finite.
 /// Source:   wtybest/FreeFlux probing/probing_attn_utils.py.
