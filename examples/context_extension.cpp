@@ -1,8 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
 // How far past its training length does a model read? Scores the held-out text of the tiny checkpoint
-// (trained at 256 bytes) in windows of 128 to 4096 bytes under every context-extension method, untrained:
-// only the frequencies change. Then moves all positions away from 0 under three qualities of angles.
+// (trained at 256 bytes) in windows of 128 to 4096 bytes under every context-extension method. The model's
+// weights stay: only the frequencies change, and for PSC the queries and keys before they turn. Then moves
+// all positions away from 0 under three qualities of angles.
 //     context_extension [--model FOLDER] [--bytes N] [--svg FILE]
 #include <cstdio>
 #include <map>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 #endif
 
+#include <ropewalk/adapters/phase_shift.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 
 #include "figures/svg.hpp"
@@ -21,11 +23,17 @@ namespace {
 
 constexpr double trained = 256;
 
+/// PSC's modules, one each for the queries and the keys of a layer.
+struct calibration {
+    std::vector<rw::phase_shift::parameters<float>> q, k;
+};
+
 /// The spectrum of a method at a window length; factor = window / trained, never below 1.
 struct method {
     std::string name;
     std::function<rw::spectrum(index context, double factor)> make;
-    std::string reference = {};  ///< its name in reference.json
+    std::string reference = {};           ///< its name in reference.json
+    const calibration* fitted = nullptr;  ///< what queries and keys go through before the rotation
 };
 
 /// The model's scheme with other frequencies.
@@ -55,9 +63,22 @@ class progress {
 #endif
 };
 
-double nats(const model& m, tokens_view text, index context, const rw::spectrum& frequencies) {
+double nats(const model& m, tokens_view text, index context, const rw::spectrum& frequencies,
+            const calibration* fitted = nullptr) {
     const auto schemes = schemes_with(m, frequencies);
-    return score(m, text, context, [&] { return make_hook(schemes, context); }).nats_per_byte;
+    return score(m, text, context,
+                 [&] {
+                     const auto rotate = make_hook(schemes, context);
+                     return fitted == nullptr
+                                ? rotate
+                                : rotate_hook([rotate, fitted](index layer, auto q, auto k, auto positions) {
+                                      const auto l = static_cast<std::size_t>(layer);
+                                      rw::phase_shift::calibrate(fitted->q[l], q);
+                                      rw::phase_shift::calibrate(fitted->k[l], k);
+                                      rotate(layer, q, k, positions);
+                                  });
+                 })
+        .nats_per_byte;
 }
 
 /// LongRoPE's search in small: divisors of the pairs that never fall with the pair index, from YaRN's on,
@@ -90,6 +111,60 @@ std::vector<double> search_factors(const model& m, tokens_view held_back, index 
         bar.step("LongRoPE search at " + std::to_string(context));
     }
     return best;
+}
+
+/// A small subset of PSC's parameters, one number a layer and pair: up is the identity, and down sends every
+/// feature to the channels of the pair (i and i + pairs) with that number over head_dim, in all heads alike.
+/// 0 is the identity.
+calibration make_calibration(const model& m, const std::vector<double>& numbers) {
+    const index d = m.head_dim, pairs = d / 2;
+    calibration made;
+    for (index l = 0; l < m.layers; ++l)
+        for (auto* side : {&made.q, &made.k}) {
+            const index heads = side == &made.q ? m.heads : m.kv_heads;
+            auto p = rw::phase_shift::make_initial<float>(heads, d);
+            for (index row = 0; row < heads * d; ++row)
+                for (index c = 0; c < d; ++c) {
+                    const auto at = static_cast<std::size_t>(row * d + c);
+                    p.up[at] = c == row % d ? 1.0F : 0.0F;
+                    p.down[at] = static_cast<float>(numbers[static_cast<std::size_t>(l * pairs + c % pairs)] /
+                                                    static_cast<double>(d));
+                }
+            side->push_back(std::move(p));
+        }
+    return made;
+}
+
+/// PSC without gradients: from the identity on, the numbers of a stretch of pairs, of one layer or of all,
+/// move up or else down, and stay there when a held-back part of the text is predicted better.
+calibration fit_calibration(const model& m, tokens_view held_back, index context, const rw::spectrum& base,
+                            int rounds, progress& bar) {
+    const index pairs = m.head_dim / 2;
+    std::vector<double> best(static_cast<std::size_t>(m.layers * pairs), 0.0);
+    const auto loss = [&](const std::vector<double>& numbers) {
+        const auto fitted = make_calibration(m, numbers);
+        bar.step("PSC fit at " + std::to_string(context));
+        return nats(m, held_back, context, base, &fitted);
+    };
+    std::mt19937 engine(7);
+    const auto drawn = [&](index below) { return static_cast<index>(engine()) % below; };
+    double lowest = loss(best), pace = 2;
+    for (int left = rounds - 1; left > 0;) {
+        const index layer = drawn(m.layers + 1), first = drawn(pairs), last = first + drawn(pairs - first);
+        double change = drawn(2) == 0 ? pace : -pace;
+        bool better = false;
+        for (int turn = 0; turn < 2 && left > 0 && !better; ++turn, --left, change = -change) {
+            auto candidate = best;
+            for (index l = 0; l < m.layers; ++l)
+                for (index i = first; i <= last && (layer == l || layer == m.layers); ++i)
+                    candidate[static_cast<std::size_t>(l * pairs + i)] += change;
+            const double now = loss(candidate);
+            better = now < lowest;
+            if (better) lowest = now, best = candidate;
+        }
+        pace *= better ? 1.3 : 0.87;
+    }
+    return make_calibration(m, best);
 }
 
 /// Cos and sin of 256 positions from `offset` on, in one of three qualities.
@@ -126,6 +201,11 @@ int run(const std::map<std::string, std::string>& options) {
     freq::longrope_config longrope{.rotary_dim = dim, .base = base, .original_context = trained};
     longrope.short_factors.assign(static_cast<std::size_t>(dim / 2), 1.0);
     std::map<index, std::vector<double>> found;
+    constexpr index fitted_at = 2048;
+    calibration phase_shift;
+    const auto yarn = [=](index, double s) {
+        return freq::yarn({.rotary_dim = dim, .base = base, .factor = s, .original_context = trained});
+    };
     const std::vector<method> methods{
         {"none", [=](index, double) { return freq::geometric({.rotary_dim = dim, .base = base}); }, "none"},
         {"PI", [=](index, double s) { return freq::linear({.rotary_dim = dim, .base = base, .factor = s}); },
@@ -142,11 +222,7 @@ int run(const std::map<std::string, std::string>& options) {
              return freq::ntk_by_parts(
                  {.rotary_dim = dim, .base = base, .factor = s, .original_context = trained});
          }},
-        {"YaRN",
-         [=](index, double s) {
-             return freq::yarn({.rotary_dim = dim, .base = base, .factor = s, .original_context = trained});
-         },
-         "yarn"},
+        {"YaRN", yarn, "yarn"},
         {"YaRN, no temperature",
          [=](index, double s) {
              return freq::yarn({.rotary_dim = dim,
@@ -171,16 +247,19 @@ int run(const std::map<std::string, std::string>& options) {
              config.long_factors = s > 1 ? found.at(n) : longrope.short_factors;
              return freq::longrope(config, n);
          }},
+        {"PSC, fitted, on YaRN", yarn, {}, &phase_shift},
         {"p-RoPE 0.75",
          [=](index, double) { return freq::p_rope({.head_dim = dim, .base = base, .p = 0.75}); }},
     };
     const std::vector<index> contexts{128, 256, 512, 1024, 2048, 4096};
-    const int rounds = bytes == 32768 ? 10 : 2;
-    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds);
+    const int rounds = bytes == 32768 ? 10 : 2, tries = bytes == 32768 ? 40 : 4;
+    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + tries);
     for (index n : contexts)
         if (static_cast<double>(n) > trained)
             found[n] =
                 search_factors(m, held_back, n, static_cast<double>(n) / trained, longrope, rounds, bar);
+    phase_shift = fit_calibration(m, held_back, fitted_at,
+                                  yarn(fitted_at, static_cast<double>(fitted_at) / trained), tries, bar);
 
     svg::chart picture{.title = "A model trained at 256 bytes, read further",
                        .x_label = "context, bytes",
@@ -194,9 +273,9 @@ int run(const std::map<std::string, std::string>& options) {
             bar.step(way.name + " at " + std::to_string(n));
             const double factor = std::max(1.0, static_cast<double>(n) / trained);
             const auto plain = methods[0].make(n, factor), own = way.make(n, factor);
-            const bool unchanged =
-                &way != &methods[0] && own.omegas() == plain.omegas() && own.magnitude() == plain.magnitude();
-            const double value = unchanged ? result["none"][n] : nats(m, text, n, own);
+            const bool unchanged = &way != &methods[0] && way.fitted == nullptr &&
+                                   own.omegas() == plain.omegas() && own.magnitude() == plain.magnitude();
+            const double value = unchanged ? result["none"][n] : nats(m, text, n, own, way.fitted);
             result[way.name][n] = value;
             picture.lines.back().x.push_back(static_cast<double>(n));
             picture.lines.back().y.push_back(value);
@@ -206,8 +285,12 @@ int run(const std::map<std::string, std::string>& options) {
         }
     }
     std::printf(
-        "nats per byte, first %zu held-out bytes, mean over windows of the context; no training\n\n%-22s",
-        bytes, "context");
+        "nats per byte, first %zu held-out bytes, mean over windows of the context; weights untouched\n"
+        "PSC: %td numbers (of the %td parameters of its modules) fitted by %d scored tries, without "
+        "gradients,\n"
+        "on 4096 other bytes at context %td with YaRN; the same modules at every length\n\n%-22s",
+        bytes, m.layers * m.head_dim / 2, 2 * m.layers * (m.heads + m.kv_heads) * m.head_dim * m.head_dim,
+        tries, fitted_at, "context");
     for (index n : contexts) std::printf("%8td", n);
     for (const auto& way : methods) {
         std::printf("\n%-22s", way.name.c_str());
@@ -226,6 +309,11 @@ int run(const std::map<std::string, std::string>& options) {
     claim("YaRN's temperature helps at 2048", result["YaRN"][2048], result["YaRN, no temperature"][2048]);
     claim("searched LongRoPE factors beat YaRN's at 2048", result["LongRoPE, searched"][2048],
           result["YaRN"][2048]);
+    for (index n : {256, 1024, 2048, 4096}) {
+        const std::string what = "PSC on YaRN reads " + std::to_string(n) + " better than YaRN alone" +
+                                 (n == fitted_at ? ", where it was fitted" : "");
+        claim(what.c_str(), result["PSC, fitted, on YaRN"][n], result["YaRN"][n]);
+    }
     claim("PI without fine-tuning reads 2048 better than no scaling", result["PI"][2048],
           result["none"][2048]);
     claim("a longer context is read better: YaRN at 2048 better than none at 256", result["YaRN"][2048],
