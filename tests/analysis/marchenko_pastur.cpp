@@ -1,22 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/analysis/marchenko_pastur.hpp>
 
-#include <random>
-
 #include "tests/support/catch.hpp"
+#include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
-
-namespace {
-
-Eigen::MatrixXd gaussian(rw::index rows, rw::index cols, unsigned seed) {
-    std::mt19937_64 engine(seed);
-    std::normal_distribution<double> normal;
-    return Eigen::MatrixXd::NullaryExpr(rows, cols, [&] { return normal(engine); });
-}
-
-}  // namespace
+using support::gaussian;
 
 TEST_CASE("marchenko_pastur: the density integrates to one between its edges", "[analysis][mp]") {
     for (double gamma : {0.1, 0.5, 0.9}) {

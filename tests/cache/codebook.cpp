@@ -4,19 +4,11 @@
 #include <set>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
-
-namespace {
-
-Eigen::MatrixXd gaussian(rw::index rows, rw::index cols, unsigned seed) {
-    std::mt19937_64 engine(seed);
-    std::normal_distribution<double> normal;
-    return Eigen::MatrixXd::NullaryExpr(rows, cols, [&] { return normal(engine); });
-}
-
-}  // namespace
+using support::gaussian;
 
 TEST_CASE("codebook: the loss falls with every step and ends at the objective", "[cache][codebook]") {
     const auto m = rw::make_query_metric(gaussian(60, 8, 1));

@@ -1,9 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/cache/latent_attention.hpp>
 
-#include <random>
-
 #include "tests/support/catch.hpp"
+#include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
@@ -12,9 +11,7 @@ namespace {
 
 template <class T>
 typename rw::latent_weights<T>::matrix gaussian(rw::index rows, rw::index cols, unsigned seed) {
-    std::mt19937_64 engine(seed);
-    std::normal_distribution<double> normal;
-    return Eigen::MatrixXd::NullaryExpr(rows, cols, [&] { return normal(engine); }).template cast<T>();
+    return support::gaussian(rows, cols, seed).template cast<T>();
 }
 
 template <class T>

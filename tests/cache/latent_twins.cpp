@@ -1,22 +1,16 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/cache/latent_twins.hpp>
 
-#include <random>
-
 #include <ropewalk/frequencies/geometric.hpp>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
+using support::gaussian;
 
 namespace {
-
-Eigen::MatrixXd gaussian(rw::index rows, rw::index cols, unsigned seed) {
-    std::mt19937_64 engine(seed);
-    std::normal_distribution<double> normal;
-    return Eigen::MatrixXd::NullaryExpr(rows, cols, [&] { return normal(engine); });
-}
 
 double apart(const std::vector<double>& a, const std::vector<double>& b) {
     double worst = 0;

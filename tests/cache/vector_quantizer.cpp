@@ -1,22 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/cache/vector_quantizer.hpp>
 
-#include <random>
-
 #include "tests/support/catch.hpp"
+#include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
-
-namespace {
-
-Eigen::MatrixXd gaussian(rw::index rows, rw::index cols, unsigned seed) {
-    std::mt19937_64 engine(seed);
-    std::normal_distribution<double> normal;
-    return Eigen::MatrixXd::NullaryExpr(rows, cols, [&] { return normal(engine); });
-}
-
-}  // namespace
+using support::gaussian;
 
 TEST_CASE("vector_quantizer: the metric measures the squared error of scores", "[cache][vq]") {
     const Eigen::MatrixXd q = gaussian(50, 6, 1);
