@@ -9,7 +9,10 @@
 #include <ropewalk/cache/codebook.hpp>
 #include <ropewalk/cache/windowed_query.hpp>
 #include <ropewalk/cache/score_selection.hpp>
+#include <ropewalk/cache/retrieval_options.hpp>
 #include <ropewalk/cache/retrieval.hpp>
+#include <ropewalk/cache/retrieval_calibration.hpp>
+#include <ropewalk/cache/retrieval_reference.hpp>
 #include <ropewalk/cache/latent_attention.hpp>
 #include <ropewalk/cache/latent_twins.hpp>
 #include <ropewalk/cache/elite_pairs.hpp>

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cmath>
-#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include <ropewalk/angles/sincos_turns.hpp>
+#include <ropewalk/cache/retrieval_options.hpp>
 #include <ropewalk/cache/row_attention.hpp>
 #include <ropewalk/cache/score_selection.hpp>
 #include <ropewalk/cache/vector_quantizer.hpp>
@@ -15,23 +15,6 @@
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {
-
-/// Whether the keys that attend() reads were rotated at their positions when they were stored, or are
-/// rotated as they are read, which then happens to attended ones only.
-enum class cached_keys : std::uint8_t { rotated, unrotated };
-
-/// What a decode step attends to.
-struct retrieval_options {
-    index heads = 0;                      ///< query heads; 0: as many as kv heads
-    index window = 64;                    ///< w: tokens closer than this are always attended
-    double relative_position = 2048;      ///< b: the distance at which all others are scored
-    index sinks = 8;                      ///< first tokens, always attended
-    double top_fraction = 0.03;           ///< K as a share of all cached tokens, rounded down
-    std::optional<index> top_count = {};  ///< K itself, instead
-    cached_keys keys = cached_keys::rotated;
-    index value_channels = 0;         ///< 0: as many as the keys have
-    std::int64_t context_length = 1;  ///< what the scheme's frequencies are asked for
-};
 
 /// What a decode step looked at, for those who want to know. Empty spans are not written.
 /// Shapes:   L cached tokens; approximate_scores and top [heads, L], attended [kv heads, L].
@@ -124,13 +107,12 @@ class retrieval_cache {
     std::span<const std::uint16_t> codewords_of(index kv_head) const noexcept {
         return state_[static_cast<std::size_t>(kv_head)].labels;
     }
-    /// How many rows the last step read, over all kv heads.
+    /// How many rows of keys, and of values, the last step read, over all kv heads.
     index rows_read() const noexcept { return rows_read_; }
+    /// What the last step read: those rows, the codebooks and the codeword numbers. Scratch is not counted.
+    index bytes_read() const noexcept { return bytes_read_; }
     /// K of the next step.
-    index top_count() const noexcept {
-        const auto share = options_.top_fraction * static_cast<double>(tokens_);
-        return std::min(options_.top_count.value_or(static_cast<index>(std::floor(share))), tokens_);
-    }
+    index top_count() const noexcept { return options_.top_of(tokens_); }
 
   private:
     using order = decltype(detail::order_key(T{}));
@@ -141,8 +123,8 @@ class retrieval_cache {
     static constexpr std::uint8_t taken = 1, tied = 2;
 
     index group() const noexcept { return options_.heads / kv_heads(); }
-    index sinks_end() const noexcept { return std::min(options_.sinks, tokens_); }
-    index window_begin() const noexcept { return std::max(sinks_end(), tokens_ - options_.window); }
+    index sinks_end() const noexcept { return options_.sinks_end(tokens_); }
+    index window_begin() const noexcept { return options_.window_begin(tokens_); }
     void count_protected(kv_state& state, std::int32_t by) noexcept {
         for (index n = 0; n < sinks_end(); ++n) state.counts[state.labels[static_cast<std::size_t>(n)]] += by;
         for (index n = window_begin(); n < tokens_; ++n)
@@ -156,7 +138,7 @@ class retrieval_cache {
     retrieval_options options_;
     spectrum omega_;
     row_attention<T> attention_;
-    index tokens_ = 0, rows_read_ = 0;
+    index tokens_ = 0, rows_read_ = 0, bytes_read_ = 0;
     std::vector<kv_state> state_;
     detail::aligned_vector<T> near_, far_, scores_, cos_sin_far_, cos_sin_, turned_;
     std::vector<order> keys_;
@@ -195,14 +177,7 @@ retrieval_cache<T>::retrieval_cache(std::vector<vector_quantizer<T>> quantizers,
                     "rope must have one axis and the same frequencies for all heads, axes", omega_.axes());
     detail::require(rope_.read_layout == rope_.write_layout && rope_.read_layout.fits(omega_.pairs()), who,
                     "rope must read and write one layout that fits, pairs", omega_.pairs());
-    detail::require(options.window >= 0, who, "window must be >= 0", options.window);
-    detail::require(options.sinks >= 0, who, "sinks must be >= 0", options.sinks);
-    detail::require(options.value_channels >= 0, who, "value_channels must be >= 0", options.value_channels);
-    detail::require(options.top_fraction >= 0 && options.top_fraction <= 1, who,
-                    "top_fraction must be in [0, 1]", options.top_fraction);
-    detail::require(options.top_count.value_or(0) >= 0, who, "top_count must be >= 0", *options.top_count);
-    detail::require(std::isfinite(options.relative_position), who, "relative_position must be finite",
-                    options.relative_position);
+    options_.require_valid(who);
     attention_ =
         row_attention<T>({.heads = group(), .key_channels = d, .value_channels = options_.value_channels});
     const auto sized = [](index n) { return static_cast<std::size_t>(n); };
@@ -364,14 +339,20 @@ void retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
     const double scale = rope_.logit_scale / std::sqrt(static_cast<double>(d));
     const bool needs_scores = !trace.approximate_scores.empty() || top_count() < window_begin() - sinks_end();
     rows_read_ = 0;
+    bytes_read_ = 0;
     for (index kv = 0; kv < kv_heads(); ++kv) {
         if (needs_scores) {
             T* const far = far_.data() + kv * group() * d;
             for (index i = 0; i < group() * d; ++i) far[i] *= static_cast<T>(scale);
-            quantizers_[static_cast<std::size_t>(kv)].fill_scores(far, group(), scores_.data());
+            const auto& quantizer = quantizers_[static_cast<std::size_t>(kv)];
+            quantizer.fill_scores(far, group(), scores_.data());
+            bytes_read_ += quantizer.count() * d * static_cast<index>(sizeof(T)) +
+                           tokens_ * static_cast<index>(sizeof(std::uint16_t));
         }
         const index rows = select(kv);
         rows_read_ += rows;
+        bytes_read_ += rows * (d * static_cast<index>(sizeof(K)) +
+                               options_.value_channels * static_cast<index>(sizeof(V)));
         fill_trace(kv, rows, trace);
         const row_choice choice{.scale = scale, .listed = attended_.data(), .count = rows};
         const heads_view<T> own(near + kv * group() * d, 1, group(), d);
