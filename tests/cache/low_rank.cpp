@@ -1,23 +1,17 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/cache/low_rank.hpp>
 
-#include <random>
-
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
+using support::gaussian;
 
 namespace {
-
-Eigen::MatrixXd gaussian(rw::index rows, rw::index cols, unsigned seed) {
-    std::mt19937_64 engine(seed);
-    std::normal_distribution<double> normal;
-    return Eigen::MatrixXd::NullaryExpr(rows, cols, [&] { return normal(engine); });
-}
 
 const std::vector<rw::index> elite{0, 3, 1, 2};
 const rw::elite_layout layout(elite, 2, 8);
@@ -50,6 +44,44 @@ TEST_CASE("low_rank: one latent for keys and values beats two of the same total"
     // Head 1 turns pairs 1 and 2: its first joint column is channel 0 of that head.
     CHECK((a.col(12) - wk.row(8).transpose()).norm() == 0);
     CHECK((a.col(16) - wv.row(8).transpose()).norm() == 0);
+}
+
+TEST_CASE("low_rank: the best split of a width loses least of all splits", "[cache][low_rank]") {
+    // Keys have 8 columns without the elite ones, values 16, over 12 inputs: ranks 8 and 12.
+    for (rw::index width : {0, 1, 5, 9, 16, 20}) {
+        const auto best = rw::make_best_split(wk, wv, layout, width);
+        CHECK(best.keys + best.values == width);
+        const double loss = rw::make_split_low_rank(wk, wv, layout, best.keys, best.values).squared_error();
+        for (rw::index keys = std::max<rw::index>(0, width - 12); keys <= std::min<rw::index>(width, 8);
+             ++keys)
+            CHECK(loss <=
+                  rw::make_split_low_rank(wk, wv, layout, keys, width - keys).squared_error() + 1e-12);
+    }
+    const Eigen::MatrixXd zero = 0 * wk;
+    CHECK(rw::make_best_split(zero, wv, layout, 5).keys == 0);
+    CHECK(rw::make_best_split(zero, zero, layout, 5).keys == 5);  // equal: keys first
+    CHECK_THROWS_WITH(rw::make_best_split(wk, wv, layout, 21), Contains("together, got 21"));
+    CHECK_THROWS_WITH(rw::make_best_split(wk, wv, layout, -1), Contains("together, got -1"));
+}
+
+TEST_CASE("low_rank: two latents side by side reproduce what each factorisation does", "[cache][low_rank]") {
+    const auto full = rw::make_elite_weights<double>(wq, wk, wv, layout, rw::latent_split{8, 12});
+    CHECK(full.latent() == 20);
+    CHECK((full.effective_keys() - layout.packed_rows(wk)).norm() < 1e-12);
+    CHECK((full.effective_values() - wv).norm() < 1e-12);
+    const auto cut = rw::make_elite_weights<double>(wq, wk, wv, layout, rw::latent_split{3, 4});
+    CHECK(cut.latent() == 7);
+    CHECK(cut.queries == full.queries);
+    CHECK(cut.rope_keys == full.rope_keys);
+    CHECK(cut.up_keys.rightCols(4).norm() == 0);
+    CHECK(cut.up_values.leftCols(3).norm() == 0);
+    const double lost = (cut.effective_keys() - layout.packed_rows(wk)).squaredNorm() +
+                        (cut.effective_values() - wv).squaredNorm();
+    CHECK(lost == Approx(rw::make_split_low_rank(wk, wv, layout, 3, 4).squared_error()));
+    // No key or no value latent is legal; more than a side has is not.
+    CHECK(rw::make_elite_weights<double>(wq, wk, wv, layout, rw::latent_split{0, 2}).latent() == 2);
+    CHECK_THROWS_WITH(rw::make_elite_weights<>(wq, wk, wv, layout, rw::latent_split{9, 1}),
+                      Contains("rank") && Contains("got 9"));
 }
 
 TEST_CASE("low_rank: what a cache takes", "[cache][low_rank]") {

@@ -95,6 +95,28 @@ inline split_factors make_split_low_rank(const Eigen::MatrixXd& k_weight, const 
                       value_rank)};
 }
 
+/// The widths of two latents, one for keys and one for values.
+struct latent_split {
+    index keys = 0;
+    index values = 0;
+};
+
+/// The split of a total width that loses least: of both sides' singular values the largest, keys first
+/// where they are equal.
+/// Throws:   invalid_config as make_joint_matrix, or on latent outside 0 .. the sum of both ranks.
+/// Source:   Eckart and Young 1936, for a matrix of two blocks.
+inline latent_split make_best_split(const Eigen::MatrixXd& k_weight, const Eigen::MatrixXd& v_weight,
+                                    const elite_layout& layout, index latent) {
+    const split_factors all = make_split_low_rank(k_weight, v_weight, layout, 0, 0);
+    const Eigen::VectorXd &k = all.keys.singular_values, &v = all.values.singular_values;
+    detail::require(latent >= 0 && latent <= k.size() + v.size(), "make_best_split",
+                    "latent must be 0 to the ranks of keys and values together", latent);
+    latent_split s;
+    while (s.keys + s.values < latent)
+        ++(s.values == v.size() || (s.keys < k.size() && k[s.keys] >= v[s.values]) ? s.keys : s.values);
+    return s;
+}
+
 /// Numbers a token and layer leave in the cache: the elite channels of all kv heads and the latent.
 /// Source: EliteKV, arXiv 2503.01586.
 inline index elite_cached_channels(const elite_layout& layout, index latent) noexcept {
@@ -139,6 +161,32 @@ struct elite_weights {
     matrix effective_values() const { return up_values * down; }
 };
 
+namespace detail {
+
+/// From down [hidden, latent] and up [latent, kv heads * (nope + head_dim)].
+template <class T>
+elite_weights<T> packed_elite_weights(const Eigen::MatrixXd& q_weight, const Eigen::MatrixXd& k_weight,
+                                      const elite_layout& layout, const Eigen::MatrixXd& down,
+                                      const Eigen::MatrixXd& up) {
+    const index nope = layout.nope_channels(), rope = layout.rope_channels(), d = layout.head_dim();
+    const Eigen::MatrixXd keys = layout.packed_rows(k_weight);
+    elite_weights<T> w{.layout = layout, .queries = layout.packed_rows(q_weight).template cast<T>()};
+    w.down = down.transpose().cast<T>();
+    w.rope_keys.resize(layout.heads() * rope, k_weight.cols());
+    w.up_keys.resize(layout.heads() * nope, down.cols());
+    w.up_values.resize(layout.heads() * d, down.cols());
+    for (index h = 0; h < layout.heads(); ++h) {
+        w.rope_keys.middleRows(h * rope, rope) = keys.middleRows(h * d + nope, rope).template cast<T>();
+        const index at = h * (nope + d);
+        w.up_keys.middleRows(h * nope, nope) = up.middleCols(at, nope).transpose().template cast<T>();
+        w.up_values.middleRows(h * d, d) = up.middleCols(at + nope, d).transpose().template cast<T>();
+    }
+    return w;
+}
+
+}  // namespace detail
+
+/// J-LRD: one latent for keys and values.
 /// Throws:   invalid_config on shapes that disagree, or latent beyond the joint matrix's smaller side.
 /// Cost:     the decomposition of the joint matrix.
 /// Accuracy: with the largest latent the scores and values are those of the full weights, 1e-12 in f64.
@@ -148,20 +196,30 @@ elite_weights<T> make_elite_weights(const Eigen::MatrixXd& q_weight, const Eigen
                                     const Eigen::MatrixXd& v_weight, const elite_layout& layout,
                                     index latent) {
     const low_rank_factors f = make_low_rank(make_joint_matrix(k_weight, v_weight, layout), latent);
-    const index nope = layout.nope_channels(), rope = layout.rope_channels(), d = layout.head_dim();
-    const Eigen::MatrixXd keys = layout.packed_rows(k_weight);
-    elite_weights<T> w{.layout = layout, .queries = layout.packed_rows(q_weight).template cast<T>()};
-    w.down = f.down.transpose().cast<T>();
-    w.rope_keys.resize(layout.heads() * rope, k_weight.cols());
-    w.up_keys.resize(layout.heads() * nope, latent);
-    w.up_values.resize(layout.heads() * d, latent);
+    return detail::packed_elite_weights<T>(q_weight, k_weight, layout, f.down, f.up);
+}
+
+/// S-LRD: a latent for keys and one for values, side by side in that order; up_keys is zero on the second,
+/// up_values on the first.
+/// Throws:   invalid_config on shapes that disagree, or a width beyond the rank of its side.
+/// Cost:     two decompositions.
+/// Source:   EliteKV, arXiv 2503.01586, S-LRD.
+template <class T = float>
+elite_weights<T> make_elite_weights(const Eigen::MatrixXd& q_weight, const Eigen::MatrixXd& k_weight,
+                                    const Eigen::MatrixXd& v_weight, const elite_layout& layout,
+                                    latent_split latent) {
+    const split_factors f = make_split_low_rank(k_weight, v_weight, layout, latent.keys, latent.values);
+    const index nope = layout.nope_channels(), d = layout.head_dim();
+    Eigen::MatrixXd down(k_weight.cols(), latent.keys + latent.values);
+    down.leftCols(latent.keys) = f.keys.down;
+    down.rightCols(latent.values) = f.values.down;
+    Eigen::MatrixXd up = Eigen::MatrixXd::Zero(down.cols(), layout.heads() * (nope + d));
     for (index h = 0; h < layout.heads(); ++h) {
-        w.rope_keys.middleRows(h * rope, rope) = keys.middleRows(h * d + nope, rope).template cast<T>();
         const index at = h * (nope + d);
-        w.up_keys.middleRows(h * nope, nope) = f.up.middleCols(at, nope).transpose().template cast<T>();
-        w.up_values.middleRows(h * d, d) = f.up.middleCols(at + nope, d).transpose().template cast<T>();
+        up.block(0, at, latent.keys, nope) = f.keys.up.middleCols(h * nope, nope);
+        up.block(latent.keys, at + nope, latent.values, d) = f.values.up.middleCols(h * d, d);
     }
-    return w;
+    return detail::packed_elite_weights<T>(q_weight, k_weight, layout, down, up);
 }
 
 }  // namespace ROPEWALK_NAMESPACE
