@@ -213,10 +213,38 @@ inline std::string make(const heat_map& c) {
     return page.done();
 }
 
+/// Charts one below the other.
+inline std::string make(const std::vector<chart>& column) {
+    double width = 0, height = 0;
+    std::string body;
+    for (const chart& c : column) {
+        body += "<svg y=\"" + detail::number(height, "%g") + "\" width=\"" + detail::number(c.width, "%g") +
+                "\" height=\"" + detail::number(c.height, "%g") + "\" " + make(c).substr(5);
+        width = std::max(width, c.width);
+        height += c.height;
+    }
+    return "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + detail::number(width, "%g") + " " +
+           detail::number(height, "%g") + "\">\n" + body + "</svg>\n";
+}
+
 template <class Picture>
 void write(const std::string& path, const Picture& picture) {
     std::ofstream file(path, std::ios::binary);
     if (!(file << make(picture)) || !file.flush()) throw std::runtime_error(path + ": cannot be written");
+}
+
+/// The main of a program that prints, and with `--svg FILE` draws: run(FILE), FILE empty without.
+template <class Run>
+int run_main(int count, const char* const* text, Run run) {
+    try {
+        const bool drawn = count == 3 && text[1] == std::string("--svg");
+        if (count != 1 && !drawn) throw std::invalid_argument("only --svg FILE is understood");
+        run(std::string(drawn ? text[2] : ""));
+        return 0;
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", text[0], error.what());
+        return 1;
+    }
 }
 
 }  // namespace svg

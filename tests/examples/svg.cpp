@@ -36,6 +36,17 @@ TEST_CASE("svg: a line chart has a path a series, a gap for what cannot be drawn
           1);  // series one begins at the left edge; series two's first point is log 0
 }
 
+TEST_CASE("svg: charts in a column keep their sizes", "[examples][svg]") {
+    const svg::chart small{.title = "a", .x_label = "", .y_label = "", .width = 300, .height = 200},
+        large{.title = "b", .x_label = "", .y_label = "", .width = 500, .height = 250};
+    const auto text = svg::make(std::vector{small, large});
+    CHECK(text.find("viewBox=\"0 0 500 450\"") != std::string::npos);
+    CHECK(text.find("<svg y=\"0\" width=\"300\" height=\"200\" ") != std::string::npos);
+    CHECK(text.find("<svg y=\"200\" width=\"500\" height=\"250\" ") != std::string::npos);
+    CHECK(count(text, "<svg ") == 3);
+    CHECK(count(text, "</svg>") == 3);
+}
+
 TEST_CASE("svg: bars, heat maps and sizes that disagree", "[examples][svg]") {
     const auto bars =
         svg::make(svg::bar_chart{.title = "t", .y_label = "y", .names = {"a", "b"}, .values = {1, -2}});
@@ -52,4 +63,19 @@ TEST_CASE("svg: bars, heat maps and sizes that disagree", "[examples][svg]") {
     CHECK_THROWS(svg::make(
         svg::heat_map{.title = "", .x_label = "", .y_label = "", .rows = 2, .columns = 2, .values = {1}}));
     CHECK_THROWS(svg::write("/no/such/folder/x.svg", svg::chart{}));
+}
+
+TEST_CASE("svg: the main of a program that draws", "[examples][svg]") {
+    const char* const text[] = {"program", "--svg", "x.svg", "more"};
+    std::string file = "unset";
+    const auto run = [&](const std::string& f) { file = f; };
+    CHECK(svg::run_main(1, text, run) == 0);
+    CHECK(file == "");
+    CHECK(svg::run_main(3, text, run) == 0);
+    CHECK(file == "x.svg");
+    CHECK(svg::run_main(2, text, run) == 1);
+    CHECK(svg::run_main(4, text, run) == 1);
+    const char* const other[] = {"program", "--csv", "x.svg"};
+    CHECK(svg::run_main(3, other, run) == 1);
+    CHECK(svg::run_main(1, text, [](const std::string&) { throw std::runtime_error("no"); }) == 1);
 }
