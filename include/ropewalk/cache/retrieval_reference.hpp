@@ -45,7 +45,7 @@ class retrieval_reference {
     const std::vector<std::uint8_t>& best() const noexcept { return best_; }
     /// The K latest tokens before the window.
     std::vector<std::uint8_t> make_recent() const {
-        return choice([this](index, std::vector<index>& candidates) {
+        return choice([](index, std::vector<index>& candidates) {
             std::reverse(candidates.begin(), candidates.end());
         });
     }
