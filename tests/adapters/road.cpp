@@ -1,46 +1,30 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/adapters/road.hpp>
 
-#include <random>
 #include <string>
 
 #include <Eigen/LU>
 
-#include <ropewalk/adapters/road_bank.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
+#include "adapters/road_inputs.hpp"
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
 
 namespace rw = ropewalk;
 namespace road = ropewalk::road;
 using road::variant;
+using road_inputs::mix;
+using road_inputs::random_adapter;
+using support::as;
+using support::noise;
+using support::refusal;
+using support::worst;
 
 namespace {
 
-std::vector<double> noise(rw::index count, unsigned seed, double centre = 0) {
-    std::mt19937 engine(seed);
-    std::vector<double> x(static_cast<std::size_t>(count));
-    for (double& v : x) v = centre + static_cast<double>(engine()) / 2147483648.0 - 1.0;
-    return x;
-}
-template <class T>
-std::vector<T> as(const std::vector<double>& x) {
-    std::vector<T> y;
-    for (double v : x) {
-        if constexpr (std::is_same_v<T, double>) {
-            y.push_back(v);
-        } else {
-            y.push_back(T(static_cast<float>(v)));
-        }
-    }
-    return y;
-}
-road::adapter random_adapter(road::adapter_config config, unsigned seed) {
-    const auto count = road::parameter_count(config);
-    return {config, noise(count, seed), noise(count, seed + 1, 1.5)};
-}
 /// R h by the dense matrix.
 std::vector<double> expected(const road::pair_blocks& r, const std::vector<double>& h) {
     const Eigen::MatrixXd m = road::make_matrix(r);
@@ -50,29 +34,6 @@ std::vector<double> expected(const road::pair_blocks& r, const std::vector<doubl
         y.insert(y.end(), row.data(), row.data() + row.size());
     }
     return y;
-}
-template <class T>
-void mix(const road::pair_blocks& r, std::vector<T>& h) {
-    const auto tokens = static_cast<rw::index>(h.size()) / r.channels();
-    const std::vector<std::int32_t> same(static_cast<std::size_t>(tokens), 0);
-    const auto table = road::make_table<rw::compute_t<T>>(r);
-    rw::mix_pairs(r.layout(), rw::heads_view<T>(h.data(), tokens, 1, r.channels()),
-                  table.rows(std::span<const std::int32_t>(same)));
-}
-template <class F>
-std::string refusal(F&& f) {
-    try {
-        f();
-    } catch (const rw::invalid_config& e) {
-        return e.what();
-    }
-    return "";
-}
-double worst(const std::vector<double>& a, const std::vector<double>& b) {
-    REQUIRE(a.size() == b.size());
-    double most = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
-    return most;
 }
 
 }  // namespace
@@ -102,7 +63,7 @@ TEST_CASE("road: mixing is the dense matrix, whatever the group", "[adapters][ro
                 CHECK(worst(wide, expected(r, h)) < 1e-14);
                 auto narrow = as<float>(h);
                 mix(r, narrow);
-                CHECK(worst({narrow.begin(), narrow.end()}, expected(r, h)) < 2e-6);
+                CHECK(worst(narrow, expected(r, h)) < 2e-6);
             }
 }
 
@@ -274,51 +235,6 @@ TEST_CASE("road: folded into RoPE's tables it turns as one after the other", "[a
     CHECK(fold(uneven) == "road::make_folded_table: alpha must be one number for all pairs, got 2");
     CHECK(fold(wrong_group) == "road::make_folded_table: group must be the layout's own, got 4");
     CHECK(fold(four) == "road::make_folded_table: variant must be road_1, got 4");
-}
-
-TEST_CASE("road: a bank serves adapters of every variant and group in one batch", "[adapters][road][bank]") {
-    const rw::index channels = 24, each = 3;
-    const std::vector<std::string> names{"a", "b", "c", "d"};
-    road::adapter_bank<float> bank(channels, names);
-    const auto a = road::make_blocks(random_adapter({.channels = channels, .group = 8}, 1));
-    const auto b =
-        road::make_blocks(random_adapter({.channels = channels, .group = 24, .variant = variant::road_4}, 2));
-    const auto c =
-        road::make_blocks(random_adapter({.channels = channels, .group = 8, .variant = variant::road_2}, 3));
-    bank.set("a", c);  // replaced below
-    bank.set("a", b);
-    bank.set("b", b);
-    bank.set("c", c);
-    bank.set("a", a);
-    const std::vector<std::string> wanted{"b", "__base__", "a", "d", "c", "a"};  // this layer lacks d
-    const road::pair_blocks* blocks[] = {&b, nullptr, &a, nullptr, &c, &a};
-    auto h = as<float>(noise(6 * each * channels, 17));
-    const auto before = h;
-    const auto rows = bank.rows(bank.ids_of(wanted), each);
-    road::mix_pairs(
-        rw::heads_view<float>(h.data(), {.batches = 6, .tokens = each, .heads = 1, .channels = channels}),
-        rows);
-    for (std::size_t request = 0; request < 6; ++request) {
-        const auto from = static_cast<std::ptrdiff_t>(request * each * channels), to = from + each * channels;
-        std::vector<float> alone(before.begin() + from, before.begin() + to);
-        if (blocks[request]) mix(*blocks[request], alone);
-        CHECK(alone == std::vector<float>(h.begin() + from, h.begin() + to));
-    }
-
-    CHECK(refusal([&] { bank.id_of("e"); }) ==
-          "road::adapter_bank::id_of: name must be __base__ or an adapter the model knows, got e");
-    const std::vector<std::int32_t> unknown{0, 4}, below{-2};
-    CHECK(refusal([&] { bank.rows(unknown); }) ==
-          "road::adapter_bank::rows: id must be -1 (base) or an adapter's, got 4");
-    CHECK(refusal([&] { bank.rows(below); }) ==
-          "road::adapter_bank::rows: id must be -1 (base) or an adapter's, got -2");
-    CHECK(refusal([&] { bank.set("d", road::make_identity_blocks(16, 8)); }) ==
-          "road::adapter_bank::set: blocks must have the layer's channels, got 16");
-    CHECK(refusal([&] {
-              road::adapter_bank<float>(8, {"x", "x"});
-          }) == "road::adapter_bank: names must be given once, got x");
-    CHECK(refusal([&] { road::adapter_bank<float>(8, {"__base__"}); }) ==
-          "road::adapter_bank: names must not hold the base's, got __base__");
 }
 
 TEST_CASE("road: what does not fit is refused with its value", "[adapters][road][errors]") {

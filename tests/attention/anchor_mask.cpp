@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/attention/anchor_mask.hpp>
 
-#include <random>
 #include <string>
 
 #include <ropewalk/angles/rotation_table.hpp>
@@ -10,36 +9,17 @@
 #include <ropewalk/kernels/rotate.hpp>
 
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
 
 namespace rw = ropewalk;
 namespace attention = ropewalk::attention;
 using attention::anchor_packing;
+using support::noise;
+using support::refusal;
+using support::worst;
 
 namespace {
-
-std::vector<double> noise(rw::index count, unsigned seed) {
-    std::mt19937 engine(seed);
-    std::vector<double> x(static_cast<std::size_t>(count));
-    for (double& v : x) v = static_cast<double>(engine()) / 2147483648.0 - 1.0;
-    return x;
-}
-template <class F>
-std::string refusal(F&& f) {
-    try {
-        f();
-    } catch (const rw::invalid_config& e) {
-        return e.what();
-    }
-    return "";
-}
-template <class T>
-double worst(const std::vector<T>& a, const std::vector<double>& b) {
-    REQUIRE(a.size() == b.size());
-    double most = 0;
-    for (std::size_t i = 0; i < a.size(); ++i)
-        most = std::max(most, std::abs(static_cast<double>(a[i]) - b[i]));
-    return most;
-}
 
 const std::vector<std::int64_t> ids{1, 11, 12, 13, 1, 21, 22, 23, 24, 7, 8, 1, 31, 32, 33, 34, 35};
 const std::vector<rw::index> ends{4, 9, 11, 17};  // the third document has two tokens

@@ -9,28 +9,14 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
 
 namespace rw = ropewalk;
+using support::as;
+using support::noise;
+using support::worst;
 
 namespace {
-
-std::vector<double> noise(rw::index count, unsigned seed, double width = 1) {
-    std::mt19937 engine(seed);
-    std::vector<double> x(static_cast<std::size_t>(count));
-    for (double& value : x) value = width * (static_cast<double>(engine()) / 2147483648.0 - 1.0);
-    return x;
-}
-template <class T>
-std::vector<T> as(const std::vector<double>& x) {
-    std::vector<T> y;
-    for (double value : x) {
-        if constexpr (std::is_same_v<T, double>)
-            y.push_back(value);
-        else
-            y.push_back(T(static_cast<float>(value)));
-    }
-    return y;
-}
 
 struct sizes {
     rw::index batches = 1, queries = 5, keys = 5, heads = 2, kv_heads = 2, channels = 8, value_channels = 8;
@@ -100,17 +86,6 @@ naive_result naive(const sizes& s, const std::vector<T>& q, const std::vector<T>
                 }
             }
     return r;
-}
-
-template <class A>
-double worst(const std::vector<A>& got, const std::vector<double>& wanted) {
-    REQUIRE(got.size() == wanted.size());
-    double error = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) {
-        const double e = std::abs(static_cast<double>(got[i]) - wanted[i]);
-        error = std::isnan(e) ? std::numeric_limits<double>::infinity() : std::max(error, e);
-    }
-    return error;
 }
 
 // Runs one case in T with every output and compares each with the naive one.
@@ -224,7 +199,7 @@ TEST_CASE("attend: documents see only themselves, like separate calls", "[attent
 
 TEST_CASE("attend: a bias is added to the score and -infinity hides a key", "[attention][exact]") {
     const sizes s{.queries = 6, .keys = 6};
-    std::vector<double> bias = noise(2 * 36, 9, 3.0);
+    std::vector<double> bias = noise(2 * 36, 9, {.width = 3});
     check<double>(
         s, {.bias = bias}, 1e-13, [](rw::index, rw::index, rw::index, rw::index) { return true; },
         [&](rw::index, rw::index h, rw::index n, rw::index j) {
@@ -301,7 +276,8 @@ TEST_CASE("attend: strided views, 16-bit caches and 16-bit outputs", "[attention
 
 TEST_CASE("attend: huge scores stay finite and hidden NaN stays hidden", "[attention][exact]") {
     const sizes s{.queries = 70, .keys = 70};
-    const auto big = as<float>(noise(s.q_count(), 1, 3e4)), k = as<float>(noise(s.k_count(), 2, 3e4));
+    const auto big = as<float>(noise(s.q_count(), 1, {.width = 3e4})),
+               k = as<float>(noise(s.k_count(), 2, {.width = 3e4}));
     auto v = as<float>(noise(s.v_count(), 3));
     std::vector<float> out(std::size_t(s.out_count())), p(std::size_t(s.score_count()));
     const rw::heads_view qv(big.data(), s.q()), kv(k.data(), s.k());

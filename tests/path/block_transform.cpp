@@ -1,12 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/path/block_transform.hpp>
 
-#include "path/inputs.hpp"
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
 
 namespace {
 
-using namespace path_inputs;
+using namespace support;
 namespace path = rw::path;
 
 struct block {
@@ -17,7 +17,7 @@ struct block {
     }
 };
 block make(rw::index n, rw::index channels) {
-    return {n, channels, unit_rows(n, channels, 1), noise(n, 2, 1.0)};
+    return {n, channels, unit_rows(n, channels, 1), noise(n, 2, {.centre = 1})};
 }
 Eigen::MatrixXd householder(const block& b, rw::index t) {
     const Eigen::VectorXd w = b.rows().row(t);

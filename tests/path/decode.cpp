@@ -3,12 +3,12 @@
 
 #include <ropewalk/path/prefill.hpp>
 
-#include "path/inputs.hpp"
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
 
 namespace {
 
-using namespace path_inputs;
+using namespace support;
 namespace path = rw::path;
 
 constexpr rw::index tokens = 21, heads = 6, kv_heads = 2, channels = 24, value_channels = 20;
@@ -17,7 +17,8 @@ struct stream {
     std::vector<double> q = noise(tokens * heads * channels, 1), k = noise(tokens * kv_heads * channels, 2),
                         v = noise(tokens * kv_heads * value_channels, 3),
                         w = unit_rows(tokens * kv_heads, channels, 4),
-                        beta = noise(tokens * kv_heads, 5, 1.0), log_gate = noise(tokens * heads, 6, -1.0);
+                        beta = noise(tokens * kv_heads, 5, {.centre = 1}),
+                        log_gate = noise(tokens * heads, 6, {.centre = -1});
 };
 
 std::vector<double> prefilled(const stream& s) {

@@ -1,12 +1,13 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/path/generation.hpp>
 
-#include "path/inputs.hpp"
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
-using namespace path_inputs;
+using namespace support;
 namespace path = rw::path;
 
 constexpr rw::index hidden = 10, kv_heads = 2, channels = 4, width = 8, rank = 3, taps = 3, heads = 4,

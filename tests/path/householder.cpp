@@ -3,12 +3,12 @@
 
 #include <vector>
 
-#include "path/inputs.hpp"
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
 
 namespace {
 
-using namespace path_inputs;
+using namespace support;
 
 /// H k in extended precision.
 std::vector<long double> carried(const double* k, const double* w, double beta, rw::index channels) {
@@ -28,7 +28,7 @@ void check_update(rw::index channels, rw::index kv_heads, rw::index group, doubl
     auto keys = as<K>(wide), alone = keys;
     const auto k64 = widened(keys);
     const auto w = as<C>(unit_rows(kv_heads, channels, 2)), q = as<C>(noise(heads * channels, 3));
-    const auto beta = as<C>(noise(kv_heads, 4, 1.0));
+    const auto beta = as<C>(noise(kv_heads, 4, {.centre = 1}));
     std::vector<C> scores(static_cast<std::size_t>(heads * tokens));
     const rw::path::step_transform<C> t{{w.data(), 1, kv_heads, channels}, beta};
     rw::path::update_keys_and_score(rw::heads_view<K>(keys.data(), tokens, kv_heads, channels), t,

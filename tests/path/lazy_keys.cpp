@@ -3,12 +3,13 @@
 
 #include <ropewalk/path/householder.hpp>
 
-#include "path/inputs.hpp"
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
-using namespace path_inputs;
+using namespace support;
 namespace path = rw::path;
 
 constexpr rw::index tokens = 21, heads = 6, kv_heads = 2, channels = 24;
@@ -16,7 +17,7 @@ constexpr rw::index tokens = 21, heads = 6, kv_heads = 2, channels = 24;
 struct stream {
     std::vector<double> q = noise(tokens * heads * channels, 1), k = noise(tokens * kv_heads * channels, 2),
                         w = unit_rows(tokens * kv_heads, channels, 4),
-                        beta = noise(tokens * kv_heads, 5, 1.0);
+                        beta = noise(tokens * kv_heads, 5, {.centre = 1});
 };
 
 }  // namespace

@@ -3,12 +3,13 @@
 
 #include <ropewalk/path/householder.hpp>
 
-#include "path/inputs.hpp"
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
 
 namespace {
 
-using namespace path_inputs;
+using namespace support;
 namespace path = rw::path;
 
 struct problem {
@@ -20,8 +21,9 @@ struct problem {
         k = noise(batches * tokens * kv_heads * channels, 2);
         v = noise(batches * tokens * kv_heads * value_channels, 3);
         w = unit_rows(batches * tokens * kv_heads, channels, 4);
-        beta = noise(batches * tokens * kv_heads, 5, 1.0);
-        for (double g : noise(batches * tokens * heads, 6, -1.0)) log_gate.push_back(std::min(g, 0.0));
+        beta = noise(batches * tokens * kv_heads, 5, {.centre = 1});
+        for (double g : noise(batches * tokens * heads, 6, {.centre = -1}))
+            log_gate.push_back(std::min(g, 0.0));
     }
 };
 struct result {
