@@ -1,0 +1,202 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/schemes/rotary_scheme.hpp>
+
+#include <ropewalk/angles/factored_table.hpp>
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/yarn.hpp>
+#include <ropewalk/positions/grid.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+#include "support/catch.hpp"
+#include "support/heads_buffer.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
+
+namespace rw = ropewalk;
+using support::worst;
+
+namespace {
+
+constexpr rw::index tokens = 5, heads = 3, head_dim = 14;
+
+/// 8 of 14 channels from channel 4 on, with a magnitude that is not 1.
+rw::rotary_scheme middle(rw::pair_layout read, rw::pair_layout write) {
+    const auto omega = rw::frequencies::yarn({.rotary_dim = 8, .factor = 4, .original_context = 64});
+    auto rope = rw::make_fixed_scheme({.head_dim = head_dim, .first_channel = 4, .layout = read}, omega);
+    rope.write_layout = write;
+    return rope;
+}
+rw::rotation_table<double> table_of(const rw::rotary_scheme& rope) {
+    return rw::make_rotation_table<double>(rope.spectrum_for(1), rw::position_ids::text(tokens, 37));
+}
+/// DeepSeek's: reads interleaved pairs, writes half-split ones.
+rw::rotary_scheme two_layouts() { return middle(rw::interleaved{}, rw::half_split{}); }
+rw::rotary_scheme one_layout() { return middle(rw::interleaved{}, rw::interleaved{}); }
+
+using buffer = support::heads_buffer<double>;
+buffer filled(unsigned seed = 1) {
+    buffer x({2, tokens, heads, head_dim}, 1);
+    x.fill(seed);
+    return x;
+}
+/// A row a token of both batches.
+std::vector<std::int32_t> rows_of_both() { return {0, 1, 2, 3, 4, 4, 3, 2, 1, 0}; }
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+}  // namespace
+
+TEST_CASE("rotary_scheme: what does not rotate has no pairs and asks for no frequencies",
+          "[schemes][rotary_scheme]") {
+    rw::rotary_scheme rope;
+    CHECK(rope.spectrum_for(1).pairs() == 0);
+    int asked = 0;
+    rope.frequencies = [&](std::int64_t length) {
+        ++asked;
+        return rw::frequencies::geometric({.rotary_dim = 2 * length});
+    };
+    CHECK(rope.spectrum_for(3).pairs() == 3);
+    rope.rotates = false;
+    CHECK(rope.spectrum_for(3).pairs() == 0);
+    CHECK(asked == 1);
+    CHECK_REFUSES("spectrum_for: context_length must be >= 1, got -5", rope.spectrum_for(-5));
+}
+
+TEST_CASE("rotary_scheme: the slice of a head, of a slice, and of what is too narrow",
+          "[schemes][rotary_scheme]") {
+    const auto rope = one_layout();
+    std::vector<float> memory(100);
+    const auto slice = [&](rw::index channels) {
+        return rope.slice(rw::heads_view<float>(memory.data(), 2, 2, channels));
+    };
+    CHECK(slice(14).channels() == 8);
+    CHECK(slice(14).at(0, 1, 1) == memory.data() + 3 * 14 + 4);
+    CHECK(slice(12).channels() == 8);  // the last that fits
+    CHECK(slice(8).channels() == 8);   // the slice already
+    CHECK(slice(8).at(0, 1, 1) == memory.data() + 3 * 8);
+    for (const rw::index narrow : {0, 2, 10, 11}) {
+        CHECK(slice(narrow).channels() == narrow);
+        CHECK(slice(narrow).at(0, 0, 0) == memory.data());
+    }
+}
+
+TEST_CASE("rotary_scheme: rotating is rotating the slice, the rest passes through",
+          "[schemes][rotary_scheme]") {
+    const auto table_rows = rows_of_both();
+    for (const auto& rope : {one_layout(), two_layouts()}) {
+        const auto table = table_of(rope);
+        const auto rows = table.rows(std::span<const std::int32_t>(table_rows));
+        auto x = filled(), want = filled();
+        const auto part = want.view().channel_slice(4, 8);
+        rw::rotate_into(rope.read_layout, rope.write_layout, rw::heads_view<const double>(part), part, rows);
+        rw::rotate(rope, x.view(), rows);
+        CHECK(support::same_bits(x.dense(), want.dense()));
+        CHECK(x.canaries_alive());
+        CHECK(x.dense() != filled().dense());
+
+        // Queries and keys in one call are each on its own, whole heads beside a slice that stands alone.
+        auto q = filled(), k_whole = filled(2);
+        support::heads_buffer<double> k({2, tokens, 1, 8}, 3), k_alone({2, tokens, 1, 8}, 3);
+        k.fill(3);
+        k_alone.fill(3);
+        rw::rotate(rope, q.view(), k.view(), rows);
+        rw::rotate(rope, k_alone.view(), rows);
+        CHECK(support::same_bits(q.dense(), want.dense()));
+        CHECK(support::same_bits(k.dense(), k_alone.dense()));
+    }
+}
+
+TEST_CASE("rotary_scheme: the inverse goes back to the layout that was read, the gradient is the transpose",
+          "[schemes][rotary_scheme]") {
+    const auto table_rows = rows_of_both();
+    for (const auto& rope : {one_layout(), two_layouts()}) {
+        const auto table = table_of(rope);
+        REQUIRE(table.magnitude() > 1.1);
+        const auto rows = table.rows(std::span<const std::int32_t>(table_rows));
+        auto x = filled();
+        rw::rotate(rope, x.view(), rows);
+        const auto turned = x.dense();
+        rw::unrotate(rope, x.view(), rows);
+        CHECK(worst(x.dense(), filled().dense()) < 1e-15 * 8);
+        auto gradient = filled(2);
+        rw::rotate_gradient(rope, gradient.view(), rows);
+        CHECK(gradient.canaries_alive());
+        CHECK(dot(filled(2).dense(), turned) ==
+              Approx(dot(gradient.dense(), filled().dense())).epsilon(1e-12));
+    }
+}
+
+TEST_CASE("rotary_scheme: a layer without positions is left alone", "[schemes][rotary_scheme]") {
+    auto rope = two_layouts();
+    const auto table = table_of(rope);
+    const auto table_rows = rows_of_both();
+    const auto rows = table.rows(std::span<const std::int32_t>(table_rows));
+    rope.rotates = false;
+    auto q = filled(), k = filled(2);
+    rw::rotate(rope, q.view(), rows);
+    rw::rotate(rope, q.view(), k.view(), rows);
+    rw::unrotate(rope, q.view(), rows);
+    rw::rotate_gradient(rope, k.view(), rows);
+    CHECK(support::same_bits(q.dense(), filled().dense()));
+    CHECK(support::same_bits(k.dense(), filled(2).dense()));
+}
+
+TEST_CASE("rotary_scheme: the parts of a split make the whole, each element once",
+          "[schemes][rotary_scheme]") {
+    const auto table_rows = rows_of_both();
+    for (const auto& rope : {one_layout(), two_layouts()})
+        for (const rw::index parts : {2, 3, 40}) {
+            const auto table = table_of(rope);
+            const auto rows = table.rows(std::span<const std::int32_t>(table_rows));
+            auto whole = filled(), split = filled(), q = filled(), k = filled(2), k_whole = filled(2);
+            rw::rotate(rope, whole.view(), rows);
+            rw::rotate(rope, k_whole.view(), rows);
+            for (rw::index part = 0; part < parts; ++part) {
+                rw::rotate(rope, split.view(), rows, {parts, part});
+                rw::rotate(rope, q.view(), k.view(), rows, {parts, part});
+            }
+            CHECK(support::same_bits(split.dense(), whole.dense()));
+            CHECK(support::same_bits(q.dense(), whole.dense()));
+            CHECK(support::same_bits(k.dense(), k_whole.dense()));
+            for (rw::index part = 0; part < parts; ++part)
+                rw::unrotate(rope, split.view(), rows, {parts, part});
+            CHECK(worst(split.dense(), filled().dense()) < 1e-15 * 8);
+        }
+}
+
+TEST_CASE("rotary_scheme: factored rows of a grid give what its table gives", "[schemes][rotary_scheme]") {
+    auto rope = rw::make_axial_scheme({.name = "axial", .head_dim = 8, .layout = rw::interleaved{}});
+    rope.head_dim = head_dim;
+    rope.first_channel = 3;
+    const auto where = rw::positions::grid({.height = 2, .width = 5});
+    const auto omega = rope.spectrum_for(1);
+    const auto table = rw::make_rotation_table<double>(omega, where);
+    const auto factored = rw::make_factored_table<double>(omega, where);
+    const auto check = [&](auto turn) {
+        buffer x({1, 10, heads, head_dim}), y({1, 10, heads, head_dim});
+        x.fill(4);
+        y.fill(4);
+        const auto before = y.dense();
+        turn(x.view(), table);
+        turn(y.view(), factored);
+        CHECK(worst(x.dense(), y.dense()) < 2e-15);
+        CHECK(worst(y.dense(), before) > 0.1);
+        CHECK(y.canaries_alive());
+        auto still = rope;
+        still.rotates = false;
+        const auto turned = y.dense();
+        rw::rotate(still, y.view(), factored);
+        rw::rotate(still, y.view(), y.view(), factored);
+        rw::unrotate(still, y.view(), factored);
+        rw::rotate_gradient(still, y.view(), factored);
+        CHECK(support::same_bits(y.dense(), turned));
+    };
+    check([&](auto x, const auto& rows) { rw::rotate(rope, x, rows); });
+    check([&](auto x, const auto& rows) { rw::rotate(rope, x.head_slice(0, 2), x.head_slice(2, 1), rows); });
+    check([&](auto x, const auto& rows) { rw::unrotate(rope, x, rows); });
+    check([&](auto x, const auto& rows) { rw::rotate_gradient(rope, x, rows); });
+}
