@@ -32,16 +32,17 @@ void require_rows(const char* function, std::span<const I> rows, index row_count
 inline row_indices indices_of(std::span<const std::int32_t> rows) noexcept { return {rows.data(), nullptr}; }
 inline row_indices indices_of(std::span<const std::int64_t> rows) noexcept { return {nullptr, rows.data()}; }
 
-/// The angle of one pair at position [axes], in turns, less its nearest integer.
-template <class P>
-double reduced_at(const spectrum& s, const P* position, index head, index i) noexcept {
+/// The angle of one pair at position [axes], in turns, less its nearest integer. `position` is anything
+/// with a double for each axis.
+template <class Position>
+double reduced_at(const spectrum& s, Position position, index head, index i) noexcept {
     if (!s.is_mixed()) {
         const index a = s.axis_of(head, i);
-        return reduced_turns(static_cast<double>(position[a]), s.turns(head, a, i));
+        return reduced_turns(position[a], s.turns(head, a, i));
     }
     double sum = 0;  // each term is reduced before the sum, so large positions lose nothing
     for (index a = 0; a < s.axes(); ++a)
-        sum += reduced_turns(static_cast<double>(position[a]), s.turns(head, a, i));
+        sum += reduced_turns(position[a], s.turns(head, a, i));
     return sum - std::nearbyint(sum);
 }
 

@@ -11,6 +11,45 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+/// The caller's positions [tokens, axes], of any of four element types.
+/// Source: design of this library.
+class position_span {
+  public:
+    /// From a vector, an array or a span.
+    template <class Range>
+    requires std::is_constructible_v < std::span<const std::ranges::range_value_t<Range>>,
+    const Range& > position_span(const Range& range) noexcept
+        : count_(static_cast<index>(std::ranges::size(range))) {
+        using P = std::ranges::range_value_t<Range>;
+        static_assert(std::is_same_v<P, std::int32_t> || std::is_same_v<P, std::int64_t> ||
+                          std::is_same_v<P, float> || std::is_same_v<P, double>,
+                      "positions are int32, int64, float or double");
+        data_ = std::ranges::data(range);
+        kind_ = std::is_same_v<P, std::int32_t>   ? kind::i32
+                : std::is_same_v<P, std::int64_t> ? kind::i64
+                : std::is_same_v<P, float>        ? kind::f32
+                                                  : kind::f64;
+    }
+    index size() const noexcept { return count_; }
+    /// Element i of [tokens, axes]. The type is looked at here, once a token, and not in the kernel: four
+    /// kernels for four types would be four times the code and no faster.
+    double operator[](index i) const noexcept {
+        switch (kind_) {
+            case kind::i32: return static_cast<const std::int32_t*>(data_)[i];
+            case kind::i64: return static_cast<double>(static_cast<const std::int64_t*>(data_)[i]);
+            case kind::f32: return static_cast<double>(static_cast<const float*>(data_)[i]);
+            case kind::f64: break;
+        }
+        return static_cast<const double*>(data_)[i];
+    }
+
+  private:
+    enum class kind : std::uint8_t { i32, i64, f32, f64 };
+    const void* data_ = nullptr;
+    index count_ = 0;
+    kind kind_ = kind::f64;
+};
+
 namespace detail {
 
 /// Pairs the row buffer of the kernel holds.
@@ -53,22 +92,29 @@ ROPEWALK_ALWAYS_INLINE simd::pack<double> reduced_turns(simd::pack<double> posit
 }
 
 /// Rows made for a token as the kernel comes to it: C is float (f32 polynomial) or double (f64 accuracy).
-template <class C, class P>
+template <class C>
 struct rows_on_the_fly {
+    /// The coordinates of one token, by axis.
+    struct coordinates {
+        const position_span* positions;
+        index first;
+        double operator[](index axis) const noexcept { return (*positions)[first + axis]; }
+    };
+
     const spectrum* frequencies;
-    const P* positions;  // [tokens, axes]
+    position_span positions;  // [tokens, axes]
     index pairs;
     index heads;
     index tokens;
     alignas(64) C cos[max_fly_pairs];
     alignas(64) C sin[max_fly_pairs];
 
-    rows_on_the_fly(const spectrum& s, const P* p, index count) noexcept
-        : frequencies(&s), positions(p), pairs(s.pairs()), heads(s.heads()), tokens(count) {}
+    rows_on_the_fly(const spectrum& s, position_span p) noexcept
+        : frequencies(&s), positions(p), pairs(s.pairs()), heads(s.heads()), tokens(p.size() / s.axes()) {}
 
     void expect(index) const noexcept {}
     cos_sin_row<C> row_of(index token, index head) noexcept {
-        const P* where = positions + token * frequencies->axes();
+        const coordinates where{&positions, token * frequencies->axes()};
         if constexpr (std::is_same_v<C, float>) {
             fill_lanes(where, head);
         } else {
@@ -80,23 +126,22 @@ struct rows_on_the_fly {
     }
 
   private:
-    void fill_lanes(const P* where, index head) noexcept {
+    void fill_lanes(coordinates where, index head) noexcept {
         const spectrum& s = *frequencies;
         const double* turns = s.turns_data().data() + head * pairs * (s.is_mixed() ? s.axes() : 1);
         if (!s.is_mixed() && s.axes() == 1) {
-            const auto p = simd::broadcast(static_cast<double>(where[0]));
+            const auto p = simd::broadcast(where[0]);
             each_register([&](index i, auto load) { return reduced_turns(p, load(turns + i)); });
         } else if (!s.is_mixed()) {
             double of_pair[max_fly_pairs];
-            for (index i = 0; i < pairs; ++i) of_pair[i] = static_cast<double>(where[s.axis_of(head, i)]);
+            for (index i = 0; i < pairs; ++i) of_pair[i] = where[s.axis_of(head, i)];
             each_register(
                 [&](index i, auto load) { return reduced_turns(load(of_pair + i), load(turns + i)); });
         } else {
             each_register([&](index i, auto load) {
                 auto sum = simd::broadcast(0.0);
                 for (index a = 0; a < s.axes(); ++a)
-                    sum = sum + reduced_turns(simd::broadcast(static_cast<double>(where[a])),
-                                              load(turns + a * pairs + i));
+                    sum = sum + reduced_turns(simd::broadcast(where[a]), load(turns + a * pairs + i));
                 return sum - simd::nearest(sum);
             });
         }
@@ -131,44 +176,6 @@ struct rows_on_the_fly {
 
 }  // namespace detail
 
-/// The caller's positions [tokens, axes], of any of four element types.
-/// Source: design of this library.
-class position_span {
-  public:
-    /// From a vector, an array or a span.
-    template <class Range>
-    requires std::is_constructible_v < std::span<const std::ranges::range_value_t<Range>>,
-    const Range& > position_span(const Range& range) noexcept
-        : count_(static_cast<index>(std::ranges::size(range))) {
-        using P = std::ranges::range_value_t<Range>;
-        static_assert(std::is_same_v<P, std::int32_t> || std::is_same_v<P, std::int64_t> ||
-                          std::is_same_v<P, float> || std::is_same_v<P, double>,
-                      "positions are int32, int64, float or double");
-        data_ = std::ranges::data(range);
-        kind_ = std::is_same_v<P, std::int32_t>   ? kind::i32
-                : std::is_same_v<P, std::int64_t> ? kind::i64
-                : std::is_same_v<P, float>        ? kind::f32
-                                                  : kind::f64;
-    }
-    index size() const noexcept { return count_; }
-    /// Calls f with the positions as a pointer to their type.
-    template <class F>
-    void visit(F f) const noexcept {
-        switch (kind_) {
-            case kind::i32: return f(static_cast<const std::int32_t*>(data_));
-            case kind::i64: return f(static_cast<const std::int64_t*>(data_));
-            case kind::f32: return f(static_cast<const float*>(data_));
-            case kind::f64: return f(static_cast<const double*>(data_));
-        }
-    }
-
-  private:
-    enum class kind : std::uint8_t { i32, i64, f32, f64 };
-    const void* data_ = nullptr;
-    index count_ = 0;
-    kind kind_ = kind::f64;
-};
-
 namespace detail {
 
 template <class Layout, class TQ, class TK>
@@ -178,16 +185,13 @@ void turn_on_the_fly(Layout layout, heads_view<TQ> q, heads_view<TK> k, const sp
                   "q and k of f64 and of another type need two rows: rotate them in two calls");
     ROPEWALK_EXPECT(s.pairs() <= max_fly_pairs);
     if (s.pairs() > max_fly_pairs) return;
-    positions.visit([&](const auto* p) {
-        using P = std::remove_const_t<std::remove_pointer_t<decltype(p)>>;
-        rows_on_the_fly<compute_t<TQ>, P> rows(s, p, positions.size() / s.axes());
-        if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
-            turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q, k);
-        } else {
-            turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q);
-            turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, k);
-        }
-    });
+    rows_on_the_fly<compute_t<TQ>> rows(s, positions);
+    if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
+        turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q, k);
+    } else {
+        turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q);
+        turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, k);
+    }
 }
 
 }  // namespace detail
