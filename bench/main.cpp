@@ -12,7 +12,11 @@ int main(int argc, char** argv) {
     benchmark::AddCustomContext("ropewalk", ROPEWALK_VERSION_STRING);
     benchmark::AddCustomContext("kernels_compiled_for", BENCH_TEXT(ROPEWALK_ISA));
     benchmark::AddCustomContext("roof_registers", bench::roof_registers());
+#if defined(__clang__)
     benchmark::AddCustomContext("compiler", __VERSION__);
+#else
+    benchmark::AddCustomContext("compiler", "GCC " __VERSION__);
+#endif
 #if defined(BENCH_FLAGS)
     benchmark::AddCustomContext("flags", BENCH_FLAGS);
 #endif

@@ -1,13 +1,15 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// bench_report BENCH.json README.md FOLDER
-// Writes the tables of a bench run between the two bench_report marks of the README, and a picture with bars
-// for each group of cases into FOLDER.
+// bench_report BENCH.json README.md RESULTS.md PICTURE.svg
+// Writes every case of a bench run into RESULTS.md, and the cases that a reader asks for first between the
+// two bench_report marks of the README, with one picture. Paths as the README links them: run it beside the
+// README.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -63,24 +65,40 @@ std::string ratio_text(double ratio) {
 /// All runs of one case: by tokens, the counters.
 struct row {
     std::string what;
-    std::string number = {};  // among the cases of its group that have a roof, as in the group's pictures
     std::map<std::string, json> by_tokens;
+
+    /// A counter, or 0.
+    double counter(const std::string& tokens, const char* key) const {
+        const auto found = by_tokens.find(tokens);
+        return found == by_tokens.end() ? 0.0 : found->second.value(key, 0.0);
+    }
 };
+
+/// Repetitions of one case: each number is their median.
+json median_of(const std::vector<json>& runs) {
+    json out = runs.front();
+    for (auto& [key, value] : out.items()) {
+        if (!value.is_number()) continue;
+        std::vector<double> numbers;
+        for (const json& one : runs) numbers.push_back(one.value(key, 0.0));
+        std::sort(numbers.begin(), numbers.end());
+        value = numbers[numbers.size() / 2];
+    }
+    return out;
+}
+
 std::vector<row> rows_of(const json& run) {
     std::vector<row> rows;
+    std::map<std::string, std::map<std::string, std::vector<json>>> repeated;
     for (const json& one : run.at("benchmarks")) {
         if (!one.contains("kernel_ns") || one.value("error_occurred", false)) continue;
+        if (one.value("run_type", std::string("iteration")) != "iteration") continue;
         const case_name name = parts_of(one.at("name"));
-        std::size_t at = 0;
-        while (at < rows.size() && rows[at].what != name.what) ++at;
-        if (at == rows.size()) rows.push_back({.what = name.what, .by_tokens = {}});
-        rows[at].by_tokens[name.tokens] = one;
+        if (repeated.find(name.what) == repeated.end()) rows.push_back({.what = name.what, .by_tokens = {}});
+        repeated[name.what][name.tokens].push_back(one);
     }
-    std::map<std::string, int> numbers;
     for (row& r : rows)
-        for (const auto& [tokens, one] : r.by_tokens)
-            if (r.number.empty() && one.contains("x_roof"))
-                r.number = std::to_string(++numbers[r.what.substr(0, r.what.find('/'))]);
+        for (const auto& [tokens, runs] : repeated[r.what]) r.by_tokens[tokens] = median_of(runs);
     return rows;
 }
 
@@ -91,7 +109,7 @@ template <class Cell>
 std::string table_of(const std::string& head, const std::vector<row>& rows, Cell cell) {
     std::string body;
     for (const row& r : rows) {
-        std::string line = "| " + (r.number.empty() ? "" : r.number + ". ") + r.what;
+        std::string line = "| " + r.what;
         bool any = false;
         for (const char* tokens : token_counts) {
             const auto found = r.by_tokens.find(tokens);
@@ -113,25 +131,91 @@ std::string caption_of(const json& run) {
     return text + ". One thread, medians of samples that alternate with the roof or the other contender.";
 }
 
-std::string tables_of(const json& run, const std::vector<row>& rows) {
+/// Every "<name>_over_kernel" of a run.
+std::string others_of(const json& one) {
+    std::string cell;
+    for (const auto& [key, value] : one.items()) {
+        const std::string tail = "_over_kernel";
+        if (key.size() > tail.size() && key.compare(key.size() - tail.size(), tail.size(), tail) == 0)
+            cell += (cell.empty() ? "" : ", ") + key.substr(0, key.size() - tail.size()) + " " +
+                    ratio_text(value.get<double>());
+    }
+    return cell;
+}
+
+std::string all_tables(const json& run, const std::vector<row>& rows) {
+    return "# One run of the benchmarks\n\n" + caption_of(run) + "\n\n" +
+           table_of(
+               "Time over the roof, a pass that reads and writes each byte once (1.00 is the limit), and "
+               "the time:",
+               rows,
+               [](const json& one) {
+                   if (!one.contains("x_roof")) return std::string();
+                   return ratio_text(one["x_roof"]) + " (" + time_text(one["kernel_ns"]) + ")";
+               }) +
+           table_of("The others' time over ours, in the same run:", rows, others_of);
+}
+
+/// The rows whose name is `first` ... `last`, under the name between them.
+std::vector<row> between(const std::vector<row>& rows, const std::string& first, const std::string& last) {
+    std::vector<row> out;
+    for (const row& r : rows) {
+        const std::size_t ends = first.size() + last.size();
+        if (r.what.size() <= ends || r.what.compare(0, first.size(), first) != 0) continue;
+        if (r.what.compare(r.what.size() - last.size(), last.size(), last) != 0) continue;
+        out.push_back(r);
+        out.back().what = r.what.substr(first.size(), r.what.size() - ends);
+        std::replace(out.back().what.begin(), out.back().what.end(), '/', ' ');
+    }
+    return out;
+}
+
+const std::string standard_heads = "/q_heads:32/k_heads:8/dim:128";
+
+std::string first_tables(const json& run, const std::vector<row>& rows) {
     std::string text = caption_of(run) + "\n\n";
-    text += table_of(
-        "Time over the roof, a pass that reads and writes each byte once (1.00 is the limit), and the time:",
-        rows, [](const json& one) {
-            if (!one.contains("x_roof")) return std::string();
-            return ratio_text(one["x_roof"]) + " (" + time_text(one["kernel_ns"]) + ")";
-        });
-    text += table_of("The others' time over ours, in the same run:", rows, [](const json& one) {
-        std::string cell;
-        for (const auto& [key, value] : one.items()) {
-            const std::string tail = "_over_kernel";
-            if (key.size() > tail.size() && key.compare(key.size() - tail.size(), tail.size(), tail) == 0)
-                cell += (cell.empty() ? "" : ", ") + key.substr(0, key.size() - tail.size()) + " " +
-                        ratio_text(value.get<double>());
-        }
-        return cell;
+    text += table_of("`rotate`, 32 + 8 heads of 128: its time over the roof, and behind it the plain loop's:",
+                     between(rows, "rotate/", standard_heads), [](const json& one) {
+                         const double ours = one.value("x_roof", 0.0);
+                         if (ours == 0) return std::string();
+                         const double plain = ours * one.value("plain_loop_over_kernel", 0.0);
+                         return ratio_text(ours) + (plain > 0 ? " / " + ratio_text(plain) : "");
+                     });
+    std::vector<row> fused = between(rows, "normalize_and_rotate/", standard_heads);
+    for (row& r : fused) r.what = "normalize_and_rotate " + r.what;
+    for (row& r : between(rows, "append/", "")) {
+        fused.push_back(r);
+        fused.back().what = "append " + r.what;
+    }
+    text += table_of("Fused calls: the time of the separate passes over theirs:", fused, [](const json& one) {
+        const double passes = one.value("unfused_over_kernel", 0.0);
+        return passes > 0 ? ratio_text(passes) : std::string();
     });
     return text;
+}
+
+/// f32 half-split at 512 tokens: ours, the plain loop, and the way of the reference implementations.
+svg::bar_chart picture_of(const std::vector<row>& rows) {
+    svg::bar_chart chart;
+    chart.title = "f32, half-split, 512 tokens of 32 + 8 heads of 128";
+    chart.y_label = "time over the roof";
+    const auto bar = [&](const std::string& name, double value) {
+        if (value == 0) return;
+        chart.names.push_back(name);
+        chart.values.push_back(value);
+    };
+    for (const row& r : rows) {
+        const double roofs = r.counter("512", "x_roof");
+        if (r.what == "rotate/half_split/f32/table" + standard_heads) {
+            bar("table", roofs);
+            bar("plain loop", roofs * r.counter("512", "plain_loop_over_kernel"));
+        } else if (r.what == "rotate/half_split/f32/fly" + standard_heads) {
+            bar("on the fly", roofs);
+        } else if (r.what == "baseline/rotate_half_temporaries/f32" + standard_heads) {
+            bar("rotate_half", roofs);
+        }
+    }
+    return chart;
 }
 
 void write_between_marks(const std::string& path, const std::string& text) {
@@ -147,42 +231,27 @@ void write_between_marks(const std::string& path, const std::string& text) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 4) {
-        std::fprintf(stderr, "bench_report BENCH.json README.md FOLDER\n");
+    if (argc != 5) {
+        std::fprintf(stderr, "bench_report BENCH.json README.md RESULTS.md PICTURE.svg\n");
         return 2;
     }
     try {
-        const std::string readme = argv[2], folder = argv[3];
-        const std::string beside = readme.substr(0, readme.find_last_of('/') + 1) + folder;
-        std::filesystem::create_directories(beside);
+        const std::string results = argv[3], picture = argv[4];
         const json run = json::parse(read_file(argv[1]));
         const std::vector<row> rows = rows_of(run);
-        std::printf("%zu cases read from %s\n", rows.size(), argv[1]);
         if (rows.empty()) throw std::runtime_error("no case with a kernel_ns counter");
-
-        // One picture a first word and token count: x_roof of its cases.
-        std::map<std::string, svg::bar_chart> pictures;
-        for (const row& r : rows)
-            for (const auto& [tokens, one] : r.by_tokens) {
-                if (!one.contains("x_roof") || tokens.empty()) continue;
-                const std::string group = r.what.substr(0, r.what.find('/'));
-                auto& chart = pictures[group + "_" + tokens];
-                chart.title = group + ", " + tokens + (tokens == "1" ? " token" : " tokens");
-                chart.y_label = "time over the roof";
-                chart.names.push_back(r.number);
-                chart.values.push_back(one["x_roof"]);
-                chart.width = 1000;
-            }
-        std::string text = tables_of(run, rows);
-        std::size_t done = 0;
-        for (const auto& [name, chart] : pictures) {
-            svg::write(beside + "/bench_" + name + ".svg", chart);
-            text += "![" + chart.title + "](" + folder + "/bench_" + name + ".svg)\n";
-            std::printf("[%zu of %zu] %s/bench_%s.svg\n", ++done, pictures.size(), folder.c_str(),
-                        name.c_str());
-        }
-        write_between_marks(argv[2], text);
-        std::printf("tables written to %s\n", argv[2]);
+        std::printf("%zu cases read from %s\n", rows.size(), argv[1]);
+        std::ofstream(results, std::ios::binary) << all_tables(run, rows);
+        std::printf("every case: %s\n", results.c_str());
+        svg::write(picture, picture_of(rows));
+        std::printf("picture: %s\n", picture.c_str());
+        write_between_marks(argv[2], first_tables(run, rows) +
+                                         "![Time over the roof: ours, the plain loop, "
+                                         "rotate_half with temporaries](" +
+                                         picture + ")\n\nEvery case: [" + results + "](" + results +
+                                         "), from `cmake --workflow --preset bench` and then `cmake --build "
+                                         "build-bench --target bench_report`.\n");
+        std::printf("first tables: %s\n", argv[2]);
     } catch (const std::exception& e) {
         std::fprintf(stderr, "bench_report: %s\n", e.what());
         return 1;
