@@ -40,7 +40,9 @@ TEST_CASE("table_set: every token turns as its own table would turn it", "[angle
         rotate<half_split>(heads_view(apart.data() + n * 32, 1, 2, 16),
                            alone[tables[n]].rows(std::span(positions).subspan(n, 1)));
     CHECK(together == apart);  // the two untouched tokens included
+#if !defined(__FAST_MATH__)  // which says that there is no NaN
     CHECK(std::isnan(rows.magnitude));
+#endif
 }
 
 TEST_CASE("table_set: growing keeps rows handed out valid, and each table grows alone",
