@@ -27,6 +27,14 @@ std::string read_file(const std::string& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
+/// Google Benchmark writes the spread of repetitions of a counter that is 0 as NaN, which is no JSON.
+json parsed(std::string text) {
+    for (const char* word : {": NaN", ": -NaN"})
+        for (std::size_t at = 0; (at = text.find(word, at)) != std::string::npos;)
+            text.replace(at, std::string(word).size(), ": null");
+    return json::parse(text);
+}
+
 /// A case's name without tokens and what Google Benchmark appends, and its tokens.
 struct case_name {
     std::string what;
@@ -128,7 +136,9 @@ std::string caption_of(const json& run) {
     std::string text = "Measured " + c.value("date", std::string("?")).substr(0, 10);
     for (const char* key : {"cpu_model", "compiler", "flags", "kernels_compiled_for", "roof_registers"})
         if (c.contains(key)) text += std::string("; ") + key + ": " + c.at(key).get<std::string>();
-    return text + ". One thread, medians of samples that alternate with the roof or the other contender.";
+    return text +
+           ". One thread, medians of three repetitions of medians of samples that alternate with the roof or "
+           "the other contender.";
 }
 
 /// Every "<name>_over_kernel" of a run.
@@ -237,7 +247,7 @@ int main(int argc, char** argv) {
     }
     try {
         const std::string results = argv[3], picture = argv[4];
-        const json run = json::parse(read_file(argv[1]));
+        const json run = parsed(read_file(argv[1]));
         const std::vector<row> rows = rows_of(run);
         if (rows.empty()) throw std::runtime_error("no case with a kernel_ns counter");
         std::printf("%zu cases read from %s\n", rows.size(), argv[1]);
