@@ -136,9 +136,10 @@ std::string caption_of(const json& run) {
     std::string text = "Measured " + c.value("date", std::string("?")).substr(0, 10);
     for (const char* key : {"cpu_model", "compiler", "flags", "kernels_compiled_for", "roof_registers"})
         if (c.contains(key)) text += std::string("; ") + key + ": " + c.at(key).get<std::string>();
+    const auto repetitions = run.at("benchmarks").at(0).value("repetitions", 1);
     return text +
-           ". One thread, medians of three repetitions of medians of samples that alternate with the roof or "
-           "the other contender.";
+           ". One thread, medians of samples that alternate with the roof or the other contender; of " +
+           std::to_string(repetitions) + " repetitions their median.";
 }
 
 /// Every "<name>_over_kernel" of a run.

@@ -141,9 +141,9 @@ inline std::vector<double> make_smoothed_map(std::span<const double> map, grid_e
 }
 
 /// The largest region of connected tokens, diagonals included; of equal ones the first in row-major order.
-/// Shapes:   inside [height, width], not 0: in the mask; the result: numbers among the image tokens,
-/// ascending. Throws:   invalid_config on a mask that is not of the grid's size. Source:   wtybest/FreeFlux
-/// editing/utils.py, remove_small_white_regions.
+/// Shapes:   inside [height, width], not 0: in the mask; the result: image token numbers, ascending.
+/// Throws:   invalid_config on a mask that is not of the grid's size.
+/// Source:   wtybest/FreeFlux editing/utils.py, remove_small_white_regions.
 inline std::vector<index> largest_region(std::span<const std::uint8_t> inside, grid_extents grid) {
     constexpr const char* who = "largest_region";
     detail::require(inside.size() == detail::tokens_of(who, grid), who,
@@ -181,8 +181,7 @@ inline std::vector<index> largest_region(std::span<const std::uint8_t> inside, g
 /// Source:   wtybest/FreeFlux editing/utils.py, derive_fg_mask_from_attn and editing/add_object.
 ///
 ///     std::vector<double> maps;                                  // at step freeflux::object_step
-///     for (int layer : freeflux::object_layers) {                // q[layer], k[layer]: the target's,
-///     rotated
+///     for (int layer : freeflux::object_layers) {                // q, k of the target, rotated
 ///         const auto map = make_word_map(q[layer], k[layer], {.image = {512, 4096}, .word = sail});
 ///         maps.insert(maps.end(), map.begin(), map.end());
 ///     }

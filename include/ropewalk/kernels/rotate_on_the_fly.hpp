@@ -31,8 +31,8 @@ class position_span {
                                                   : kind::f64;
     }
     index size() const noexcept { return count_; }
-    /// Element i of [tokens, axes]. The type is looked at here, once a token, and not in the kernel: four
-    /// kernels for four types would be four times the code and no faster.
+    /// Element i of [tokens, axes]. The type is looked at here, at each coordinate, and not around the
+    /// kernel: four kernels for four types would be four times the code.
     double operator[](index i) const noexcept {
         switch (kind_) {
             case kind::i32: return static_cast<const std::int32_t*>(data_)[i];
@@ -173,10 +173,6 @@ struct rows_on_the_fly {
         simd::store(sin + i, row.sin);
     }
 };
-
-}  // namespace detail
-
-namespace detail {
 
 template <class Layout, class TQ, class TK>
 void turn_on_the_fly(Layout layout, heads_view<TQ> q, heads_view<TK> k, const spectrum& s,
