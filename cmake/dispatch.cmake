@@ -51,13 +51,12 @@ function(ropewalk_add_dispatch target)
         set(pic ON)
     endif()
 
-    # Optimised whatever the build: what is inlined is no symbol that another unit could share. At -O2 GCC leaves
-    # some of them for SSE2, which the symbol test refuses.
+    # Optimised whatever the build: what is inlined is no symbol that another unit could share.
     macro(ropewalk_add_object name source)
         set(object ${target}_ropewalk_${name})
         add_library(${object} OBJECT ${here}/${source})
         target_link_libraries(${object} PRIVATE ropewalk::core)
-        target_compile_options(${object} PRIVATE -O3 -fno-exceptions ${flags_${name}})
+        target_compile_options(${object} PRIVATE -O2 -fno-exceptions ${flags_${name}})
         if(pic)
             set_target_properties(${object} PROPERTIES POSITION_INDEPENDENT_CODE ON)
         endif()

@@ -22,6 +22,13 @@ inline constexpr std::int32_t untouched_row = -1;
 
 namespace ROPEWALK_NAMESPACE::detail {
 
+/// The largest of some counts. Not std::max of a list, which a dispatch unit could leave as a symbol for all.
+template <class... Rest>
+constexpr index largest(index first, Rest... rest) noexcept {
+    ((first = first < rest ? rest : first), ...);
+    return first;
+}
+
 /// The product of counts, refused when it would not fit (tables sized by a hostile config).
 /// Throws: invalid_config on a negative count or on overflow.
 inline index checked_product(const char* function, const char* what, std::initializer_list<index> counts) {

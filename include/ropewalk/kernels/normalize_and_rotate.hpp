@@ -167,7 +167,7 @@ void normalize_tensors(pair_layout layout, rows_view<C> rows, index first_channe
     const bool match = (norm_matches(x.first, rows, first_channel, x.second, layout) && ...);
     ROPEWALK_EXPECT(match);
     if (!match || (x.first.empty() || ...)) return;
-    const index tokens = std::max({x.first.batches() * x.first.tokens()...});
+    const index tokens = largest(x.first.batches() * x.first.tokens()...);
     // Heads that share one sum stay in one part: another part would overwrite what the sum reads.
     const bool whole = ((x.second.extent == norm_extent::token) || ...);
     const work_range range = partition(tokens, part);

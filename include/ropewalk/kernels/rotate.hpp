@@ -103,7 +103,7 @@ void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of par
     const bool match = (rows_match(layout, x, rows) && ...);
     ROPEWALK_EXPECT(match);
     if (!match || (x.empty() && ...)) return;
-    const index tokens = std::max({x.empty() ? index{0} : x.batches() * x.tokens()...});
+    const index tokens = largest((x.empty() ? index{0} : x.batches() * x.tokens())...);
     const work_part work = partition_tokens(tokens, part);
     const index last = work.first_token + work.tokens;
     const auto turn_tokens = [&](auto kind, const auto&... tensor) {
@@ -120,7 +120,7 @@ void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of par
                         rotate_token(kind, row.times(factors), rows.pairs, of_token.only(h)...);
             };
             // Tensors of as many heads share the row of each, which may have to be made.
-            const index first = std::max({tensor.heads.first...}), count = std::max({tensor.heads.count...});
+            const index first = largest(tensor.heads.first...), count = largest(tensor.heads.count...);
             if (((tensor.heads.first == first && tensor.heads.count == count) && ...))
                 each_head(first, count, tensor.at(token)...);
             else
