@@ -142,26 +142,54 @@ std::string caption_of(const json& run) {
            std::to_string(repetitions) + " repetitions their median.";
 }
 
-/// Every "<name>_over_kernel" of a run.
+/// Every "<name>_over_kernel" of a run, by name.
+std::map<std::string, double> over_kernel(const json& one) {
+    std::map<std::string, double> out;
+    const std::string tail = "_over_kernel";
+    for (const auto& [key, value] : one.items())
+        if (key.size() > tail.size() && key.compare(key.size() - tail.size(), tail.size(), tail) == 0)
+            out[key.substr(0, key.size() - tail.size())] = value.get<double>();
+    return out;
+}
 std::string others_of(const json& one) {
     std::string cell;
-    for (const auto& [key, value] : one.items()) {
-        const std::string tail = "_over_kernel";
-        if (key.size() > tail.size() && key.compare(key.size() - tail.size(), tail.size(), tail) == 0)
-            cell += (cell.empty() ? "" : ", ") + key.substr(0, key.size() - tail.size()) + " " +
-                    ratio_text(value.get<double>());
-    }
+    for (const auto& [name, ratio] : over_kernel(one))
+        cell += (cell.empty() ? "" : ", ") + name + " " + ratio_text(ratio);
     return cell;
 }
 
+/// Cases of other libraries, named peer_<library>/...: their only other is that library.
+const std::string peer_mark = "peer_";
+bool is_peer(const std::string& name) { return name.rfind(peer_mark, 0) == 0; }
+double peer_over_kernel(const json& one) {
+    const auto others = over_kernel(one);
+    return others.size() == 1 ? others.begin()->second : 0.0;
+}
+/// Which peers stood in the run, with their versions (the label of their cases), in the order of the run.
+std::string peer_versions(const std::vector<row>& rows) {
+    std::vector<std::string> names;
+    for (const row& r : rows)
+        for (const auto& [tokens, one] : r.by_tokens) {
+            const std::string label = one.value("label", std::string());
+            if (is_peer(r.what) && std::find(names.begin(), names.end(), label) == names.end())
+                names.push_back(label);
+        }
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text;
+}
+
 std::string all_tables(const json& run, const std::vector<row>& rows) {
-    return "# One run of the benchmarks\n\n" + caption_of(run) + "\n\n" +
+    const std::string versions = peer_versions(rows);
+    return "# One run of the benchmarks\n\n" + caption_of(run) +
+           (versions.empty() ? "" : " Peers: " + versions + ".") + "\n\n" +
            table_of(
                "Time over the roof, a pass that reads and writes each byte once (1.00 is the limit), and "
                "the time:",
                rows,
                [](const json& one) {
-                   if (!one.contains("x_roof")) return std::string();
+                   // A peer's case has our own time over the roof, once more.
+                   if (!one.contains("x_roof") || is_peer(one.at("name"))) return std::string();
                    return ratio_text(one["x_roof"]) + " (" + time_text(one["kernel_ns"]) + ")";
                }) +
            table_of("The others' time over ours, in the same run:", rows, others_of);
@@ -202,10 +230,16 @@ std::string first_tables(const json& run, const std::vector<row>& rows) {
         const double passes = one.value("unfused_over_kernel", 0.0);
         return passes > 0 ? ratio_text(passes) : std::string();
     });
+    text += table_of("Other libraries on the same work, " + peer_versions(rows) + ": their time over ours:",
+                     between(rows, peer_mark, standard_heads), [](const json& one) {
+                         const double theirs = peer_over_kernel(one);
+                         return theirs > 0 ? ratio_text(theirs) : std::string();
+                     });
     return text;
 }
 
-/// f32 half-split at 512 tokens: ours, the plain loop, and the way of the reference implementations.
+/// f32 half-split at 512 tokens: ours, the plain loop, the way of the reference implementations, and the
+/// peers.
 svg::bar_chart picture_of(const std::vector<row>& rows) {
     svg::bar_chart chart;
     chart.title = "f32, half-split, 512 tokens of 32 + 8 heads of 128";
@@ -225,6 +259,11 @@ svg::bar_chart picture_of(const std::vector<row>& rows) {
         } else if (r.what == "baseline/rotate_half_temporaries/f32" + standard_heads) {
             bar("rotate_half", roofs);
         }
+    }
+    for (const row& r : between(rows, peer_mark, "/half_split/f32" + standard_heads)) {
+        const auto at_512 = r.by_tokens.find("512");
+        if (at_512 != r.by_tokens.end())
+            bar(r.what, at_512->second.value("x_roof", 0.0) * peer_over_kernel(at_512->second));
     }
     return chart;
 }
@@ -256,9 +295,7 @@ int main(int argc, char** argv) {
         std::printf("every case: %s\n", results.c_str());
         svg::write(picture, picture_of(rows));
         std::printf("picture: %s\n", picture.c_str());
-        write_between_marks(argv[2], first_tables(run, rows) +
-                                         "![Time over the roof: ours, the plain loop, "
-                                         "rotate_half with temporaries](" +
+        write_between_marks(argv[2], first_tables(run, rows) + "![Time over the roof: ours and others](" +
                                          picture + ")\n\nEvery case: [" + results + "](" + results +
                                          "), from `cmake --workflow --preset bench` and then `cmake --build "
                                          "build-bench --target bench_report`.\n");
