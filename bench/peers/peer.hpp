@@ -7,9 +7,10 @@
 //       public:
 //         using layout = rw::half_split;
 //         using element = float;
-//         explicit their_work(peers::layer<element>& x);  // throws what is wrong: the case is skipped with
-//         it void run();                                     // both rotations, in place or not const
-//         element* q();                             // the results [tokens, heads, dim] const element* k();
+//         explicit their_work(peers::layer<element>& x);  // throws what is wrong: the case is then skipped
+//         void run();                                     // both rotations, in place or not
+//         const element* q();                             // the results [tokens, heads, dim]
+//         const element* k();
 //     };
 //     peers::add<their_work>({.name = "theirs", .version = their_version(), .most_apart = 1e-5});
 

@@ -18,13 +18,13 @@
 
 #include <algorithm>
 #include <functional>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
 
 #include <benchmark/benchmark.h>
 
-#include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/half_types.hpp>
 #include <ropewalk/core/index.hpp>
 
@@ -116,9 +116,21 @@ inline void compare(benchmark::State& state, comparison c) {
     }
 }
 
-/// Tensors of engines start on a cache line, and so do these.
+/// Tensors of engines start on a cache line of an ordinary page, and so do these.
 template <class T>
-using tensor = ropewalk::detail::aligned_vector<T>;
+struct tensor_allocator {
+    using value_type = T;
+    static constexpr std::align_val_t alignment{64};
+
+    tensor_allocator() = default;
+    template <class U>
+    tensor_allocator(const tensor_allocator<U>&) noexcept {}
+    T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), alignment)); }
+    void deallocate(T* p, std::size_t) noexcept { ::operator delete(p, alignment); }
+    friend bool operator==(tensor_allocator, tensor_allocator) { return true; }
+};
+template <class T>
+using tensor = std::vector<T, tensor_allocator<T>>;
 
 /// Standard normal numbers in the storage format: near-denormals would slow any loop thirtyfold.
 template <class T>

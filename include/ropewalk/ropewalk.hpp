@@ -62,6 +62,7 @@
 #include <ropewalk/kernels/frequency_gradient.hpp>
 #include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/kernels/rotate_reference.hpp>
+#include <ropewalk/kernels/token_rows.hpp>
 #include <ropewalk/kernels/rotate_token.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kernels/rotate_uniform.hpp>

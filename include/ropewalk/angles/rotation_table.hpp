@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <cmath>
+#include <numbers>
 #include <span>
 #include <type_traits>
 #include <vector>

@@ -31,7 +31,7 @@ namespace ROPEWALK_NAMESPACE {
 /// The table of a scheme whose pairs all turn at one frequency: one number pair a token instead of one a
 /// token and pair.
 /// Cost:     2 * sizeof(T) bytes a token, one sine and cosine each.
-/// Accuracy: half an ulp of T, and 2^-53 |angle| turns of the reduction.
+/// Accuracy: 2^-52 (1 + |angle|), then rounded to T.
 /// Source:   DRoPE, Zhao et al. 2025: the uniform identity scalar.
 template <class T = float>
 class uniform_table {
@@ -50,7 +50,8 @@ class uniform_table {
                 row_of_token_.resize(static_cast<std::size_t>(positions.tokens()), untouched_row);
                 continue;
             }
-            const auto [c, s] = detail::cos_sin_of(detail::reduced_turns(positions.at(n), turns));
+            double c = 0, s = 0;
+            fill_cos_sin(positions.at(n), &turns, 1.0, 1, &c, &s);
             cos_.push_back(static_cast<T>(c));
             sin_.push_back(static_cast<T>(s));
         }

@@ -96,6 +96,9 @@ struct rows_in_table {
     }
 };
 
+/// What every L2 holds beside a table.
+inline constexpr index cached_bytes = 1 << 18;
+
 /// Token outer, head inner; the row of a token is fetched or made once for the heads of all tensors.
 template <class Layout, class Rows, class C, class... T>
 void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of part,
@@ -106,18 +109,20 @@ void turn_tensors(Layout layout, Rows& rows, row_factors<C> factors, part_of par
     const index tokens = largest((x.empty() ? index{0} : x.batches() * x.tokens())...);
     const work_part work = partition_tokens(tokens, part);
     const index last = work.first_token + work.tokens;
+    const index bytes = work.tokens * ((x.heads() * x.channels() * static_cast<index>(sizeof(T))) + ...);
+    const outer_loop outer = bytes > cached_bytes ? outer_loop::heads : outer_loop::registers;
     const auto turn_tokens = [&](auto kind, const auto&... tensor) {
         for (index token = work.first_token; token < last; ++token) {
             if (token + 1 < last) rows.expect(token + 1);
             if (rows.heads == 1) {
                 if (const auto row = rows.row_of(token, 0))
-                    rotate_token(kind, row.times(factors), rows.pairs, tensor.at(token)...);
+                    rotate_token(kind, outer, row.times(factors), rows.pairs, tensor.at(token)...);
                 continue;
             }
             const auto each_head = [&](index first, index count, auto... of_token) {
                 for (index h = 0; h < count; ++h)
                     if (const auto row = rows.row_of(token, first + h))
-                        rotate_token(kind, row.times(factors), rows.pairs, of_token.only(h)...);
+                        rotate_token(kind, outer, row.times(factors), rows.pairs, of_token.only(h)...);
             };
             // Tensors of as many heads share the row of each, which may have to be made.
             const index first = largest(tensor.heads.first...), count = largest(tensor.heads.count...);

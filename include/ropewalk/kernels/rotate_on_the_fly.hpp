@@ -117,6 +117,9 @@ struct rows_on_the_fly {
         const coordinates where{&positions, token * frequencies->axes()};
         if constexpr (std::is_same_v<C, float>) {
             fill_lanes(where, head);
+        } else if (!frequencies->is_mixed() && frequencies->axes() == 1) {
+            fill_cos_sin(where[0], frequencies->turns_data().data() + head * pairs, frequencies->magnitude(),
+                         pairs, cos, sin);
         } else {
             double reduced[max_fly_pairs];
             for (index i = 0; i < pairs; ++i) reduced[i] = reduced_at(*frequencies, where, head, i);

@@ -1,10 +1,10 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <ropewalk/core/heads_view.hpp>
-#include <ropewalk/core/simd_permute.hpp>
-#include <ropewalk/core/simd_storage.hpp>
+#include <algorithm>
+
 #include <ropewalk/kernels/pair_layout.hpp>
+#include <ropewalk/kernels/token_rows.hpp>
 
 /// The inner loops: all heads of one token against one row of cos and sin held in registers. Source of
 /// the arithmetic: rotate_reference. Both layouts form each output as fma(x, c, rounded product), so they
@@ -12,82 +12,16 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The heads of one token of one tensor.
-template <class T>
-struct token_heads {
-    T* base;
-    index stride;
-    index heads;
-
-    token_heads at_channel(index c) const noexcept { return {base + c, stride, heads}; }
-    token_heads only(index h) const noexcept { return {base + h * stride, stride, 1}; }
-};
-
-/// Factors on the row as it is loaded: (1, 1) turns, (1, -1) is the transpose, (1/m^2, -1/m^2) the inverse.
-template <class C>
-struct row_factors {
-    C cos = 1;
-    C sin = 1;
-};
-
-/// A row that stands in memory, and what every kind of row offers: registers of cos and sin, factors on.
-template <class C>
-struct row_in_memory {
-    using element = C;
-    const C* cos;
-    const C* sin;
-    row_factors<C> factors;
-
-    row_in_memory from(index pair) const noexcept { return {cos + pair, sin + pair, factors}; }
-    ROPEWALK_ALWAYS_INLINE void load(index i, simd::pack<C>& c, simd::pack<C>& s) const noexcept {
-        c = simd::load(cos + i) * simd::broadcast(factors.cos);
-        s = simd::load(sin + i) * simd::broadcast(factors.sin);
-    }
-    ROPEWALK_ALWAYS_INLINE void load_some(index i, index count, simd::pack<C>& c,
-                                          simd::pack<C>& s) const noexcept {
-        c = simd::load_some(cos + i, count) * simd::broadcast(factors.cos);
-        s = simd::load_some(sin + i, count) * simd::broadcast(factors.sin);
-    }
-};
-
-// Registers a row of cos and sin may occupy, and registers of data in flight beside it: AVX-512 and NEON
-// have 32 in all, the others 16.
-#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_NEON)
-inline constexpr std::size_t half_vectors = 8;
-inline constexpr std::size_t half_in_flight = 4;
-inline constexpr std::size_t interleaved_units = 4;
-inline constexpr std::size_t interleaved_in_flight = 8;
-#else
-inline constexpr std::size_t half_vectors = 4;
-inline constexpr std::size_t half_in_flight = 2;
-inline constexpr std::size_t interleaved_units = 2;
-inline constexpr std::size_t interleaved_in_flight = 4;
-#endif
-
-/// K registers to neighbours; 16-bit data two at a time, because their conversions pack two.
-template <std::size_t K, class T, class Of>
-ROPEWALK_ALWAYS_INLINE void store_registers(T* p, Of of) noexcept {
-    constexpr index n = simd::lanes<compute_t<T>>;
-    if constexpr (sizeof(T) == 2 && K % 2 == 0) {
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t k = 0; k < K; k += 2)
-            simd::store_two(p + static_cast<index>(k) * n, of(k), of(k + 1));
-    } else {
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t k = 0; k < K; ++k) simd::store(p + static_cast<index>(k) * n, of(k));
-    }
-}
-
-/// V registers of pairs, first channels at p + first, second channels `half` further on. A few registers
-/// of both are read, then those of one stream written, then those of the other (L1, 512-bit f32: 1.05 of
-/// the roof; register by register 1.11, without in_register 1.35). Prefetching the data 2 to 8 heads ahead
-/// only costs, also past L2 (512 tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7 without).
+/// V registers of pairs, first channels at p + first, second channels `half` further on. What is in flight of
+/// both is read, then those of one stream written, then those of the other (without in_register 1.35 of the
+/// roof in L1 instead of 1.11). Prefetching the data 2 to 8 heads ahead only costs, also past L2 (512
+/// tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7 without).
 template <std::size_t V, class T, class P>
 ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half, const P (&c)[V],
                                        const P (&s)[V]) noexcept {
     using C = compute_t<T>;
     constexpr index n = simd::lanes<C>;
-    constexpr std::size_t K = V < half_in_flight ? V : half_in_flight;
+    constexpr std::size_t K = V < half_in_flight<T> ? V : half_in_flight<T>;
     T* p = x.base + first;
     for (index h = 0; h < x.heads; ++h, p += x.stride) {
         ROPEWALK_DETAIL_UNROLL
@@ -104,6 +38,36 @@ ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half
                                [&](std::size_t k) { return simd::fms<C>(a[k], c[v + k], b[k] * s[v + k]); });
             store_registers<K>(u + half,
                                [&](std::size_t k) { return simd::fma(b[k], c[v + k], a[k] * s[v + k]); });
+        }
+    }
+}
+
+template <class T, class C>
+ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half, index pairs,
+                                       const copied_row<C>& row) noexcept {
+    using P = simd::pack<C>;
+    constexpr index n = simd::lanes<C>;
+    constexpr std::size_t K = copied_in_flight;
+    T* p = x.base + first;
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        for (index i = 0; i < pairs; i += row.step) {
+            P a[K], b[K];
+            ROPEWALK_DETAIL_UNROLL
+            for (std::size_t k = 0; k < K; ++k) {
+                const T* const u = p + i + static_cast<index>(k) * n;
+                a[k] = simd::in_register<C>(simd::load(u));
+                b[k] = simd::in_register<C>(simd::load(u + half));
+            }
+            const auto cos = [&](std::size_t k) {
+                return simd::load(row.cos + i + static_cast<index>(k) * n);
+            };
+            const auto sin = [&](std::size_t k) {
+                return simd::load(row.sin + i + static_cast<index>(k) * n);
+            };
+            store_registers<K>(p + i,
+                               [&](std::size_t k) { return simd::fms<C>(a[k], cos(k), b[k] * sin(k)); });
+            store_registers<K>(p + half + i,
+                               [&](std::size_t k) { return simd::fma(b[k], cos(k), a[k] * sin(k)); });
         }
     }
 }
@@ -132,10 +96,21 @@ ROPEWALK_ALWAYS_INLINE void half_heads_some(token_heads<T> x, index first, index
 
 /// Pairs (i, i + half), i < pairs.
 template <class Row, class... T>
-ROPEWALK_ALWAYS_INLINE void rotate_half_span(Row row, index pairs, index half, token_heads<T>... x) noexcept {
-    constexpr index n = simd::lanes<typename Row::element>;
+ROPEWALK_ALWAYS_INLINE void rotate_half_span(outer_loop outer, Row row, index pairs, index half,
+                                             token_heads<T>... x) noexcept {
+    using C = typename Row::element;
+    constexpr index n = simd::lanes<C>;
     index i = 0;
     constexpr index widest = static_cast<index>(half_vectors) * n;
+    if (outer == outer_loop::heads && pairs > widest) {
+        copied_row<C> copy;
+        while (pairs - i >= copy.step) {
+            const index count = std::min(copied_pairs, (pairs - i) / copy.step * copy.step);
+            copy.take(row, i, count);
+            (half_heads(x, i, half, count, copy), ...);
+            i += count;
+        }
+    }
     for (; i + widest <= pairs; i += widest) half_step<half_vectors>(row, i, half, x...);
     if constexpr (half_vectors > 4)
         if (i + 4 * n <= pairs) {
@@ -151,7 +126,7 @@ ROPEWALK_ALWAYS_INLINE void rotate_half_span(Row row, index pairs, index half, t
         i += n;
     }
     if (i < pairs) {
-        simd::pack<typename Row::element> c, s;
+        simd::pack<C> c, s;
         row.load_some(i, pairs - i, c, s);
         (half_heads_some(x, i, half, pairs - i, c, s), ...);
     }
@@ -159,7 +134,7 @@ ROPEWALK_ALWAYS_INLINE void rotate_half_span(Row row, index pairs, index half, t
 template <class C, class... T>
 ROPEWALK_ALWAYS_INLINE void rotate_half_span(const C* cos, const C* sin, index pairs, index half,
                                              row_factors<C> f, token_heads<T>... x) noexcept {
-    rotate_half_span(row_in_memory<C>{cos, sin, f}, pairs, half, x...);
+    rotate_half_span(outer_loop::registers, row_in_memory<C>{cos, sin, f}, pairs, half, x...);
 }
 
 /// U units of lanes pairs = two registers of channels each: x c + swap(x) (-s, s).
@@ -180,6 +155,28 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair
                 a[k] = simd::in_register<C>(simd::load(static_cast<const T*>(u + static_cast<index>(k) * n)));
             store_registers<K>(u, [&](std::size_t k) {
                 return simd::fma(a[k], c[v + k], simd::swap_pairs(a[k]) * s[v + k]);
+            });
+        }
+    }
+}
+
+template <class T, class C>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair, index pairs,
+                                              const copied_row<C>& row) noexcept {
+    constexpr index n = simd::lanes<C>;
+    constexpr std::size_t K = copied_in_flight;
+    T* p = x.base + 2 * first_pair;
+    for (index h = 0; h < x.heads; ++h, p += x.stride) {
+        for (index i = 0; i < 2 * pairs; i += row.step) {
+            simd::pack<C> a[K];
+            ROPEWALK_DETAIL_UNROLL
+            for (std::size_t k = 0; k < K; ++k)
+                a[k] = simd::in_register<C>(
+                    simd::load(static_cast<const T*>(p + i + static_cast<index>(k) * n)));
+            store_registers<K>(p + i, [&](std::size_t k) {
+                const index at = i + static_cast<index>(k) * n;
+                return simd::fma(a[k], simd::load(row.cos + at),
+                                 simd::swap_pairs(a[k]) * simd::load(row.sin + at));
             });
         }
     }
@@ -214,10 +211,21 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(token_heads<T> x, index chann
 
 /// Pairs (2 i, 2 i + 1), i < pairs.
 template <class Row, class... T>
-ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(Row row, index pairs, token_heads<T>... x) noexcept {
-    constexpr index n = simd::lanes<typename Row::element>;
+ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(outer_loop outer, Row row, index pairs,
+                                                    token_heads<T>... x) noexcept {
+    using C = typename Row::element;
+    constexpr index n = simd::lanes<C>;
     index i = 0;
     constexpr index widest = static_cast<index>(interleaved_units) * n;
+    if (outer == outer_loop::heads && pairs > widest) {
+        copied_row<C> copy;
+        while (pairs - i >= copy.step) {
+            const index count = std::min(copied_pairs, (pairs - i) / copy.step * copy.step);
+            copy.take_channels(row, i, count);
+            (interleaved_heads(x, i, count, copy), ...);
+            i += count;
+        }
+    }
     for (; i + widest <= pairs; i += widest) interleaved_step<interleaved_units>(row, i, x...);
     if constexpr (interleaved_units > 2)
         if (i + 2 * n <= pairs) {
@@ -227,7 +235,7 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(Row row, index pairs, token_
     for (; i + n <= pairs; i += n) interleaved_step<1>(row, i, x...);
     if (i < pairs) {
         const index channels = 2 * (pairs - i);
-        simd::pack<typename Row::element> c, s;
+        simd::pack<C> c, s;
         row.load_some(i, pairs - i, c, s);
         const auto c_low = simd::duplicate_low(c);
         const auto s_low = simd::negate_even(simd::duplicate_low(s));
@@ -243,7 +251,7 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(Row row, index pairs, token_
 template <class C, class... T>
 ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(const C* cos, const C* sin, index pairs, row_factors<C> f,
                                                     token_heads<T>... x) noexcept {
-    rotate_interleaved_span(row_in_memory<C>{cos, sin, f}, pairs, x...);
+    rotate_interleaved_span(outer_loop::registers, row_in_memory<C>{cos, sin, f}, pairs, x...);
 }
 
 /// Half-split inside groups of a size known at run time: every blocked<g> and pair_layout of that kind.
@@ -253,22 +261,23 @@ struct grouped {
 
 /// All pairs of all heads of one token.
 template <class Layout, class Row, class... T>
-ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, Row row, index pairs, token_heads<T>... x) noexcept {
+ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, outer_loop outer, Row row, index pairs,
+                                         token_heads<T>... x) noexcept {
     if constexpr (std::is_same_v<Layout, half_split>) {
-        rotate_half_span(row, pairs, pairs, x...);
+        rotate_half_span(outer, row, pairs, pairs, x...);
     } else if constexpr (std::is_same_v<Layout, interleaved>) {
-        rotate_interleaved_span(row, pairs, x...);
+        rotate_interleaved_span(outer, row, pairs, x...);
     } else {
         const index half = layout.channels / 2;
         for (index i = 0; i < pairs; i += half)
-            rotate_half_span(row.from(i), half, half, x.at_channel(2 * i)...);
+            rotate_half_span(outer, row.from(i), half, half, x.at_channel(2 * i)...);
     }
     (void)layout;
 }
 template <class Layout, class C, class... T>
 ROPEWALK_ALWAYS_INLINE void rotate_token(Layout layout, const C* cos, const C* sin, index pairs,
                                          row_factors<C> f, token_heads<T>... x) noexcept {
-    rotate_token(layout, row_in_memory<C>{cos, sin, f}, pairs, x...);
+    rotate_token(layout, outer_loop::registers, row_in_memory<C>{cos, sin, f}, pairs, x...);
 }
 
 /// Calls f with the layout as a type: the one switch of a call, and none where it is known.

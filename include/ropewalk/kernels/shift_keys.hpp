@@ -51,8 +51,8 @@ void shift_keys(pair_layout layout, cache_view<T> keys, const cache_plan& plan,
                 reinterpret_cast<stored_t<T>*>(keys.at(place.page, place.token, range.first)),
                 keys.strides.head, range.count};
             if (rows.heads == 1) {
-                detail::rotate_token(kind, rows.cos_at(row, 0), rows.sin_at(row, 0), rows.pairs, {1, 1},
-                                     heads);
+                const detail::row_in_memory<compute_t<T>> whole{rows.cos_at(row, 0), rows.sin_at(row, 0), {}};
+                detail::rotate_token(kind, detail::outer_loop::heads, whole, rows.pairs, heads);
             } else {
                 for (index h = 0; h < range.count; ++h)
                     detail::rotate_token(kind, rows.cos_at(row, range.first + h),
