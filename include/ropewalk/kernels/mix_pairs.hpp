@@ -41,16 +41,20 @@ ROPEWALK_ALWAYS_INLINE void mix_half_step(mix_row<Scaled, C> row, index half, to
     for (std::size_t r = 0; r < V; ++r)
         f[r] = load_factors(row.from(static_cast<index>(r) * n), [](const C* p) { return simd::load(p); });
     T* head = x.base;
-    for (index h = 0; h < x.heads; ++h, head += x.stride)
+    for (index h = 0; h < x.heads; ++h, head += x.stride) {
+        P u[V], v[V];
+        ROPEWALK_DETAIL_UNROLL
         for (std::size_t r = 0; r < V; ++r) {
             T* const p = head + static_cast<index>(r) * n;
             simd::prefetch(p + ahead);
             simd::prefetch(p + half + ahead);
-            const P u = simd::load(static_cast<const T*>(p));
-            const P v = simd::load(static_cast<const T*>(p + half));
-            simd::store(p, simd::fma(u, f[r].a, v * f[r].b));
-            simd::store(p + half, simd::fma(v, f[r].d, u * f[r].c));
+            u[r] = simd::in_register<C>(simd::load(static_cast<const T*>(p)));
+            v[r] = simd::in_register<C>(simd::load(static_cast<const T*>(p + half)));
         }
+        store_registers<V>(head, [&](std::size_t r) { return simd::fma(u[r], f[r].a, v[r] * f[r].b); });
+        store_registers<V>(head + half,
+                           [&](std::size_t r) { return simd::fma(v[r], f[r].d, u[r] * f[r].c); });
+    }
 }
 
 /// Pairs (i, i + half), i < pairs, of all heads of one token.
