@@ -139,7 +139,10 @@ inline std::string make(const chart& c) {
         xs.insert(xs.end(), s.x.begin(), s.x.end());
         ys.insert(ys.end(), s.y.begin(), s.y.end());
     }
-    const auto x = detail::make_axis(xs, c.x_scale), y = detail::make_axis(ys, c.y_scale);
+    const auto x = detail::make_axis(xs, c.x_scale);
+    auto y = detail::make_axis(ys, c.y_scale);
+    const double room = 0.03 * (y.high - y.low);  // a line along its least value would lie under the frame
+    y.low -= room, y.high += room;
     detail::canvas page(c.width, c.height, 190, c.title, c.x_label, c.y_label);
     page.mark_y(y);
     for (double t : x.ticks)
