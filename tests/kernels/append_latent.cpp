@@ -90,6 +90,22 @@ TEST_CASE("append_latent: f32 to bf16 and to f8 rounds the f32 result once", "[k
     CHECK(coded.nothing_else_written(plan));
 }
 
+TEST_CASE("append_latent: a token without a row writes nothing", "[kernels][append][latent]") {
+    heads_buffer<float> projected({1, 2, 1, 24});
+    projected.fill(3);
+    cache_buffer<float> cache({1, 4, 1, 24}, cache_order::nhd);
+    const rw::append_latent_call<float> call{.latent = projected.view().channel_slice(0, 16),
+                                             .rope_key = projected.view().channel_slice(16, 8),
+                                             .cache = cache.keys()};
+    const rw::head_norm<float> norm({.channels = 16});
+    const auto table = table_of<float>(4, 2);
+    const auto both = rw::make_append_latent_plan(call, norm.view(), longs{1, 3}, 4);
+    const auto second = rw::make_append_latent_plan(call, norm.view(), longs{-1, 3}, 4);
+    const std::vector<int> rows{-1, 1};
+    rw::append_latent(call, norm, both, table.rows(rows));
+    CHECK(cache.nothing_else_written(second));
+}
+
 TEST_CASE("make_append_latent_plan: bad input is refused", "[kernels][append][latent][errors]") {
     heads_buffer<float> projected({1, 2, 1, 24});
     cache_buffer<float> cache({1, 4, 1, 24}, cache_order::nhd);
@@ -118,6 +134,12 @@ TEST_CASE("make_append_latent_plan: bad input is refused", "[kernels][append][la
     bad = good,
     bad.latent = rw::heads_view<const float>(cache.keys().at(0, 0, 0), {1, 2, 1, 16}, {0, 24, 24});
     CHECK(refusal(bad, norm) ==
+          "make_append_latent_plan: source must be the destination itself or not overlap it, token * heads + "
+          "head, got 0");
+    // Not even its own row, without a rotated part: the norm reads what the first numbers overwrite.
+    bad.latent = rw::heads_view<const float>(cache.keys().at(0, 0, 0), {1, 1, 1, 24}, {0, 24, 24});
+    bad.rope_key = projected.view().channel_slice(16, 0).token_slice(0, 1);
+    CHECK(refusal(bad, rw::head_norm<float>({.channels = 24}), {0}, 0) ==
           "make_append_latent_plan: source must be the destination itself or not overlap it, token * heads + "
           "head, got 0");
     rw::append_latent_call<float, rw::f8_e4m3> f8{.latent = good.latent, .rope_key = good.rope_key};

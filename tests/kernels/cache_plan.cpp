@@ -16,6 +16,7 @@ TEST_CASE("ragged batch: positions and slots of requests of different lengths", 
     CHECK(rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table<int>{pages, 3, 4}) ==
           longs{2 * 4 + 2, 2 * 4 + 3, 5 * 4, 4, 5});
     CHECK(rw::make_slots(rw::ragged_batch{offsets, starts}, 10) == longs{6, 7, 8, 20, 21});
+    CHECK(rw::make_slots(rw::ragged_batch{ints{0, 1}, ints{0}}, 1) == longs{0});  // the smallest page
     CHECK(rw::make_positions(rw::ragged_batch{ints{0}, ints{}}).empty());
 }
 
@@ -45,6 +46,8 @@ TEST_CASE("ragged batch: what cannot be is refused by name", "[kernels][cache][e
     CHECK(support::refusal(slots({1, 2}, 3, 4)) ==
           "make_slots: pages must hold requests * pages_per_request numbers, got 2");
     CHECK(support::refusal(slots({1, 2, 3}, 3, 0)) == "make_slots: page_tokens must be >= 1, got 0");
+    CHECK_REFUSES("make_slots: page_tokens must be >= 1, got 0",
+                  rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table<int>{.pages = starts}));
 }
 
 TEST_CASE("cache_plan: slots become pages and tokens, once", "[kernels][cache]") {

@@ -168,6 +168,45 @@ TEST_CASE("normalize_and_rotate: any split over threads and any alignment give t
     }
 }
 
+TEST_CASE("normalize_and_rotate: heads with rows of their own", "[kernels][normalize]") {
+    rw::rotation_table<float> table(2, 3, 20);
+    for (rw::index row = 0; row < 2; ++row)
+        for (rw::index h = 0; h < 3; ++h)
+            for (rw::index i = 0; i < 20; ++i) {
+                const auto angle = static_cast<float>(1 + row + 3 * h) * 0.1f * static_cast<float>(i);
+                table.cos_data(row, h)[i] = std::cos(angle);
+                table.sin_data(row, h)[i] = std::sin(angle);
+            }
+    heads_buffer<float> x({1, 2, 3, 40}), want = x.fill(5);
+    const rw::head_norm<float> norm({.channels = 40}, weights_of<float>(40));
+    rw::normalize_and_rotate<rw::half_split>(x.view(), norm, table);
+    rw::normalize_and_rotate<rw::half_split>(want.view(), norm, rw::rotation_table<float>(2, 1, 0));
+    rw::rotate<rw::half_split>(want.view(), table);
+    CHECK(support::same_bits(x.dense(), want.dense()));
+}
+
+TEST_CASE("normalize_and_rotate: q and k of other lengths or other extents are themselves",
+          "[kernels][normalize]") {
+    const auto table = table_of<float>(16, 3);
+    const rw::head_norm<float> of_head({.channels = 32}, weights_of<float>(32));
+    const rw::head_norm<float> of_token({.heads = 4, .channels = 32, .extent = rw::norm_extent::token},
+                                        weights_of<float>(128));
+    for (rw::index k_tokens : {2, 3})
+        for (rw::index parts : {1, 7}) {
+            heads_buffer<float> q({1, 3, 4, 32}), k({1, k_tokens, 2, 32}), q_want = q.fill(1),
+                                                                           k_want = k.fill(2);
+            for (rw::index part = 0; part < parts; ++part)
+                rw::normalize_and_rotate<rw::interleaved>(q.view(), k.view(), of_token, of_head, table,
+                                                          {.part = {parts, part}});
+            rw::normalize_and_rotate<rw::interleaved>(q_want.view(), of_token, table);
+            rw::normalize_and_rotate<rw::interleaved>(k_want.view(), of_head, table);
+            CHECK(support::same_bits(q.dense(), q_want.dense()));
+            CHECK(support::same_bits(k.dense(), k_want.dense()));
+            CHECK(q.canaries_alive());
+            CHECK(k.canaries_alive());
+        }
+}
+
 TEST_CASE("normalize_and_rotate: untouched tokens keep their bits, empty views are no-ops",
           "[kernels][normalize]") {
     const auto table = table_of<float>(8, 3);

@@ -7,6 +7,7 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
+#include <ropewalk/kernels/normalize_and_rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/rotate_uniform.hpp>
 
@@ -45,6 +46,7 @@ TEST_CASE("a group that does not divide the channels, rows past the table, a vie
     rw::rows_view<float> rows = table.rows();
     rows.indices.narrow = wild;
     rw::rotate<rw::half_split>(x.view(), rows);
+    rw::normalize_and_rotate<rw::half_split>(x.view(), rw::head_norm<float>({.channels = 32}), rows);
     rw::rotate_into<rw::half_split>(y.fill(2).view(), x.view(), table);
     CHECK(support::same_bits(x.dense(), before));
 
