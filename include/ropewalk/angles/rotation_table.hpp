@@ -172,7 +172,7 @@ class rotation_table {
     rows_view<T> whole() const noexcept {
         rows_view<T> v;
         v.cos = values_.data();
-        v.sin = values_.data() + pairs_;
+        v.sin = values_.empty() ? nullptr : values_.data() + pairs_;  // no offset from null
         v.table_rows = rows_;
         v.heads = heads_;
         v.pairs = pairs_;

@@ -81,7 +81,7 @@ struct heads_view {
     constexpr heads_view channel_slice(index first, index count) const noexcept {
         ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.channels);
         heads_view v = *this;
-        v.data += first;
+        v.data = moved(first);
         v.shape.channels = count;
         return v;
     }
@@ -89,7 +89,7 @@ struct heads_view {
     constexpr heads_view head_slice(index first, index count, index step = 1) const noexcept {
         ROPEWALK_EXPECT(first >= 0 && count >= 0 && (count == 0 || first + (count - 1) * step < shape.heads));
         heads_view v = *this;
-        v.data += first * strides.head;
+        v.data = moved(first * strides.head);
         v.shape.heads = count;
         v.strides.head = strides.head * step;
         return v;
@@ -98,7 +98,7 @@ struct heads_view {
     constexpr heads_view token_slice(index first, index count) const noexcept {
         ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.tokens);
         heads_view v = *this;
-        v.data += first * strides.token;
+        v.data = moved(first * strides.token);
         v.shape.tokens = count;
         return v;
     }
@@ -106,10 +106,14 @@ struct heads_view {
     constexpr heads_view batch_slice(index first, index count) const noexcept {
         ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.batches);
         heads_view v = *this;
-        v.data += first * strides.batch;
+        v.data = moved(first * strides.batch);
         v.shape.batches = count;
         return v;
     }
+
+  private:
+    /// An empty view may have no memory: nothing is added to null.
+    constexpr T* moved(index elements) const noexcept { return data ? data + elements : data; }
 };
 
 template <class T>
