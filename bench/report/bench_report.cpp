@@ -235,6 +235,11 @@ std::string first_tables(const json& run, const std::vector<row>& rows) {
                          const double theirs = peer_over_kernel(one);
                          return theirs > 0 ? ratio_text(theirs) : std::string();
                      });
+    for (const row& r : rows)  // what the choice of a unit at run time adds to a call
+        for (const auto& [tokens, one] : r.by_tokens)
+            if (one.contains("door_ns"))
+                text += "`" + r.what + "`: " + ratio_text(one["door_ns"]) +
+                        " ns a call for run-time dispatch.\n\n";
     return text;
 }
 
