@@ -219,7 +219,7 @@ rotation_table<T> rotation_table<T>::from_arrays(const U* cos, const U* sin, tab
 /// positions x spectrum: one row a touched token.
 /// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs] -> [tokens, heads or 1, pairs].
 /// Throws:   invalid_config when the axes differ.
-/// Cost:     about 40 ns a row of 64 pairs (float, AVX-512).
+/// Cost:     about 45 ns a row of 64 pairs (float, AVX-512).
 /// Source:   design of this library.
 template <class T = float>
 rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& positions,
