@@ -275,6 +275,7 @@ auto latent_attention<T>::make_absorbed(const matrix& queries) const -> matrix {
     detail::require(queries.cols() == config_.heads * d, "latent_attention::make_absorbed",
                     "queries must be [tokens, heads * (nope + rope)]", queries.cols());
     matrix out(queries.rows(), config_.heads * width);
+    if (queries.rows() == 0) return out;  // Eigen adds offsets to the null of an empty matrix
     for (index h = 0; h < config_.heads; ++h) {
         out.middleCols(h * width, config_.latent) =
             queries.middleCols(h * d, config_.nope_dim) * up(h, 0, config_.nope_dim);
@@ -289,6 +290,7 @@ auto latent_attention<T>::make_values(const matrix& latents) const -> matrix {
     detail::require(latents.cols() == config_.heads * config_.latent, "latent_attention::make_values",
                     "latents must be [tokens, heads * latent]", latents.cols());
     matrix out(latents.rows(), config_.heads * config_.value_dim);
+    if (latents.rows() == 0) return out;  // as above
     for (index h = 0; h < config_.heads; ++h)
         out.middleCols(h * config_.value_dim, config_.value_dim) =
             latents.middleCols(h * config_.latent, config_.latent) *
@@ -313,7 +315,7 @@ auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache,
                 k(n, h * d + config_.nope_dim + c) =
                     static_cast<T>(static_cast<compute_t<E>>(cache.shared_keys().at(0, n, 0)[c]));
     }
-    for (index h = 0; h < heads; ++h) {
+    for (index h = 0; h < (keys == 0 ? 0 : heads); ++h) {  // as above
         k.middleCols(h * d, config_.nope_dim) = latent * up(h, 0, config_.nope_dim).transpose();
         v.middleCols(h * config_.value_dim, config_.value_dim) =
             latent * up(h, config_.nope_dim, config_.value_dim).transpose();
