@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <algorithm>
-
 #include <ropewalk/kernels/pair_layout.hpp>
 #include <ropewalk/kernels/token_rows.hpp>
 
@@ -12,64 +10,50 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// V registers of pairs, first channels at p + first, second channels `half` further on. What is in flight of
-/// both is read, then those of one stream written, then those of the other (without in_register 1.35 of the
-/// roof in L1 instead of 1.11). Prefetching the data 2 to 8 heads ahead only costs, also past L2 (512
-/// tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7 without).
+/// K registers of pairs of one head, first channels at p, second ones `half` further on; cos(k) and sin(k)
+/// are their registers of the row. What is in flight of both streams is read, then one stream written, then
+/// the other (without in_register 1.35 of the roof in L1 instead of 1.11).
+template <std::size_t K, class T, class Cos, class Sin>
+ROPEWALK_ALWAYS_INLINE void turn_half(T* p, index half, Cos cos, Sin sin) noexcept {
+    using C = compute_t<T>;
+    constexpr index n = simd::lanes<C>;
+    simd::pack<C> a[K], b[K];
+    ROPEWALK_DETAIL_UNROLL
+    for (std::size_t k = 0; k < K; ++k) {
+        const T* const u = p + static_cast<index>(k) * n;
+        a[k] = simd::in_register<C>(simd::load(u));
+        b[k] = simd::in_register<C>(simd::load(u + half));
+    }
+    store_registers<K>(p, [&](std::size_t k) { return simd::fms<C>(a[k], cos(k), b[k] * sin(k)); });
+    store_registers<K>(p + half, [&](std::size_t k) { return simd::fma(b[k], cos(k), a[k] * sin(k)); });
+}
+
+/// V registers of pairs of every head, the row in registers. Prefetching the data 2 to 8 heads ahead only
+/// costs, also past L2 (512 tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7 without).
 template <std::size_t V, class T, class P>
 ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half, const P (&c)[V],
                                        const P (&s)[V]) noexcept {
-    using C = compute_t<T>;
-    constexpr index n = simd::lanes<C>;
     constexpr std::size_t K = V < half_in_flight<T> ? V : half_in_flight<T>;
     T* p = x.base + first;
     for (index h = 0; h < x.heads; ++h, p += x.stride) {
         ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < V; v += K) {
-            T* const u = p + static_cast<index>(v) * n;
-            P a[K], b[K];
-            ROPEWALK_DETAIL_UNROLL
-            for (std::size_t k = 0; k < K; ++k) {
-                a[k] = simd::in_register<C>(simd::load(static_cast<const T*>(u + static_cast<index>(k) * n)));
-                b[k] = simd::in_register<C>(
-                    simd::load(static_cast<const T*>(u + half + static_cast<index>(k) * n)));
-            }
-            store_registers<K>(u,
-                               [&](std::size_t k) { return simd::fms<C>(a[k], c[v + k], b[k] * s[v + k]); });
-            store_registers<K>(u + half,
-                               [&](std::size_t k) { return simd::fma(b[k], c[v + k], a[k] * s[v + k]); });
-        }
+        for (std::size_t v = 0; v < V; v += K)
+            turn_half<K>(
+                p + static_cast<index>(v) * simd::lanes<compute_t<T>>, half,
+                [&](std::size_t k) { return c[v + k]; }, [&](std::size_t k) { return s[v + k]; });
     }
 }
 
+/// The same of `pairs` pairs, the row from its copy.
 template <class T, class C>
 ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half, index pairs,
                                        const copied_row<C>& row) noexcept {
-    using P = simd::pack<C>;
-    constexpr index n = simd::lanes<C>;
-    constexpr std::size_t K = copied_in_flight;
     T* p = x.base + first;
-    for (index h = 0; h < x.heads; ++h, p += x.stride) {
-        for (index i = 0; i < pairs; i += row.step) {
-            P a[K], b[K];
-            ROPEWALK_DETAIL_UNROLL
-            for (std::size_t k = 0; k < K; ++k) {
-                const T* const u = p + i + static_cast<index>(k) * n;
-                a[k] = simd::in_register<C>(simd::load(u));
-                b[k] = simd::in_register<C>(simd::load(u + half));
-            }
-            const auto cos = [&](std::size_t k) {
-                return simd::load(row.cos + i + static_cast<index>(k) * n);
-            };
-            const auto sin = [&](std::size_t k) {
-                return simd::load(row.sin + i + static_cast<index>(k) * n);
-            };
-            store_registers<K>(p + i,
-                               [&](std::size_t k) { return simd::fms<C>(a[k], cos(k), b[k] * sin(k)); });
-            store_registers<K>(p + half + i,
-                               [&](std::size_t k) { return simd::fma(b[k], cos(k), a[k] * sin(k)); });
-        }
-    }
+    for (index h = 0; h < x.heads; ++h, p += x.stride)
+        for (index i = 0; i < pairs; i += row.step)
+            turn_half<copied_in_flight>(
+                p + i, half, [&](std::size_t k) { return row.cos_register(i, k); },
+                [&](std::size_t k) { return row.sin_register(i, k); });
 }
 
 template <std::size_t V, class Row, class... T>
@@ -79,7 +63,7 @@ ROPEWALK_ALWAYS_INLINE void half_step(Row row, index first, index half, token_he
     P c[V], s[V];
     ROPEWALK_DETAIL_UNROLL
     for (std::size_t v = 0; v < V; ++v) row.load(first + static_cast<index>(v) * simd::lanes<C>, c[v], s[v]);
-    (half_heads<V>(x, first, half, c, s), ...);
+    (half_heads(x, first, half, c, s), ...);
 }
 
 template <class T, class P>
@@ -104,12 +88,10 @@ ROPEWALK_ALWAYS_INLINE void rotate_half_span(outer_loop outer, Row row, index pa
     constexpr index widest = static_cast<index>(half_vectors) * n;
     if (outer == outer_loop::heads && pairs > widest) {
         copied_row<C> copy;
-        while (pairs - i >= copy.step) {
-            const index count = std::min(copied_pairs, (pairs - i) / copy.step * copy.step);
-            copy.take(row, i, count);
-            (half_heads(x, i, half, count, copy), ...);
-            i += count;
-        }
+        i = copy.in_parts(pairs, [&](index first, index count) {
+            copy.take(row, first, count);
+            (half_heads(x, first, half, count, copy), ...);
+        });
     }
     for (; i + widest <= pairs; i += widest) half_step<half_vectors>(row, i, half, x...);
     if constexpr (half_vectors > 4)
@@ -137,51 +119,48 @@ ROPEWALK_ALWAYS_INLINE void rotate_half_span(const C* cos, const C* sin, index p
     rotate_half_span(outer_loop::registers, row_in_memory<C>{cos, sin, f}, pairs, half, x...);
 }
 
-/// U units of lanes pairs = two registers of channels each: x c + swap(x) (-s, s).
-template <std::size_t U, class T, class P>
-ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair, const P (&c)[2 * U],
-                                              const P (&s)[2 * U]) noexcept {
+/// K registers of channels of one head, x c + swap(x) (-s, s); cos(k) and sin(k) hold both channels of a
+/// pair.
+template <std::size_t K, class T, class Cos, class Sin>
+ROPEWALK_ALWAYS_INLINE void turn_interleaved(T* p, Cos cos, Sin sin) noexcept {
     using C = compute_t<T>;
-    constexpr index n = simd::lanes<C>;
-    constexpr std::size_t K = 2 * U < interleaved_in_flight ? 2 * U : interleaved_in_flight;
+    simd::pack<C> a[K];
+    ROPEWALK_DETAIL_UNROLL
+    for (std::size_t k = 0; k < K; ++k)
+        a[k] = simd::in_register<C>(
+            simd::load(static_cast<const T*>(p + static_cast<index>(k) * simd::lanes<C>)));
+    store_registers<K>(
+        p, [&](std::size_t k) { return simd::fma(a[k], cos(k), simd::swap_pairs(a[k]) * sin(k)); });
+}
+
+/// V registers of channels of every head, the row in registers.
+template <std::size_t V, class T, class P>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair, const P (&c)[V],
+                                              const P (&s)[V]) noexcept {
+    constexpr std::size_t K = V < interleaved_in_flight ? V : interleaved_in_flight;
     T* p = x.base + 2 * first_pair;
     for (index h = 0; h < x.heads; ++h, p += x.stride) {
         ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < 2 * U; v += K) {
-            T* const u = p + static_cast<index>(v) * n;
-            P a[K];
-            ROPEWALK_DETAIL_UNROLL
-            for (std::size_t k = 0; k < K; ++k)
-                a[k] = simd::in_register<C>(simd::load(static_cast<const T*>(u + static_cast<index>(k) * n)));
-            store_registers<K>(u, [&](std::size_t k) {
-                return simd::fma(a[k], c[v + k], simd::swap_pairs(a[k]) * s[v + k]);
-            });
-        }
+        for (std::size_t v = 0; v < V; v += K)
+            turn_interleaved<K>(
+                p + static_cast<index>(v) * simd::lanes<compute_t<T>>,
+                [&](std::size_t k) { return c[v + k]; }, [&](std::size_t k) { return s[v + k]; });
     }
 }
 
+/// The same of `pairs` pairs, the row from its copy.
 template <class T, class C>
 ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair, index pairs,
                                               const copied_row<C>& row) noexcept {
-    constexpr index n = simd::lanes<C>;
-    constexpr std::size_t K = copied_in_flight;
     T* p = x.base + 2 * first_pair;
-    for (index h = 0; h < x.heads; ++h, p += x.stride) {
-        for (index i = 0; i < 2 * pairs; i += row.step) {
-            simd::pack<C> a[K];
-            ROPEWALK_DETAIL_UNROLL
-            for (std::size_t k = 0; k < K; ++k)
-                a[k] = simd::in_register<C>(
-                    simd::load(static_cast<const T*>(p + i + static_cast<index>(k) * n)));
-            store_registers<K>(p + i, [&](std::size_t k) {
-                const index at = i + static_cast<index>(k) * n;
-                return simd::fma(a[k], simd::load(row.cos + at),
-                                 simd::swap_pairs(a[k]) * simd::load(row.sin + at));
-            });
-        }
-    }
+    for (index h = 0; h < x.heads; ++h, p += x.stride)
+        for (index i = 0; i < 2 * pairs; i += row.step)
+            turn_interleaved<copied_in_flight>(
+                p + i, [&](std::size_t k) { return row.cos_register(i, k); },
+                [&](std::size_t k) { return row.sin_register(i, k); });
 }
 
+/// U units of lanes pairs = two registers of channels each.
 template <std::size_t U, class Row, class... T>
 ROPEWALK_ALWAYS_INLINE void interleaved_step(Row row, index first_pair, token_heads<T>... x) noexcept {
     using C = typename Row::element;
@@ -196,7 +175,7 @@ ROPEWALK_ALWAYS_INLINE void interleaved_step(Row row, index first_pair, token_he
         s[2 * u] = simd::negate_even(simd::duplicate_low(su));
         s[2 * u + 1] = simd::negate_even(simd::duplicate_high(su));
     }
-    (interleaved_heads<U>(x, first_pair, c, s), ...);
+    (interleaved_heads(x, first_pair, c, s), ...);
 }
 
 template <class T, class P>
@@ -219,12 +198,10 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(outer_loop outer, Row row, i
     constexpr index widest = static_cast<index>(interleaved_units) * n;
     if (outer == outer_loop::heads && pairs > widest) {
         copied_row<C> copy;
-        while (pairs - i >= copy.step) {
-            const index count = std::min(copied_pairs, (pairs - i) / copy.step * copy.step);
-            copy.take_channels(row, i, count);
-            (interleaved_heads(x, i, count, copy), ...);
-            i += count;
-        }
+        i = copy.in_parts(pairs, [&](index first, index count) {
+            copy.take_channels(row, first, count);
+            (interleaved_heads(x, first, count, copy), ...);
+        });
     }
     for (; i + widest <= pairs; i += widest) interleaved_step<interleaved_units>(row, i, x...);
     if constexpr (interleaved_units > 2)

@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
+
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
@@ -83,6 +85,24 @@ struct copied_row {
     alignas(64) C cos[2 * copied_pairs];
     alignas(64) C sin[2 * copied_pairs];
 
+    simd::pack<C> cos_register(index i, std::size_t k) const noexcept {
+        return simd::load(cos + i + static_cast<index>(k) * simd::lanes<C>);
+    }
+    simd::pack<C> sin_register(index i, std::size_t k) const noexcept {
+        return simd::load(sin + i + static_cast<index>(k) * simd::lanes<C>);
+    }
+    /// Calls f(first, count) for the parts of a row the copy holds one after the other, whole steps each;
+    /// returns the first pair left over.
+    template <class F>
+    ROPEWALK_ALWAYS_INLINE static index in_parts(index pairs, F f) noexcept {
+        index i = 0;
+        while (pairs - i >= step) {
+            const index count = std::min(copied_pairs, (pairs - i) / step * step);
+            f(i, count);
+            i += count;
+        }
+        return i;
+    }
     template <class Row>
     ROPEWALK_ALWAYS_INLINE void take(Row row, index first, index pairs) noexcept {
         for (index i = 0; i < pairs; i += simd::lanes<C>) {
