@@ -225,9 +225,9 @@ struct running_softmax {
 /// Source:   Vaswani et al. 2017; online softmax, Milakov and Gimelshein 2018; grouped heads, Ainslie et al.
 ///           2023.
 ///
-///     attend(q, k_cache, v_cache, out, {.causal = true});             // prefill, or decode on a longer
-///     cache attend(q, k, v, out, {.causal = true, .window = 4096});         // sliding window attend(q, k,
-///     v, out, {.query_documents = document_of_token});   // block-diagonal
+///     attend(q, k_cache, v_cache, out, {.causal = true});            // prefill and decode
+///     attend(q, k, v, out, {.causal = true, .window = 4096});        // sliding window
+///     attend(q, k, v, out, {.query_documents = document_of_token});  // block-diagonal
 template <class Q, class K, class V, class O>
 void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
             const attend_options<compute_t<Q>>& options = {}) {
