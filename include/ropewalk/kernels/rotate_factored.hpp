@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/kernels/rotate.hpp>
@@ -14,18 +15,25 @@ using factored_rows_for = factored_rows_view<compute_t<T>>;
 
 namespace detail {
 
+/// In place of row_factors where the row turns as it is: one made anew for every head pays for factors of 1
+/// (AVX-512, mixed 2-D at 32 a side: 3.4 of the roof instead of 2.7).
+struct no_factors {};
+
 /// The complex product of two rows, made in registers as it is used.
-template <class C>
+template <class C, class Factors = no_factors>
 struct row_of_factors {
     using element = C;
     using pack = simd::pack<C>;
     const C* outer = nullptr;  // null: the factor 1
     const C* inner = nullptr;  // null: the token is not touched
     index stride = 0;          // from cos to sin
-    row_factors<C> factors = {};
+    Factors factors = {};
 
     explicit operator bool() const noexcept { return inner != nullptr; }
-    row_of_factors times(row_factors<C> f) const noexcept { return {outer, inner, stride, f}; }
+    template <class F>
+    row_of_factors<C, F> times(F f) const noexcept {
+        return {outer, inner, stride, f};
+    }
     row_of_factors from(index pair) const noexcept {
         return {outer ? outer + pair : nullptr, inner + pair, stride, factors};
     }
@@ -46,8 +54,10 @@ struct row_of_factors {
             s = simd::fma(os, c, oc * s);
             c = product;
         }
-        c = c * simd::broadcast(factors.cos);
-        s = s * simd::broadcast(factors.sin);
+        if constexpr (!std::is_same_v<Factors, no_factors>) {
+            c = c * simd::broadcast(factors.cos);
+            s = s * simd::broadcast(factors.sin);
+        }
     }
 };
 
@@ -145,10 +155,14 @@ void rotate_factored_tensors(Layout layout, const factored_rows_view<C>& view, p
                              heads_view<T>... x) noexcept {
     ROPEWALK_EXPECT(view.pairs <= max_factored_pairs);
     if (view.pairs > max_factored_pairs) return;
-    rows_view<C> same;  // the magnitude, which is all that factors_of asks for
-    same.magnitude = view.magnitude;
     rows_from_factors<C> rows(view);
-    turn_tensors(layout, rows, factors_of<Turn>(same), part, x...);
+    if constexpr (Turn == turn::forward) {
+        turn_tensors(layout, rows, no_factors{}, part, x...);
+    } else {
+        rows_view<C> same;  // the magnitude, which is all that factors_of asks for
+        same.magnitude = view.magnitude;
+        turn_tensors(layout, rows, factors_of<Turn>(same), part, x...);
+    }
 }
 
 template <turn Turn, class Layout, class C, class TQ, class TK>
