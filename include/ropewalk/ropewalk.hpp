@@ -112,6 +112,8 @@
 #include <ropewalk/schemes/presets.hpp>
 #include <ropewalk/schemes/explain.hpp>
 #include <ropewalk/schemes/ggml.hpp>
+#include <ropewalk/schemes/gguf_models.hpp>
+#include <ropewalk/schemes/gguf_keys.hpp>
 #include <ropewalk/schemes/gguf.hpp>
 #include <ropewalk/schemes/weight_layout.hpp>
 #include <ropewalk/schemes/huggingface_models.hpp>

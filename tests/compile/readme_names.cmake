@@ -46,7 +46,7 @@ file(GLOB schemes RELATIVE ${root}/include/ropewalk ${root}/include/ropewalk/sch
      ${root}/include/ropewalk/adapters/*.hpp ${root}/include/ropewalk/attention/*.hpp)
 # What other headers include and nobody else.
 list(REMOVE_ITEM schemes schemes/json_reader.hpp schemes/huggingface_rope.hpp schemes/huggingface_models.hpp
-     schemes/presets_llama.hpp schemes/strictness.hpp)
+     schemes/gguf_models.hpp schemes/gguf_keys.hpp schemes/presets_llama.hpp schemes/strictness.hpp)
 foreach(scheme IN LISTS schemes)
     string(FIND "${text}" "`${scheme}`" at)
     if(at EQUAL -1)

@@ -1,172 +1,19 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <array>
-#include <map>
 #include <optional>
-#include <set>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
+#include <ropewalk/schemes/gguf_keys.hpp>
+#include <ropewalk/schemes/gguf_models.hpp>
 #include <ropewalk/schemes/model_config.hpp>
 #include <ropewalk/schemes/strictness.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
-/// One GGUF value: any integer type as int64, any float as double, arrays of either.
-using gguf_value =
-    std::variant<bool, std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>>;
-
-/// The part of a GGUF file that says how to rotate: its key-value pairs (those of other subjects may be
-/// left in or out) and the rotary tensors, where it has them.
-/// Source: ggml-org/ggml docs/gguf.md.
-struct gguf_metadata {
-    std::map<std::string, gguf_value> values = {};
-    std::vector<float> rope_freqs = {};          ///< rope_freqs.weight: divisors
-    std::vector<float> rope_factors_long = {};   ///< rope_factors_long.weight
-    std::vector<float> rope_factors_short = {};  ///< rope_factors_short.weight
-};
-
 namespace detail {
-
-/// What llama.cpp knows of an architecture and the file does not say.
-/// Source: llama.cpp's architecture table (pair layouts) and its per-model layer rules.
-struct gguf_architecture {
-    std::string_view name;
-    bool half_split = false;
-    int nope_every = 0;        ///< every n-th layer is NoPE
-    int global_every = 0;      ///< every n-th layer is global, the others slide
-    double local_base = 0;     ///< base of sliding layers without rope.freq_base_swa; 0 = rope.freq_base
-    bool nope_global = false;  ///< global layers are NoPE
-    bool latent = false;       ///< multi-head latent attention: the rotary slice ends the head
-};
-
-inline constexpr auto gguf_architectures = std::to_array<gguf_architecture>({
-    {.name = "llama"},
-    {.name = "llama4", .nope_every = 4},
-    {.name = "deepseek2", .latent = true},
-    {.name = "command-r"},
-    {.name = "cohere2", .global_every = 4, .nope_global = true},
-    {.name = "chatglm"},
-    {.name = "glm4"},
-    {.name = "gptj"},
-    {.name = "olmo"},
-    {.name = "baichuan"},
-    {.name = "internlm2"},
-    {.name = "minicpm"},
-    {.name = "granite"},
-    {.name = "mistral3"},
-    {.name = "smollm3", .nope_every = 4},
-    {.name = "ernie4_5"},
-    {.name = "qwen", .half_split = true},
-    {.name = "qwen2", .half_split = true},
-    {.name = "qwen2moe", .half_split = true},
-    {.name = "qwen3", .half_split = true},
-    {.name = "qwen3moe", .half_split = true},
-    {.name = "gemma", .half_split = true},
-    {.name = "gemma2", .half_split = true},
-    {.name = "gemma3", .half_split = true, .global_every = 6, .local_base = 1e4},
-    {.name = "phi2", .half_split = true},
-    {.name = "phi3", .half_split = true},
-    {.name = "falcon", .half_split = true},
-    {.name = "gptneox", .half_split = true},
-    {.name = "stablelm", .half_split = true},
-    {.name = "olmo2", .half_split = true},
-    {.name = "starcoder2", .half_split = true},
-    {.name = "gpt-oss", .half_split = true},
-    {.name = "exaone", .half_split = true},
-    {.name = "nemotron", .half_split = true},
-    {.name = "hunyuan-dense", .half_split = true},
-});
-
-inline const gguf_architecture* find_gguf_architecture(std::string_view name) noexcept {
-    for (const auto& architecture : gguf_architectures)
-        if (architecture.name == name) return &architecture;
-    return nullptr;
-}
-
-/// Reads the keys of one architecture, remembering which were asked for.
-class gguf_keys {
-  public:
-    static constexpr const char* who = "from_gguf";
-
-    gguf_keys(const gguf_metadata& file, std::string architecture)
-        : file_(file), prefix_(std::move(architecture) + ".") {}
-
-    std::optional<double> number(const std::string& key) {
-        const gguf_value* v = find(key);
-        if (v == nullptr) return {};
-        if (const auto* whole = std::get_if<std::int64_t>(v)) return static_cast<double>(*whole);
-        const auto* real = std::get_if<double>(v);
-        if (real == nullptr || !std::isfinite(*real)) wrong(key, "a finite number");
-        return *real;
-    }
-    std::optional<index> count(const std::string& key) {
-        const gguf_value* v = find(key);
-        if (v == nullptr) return {};
-        const auto* whole = std::get_if<std::int64_t>(v);
-        if (whole == nullptr || *whole < 0) wrong(key, "a whole number >= 0");
-        return static_cast<index>(*whole);
-    }
-    /// A whole number, or the first entry of an array with one number a layer.
-    std::optional<index> count_or_first(const std::string& key) {
-        const gguf_value* v = find(key);
-        const auto* all = v == nullptr ? nullptr : std::get_if<std::vector<std::int64_t>>(v);
-        if (all == nullptr) return count(key);
-        if (all->empty()) wrong(key, "a whole number or an array with one a layer");
-        return static_cast<index>(all->front());
-    }
-    std::optional<bool> flag(const std::string& key) {
-        const gguf_value* v = find(key);
-        if (v == nullptr) return {};
-        const auto* b = std::get_if<bool>(v);
-        if (b == nullptr) wrong(key, "a bool");
-        return *b;
-    }
-    std::optional<std::string> word(const std::string& key) {
-        const gguf_value* v = find(key);
-        if (v == nullptr) return {};
-        const auto* s = std::get_if<std::string>(v);
-        if (s == nullptr) wrong(key, "a string");
-        return *s;
-    }
-    std::vector<std::int64_t> counts(const std::string& key) {
-        const gguf_value* v = find(key);
-        if (v == nullptr) return {};
-        const auto* all = std::get_if<std::vector<std::int64_t>>(v);
-        if (all == nullptr) wrong(key, "an array of whole numbers");
-        return *all;
-    }
-    index required_count(const std::string& key) {
-        const auto v = count(key);
-        if (!v) fail(std::string(who) + ": " + prefix_ + key + " must be given, got nothing");
-        return *v;
-    }
-    [[noreturn]] void wrong(const std::string& key, const char* what) const {
-        fail(std::string(who) + ": " + prefix_ + key + " must be " + what + ", got another type or value");
-    }
-    /// Rotary keys of the architecture that nobody read.
-    std::vector<std::string> unread() const {
-        std::vector<std::string> left;
-        for (const auto& [key, value] : file_.values)
-            if (key.starts_with(prefix_ + "rope.") && !seen_.contains(key)) left.push_back(key);
-        return left;
-    }
-
-  private:
-    const gguf_value* find(const std::string& key) {
-        seen_.insert(prefix_ + key);
-        const auto at = file_.values.find(prefix_ + key);
-        return at == file_.values.end() ? nullptr : &at->second;
-    }
-
-    const gguf_metadata& file_;
-    std::string prefix_;
-    std::set<std::string> seen_;
-};
 
 inline rope_scaling gguf_scaling(gguf_keys& keys, std::optional<double> factor) {
     const auto type = keys.word("rope.scaling.type");
