@@ -57,9 +57,3 @@ TEST_CASE("contract: broken preconditions of hot calls reach the user's own hand
     (void)v.batch_slice(0, 2);
     CHECK(broken_expectations == 4);
 }
-
-TEST_CASE("contract: the version's text is made of its numbers", "[core][version]") {
-    CHECK(std::string(ROPEWALK_VERSION_STRING) == std::to_string(ROPEWALK_VERSION_MAJOR) + "." +
-                                                      std::to_string(ROPEWALK_VERSION_MINOR) + "." +
-                                                      std::to_string(ROPEWALK_VERSION_PATCH));
-}

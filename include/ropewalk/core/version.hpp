@@ -22,12 +22,22 @@
 #else
 #define ROPEWALK_ISA avx512
 #endif
+#elif defined(__AVX512F__)
+#define ROPEWALK_ISA avx512f
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define ROPEWALK_ISA avx2_fma_f16c
 #elif defined(__AVX2__) && defined(__FMA__)
 #define ROPEWALK_ISA avx2_fma
+#elif defined(__AVX2__) && defined(__F16C__)
+#define ROPEWALK_ISA avx2_f16c
 #elif defined(__AVX2__)
 #define ROPEWALK_ISA avx2
+#elif defined(__AVX__) && defined(__FMA__) && defined(__F16C__)
+#define ROPEWALK_ISA avx_fma_f16c
+#elif defined(__AVX__) && defined(__FMA__)
+#define ROPEWALK_ISA avx_fma
+#elif defined(__AVX__) && defined(__F16C__)
+#define ROPEWALK_ISA avx_f16c
 #elif defined(__AVX__)
 #define ROPEWALK_ISA avx
 #elif defined(__SSE4_1__)
