@@ -2,23 +2,13 @@
 
 #include <ropewalk/schemes/presets.hpp>
 
-#include <variant>
-
-#include <ropewalk/schemes/huggingface_json.hpp>
-
+#include "schemes/preset_rows.hpp"
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
 
 using namespace ropewalk;
 
 namespace {
-
-/// Every preset beside the keys of its model's config that decide the rotary embedding.
-struct row {
-    const char* name;
-    std::variant<rotary_scheme, model_schemes> preset;
-    const char* text;
-};
 
 presets::longrope_factors longrope48() {
     presets::longrope_factors f;
@@ -36,7 +26,7 @@ std::string with_longrope48(std::string text) {
     return json.dump();
 }
 
-std::vector<row> rows() {
+std::vector<preset_rows::row> rows() {
     using namespace presets;
     constexpr auto hf = weights::hugging_face;
     static const std::string phi3 =
@@ -46,59 +36,17 @@ std::vector<row> rows() {
         R"({"model_type":"phi3","hidden_size":3072,"num_attention_heads":24,"num_hidden_layers":32,
         "max_position_embeddings":131072,"original_max_position_embeddings":4096,"rope_theta":10000.0,"partial_rotary_factor":0.75})");
     return {
-        {"llama1_7b", llama1_7b(hf),
-         R"({"model_type":"llama","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":2048})"},
-        {"llama2_7b", llama2_7b(hf),
-         R"({"model_type":"llama","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":4096,"rope_scaling":null})"},
-        {"code_llama_7b", code_llama_7b(hf),
-         R"({"model_type":"llama","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":16384,"rope_theta":1000000})"},
-        {"llama3_8b", llama3_8b(hf),
-         R"({"model_type":"llama","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":8192,"rope_theta":500000.0})"},
-        {"llama3_70b", llama3_70b(hf),
-         R"({"model_type":"llama","hidden_size":8192,"num_attention_heads":64,"num_hidden_layers":80,"max_position_embeddings":8192,"rope_theta":500000.0})"},
-        {"llama31_8b", llama31_8b(hf),
-         R"({"model_type":"llama","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":131072,"rope_theta":500000.0,
-            "rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}})"},
-        {"llama32_1b", llama32_1b(hf),
-         R"({"model_type":"llama","hidden_size":2048,"num_attention_heads":32,"head_dim":64,"num_hidden_layers":16,"max_position_embeddings":131072,
-            "rope_parameters":{"rope_theta":500000.0,"rope_type":"llama3","factor":32.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}})"},
-        {"llama32_3b", llama32_3b(hf),
-         R"({"model_type":"llama","hidden_size":3072,"num_attention_heads":24,"num_hidden_layers":28,"max_position_embeddings":131072,"rope_theta":500000.0,
-            "rope_scaling":{"rope_type":"llama3","factor":32.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}})"},
-        {"llama4_scout", llama4_scout(hf),
-         R"({"model_type":"llama4_text","hidden_size":5120,"num_attention_heads":40,"head_dim":128,"num_hidden_layers":48,"max_position_embeddings":10485760,
-            "rope_theta":500000.0,"no_rope_layers":[],"rope_scaling":{"rope_type":"llama3","factor":16.0,"low_freq_factor":1.0,"high_freq_factor":1.0,"original_max_position_embeddings":8192}})"},
-        {"mistral_7b", mistral_7b(hf),
-         R"({"model_type":"mistral","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":10000.0,"sliding_window":4096})"},
-        {"mixtral_8x7b", mixtral_8x7b(hf),
-         R"({"model_type":"mixtral","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000.0})"},
-        {"mistral_nemo", mistral_nemo(hf),
-         R"({"model_type":"mistral","hidden_size":5120,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":40,"max_position_embeddings":131072,"rope_theta":1000000.0})"},
-        {"mistral_small3", mistral_small3(hf),
-         R"({"model_type":"mistral","hidden_size":5120,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":40,"max_position_embeddings":32768,"rope_theta":100000000.0})"},
-        {"ministral3_8b", ministral3_8b(hf),
-         R"({"model_type":"ministral3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":34,"max_position_embeddings":262144,
-            "rope_parameters":{"rope_type":"yarn","rope_theta":1000000.0,"factor":16.0,"beta_fast":32.0,"beta_slow":1.0,"mscale":1.0,"mscale_all_dim":1.0,"original_max_position_embeddings":16384,"llama_4_scaling_beta":0.1}})"},
-        {"yi_34b_200k", yi_34b_200k(hf),
-         R"({"model_type":"llama","hidden_size":7168,"num_attention_heads":56,"num_hidden_layers":60,"max_position_embeddings":200000,"rope_theta":5000000.0})"},
-        {"internlm2_7b", internlm2_7b(hf),
-         R"({"model_type":"internlm2","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000,"rope_scaling":{"type":"dynamic","factor":2.0}})"},
         {"falcon3_7b", falcon3_7b(hf),
          R"({"model_type":"llama","hidden_size":3072,"num_attention_heads":12,"head_dim":256,"num_hidden_layers":28,"max_position_embeddings":32768,"rope_theta":1000042})"},
         {"chatglm_6b", chatglm_6b(hf),
          R"({"model_type":"chatglm","hidden_size":4096,"num_attention_heads":32,"num_layers":28,"max_sequence_length":2048,"position_encoding_2d":true})"},
-        {"smollm3_3b", smollm3_3b(hf),
-         R"({"model_type":"smollm3","hidden_size":2048,"num_attention_heads":16,"num_hidden_layers":36,"max_position_embeddings":65536,"rope_theta":5000000.0,"no_rope_layer_interval":4})"},
-        {"apertus_8b", apertus_8b(hf),
-         R"({"model_type":"apertus","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":65536,
-            "rope_parameters":{"rope_type":"llama3","rope_theta":12000000,"factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}})"},
         {"qwen25_7b", qwen25_7b(hf),
          R"({"model_type":"qwen2","hidden_size":3584,"num_attention_heads":28,"num_hidden_layers":28,"max_position_embeddings":32768,"rope_theta":1000000.0})"},
         {"qwen25_7b_yarn", qwen25_7b_yarn(hf),
          R"({"model_type":"qwen2","hidden_size":3584,"num_attention_heads":28,"num_hidden_layers":28,"max_position_embeddings":32768,"rope_theta":1000000.0,
             "rope_scaling":{"type":"yarn","factor":4.0,"original_max_position_embeddings":32768}})"},
-        {"qwen3_8b",
-         qwen3_8b(hf), R"({"model_type":"qwen3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":36,"max_position_embeddings":40960,"rope_theta":1000000})"},
+        {"qwen3_8b", qwen3_8b(hf),
+         R"({"model_type":"qwen3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":36,"max_position_embeddings":40960,"rope_theta":1000000})"},
         {"qwen3_next_80b", qwen3_next_80b(hf),
          R"({"model_type":"qwen3_next","hidden_size":2048,"num_attention_heads":16,"head_dim":256,"num_hidden_layers":48,"max_position_embeddings":262144,
             "rope_theta":10000000,"partial_rotary_factor":0.25,"full_attention_interval":4})"},
@@ -167,47 +115,13 @@ std::vector<row> rows() {
     };
 }
 
-void check_equal(const rotary_scheme& preset, const rotary_scheme& read) {
-    CHECK(preset.head_dim == read.head_dim);
-    CHECK(preset.first_channel == read.first_channel);
-    CHECK(preset.rotary_dim == read.rotary_dim);
-    CHECK(preset.read_layout == read.read_layout);
-    CHECK(preset.write_layout == read.write_layout);
-    CHECK(preset.logit_scale == read.logit_scale);
-    CHECK(preset.notes == read.notes);
-    CHECK(preset.rotates == read.rotates);
-    CHECK(preset.length_dependent == read.length_dependent);
-    CHECK(preset.original_context == read.original_context);
-    CHECK(preset.max_context == read.max_context);
-    for (const std::int64_t length : {1, 4096, 4097, 131072}) {
-        CHECK(preset.spectrum_for(length).omegas() == read.spectrum_for(length).omegas());
-        CHECK(preset.spectrum_for(length).magnitude() == read.spectrum_for(length).magnitude());
-        CHECK(preset.spectrum_for(length).axes() == read.spectrum_for(length).axes());
-    }
-}
-
 }  // namespace
 
 TEST_CASE("presets: each equals what the reader makes of the model's config text", "[schemes][presets]") {
-    for (const row& r : rows()) {
-        INFO(r.name);
-        const auto read = make_model_schemes(from_huggingface(nlohmann::json::parse(r.text)));
-        if (const auto* one = std::get_if<rotary_scheme>(&r.preset)) {
-            REQUIRE(read.distinct().size() == 1);
-            check_equal(*one, read[0]);
-        } else {
-            const auto& layers = std::get<model_schemes>(r.preset);
-            REQUIRE(layers.layers() == read.layers());
-            for (ropewalk::index l = 0; l < layers.layers(); ++l) check_equal(layers[l], read[l]);
-        }
-    }
+    preset_rows::check(rows());
 }
 
 TEST_CASE("presets: the weights' origin decides the layout", "[schemes][presets]") {
-    CHECK(presets::llama3_8b(weights::hugging_face).read_layout == pair_layout(half_split{}));
-    CHECK(presets::llama3_8b(weights::meta).read_layout == pair_layout(interleaved{}));
-    CHECK(presets::llama3_8b(weights::gguf).read_layout == pair_layout(interleaved{}));
-    CHECK(presets::mistral_7b(weights::gguf).read_layout == pair_layout(interleaved{}));
     CHECK(presets::qwen3_8b(weights::gguf).read_layout == pair_layout(half_split{}));
     CHECK(presets::gpt_j_6b(weights::hugging_face).read_layout == pair_layout(interleaved{}));
     CHECK(presets::deepseek_v3(weights::hugging_face).write_layout == pair_layout(half_split{}));
