@@ -98,6 +98,7 @@ inline model_config from_gguf(const gguf_metadata& file, strictness reading = st
     detail::gguf_keys keys(file, *architecture);
     model_config config;
     config.model_type = *architecture;
+    if (known == nullptr) config.ignored.push_back("general.architecture");
     config.layers = keys.required_count("block_count");
     config.query_heads = keys.count_or_first("attention.head_count").value_or(0);
     config.key_heads = keys.count_or_first("attention.head_count_kv").value_or(config.query_heads);

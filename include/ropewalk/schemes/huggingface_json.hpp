@@ -63,6 +63,8 @@ class huggingface_reader {
             if (!type) top_.missing("model_type");
             top_.reject("model_type", "one whose pair layout is known here (or pass a layout)",
                         *top_.find("model_type"));
+        } else if (type && !reading_.layout) {
+            config_.ignored.push_back(top_.path_of("model_type"));
         }
         pair_layout read = model_.interleaved_pairs ? pair_layout(interleaved{}) : pair_layout(half_split{});
         pair_layout write = model_.latent_attention ? pair_layout(half_split{}) : read;
@@ -117,8 +119,10 @@ class huggingface_reader {
         partial_ = top_.number("partial_rotary_factor");
         const auto legacy = [this](std::optional<double>& value, const char* key) {
             const auto old = top_.number(key);
-            if (old && value && *old != *value && strict())
-                top_.reject(key, "what the key of today says", *top_.find(key));
+            if (old && value && *old != *value) {
+                if (strict()) top_.reject(key, "what the key of today says", *top_.find(key));
+                config_.ignored.push_back(top_.path_of(key));
+            }
             if (!value) value = old;
         };
         if (model_.keys == key_names::gpt_neox) {
@@ -145,8 +149,10 @@ class huggingface_reader {
         auto kinds = layer_kinds();
         const nlohmann::json* now = top_.find("rope_parameters");
         const nlohmann::json* old = top_.find("rope_scaling");
-        if (now != nullptr && old != nullptr && strict())
-            top_.reject("rope_scaling", "null beside rope_parameters", *old);
+        if (now != nullptr && old != nullptr) {
+            if (strict()) top_.reject("rope_scaling", "null beside rope_parameters", *old);
+            config_.ignored.push_back(top_.path_of("rope_scaling"));
+        }
         const nlohmann::json* dict = now != nullptr ? now : old;
         const std::string name = now != nullptr ? "rope_parameters" : "rope_scaling";
         if (dict != nullptr && !dict->is_object()) top_.reject(name, "an object or null", *dict);
@@ -277,8 +283,11 @@ class huggingface_reader {
 
     double base_of(json_object& keys, const std::string& kind) {
         const auto inside = keys.number("rope_theta");
-        if (inside && theta_ && *inside != *theta_ && strict() && kind.empty())
-            keys.reject("rope_theta", "what the top-level rope_theta says", *keys.find("rope_theta"));
+        if (inside && theta_ && *inside != *theta_ && kind.empty()) {
+            if (strict())
+                keys.reject("rope_theta", "what the top-level rope_theta says", *keys.find("rope_theta"));
+            config_.ignored.push_back(top_.path_of("rope_theta"));
+        }
         if (inside) return *inside;
         return theta_.value_or(kind == "sliding_attention" && model_.local_theta != 0 ? model_.local_theta
                                                                                       : model_.default_theta);

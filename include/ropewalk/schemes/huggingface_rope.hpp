@@ -64,8 +64,10 @@ class huggingface_rope {
             c_.ignored.push_back(c_.keys.path_of(key));
             return rope_scaling::none;
         }
-        if (now && old && scaling_of(*old) != scaling && strict())
-            c_.keys.reject("type", "what rope_type says", *c_.keys.find("type"));
+        if (now && old && scaling_of(*old) != scaling) {
+            if (strict()) c_.keys.reject("type", "what rope_type says", *c_.keys.find("type"));
+            c_.ignored.push_back(c_.keys.path_of("type"));
+        }
         // Phi-3's first configs said "yarn" (then "su") for what is LongRoPE.
         if (scaling == rope_scaling::yarn && c_.keys.has("short_factor")) scaling = rope_scaling::longrope;
         return *scaling;
