@@ -521,20 +521,6 @@ TEST_CASE("huggingface: every config text refuses one spoiled key by its name",
     }
 }
 
-TEST_CASE("huggingface: strict reading refuses what lenient reading lists",
-          "[schemes][huggingface][errors]") {
-    const json config = json::parse(R"({"model_type":"llama","hidden_size":512,"num_attention_heads":4,
-        "num_hidden_layers":2,"rope_bogus":3,"rope_scaling":{"type":"wavelet","factor":2.0}})");
-    CHECK_REFUSES(
-        R"(from_huggingface: rope_scaling.type must be a scaling that is known here, got "wavelet")",
-        from_huggingface(config));
-    const auto lenient = from_huggingface(config, {.keys = strictness::lenient});
-    CHECK(lenient.ignored ==
-          std::vector<std::string>{"rope_scaling.type", "rope_scaling.factor", "rope_bogus"});
-    CHECK(make_model_schemes(lenient)[1].spectrum_for(1).omegas() ==
-          frequencies::geometric({.rotary_dim = 128}).omegas());
-}
-
 TEST_CASE("huggingface: a model_type that is not known needs a layout", "[schemes][huggingface][errors]") {
     json config = json::parse(
         R"({"model_type":"newcomer","hidden_size":512,"num_attention_heads":4,"num_hidden_layers":2})");
@@ -563,24 +549,6 @@ TEST_CASE("huggingface: numbers past int64 and configs that are no object",
         "from_huggingface: rope_scaling must be an object or null, got \"yarn\"",
         from_huggingface(json::parse(R"({"model_type":"llama","hidden_size":512,"num_attention_heads":4,
                                                    "num_hidden_layers":2,"rope_scaling":"yarn"})")));
-}
-
-TEST_CASE("huggingface: YaRN's factor may be derived from the two contexts", "[schemes][huggingface]") {
-    const auto read = [](const char* scaling) {
-        json config = json::parse(R"({"model_type":"llama","hidden_size":512,"num_attention_heads":4,
-            "num_hidden_layers":2,"max_position_embeddings":65536})");
-        config["rope_scaling"] = json::parse(scaling);
-        return make_model_schemes(from_huggingface(config))[0].spectrum_for(1);
-    };
-    const auto given = read(R"({"rope_type":"yarn","factor":16.0,"original_max_position_embeddings":4096})");
-    const auto derived =
-        read(R"({"rope_type":"yarn","factor":null,"original_max_position_embeddings":4096})");
-    CHECK(given.omegas() == derived.omegas());
-    CHECK(given.magnitude() == derived.magnitude());
-    const auto zeros = read(R"({"rope_type":"yarn","factor":16.0,"original_max_position_embeddings":4096,
-                                "beta_fast":0,"mscale":0,"mscale_all_dim":1.0})");  // zero counts as absent
-    CHECK(given.omegas() == zeros.omegas());
-    CHECK(given.magnitude() == zeros.magnitude());
 }
 
 #if defined(__cpp_exceptions)
