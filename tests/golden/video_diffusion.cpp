@@ -2,37 +2,34 @@
 
 // Video diffusion transformers: CogVideoX, Wan, HunyuanVideo.
 
-#include <ropewalk/angles/make_angles.hpp>
 #include <ropewalk/schemes/cogvideox.hpp>
 #include <ropewalk/schemes/hunyuan_video.hpp>
 #include <ropewalk/schemes/wan.hpp>
 
-#include "runner.hpp"
+#include "video_support.hpp"
 
 namespace golden {
 namespace {
 
-/// Rotation through the factored table; cos and sin of the clip alone as the references publish them.
-void check_clip(const golden_case& c, results& out, const rotary_scheme& rope, const position_ids& where,
-                const std::string& order) {
-    const spectrum omega = rope.spectrum_for(1);
-    const auto table = make_rotation_table<double>(omega, where);
-    std::vector<double> cos, sin;
-    for (index r = 0; r < table.row_count(); ++r) {
-        cos.insert(cos.end(), table.cos_row(r).begin(), table.cos_row(r).end());
-        sin.insert(sin.end(), table.sin_row(r).begin(), table.sin_row(r).end());
-    }
-    out.check("cos", {table.row_count(), table.pairs()}, cos);
-    out.check("sin", {table.row_count(), table.pairs()}, sin);
-    rotate_both(
-        c, out, {"q", "k"},
-        [&]<class T>(heads_view<T> q, heads_view<T> k) {
-            position_ids batch(where.axes());
-            for (index b = 0; b < q.batches() && where.tokens() < q.batches() * q.tokens(); ++b)
-                batch.append(where);
-            rotate(rope, q, k, make_factored_table<T>(omega, batch.tokens() > 0 ? batch : where));
-        },
-        order);
+/// What the references publish of the clip alone, without text, and the rotation of the whole sequence.
+void check_clip(const golden_case& c, results& out, const rotary_scheme& rope, const position_ids& clip,
+                const position_ids& sequence, const std::string& order) {
+    out.check("position_ids", {clip.axes(), clip.tokens()}, axis_first(clip));
+    check_tables(out, rope.spectrum_for(1), clip, {clip.tokens()});
+    rotate_given(c, out, rope, sequence, order);
+}
+
+/// Text tokens of a file: what it says, else what q and k have beside the clip.
+index text_of(const golden_case& c, index clip_tokens, const std::string& order) {
+    const auto x = rotated_input(c);
+    return c.integer("text_seq_length",
+                     x ? std::max<index>(c.shape_of(*x, order).tokens - clip_tokens, 0) : 0);
+}
+
+/// The size of a head: what the file says, what q and k have, else what the scheme has.
+index head_dim_of(const golden_case& c, index otherwise) {
+    const auto x = rotated_input(c);
+    return c.integer("attention_head_dim", x ? c.extents_of(*x).back() : otherwise);
 }
 
 positions::cogvideox_grid_config grid_of(const index (&sizes)[5]) {
@@ -66,72 +63,63 @@ void cogvideox(const golden_case& c, results& out) {
         require(sizes.size() == 5, name + " must hold five sizes");
         check_grid(out, name, grid_of({sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]}));
     }
-    if (!c.has_input("q")) return;
-    const auto rope = ropewalk::cogvideox::joint(
-        {.head_dim = c.integer("attention_head_dim", 64),
-         .base = c.number("theta", 1e4),
-         .channels = c.has("axes_dim") ? c.integers("axes_dim") : std::vector<index>{}});
-    const index text = c.integer("text_seq_length", 0);
+    if (!c.has("temporal_size")) return;
+    ropewalk::cogvideox::joint_config model;
+    model.head_dim = head_dim_of(c, model.head_dim);
+    model.base = c.number("theta", model.base);
+    if (c.has("axes_dim")) model.channels = c.integers("axes_dim");
+    positions::cogvideox_grid_config grid{.frames = c.integer("temporal_size"),
+                                          .height = c.integer("grid_height"),
+                                          .width = c.integer("grid_width")};
+    grid.base_height = c.integer("base_size_height", grid.base_height);
+    grid.base_width = c.integer("base_size_width", grid.base_width);
     const std::string grid_type = c.word("grid_type", "linspace");
-    const index frames = c.integer("temporal_size");
-    const index height = c.integer("grid_height"), width = c.integer("grid_width");
-    position_ids where;
-    if (grid_type == "slice") {
-        where =
-            positions::video_grid({.frames = frames, .height = height, .width = width, .text_before = text});
-    } else {
-        require(grid_type == "linspace", "unknown grid_type " + grid_type);
-        const positions::cogvideox_grid_config config{.frames = frames,
-                                                      .height = height,
-                                                      .width = width,
-                                                      .base_height = c.integer("base_size_height", 30),
-                                                      .base_width = c.integer("base_size_width", 45),
-                                                      .text_before = text};
-        auto crop = positions::cogvideox_crop(config);
-        if (c.has("crops_coords")) {
-            const auto corners = c.config().at("crops_coords").get<std::vector<std::vector<index>>>();
-            crop = {corners.at(0).at(0), corners.at(0).at(1), corners.at(1).at(0) - corners.at(0).at(0),
-                    corners.at(1).at(1) - corners.at(0).at(1)};
-        }
-        where = positions::cogvideox_grid(config, crop);
-    }
-    check_clip(c, out, rope, where, c.order());
+    require(grid_type == "slice" || grid_type == "linspace", "unknown grid_type " + grid_type);
+    const auto sequence = [&](index text) {
+        if (grid_type == "slice")
+            return positions::video_grid(
+                {.frames = grid.frames, .height = grid.height, .width = grid.width, .text_before = text});
+        grid.text_before = text;
+        if (!c.has("crops_coords")) return positions::cogvideox_grid(grid);
+        const auto corners = c.config().at("crops_coords").get<std::vector<std::vector<index>>>();
+        return positions::cogvideox_grid(
+            grid, {corners.at(0).at(0), corners.at(0).at(1), corners.at(1).at(0) - corners.at(0).at(0),
+                   corners.at(1).at(1) - corners.at(0).at(1)});
+    };
+    const position_ids clip = sequence(0);
+    check_clip(c, out, ropewalk::cogvideox::joint(model), clip,
+               sequence(text_of(c, clip.tokens(), c.order())), c.order());
 }
 
 void wan(const golden_case& c, results& out) {
-    const auto rope = ropewalk::wan::self_attention(
-        {.head_dim = c.integer("attention_head_dim", 128), .base = c.number("theta", 1e4)});
-    const spectrum omega = rope.spectrum_for(1);
+    ropewalk::wan::self_attention_config model;
+    model.head_dim = head_dim_of(c, model.head_dim);
+    model.base = c.number("theta", model.base);
+    const auto rope = ropewalk::wan::self_attention(model);
     const auto grids = c.input<index>("grid_sizes_fhw");
-    const std::string order = c.word("layout", "batch,seq,heads,dim");
-    const index tokens = c.shape_of("q", order).tokens;
-    const position_ids where = positions::video_batch(grids.values, tokens);
     const index* const first = grids.values.data();
     const auto clip = positions::video_grid({.frames = first[0], .height = first[1], .width = first[2]});
-    out.check("angles_sample0", {clip.tokens(), omega.pairs()}, make_angles(omega, clip));
-    rotate_both(
-        c, out, {"q", "k"},
-        [&]<class T>(heads_view<T> q, heads_view<T> k) {
-            rotate(rope, q, k, make_factored_table<T>(omega, where));
-        },
-        order);
+    check_tables(out, rope.spectrum_for(1), clip, {clip.tokens()}, "_sample0");
+    check_tables(out, rope.spectrum_for(1), clip, {clip.tokens()});
+    out.check("position_ids", {clip.axes(), clip.tokens()}, axis_first(clip));
+    const auto x = rotated_input(c);
+    if (!x) return;
+    const std::string order = c.word("layout", "batch,seq,heads,dim");
+    rotate_given(c, out, rope, positions::video_batch(grids.values, c.shape_of(*x, order).tokens), order);
 }
 
 void hunyuan(const golden_case& c, results& out) {
-    const auto rope = hunyuan_video::joint(
-        {.channels = c.has("rope_axes_dim") ? c.integers("rope_axes_dim") : std::vector<index>{16, 56, 56},
-         .base = c.number("rope_theta", 256)});
-    const auto grid = c.integers("grid");
-    require(grid.size() == 3, "grid must hold three sizes");
-    const index text = c.integer("text_seq_length", 0);
-    const bool behind = c.flag("text_after_video", true);
-    check_clip(c, out, rope,
-               positions::video_grid({.frames = grid[0],
-                                      .height = grid[1],
-                                      .width = grid[2],
-                                      .text_before = behind ? 0 : text,
-                                      .text_after = behind ? text : 0}),
-               c.word("layout", "batch,seq,heads,dim"));
+    hunyuan_video::joint_config model;
+    if (c.has("rope_axes_dim")) model.channels = c.integers("rope_axes_dim");
+    model.base = c.number("rope_theta", model.base);
+    const auto sizes = c.integers("grid");
+    require(sizes.size() == 3, "grid must hold three sizes");
+    positions::video_grid_config grid{.frames = sizes[0], .height = sizes[1], .width = sizes[2]};
+    const position_ids clip = positions::video_grid(grid);
+    const std::string order = c.word("layout", "batch,seq,heads,dim");
+    (c.flag("text_after_video", true) ? grid.text_after : grid.text_before) =
+        text_of(c, clip.tokens(), order);
+    check_clip(c, out, hunyuan_video::joint(model), clip, positions::video_grid(grid), order);
 }
 
 const registration registered[] = {

@@ -2,15 +2,16 @@
 
 // Multimodal position streams: the M-RoPE family, its baselines, VideoRoPE, HoPE, VRoPE and TMRoPE.
 
-#include <ropewalk/angles/make_angles.hpp>
-#include <ropewalk/frequencies/geometric.hpp>
+#include <numeric>
+
+#include <ropewalk/frequencies/p_rope.hpp>
 #include <ropewalk/positions/media_tokens.hpp>
 #include <ropewalk/schemes/hope.hpp>
 #include <ropewalk/schemes/mrope.hpp>
 #include <ropewalk/schemes/video_rope.hpp>
 #include <ropewalk/schemes/vrope.hpp>
 
-#include "runner.hpp"
+#include "video_support.hpp"
 
 namespace golden {
 namespace {
@@ -27,32 +28,31 @@ tensor<T> optional_input(const golden_case& c, const char* name) {
 template <class Rule>
 std::vector<position_stream> streams_of(const golden_case& c, const Rule& rule, double pads = 1,
                                         positions::video_blocks blocks = positions::video_blocks::whole) {
+    const positions::media_tokens usual;
     const auto ids = c.input<std::int64_t>("input_ids");
     const auto mask = optional_input<std::int64_t>(c, "attention_mask");
     const auto images = optional_input<index>(c, "image_grid_thw");
     const auto videos = optional_input<index>(c, "video_grid_thw");
     const auto seconds = optional_input<double>(c, "second_per_grid_ts");
-    const auto found = positions::find_media({.batches = ids.extent(0),
-                                              .input_ids = ids.values,
-                                              .attention_mask = mask.values,
-                                              .image_grids = images.values,
-                                              .video_grids = videos.values,
-                                              .seconds_per_grid = seconds.values},
-                                             {.image = c.integer("image_token_id", 151655),
-                                              .video = c.integer("video_token_id", 151656),
-                                              .spatial_merge = c.integer("spatial_merge_size", 2),
-                                              .blocks = blocks});
+    const auto found =
+        positions::find_media({.batches = ids.extent(0),
+                               .input_ids = ids.values,
+                               .attention_mask = mask.values,
+                               .image_grids = images.values,
+                               .video_grids = videos.values,
+                               .seconds_per_grid = seconds.values},
+                              {.image = c.integer("image_token_id", usual.image),
+                               .video = c.integer("video_token_id", usual.video),
+                               .spatial_merge = c.integer("spatial_merge_size", usual.spatial_merge),
+                               .blocks = blocks});
     return positions::make_streams(rule, found, pads);
 }
 
-/// [tokens, axes] of the library as the files' [axes, tokens].
-std::vector<double> axis_first(const position_ids& ids) {
-    const auto values = ids.values();
-    std::vector<double> out;
-    for (index a = 0; a < ids.axes(); ++a)
-        for (index n = 0; n < ids.tokens(); ++n)
-            out.push_back(values[static_cast<std::size_t>(n * ids.axes() + a)]);
-    return out;
+void check_deltas(results& out, const std::vector<position_stream>& streams, const std::string& name,
+                  positions::delta_length length = positions::delta_length::padded) {
+    std::vector<double> delta;
+    for (const auto& s : streams) delta.push_back(s.delta(length));
+    out.check(name, {static_cast<index>(streams.size()), 1}, delta);
 }
 
 void check_positions(results& out, const std::vector<position_stream>& streams,
@@ -60,48 +60,45 @@ void check_positions(results& out, const std::vector<position_stream>& streams,
     const auto batch = static_cast<index>(streams.size());
     const position_ids all = positions::join_batch(streams);
     out.check(ids, {all.axes(), batch, all.tokens() / batch}, axis_first(all));
-    std::vector<double> delta;
-    for (const auto& s : streams) delta.push_back(s.delta(positions::delta_length::padded));
-    out.check(deltas, {batch, 1}, delta);
+    check_deltas(out, streams, deltas);
 }
 
-/// The text model of a file.
-rotary_scheme text_model(const golden_case& c) {
-    rotary_scheme text;
-    text.head_dim = c.integer("head_dim");
-    text.rotary_dim = c.integer("rotary_dim", text.head_dim);
-    text.read_layout = text.write_layout = c.layout("pair_layout");
-    const auto omega =
-        frequencies::geometric({.rotary_dim = text.rotary_dim, .base = c.number("rope_theta", 1e4)});
-    text.frequencies = [omega](std::int64_t) { return omega; };
-    return text;
+/// The sections of a file; none where it has none, for the library's own.
+std::vector<index> sections_of(const golden_case& c) {
+    return c.has("mrope_section") ? c.integers("mrope_section") : std::vector<index>{};
 }
 
-/// The map, the angles and the rotation of a file that has them, through the factored table.
-void check_rotation(const golden_case& c, results& out, const rotary_scheme& rope, const position_ids& where,
-                    const shape_type& angle_shape) {
-    const spectrum omega = rope.spectrum_for(1);
-    out.check("pair_axis", frequencies::axes_of_pairs(omega));
-    out.check("angles", angle_shape, make_angles(omega, where));
-    rotate_both(c, out, {"q", "k"}, [&]<class T>(heads_view<T> q, heads_view<T> k) {
-        rotate(rope, q, k, make_factored_table<T>(omega, where));
-    });
+/// The text model of a file over the system's usual one. Where no size is said, q and k have it, else the
+/// sections do.
+rotary_scheme text_model(const golden_case& c, mrope::text_config text = {}) {
+    const auto sections = sections_of(c);
+    const index named = 2 * std::accumulate(sections.begin(), sections.end(), index{0});
+    if (const auto x = rotated_input(c)) {
+        text.head_dim = c.extents_of(*x).back();
+    } else if (named != 0) {
+        text.head_dim = named;
+    }
+    text.head_dim = c.integer("head_dim", text.head_dim);
+    text.rotary_dim = c.has("partial_rotary_factor")
+                          ? frequencies::partial_rotary_dim(text.head_dim, c.number("partial_rotary_factor"))
+                          : named;
+    text.rotary_dim = c.integer("rotary_dim", text.rotary_dim);
+    text.base = c.number("rope_theta", text.base);
+    text.layout = c.layout("pair_layout");
+    return mrope::text_model(text);
 }
 
-/// Positions under the scheme's rule, and the rotation where the file has q and k.
+/// Positions under the scheme's rule, and whatever of its rotation the file names.
 template <class Scheme>
 void check_scheme(const golden_case& c, results& out, const std::vector<position_stream>& streams,
                   Scheme make_scheme) {
     check_positions(out, streams);
-    if (!c.has_input("q")) return;
-    const rotary_scheme rope = make_scheme(text_model(c)).rope;
+    if (!names_rotation(c)) return;
+    const rotary_scheme rope = make_scheme().rope;
     const auto batch = static_cast<index>(streams.size());
     const position_ids where = positions::join_batch(streams);
-    check_rotation(c, out, rope, where, {batch, where.tokens() / batch, rope.rotary_dim / 2});
-}
-
-std::vector<index> sections_of(const golden_case& c) {
-    return c.has("mrope_section") ? c.integers("mrope_section") : std::vector<index>{16, 24, 24};
+    check_tables(out, rope.spectrum_for(1), where, {batch, where.tokens() / batch});
+    rotate_given(c, out, rope, where, c.order());
 }
 
 positions::block_transition transition_of(const golden_case& c, const char* otherwise) {
@@ -126,25 +123,26 @@ positions::time_arithmetic arithmetic_of(const golden_case& c, const char* other
     return positions::time_arithmetic::float64;
 }
 
-void mrope_with(const golden_case& c, results& out, const positions::mrope_rule& rule, mrope::section_map map,
-                positions::video_blocks blocks) {
-    check_scheme(c, out, streams_of(c, rule, 1, blocks), [&](const rotary_scheme& text) {
-        return mrope::over(text, {.sections = sections_of(c), .map = map, .rule = rule});
+void mrope_with(const golden_case& c, results& out, const positions::mrope_rule& rule,
+                mrope::section_map map = mrope::section_map::contiguous,
+                positions::video_blocks blocks = positions::video_blocks::whole,
+                const mrope::text_config& text = {}) {
+    check_scheme(c, out, streams_of(c, rule, 1, blocks), [&] {
+        return mrope::over(text_model(c, text), {.sections = sections_of(c), .map = map, .rule = rule});
     });
 }
 
 void qwen2_vl(const golden_case& c, results& out) {
-    mrope_with(c, out, {.transition = transition_of(c, "max_plus_one")}, mrope::section_map::contiguous,
-               positions::video_blocks::whole);
+    mrope_with(c, out, {.transition = transition_of(c, "max_plus_one")});
 }
 
 void qwen25_vl_as(const golden_case& c, results& out, const char* transition, const char* arithmetic) {
-    mrope_with(c, out,
-               {.clock = {.tokens_per_second = c.number("tokens_per_second", 2),
-                          .quantization = quantization_of(c),
-                          .arithmetic = arithmetic_of(c, arithmetic)},
-                .transition = transition_of(c, transition)},
-               mrope::section_map::contiguous, positions::video_blocks::whole);
+    mrope_with(
+        c, out,
+        {.clock = {.tokens_per_second = c.number("tokens_per_second", positions::qwen25_vl_tokens_per_second),
+                   .quantization = quantization_of(c),
+                   .arithmetic = arithmetic_of(c, arithmetic)},
+         .transition = transition_of(c, transition)});
 }
 void qwen25_vl(const golden_case& c, results& out) { qwen25_vl_as(c, out, "max_plus_one", "float64"); }
 void qwen25_vl_float32(const golden_case& c, results& out) {
@@ -156,7 +154,7 @@ void qwen3_vl(const golden_case& c, results& out) {
     mrope_with(
         c, out, {.transition = transition_of(c, "max_plus_one")},
         c.flag("mrope_interleaved", true) ? mrope::section_map::interleaved : mrope::section_map::contiguous,
-        positions::video_blocks::frame_by_frame);
+        positions::video_blocks::frame_by_frame, mrope::qwen3_vl_text);
 }
 
 void baselines(const golden_case& c, results& out) {
@@ -165,14 +163,13 @@ void baselines(const golden_case& c, results& out) {
     };
     check_positions(out, of(positions::baseline::vanilla, 1), "vanilla_position_ids", "vanilla_deltas");
     check_positions(out, of(positions::baseline::time, 1), "time_position_ids", "time_deltas");
-    // The sum of two streams whose pads stand at 1.
-    check_positions(out, of(positions::baseline::tad, 2), "tad_position_ids", "tad_deltas");
+    // The sum of two streams whose pads stand at 1; the delta that is published with it is that of time.
+    check_positions(out, of(positions::baseline::tad, 2), "tad_position_ids", "");
+    check_deltas(out, of(positions::baseline::time, 1), "tad_deltas");
 }
 
-positions::video_rope_rule video_rule(const golden_case& c, double spacing,
-                                      const positions::video_rope_rule& otherwise) {
-    positions::video_rope_rule rule = otherwise;
-    rule.spacing = c.number("scale_factor", spacing);
+positions::video_rope_rule video_rule(const golden_case& c, positions::video_rope_rule rule) {
+    rule.spacing = c.number("scale_factor", rule.spacing);
     if (c.has("centre_offset")) {
         const std::string word = c.word("centre_offset");
         require(word == "(n-1)//2" || word == "n/2", "unknown centre_offset " + word);
@@ -189,18 +186,23 @@ positions::video_rope_rule video_rule(const golden_case& c, double spacing,
 }
 
 void video_rope_with(const golden_case& c, results& out, const positions::video_rope_rule& rule) {
-    check_scheme(c, out, streams_of(c, rule), [&](const rotary_scheme& text) {
-        return ropewalk::video_rope::over(text, {.sections = sections_of(c), .rule = rule});
+    check_scheme(c, out, streams_of(c, rule), [&] {
+        ropewalk::video_rope::over_config config{.rule = rule};
+        if (c.has("mrope_section")) config.sections = sections_of(c);
+        return ropewalk::video_rope::over(text_model(c), config);
     });
 }
-void video_rope(const golden_case& c, results& out) { video_rope_with(c, out, video_rule(c, 2, {})); }
+void video_rope(const golden_case& c, results& out) { video_rope_with(c, out, video_rule(c, {})); }
 void video_rope_printed(const golden_case& c, results& out) {
-    video_rope_with(c, out, video_rule(c, 2, positions::video_rope_rule::as_printed()));
+    video_rope_with(c, out, video_rule(c, positions::video_rope_rule::as_printed()));
 }
 void hope(const golden_case& c, results& out) {
-    const auto rule = video_rule(c, 1, {});
-    check_scheme(c, out, streams_of(c, rule), [&](const rotary_scheme& text) {
-        return hope_video::over(text, {.sections = sections_of(c), .scale = rule.spacing});
+    // The scale has no default; images, whose vectors may leave it out, do not read it.
+    const auto rule = video_rule(c, positions::hope_video_rule(c.number("scale_factor", 1)));
+    check_scheme(c, out, streams_of(c, rule), [&] {
+        hope_video::over_config config{.scale = rule.spacing};
+        if (c.has("mrope_section")) config.sections = sections_of(c);
+        return hope_video::over(text_model(c), config);
     });
 }
 
@@ -225,19 +227,21 @@ void vrope(const golden_case& c, results& out) {
                 {.kind = media_of(row[0]), .frames = row[1], .height = row[2], .width = row[3]});
         }
     }
-    const auto scheme = ropewalk::vrope::over(text_model(c));
     const auto stream =
-        positions::make_stream(scheme.rule, std::span<const positions::media_segment>(segments));
+        positions::make_stream(positions::vrope_rule{}, std::span<const positions::media_segment>(segments));
     const index tokens = stream.positions.tokens();
     out.check("stream_positions", {tokens, stream.positions.axes()}, stream.positions.values());
     out.check_scalar("next_index", stream.next_position);
-    check_rotation(c, out, scheme.rope, stream.positions, {tokens, scheme.rope.rotary_dim / 2});
+    if (!names_rotation(c)) return;
+    const auto rope = ropewalk::vrope::over(text_model(c, ropewalk::vrope::vicuna_text)).rope;
+    check_tables(out, rope.spectrum_for(1), stream.positions, {tokens});
+    rotate_given(c, out, rope, stream.positions, c.order());
 }
 
 void tmrope(const golden_case& c, results& out) {
     const auto rows = c.input<double>("segments");
     const index columns = rows.extent(1);
-    const index merge = c.integer("spatial_merge_size", 2);
+    const index merge = c.integer("spatial_merge_size", positions::media_tokens{}.spatial_merge);
     std::vector<positions::media_segment> segments;
     for (index r = 0; r < rows.extent(0); ++r) {
         const double* const row = rows.values.data() + columns * r;
@@ -248,17 +252,27 @@ void tmrope(const golden_case& c, results& out) {
             s.frames = whole(1);
             s.height = whole(2) / merge;
             s.width = whole(3) / merge;
-            if (s.kind != positions::media::image) s.seconds_per_frame = row[4];
-            if (s.kind == positions::media::video_with_audio) s.tokens = whole(5);
+            if (s.kind != positions::media::image && columns > 4) s.seconds_per_frame = row[4];
+            if (s.kind == positions::media::video_with_audio) {
+                require(columns > 5, "segments of video with audio must have six columns");
+                s.tokens = whole(5);
+            }
         } else {
             s.tokens = whole(1);
         }
         segments.push_back(s);
     }
-    const positions::tmrope_rule rule{.clock = {.tokens_per_second = c.number("position_id_per_seconds", 25)},
-                                      .seconds_per_chunk = c.number("seconds_per_chunk", 2)};
+    positions::tmrope_rule rule;
+    rule.clock.tokens_per_second = c.number("position_id_per_seconds", rule.clock.tokens_per_second);
+    rule.seconds_per_chunk = c.number("seconds_per_chunk", rule.seconds_per_chunk);
     const auto stream = positions::make_stream(rule, std::span<const positions::media_segment>(segments));
     out.check("position_ids", {3, stream.positions.tokens()}, axis_first(stream.positions));
+    check_deltas(out, {stream}, "rope_deltas", positions::delta_length::unpadded);
+    if (!names_rotation(c)) return;
+    const auto rope =
+        mrope::time_aligned_over(text_model(c), {.sections = sections_of(c), .rule = rule}).rope;
+    check_tables(out, rope.spectrum_for(1), stream.positions, {stream.positions.tokens()});
+    rotate_given(c, out, rope, stream.positions, c.order());
 }
 
 const registration registered[] = {

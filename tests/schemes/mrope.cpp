@@ -203,3 +203,26 @@ TEST_CASE("multimodal schemes: sections that do not sum to the pairs", "[schemes
     CHECK_THROWS_WITH(rw::vrope::over(text, {.time_pairs = 16}),
                       "axis_map::vrope: time_pairs must be >= 0 and < pairs, got 16");
 }
+
+TEST_CASE("mrope: the text models and sections of Qwen2-VL and Qwen3-VL", "[schemes][mrope]") {
+    const auto qwen2 = rw::mrope::text_model();
+    CHECK(qwen2.head_dim == 128);
+    CHECK(qwen2.rotary_dim == 128);
+    CHECK(qwen2.read_layout == rw::pair_layout(rw::half_split{}));
+    CHECK(qwen2.spectrum_for(1).omega(63) == Approx(std::pow(1e6, -126.0 / 128)).epsilon(1e-14));
+    CHECK(rw::frequencies::axes_of_pairs(rw::mrope::over(qwen2, {}).rope.spectrum_for(1)) ==
+          rw::axis_map::sections({16, 24, 24}));
+    const auto qwen3 = rw::mrope::over(rw::mrope::text_model(rw::mrope::qwen3_vl_text),
+                                       {.map = rw::mrope::section_map::interleaved})
+                           .rope.spectrum_for(1);
+    CHECK(rw::frequencies::axes_of_pairs(qwen3) == rw::axis_map::interleaved_sections({24, 20, 20}));
+    CHECK(qwen3.omega(63) == Approx(std::pow(5e6, -126.0 / 128)).epsilon(1e-14));
+    CHECK(rw::vrope::over(rw::mrope::text_model(rw::vrope::vicuna_text)).rope.spectrum_for(1).omega(63) ==
+          Approx(std::pow(1e4, -126.0 / 128)).epsilon(1e-14));
+    // A quarter of the head turns, as in the Qwen models that came after.
+    const auto partial = rw::mrope::text_model({.head_dim = 256, .rotary_dim = 64, .base = 1e7});
+    CHECK(partial.rotary_dim == 64);
+    CHECK(partial.spectrum_for(1).pairs() == 32);
+    CHECK_THROWS_WITH(rw::mrope::text_model({.head_dim = 64, .rotary_dim = 128}),
+                      "make_fixed_scheme: head_dim must hold the channels that turn, got 64");
+}

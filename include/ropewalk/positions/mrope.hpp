@@ -20,6 +20,10 @@ enum class time_arithmetic : std::uint8_t { float64, float32 };
 /// (transformers from 5.3).
 enum class block_transition : std::uint8_t { max_plus_one, spatial_max };
 
+/// frame_clock::tokens_per_second of the released Qwen2.5-VL checkpoints.
+/// Source: the config.json of Qwen2.5-VL; QwenLM/Qwen3-VL rope2d.py.
+inline constexpr double qwen25_vl_tokens_per_second = 2;
+
 /// How frames advance in time: tokens_per_second 0 counts frames, as Qwen2-VL does.
 struct frame_clock {
     double tokens_per_second = 0;  ///< positions a second; 0 counts frames

@@ -6,9 +6,10 @@
 #include <utility>
 
 #include <ropewalk/frequencies/axis_map.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/positions/mrope.hpp>
 #include <ropewalk/positions/tmrope.hpp>
-#include <ropewalk/schemes/rotary_scheme.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -53,11 +54,39 @@ namespace mrope {
 /// ladder (Qwen3-VL).
 enum class section_map : std::uint8_t { contiguous, interleaved };
 
+/// The pairs of t, h and w that the models of each map were trained with: 16, 24, 24 of Qwen2-VL, Qwen2.5-VL
+/// and Qwen2.5-Omni, 24, 20, 20 of Qwen3-VL, whose configs may leave them out.
+/// Source: the config.json of Qwen2-VL; huggingface/transformers models/qwen3_vl.
+inline std::vector<index> default_sections(section_map map) {
+    return map == section_map::interleaved ? std::vector<index>{24, 20, 20} : std::vector<index>{16, 24, 24};
+}
+
+/// The text model under a video scheme where no config says otherwise. The defaults are those of Qwen2-VL,
+/// which VideoRoPE, HoPE and Qwen2.5-Omni share.
+struct text_config {
+    index head_dim = 128;
+    index rotary_dim = 0;  ///< channels that turn, from the first; 0: all of them
+    double base = 1e6;
+    pair_layout layout = half_split{};
+};
+/// That of Qwen3-VL. Source: huggingface/transformers models/qwen3_vl.
+inline constexpr text_config qwen3_vl_text{.base = 5e6};
+
+/// Its scheme: one plain ladder, for `over` to deal to the axes.
+/// Throws:   invalid_config on an odd or negative rotary_dim, one above head_dim, or a base that is not > 0.
+/// Source:   huggingface/transformers models/qwen2_vl.
+inline rotary_scheme text_model(const text_config& config = {}) {
+    const index rotary_dim = config.rotary_dim == 0 ? config.head_dim : config.rotary_dim;
+    return make_fixed_scheme(
+        {.name = "mrope::text_model", .head_dim = config.head_dim, .layout = config.layout},
+        frequencies::geometric({.rotary_dim = rotary_dim, .base = config.base}));
+}
+
 /// The defaults are Qwen2-VL's. Rule is positions::mrope_rule or positions::tmrope_rule.
 template <class Rule = positions::mrope_rule>
 struct over_config {
-    std::vector<index> sections = {16, 24, 24};  ///< pairs of t, h, w
-    section_map map = section_map::contiguous;   ///< how the sections are dealt to the pairs
+    std::vector<index> sections = {};           ///< pairs of t, h, w; empty: default_sections of the map
+    section_map map = section_map::contiguous;  ///< how the sections are dealt to the pairs
     Rule rule = {};
 };
 
@@ -67,8 +96,9 @@ struct over_config {
 template <class Rule>
 stream_scheme<Rule> over_as(const char* name, const rotary_scheme& text, const over_config<Rule>& config) {
     config.rule.check();
+    const auto sections = config.sections.empty() ? default_sections(config.map) : config.sections;
     return {with_frequencies(text, name,
-                             [name, sections = config.sections, map = config.map](const spectrum& s) {
+                             [name, sections, map = config.map](const spectrum& s) {
                                  detail::require_sections(name, sections, s.pairs());
                                  return frequencies::assign_axes(
                                      s,

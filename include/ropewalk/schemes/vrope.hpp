@@ -8,6 +8,10 @@
 /// Source: VRoPE, Liu et al. 2025; johncaged/VRoPE.
 namespace ROPEWALK_NAMESPACE::vrope {
 
+/// The text model of the paper's first backbone, Vicuna.
+/// Source: VRoPE, Liu et al. 2025.
+inline constexpr mrope::text_config vicuna_text{.base = 1e4};
+
 struct over_config {
     index time_pairs = 0;  ///< the slowest pairs that read the time of the frame; 0 in the released code
 };
