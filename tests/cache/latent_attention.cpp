@@ -125,6 +125,84 @@ TEST_CASE("latent_cache: dropping the oldest tokens and moving the rest keeps at
     CHECK((layer.forward(next, whole) - layer.forward(next, fresh)).cwiseAbs().maxCoeff() < 1e-11);
 }
 
+TEST_CASE("latent_attention: a cache of another config is refused before anything is read",
+          "[cache][mla][errors]") {
+    rw::latent_attention<double> layer(low, weights_of<double>(low));
+    const auto x = gaussian<double>(3, low.hidden, 8);
+    const auto refused = [&](const rw::mla::config& c, const char* parameter) {
+        rw::latent_cache<double> other(c);
+        CHECK_THROWS_WITH(layer.append(x, other),
+                          Contains("latent_attention::append") && Contains(parameter));
+        CHECK_THROWS_WITH(layer.forward(x, other), Contains("::forward: ") && Contains(parameter));
+        CHECK_THROWS_WITH(layer.forward_naive(x, other), Contains("forward_naive") && Contains(parameter));
+        CHECK(other.tokens() == 0);
+    };
+    auto c = low;
+    c.latent = 4096;
+    refused(c, "layer's latent, got 4096");
+    c = low;
+    c.rope_dim = 4096;
+    refused(c, "layer's rope_dim, got 4096");
+    c = low;
+    std::swap(c.latent, c.rope_dim);  // the same width
+    refused(c, "layer's latent, got 8");
+    c = low;
+    c.base = 5e5;
+    refused(c, "must turn its keys as the layer does");
+    c = low;
+    c.factor = 8;
+    refused(c, "must turn its keys as the layer does");
+    c = low;
+    c.rms_epsilon = 1e-5;
+    refused(c, "layer's rms_epsilon, got");
+    // What has no say in the cache may differ.
+    c = low;
+    c.heads = 1;
+    c.value_dim = 3;
+    rw::latent_cache<double> alike(c);
+    CHECK(layer.forward(x, alike).rows() == 3);
+
+    std::vector<double> scores(7);
+    rw::latent_cache<double> cache(low);
+    CHECK_THROWS_WITH(layer.forward_naive(x, cache, std::span<double>(scores)), Contains("scores must hold"));
+    CHECK(cache.tokens() == 0);
+}
+
+TEST_CASE("latent_cache: ranges that overflow, sizes that are no count", "[cache][mla][errors]") {
+    constexpr rw::index most = std::numeric_limits<rw::index>::max();
+    rw::latent_cache<double> cache(low);
+    const auto raw = gaussian<double>(3, 26, 9);
+    const auto norm = noise<double>(18, 10);
+    cache.append(raw.data(), 3, norm);
+    for (rw::index first : {most, rw::index{3}, rw::index{-1}}) {
+        CHECK_THROWS_WITH(cache.erase(first, 1), Contains("erase: tokens must be in the cache, the first"));
+        CHECK_THROWS_WITH(cache.shift(first, 1, 1),
+                          Contains("shift: tokens must be in the cache, the first"));
+    }
+    CHECK_THROWS_WITH(cache.erase(1, most), Contains("count must be 0 to the cached tokens"));
+    CHECK_THROWS_WITH(cache.shift(1, most, 1), Contains("count must be 0 to the cached tokens"));
+    CHECK_THROWS_WITH(cache.erase(0, -1), Contains("got -1"));
+    CHECK_THROWS_WITH(cache.reserve(-1),
+                      Contains("latent_cache::reserve: tokens must be >= 0") && Contains("got -1"));
+    CHECK_THROWS_AS(cache.reserve(most), rw::invalid_config);
+    CHECK_THROWS_AS(cache.append(raw.data(), most, norm), rw::invalid_config);
+    CHECK(cache.tokens() == 3);
+    cache.erase(3, 0);
+    cache.erase(1, 2);
+    CHECK(cache.tokens() == 1);
+}
+
+TEST_CASE("latent_cache: without an epsilon a latent of zeros stays zeros", "[cache][mla]") {
+    auto c = low;
+    c.rms_epsilon = 0;
+    rw::latent_attention<double> layer(c, weights_of<double>(c));
+    rw::latent_cache<double> cache(c);
+    const rw::latent_weights<double>::matrix zeros = rw::latent_weights<double>::matrix::Zero(2, c.hidden);
+    const auto out = layer.forward(zeros, cache);
+    CHECK(out.cwiseAbs().maxCoeff() == 0);
+    for (rw::index i = 0; i < c.latent; ++i) CHECK(cache.latents().at(0, 0, 0)[i] == 0);
+}
+
 TEST_CASE("latent_attention: what is refused, and how it says so", "[cache][mla][errors]") {
     using layer = rw::latent_attention<double>;
     auto w = weights_of<double>(direct);
@@ -142,11 +220,11 @@ TEST_CASE("latent_attention: what is refused, and how it says so", "[cache][mla]
                       Contains("first must be >= 0, got -1"));
     CHECK_THROWS_WITH(good.make_values(gaussian<double>(2, 12, 1)), Contains("heads * latent"));
     CHECK_THROWS_WITH(good.make_absorbed(gaussian<double>(2, 12, 1)), Contains("heads * (nope + rope)"));
-    CHECK_THROWS_WITH(cache.shift(0, 1, 1), Contains("must be in the cache, up to, got 1"));
-    CHECK_THROWS_WITH(cache.erase(0, 1), Contains("must be in the cache"));
+    CHECK_THROWS_WITH(cache.shift(0, 1, 1), Contains("count must be 0 to the cached tokens, got 1"));
+    CHECK_THROWS_WITH(cache.erase(0, 1), Contains("latent_cache::erase: count must be"));
     CHECK_THROWS_WITH(cache.shift(0, 0, INFINITY), Contains("distance must be finite"));
     CHECK_THROWS_WITH(cache.append(nullptr, 0, noise<double>(3, 1)),
                       Contains("norm must be [latent], got 3"));
-    CHECK_THROWS_WITH(rw::latent_cache<>({.latent = 0}), Contains("latent must be >= 1, got 0"));
+    CHECK_THROWS_WITH(rw::latent_cache<>({.latent = 0}), Contains("mla: latent must be 1 to 2^30, got 0"));
     CHECK(good.forward(gaussian<double>(0, 12, 1), cache).rows() == 0);
 }

@@ -4,6 +4,7 @@
 #define ROPEWALK_EXPECT(condition) static_cast<void>(0)
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/cache/latent_attention.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
@@ -90,4 +91,25 @@ TEST_CASE("one angle a token: an odd view, a group that does not divide it, too 
     CHECK(left_alone({1, 5, 2, 32}, rw::half_split{}));
     CHECK(left_alone({2, 4, 2, 32}, rw::interleaved{}));
     CHECK(!left_alone({1, 4, 2, 32}, rw::interleaved{}));
+}
+
+TEST_CASE("latent attention over more rows than a cache has, or rows of another make", "[release]") {
+    const rw::mla::config c{
+        .hidden = 6, .heads = 1, .query_rank = 0, .latent = 4, .nope_dim = 2, .rope_dim = 2, .value_dim = 2};
+    rw::latent_weights<float> w;
+    w.wq = Eigen::MatrixXf::Ones(4, 6);
+    w.wkv_a = Eigen::MatrixXf::Ones(6, 6);
+    w.wkv_b = Eigen::MatrixXf::Ones(4, 4);
+    w.key_norm.assign(4, 1.0f);
+    rw::latent_attention<float> layer(c, w);
+    auto swapped = c;
+    swapped.latent = 2;
+    swapped.rope_dim = 4;
+    rw::latent_cache<float> cache(c), other(swapped);
+    const std::vector<float> raw(6, 1.0f), norm(2, 1.0f), query(6, 1.0f);
+    other.append(raw.data(), 1, norm);
+    std::vector<float> out(4, 7.0f);
+    layer.attend(query.data(), cache, 1000, out.data());
+    layer.attend(query.data(), other, 1, out.data());
+    CHECK(out == std::vector<float>(4, 7.0f));
 }

@@ -38,6 +38,29 @@ TEST_CASE("mla: YaRN's ramp runs from pair 10 to pair 23 and leaves cos and sin 
     }
 }
 
+TEST_CASE("mla: angles in f32 move what is turned at position 4095 by up to 3e-4, ours do not",
+          "[schemes][mla]") {
+    // The plain ladder: its fast pairs have turned by thousands of radians, of which f32 keeps 2^-13.
+    auto c = rw::mla::deepseek_v3();
+    c.max_context = c.original_context;
+    const auto omega = rw::mla::make_spectrum(c);
+    const auto where = rw::position_ids::text(1, 4095);
+    const auto exact = rw::make_rotation_table<double>(omega, where);
+    const auto own = rw::make_rotation_table<float>(omega, where);
+    const auto f32 = rw::make_rotation_table<float>(omega, where, rw::angle_arithmetic::float32_product);
+    const auto apart = [&](const rw::rotation_table<float>& table) {
+        double worst = 0;
+        for (std::size_t i = 0; i < 32; ++i) {
+            worst = std::max(worst, std::abs(static_cast<double>(table.cos_row(0)[i]) - exact.cos_row(0)[i]));
+            worst = std::max(worst, std::abs(static_cast<double>(table.sin_row(0)[i]) - exact.sin_row(0)[i]));
+        }
+        return worst;
+    };
+    CHECK(apart(f32) > 3e-5);
+    CHECK(apart(f32) < 3e-4);
+    CHECK(apart(own) < 6e-8);
+}
+
 TEST_CASE("mla: without an extension it is the plain ladder and the plain scale", "[schemes][mla][reduces]") {
     auto c = rw::mla::deepseek_v3();
     c.max_context = c.original_context;
@@ -96,4 +119,28 @@ TEST_CASE("mla: what is refused, and how it says so", "[schemes][mla][errors]") 
     CHECK_THROWS_WITH(rw::mla::make_scheme({.factor = 0.5}), Contains("factor must be >= 1, got 0.5"));
     CHECK_THROWS_WITH(rw::mla::make_scheme({.nope_dim = -1}), Contains("nope_dim") && Contains("-1"));
     CHECK_THROWS_AS(rw::mla::make_scheme({.base = 0}), rw::invalid_config);
+    // Numbers that no cast to a token count survives, and a factor on the logits that is none.
+    for (double bad : {std::nan(""), HUGE_VAL, 1e300, -1.0}) {
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.max_context = bad}),
+                          Contains("mla: max_context must be 0 to 2^53"));
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.original_context = bad, .max_context = 0}),
+                          Contains("mla: original_context must be 0 to 2^53"));
+        CHECK_THROWS_WITH(rw::mla::make_spectrum({.original_context = bad, .max_context = 0}),
+                          Contains("original_context"));
+    }
+    for (double bad : {std::nan(""), HUGE_VAL, 1e300})
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.mscale = bad}), Contains("mla: mscale must be finite"));
+    for (double bad : {std::nan(""), HUGE_VAL, -1e-9})
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.rms_epsilon = bad}), Contains("mla: rms_epsilon must be"));
+    for (rw::index bad : {rw::index{0}, rw::index{1} << 62}) {
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.hidden = bad}), Contains("mla: hidden"));
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.heads = bad}), Contains("mla: heads"));
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.latent = bad}), Contains("mla: latent"));
+    }
+    for (rw::index bad : {rw::index{-1}, rw::index{1} << 62}) {
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.query_rank = bad}), Contains("mla: query_rank"));
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.nope_dim = bad}), Contains("mla: nope_dim"));
+        CHECK_THROWS_WITH(rw::mla::make_scheme({.value_dim = bad}), Contains("mla: value_dim"));
+    }
+    CHECK_THROWS_AS(rw::mla::make_scheme({.rope_dim = rw::index{1} << 62}), rw::invalid_config);
 }

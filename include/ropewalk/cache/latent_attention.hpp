@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -17,7 +18,8 @@ namespace ROPEWALK_NAMESPACE {
 
 /// The cache of one layer of multi-head latent attention: a row [latent | rotated shared key] a token.
 /// Shapes:   E is the storage type; rows are contiguous.
-/// Throws:   invalid_config on sizes that disagree; append and reserve are the only calls that allocate.
+/// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree; append
+///           and reserve are the only calls that allocate.
 /// Cost:     latent + rope_dim numbers a token, for all heads together.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, "absorb".
 template <class E = float>
@@ -25,11 +27,13 @@ class latent_cache {
   public:
     using value = compute_t<E>;
 
-    explicit latent_cache(const mla::config& c) : config_(c), rope_(mla::make_scheme(c)) {
-        detail::require(c.latent >= 1, "latent_cache", "latent must be >= 1", c.latent);
-        omega_ = rope_.spectrum_for(1);
-    }
+    explicit latent_cache(const mla::config& c)
+        : config_(c), rope_(mla::make_scheme(c)), omega_(rope_.spectrum_for(1)) {}
 
+    /// The config.
+    const mla::config& sizes() const noexcept { return config_; }
+    /// How fast the shared keys turn.
+    const spectrum& frequencies() const noexcept { return omega_; }
     index tokens() const noexcept { return tokens_; }
     index width() const noexcept { return mla::cached_channels(config_); }
     /// [tokens, 1, latent + rope_dim]: what an absorbed query is multiplied with.
@@ -40,17 +44,24 @@ class latent_cache {
     heads_view<const E> shared_keys() const noexcept {
         return keys().channel_slice(config_.latent, config_.rope_dim);
     }
-    /// Room for so many tokens, so that append does not allocate.
-    void reserve(index tokens) { rows_.reserve(static_cast<std::size_t>(tokens * width())); }
+    /// Room for so many tokens, so that append does not allocate rows.
+    /// Throws: invalid_config on tokens < 0 or more than fit.
+    void reserve(index tokens) {
+        rows_.reserve(static_cast<std::size_t>(detail::checked_product(
+            "latent_cache::reserve", "tokens must be >= 0 and fit", {tokens, width()})));
+    }
 
     /// New tokens, raw [tokens, latent + rope_dim] = W_kv_a x: one pass normalises the latent into the cache
     /// and turns the key behind it. They stand at tokens(), tokens() + 1, ...
-    /// Throws: invalid_config when norm is not [latent].
+    /// Throws: invalid_config when norm is not [latent] or count < 0.
     void append(const value* raw, index count, std::span<const value> norm) {
         detail::require(static_cast<index>(norm.size()) == config_.latent, "latent_cache::append",
                         "norm must be [latent]", norm.size());
         detail::require(count >= 0, "latent_cache::append", "count must be >= 0", count);
-        rows_.resize(static_cast<std::size_t>((tokens_ + count) * width()));
+        constexpr index most = std::numeric_limits<index>::max();
+        rows_.resize(static_cast<std::size_t>(
+            detail::checked_product("latent_cache::append", "count must fit beside the cached tokens",
+                                    {count > most - tokens_ ? most : tokens_ + count, width()})));
         const index pairs = omega_.pairs();
         std::vector<value> cos_sin(static_cast<std::size_t>(2 * pairs));
         for (index n = 0; n < count; ++n, ++tokens_) {
@@ -59,8 +70,9 @@ class latent_cache {
             double squares = 0;
             for (index c = 0; c < config_.latent; ++c)
                 squares += static_cast<double>(from[c]) * static_cast<double>(from[c]);
-            const auto factor = static_cast<value>(
-                1 / std::sqrt(squares / static_cast<double>(config_.latent) + config_.rms_epsilon));
+            const double mean = squares / static_cast<double>(config_.latent) + config_.rms_epsilon;
+            // Zeros without an epsilon: 0 times infinity would be NaN.
+            const auto factor = static_cast<value>(mean == 0 ? 0.0 : 1 / std::sqrt(mean));
             for (index c = 0; c < config_.latent; ++c)
                 to[c] = E(static_cast<value>(from[c] * factor * norm[static_cast<std::size_t>(c)]));
             fill_cos_sin(static_cast<double>(tokens_), omega_.turns_data().data(), omega_.magnitude(), pairs,
@@ -77,8 +89,7 @@ class latent_cache {
     /// Accuracy: one more rounding in E a shift.
     /// Source:   R(p + delta) = R(delta) R(p); what llama.cpp calls a context shift.
     void shift(index first, index count, double distance) {
-        detail::require(first >= 0 && count >= 0 && first + count <= tokens_, "latent_cache::shift",
-                        "tokens must be in the cache, up to", first + count);
+        require_cached("latent_cache::shift", first, count);
         detail::require(std::isfinite(distance), "latent_cache::shift", "distance must be finite", distance);
         const index pairs = omega_.pairs();
         std::vector<value> cos_sin(static_cast<std::size_t>(2 * pairs));
@@ -89,15 +100,20 @@ class latent_cache {
                    one_row(cos_sin.data()));
     }
     /// Forgets tokens [first, first + count); those behind move up in memory, not in position.
+    /// Throws: invalid_config when the tokens are not in the cache.
     void erase(index first, index count) {
-        detail::require(first >= 0 && count >= 0 && first + count <= tokens_, "latent_cache::erase",
-                        "tokens must be in the cache, up to", first + count);
+        require_cached("latent_cache::erase", first, count);
         const auto at = rows_.begin() + first * width();
         rows_.erase(at, at + count * width());
         tokens_ -= count;
     }
 
   private:
+    void require_cached(const char* who, index first, index count) const {
+        detail::require(count >= 0 && count <= tokens_, who, "count must be 0 to the cached tokens", count);
+        detail::require(first >= 0 && first <= tokens_ - count, who, "tokens must be in the cache, the first",
+                        first);
+    }
     rows_view<value> one_row(const value* cos_sin) const noexcept {
         rows_view<value> rows;
         rows.cos = cos_sin;
@@ -158,9 +174,12 @@ class latent_attention {
     /// Shapes: queries as make_queries gives them -> [tokens, heads * (latent + rope)].
     matrix make_absorbed(const matrix& queries) const;
     /// Appends W_kv_a x to a cache.
+    /// Throws: invalid_config when x is not [tokens, hidden], or a cache of another latent, rope_dim,
+    ///         rms_epsilon or rotation.
     template <class E>
     void append(const matrix& x, latent_cache<E>& cache) const {
         static_assert(std::is_same_v<compute_t<E>, T>, "a cache of the layer's compute type");
+        require_own("latent_attention::append", cache);
         detail::require(x.cols() == config_.hidden, "latent_attention::append", "x must be [tokens, hidden]",
                         x.cols());
         const matrix raw = x * weights_.wkv_a.transpose();
@@ -169,10 +188,15 @@ class latent_attention {
 
     /// Absorbed attention of one query token over the first `tokens` rows of a cache.
     /// Shapes:   absorbed [heads, latent + rope], latents out [heads, latent]; both contiguous.
-    /// Requires: tokens <= cache.tokens(); one call at a time an object.
+    /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object. A call that
+    ///           does not fit is an assertion in debug and leaves `out` untouched in release.
     template <class E>
     void attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
         const index width = config_.latent + config_.rope_dim;
+        const bool fits =
+            tokens <= cache.tokens() && cache.sizes().latent == config_.latent && cache.width() == width;
+        ROPEWALK_EXPECT(fits);
+        if (!fits) return;
         attention_.attend(heads_view<const T>(absorbed, 1, config_.heads, width), cache.keys(),
                           cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
                           {.scale = scale_, .count = tokens});
@@ -183,8 +207,10 @@ class latent_attention {
 
     /// New tokens through the cache: appended, then each attends to everything up to itself.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * value_dim].
+    /// Throws: as append, before anything is appended.
     template <class E>
     matrix forward(const matrix& x, latent_cache<E>& cache) {
+        require_own("latent_attention::forward", cache);
         const index first = cache.tokens(), width = config_.latent + config_.rope_dim;
         const matrix absorbed = make_absorbed(make_queries(x, first));
         append(x, cache);
@@ -196,10 +222,25 @@ class latent_attention {
     }
     /// The same with every head's keys and values written out: the plain reading of the definition.
     /// Shapes: scores, when given, [heads, new tokens, cached tokens], 0 where causality hides a key.
+    /// Throws: as append, and on scores of another size.
     template <class E>
     matrix forward_naive(const matrix& x, latent_cache<E>& cache, std::span<T> scores = {}) const;
 
   private:
+    /// A cache of another config would be read beside its rows, or hold keys that turned otherwise.
+    template <class E>
+    void require_own(const char* who, const latent_cache<E>& cache) const {
+        const mla::config& c = cache.sizes();
+        detail::require(c.latent == config_.latent, who, "cache must have the layer's latent", c.latent);
+        detail::require(c.rope_dim == config_.rope_dim, who, "cache must have the layer's rope_dim",
+                        c.rope_dim);
+        detail::require(c.rms_epsilon == config_.rms_epsilon, who, "cache must have the layer's rms_epsilon",
+                        c.rms_epsilon);
+        for (index i = 0; i < omega_.pairs(); ++i)
+            detail::require(cache.frequencies().omega(i) == omega_.omega(i), who,
+                            "cache must turn its keys as the layer does, its frequency being",
+                            cache.frequencies().omega(i));
+    }
     Eigen::Map<const matrix, 0, Eigen::OuterStride<>> up(index head, index first, index rows) const {
         const index each = config_.nope_dim + config_.value_dim;
         return {weights_.wkv_b.data() + (head * each + first) * config_.latent, rows, config_.latent,
@@ -258,8 +299,9 @@ auto latent_attention<T>::make_queries(const matrix& x, index first) const -> ma
                                                                         config_.query_rank);
         for (Eigen::Index n = 0; n < low.rows(); ++n) {
             const double mean =
-                low.row(n).template cast<double>().squaredNorm() / static_cast<double>(config_.query_rank);
-            low.row(n).array() *= norm * static_cast<T>(1 / std::sqrt(mean + config_.rms_epsilon));
+                low.row(n).template cast<double>().squaredNorm() / static_cast<double>(config_.query_rank) +
+                config_.rms_epsilon;
+            low.row(n).array() *= norm * static_cast<T>(mean == 0 ? 0.0 : 1 / std::sqrt(mean));
         }
         q = low * weights_.wq_b.transpose();
     }
@@ -302,7 +344,14 @@ template <class T>
 template <class E>
 auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache, std::span<T> scores) const
     -> matrix {
+    constexpr const char* who = "latent_attention::forward_naive";
+    require_own(who, cache);
     const index first = cache.tokens(), heads = config_.heads, d = config_.nope_dim + config_.rope_dim;
+    if (!scores.empty())
+        detail::require(static_cast<index>(scores.size()) ==
+                            detail::checked_product(who, "heads * tokens * tokens must fit",
+                                                    {heads, x.rows(), first + x.rows()}),
+                        who, "scores must hold heads * new tokens * cached tokens numbers", scores.size());
     matrix q = make_queries(x, first);
     append(x, cache);
     const index keys = cache.tokens();

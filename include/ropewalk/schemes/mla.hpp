@@ -26,7 +26,7 @@ struct config {
     double beta_fast = 32;
     double beta_slow = 1;
     double mscale = 1;
-    double rms_epsilon = 1e-6;  ///< under the root of the norms
+    double rms_epsilon = 1e-6;  ///< under the root of the norms; with 0 a latent of zeros stays zeros
 };
 
 /// The published sizes.
@@ -41,15 +41,56 @@ inline config deepseek_v2_lite() { return {.hidden = 2048, .heads = 16, .query_r
 /// Source: deepseek-ai/DeepSeek-V3 inference/model.py.
 inline bool is_extended(const config& c) noexcept { return c.max_context > c.original_context; }
 
+/// m^2 with m = 0.1 mscale ln(factor) + 1 where YaRN is on, else 1: the factor on the logits that a
+/// missing one hides at position 0 (a softmax of one key ignores it).
+/// Source: deepseek-ai/DeepSeek-V3 inference/model.py, MLA.__init__.
+inline double logit_scale(const config& c) noexcept {
+    const double m = is_extended(c) ? frequencies::yarn_mscale(c.factor, c.mscale) : 1.0;
+    return m * m;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::mla
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// What every function of a config relies on, beside what the frequencies check themselves.
+inline void require_valid(const mla::config& c) {
+    constexpr index most = index{1} << 30;  // products of two of them fit
+    const auto sized = [](index size, index least, const char* must) {
+        require(size >= least && size <= most, "mla", must, size);
+    };
+    sized(c.hidden, 1, "hidden must be 1 to 2^30");
+    sized(c.heads, 1, "heads must be 1 to 2^30");
+    sized(c.query_rank, 0, "query_rank must be 0 to 2^30");
+    sized(c.latent, 1, "latent must be 1 to 2^30");
+    sized(c.nope_dim, 0, "nope_dim must be 0 to 2^30");
+    sized(c.value_dim, 0, "value_dim must be 0 to 2^30");
+    require(c.rope_dim <= most, "mla", "rope_dim must be at most 2^30", c.rope_dim);
+    const auto length = [](double tokens) { return tokens >= 0 && tokens <= 0x1p53; };  // false for NaN
+    require(length(c.original_context), "mla", "original_context must be 0 to 2^53", c.original_context);
+    require(length(c.max_context), "mla", "max_context must be 0 to 2^53", c.max_context);
+    require(c.rms_epsilon >= 0 && std::isfinite(c.rms_epsilon), "mla", "rms_epsilon must be finite and >= 0",
+            c.rms_epsilon);
+    if (!mla::is_extended(c)) return;
+    require(std::isfinite(c.factor) && c.factor >= 1, "mla", "factor must be >= 1", c.factor);
+    require(std::isfinite(mla::logit_scale(c)), "mla", "mscale must be finite, and so the logits' factor",
+            c.mscale);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::mla {
+
 /// The frequencies of the turning channels: the plain ladder, or YaRN without its magnitude, which
 /// DeepSeek moves into the logits.
 /// Units:    radians per position.
-/// Throws:   invalid_config on what geometric and yarn refuse, and on factor < 1.
+/// Throws:   invalid_config on what geometric and yarn refuse, on a size, context or rms_epsilon that is
+///           negative or no number, and where YaRN is on on factor < 1 or an mscale that is not finite.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, precompute_freqs_cis.
 inline spectrum make_spectrum(const config& c) {
+    detail::require_valid(c);
     if (!is_extended(c)) return frequencies::geometric({.rotary_dim = c.rope_dim, .base = c.base});
-    detail::require(std::isfinite(c.factor) && c.factor >= 1, "mla", "factor must be >= 1", c.factor);
     return frequencies::yarn({.rotary_dim = c.rope_dim,
                               .base = c.base,
                               .factor = c.factor,
@@ -57,14 +98,6 @@ inline spectrum make_spectrum(const config& c) {
                               .beta_fast = c.beta_fast,
                               .beta_slow = c.beta_slow,
                               .attention_factor = 1.0});
-}
-
-/// m^2 with m = 0.1 mscale ln(factor) + 1 where YaRN is on, else 1: the factor on the logits that a
-/// missing one hides at position 0 (a softmax of one key ignores it).
-/// Source: deepseek-ai/DeepSeek-V3 inference/model.py, MLA.__init__.
-inline double logit_scale(const config& c) noexcept {
-    const double m = is_extended(c) ? frequencies::yarn_mscale(c.factor, c.mscale) : 1.0;
-    return m * m;
 }
 
 /// (nope_dim + rope_dim)^(-1/2) times logit_scale.
@@ -79,10 +112,9 @@ inline index cached_channels(const config& c) noexcept { return c.latent + c.rop
 
 /// What rotates: the last rope_dim channels of a query head, and the one shared key of rope_dim channels
 /// (a view of exactly those counts as the slice). Interleaved in and out, as DeepSeek's own code has it.
-/// Throws:   invalid_config as make_spectrum, and on nope_dim < 0.
+/// Throws:   invalid_config as make_spectrum.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, apply_rotary_emb.
 inline rotary_scheme make_scheme(const config& c) {
-    detail::require(c.nope_dim >= 0, "mla", "nope_dim must be >= 0", c.nope_dim);
     rotary_scheme rope = make_fixed_scheme({.name = "mla",
                                             .head_dim = c.nope_dim + c.rope_dim,
                                             .first_channel = c.nope_dim,
