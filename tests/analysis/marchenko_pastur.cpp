@@ -54,6 +54,24 @@ TEST_CASE("marchenko_pastur: orthogonal and rank-one matrices", "[analysis][mp]"
     CHECK(spiked.soft_rank == Approx(std::pow(1 + std::sqrt(8.0 / 24), 2) / 8));
 }
 
+TEST_CASE("marchenko_pastur: trimming finds the rank of a deficient matrix, not the noise of its zeros",
+          "[analysis][mp]") {
+    const auto trimmed = rw::variance_estimate::trimmed;
+    for (unsigned seed = 1; seed <= 5; ++seed) {
+        const auto one = rw::make_spectral_report(gaussian(24, 1, seed) * gaussian(1, 8, seed + 50), trimmed);
+        CHECK(one.spikes == 1);
+        CHECK(one.law.upper == 0);
+        CHECK(one.spike_energy == Approx(1));
+        CHECK(std::count(one.eigenvalues.begin(), one.eigenvalues.end(), 0.0) == 7);
+        const Eigen::MatrixXd a = gaussian(24, 4, seed), b = gaussian(24, 4, seed + 20);
+        for (const auto& r :
+             {rw::make_product_report(a, b, trimmed), rw::make_spectral_report(a * b.transpose(), trimmed)}) {
+            CHECK(r.spikes == 4);
+            CHECK(r.law.upper == 0);
+        }
+    }
+}
+
 TEST_CASE("marchenko_pastur: a wide matrix is its transpose", "[analysis][mp]") {
     const Eigen::MatrixXd x = gaussian(9, 31, 6);
     const auto wide = rw::make_spectral_report(x);

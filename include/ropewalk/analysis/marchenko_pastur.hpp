@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <span>
 #include <vector>
@@ -70,6 +71,10 @@ inline spectral_report report_of(std::vector<double> singular, index larger_side
     const auto n = static_cast<double>(larger_side);
     require(std::isfinite(largest * largest * count), "make_spectral_report",
             "matrix must have finite squared singular values, the largest singular value", largest);
+    // What rounding leaves of a zero is no eigenvalue: once trimming is down to it, some of it stands out.
+    const double noise = std::numeric_limits<double>::epsilon() * n * largest;
+    for (double& v : singular)
+        if (v <= noise) v = 0;
     spectral_report r;
     r.eigenvalues = std::move(singular);
     for (double& v : r.eigenvalues) v = v * v / n;
@@ -131,8 +136,10 @@ inline std::vector<double> singular_values_of(const Eigen::MatrixXd& x, index co
 /// Shapes:   x of any sides; transposed when it is wider than tall.
 /// Throws:   invalid_config on an empty matrix, entries that are not finite or whose squares overflow.
 /// Cost:     one singular value decomposition.
-/// Accuracy: eigenvalues 1e-12 relative to the largest. The zero matrix has no spike, soft rank 1 and every
-///           other rank 0.
+/// Accuracy: eigenvalues 1e-12 relative to the largest; singular values of at most 2^-52 times the larger
+/// side
+///           times the largest are 0, so that the rank shows. The zero matrix has no spike, soft rank 1 and
+///           every other rank 0.
 /// Source:   the diagnostics named in arXiv 2507.09394 ("the MP gap, soft rank, outlier energy"), in their
 ///           standard definitions; no official code is public.
 inline spectral_report make_spectral_report(const Eigen::MatrixXd& x,
