@@ -56,6 +56,9 @@ TEST_CASE("model_config: divisors and sections compose with every scaling", "[sc
             const auto s = make_spectrum(p, 16, 4096);
             CHECK(s.axes() == 3);
             CHECK(s.magnitude() == bare.magnitude());
+            p.attn_factor = 1.25;
+            CHECK(make_spectrum(p, 16, 4096).magnitude() == Approx(1.25 * bare.magnitude()).epsilon(1e-15));
+            p.attn_factor = 1;
             for (ropewalk::index i = 0; i < 8; ++i)
                 CHECK(s.omega(i) == Approx(bare.omega(i) / (i + 1)).epsilon(1e-15));
         }
@@ -98,6 +101,26 @@ TEST_CASE("model_config: refuses data that does not fit", "[schemes][model_confi
     CHECK_REFUSES("make_model_schemes: factor must be given, got linear", make_model_schemes(c));
     c.ropes[0] = {.sections = {3, 3}};
     CHECK_REFUSES("assign_axes: axis_of_pair must have one entry a pair, got 6", make_model_schemes(c));
+    const auto huge = ropewalk::index{1} << 61;
+    for (const auto& sections : {std::vector<ropewalk::index>{4, 5}, {huge, huge, huge, huge}, {-5, 13}}) {
+        c.ropes[0] = {.sections = sections};
+        CHECK_REFUSES("make_spectrum: sections must be >= 0 and sum to no more than the pairs, got " +
+                          std::to_string(sections[0] == 4 ? 5 : sections[0]),
+                      make_model_schemes(c));
+    }
+    CHECK_REFUSES("make_model_schemes: head_dim must be <= 65536, got 2305843009213693952",
+                  make_model_schemes(plain(1, huge)));
+    c = plain(1, 16);
+    c.rotary_channels = huge;
+    CHECK_REFUSES("make_model_schemes: rotary_channels must be <= head_dim, got 2305843009213693952",
+                  make_model_schemes(c));
+    c = plain(1, 16);
+    for (const auto first : {ropewalk::index{-1}, ropewalk::index{17}, 4 * (huge - 1) + 3}) {
+        c.first_channel = first;
+        CHECK_REFUSES(
+            "make_model_schemes: first_channel must be in [0, head_dim], got " + std::to_string(first),
+            make_model_schemes(c));
+    }
     c = plain(1, 15);
     CHECK_REFUSES("partial_rotary_dim: head_dim * partial_rotary_factor must be even, got 15",
                   make_model_schemes(c));

@@ -68,7 +68,7 @@ struct rope_parameters {
     std::optional<double> attention_factor = {};
     double mscale = 0;
     double mscale_all_dim = 0;
-    double attn_factor = 1;
+    double attn_factor = 1;  ///< multiplies the magnitude of any scaling
     double beta_fast = 32;
     double beta_slow = 1;
     bool truncate = true;
@@ -108,6 +108,9 @@ struct model_config {
 };
 
 namespace detail {
+
+/// Published heads have up to 576 channels; far above that a config is broken.
+inline constexpr index longest_head = 65536;
 
 /// The context length that a scaling falls back on where the config names no original one.
 inline double original_context_of(const rope_parameters& p) {
@@ -215,9 +218,17 @@ inline spectrum make_spectrum(const rope_parameters& p, index rotary_dim, std::i
     detail::require(p.ladders >= 1 && rotary_dim % (2 * p.ladders) == 0, "make_spectrum",
                     "ladders must divide the pairs", p.ladders);
     spectrum s = detail::scaled_spectrum(p, rotary_dim / p.ladders, context_length);
+    const bool is_yarn = p.scaling == rope_scaling::yarn || p.scaling == rope_scaling::dynamic_yarn;
+    if (!is_yarn) s = s.with_magnitude(s.magnitude() * p.attn_factor);  // YaRN has it in its own magnitude
     if (p.ladders > 1) s = detail::side_by_side(s, p.ladders);
     if (!p.pair_factors.empty()) s = frequencies::divide_pairs(s, p.pair_factors);
     if (p.sections.empty()) return s;
+    index left = s.pairs();
+    for (index n : p.sections) {  // before a map of them is made
+        detail::require(n >= 0 && n <= left, "make_spectrum",
+                        "sections must be >= 0 and sum to no more than the pairs", n);
+        left -= n;
+    }
     const auto map = p.order == section_order::interleaved ? axis_map::interleaved_sections(p.sections)
                                                            : axis_map::sections(p.sections);
     return frequencies::assign_axes(s, map, static_cast<index>(p.sections.size()));
@@ -262,9 +273,14 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
     if (!rope.name.empty()) s.name += (s.name.empty() ? "" : " ") + rope.name;
     s.head_dim = rope.head_dim != 0 ? rope.head_dim : config.head_dim;
     s.first_channel = config.first_channel;
+    detail::require(s.head_dim <= detail::longest_head, who, "head_dim must be <= 65536", s.head_dim);
     const index channels = config.rotary_channels != 0 ? config.rotary_channels : s.head_dim;
     detail::require(channels >= 1, who, "head_dim must be >= 1", channels);
-    detail::require(s.first_channel >= 0 && s.first_channel + channels <= s.head_dim, who,
+    // Each alone first, so that their sum cannot overflow.
+    detail::require(channels <= s.head_dim, who, "rotary_channels must be <= head_dim", channels);
+    detail::require(s.first_channel >= 0 && s.first_channel <= s.head_dim, who,
+                    "first_channel must be in [0, head_dim]", s.first_channel);
+    detail::require(s.first_channel + channels <= s.head_dim, who,
                     "first_channel + rotary_channels must be <= head_dim", s.first_channel + channels);
     s.rotary_dim = rope.scaling == rope_scaling::proportional ? channels
                    : rope.rotary_dim != 0
