@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -15,7 +16,8 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// One GGUF value: any integer type as int64, any float as double, arrays of either.
+/// One GGUF value: any integer type as int64, any float as double, arrays of either; an array of bools is
+/// one of the numbers 0 and 1.
 using gguf_value =
     std::variant<bool, std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>>;
 
@@ -31,6 +33,25 @@ struct gguf_metadata {
 
 namespace detail {
 
+/// A value as an error shows it.
+inline std::string gguf_text(const gguf_value& value) {
+    std::string shown = std::visit(
+        [](const auto& v) {
+            if constexpr (
+                requires { v.substr(); } || !requires { v.size(); }) {
+                return text(v);
+            } else {
+                std::string all = "[";
+                for (std::size_t i = 0; i < v.size() && all.size() < 80; ++i)
+                    all += (i == 0 ? "" : ", ") + text(v[i]);
+                return all + "]";
+            }
+        },
+        value);
+    if (shown.size() > 80) shown = shown.substr(0, 77) + "...";
+    return shown;
+}
+
 /// Reads the keys of one architecture, remembering which were asked for.
 class gguf_keys {
   public:
@@ -39,6 +60,7 @@ class gguf_keys {
     gguf_keys(const gguf_metadata& file, std::string architecture)
         : file_(file), prefix_(std::move(architecture) + ".") {}
 
+    bool has(const std::string& key) { return find(key) != nullptr; }
     std::optional<double> number(const std::string& key) {
         const gguf_value* v = find(key);
         if (v == nullptr) return {};
@@ -47,11 +69,22 @@ class gguf_keys {
         if (real == nullptr || !std::isfinite(*real)) wrong(key, "a finite number");
         return *real;
     }
-    std::optional<index> count(const std::string& key) {
+    std::optional<double> not_negative(const std::string& key) {
+        const auto v = number(key);
+        if (v && *v < 0) wrong(key, "a number >= 0");
+        return v;
+    }
+    std::optional<double> positive(const std::string& key) {
+        const auto v = number(key);
+        if (v && *v <= 0) wrong(key, "a number > 0");
+        return v;
+    }
+    std::optional<index> count(const std::string& key, index least = 0,
+                               index most = std::numeric_limits<index>::max()) {
         const gguf_value* v = find(key);
         if (v == nullptr) return {};
         const auto* whole = std::get_if<std::int64_t>(v);
-        if (whole == nullptr || *whole < 0) wrong(key, "a whole number >= 0");
+        if (whole == nullptr || *whole < least || *whole > most) wrong(key, range_text(least, most));
         return static_cast<index>(*whole);
     }
     /// A whole number, or the first entry of an array with one number a layer.
@@ -59,8 +92,16 @@ class gguf_keys {
         const gguf_value* v = find(key);
         const auto* all = v == nullptr ? nullptr : std::get_if<std::vector<std::int64_t>>(v);
         if (all == nullptr) return count(key);
-        if (all->empty()) wrong(key, "a whole number or an array with one a layer");
+        if (all->empty() || all->front() < 0) wrong(key, "a whole number >= 0 or an array with one a layer");
         return static_cast<index>(all->front());
+    }
+    /// The array with one number a layer, where the key holds one and not a single number.
+    const std::vector<std::int64_t>* of_layers(const std::string& key, index layers) {
+        const gguf_value* v = find(key);
+        const auto* all = v == nullptr ? nullptr : std::get_if<std::vector<std::int64_t>>(v);
+        if (all != nullptr && static_cast<index>(all->size()) != layers)
+            wrong(key, "an array with one number a layer");
+        return all;
     }
     std::optional<bool> flag(const std::string& key) {
         const gguf_value* v = find(key);
@@ -83,13 +124,15 @@ class gguf_keys {
         if (all == nullptr) wrong(key, "an array of whole numbers");
         return *all;
     }
-    index required_count(const std::string& key) {
-        const auto v = count(key);
+    index required_count(const std::string& key, index least = 0,
+                         index most = std::numeric_limits<index>::max()) {
+        const auto v = count(key, least, most);
         if (!v) fail(std::string(who) + ": " + prefix_ + key + " must be given, got nothing");
         return *v;
     }
-    [[noreturn]] void wrong(const std::string& key, const char* what) const {
-        fail(std::string(who) + ": " + prefix_ + key + " must be " + what + ", got another type or value");
+    [[noreturn]] void wrong(const std::string& key, const std::string& what) const {
+        fail(std::string(who) + ": " + prefix_ + key + " must be " + what + ", got " +
+             gguf_text(file_.values.at(prefix_ + key)));
     }
     /// Rotary keys of the architecture that nobody read.
     std::vector<std::string> unread() const {
@@ -100,6 +143,10 @@ class gguf_keys {
     }
 
   private:
+    static std::string range_text(index least, index most) {
+        if (most == std::numeric_limits<index>::max()) return "a whole number >= " + text(least);
+        return "a whole number in [" + text(least) + ", " + text(most) + "]";
+    }
     const gguf_value* find(const std::string& key) {
         seen_.insert(prefix_ + key);
         const auto at = file_.values.find(prefix_ + key);

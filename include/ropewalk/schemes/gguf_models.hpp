@@ -13,11 +13,14 @@ namespace ROPEWALK_NAMESPACE::detail {
 struct gguf_architecture {
     std::string_view name;
     bool half_split = false;
-    int nope_every = 0;        ///< every n-th layer is NoPE
-    int global_every = 0;      ///< every n-th layer is global, the others slide
-    double local_base = 0;     ///< base of sliding layers without rope.freq_base_swa; 0 = rope.freq_base
-    bool nope_global = false;  ///< global layers are NoPE
-    bool latent = false;       ///< multi-head latent attention: the rotary slice ends the head
+    int nope_every = 0;           ///< every n-th layer is NoPE
+    int turning_every = 0;        ///< every n-th layer turns, the others are linear attention
+    int global_every = 0;         ///< every n-th layer is global, the others slide
+    bool window_decides = false;  ///< layers slide in files with attention.sliding_window only
+    bool plain_sliding = false;   ///< sliding layers take no scaling and no rope_freqs
+    double local_base = 0;        ///< base of sliding layers without rope.freq_base_swa; 0 = rope.freq_base
+    bool nope_global = false;     ///< global layers are NoPE
+    bool latent = false;          ///< multi-head latent attention: the rotary slice ends the head
 };
 
 inline constexpr auto gguf_architectures = std::to_array<gguf_architecture>({
@@ -42,20 +45,31 @@ inline constexpr auto gguf_architectures = std::to_array<gguf_architecture>({
     {.name = "qwen2moe", .half_split = true},
     {.name = "qwen3", .half_split = true},
     {.name = "qwen3moe", .half_split = true},
+    {.name = "qwen3next", .half_split = true, .turning_every = 4},
     {.name = "gemma", .half_split = true},
-    {.name = "gemma2", .half_split = true},
-    {.name = "gemma3", .half_split = true, .global_every = 6, .local_base = 1e4},
+    {.name = "gemma2", .half_split = true, .global_every = 2},
+    {.name = "gemma3", .half_split = true, .global_every = 6, .plain_sliding = true, .local_base = 1e4},
+    {.name = "gemma3n", .half_split = true, .global_every = 5, .plain_sliding = true, .local_base = 1e4},
+    {.name = "gemma4", .half_split = true, .global_every = 6, .plain_sliding = true, .local_base = 1e4},
+    {.name = "gemma-embedding",
+     .half_split = true,
+     .global_every = 6,
+     .plain_sliding = true,
+     .local_base = 1e4},
     {.name = "phi2", .half_split = true},
     {.name = "phi3", .half_split = true},
+    {.name = "phimoe", .half_split = true},
     {.name = "falcon", .half_split = true},
     {.name = "gptneox", .half_split = true},
     {.name = "stablelm", .half_split = true},
-    {.name = "olmo2", .half_split = true},
+    {.name = "olmo2", .half_split = true, .global_every = 4, .window_decides = true, .plain_sliding = true},
     {.name = "starcoder2", .half_split = true},
-    {.name = "gpt-oss", .half_split = true},
+    {.name = "gpt-oss", .half_split = true, .global_every = 2},
     {.name = "exaone", .half_split = true},
     {.name = "nemotron", .half_split = true},
+    {.name = "apertus", .half_split = true},
     {.name = "hunyuan-dense", .half_split = true},
+    {.name = "hunyuan-moe", .half_split = true},
 });
 
 inline const gguf_architecture* find_gguf_architecture(std::string_view name) noexcept {
