@@ -3,6 +3,7 @@
 #include <ropewalk/frequencies/yarn.hpp>
 
 #include <algorithm>
+#include <limits>
 
 #include "tests/support/catch.hpp"
 
@@ -162,4 +163,17 @@ TEST_CASE("take_axis: only the pairs of one axis change", "[frequencies][axis_ma
                                                        rw::axis_map::sections({2, 2, 2})),
                           0),
                       "take_axis: spectra must have the same axis map, pair, got 0");
+}
+
+TEST_CASE("axis_map: sections that no head has are refused, not summed", "[frequencies][axis_map][errors]") {
+    const rw::index huge = rw::index{1} << 62, most = std::numeric_limits<rw::index>::max();
+    CHECK_THROWS_WITH(rw::axis_map::interleaved_sections({0, huge, 0}),
+                      "axis_map::interleaved_sections: sections must be <= 65536, got 4611686018427387904");
+    CHECK_THROWS_WITH(rw::axis_map::sections({huge}),
+                      "axis_map::sections: sections must be <= 65536, got 4611686018427387904");
+    CHECK_THROWS_WITH(rw::axis_map::video_rope({1, huge, huge}),
+                      "axis_map::video_rope: sections must be <= 65536, got 4611686018427387904");
+    const std::vector<rw::index> wrapping{most, most, 18};  // 16 in two's complement
+    CHECK_THROWS_WITH(rw::detail::require_sections("over", wrapping, 16),
+                      "over: sections must be <= the 16 pairs, got 9223372036854775807");
 }

@@ -72,6 +72,46 @@ TEST_CASE("find_media: Qwen3-VL's frames are blocks of their own", "[positions][
         "find_media: video 0 (2 x 1 x 2 after merging) must have 4 tokens in sequence 0, got 2");
 }
 
+TEST_CASE("find_media: seconds, scales and messages count videos, whatever the blocks",
+          "[positions][media_tokens]") {
+    const media_tokens frames{.blocks = video_blocks::frame_by_frame};
+    // Video 0 of two frames with an image between them, video 1 of one.
+    const ids_type ids{V, 5, I, 5, V, 5, V, V};
+    const grids_type images{1, 2, 2}, videos{2, 2, 2, 1, 2, 4};
+    const std::vector<double> seconds{0.5, 2}, scales{0.75, 1, 1.5};
+    const auto s = find_media({.input_ids = ids,
+                               .image_grids = images,
+                               .video_grids = videos,
+                               .seconds_per_grid = seconds,
+                               .temporal_scales = scales},
+                              frames)[0]
+                       .segments;
+    REQUIRE(s.size() == 7);
+    for (const auto& segment : s) CHECK(segment.frames == 1);
+    CHECK(s[0].temporal_scale == 0.75);
+    CHECK(s[2].temporal_scale == 1);
+    CHECK(s[4].temporal_scale == 0.75);
+    CHECK(s[6].temporal_scale == 1.5);
+    CHECK(s[0].seconds_per_frame == 0.5);
+    CHECK(s[4].seconds_per_frame == 0.5);
+    CHECK(s[6].seconds_per_frame == 2);
+    const ids_type one{V, 5}, short_frame{V, V, 5, V, 5}, none{5};
+    const grids_type wide{3, 2, 4}, two{1, 2, 2, 3, 2, 4}, endless{rw::index{1} << 40, 2, 2};
+    const auto refuse = [&](const ids_type& in, const grids_type& grids) {
+        find_media({.input_ids = in, .video_grids = grids}, frames);
+    };
+    CHECK_THROWS_WITH(
+        refuse(short_frame, wide),
+        "find_media: video 0, frame 1 (1 x 1 x 2 after merging) must have 2 tokens in sequence 0, got 1");
+    CHECK_THROWS_WITH(refuse(one, two),
+                      "find_media: video_grids must belong to video tokens of input_ids, got 2 for 1 videos");
+    CHECK_THROWS_WITH(refuse(one, {2, 2, 2}), "find_media: video 0 must have tokens for 2 frames, got 1");
+    CHECK_THROWS_WITH(refuse(one, endless),
+                      "find_media: video 0 must have tokens for 1099511627776 frames, got 1");
+    CHECK_THROWS_WITH(refuse(none, wide),
+                      "find_media: video_grids must belong to video tokens of input_ids, got 1 for 0 videos");
+}
+
 TEST_CASE("find_media: seconds and scales go to their blocks", "[positions][media_tokens]") {
     const ids_type ids{V, I, V};
     const grids_type images{1, 2, 2}, videos{1, 2, 2, 1, 2, 2};

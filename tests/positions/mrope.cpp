@@ -106,6 +106,16 @@ TEST_CASE("mrope: refuses a clock that is not a number", "[positions][mrope][err
         "mrope_rule: tokens_per_second must be finite and >= 0, got nan");
     CHECK_THROWS_WITH(stream_builder(mrope_rule{.clock = {.tokens_per_second = -2}}),
                       "mrope_rule: tokens_per_second must be finite and >= 0, got -2");
+    // A time that overflows is that of a segment.
+    const media_segment slow{
+        .kind = media::video, .frames = 3, .height = 1, .width = 1, .seconds_per_frame = 1e300};
+    CHECK_THROWS_WITH(make_stream(mrope_rule{.clock = {.tokens_per_second = 1e300}}, {{.tokens = 1}, slow}),
+                      "position_stream: segment 1 (video 3 x 1 x 1): seconds_per_frame must give every frame "
+                      "a finite position, got 1e+300");
+    const mrope_rule in_f32{.clock = {.tokens_per_second = 2, .arithmetic = time_arithmetic::float32}};
+    CHECK_THROWS_WITH(make_stream(in_f32, {slow}),
+                      "position_stream: segment 0 (video 3 x 1 x 1): seconds_per_frame must give every frame "
+                      "a finite position, got 1e+300");
 }
 
 TEST_CASE("baselines: vanilla, time and their sum", "[positions][mrope]") {

@@ -159,6 +159,37 @@ TEST_CASE("pad_streams: left and right, deltas of both conventions", "[positions
     CHECK_THROWS_WITH(join_batch(raw), "join_batch: sequences must have one length: pad them first, got 3");
 }
 
+TEST_CASE("pad_streams: the published delta of TAD is that of time", "[positions][multimodal]") {
+    // What the code adds to 2 * (tokens before it, pads counted); next_position is right behind the prompt.
+    const std::vector<media_segment> prompt{
+        {.tokens = 2}, {.kind = media::video, .frames = 2, .height = 1, .width = 3}, {.tokens = 1}};
+    const auto padded = [&](baseline kind, padding_side side) {
+        return pad_streams({make_stream(baseline_rule{.kind = kind}, std::span<const media_segment>(prompt))},
+                           {.side = side, .tokens = 13})[0];
+    };
+    for (const auto side : {padding_side::left, padding_side::right}) {
+        const auto tad = padded(baseline::tad, side), time = padded(baseline::time, side);
+        CHECK(time.next_position == 5);
+        CHECK(time.delta(delta_length::padded) == 5 - 13);
+        CHECK(tad.next_position == 9 + 5);
+        const double published = 2 * 13 + time.delta(delta_length::padded);
+        CHECK(published == tad.next_position + (13 - 9));  // one too far for every pad
+        CHECK(2 * 13 + tad.delta(delta_length::padded) == tad.next_position);
+        CHECK(2 * 9 + tad.delta(delta_length::unpadded) == tad.next_position);
+        CHECK(tad.delta(delta_length::unpadded) == time.delta(delta_length::unpadded));
+    }
+}
+
+TEST_CASE("pad_streams: a left-padded row without images goes on at its own length",
+          "[positions][multimodal]") {
+    // transformers 4.x takes the maximum over the pads at 1 too: 2 - length for a row of one token.
+    const auto row =
+        pad_streams({make_stream(mrope_rule{}, {{.tokens = 1}})}, {.tokens = 4, .position = 1})[0];
+    CHECK(row.positions.values() == std::vector<double>{1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0});
+    CHECK(row.next_position == 1);
+    CHECK(row.delta(delta_length::padded) == 1 - 4);
+}
+
 TEST_CASE("stream_builder: bad segments are refused by number and kind", "[positions][multimodal][errors]") {
     const auto message = [](const media_segment& bad) {
         return [bad] { make_stream(mrope_rule{}, {{.tokens = 1}, bad}); };
@@ -184,6 +215,24 @@ TEST_CASE("stream_builder: bad segments are refused by number and kind", "[posit
                       "position_stream: segment 1 (audio): kind must be text, image or video "
                       "(tmrope_rule places audio), got audio");
     const rw::index huge = rw::index{1} << 31;
-    CHECK_THROWS_AS(message({.kind = media::video, .frames = huge, .height = huge, .width = huge})(),
-                    rw::invalid_config);
+    CHECK_THROWS_WITH(message({.kind = media::video, .frames = huge, .height = huge, .width = huge})(),
+                      "position_stream: segment 1 (video 2147483648 x 2147483648 x 2147483648): frames x "
+                      "height x width must keep the sequence within 2^53 tokens, got 2147483648 x 2147483648 "
+                      "x 2147483648");
+    CHECK_THROWS_WITH(message({.tokens = std::numeric_limits<rw::index>::max()})(),
+                      "position_stream: segment 1 (text): tokens must keep the sequence within 2^53 tokens, "
+                      "got 9223372036854775807");
+    const rw::index most = rw::index{1} << 53;
+    CHECK_THROWS_WITH(message({.tokens = most})(),
+                      "position_stream: segment 1 (text): tokens must keep the sequence within 2^53 tokens, "
+                      "got 9007199254740992");
+    CHECK(make_stream(mrope_rule{}, {{.tokens = most}}).tokens == most);
+    CHECK_THROWS_WITH(
+        make_stream(mrope_rule{}, {{.tokens = most}, {.kind = media::image, .height = 1, .width = 1}}),
+        "position_stream: segment 1 (image 1 x 1 x 1): frames x height x width must keep the "
+        "sequence within 2^53 tokens, got 1");
+    CHECK_THROWS_WITH(
+        make_stream(tmrope_rule{}, {{.kind = media::audio, .tokens = std::numeric_limits<rw::index>::max()}}),
+        "position_stream: segment 0 (audio): tokens must keep the sequence within 2^53 tokens, got "
+        "9223372036854775807");
 }

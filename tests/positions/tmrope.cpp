@@ -2,6 +2,8 @@
 
 #include <ropewalk/positions/tmrope.hpp>
 
+#include <limits>
+
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
@@ -108,11 +110,49 @@ TEST_CASE("tmrope: by time each frame follows the sound before it", "[positions]
     CHECK(axis(s.positions, 0) == std::vector<double>{0, 0, 1, 1, 1, 2, 2.5, 2.5, 3, 4, 4, 4, 5, 5});
 }
 
+TEST_CASE("tmrope: a chunk longer than the clip loses no sound", "[positions][tmrope]") {
+    // 3e14 seconds of 25 positions are within 2^53, and no clip fills them.
+    const auto s =
+        make_stream(tmrope_rule{.seconds_per_chunk = 3e14},
+                    {{.kind = media::video_with_audio, .tokens = 5, .frames = 3, .height = 1, .width = 1}});
+    CHECK(axis(s.positions, 0) == std::vector<double>{0, 0, 1, 26, 51, 1, 2, 3, 4, 5, 6, 6});
+}
+
+TEST_CASE("tmrope: frames further off than any count come after all sound", "[positions][tmrope]") {
+    const double seconds = GENERATE(1e17, 1e18, 1e300);
+    const auto s = make_stream(tmrope_rule{.order = sound_order::by_time}, {{.kind = media::video_with_audio,
+                                                                             .tokens = 3,
+                                                                             .frames = 2,
+                                                                             .height = 1,
+                                                                             .width = 1,
+                                                                             .seconds_per_frame = seconds}});
+    const auto t = axis(s.positions, 0);
+    REQUIRE(t.size() == 2 + 5 + 2);
+    CHECK(std::vector<double>(t.begin(), t.begin() + 6) == std::vector<double>{0, 0, 1, 1, 2, 3});
+    CHECK(t[6] == Approx(25 * seconds));
+}
+
+TEST_CASE("tmrope: audio tokens of mel frames", "[positions][tmrope]") {
+    // Halved twice: 1 to 2 frames are too short, then one token for every four.
+    const std::vector<std::pair<rw::index, rw::index>> known{
+        {0, 0}, {1, 0}, {2, 0}, {3, 1}, {6, 1}, {7, 2}, {10, 2}, {11, 3}, {100, 25}, {3000, 750}};
+    for (const auto& [frames, tokens] : known) CHECK(audio_tokens(frames) == tokens);
+    CHECK(audio_tokens(std::numeric_limits<rw::index>::max()) > 0);
+}
+
 TEST_CASE("tmrope: refuses what has no time", "[positions][tmrope][errors]") {
     CHECK_THROWS_WITH(stream_builder(tmrope_rule{.clock = {}}),
                       "tmrope_rule: tokens_per_second must be > 0, got 0");
-    CHECK_THROWS_WITH(stream_builder(tmrope_rule{.seconds_per_chunk = 0.01}),
-                      "tmrope_rule: seconds_per_chunk must cover at least one position, got 0.01");
+    const std::string chunk = "tmrope_rule: seconds_per_chunk must cover 1 to 2^53 positions, got ";
+    CHECK_THROWS_WITH(stream_builder(tmrope_rule{.seconds_per_chunk = 0.01}), chunk + "0.01");
+    CHECK_THROWS_WITH(stream_builder(tmrope_rule{.seconds_per_chunk = 1e300}), chunk + "1e+300");
+    CHECK_THROWS_WITH(
+        stream_builder(tmrope_rule{.clock = {.tokens_per_second = 1e200}, .seconds_per_chunk = 1e200}),
+        chunk + "1e+200");
+    CHECK_THROWS_WITH(
+        stream_builder(tmrope_rule{.seconds_per_chunk = std::numeric_limits<double>::quiet_NaN()}),
+        chunk + "nan");
+    CHECK_THROWS_WITH(audio_tokens(-1), "audio_tokens: mel_frames must be >= 0, got -1");
     CHECK_THROWS_WITH(
         make_stream(tmrope_rule{}, {{.kind = media::video_with_audio, .height = 1, .width = 1}}),
         "position_stream: segment 0 (video with audio 1 x 1 x 1): tokens must be >= 1, got 0");

@@ -98,3 +98,11 @@ TEST_CASE("video_rope: refuses a spacing that is not a number > 0", "[positions]
                       "position_stream: segment 0 (audio): kind must be text, image or video "
                       "(tmrope_rule places audio), got audio");
 }
+
+TEST_CASE("video_rope: a step that overflows is that of a segment", "[positions][video_rope][errors]") {
+    CHECK_THROWS_WITH(
+        make_stream(video_rope_rule{},
+                    {{.kind = media::video, .frames = 9, .height = 1, .width = 1, .temporal_scale = 1e308}}),
+        "position_stream: segment 0 (video 9 x 1 x 1): the step of a frame must give every frame a finite "
+        "position, got 1e+308");
+}

@@ -2,6 +2,10 @@
 
 #include <ropewalk/positions/vrope.hpp>
 
+#include <limits>
+
+#include <ropewalk/positions/mrope.hpp>
+
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
@@ -90,6 +94,21 @@ TEST_CASE("vrope: the time axis is the middle of the frame", "[positions][vrope]
     CHECK(s.positions.at(24, 4) == 1 + 6 + 3);
 }
 
+TEST_CASE("vrope: what a frame of 24 x 24 takes of the positions", "[positions][vrope]") {
+    // Video of 24 x 24 patches: VRoPE 47 positions a frame, M-RoPE one (past the first frame), vanilla 576.
+    const auto a_frame = [](const auto& rule) {
+        const auto next = [&](rw::index frames) {
+            return make_stream(rule, {{.kind = media::video, .frames = frames, .height = 24, .width = 24}})
+                .next_position;
+        };
+        return next(101) - next(100);
+    };
+    CHECK(a_frame(vrope_rule{}) == 47);
+    CHECK(a_frame(mrope_rule{}) == 1);
+    CHECK(a_frame(baseline_rule{}) == 576);
+    CHECK(vrope_frame_length(std::vector<rw::index>{24, 24}) == 47);
+}
+
 TEST_CASE("vrope: grouped continuations restart after the prefix", "[positions][vrope]") {
     const std::vector<rw::index> groups{2, 3};
     CHECK(grouped_text(3, groups).values() == std::vector<double>{0, 1, 2, 3, 4, 3, 4, 5});
@@ -102,6 +121,15 @@ TEST_CASE("vrope: refuses blocks without size", "[positions][vrope][errors]") {
                       "vrope_block: extents must name 1 to 8 dimensions, got 0");
     CHECK_THROWS_WITH(vrope_block({.extents = {2}, .time_axes = 2}),
                       "vrope_block: time_axes must be 0 or 1, got 2");
+    const rw::index most = std::numeric_limits<rw::index>::max();
+    CHECK_THROWS_WITH(
+        vrope_frame_length(std::vector<rw::index>{most, 3}),
+        "vrope_frame_length: extents must multiply to at most 2^53 tokens, got 9223372036854775807");
+    CHECK_THROWS_WITH(
+        vrope_block({.extents = {3, most}}),
+        "vrope_frame_length: extents must multiply to at most 2^53 tokens, got 9223372036854775807");
+    CHECK_THROWS_WITH(vrope_frame_length(std::vector<rw::index>{2, 0}),
+                      "vrope_frame_length: extents must be >= 1, got 0");
     CHECK_THROWS_WITH(stream_builder(vrope_rule{.time_axes = 2}),
                       "vrope_rule: time_axes must be 0 or 1, got 2");
 }

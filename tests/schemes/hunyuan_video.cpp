@@ -16,6 +16,18 @@ TEST_CASE("hunyuan_video: base 256 and 8, 28, 28 pairs", "[schemes][hunyuan_vide
     CHECK(s.axis_of(0, 36) == 2);
 }
 
+TEST_CASE("hunyuan_video: three channels, not all of them 0", "[schemes][hunyuan_video][errors]") {
+    const std::string three =
+        "hunyuan_video::joint: channels must be three numbers: of time, rows and columns, got ";
+    CHECK_THROWS_WITH(rw::hunyuan_video::joint({.channels = {}}), three + "0");
+    CHECK_THROWS_WITH(rw::hunyuan_video::joint({.channels = {16, 16}}), three + "2");
+    CHECK_THROWS_WITH(rw::hunyuan_video::joint({.channels = {4, 4, 4, 4}}), three + "4");
+    CHECK_THROWS_WITH(rw::hunyuan_video::joint({.channels = {0, 0, 0}}),
+                      "hunyuan_video::joint: channels must sum to > 0, got 0");
+    CHECK_THROWS_WITH(rw::hunyuan_video::joint({.channels = {4, -2, 4}}),
+                      "hunyuan_video::joint: channels must be even and in 0 .. 65536, got -2");
+}
+
 TEST_CASE("hunyuan_video: a full clip needs rows, not a table", "[schemes][hunyuan_video]") {
     const auto where = positions::video_grid({.frames = 33, .height = 45, .width = 80, .text_after = 256});
     const auto table = rw::make_factored_table(rw::hunyuan_video::joint().spectrum_for(1), where);

@@ -22,7 +22,9 @@ TEST_CASE("wan: what six does not divide goes to time", "[schemes][wan]") {
     CHECK(count(16, 0) == 4);
     CHECK(count(16, 1) == 2);
     CHECK_THROWS_WITH(rw::wan::self_attention({.head_dim = 15}),
-                      "axial: channels must be even and >= 0, got 7");
+                      "wan::self_attention: head_dim must be even and > 0, got 15");
+    CHECK_THROWS_WITH(rw::wan::self_attention({.head_dim = 0}),
+                      "wan::self_attention: head_dim must be even and > 0, got 0");
 }
 
 TEST_CASE("wan: one frame leaves the pairs of time alone, padding keeps every bit", "[schemes][wan]") {

@@ -6,6 +6,18 @@
 #include <ropewalk/frequencies/axis_map.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Channels of time, rows and columns, each a whole number of pairs of a head that exists.
+inline void require_three_channels(const char* function, std::span<const index> channels) {
+    require(channels.size() == 3, function, "channels must be three numbers: of time, rows and columns",
+            channels.size());
+    for (const index n : channels)
+        require(n >= 0 && n % 2 == 0 && n <= 65536, function, "channels must be even and in 0 .. 65536", n);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
 namespace ROPEWALK_NAMESPACE::frequencies {
 
 struct axial_config {

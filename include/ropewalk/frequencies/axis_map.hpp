@@ -11,10 +11,21 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
+/// Refuses counts that no head has; the limit keeps sums far from overflow.
+inline void require_counts(const char* function, std::span<const index> sections) {
+    for (const index n : sections) {
+        require(n >= 0, function, "sections must be >= 0", n);
+        require(n <= 65536, function, "sections must be <= 65536", n);
+    }
+}
+
 /// Refuses sections that leave pairs over or name pairs that are not there.
 inline void require_sections(const char* function, std::span<const index> sections, index pairs) {
     require(sections.size() == 3, function, "sections must be three numbers", sections.size());
-    for (const index n : sections) require(n >= 0, function, "sections must be >= 0", n);
+    for (const index n : sections) {
+        require(n >= 0, function, "sections must be >= 0", n);
+        require(n <= pairs, function, ("sections must be <= the " + text(pairs) + " pairs").c_str(), n);
+    }
     const index sum = sections[0] + sections[1] + sections[2];
     require(sum == pairs, function, ("sections must sum to the " + text(pairs) + " pairs").c_str(), sum);
 }
@@ -25,15 +36,13 @@ namespace axis_map {
 
 /// Contiguous sections: the first sections[0] pairs read axis 0, the next sections[1] axis 1, ...
 /// (mrope_section of Qwen2-VL, axes_dim / 2 of FLUX).
-/// Throws: invalid_config on a negative section.
+/// Throws: invalid_config on a section that is negative or above 65536.
 /// Source: Qwen2-VL, Wang et al. 2024; Hugging Face mrope_section.
 inline std::vector<int> sections(std::span<const index> pairs_of_axis) {
+    detail::require_counts("axis_map::sections", pairs_of_axis);
     std::vector<int> axis_of;
-    for (std::size_t a = 0; a < pairs_of_axis.size(); ++a) {
-        detail::require(pairs_of_axis[a] >= 0, "axis_map::sections", "sections must be >= 0",
-                        pairs_of_axis[a]);
+    for (std::size_t a = 0; a < pairs_of_axis.size(); ++a)
         axis_of.insert(axis_of.end(), static_cast<std::size_t>(pairs_of_axis[a]), static_cast<int>(a));
-    }
     return axis_of;
 }
 inline std::vector<int> sections(std::initializer_list<index> pairs_of_axis) {
@@ -47,7 +56,7 @@ inline std::vector<int> sections(std::initializer_list<index> pairs_of_axis) {
 inline std::vector<int> interleaved_sections(std::span<const index> pairs_of_axis) {
     constexpr const char* who = "axis_map::interleaved_sections";
     detail::require(pairs_of_axis.size() == 3, who, "sections must be three numbers", pairs_of_axis.size());
-    for (index n : pairs_of_axis) detail::require(n >= 0, who, "sections must be >= 0", n);
+    detail::require_counts(who, pairs_of_axis);
     const index pairs = pairs_of_axis[0] + pairs_of_axis[1] + pairs_of_axis[2];
     detail::require(3 * pairs_of_axis[1] <= pairs + 1, who, "sections[1] must be <= (pairs + 1) / 3",
                     pairs_of_axis[1]);
@@ -66,12 +75,12 @@ inline std::vector<int> interleaved_sections(std::initializer_list<index> pairs_
 /// VideoRoPE's map over the sections t, h, w: the fast pairs alternate between rows (even, axis 1) and
 /// columns (odd, axis 2), the slowest sections[0] pairs read time (axis 0). Only h + w matters: they share
 /// evenly, rows getting the odd one.
-/// Throws: invalid_config unless there are three sections >= 0.
+/// Throws: invalid_config unless there are three sections in 0 .. 65536.
 /// Source: VideoRoPE, Wei et al. 2025; Wiselnn570/VideoRoPE apply_m_modify_multimodal_rotary_pos_emb.
 inline std::vector<int> video_rope(std::span<const index> pairs_of_axis) {
     constexpr const char* who = "axis_map::video_rope";
     detail::require(pairs_of_axis.size() == 3, who, "sections must be three numbers", pairs_of_axis.size());
-    for (index n : pairs_of_axis) detail::require(n >= 0, who, "sections must be >= 0", n);
+    detail::require_counts(who, pairs_of_axis);
     std::vector<int> axis_of;
     for (index p = 0; p < pairs_of_axis[1] + pairs_of_axis[2]; ++p) axis_of.push_back(p % 2 == 0 ? 1 : 2);
     axis_of.insert(axis_of.end(), static_cast<std::size_t>(pairs_of_axis[0]), 0);

@@ -21,8 +21,9 @@ struct media_tokens {
 /// A batch as a processor hands it to a model.
 /// Shapes: input_ids and attention_mask [batches, tokens] (an empty mask keeps every token); grids [n, 3]
 ///         as frames, height, width in patches before merging, in the order of the whole batch;
-///         seconds_per_grid [videos] (empty: 1) and temporal_scales [images and videos in order] (empty: the
-///         rule's).
+///         seconds_per_grid [videos] (empty: 1); temporal_scales [images + videos], in the order in which
+///         they first appear in the batch (empty: the rule's). All are counted in videos, also where every
+///         frame is a block.
 /// Source: Hugging Face processors of Qwen2-VL (image_grid_thw, video_grid_thw, second_per_grid_ts).
 struct token_batch {
     index batches = 1;
@@ -31,7 +32,7 @@ struct token_batch {
     std::span<const index> image_grids = {};            ///< [images, 3]
     std::span<const index> video_grids = {};            ///< [videos, 3]
     std::span<const double> seconds_per_grid = {};      ///< [videos]; empty: 1
-    std::span<const double> temporal_scales = {};       ///< [images and videos]; empty: the rule's
+    std::span<const double> temporal_scales = {};       ///< [images + videos]; empty: the rule's
 };
 
 /// One sequence of the batch: its segments and where padding stands.
@@ -45,36 +46,67 @@ struct media_sequence {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Hands out the grids of one kind in order, merged.
+/// Hands out the grids of one kind in order, merged: whole, or frame by frame.
 class grid_reader {
   public:
-    grid_reader(const char* name, std::span<const index> grids, index merge) : name_(name), grids_(grids) {
+    grid_reader(const char* name, std::span<const index> grids, const positions::media_tokens& tokens,
+                positions::video_blocks blocks)
+        : name_(name), grids_(grids), merge_(tokens.spatial_merge), blocks_(blocks) {
         require(grids.size() % 3 == 0, "find_media",
                 (std::string(name) + "_grids must hold three numbers a grid").c_str(), grids.size());
         for (std::size_t i = 0; i < grids.size(); ++i) {
             const char* const side = i % 3 == 0 ? "frames" : i % 3 == 1 ? "height" : "width";
             const std::string which = std::string(name) + " " + text(i / 3) + ": " + side;
             require(grids[i] >= 1, "find_media", (which + " must be >= 1").c_str(), grids[i]);
-            require(i % 3 == 0 || grids[i] % merge == 0, "find_media",
+            require(i % 3 == 0 || grids[i] % merge_ == 0, "find_media",
                     (which + " must be a multiple of spatial_merge").c_str(), grids[i]);
         }
-        merge_ = merge;
     }
     index count() const noexcept { return static_cast<index>(grids_.size() / 3); }
+    /// Grids that are handed out to their last frame.
     index used() const noexcept { return next_; }
+    /// Whether the next block starts a grid, and does not go on with its frames.
+    bool at_start() const noexcept { return frame_ == 0; }
+
     positions::media_segment take(positions::media kind, index sequence, index token) {
         if (next_ == count())
             fail(std::string("find_media: ") + name_ + " token " + text(token) + " of sequence " +
                  text(sequence) + " must have a grid, got " + text(count()) + " " + name_ + " grids");
-        const index* const grid = grids_.data() + 3 * next_++;
-        return {.kind = kind, .frames = grid[0], .height = grid[1] / merge_, .width = grid[2] / merge_};
+        const index* const grid = grids_.data() + 3 * next_;
+        const bool whole = blocks_ == positions::video_blocks::whole;
+        taken_ = std::string(name_) + " " + text(next_) + (whole ? "" : ", frame " + text(frame_));
+        frame_ += whole ? grid[0] : 1;
+        if (frame_ == grid[0]) {
+            frame_ = 0;
+            ++next_;
+        }
+        return {.kind = kind,
+                .frames = whole ? grid[0] : 1,
+                .height = grid[1] / merge_,
+                .width = grid[2] / merge_};
+    }
+    /// What take() handed out last, for messages.
+    const std::string& taken() const noexcept { return taken_; }
+
+    /// Refuses grids that no token asked for.
+    void require_all_used() const {
+        if (frame_ != 0)
+            fail(std::string("find_media: ") + name_ + " " + text(next_) + " must have tokens for " +
+                 text(grids_[static_cast<std::size_t>(3 * next_)]) + " frames, got " + text(frame_));
+        const std::string kind(name_);
+        require(next_ == count(), "find_media",
+                (kind + "_grids must belong to " + kind + " tokens of input_ids").c_str(),
+                text(count()) + " for " + text(next_) + " " + kind + "s");
     }
 
   private:
     const char* name_;
     std::span<const index> grids_;
-    index merge_ = 1;
-    index next_ = 0;
+    index merge_;
+    positions::video_blocks blocks_;
+    index next_ = 0;   // the grid
+    index frame_ = 0;  // its frame
+    std::string taken_;
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail
@@ -97,34 +129,22 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
     detail::require(total % batch.batches == 0, who, "input_ids must hold batches * tokens ids", total);
     detail::require(batch.attention_mask.empty() || batch.attention_mask.size() == batch.input_ids.size(),
                     who, "attention_mask must be empty or as long as input_ids", batch.attention_mask.size());
-    std::vector<index> frames;
-    std::vector<double> seconds(batch.seconds_per_grid.begin(), batch.seconds_per_grid.end());
-    detail::require(seconds.empty() || 3 * seconds.size() == batch.video_grids.size(), who,
-                    "seconds_per_grid must be empty or one number a video", seconds.size());
-    std::span<const index> video_grids = batch.video_grids;  ///< [videos, 3]
-    if (tokens.blocks == video_blocks::frame_by_frame) {
-        detail::grid_reader("video", video_grids, tokens.spatial_merge);  // checks before they are split
-        std::vector<double> each;
-        for (std::size_t v = 0; v + 2 < video_grids.size(); v += 3)
-            for (index f = 0; f < video_grids[v]; ++f) {
-                frames.insert(frames.end(), {1, video_grids[v + 1], video_grids[v + 2]});
-                if (!seconds.empty()) each.push_back(seconds[v / 3]);
-            }
-        video_grids = frames;
-        seconds = std::move(each);
-    }
-    detail::grid_reader images("image", batch.image_grids, tokens.spatial_merge);
-    detail::grid_reader videos("video", video_grids, tokens.spatial_merge);
+    detail::grid_reader images("image", batch.image_grids, tokens, video_blocks::whole);
+    detail::grid_reader videos("video", batch.video_grids, tokens, tokens.blocks);
+    detail::require(
+        batch.seconds_per_grid.empty() || static_cast<index>(batch.seconds_per_grid.size()) == videos.count(),
+        who, "seconds_per_grid must be empty or one number a video", batch.seconds_per_grid.size());
     detail::require(batch.temporal_scales.empty() ||
                         static_cast<index>(batch.temporal_scales.size()) == images.count() + videos.count(),
-                    who, "temporal_scales must be empty or one number a visual block",
+                    who, "temporal_scales must be empty or one number an image or video",
                     batch.temporal_scales.size());
     for (const double scale : batch.temporal_scales)
         detail::require(std::isfinite(scale) && scale > 0, who, "temporal_scales must be finite and > 0",
                         scale);
 
     std::vector<media_sequence> sequences(static_cast<std::size_t>(batch.batches));
-    std::size_t block_number = 0;
+    std::size_t first_seen = 0;  // images and videos so far
+    double video_scale = 0;      // of the video whose frames go on
     const auto length = static_cast<std::size_t>(total / batch.batches);
     for (std::size_t b = 0; b < sequences.size(); ++b) {
         media_sequence& sequence = sequences[b];
@@ -149,16 +169,20 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
             }
             end_text();
             detail::grid_reader& grids = image ? images : videos;
-            const index number = grids.used();
+            const auto number = static_cast<std::size_t>(grids.used());
+            const bool starts = grids.at_start();
             media_segment block =
                 grids.take(image ? media::image : media::video, static_cast<index>(b), static_cast<index>(n));
             if (image && block.frames != 1) {  // a still that was repeated: no time passes
                 block.kind = media::video;
                 block.seconds_per_frame = 0;
             }
-            if (!image && !seconds.empty())
-                block.seconds_per_frame = seconds[static_cast<std::size_t>(number)];
-            if (!batch.temporal_scales.empty()) block.temporal_scale = batch.temporal_scales[block_number];
+            if (!image && !batch.seconds_per_grid.empty())
+                block.seconds_per_frame = batch.seconds_per_grid[number];
+            if (!batch.temporal_scales.empty()) {
+                block.temporal_scale = starts ? batch.temporal_scales[first_seen++] : video_scale;
+                if (!image) video_scale = block.temporal_scale;
+            }
             const index wanted = detail::checked_product(who, "frames x height x width must fit",
                                                          {block.frames, block.height, block.width});
             index found = 0;
@@ -167,21 +191,15 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
                 ++n;
             }
             if (found != wanted)
-                detail::fail("find_media: " + std::string(image ? "image " : "video ") + text(number) + " (" +
-                             text(block.frames) + " x " + text(block.height) + " x " + text(block.width) +
-                             " after merging) must have " + text(wanted) + " tokens in sequence " + text(b) +
-                             ", got " + text(found));
+                detail::fail("find_media: " + grids.taken() + " (" + text(block.frames) + " x " +
+                             text(block.height) + " x " + text(block.width) + " after merging) must have " +
+                             text(wanted) + " tokens in sequence " + text(b) + ", got " + text(found));
             sequence.segments.push_back(block);
-            ++block_number;
         }
         end_text();
     }
-    detail::require(images.used() == images.count(), who,
-                    "image_grids must belong to image tokens of input_ids",
-                    text(images.count()) + " for " + text(images.used()) + " images");
-    detail::require(videos.used() == videos.count(), who,
-                    "video_grids must belong to video tokens of input_ids",
-                    text(videos.count()) + " for " + text(videos.used()) + " videos");
+    images.require_all_used();
+    videos.require_all_used();
     return sequences;
 }
 

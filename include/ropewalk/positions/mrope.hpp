@@ -60,6 +60,16 @@ struct frame_clock {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
+/// The times of a segment's frames. A product that overflows is refused here, where the segment has a name.
+inline std::vector<double> times_of(const positions::frame_clock& clock, const positions::media_segment& s,
+                                    index number) {
+    auto times = clock.frames(s.frames, s.seconds_per_frame);
+    // The first is 0 times an interval and the last the largest: all are finite when these are.
+    require_segment(std::isfinite(times.front()) && std::isfinite(times.back()), number, s,
+                    "seconds_per_frame must give every frame a finite position", s.seconds_per_frame);
+    return times;
+}
+
 /// Frames at `times`, rows and columns counted from 0, all from `start`.
 inline grid_block clip_block(std::vector<double> times, const positions::media_segment& s, double start) {
     const auto frames = static_cast<index>(times.size());
@@ -95,7 +105,7 @@ struct mrope_rule {
         if (s.kind == media::text) return state.add_text(s.tokens);
         if (s.kind == media::shared_text) return state.add_shared_text(s.tokens);
         detail::require_silent(number, s);
-        auto times = clock.frames(s.frames, s.seconds_per_frame);
+        auto times = detail::times_of(clock, s, number);
         const double start = state.next;
         const auto side = static_cast<double>(std::max(s.height, s.width));
         const double end = start + std::max(times.back() + 1, side);  // one past the largest position
@@ -108,7 +118,11 @@ struct mrope_rule {
 /// The one-number-a-token baselines of the video papers.
 /// vanilla:     a running index over all tokens, plain RoPE.
 /// time:        every token of a frame stands at the frame's number.
-/// tad:         the sum of both; generated tokens advance by 2.
+/// tad:         the sum of both; generated tokens advance by 2. Its codes publish no delta of its own but
+/// that
+///              of time, for 2 * (tokens before it, pads counted) + delta: without padding the same
+///              positions, in a padded row one too far for every pad, where next_position goes on right
+///              behind the prompt.
 enum class baseline : std::uint8_t { vanilla, time, tad };
 
 /// Vanilla, time and TAD RoPE. One axis is enough; `axis_count` 3 repeats it for a model that has three.

@@ -45,7 +45,10 @@ struct position_stream {
     index tokens = 0;          ///< without padding
 
     /// What references publish instead: a generated token stands at position_step * (tokens before it) +
-    /// delta. A constant of the prompt; slices of the prompt share it.
+    /// delta. A constant of the prompt; slices of the prompt share it. Two published deltas are not this one:
+    /// that of TAD (see baseline), and that of a row without images of Qwen2-VL in transformers 4.x, whose
+    /// maximum looks at the pads too: they stand at 1, so a left-padded row of a single token says 2 - length
+    /// and would go on at 2, past the 1 that is next.
     double delta(delta_length length) const noexcept {
         const index count = length == delta_length::padded ? positions.tokens() : tokens;
         return next_position - position_step * static_cast<double>(count);
@@ -86,17 +89,27 @@ void require_segment(bool holds, index number, const positions::media_segment& s
              text(got));
 }
 
-inline void require_valid(index number, const positions::media_segment& s) {
+/// `so_far` tokens are there already. Past 2^53 positions are no longer exact, and counts that a file made
+/// up would overflow.
+inline void require_valid(index number, const positions::media_segment& s, index so_far) {
     using positions::media;
+    constexpr index most = index{1} << 53;
     const bool counted = !s.visual() || s.kind == media::video_with_audio;
     require_segment(!counted || s.tokens >= 0, number, s, "tokens must be >= 0", s.tokens);
+    const index here = counted ? s.tokens : 0;
+    require_segment(here <= most - so_far, number, s, "tokens must keep the sequence within 2^53 tokens",
+                    s.tokens);
     if (s.visual()) {
         require_segment(s.frames >= 1, number, s, "frames must be >= 1", s.frames);
         require_segment(s.kind != media::image || s.frames == 1, number, s, "frames of an image must be 1",
                         s.frames);
         require_segment(s.height >= 1, number, s, "height must be >= 1", s.height);
         require_segment(s.width >= 1, number, s, "width must be >= 1", s.width);
-        checked_product("position_stream", "frames x height x width must fit", {s.frames, s.height, s.width});
+        constexpr const char* grid_must = "frames x height x width must keep the sequence within 2^53 tokens";
+        require_segment(s.frames <= most / s.height && s.frames * s.height <= most / s.width, number, s,
+                        grid_must, text(s.frames) + " x " + text(s.height) + " x " + text(s.width));
+        const index patches = s.frames * s.height * s.width;
+        require_segment(patches <= most - so_far - here, number, s, grid_must, patches);
     }
     require_segment(std::isfinite(s.seconds_per_frame) && s.seconds_per_frame >= 0, number, s,
                     "seconds_per_frame must be finite and >= 0", s.seconds_per_frame);
@@ -182,7 +195,7 @@ class stream_builder {
 
     /// Adds what comes next.
     stream_builder& append(const media_segment& segment) {
-        detail::require_valid(count_, segment);
+        detail::require_valid(count_, segment, state_.tokens);
         rule_.place(state_, segment, count_);
         ++count_;
         return *this;

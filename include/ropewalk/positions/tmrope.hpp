@@ -10,13 +10,22 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// when both start together).
 enum class sound_order : std::uint8_t { chunks, by_time };
 
+/// Audio tokens of a sound: two convolutions halve its mel frames.
+/// Throws:   invalid_config on mel_frames < 0 (too few for a token give 0).
+/// Source:   huggingface/transformers models/qwen2_5_omni, the audio encoder's output lengths.
+inline index audio_tokens(index mel_frames) {
+    detail::require(mel_frames >= 0, "audio_tokens", "mel_frames must be >= 0", mel_frames);
+    const index halved = mel_frames == 0 ? 0 : (mel_frames - 1) / 2 + 1;
+    return halved < 2 ? 0 : (halved - 2) / 2 + 1;
+}
+
 /// Time-aligned M-RoPE: axes t, h, w as in mrope_rule, one position every 1 / tokens_per_second of a second
 /// for frames and sound alike. The start and end markers of vision and audio are placed by the rule: one
 /// token each around an image, a video or audio, and two that share a position around a video with audio.
 /// media_segment::tokens of audio are those without markers.
 /// Units:    positions of 40 ms by default.
-/// Throws:   invalid_config on a clock of 0, a chunk shorter than one position, or a video with audio that
-///           has no audio tokens.
+/// Throws:   invalid_config on a clock of 0, a chunk shorter than one position or longer than 2^53, or a
+///           video with audio that has no audio tokens.
 /// Source:   Qwen2.5-Omni, Xu et al. 2025; huggingface/transformers models/qwen2_5_omni get_rope_index.
 struct tmrope_rule {
     frame_clock clock = {.tokens_per_second = 25};
@@ -29,8 +38,8 @@ struct tmrope_rule {
         clock.check("tmrope_rule");
         detail::require(clock.tokens_per_second > 0, "tmrope_rule", "tokens_per_second must be > 0",
                         clock.tokens_per_second);
-        detail::require(std::isfinite(seconds_per_chunk) && chunk_positions() >= 1, "tmrope_rule",
-                        "seconds_per_chunk must cover at least one position", seconds_per_chunk);
+        detail::require(chunk_positions() >= 1 && chunk_positions() <= 0x1p53, "tmrope_rule",
+                        "seconds_per_chunk must cover 1 to 2^53 positions", seconds_per_chunk);
     }
     double next_position(const detail::stream_state& state) const noexcept { return state.highest + 1; }
 
@@ -49,9 +58,9 @@ struct tmrope_rule {
         detail::require_segment(s.tokens >= 1, number, s, "tokens must be >= 1", s.tokens);
         add_two_markers(state);
         if (order == sound_order::chunks) {
-            place_chunks(state, s);
+            place_chunks(state, s, number);
         } else {
-            place_by_time(state, s);
+            place_by_time(state, s, number);
         }
         add_two_markers(state);
     }
@@ -89,11 +98,11 @@ struct tmrope_rule {
         state.add_text(count);
     }
 
-    void place_chunks(detail::stream_state& state, const media_segment& s) const {
+    void place_chunks(detail::stream_state& state, const media_segment& s, index number) const {
         const double start = state.next;
         const auto chunk = static_cast<index>(chunk_positions());
         const index patches = s.height * s.width;
-        const auto times = clock.frames(s.frames, s.seconds_per_frame);
+        const auto times = detail::times_of(clock, s, number);
         position_ids video(3);
         video.append(detail::clip_block(times, s, start));
         // A token ends the chunk before it when its time reaches the next multiple of the chunk; one token
@@ -101,34 +110,37 @@ struct tmrope_rule {
         std::vector<index> cuts{0};
         for (index f = 0; f < s.frames; ++f)
             for (index p = 0; p < patches; ++p) {
-                if (times[static_cast<std::size_t>(f)] <
-                    static_cast<double>(static_cast<index>(cuts.size()) * chunk))
+                if (times[static_cast<std::size_t>(f)] < static_cast<double>(cuts.size()) * chunk_positions())
                     break;
                 cuts.push_back(f * patches + p);
             }
         cuts.push_back(s.frames * patches);
         const auto video_chunks = static_cast<index>(cuts.size()) - 1;
-        const index sound_chunks = (s.tokens + chunk - 1) / chunk;
-        for (index c = 0; c < std::max(video_chunks, sound_chunks); ++c) {
-            if (c < video_chunks) {
-                const index first = cuts[static_cast<std::size_t>(c)];
-                add_frames(state, slice_tokens(video, first, cuts[static_cast<std::size_t>(c) + 1] - first));
-            }
-            if (c < sound_chunks) add_sound(state, start, c * chunk, std::min(chunk, s.tokens - c * chunk));
+        index heard = 0;
+        for (index c = 0; c < video_chunks; ++c) {
+            const index first = cuts[static_cast<std::size_t>(c)];
+            add_frames(state, slice_tokens(video, first, cuts[static_cast<std::size_t>(c) + 1] - first));
+            // Sound that outlasts the video has nothing to take turns with.
+            const index left = s.tokens - heard;
+            const index now = c + 1 < video_chunks ? std::min(chunk, left) : left;
+            add_sound(state, start, heard, now);
+            heard += now;
         }
     }
 
-    void place_by_time(detail::stream_state& state, const media_segment& s) const {
+    void place_by_time(detail::stream_state& state, const media_segment& s, index number) const {
         const double start = state.next;
         const index patches = s.height * s.width;
-        const auto times = clock.frames(s.frames, s.seconds_per_frame);
+        const auto times = detail::times_of(clock, s, number);
         position_ids video(3);
         video.append(detail::clip_block(times, s, start));
         index heard = 0;
         for (index f = 0; f < s.frames; ++f) {
-            const auto before = static_cast<index>(std::ceil(times[static_cast<std::size_t>(f)]));
-            if (before > heard) {
-                const index until = std::min(before, s.tokens);
+            // Compared as doubles: a frame may stand further off than any count of tokens reaches.
+            const double before = std::ceil(times[static_cast<std::size_t>(f)]);
+            const index until =
+                before < static_cast<double>(s.tokens) ? static_cast<index>(before) : s.tokens;
+            if (until > heard) {
                 add_sound(state, start, heard, until - heard);
                 heard = until;
             }

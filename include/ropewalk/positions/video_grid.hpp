@@ -65,6 +65,19 @@ inline position_ids video_batch(std::span<const index> grids, index padded_token
     return ids;
 }
 
+}  // namespace ROPEWALK_NAMESPACE::positions
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// A size whose arithmetic is exact in double.
+inline void require_size(const char* who, const char* must, index size) {
+    require(size >= 1 && size <= index{1} << 53, who, must, size);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::positions {
+
 /// The part of the training grid that a clip of another shape stands for.
 /// Source: CogVideoX, Yang et al. 2024.
 struct crop_region {
@@ -84,14 +97,14 @@ struct cogvideox_grid_config {
 };
 
 /// The centred crop of the base grid with the clip's proportions, rounded to whole patches, ties to even.
-/// Throws:   invalid_config on sizes < 1.
+/// Throws:   invalid_config on sizes < 1 or > 2^53.
 /// Source:   diffusers get_resize_crop_region_for_grid.
 inline crop_region cogvideox_crop(const cogvideox_grid_config& config) {
     constexpr const char* who = "cogvideox_crop";
-    detail::require(config.height >= 1, who, "height must be >= 1", config.height);
-    detail::require(config.width >= 1, who, "width must be >= 1", config.width);
-    detail::require(config.base_height >= 1, who, "base_height must be >= 1", config.base_height);
-    detail::require(config.base_width >= 1, who, "base_width must be >= 1", config.base_width);
+    detail::require_size(who, "height must be in 1 .. 2^53", config.height);
+    detail::require_size(who, "width must be in 1 .. 2^53", config.width);
+    detail::require_size(who, "base_height must be in 1 .. 2^53", config.base_height);
+    detail::require_size(who, "base_width must be in 1 .. 2^53", config.base_width);
     const auto h = static_cast<double>(config.height), w = static_cast<double>(config.width);
     const auto bh = static_cast<double>(config.base_height), bw = static_cast<double>(config.base_width);
     const auto whole = [](double x) { return static_cast<index>(std::nearbyint(x)); };
@@ -109,8 +122,14 @@ inline crop_region cogvideox_crop(const cogvideox_grid_config& config) {
 /// `count` coordinates from `first` to (first + length) (count - 1) / count, evenly spaced. The factor is on
 /// the end point and not on the length, so the step is smaller than length / count when first > 0: that is
 /// how the model was trained.
+/// Throws: invalid_config on count < 1, or first or length beyond 2^53 or length < 0.
 /// Source: diffusers get_3d_rotary_pos_embed, grid_type "linspace".
 inline std::vector<double> cogvideox_coordinates(index first, index length, index count) {
+    constexpr const char* who = "cogvideox_coordinates";
+    constexpr index most = index{1} << 53;
+    detail::require(first >= -most && first <= most, who, "first must be in -2^53 .. 2^53", first);
+    detail::require(length >= 0 && length <= most, who, "length must be in 0 .. 2^53", length);
+    detail::require_size(who, "count must be in 1 .. 2^53", count);
     const double stop =
         static_cast<double>(first + length) * static_cast<double>(count - 1) / static_cast<double>(count);
     const auto start = static_cast<double>(first);
@@ -119,14 +138,20 @@ inline std::vector<double> cogvideox_coordinates(index first, index length, inde
 
 /// CogVideoX 1.0: rows and columns of any grid spread over the crop of the training grid, fractional;
 /// frames counted. (CogVideoX 1.5 counts all three: video_grid.)
-/// Throws:   invalid_config on sizes < 1.
+/// Throws:   invalid_config on sizes < 1, or a crop of negative size.
 /// Source:   diffusers pipeline_cogvideox.py, get_3d_rotary_pos_embed with grid_type "linspace".
 inline position_ids cogvideox_grid(const cogvideox_grid_config& config, const crop_region& crop) {
+    constexpr const char* who = "cogvideox_grid";
+    detail::require_size(who, "frames must be in 1 .. 2^53", config.frames);
+    detail::require_size(who, "height must be in 1 .. 2^53", config.height);
+    detail::require_size(who, "width must be in 1 .. 2^53", config.width);
+    detail::require(crop.height >= 0, who, "crop.height must be >= 0", crop.height);
+    detail::require(crop.width >= 0, who, "crop.width must be >= 0", crop.width);
     return video_grid({.frames = config.frames,
                        .height = config.height,
                        .width = config.width,
                        .text_before = config.text_before},
-                      cogvideox_coordinates(0, config.frames, std::max<index>(config.frames, 1)),
+                      cogvideox_coordinates(0, config.frames, config.frames),
                       cogvideox_coordinates(crop.top, crop.height, config.height),
                       cogvideox_coordinates(crop.left, crop.width, config.width));
 }

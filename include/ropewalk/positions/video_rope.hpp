@@ -44,6 +44,9 @@ struct video_rope_rule {
         if (s.kind == media::shared_text) return state.add_shared_text(s.tokens);
         detail::require_silent(number, s);
         const double frame_step = s.temporal_scale > 0 ? s.temporal_scale : spacing;
+        const auto frames = static_cast<double>(s.frames);
+        detail::require_segment(std::isfinite(frame_step * frames), number, s,
+                                "the step of a frame must give every frame a finite position", frame_step);
         const auto times = evenly_spaced(s.frames, 0, frame_step);
         state.add(grid_block{{s.frames, s.height, s.width},
                              {{times, {}, {}},
@@ -51,7 +54,6 @@ struct video_rope_rule {
                               {times, {}, evenly_spaced(s.width, -middle(s.width))}},
                              {state.next, state.next, state.next}},
                   s.frames * s.height * s.width);
-        const auto frames = static_cast<double>(s.frames);
         state.next +=
             transition == frame_transition::all_frames ? frame_step * frames : frame_step * (frames - 1) + 1;
     }

@@ -14,10 +14,18 @@ struct vrope_block_config {
 };
 
 /// How far the index moves a frame: sum of the extents less their number, plus one.
+/// Throws: invalid_config on extents < 1, or when the frame has more tokens than fit.
 /// Source: VRoPE, johncaged/VRoPE vrope.py.
-inline index vrope_frame_length(std::span<const index> extents) noexcept {
-    index length = 1;
-    for (const index n : extents) length += n - 1;
+inline index vrope_frame_length(std::span<const index> extents) {
+    constexpr const char* who = "vrope_frame_length";
+    index length = 1, tokens = 1;
+    for (const index n : extents) {
+        detail::require(n >= 1, who, "extents must be >= 1", n);
+        detail::require(n <= (index{1} << 53) / tokens, who, "extents must multiply to at most 2^53 tokens",
+                        n);
+        tokens *= n;
+        length += n - 1;  // never more than the tokens
+    }
     return length;
 }
 

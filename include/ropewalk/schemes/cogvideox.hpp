@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <numeric>
-
 #include <ropewalk/positions/video_grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
@@ -19,14 +17,20 @@ struct joint_config {
 };
 
 /// The scheme of a model.
-/// Throws:   invalid_config on channels that are odd or do not sum to head_dim.
+/// Throws:   invalid_config on a head_dim that is not > 0, or no multiple of 16 without channels; on channels
+///           that are not three, odd or do not sum to head_dim.
 /// Source:   diffusers get_3d_rotary_pos_embed.
 inline rotary_scheme joint(const joint_config& config = {}) {
+    constexpr const char* who = "cogvideox::joint";
     const index d = config.head_dim;
+    detail::require(d > 0, who, "head_dim must be > 0", d);
+    detail::require(!config.channels.empty() || d % 16 == 0, who,
+                    "head_dim must be a multiple of 16 where no channels are given", d);
     const auto channels =
         config.channels.empty() ? std::vector<index>{d / 4, d / 8 * 3, d / 8 * 3} : config.channels;
-    const index sum = std::accumulate(channels.begin(), channels.end(), index{0});
-    detail::require(sum == d, "cogvideox::joint", "channels must sum to head_dim", sum);
+    detail::require_three_channels(who, channels);
+    const index sum = channels[0] + channels[1] + channels[2];
+    detail::require(sum == d, who, "channels must sum to head_dim", sum);
     return make_fixed_scheme({.name = "cogvideox::joint", .layout = interleaved{}},
                              frequencies::axial({.channels = channels, .base = config.base, .axes = 3}));
 }

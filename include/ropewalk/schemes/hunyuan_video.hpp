@@ -15,9 +15,13 @@ struct joint_config {
 };
 
 /// The scheme of a model.
-/// Throws:   invalid_config on odd or negative channels.
+/// Throws:   invalid_config on channels that are not three, odd, negative or all 0.
 /// Source:   diffusers transformer_hunyuan_video.py HunyuanVideoRotaryPosEmbed.
 inline rotary_scheme joint(const joint_config& config = {}) {
+    constexpr const char* who = "hunyuan_video::joint";
+    detail::require_three_channels(who, config.channels);
+    const index sum = config.channels[0] + config.channels[1] + config.channels[2];
+    detail::require(sum > 0, who, "channels must sum to > 0", sum);
     return make_fixed_scheme({.name = "hunyuan_video::joint", .layout = interleaved{}},
                              frequencies::axial({.channels = config.channels, .base = config.base}));
 }

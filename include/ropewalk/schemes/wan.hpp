@@ -15,9 +15,11 @@ struct self_attention_config {
 };
 
 /// Two sixths of the head for rows and for columns, what is left for time.
-/// Throws:   invalid_config on an odd or negative head_dim.
+/// Throws:   invalid_config on a head_dim that is odd or not > 0.
 /// Source:   Wan-Video/Wan2.1 wan/modules/model.py rope_params, rope_apply.
 inline rotary_scheme self_attention(const self_attention_config& config = {}) {
+    detail::require(config.head_dim > 0 && config.head_dim % 2 == 0, "wan::self_attention",
+                    "head_dim must be even and > 0", config.head_dim);
     const index side = 2 * (config.head_dim / 6);
     return make_fixed_scheme(
         {.name = "wan::self_attention", .layout = interleaved{}},
