@@ -54,6 +54,9 @@ TEST_CASE("position_table: starts empty, and refuses what it cannot serve", "[an
                                                     rw::axis_map::sections({4, 4}));
     CHECK_THROWS_WITH(rw::position_table(plane, 8), Contains("axis") && Contains("got 2"));
     CHECK_THROWS_AS(empty.rows(std::vector<std::int64_t>{(std::int64_t(1) << 62)}), rw::invalid_config);
+    CHECK_THROWS_WITH(empty.rows(std::vector<std::int64_t>{INT64_MAX}),
+                      "position_table: position must be below the largest index, got 9223372036854775807");
+    CHECK(empty.row_count() == 1);
 }
 
 TEST_CASE("position_table: f64 rows for f64 data", "[angles][position_table]") {

@@ -40,7 +40,7 @@ TEST_CASE("table_set: every token turns as its own table would turn it", "[angle
         rotate<half_split>(heads_view(apart.data() + n * 32, 1, 2, 16),
                            alone[tables[n]].rows(std::span(positions).subspan(n, 1)));
     CHECK(together == apart);  // the two untouched tokens included
-#if !defined(__FAST_MATH__)  // which says that there is no NaN
+#if !defined(__FAST_MATH__)    // which says that there is no NaN
     CHECK(std::isnan(rows.magnitude));
 #endif
 }
@@ -95,6 +95,13 @@ TEST_CASE("table_set: refuses what does not go together", "[angles][table_set][e
     CHECK_REFUSES("table_set: table must be -1 (untouched) or one of the set, got 2", at(2, 0));
     CHECK_REFUSES("table_set: position must be below the rows of its table, got 4", at(1, 4));
     CHECK_REFUSES("table_set: position must be >= -1, got -2", at(1, -2));
+    CHECK_REFUSES("table_set: rows of all tables must be below 2^31, got 9223372036854775807",
+                  table_set<float>({plain, yarn}, std::vector<ropewalk::index>{5, INT64_MAX}));
+    table_set<float> grows({plain, yarn}, 4);
+    for (const std::int64_t position : {INT64_MAX, std::int64_t{INT32_MAX}})
+        CHECK_REFUSES("table_set: position must be below 2^31 - 1, got " + std::to_string(position),
+                      grows.rows(std::vector<std::int32_t>{1}, std::vector<std::int64_t>{position}, out));
+    CHECK(grows.row_count(1) == 4);
     CHECK_REFUSES("table_set: row_of_token must have one entry a position, got 1",
                   fixed.rows(std::vector<std::int32_t>{0, 0}, std::vector<std::int32_t>{0, 0}, out));
 }

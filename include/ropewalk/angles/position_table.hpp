@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <span>
 #include <utility>
@@ -54,6 +55,8 @@ class position_table {
     rows_view<T> checked(std::span<const I> positions) {
         if (growth_ == growth::doubling && !positions.empty()) {
             const I last = *std::max_element(positions.begin(), positions.end());
+            detail::require(static_cast<std::int64_t>(last) < std::numeric_limits<index>::max(),
+                            "position_table", "position must be below the largest index", last);
             if (last >= 0 && static_cast<index>(last) >= row_count())
                 extend(std::max(static_cast<index>(last) + 1, 2 * row_count()));
         }

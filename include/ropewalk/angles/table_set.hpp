@@ -61,6 +61,7 @@ class table_set {
 
   private:
     static constexpr const char* who = "table_set";
+    static constexpr index most_rows = std::numeric_limits<std::int32_t>::max();  // row_of_token is int32
 
     table_set(std::vector<spectrum> spectra, std::vector<index> counts, index rows, growth grows,
               angle_arithmetic arithmetic)
@@ -93,15 +94,16 @@ class table_set {
         std::vector<index> needed(spectra_.size());
         for (std::size_t n = 0; n < positions.size(); ++n) {
             const auto table = static_cast<index>(table_of_token[n]);
-            const auto position = static_cast<index>(positions[n]);
+            const auto position = static_cast<std::int64_t>(positions[n]);
             detail::require(table >= -1 && table < tables(), who,
                             "table must be -1 (untouched) or one of the set", table);
             detail::require(position >= -1, who, "position must be >= -1", position);
             if (table < 0 || position < 0) continue;
             detail::require(growth_ == growth::doubling || position < row_count(table), who,
                             "position must be below the rows of its table", position);
+            detail::require(position < most_rows, who, "position must be below 2^31 - 1", position);
             auto& count = needed[static_cast<std::size_t>(table)];
-            count = std::max(count, position + 1);
+            count = std::max(count, static_cast<index>(position) + 1);
         }
         bool grows = false;
         for (std::size_t t = 0; t < needed.size(); ++t) {
@@ -126,9 +128,9 @@ class table_set {
         std::vector<index> first{0};
         for (index count : counts) {
             detail::require(count >= 0, who, "rows must be >= 0", count);
+            detail::require(count <= most_rows - first.back(), who, "rows of all tables must be below 2^31",
+                            count);
             first.push_back(first.back() + count);
-            detail::require(first.back() <= std::numeric_limits<std::int32_t>::max(), who,
-                            "rows of all tables must be below 2^31", first.back());
         }
         const index heads = spectra_.front().heads();
         auto next = std::make_unique<rotation_table<T>>(first.back(), heads, spectra_.front().pairs());
