@@ -172,6 +172,13 @@ TEST_CASE("phase_shift: refuses sizes that disagree", "[adapters][phase_shift][e
                   phase_shift::calibrate(p, heads_view(x.data(), 1, 2, 6)));
     CHECK_REFUSES("phase_shift::calibrate: heads must be the heads of x, got 2",
                   phase_shift::calibrate(p, heads_view(x.data(), 1, 3, 4)));
+    auto p_short = p, p_wide = p;
+    p_short.up.pop_back();
+    p_wide.down.push_back(0);
+    CHECK_REFUSES("phase_shift::make_in_layout: up must hold heads x head_dim x head_dim numbers, got 31",
+                  phase_shift::make_in_layout(p_short, half_split{}, interleaved{}));
+    CHECK_REFUSES("phase_shift::make_in_layout: down must hold heads x head_dim x head_dim numbers, got 33",
+                  phase_shift::make_in_layout(p_wide, half_split{}, interleaved{}));
     CHECK_REFUSES("phase_shift::make_initial: head_dim must be >= 1, got 0",
                   phase_shift::make_initial<float>(1, 0));
 }

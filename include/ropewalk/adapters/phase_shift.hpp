@@ -26,6 +26,25 @@ struct parameters {
     std::vector<C> down = {};  ///< [heads, head_dim, head_dim], row-major
 };
 
+}  // namespace ROPEWALK_NAMESPACE::phase_shift
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+template <class C>
+void require_phase(const char* function, const phase_shift::parameters<C>& p, index heads, index channels) {
+    require(p.head_dim == channels, function, "head_dim must be the channels of x", p.head_dim);
+    require(p.heads == heads, function, "heads must be the heads of x", p.heads);
+    const auto count = static_cast<std::size_t>(checked_product(
+        function, "heads x head_dim x head_dim must be >= 0", {p.heads, p.head_dim, p.head_dim}));
+    require(p.up.size() == count, function, "up must hold heads x head_dim x head_dim numbers", p.up.size());
+    require(p.down.size() == count, function, "down must hold heads x head_dim x head_dim numbers",
+            p.down.size());
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::phase_shift {
+
 /// Parameters that change nothing yet: up is zero, down uniform in (-1/head_dim, 1/head_dim), which is what
 /// the official initialisation of a [heads, d, d] tensor comes to.
 /// Throws: invalid_config on sizes that do not fit.
@@ -48,10 +67,12 @@ parameters<C> make_initial(index heads, index head_dim, std::uint64_t seed = 0) 
 
 /// The same module for data in another pair layout: the rows of up and the columns of down move with the
 /// channels. (Weights are trained for half_split, the layout of Hugging Face's Llama.)
-/// Throws: invalid_config on sizes that do not fit the layouts.
+/// Throws: invalid_config on sizes that do not fit the layouts, or numbers that are not heads x head_dim x
+///         head_dim.
 /// Source: derived: x' = x (1 + tanh(g)/2) commutes with a permutation of x, up's rows and down's columns.
 template <class C>
 parameters<C> make_in_layout(const parameters<C>& p, pair_layout from, pair_layout to, index rotary_dim = 0) {
+    detail::require_phase("phase_shift::make_in_layout", p, p.heads, p.head_dim);
     const auto order = make_channel_order(
         {.heads = 1, .head_dim = p.head_dim, .rotary_dim = rotary_dim != 0 ? rotary_dim : p.head_dim}, from,
         to);
@@ -75,16 +96,6 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 template <class C>
 using phase_matrix = Eigen::Matrix<C, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-template <class C>
-void require_phase(const char* function, const phase_shift::parameters<C>& p, index heads, index channels) {
-    require(p.head_dim == channels, function, "head_dim must be the channels of x", p.head_dim);
-    require(p.heads == heads, function, "heads must be the heads of x", p.heads);
-    const auto count = static_cast<std::size_t>(p.heads * p.head_dim * p.head_dim);
-    require(p.up.size() == count, function, "up must hold heads x head_dim x head_dim numbers", p.up.size());
-    require(p.down.size() == count, function, "down must hold heads x head_dim x head_dim numbers",
-            p.down.size());
-}
 
 /// Tokens [first, first + rows) of one head, read into a matrix; and back.
 template <class C, class T>
