@@ -3,6 +3,7 @@
 #include <ropewalk/attention/linear_attention.hpp>
 
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include <ropewalk/angles/rotation_table.hpp>
@@ -102,6 +103,105 @@ TEST_CASE("linear_attention: f32 within its rounding", "[attention][linear_atten
     const auto want = p.run(causality::causal, 100);
     const auto got = narrow.run(causality::causal, 100);
     for (std::size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 1e-5);
+}
+
+TEST_CASE("linear_attention: one power of e for all features of a token, or of all keys, cancels",
+          "[attention][linear_attention]") {
+    for (const auto order : {causality::causal, causality::bidirectional}) {
+        problem<float> p;
+        for (float& e : p.q) e = -std::abs(e);
+        for (float& e : p.k) e = -std::abs(e);
+        const auto want = p.run(order, 100);
+        for (float& e : p.q) e -= 60;
+        for (float& e : p.k) e -= 60;  // the product of two features is e^-120, no f32
+        const auto got = p.run(order, 100);
+        for (std::size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) < 2e-5);
+    }
+}
+
+TEST_CASE("linear_attention: one token sees its own value, however negative its activations",
+          "[attention][linear_attention]") {
+    for (const float deep : {-60.0f, -1000.0f, -1e38f}) {
+        std::vector<float> q(4, deep), k(4, deep), v{1, 2}, out(2);
+        attention::fill_linear_attention<float>(
+            half_split{}, causality::causal,
+            {.q = {q.data(), 1, 1, 4},
+             .k = {k.data(), 1, 1, 4},
+             .v = {v.data(), 1, 1, 2},
+             .out = {out.data(), 1, 1, 2}},
+            make_rotation_table<float>(frequencies::geometric({.rotary_dim = 4}), position_ids::text(1)));
+        CHECK(out == v);
+    }
+}
+
+TEST_CASE("linear_attention: features of very different sizes keep their share in f32",
+          "[attention][linear_attention]") {
+    // Keys rise and fall by hundreds of powers of e from channel to channel and token to token. In f64 the
+    // products still have room, so the plain sums are an oracle there.
+    constexpr ropewalk::index tokens = 6, channels = 4;
+    std::mt19937 random(5);
+    std::uniform_real_distribution<float> depth(-150, 2);
+    std::vector<float> q(tokens * channels), k(tokens * channels), v(tokens), out(tokens);
+    for (ropewalk::index n = 0; n < tokens; ++n)
+        for (ropewalk::index i = 0; i < 2; ++i) {  // interleaved: one size a pair
+            q[n * channels + 2 * i] = q[n * channels + 2 * i + 1] = depth(random);
+            k[n * channels + 2 * i] = k[n * channels + 2 * i + 1] = depth(random);
+        }
+    for (float& e : v) e = depth(random);
+    const auto ladder = frequencies::geometric({.rotary_dim = channels});
+    for (const auto order : {causality::causal, causality::bidirectional}) {
+        attention::fill_linear_attention<float>(
+            interleaved{}, order,
+            {.q = {q.data(), tokens, 1, channels},
+             .k = {k.data(), tokens, 1, channels},
+             .v = {v.data(), tokens, 1, 1},
+             .out = {out.data(), tokens, 1, 1}},
+            make_rotation_table<float>(ladder, position_ids::text(tokens)));
+        for (ropewalk::index m = 0; m < tokens; ++m) {
+            double sum = 0, weight = 0, terms = 0;
+            for (ropewalk::index n = 0; n < (order == causality::causal ? m + 1 : tokens); ++n)
+                for (ropewalk::index i = 0; i < 2; ++i) {
+                    const double f = attention::elu_plus_one<double>(q[m * channels + 2 * i]) *
+                                     attention::elu_plus_one<double>(k[n * channels + 2 * i]);
+                    weight += 2 * f;
+                    sum += 2 * f * std::cos((m - n) * ladder.omega(i)) * v[n];
+                    terms += 2 * f * std::abs(v[n]);
+                }
+            REQUIRE(weight > 0);
+            CHECK(std::abs(out[m] - sum / weight) < 1e-4 * terms / weight);
+        }
+    }
+}
+
+TEST_CASE("linear_attention: one feature is all there is, in the query's channel and not in the key's",
+          "[attention][linear_attention]") {
+    // Without a distance: numerator and denominator are both 2 e^-400.
+    std::vector<float> q{0, 0, -400, -400}, k{-400, -400, 0, 0}, v{3}, out(1);
+    attention::fill_linear_attention<float>(
+        interleaved{}, causality::bidirectional,
+        {.q = {q.data(), 1, 1, 4},
+         .k = {k.data(), 1, 1, 4},
+         .v = {v.data(), 1, 1, 1},
+         .out = {out.data(), 1, 1, 1}},
+        make_rotation_table<float>(frequencies::geometric({.rotary_dim = 4}), position_ids::text(1)));
+    CHECK(out[0] == Approx(3).epsilon(1e-6));
+}
+
+TEST_CASE("linear_attention: a key without features leaves no trace", "[attention][linear_attention]") {
+    const float none = -std::numeric_limits<float>::infinity();
+    std::vector<float> q(12, 0.5f), k{none, none, none, none, 1, 0, -2, 3, none, none, none, none},
+        v{7, 1, 9}, out(3);
+    attention::fill_linear_attention<float>(
+        half_split{}, causality::causal,
+        {.q = {q.data(), 3, 1, 4},
+         .k = {k.data(), 3, 1, 4},
+         .v = {v.data(), 3, 1, 1},
+         .out = {out.data(), 3, 1, 1}},
+        make_rotation_table<float>(frequencies::geometric({.rotary_dim = 4}),
+                                   position_ids::from(std::vector<int>{5, 5, 5})));
+    CHECK(std::isnan(out[0]));  // 0 / 0
+    CHECK(out[1] == Approx(1).epsilon(1e-6));
+    CHECK(out[2] == Approx(1).epsilon(1e-6));
 }
 
 TEST_CASE("linear_attention: refuses shapes that disagree", "[attention][linear_attention][errors]") {
