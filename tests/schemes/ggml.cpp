@@ -2,7 +2,10 @@
 
 #include <ropewalk/schemes/ggml.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
+#include <string>
 
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
@@ -49,6 +52,47 @@ TEST_CASE("ggml: modes are layouts, n_offs shifts the window", "[schemes][ggml]"
     CHECK(rope.head_dim == 192);
 }
 
+TEST_CASE("ggml: the running product drifts by 1.3e-2 rad at position 131071, the scheme does not",
+          "[schemes][ggml]") {
+    const ggml::rope_ext p{.n_dims = 128};
+    const std::vector<std::int32_t> positions{131071};
+    const auto s = ggml::make_scheme(p).spectrum_for(1);
+    const auto drift = [&](const rotation_table<double>& table) {
+        double most = 0;
+        for (ropewalk::index i = 0; i < 64; ++i) {
+            const double off =
+                std::atan2(table.sin_row(0)[i], table.cos_row(0)[i]) - positions[0] * s.omega(i);
+            most = std::max(most, std::abs(std::remainder(off, 2 * std::numbers::pi)));
+        }
+        return most;
+    };
+    CHECK(drift(ggml::make_table<double>(p, positions)) == Approx(1.3e-2).epsilon(0.04));
+    CHECK(drift(make_rotation_table<double>(s, position_ids::from(positions))) < 1e-9);
+}
+
+TEST_CASE("ggml: the ramp's ends are those of the spec, and what they need is checked",
+          "[schemes][ggml][errors]") {
+    const auto b = ggml::make_correction_pairs({.n_dims = 128, .n_ctx_orig = 4096});
+    CHECK(b.low == 20);  // 20.944 rounded down, 45.027 up
+    CHECK(b.high == 46);
+    const std::string who = "ggml::make_correction_pairs: ";
+    CHECK_REFUSES(who + "n_dims must be even and > 0, got 7",
+                  ggml::make_correction_pairs({.n_dims = 7, .n_ctx_orig = 4096}));
+    CHECK_REFUSES(who + "n_ctx_orig must be > 0 with YaRN, got 0",
+                  ggml::make_correction_pairs({.n_dims = 32}));
+    for (const float base : {NAN, 1.0f, -2.0f, INFINITY})
+        CHECK_REFUSES(
+            who + "freq_base must be finite, > 0 and not 1 with YaRN, got " + ropewalk::detail::text(base),
+            ggml::make_correction_pairs({.n_dims = 32, .n_ctx_orig = 4096, .freq_base = base}));
+    for (const float beta : {NAN, 0.0f, -1.0f, INFINITY}) {
+        const std::string got = ropewalk::detail::text(beta);
+        CHECK_REFUSES(who + "beta_fast must be finite and > 0, got " + got,
+                      ggml::make_correction_pairs({.n_dims = 32, .n_ctx_orig = 4096, .beta_fast = beta}));
+        CHECK_REFUSES(who + "beta_slow must be finite and > 0, got " + got,
+                      ggml::make_correction_pairs({.n_dims = 32, .n_ctx_orig = 4096, .beta_slow = beta}));
+    }
+}
+
 TEST_CASE("ggml: refuses impossible parameters", "[schemes][ggml][errors]") {
     CHECK_REFUSES("ggml::rope_ext: n_dims must be even and > 0, got 7", ggml::make_scheme({.n_dims = 7}));
     CHECK_REFUSES("ggml::rope_ext: mode must be 0 (normal) or 2 (neox), got 8",
@@ -57,6 +101,10 @@ TEST_CASE("ggml: refuses impossible parameters", "[schemes][ggml][errors]") {
                   ggml::make_scheme({.n_dims = 8, .freq_scale = 0}));
     CHECK_REFUSES("ggml::rope_ext: n_ctx_orig must be > 0 with YaRN, got 0",
                   ggml::make_scheme({.n_dims = 8, .ext_factor = 1}));
+    CHECK_REFUSES(
+        "ggml::rope_ext: freq_scale must be below e^10 with YaRN (its magnitude is 1 - 0.1 ln "
+        "freq_scale), got 30000",
+        ggml::make_scheme({.n_dims = 8, .n_ctx_orig = 64, .freq_scale = 3e4f, .ext_factor = 1}));
     CHECK_REFUSES("ggml::rope_ext: freq_factors must hold one number > 0 a pair, got 1 numbers for 4 pairs",
                   ggml::make_scheme({.n_dims = 8, .freq_factors = {1.0f}}));
 }

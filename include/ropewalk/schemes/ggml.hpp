@@ -45,6 +45,18 @@ inline pair_layout layout_of(rope_mode mode) noexcept {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
+/// What the ramp of YaRN is made of.
+inline void require_rope_ext_ramp(const char* who, const ggml::rope_ext& p) {
+    require(p.n_dims > 0 && p.n_dims % 2 == 0, who, "n_dims must be even and > 0", p.n_dims);
+    require(p.n_ctx_orig > 0, who, "n_ctx_orig must be > 0 with YaRN", p.n_ctx_orig);
+    require(std::isfinite(p.freq_base) && p.freq_base > 0 && p.freq_base != 1, who,
+            "freq_base must be finite, > 0 and not 1 with YaRN", p.freq_base);
+    require(std::isfinite(p.beta_fast) && p.beta_fast > 0, who, "beta_fast must be finite and > 0",
+            p.beta_fast);
+    require(std::isfinite(p.beta_slow) && p.beta_slow > 0, who, "beta_slow must be finite and > 0",
+            p.beta_slow);
+}
+
 inline void require_rope_ext(const ggml::rope_ext& p) {
     using ggml::rope_mode;
     constexpr const char* who = "ggml::rope_ext";
@@ -58,10 +70,10 @@ inline void require_rope_ext(const ggml::rope_ext& p) {
             p.attn_factor);
     require(p.n_offs >= 0, who, "n_offs must be >= 0", p.n_offs);
     if (p.ext_factor != 0) {
-        require(p.freq_base != 1, who, "freq_base must not be 1 with YaRN", p.freq_base);
-        require(p.n_ctx_orig > 0, who, "n_ctx_orig must be > 0 with YaRN", p.n_ctx_orig);
-        require(p.beta_fast > 0, who, "beta_fast must be > 0", p.beta_fast);
-        require(p.beta_slow > 0, who, "beta_slow must be > 0", p.beta_slow);
+        require_rope_ext_ramp(who, p);
+        require(1 + 0.1 * std::log(1 / static_cast<double>(p.freq_scale)) > 0, who,
+                "freq_scale must be below e^10 with YaRN (its magnitude is 1 - 0.1 ln freq_scale)",
+                p.freq_scale);
     }
     if (!p.freq_factors.empty()) {
         const std::vector<double> wide(p.freq_factors.begin(), p.freq_factors.end());
@@ -73,18 +85,19 @@ inline void require_rope_ext(const ggml::rope_ext& p) {
 
 namespace ROPEWALK_NAMESPACE::ggml {
 
-/// The pairs between which YaRN's ramp runs, in ggml's f32 arithmetic: [low, high], always whole pairs.
-/// Throws: invalid_config naming the parameter.
+/// The pairs between which YaRN's ramp runs: [low, high], always whole pairs.
 /// Source: ggml-org/ggml ggml_rope_yarn_corr_dims.
 struct correction_pairs {
     float low;   ///< first pair that is mixed
     float high;  ///< first pair that is fully interpolated
 };
-/// The bounds of these parameters.
+/// The bounds of these parameters, in ggml's f32 arithmetic. Only n_dims, n_ctx_orig, freq_base and the two
+/// betas are read.
+/// Throws: invalid_config naming the one of them that is not finite and > 0 (n_dims also: even; freq_base
+///         also: not 1).
+/// Source: ggml-org/ggml ggml_rope_yarn_corr_dims.
 inline correction_pairs make_correction_pairs(const rope_ext& p) {
-    detail::require(p.n_dims > 0 && p.n_dims % 2 == 0, "ggml::make_correction_pairs",
-                    "n_dims must be even and > 0", p.n_dims);
-    detail::require(p.n_ctx_orig > 0, "ggml::make_correction_pairs", "n_ctx_orig must be > 0", p.n_ctx_orig);
+    detail::require_rope_ext_ramp("ggml::make_correction_pairs", p);
     const auto pair_of = [&p](float turns) {
         const float around = turns * 2 * std::numbers::pi_v<float>;
         return static_cast<float>(p.n_dims) * std::log(static_cast<float>(p.n_ctx_orig) / around) /
