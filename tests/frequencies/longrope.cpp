@@ -99,6 +99,8 @@ TEST_CASE("longrope: refuses impossible numbers", "[frequencies][longrope][error
     CHECK_REFUSES("longrope: max_context must be > 0, got 0", frequencies::longrope(c, 1));
     c.factor = -2;
     CHECK_REFUSES("longrope: factor must be finite and > 0, got -2", frequencies::longrope(c, 1));
+    c.attention_factor = NAN;
+    CHECK_REFUSES("longrope: attention_factor must be finite and > 0, got nan", frequencies::longrope(c, 1));
     CHECK_REFUSES("dynamic_longrope: max_context must be > original_context, got 4096",
                   frequencies::dynamic_longrope(
                       {.rotary_dim = 2, .factors = {1}, .original_context = 4096, .max_context = 4096}, 5));

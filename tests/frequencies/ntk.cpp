@@ -89,6 +89,20 @@ TEST_CASE("ntk: refuses impossible numbers", "[frequencies][ntk][errors]") {
                   frequencies::dynamic_ntk({.rotary_dim = 8}, 9));
     CHECK_REFUSES("dynamic_ntk: context_length must be >= 1, got 0",
                   frequencies::dynamic_ntk({.rotary_dim = 8, .max_context = 8}, 0));
+    for (const double alpha : {1e200, 1e-200}) {
+        const std::string got = ropewalk::detail::text(alpha);
+        CHECK_REFUSES("ntk: alpha must leave the base finite and > 0, got " + got,
+                      frequencies::ntk_base({.rotary_dim = 4, .alpha = alpha}));
+        CHECK_REFUSES("ntk: factor must leave the base finite and > 0, got " + got,
+                      frequencies::ntk_by_parts({.rotary_dim = 4, .factor = alpha, .original_context = 64}));
+    }
+    CHECK_REFUSES("ntk: factor must leave the base finite and > 0, got 1e+300",
+                  frequencies::dynamic_ntk({.rotary_dim = 4, .factor = 1e300, .max_context = 1}, 1000));
+    CHECK_REFUSES("ntk_by_parts: ntk_factor must be finite, got nan",
+                  frequencies::ntk_by_parts({.rotary_dim = 8, .original_context = 64, .ntk_factor = NAN}));
+    CHECK_REFUSES(
+        "ntk_by_parts: extrapolation_factor must be finite, got nan",
+        frequencies::ntk_by_parts({.rotary_dim = 8, .original_context = 64, .extrapolation_factor = NAN}));
     CHECK_REFUSES("ntk_by_parts: original_context must be > 0, got 0",
                   frequencies::ntk_by_parts({.rotary_dim = 8}));
     CHECK_REFUSES("ntk_by_parts: factor must be finite and > 0, got 0",

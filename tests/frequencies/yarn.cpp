@@ -126,14 +126,16 @@ TEST_CASE("yarn: literal bounds keep the official code's clamps, strict ones ref
     const auto plain = frequencies::geometric({.rotary_dim = 8});
     for (ropewalk::index i = 0; i < 4; ++i) CHECK(frequencies::yarn(c).omega(i) == plain.omega(i));
     c.bounds = frequencies::bounds_check::strict;
-    CHECK_REFUSES("yarn: ramp must run upwards: low must be <= high, got 0", frequencies::yarn(c));
+    CHECK_REFUSES("yarn: original_context must let the ramp run upwards: low must be <= high, got 0",
+                  frequencies::yarn(c));
     frequencies::yarn_config swapped{
         .rotary_dim = 64, .original_context = 4096, .beta_fast = 1, .beta_slow = 32};
     swapped.bounds = frequencies::bounds_check::strict;
     CHECK_REFUSES("yarn: beta_fast must be >= beta_slow, got 1", frequencies::yarn(swapped));
     frequencies::yarn_config far{.rotary_dim = 64, .original_context = 1e7};
     far.bounds = frequencies::bounds_check::strict;
-    CHECK_REFUSES("yarn: ramp must end at a pair: high must be <= pairs - 1, got 50", frequencies::yarn(far));
+    CHECK_REFUSES("yarn: original_context must let the ramp end at a pair: high must be <= pairs - 1, got 50",
+                  frequencies::yarn(far));
 }
 
 TEST_CASE("yarn: refuses impossible numbers", "[frequencies][yarn][errors]") {
@@ -144,8 +146,27 @@ TEST_CASE("yarn: refuses impossible numbers", "[frequencies][yarn][errors]") {
                   frequencies::yarn({.rotary_dim = 8, .factor = 4}));
     CHECK_REFUSES("yarn: beta_slow must be > 0, got 0",
                   frequencies::yarn({.rotary_dim = 8, .original_context = 64, .beta_slow = 0}));
-    CHECK_REFUSES("spectrum: magnitude must be finite and not 0, got 0",
-                  frequencies::yarn({.rotary_dim = 8, .original_context = 64, .attention_factor = 0.0}));
+    const frequencies::yarn_config good{.rotary_dim = 8, .factor = 4, .original_context = 64};
+    const auto refused = [&good](auto change) {
+        auto c = good;
+        change(c);
+        const auto text = support::refusal([&] { frequencies::yarn(c); });
+        // Dynamic YaRN refuses the same at every length, also where it is plain.
+        CHECK(support::refusal([&] { frequencies::dynamic_yarn({.yarn = c, .max_context = 64}, 1); }) ==
+              (text.find("must give a magnitude") == std::string::npos ? text : ""));
+        return text;
+    };
+    for (const double v : {0.0, -1.0, double(NAN), double(INFINITY)})
+        CHECK(refused([v](auto& c) { c.attention_factor = v; }) ==
+              "yarn: attention_factor must be finite and > 0, got " + ropewalk::detail::text(v));
+    CHECK(refused([](auto& c) { c.mscale = NAN; }) == "yarn: mscale must be finite, got nan");
+    CHECK(refused([](auto& c) { c.mscale_all_dim = NAN; }) == "yarn: mscale_all_dim must be finite, got nan");
+    CHECK(refused([](auto& c) { c.attn_factor = 0; }) == "yarn: attn_factor must be finite and not 0, got 0");
+    CHECK(refused([](auto& c) { c.extrapolation_factor = NAN; }) ==
+          "yarn: extrapolation_factor must be finite, got nan");
+    CHECK(refused([](auto& c) { c.mscale = -100, c.mscale_all_dim = 1; })
+              .starts_with("yarn: mscale and mscale_all_dim must give a magnitude that is finite and > 0, "
+                           "got -"));
     CHECK_REFUSES("dynamic_yarn: max_context must be > 0, got 0",
                   frequencies::dynamic_yarn({.yarn = {.rotary_dim = 8, .original_context = 64}}, 5));
     CHECK_REFUSES(

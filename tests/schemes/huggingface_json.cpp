@@ -440,7 +440,7 @@ const std::vector<config_text>& texts() {
              CHECK(near(last_omega(m[0]), slowest(5e5, 128)));
              CHECK(near(last_omega(m[3]), slowest(5e5, 128) / 8));
          },
-         "/rope_scaling/attention_factor", "0", "spectrum: magnitude must be finite and not 0, got 0"},
+         "/rope_scaling/attention_factor", "0", "yarn: attention_factor must be finite and > 0, got 0"},
         {"Ministral 3, v5: mscale pair and a note on the queries",
          R"({"model_type":"ministral3","hidden_size":4096,"num_attention_heads":32,"num_key_value_heads":8,
              "head_dim":128,"num_hidden_layers":34,"max_position_embeddings":262144,"rope_parameters":{

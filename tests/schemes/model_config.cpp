@@ -99,6 +99,20 @@ TEST_CASE("model_config: refuses data that does not fit", "[schemes][model_confi
     c = plain(1, 16);
     c.ropes[0].scaling = rope_scaling::linear;
     CHECK_REFUSES("make_model_schemes: factor must be given, got linear", make_model_schemes(c));
+    c.ropes[0] = {.scaling = rope_scaling::yarn};
+    CHECK_REFUSES("make_model_schemes: original_context must be given where factor is not, got 0",
+                  make_model_schemes(c));
+    c.ropes[0].original_context = 4096;
+    CHECK_REFUSES("make_model_schemes: factor must be given where max_context is not, got 0",
+                  make_model_schemes(c));
+    c.ropes[0] = {.scaling = rope_scaling::yarn, .factor = 4, .original_context = 0.5};
+    c.ropes[0].bounds = frequencies::bounds_check::strict;
+    CHECK_REFUSES("yarn: original_context must let the ramp run upwards: low must be <= high, got 0",
+                  make_model_schemes(c));
+    c.ropes[0].scaling = rope_scaling::dynamic_yarn;
+    c.ropes[0].max_context = 8;
+    CHECK_REFUSES("yarn: original_context must let the ramp run upwards: low must be <= high, got 0",
+                  make_model_schemes(c));
     c.ropes[0] = {.sections = {3, 3}};
     CHECK_REFUSES("assign_axes: axis_of_pair must have one entry a pair, got 6", make_model_schemes(c));
     const auto huge = ropewalk::index{1} << 61;

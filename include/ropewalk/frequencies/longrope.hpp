@@ -31,10 +31,14 @@ struct longrope_config {
 
 /// LongRoPE's magnitude: attention_factor where given, else the policy's rule of s. It does not depend on
 /// the length of the sequence and is the same for short and long factors.
-/// Throws:   invalid_config on original_context <= 1, or factor <= 0, or neither factor nor max_context.
+/// Throws:   invalid_config on attention_factor or factor <= 0, original_context <= 1, or neither factor nor
+///           max_context.
 /// Source:   microsoft/LongRoPE rope/longrope.py; Hugging Face "longrope".
 inline double longrope_attention_factor(const longrope_config& c) {
-    if (c.attention_factor) return *c.attention_factor;
+    if (c.attention_factor) {
+        detail::require_factor("longrope", "attention_factor must be finite and > 0", *c.attention_factor);
+        return *c.attention_factor;
+    }
     detail::require(std::isfinite(c.original_context) && c.original_context > 1, "longrope",
                     "original_context must be > 1", c.original_context);
     const double s = c.factor ? *c.factor : c.max_context / c.original_context;

@@ -7,7 +7,24 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
 
-namespace ROPEWALK_NAMESPACE::frequencies {
+namespace ROPEWALK_NAMESPACE {
+
+namespace detail {
+
+/// base * alpha^(d / (d - 2)), refused by the name of the parameter that alpha comes from.
+inline double moved_base(const char* parameter_must, index rotary_dim, double base, double alpha,
+                         double got) {
+    require_ladder("ntk", rotary_dim, base);
+    require(rotary_dim > 2, "ntk", "rotary_dim must be > 2", rotary_dim);
+    const auto d = static_cast<double>(rotary_dim);
+    const double moved = base * std::pow(alpha, d / (d - 2));
+    require(std::isfinite(moved) && moved > 0, "ntk", parameter_must, got);
+    return moved;
+}
+
+}  // namespace detail
+
+namespace frequencies {
 
 struct ntk_config {
     index rotary_dim = 0;
@@ -18,14 +35,12 @@ struct ntk_config {
 /// The base that keeps the fastest pair and divides the slowest by `alpha`:
 /// base * alpha^(rotary_dim / (rotary_dim - 2)).
 /// Throws:   invalid_config on an odd rotary_dim, rotary_dim 2 (the exponent has a pole there), base or
-///           alpha <= 0.
+///           alpha <= 0 or so large or small that the base leaves f64.
 /// Source:   NTK-aware scaled RoPE, bloc97 2023; jquesnelle/yarn LlamaNTKScaledRotaryEmbedding.
 inline double ntk_base(const ntk_config& c) {
-    detail::require_ladder("ntk", c.rotary_dim, c.base);
-    detail::require(c.rotary_dim > 2, "ntk", "rotary_dim must be > 2", c.rotary_dim);
     detail::require_factor("ntk", "alpha must be finite and > 0", c.alpha);
-    const auto d = static_cast<double>(c.rotary_dim);
-    return c.base * std::pow(c.alpha, d / (d - 2));
+    return detail::moved_base("alpha must leave the base finite and > 0", c.rotary_dim, c.base, c.alpha,
+                              c.alpha);
 }
 
 /// NTK-aware scaling, static: the ladder of ntk_base. Reads `factor` of Hugging Face's "ntk" and
@@ -66,7 +81,9 @@ inline double dynamic_ntk_alpha(const dynamic_ntk_config& c, std::int64_t contex
 /// Source:   Hugging Face "dynamic".
 inline spectrum dynamic_ntk(const dynamic_ntk_config& c, std::int64_t context_length) {
     const double alpha = dynamic_ntk_alpha(c, context_length);
-    return ntk({.rotary_dim = c.rotary_dim, .base = c.base, .alpha = alpha});
+    return geometric({.rotary_dim = c.rotary_dim,
+                      .base = detail::moved_base("factor must leave the base finite and > 0", c.rotary_dim,
+                                                 c.base, alpha, c.factor)});
 }
 
 struct ntk_by_parts_config {
@@ -86,7 +103,7 @@ struct ntk_by_parts_config {
 /// Its four bounds are numbers of turns over original_context and always rounded outwards.
 /// Units:    radians per position; magnitude 1.
 /// Throws:   invalid_config on an odd rotary_dim or 2, base <= 0 or 1, factor or original_context <= 0,
-///           bounds <= 0 or a fast bound below its slow one.
+///           bounds <= 0 or a fast bound below its slow one, ntk_factor or extrapolation_factor not finite.
 /// Cost:     two pows a pair.
 /// Accuracy: f64, 1e-15 relative to each branch.
 /// Source:   jquesnelle/yarn LlamaPartNTKScaledRotaryEmbedding.
@@ -104,7 +121,11 @@ inline spectrum ntk_by_parts(const ntk_by_parts_config& c) {
         detail::correction_range(c.beta_fast, c.beta_slow, c.rotary_dim, c.base, c.original_context, true);
     const auto gamma =
         detail::correction_range(c.gamma_fast, c.gamma_slow, c.rotary_dim, c.base, c.original_context, true);
-    const double base = ntk_base({.rotary_dim = c.rotary_dim, .base = c.base, .alpha = c.factor});
+    detail::require(std::isfinite(c.ntk_factor), who, "ntk_factor must be finite", c.ntk_factor);
+    detail::require(std::isfinite(c.extrapolation_factor), who, "extrapolation_factor must be finite",
+                    c.extrapolation_factor);
+    const double base = detail::moved_base("factor must leave the base finite and > 0", c.rotary_dim, c.base,
+                                           c.factor, c.factor);
     const auto moved = detail::ladder(c.rotary_dim, base);
     auto omega = detail::ladder(c.rotary_dim, c.base);
     for (std::size_t i = 0; i < omega.size(); ++i) {
@@ -129,4 +150,5 @@ inline spectrum dynamic_ntk_by_parts(ntk_by_parts_config c, std::int64_t context
     return ntk_by_parts(c);
 }
 
-}  // namespace ROPEWALK_NAMESPACE::frequencies
+}  // namespace frequencies
+}  // namespace ROPEWALK_NAMESPACE

@@ -75,45 +75,69 @@ struct yarn_config {
     bounds_check bounds = bounds_check::literal;  ///< how strictly the ramp's ends are read
 };
 
+}  // namespace frequencies
+
+namespace detail {
+
+/// What does not depend on the factor, checked: the ramp's ends, and a magnitude that is given.
+inline ramp_bounds yarn_ramp(const frequencies::yarn_config& c) {
+    require_ladder("yarn", c.rotary_dim, c.base);
+    require(c.base != 1, "yarn", "base must not be 1", c.base);
+    require(std::isfinite(c.original_context) && c.original_context > 0, "yarn",
+            "original_context must be > 0", c.original_context);
+    require(c.beta_fast > 0, "yarn", "beta_fast must be > 0", c.beta_fast);
+    require(c.beta_slow > 0, "yarn", "beta_slow must be > 0", c.beta_slow);
+    require(std::isfinite(c.extrapolation_factor), "yarn", "extrapolation_factor must be finite",
+            c.extrapolation_factor);
+    if (c.attention_factor)
+        require_factor("yarn", "attention_factor must be finite and > 0", *c.attention_factor);
+    require(std::isfinite(c.mscale), "yarn", "mscale must be finite", c.mscale);
+    require(std::isfinite(c.mscale_all_dim), "yarn", "mscale_all_dim must be finite", c.mscale_all_dim);
+    require(std::isfinite(c.attn_factor) && c.attn_factor != 0, "yarn",
+            "attn_factor must be finite and not 0", c.attn_factor);
+    const auto bounds =
+        correction_range(c.beta_fast, c.beta_slow, c.rotary_dim, c.base, c.original_context, c.truncate);
+    if (c.bounds == frequencies::bounds_check::literal) return bounds;
+    require(c.beta_fast >= c.beta_slow, "yarn", "beta_fast must be >= beta_slow", c.beta_fast);
+    require(bounds.low <= bounds.high, "yarn",
+            "original_context must let the ramp run upwards: low must be <= high", bounds.low);
+    require(bounds.high <= static_cast<double>(c.rotary_dim / 2 - 1), "yarn",
+            "original_context must let the ramp end at a pair: high must be <= pairs - 1", bounds.high);
+    return bounds;
+}
+
+/// attention_factor where given, else the ratio of the two mscales where both are there, else mscale(s);
+/// attn_factor on top.
+inline double yarn_magnitude(const frequencies::yarn_config& c) {
+    using frequencies::yarn_mscale;
+    if (c.attention_factor) return *c.attention_factor * c.attn_factor;
+    if (c.mscale == 0 || c.mscale_all_dim == 0) return yarn_mscale(c.factor) * c.attn_factor;
+    const double ratio = yarn_mscale(c.factor, c.mscale) / yarn_mscale(c.factor, c.mscale_all_dim);
+    require_factor("yarn", "mscale and mscale_all_dim must give a magnitude that is finite and > 0", ratio);
+    return ratio * c.attn_factor;
+}
+
+}  // namespace detail
+
+namespace frequencies {
+
 /// YaRN: high frequencies stay, low ones are divided by `factor`, a ramp over the pair index between.
 /// Units:    radians per position; the magnitude is part of the result.
 /// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, factor, original_context or a beta <= 0,
-///           a magnitude that is 0 or not finite, or (strict) beta_fast < beta_slow or bounds that leave
-///           0 <= low <= high <= pairs - 1.
+///           attention_factor <= 0, mscales whose magnitude is not > 0, attn_factor 0, or (strict)
+///           beta_fast < beta_slow or bounds that leave 0 <= low <= high <= pairs - 1.
 /// Cost:     one pow a pair.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   YaRN, Peng et al. 2023; jquesnelle/yarn LlamaYaRNScaledRotaryEmbedding; Hugging Face "yarn".
 inline spectrum yarn(const yarn_config& c) {
-    detail::require_ladder("yarn", c.rotary_dim, c.base);
-    detail::require(c.base != 1, "yarn", "base must not be 1", c.base);
     detail::require(std::isfinite(c.factor) && c.factor > 0, "yarn", "factor must be > 0", c.factor);
-    detail::require(std::isfinite(c.original_context) && c.original_context > 0, "yarn",
-                    "original_context must be > 0", c.original_context);
-    detail::require(c.beta_fast > 0, "yarn", "beta_fast must be > 0", c.beta_fast);
-    detail::require(c.beta_slow > 0, "yarn", "beta_slow must be > 0", c.beta_slow);
-    detail::require(std::isfinite(c.extrapolation_factor), "yarn", "extrapolation_factor must be finite",
-                    c.extrapolation_factor);
-    const auto bounds = detail::correction_range(c.beta_fast, c.beta_slow, c.rotary_dim, c.base,
-                                                 c.original_context, c.truncate);
-    if (c.bounds == bounds_check::strict) {
-        detail::require(c.beta_fast >= c.beta_slow, "yarn", "beta_fast must be >= beta_slow", c.beta_fast);
-        detail::require(bounds.low <= bounds.high, "yarn", "ramp must run upwards: low must be <= high",
-                        bounds.low);
-        detail::require(bounds.high <= static_cast<double>(c.rotary_dim / 2 - 1), "yarn",
-                        "ramp must end at a pair: high must be <= pairs - 1", bounds.high);
-    }
+    const auto bounds = detail::yarn_ramp(c);
     auto omega = detail::ladder(c.rotary_dim, c.base);
     for (std::size_t i = 0; i < omega.size(); ++i) {
         const double keep = (1 - detail::ramp(static_cast<double>(i), bounds)) * c.extrapolation_factor;
         omega[i] = omega[i] / c.factor * (1 - keep) + omega[i] * keep;
     }
-    double magnitude = yarn_mscale(c.factor);
-    if (c.attention_factor) {
-        magnitude = *c.attention_factor;
-    } else if (c.mscale != 0 && c.mscale_all_dim != 0) {
-        magnitude = yarn_mscale(c.factor, c.mscale) / yarn_mscale(c.factor, c.mscale_all_dim);
-    }
-    return spectrum::from_omega(omega, magnitude * c.attn_factor);
+    return spectrum::from_omega(omega, detail::yarn_magnitude(c));
 }
 
 /// What a dynamic YaRN model was trained with: plain = the plain ladder, extended = YaRN at
@@ -135,6 +159,7 @@ inline spectrum dynamic_yarn(dynamic_yarn_config c, std::int64_t context_length)
     detail::require_length("dynamic_yarn", context_length);
     detail::require_factor("dynamic_yarn", "max_context must be > 0", c.max_context);
     detail::require_factor("dynamic_yarn", "original_context must be > 0", c.yarn.original_context);
+    detail::yarn_ramp(c.yarn);  // refused at every length alike
     const auto n = static_cast<double>(context_length);
     if (n <= c.max_context && c.trained == yarn_training::plain)
         return geometric({.rotary_dim = c.yarn.rotary_dim, .base = c.yarn.base});

@@ -71,6 +71,8 @@ struct rope_parameters {
     double attn_factor = 1;  ///< multiplies the magnitude of any scaling
     double beta_fast = 32;
     double beta_slow = 1;
+    /// How the ramp's ends are read: a strict reader sets strict.
+    frequencies::bounds_check bounds = frequencies::bounds_check::literal;
     bool truncate = true;
     double extrapolation_factor = 1;
     frequencies::yarn_training trained = frequencies::yarn_training::plain;
@@ -122,12 +124,22 @@ inline double required_factor(const rope_parameters& p) {
     return *p.factor;
 }
 
-inline frequencies::yarn_config yarn_of(const rope_parameters& p, index rotary_dim) {
+/// YaRN's factor: given, or by how much max_context exceeds the original one.
+inline double yarn_factor_of(const rope_parameters& p) {
+    if (p.factor) return *p.factor;
     const double original = original_context_of(p);
+    require(original > 0, "make_model_schemes", "original_context must be given where factor is not",
+            original);
+    require(p.max_context > 0, "make_model_schemes", "factor must be given where max_context is not",
+            p.max_context);
+    return p.max_context / original;
+}
+
+inline frequencies::yarn_config yarn_of(const rope_parameters& p, index rotary_dim) {
     return {.rotary_dim = rotary_dim,
             .base = p.base,
-            .factor = p.factor ? *p.factor : p.max_context / original,
-            .original_context = original,
+            .factor = p.scaling == rope_scaling::yarn ? yarn_factor_of(p) : 1,  // else the length decides
+            .original_context = original_context_of(p),
             .beta_fast = p.beta_fast,
             .beta_slow = p.beta_slow,
             .truncate = p.truncate,
@@ -135,7 +147,8 @@ inline frequencies::yarn_config yarn_of(const rope_parameters& p, index rotary_d
             .attention_factor = p.attention_factor,
             .mscale = p.mscale,
             .mscale_all_dim = p.mscale_all_dim,
-            .attn_factor = p.attn_factor};
+            .attn_factor = p.attn_factor,
+            .bounds = p.bounds};
 }
 
 /// The spectrum on one axis, before axis map and divisors.
