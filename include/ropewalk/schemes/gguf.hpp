@@ -210,7 +210,7 @@ inline model_config from_gguf(const gguf_metadata& file, strictness reading = st
     config.write_layout = config.read_layout;
 
     auto global = detail::gguf_rope(file, keys, rules, turning);
-    for (std::int64_t n : keys.counts("rope.dimension_sections"))
+    for (std::int64_t n : keys.counts("rope.dimension_sections", turning / 2))
         if (n > 0) global.sections.push_back(static_cast<index>(n));
     config.ropes.push_back(std::move(global));
     detail::read_layers(keys, rules, config);

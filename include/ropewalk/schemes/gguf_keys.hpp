@@ -117,11 +117,13 @@ class gguf_keys {
         if (s == nullptr) wrong(key, "a string");
         return *s;
     }
-    std::vector<std::int64_t> counts(const std::string& key) {
+    std::vector<std::int64_t> counts(const std::string& key, index most) {
         const gguf_value* v = find(key);
         if (v == nullptr) return {};
         const auto* all = std::get_if<std::vector<std::int64_t>>(v);
         if (all == nullptr) wrong(key, "an array of whole numbers");
+        for (const std::int64_t n : *all)
+            if (n < 0 || n > most) wrong(key, "an array of whole numbers in [0, " + text(most) + "]");
         return *all;
     }
     index required_count(const std::string& key, index least = 0,
