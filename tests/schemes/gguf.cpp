@@ -246,6 +246,20 @@ TEST_CASE("gguf: layers that slide, layers without position", "[schemes][gguf]")
     for (ropewalk::index l = 0; l < 36; ++l) check_same(smol[l], presets::smollm3_3b(weights::gguf)[l]);
 }
 
+TEST_CASE("gguf: every architecture has the pairs that its weights were stored for", "[schemes][gguf]") {
+    const std::map<std::string, gguf_value> keys{{"block_count", i64{1}}, {"attention.key_length", i64{64}}};
+    for (const char* name :
+         {"llama", "llama4", "deepseek2", "command-r", "cohere2", "chatglm", "glm4", "gptj", "olmo",
+          "baichuan", "internlm2", "minicpm", "granite", "mistral3", "smollm3", "ernie4_5"})
+        CHECK(from_gguf(file(name, keys)).read_layout == pair_layout(interleaved{}));
+    for (const char* name :
+         {"qwen",   "qwen2",    "qwen2moe", "qwen3",         "qwen3moe",        "qwen3next",  "gemma",
+          "gemma2", "gemma3",   "gemma3n",  "gemma4",        "gemma-embedding", "phi2",       "phi3",
+          "phimoe", "falcon",   "gptneox",  "stablelm",      "olmo2",           "starcoder2", "gpt-oss",
+          "exaone", "nemotron", "apertus",  "hunyuan-dense", "hunyuan-moe"})
+        CHECK(from_gguf(file(name, keys)).read_layout == pair_layout(half_split{}));
+}
+
 TEST_CASE("gguf: OLMo 3 scales its full-attention layers alone", "[schemes][gguf]") {
     const std::map<std::string, gguf_value> keys{{"block_count", i64{32}},
                                                  {"attention.head_count", i64{32}},
@@ -285,7 +299,7 @@ TEST_CASE("gguf: OLMo 3 scales its full-attention layers alone", "[schemes][gguf
     CHECK(make_model_schemes(from_gguf(file("olmo2", olmo2))).distinct().size() == 1);
 }
 
-TEST_CASE("gguf: Gemma 3n, Gemma 4, Qwen3-Next, Phi MoE", "[schemes][gguf]") {
+TEST_CASE("gguf: EmbeddingGemma, Gemma 3n, Gemma 4, Qwen3-Next, Phi MoE", "[schemes][gguf]") {
     const auto n = make_model_schemes(from_gguf(file(
         "gemma3n", {{"block_count", i64{30}}, {"attention.key_length", i64{256}}, {"rope.freq_base", 1e6}})));
     for (ropewalk::index l = 0; l < 30; ++l) {
