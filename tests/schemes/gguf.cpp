@@ -462,3 +462,50 @@ TEST_CASE("gguf: refuses what is missing, wrong or would be ignored", "[schemes]
     CHECK(from_gguf(file("llama", bad), strictness::lenient).ignored ==
           std::vector<std::string>{"llama.rope.bogus"});
 }
+
+TEST_CASE("gguf: sections in the order of their architecture", "[schemes][gguf][mrope]") {
+    const auto metadata = [](const std::string& arch, std::vector<i64> sections) {
+        return file(arch, {{"block_count", i64{2}},
+                           {"attention.head_count", i64{32}},
+                           {"attention.key_length", i64{128}},
+                           {"rope.freq_base", 5e6},
+                           {"rope.dimension_sections", std::move(sections)}});
+    };
+    const auto map = [](const model_config& config) {
+        const auto s = make_model_schemes(config)[0].spectrum_for(1);
+        CHECK(make_model_schemes(config)[0].read_layout == pair_layout(half_split{}));
+        CHECK(s.axes() == 3);
+        CHECK(config.ignored.empty());
+        return frequencies::axes_of_pairs(s);
+    };
+    for (const auto reading : {strictness::strict, strictness::lenient}) {
+        CHECK(map(from_gguf(metadata("qwen2vl", {16, 24, 24, 0}), reading)) ==
+              axis_map::sections({16, 24, 24}));
+        for (const char* arch : {"qwen3vl", "qwen3vlmoe"})
+            CHECK(map(from_gguf(metadata(arch, {24, 20, 20, 0}), reading)) ==
+                  axis_map::interleaved_sections({24, 20, 20}));
+        // An axis without pairs stays an axis: rows are still the second position of a token.
+        CHECK(map(from_gguf(metadata("qwen2vl", {0, 32, 32, 0}), reading)) ==
+              axis_map::sections({0, 32, 32}));
+        CHECK(map(from_gguf(metadata("qwen2vl", {32, 32, 0, 0}), reading)) ==
+              axis_map::sections({32, 32, 0}));
+        CHECK_REFUSES("from_gguf: qwen3vl.rope.dimension_sections must be given, got nothing",
+                      from_gguf(metadata("qwen3vl", {0, 0, 0, 0}), reading));
+        const std::string range =
+            "from_gguf: qwen2vl.rope.dimension_sections must be an array of whole numbers in "
+            "[0, 64], got ";
+        CHECK_REFUSES(range + "[16, -24, 72]", from_gguf(metadata("qwen2vl", {16, -24, 72}), reading));
+        CHECK_REFUSES(range + "[4611686018427387904, 0, 0]",
+                      from_gguf(metadata("qwen2vl", {i64{1} << 62, 0, 0}), reading));
+    }
+    CHECK_REFUSES(
+        "from_gguf: qwen3.rope.dimension_sections must be absent: the order of sections is known of "
+        "other architectures only, got [24, 20, 20, 0]",
+        from_gguf(metadata("qwen3", {24, 20, 20, 0})));
+    const auto lenient = from_gguf(metadata("qwen3", {24, 20, 20, 0}), strictness::lenient);
+    CHECK(lenient.ignored == std::vector<std::string>{"qwen3.rope.dimension_sections"});
+    CHECK(make_model_schemes(lenient)[0].spectrum_for(1).axes() == 1);
+    CHECK(from_gguf(metadata("novel", {24, 20, 20, 0}), strictness::lenient).ignored ==
+          std::vector<std::string>{"general.architecture", "novel.rope.dimension_sections"});
+    CHECK(from_gguf(metadata("qwen3", {0, 0, 0, 0})).ropes[0].sections.empty());
+}

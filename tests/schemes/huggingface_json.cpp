@@ -593,3 +593,49 @@ TEST_CASE("huggingface: whatever stands in whatever key, it is read or refused a
     CHECK(refused > 1000);
 }
 #endif
+
+TEST_CASE("huggingface: multimodal models without sections have those of their class",
+          "[schemes][huggingface][mrope]") {
+    const auto read = [](const std::string& type, strictness keys) {
+        return make_model_schemes(from_huggingface(
+            json::parse(R"({"model_type":")" + type +
+                        R"(","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":4})"),
+            {.keys = keys}));
+    };
+    for (const auto keys : {strictness::strict, strictness::lenient}) {
+        for (const char* type :
+             {"qwen2_vl", "qwen2_5_vl_text", "qwen2_5_omni_text", "qwen2_5_omni_thinker"}) {
+            const auto s = read(type, keys)[0].spectrum_for(1);
+            CHECK(frequencies::axes_of_pairs(s) == axis_map::sections({16, 24, 24}));
+            CHECK(near(s.omega(63), slowest(1e6, 128)));
+        }
+        for (const char* type : {"qwen3_vl", "qwen3_vl_text", "qwen3_vl_moe", "qwen3_vl_moe_text"}) {
+            const auto s = read(type, keys)[0].spectrum_for(1);
+            CHECK(frequencies::axes_of_pairs(s) == axis_map::interleaved_sections({24, 20, 20}));
+            CHECK(near(s.omega(63), slowest(5e6, 128)));
+        }
+        for (const char* type : {"qwen3_5", "qwen3_5_text", "qwen3_5_moe_text"}) {
+            const auto m = read(type, keys);
+            CHECK(map_of(m) == "---b");  // the others are linear attention
+            CHECK(m[3].head_dim == 256);
+            CHECK(m[3].rotary_dim == 64);
+            const auto s = m[3].spectrum_for(1);
+            CHECK(frequencies::axes_of_pairs(s) == axis_map::interleaved_sections({11, 11, 10}));
+            CHECK(near(s.omega(31), slowest(1e7, 64)));
+        }
+    }
+    const auto omni = [](const char* sections) {
+        return from_huggingface(json::parse(
+            std::string(R"({"model_type":"qwen2_5_omni","thinker_config":{"model_type":"qwen2_5_omni_thinker",
+                "position_id_per_seconds":25,"text_config":{"model_type":"qwen2_5_omni_text",
+                "hidden_size":3584,"num_attention_heads":28,"num_hidden_layers":28,
+                "max_position_embeddings":32768,"rope_theta":1000000.0,
+                "rope_scaling":{"type":"default","rope_type":"default","mrope_section":)") +
+            sections + "}}}}"));
+    };
+    CHECK(omni("[16,24,24]").ropes[0].sections == std::vector<ropewalk::index>{16, 24, 24});
+    CHECK_REFUSES(
+        "from_huggingface: thinker_config.text_config.rope_scaling.mrope_section must be sections of "
+        "64 pairs in all, got 63",
+        omni("[16,24,23]"));
+}

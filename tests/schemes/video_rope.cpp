@@ -3,7 +3,6 @@
 #include <ropewalk/schemes/video_rope.hpp>
 
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/frequencies/ntk.hpp>
 
 #include "tests/support/catch.hpp"
 
@@ -34,16 +33,32 @@ TEST_CASE("video_rope: time turns slower than any row or column", "[schemes][vid
     CHECK(fastest_time == Approx(std::pow(1e6, -2.0 * 48 / 128)));
 }
 
-TEST_CASE("video_rope: YaRN-V's NTK branch stretches the temporal pairs alone", "[schemes][video_rope]") {
-    const auto base = rw::video_rope::over(qwen2(), {});
-    auto stretched_text = qwen2();
-    const auto ntk = rw::frequencies::dynamic_ntk(
-        {.rotary_dim = 128, .base = 1e6, .factor = 4, .max_context = 32768}, 131072);
-    stretched_text.frequencies = [ntk](std::int64_t) { return ntk; };
-    const auto s = rw::frequencies::take_axis(
-        base.rope.spectrum_for(1), rw::video_rope::over(stretched_text, {}).rope.spectrum_for(1), 0);
-    for (rw::index i = 0; i < 64; ++i)
-        CHECK(s.omega(i) == (i < 48 ? base.rope.spectrum_for(1).omega(i) : ntk.omega(i)));
+TEST_CASE("video_rope: the extended context stretches the temporal pairs alone", "[schemes][video_rope]") {
+    const auto trained = rw::video_rope::over(qwen2(), {}).rope.spectrum_for(1);
+    const auto longer = rw::video_rope::extended();
+    const auto s = longer.rope.spectrum_for(1);
+    // 4 x 32768 over Qwen2-VL: base 1e6 (131071 / 32767)^(128 / 126).
+    const double alpha = 131071.0 / 32767.0, base = 1e6 * std::pow(alpha, 128.0 / 126.0);
+    CHECK(alpha == Approx(4.00009156).epsilon(1e-8));
+    for (rw::index i = 0; i < 64; ++i) {
+        CHECK(s.axis_of(0, i) == trained.axis_of(0, i));
+        if (i < 48) {
+            CHECK(s.omega(i) == trained.omega(i));
+        } else {
+            CHECK(s.omega(i) == Approx(std::pow(base, -2.0 * static_cast<double>(i) / 128)).epsilon(1e-13));
+        }
+    }
+    CHECK(s.omega(48) == Approx(1.099715e-5).epsilon(1e-6));
+    CHECK(s.omega(63) == Approx(3.102273e-7).epsilon(1e-6));
+    // The last new position turns the slowest pair as far as the last trained one did.
+    CHECK(131071 * s.omega(63) == Approx(32767 * trained.omega(63)).epsilon(1e-13));
+    CHECK(longer.rule.spacing == 2);
+    const auto same = rw::video_rope::extended({.factor = 1}).rope.spectrum_for(1);
+    for (rw::index i = 0; i < 64; ++i) CHECK(same.omega(i) == Approx(trained.omega(i)).epsilon(1e-14));
+    CHECK_THROWS_WITH(rw::video_rope::extended({.original_context = 1}),
+                      "ntk_alpha_to_last: original_context must be finite and > 1, got 1");
+    CHECK_THROWS_WITH(rw::video_rope::extended({.factor = 0}),
+                      "ntk_alpha_to_last: factor must be finite and > 0, got 0");
 }
 
 TEST_CASE("video_rope: a bad spacing is refused with the scheme", "[schemes][video_rope][errors]") {

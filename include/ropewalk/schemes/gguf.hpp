@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -174,13 +175,34 @@ inline void read_layers(gguf_keys& keys, const gguf_architecture& rules, model_c
     }
 }
 
+/// rope.dimension_sections: the pairs of t, h, w and of a fourth axis that most files leave at 0. A 0 in
+/// between is an axis that no pair reads, and stays one.
+inline void read_gguf_sections(gguf_keys& keys, const gguf_architecture& rules, strictness reading,
+                               model_config& config, rope_parameters& p) {
+    const std::string key = "rope.dimension_sections", path = config.model_type + "." + key;
+    auto sections = keys.counts(key, config.rotary_channels / 2);
+    const bool any = std::any_of(sections.begin(), sections.end(), [](std::int64_t n) { return n != 0; });
+    if (rules.sections == gguf_sections::none) {
+        if (!any) return;
+        if (reading == strictness::strict)
+            keys.wrong(key, "absent: the order of sections is known of other architectures only");
+        config.ignored.push_back(path);
+        return;
+    }
+    if (!any) fail("from_gguf: " + path + " must be given, got nothing");
+    while (sections.size() > 3 && sections.back() == 0) sections.pop_back();
+    p.sections.assign(sections.begin(), sections.end());
+    if (rules.sections == gguf_sections::interleaved) p.order = section_order::interleaved;
+}
+
 }  // namespace detail
 
 /// Reads the rotary keys of a GGUF file. freq_scale = 1 / rope.scaling.factor; the magnitude is the net one
 /// that llama.cpp arrives at, and rope_freqs divide every angle; without them long and short factors do,
-/// chosen by the length asked of the scheme (llama.cpp chooses once, from the allocated context). Throws:
-/// invalid_config naming the key and the value; in strict reading also on an unknown architecture
-///           and on rotary keys that would be ignored.
+/// chosen by the length asked of the scheme (llama.cpp chooses once, from the allocated context).
+/// Throws:   invalid_config naming the key and the value, also where an architecture of sections has none; in
+///           strict reading also on an unknown architecture and on rotary keys that would be ignored, such as
+///           sections of an architecture whose order is not known here.
 /// Source:   ggml-org/ggml docs/gguf.md; llama.cpp's loader and context (read through copies of it).
 inline model_config from_gguf(const gguf_metadata& file, strictness reading = strictness::strict) {
     const auto named = file.values.find("general.architecture");
@@ -210,8 +232,7 @@ inline model_config from_gguf(const gguf_metadata& file, strictness reading = st
     config.write_layout = config.read_layout;
 
     auto global = detail::gguf_rope(file, keys, rules, turning);
-    for (std::int64_t n : keys.counts("rope.dimension_sections", turning / 2))
-        if (n > 0) global.sections.push_back(static_cast<index>(n));
+    detail::read_gguf_sections(keys, rules, reading, config, global);
     config.ropes.push_back(std::move(global));
     detail::read_layers(keys, rules, config);
     for (const auto& key : keys.unread()) {

@@ -8,6 +8,9 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
+/// How an architecture deals rope.dimension_sections to the pairs; none: it is not known to have any.
+enum class gguf_sections { none, contiguous, interleaved };
+
 /// What llama.cpp knows of an architecture and the file does not say.
 /// Source: llama.cpp's architecture table (pair layouts) and its per-model layer rules.
 struct gguf_architecture {
@@ -21,6 +24,7 @@ struct gguf_architecture {
     double local_base = 0;        ///< base of sliding layers without rope.freq_base_swa; 0 = rope.freq_base
     bool nope_global = false;     ///< global layers are NoPE
     bool latent = false;          ///< multi-head latent attention: the rotary slice ends the head
+    gguf_sections sections = gguf_sections::none;
 };
 
 inline constexpr auto gguf_architectures = std::to_array<gguf_architecture>({
@@ -46,6 +50,9 @@ inline constexpr auto gguf_architectures = std::to_array<gguf_architecture>({
     {.name = "qwen3", .half_split = true},
     {.name = "qwen3moe", .half_split = true},
     {.name = "qwen3next", .half_split = true, .turning_every = 4},
+    {.name = "qwen2vl", .half_split = true, .sections = gguf_sections::contiguous},
+    {.name = "qwen3vl", .half_split = true, .sections = gguf_sections::interleaved},
+    {.name = "qwen3vlmoe", .half_split = true, .sections = gguf_sections::interleaved},
     {.name = "gemma", .half_split = true},
     {.name = "gemma2", .half_split = true, .global_every = 2},
     {.name = "gemma3", .half_split = true, .global_every = 6, .plain_sliding = true, .local_base = 1e4},

@@ -295,7 +295,8 @@ class huggingface_reader {
 
     void read_sections(json_object& keys, rope_parameters& p) {
         p.sections = keys.counts("mrope_section");
-        if (p.sections.empty() && model_.interleaved_sections) p.sections = {24, 20, 20};
+        if (p.sections.empty() && model_.default_sections != std::array<int, 3>{})
+            p.sections.assign(model_.default_sections.begin(), model_.default_sections.end());
         const bool spread = keys.flag("mrope_interleaved").value_or(model_.interleaved_sections);
         p.order = spread ? section_order::interleaved : section_order::contiguous;
         if (p.sections.empty()) return;
@@ -323,17 +324,22 @@ class huggingface_reader {
 
 /// Reads a model's own config.json: the keys of Hugging Face transformers v4 (rope_scaling, rope_theta and
 /// their older spellings) and v5 (rope_parameters, also one dictionary a layer type). A config with a
-/// text_config is read through it. The schemes are built once to check every value.
+/// text_config is read through it, one with a thinker_config (Qwen2.5-Omni) through that. The schemes are
+/// built once to check every value.
 /// Throws:   invalid_config naming the key path and the value: a wrong type, a missing key, an impossible
 ///           number; in strict reading also an unknown model_type or rope_type and any rope key that would
 ///           be ignored.
 /// Cost:     under a millisecond a config.
 /// Source:   huggingface/transformers modeling_rope_utils.py and models/*/configuration_*.py.
 inline model_config from_huggingface(const nlohmann::json& config, const huggingface_reading& reading = {}) {
-    const bool nested =
-        config.is_object() && config.contains("text_config") && config["text_config"].is_object();
-    detail::huggingface_reader reader(nested ? config["text_config"] : config, nested ? "text_config" : "",
-                                      reading);
+    const nlohmann::json* node = &config;
+    std::string path;
+    for (const char* inner : {"thinker_config", "text_config"}) {
+        if (!node->is_object() || !node->contains(inner) || !(*node)[inner].is_object()) continue;
+        node = &(*node)[inner];
+        path += (path.empty() ? "" : ".") + std::string(inner);
+    }
+    detail::huggingface_reader reader(*node, path, reading);
     auto read = reader.read();
     make_model_schemes(read);
     return read;

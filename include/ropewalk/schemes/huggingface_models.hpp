@@ -31,6 +31,8 @@ struct huggingface_model {
     int default_head_dim = 0;  ///< 0: hidden_size / num_attention_heads
     double local_theta = 0;    ///< base of sliding layers where the config has none
     bool interleaved_sections = false;
+    /// mrope_section where the config has none: such a model is never one of a single axis. All 0: none.
+    std::array<int, 3> default_sections = {};
     bool latent_attention = false;  ///< DeepSeek: heads are [nope, rope] channels, written half-split
 };
 
@@ -38,6 +40,26 @@ inline constexpr auto huggingface_models = [] {
     using m = huggingface_model;
     using rule = m::layer_rule;
     using keys = m::key_names;
+    const auto qwen2_vl = [](std::string_view type) {
+        return m{.model_type = type, .default_theta = 1e6, .default_sections = {16, 24, 24}};
+    };
+    const auto qwen3_vl = [](std::string_view type) {
+        return m{.model_type = type,
+                 .default_theta = 5e6,
+                 .default_head_dim = 128,
+                 .interleaved_sections = true,
+                 .default_sections = {24, 20, 20}};
+    };
+    const auto qwen3_5 = [](std::string_view type) {
+        return m{.model_type = type,
+                 .default_theta = 1e7,
+                 .default_partial = 0.25,
+                 .rule = rule::attention_only,
+                 .every = 4,
+                 .default_head_dim = 256,
+                 .interleaved_sections = true,
+                 .default_sections = {11, 11, 10}};
+    };
     return std::to_array<m>({
         {.model_type = "llama"},
         {.model_type = "mistral"},
@@ -53,18 +75,21 @@ inline constexpr auto huggingface_models = [] {
          .rule = rule::attention_only,
          .every = 4,
          .default_head_dim = 256},
-        {.model_type = "qwen2_vl", .default_theta = 1e6},
-        {.model_type = "qwen2_vl_text", .default_theta = 1e6},
-        {.model_type = "qwen2_5_vl", .default_theta = 1e6},
-        {.model_type = "qwen2_5_vl_text", .default_theta = 1e6},
-        {.model_type = "qwen3_vl",
-         .default_theta = 5e6,
-         .default_head_dim = 128,
-         .interleaved_sections = true},
-        {.model_type = "qwen3_vl_text",
-         .default_theta = 5e6,
-         .default_head_dim = 128,
-         .interleaved_sections = true},
+        qwen2_vl("qwen2_vl"),
+        qwen2_vl("qwen2_vl_text"),
+        qwen2_vl("qwen2_5_vl"),
+        qwen2_vl("qwen2_5_vl_text"),
+        qwen2_vl("qwen2_5_omni"),
+        qwen2_vl("qwen2_5_omni_thinker"),
+        qwen2_vl("qwen2_5_omni_text"),
+        qwen3_vl("qwen3_vl"),
+        qwen3_vl("qwen3_vl_text"),
+        qwen3_vl("qwen3_vl_moe"),
+        qwen3_vl("qwen3_vl_moe_text"),
+        qwen3_5("qwen3_5"),
+        qwen3_5("qwen3_5_text"),
+        qwen3_5("qwen3_5_moe"),
+        qwen3_5("qwen3_5_moe_text"),
         {.model_type = "gemma", .default_head_dim = 256},
         {.model_type = "gemma2", .default_head_dim = 256},
         {.model_type = "gemma3",

@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <ropewalk/frequencies/ntk.hpp>
 #include <ropewalk/positions/video_rope.hpp>
 #include <ropewalk/schemes/mrope.hpp>
 
@@ -24,6 +25,31 @@ inline stream_scheme<positions::video_rope_rule> over(const rotary_scheme& text,
         return frequencies::assign_axes(s, axis_map::video_rope(sections), 3);
     };
     return {with_frequencies(text, "video_rope::over", map), config.rule};
+}
+
+struct extended_config {
+    mrope::text_config text = {};     ///< the trained text model
+    double factor = 4;                ///< how much longer the context is
+    double original_context = 32768;  ///< the trained length
+    over_config scheme = {};          ///< sections and rule
+};
+
+/// VideoRoPE over a context longer than the trained one: the temporal pairs alone take the NTK ladder of
+/// base * ((original_context * factor - 1) / (original_context - 1))^(d / (d - 2)), d the channels that turn;
+/// rows and columns keep theirs. It is the variant of VideoRoPE++ that the paper describes as YaRN-V; text is
+/// then no longer plain RoPE.
+/// Throws:   what over and mrope::text_model throw; invalid_config on factor <= 0, original_context <= 1 or a
+///           factor that leaves no second position.
+/// Source:   Wiselnn570/VideoRoPE videorope_plus, rotary_embedding.py ("videorope++_v1").
+inline stream_scheme<positions::video_rope_rule> extended(const extended_config& config = {}) {
+    const auto trained = over(mrope::text_model(config.text), config.scheme);
+    const double alpha = frequencies::ntk_alpha_to_last(config.factor, config.original_context);
+    mrope::text_config stretched_text = config.text;
+    stretched_text.base = frequencies::ntk_base(
+        {.rotary_dim = trained.rope.rotary_dim, .base = config.text.base, .alpha = alpha});
+    const auto stretched = over(mrope::text_model(stretched_text), config.scheme).rope.spectrum_for(1);
+    const auto temporal = [stretched](const spectrum& s) { return frequencies::take_axis(s, stretched, 0); };
+    return {with_frequencies(trained.rope, "video_rope::extended", temporal), trained.rule};
 }
 
 }  // namespace ROPEWALK_NAMESPACE::video_rope
