@@ -1,4 +1,4 @@
-# The installed package: headers, a CMake package and a pkg-config file. All of it is independent of
+# The installed package: headers, a CMake package and pkg-config files. All of it is independent of
 # the architecture and of the place it is installed to.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
@@ -22,15 +22,17 @@ configure_package_config_file(cmake/ropewalkConfig.cmake.in
 # Below 1.0 a minor version may break its users.
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfigVersion.cmake
     COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-configure_file(cmake/ropewalk.pc.in ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalk.pc @ONLY)
+foreach(name ropewalk ropewalk-core)
+    configure_file(cmake/${name}.pc.in ${CMAKE_CURRENT_BINARY_DIR}/package/${name}.pc @ONLY)
+    install(FILES ${CMAKE_CURRENT_BINARY_DIR}/package/${name}.pc
+            DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
+endforeach()
 install(FILES
     ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfig.cmake
     ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalkConfigVersion.cmake
     cmake/xsimd_target.cmake
     cmake/dispatch.cmake
     DESTINATION ${package_dir})
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/package/ropewalk.pc
-        DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
 
 # cpack -G DEB: libropewalk-dev, for every architecture. Nothing of the tests is built for it.
 if(top_level)
