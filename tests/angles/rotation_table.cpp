@@ -83,6 +83,22 @@ TEST_CASE("make_rotation_table: float32_product is what f32 code computes", "[an
     CHECK(worst == Approx(2.673e-3).epsilon(1e-3));
 }
 
+TEST_CASE("make_rotation_table: the worst of the f32 product near position 131071",
+          "[angles][rotation_table]") {
+    const auto rope = rw::frequencies::geometric({.rotary_dim = 128});
+    std::vector<double> positions;
+    for (int p = 131022; p <= 131071; ++p) positions.push_back(p);
+    const auto where = rw::position_ids::from(positions);
+    const auto f32 = rw::make_rotation_table<double>(rope, where, rw::angle_arithmetic::float32_product);
+    const auto exact = rw::make_rotation_table<double>(rope, where);
+    double worst = 0;
+    for (rw::index n = 0; n < 50; ++n)
+        for (std::size_t i = 0; i < 64; ++i)
+            worst = std::max({worst, std::abs(f32.cos_row(n)[i] - exact.cos_row(n)[i]),
+                              std::abs(f32.sin_row(n)[i] - exact.sin_row(n)[i])});
+    CHECK(worst == Approx(7.6e-3).epsilon(0.01));
+}
+
 TEST_CASE("make_rotation_table: untouched tokens have no row", "[angles][rotation_table]") {
     rw::position_ids where;
     where.append(rw::untouched_run{2}).append(rw::text_run{3, 10, 1}).append(rw::untouched_run{1});
