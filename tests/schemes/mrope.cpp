@@ -226,3 +226,27 @@ TEST_CASE("mrope: the text models and sections of Qwen2-VL and Qwen3-VL", "[sche
     CHECK_THROWS_WITH(rw::mrope::text_model({.head_dim = 64, .rotary_dim = 128}),
                       "make_fixed_scheme: head_dim must hold the channels that turn, got 64");
 }
+
+TEST_CASE("mrope: a video of 64 x 16 x 16 needs 1,792 cosines and sines", "[schemes][mrope]") {
+    const auto scheme = rw::mrope::over(rw::mrope::text_model(), {});
+    const auto s = scheme.rope.spectrum_for(1);
+    // From position 1, so that no angle is 0 but those of pairs that a level does not move.
+    const auto stream = positions::make_stream(
+        scheme.rule, {{.tokens = 1}, {.kind = media::video, .frames = 64, .height = 16, .width = 16}});
+    const auto clip = positions::slice_tokens(stream.positions, 1, 64 * 16 * 16);
+    CHECK(clip.tokens() * s.pairs() == 1'048'576);
+    const auto table = rw::make_factored_table<double>(s, clip);
+    CHECK(table.row_count() == 64 + 16 + 16);
+    const auto rows = table.rows();
+    rw::index turned = 0;
+    for (rw::index b = 0; b < rows.block_count; ++b)
+        for (rw::index l = 0; l < rows.blocks[b].level_count; ++l) {
+            const auto& level = rows.levels[rows.blocks[b].first_level + l];
+            for (rw::index r = 0; r < level.extent; ++r) {
+                const double* const cos = rows.row_of(level, r, 0);
+                const double* const sin = cos + rows.pair_stride;
+                for (rw::index i = 0; i < s.pairs(); ++i) turned += cos[i] != 1 || sin[i] != 0;
+            }
+        }
+    CHECK(turned == 1'792);
+}
