@@ -461,7 +461,7 @@ const std::vector<config_text>& texts() {
              CHECK(near(last_omega(m[0]), slowest(1.2e7, 128) / 8));
          },
          "/rope_scaling", R"({"type":"linear","factor":2})",
-         R"(from_huggingface: rope_scaling must be null beside rope_parameters, got {"factor":2,"type":"linear"})"},
+         R"(from_huggingface: rope_scaling.type must be what rope_parameters says, got "linear")"},
         {"dynamic YaRN of jquesnelle/yarn",
          R"({"model_type":"llama","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,
              "max_position_embeddings":4096,"rope_scaling":{"type":"dynamic-yarn","original_max_position_embeddings":2048,

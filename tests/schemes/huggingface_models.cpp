@@ -74,10 +74,11 @@ TEST_CASE("huggingface_models: the pairs of these classes are interleaved", "[sc
 
 TEST_CASE("huggingface_models: a missing rope_theta is the class's", "[schemes][huggingface]") {
     const std::pair<const char*, double> classes[] = {
-        {"llama", 1e4},         {"mixtral", 1e6},    {"qwen2", 1e4},           {"qwen2_vl", 1e6},
-        {"qwen2_vl_text", 1e6}, {"qwen2_5_vl", 1e6}, {"qwen2_5_vl_text", 1e6}, {"gpt_oss", 150000},
-        {"smollm3", 2e6},       {"cohere", 5e5},     {"cohere2", 1e4},         {"llama4_text", 5e5},
-        {"olmo3", 5e5},         {"helium", 1e5},     {"ernie4_5", 5e5},        {"apertus", 1.2e7}};
+        {"llama", 1e4},       {"qwen", 1e4},          {"mixtral", 1e6},    {"qwen2", 1e4},
+        {"qwen2_vl", 1e6},    {"qwen2_vl_text", 1e6}, {"qwen2_5_vl", 1e6}, {"qwen2_5_vl_text", 1e6},
+        {"gpt_oss", 150000},  {"smollm3", 2e6},       {"cohere", 5e5},     {"cohere2", 1e4},
+        {"llama4_text", 5e5}, {"olmo3", 5e5},         {"helium", 1e5},     {"ernie4_5", 5e5},
+        {"apertus", 1.2e7}};
     for (const auto& [name, base] : classes) {
         INFO(name);
         auto bare = bare_config(name);
@@ -108,27 +109,17 @@ TEST_CASE("huggingface_models: missing sizes are the class's, also against the w
         const char* name;
         ropewalk::index head_dim, rotary_dim;
     };
-    for (const auto& s : {sizes{"llama", 96, 96},
-                          {"gemma", 256, 256},
-                          {"gemma2", 256, 256},
-                          {"gemma3_text", 256, 256},
-                          {"gpt_oss", 64, 64},
-                          {"llama4_text", 128, 128},
-                          {"ministral3", 128, 128},
-                          {"qwen3", 128, 128},
-                          {"qwen3_moe", 96, 96},
-                          {"qwen3_next", 256, 64},
-                          {"qwen3_vl_text", 128, 128},
-                          {"helium", 128, 128},
-                          {"ernie4_5", 128, 128},
-                          {"glm", 128, 64},
-                          {"glm4", 128, 64},
-                          {"chatglm", 96, 48},
-                          {"gptj", 96, 64},  // its rotary_dim is 64 unless given
-                          {"phi", 96, 48},
-                          {"gpt_neox", 96, 24},
-                          {"stablelm", 96, 24},
-                          {"nemotron", 96, 48},
+    for (const auto& s : {sizes{"llama", 96, 96},    {"qwen", 96, 96},
+                          {"gemma", 256, 256},       {"gemma2", 256, 256},
+                          {"gemma3_text", 256, 256}, {"gpt_oss", 64, 64},
+                          {"llama4_text", 128, 128}, {"ministral3", 128, 128},
+                          {"qwen3", 128, 128},       {"qwen3_moe", 96, 96},
+                          {"qwen3_next", 256, 64},   {"qwen3_vl_text", 128, 128},
+                          {"helium", 128, 128},      {"ernie4_5", 128, 128},
+                          {"glm", 128, 64},          {"glm4", 128, 64},
+                          {"chatglm", 96, 48},       {"gptj", 96, 64},  // its rotary_dim is 64 unless given
+                          {"phi", 96, 48},           {"gpt_neox", 96, 24},
+                          {"stablelm", 96, 24},      {"nemotron", 96, 48},
                           {"deepseek_v3", 192, 64}}) {
         INFO(s.name);
         const auto schemes = make_model_schemes(from_huggingface(bare_config(s.name)));

@@ -34,7 +34,7 @@ class huggingface_reader {
         read_layers();
         for (const auto& key : top_.unread())
             if (key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos ||
-                key == "use_dynamic_ntk")
+                (key == "use_dynamic_ntk" && top_.node().at(key) != false))
                 pass_over(top_, key);
         return std::move(config_);
     }
@@ -149,13 +149,15 @@ class huggingface_reader {
         auto kinds = layer_kinds();
         const nlohmann::json* now = top_.find("rope_parameters");
         const nlohmann::json* old = top_.find("rope_scaling");
+        for (const auto& [key, node] : {std::pair("rope_parameters", now), std::pair("rope_scaling", old)})
+            if (node != nullptr && !node->is_object()) top_.reject(key, "an object or null", *node);
+        nlohmann::json both;
         if (now != nullptr && old != nullptr) {
-            if (strict()) top_.reject("rope_scaling", "null beside rope_parameters", *old);
-            config_.ignored.push_back(top_.path_of("rope_scaling"));
+            both = merged(*now, *old);
+            now = &both;
         }
         const nlohmann::json* dict = now != nullptr ? now : old;
         const std::string name = now != nullptr ? "rope_parameters" : "rope_scaling";
-        if (dict != nullptr && !dict->is_object()) top_.reject(name, "an object or null", *dict);
         std::map<std::string, int> rope_of_kind;
         if (dict != nullptr && is_keyed_by_layer_type(*dict)) {
             for (const auto& [kind, value] : dict->items())
@@ -167,13 +169,50 @@ class huggingface_reader {
         for (std::size_t l = 0; l < kinds.size(); ++l) {
             const auto at = rope_of_kind.find(kinds[l]);
             const auto any = rope_of_kind.find("");
-            if (at == rope_of_kind.end() && any == rope_of_kind.end()) top_.missing(name + "." + kinds[l]);
+            if (at == rope_of_kind.end() && any == rope_of_kind.end())
+                top_.missing(kinds[l].empty() ? "layer_types" : name + "." + kinds[l]);
             config_.rope_of_layer.push_back(at != rope_of_kind.end() ? at->second : any->second);
         }
         silence_layers(kinds);
         if (std::all_of(config_.rope_of_layer.begin(), config_.rope_of_layer.end(),
                         [](int rope) { return rope == 0; }))
             config_.rope_of_layer.clear();
+    }
+
+    /// rope_parameters with what rope_scaling adds to it: where the first is keyed by layer type, to its
+    /// full_attention. What the two say differently is refused, or leniently as rope_parameters has it;
+    /// nothing is taken from a rope_scaling of another type.
+    nlohmann::json merged(nlohmann::json now, const nlohmann::json& old) {
+        const bool by_type = is_keyed_by_layer_type(now) && !is_keyed_by_layer_type(old);
+        const bool fits = !by_type || (model_.rule == rule::layer_types && now.contains("full_attention") &&
+                                       now["full_attention"].is_object());
+        auto& into = by_type && fits ? now["full_attention"] : now;
+        const auto type_of = [](const nlohmann::json& dict) {
+            for (const char* key : {"rope_type", "type"})
+                if (dict.contains(key) && !dict[key].is_null()) return key;
+            return "";
+        };
+        const std::string type = type_of(into), old_type = type_of(old);
+        const bool agree =
+            type.empty() || old_type.empty() || huggingface_rope::same_scaling(into[type], old[old_type]);
+        if (!fits || !agree) {
+            if (strict() && fits)
+                top_.reject("rope_scaling." + old_type, "what rope_parameters says", old[old_type]);
+            if (strict() && !old.empty()) top_.reject("rope_scaling", "what rope_parameters says", old);
+            if (!old.empty()) config_.ignored.push_back(top_.path_of("rope_scaling"));
+            return now;
+        }
+        for (const auto& [key, value] : old.items()) {
+            if (value.is_null() || (!type.empty() && key == old_type)) continue;
+            auto& there = into[key];
+            if (there.is_null()) {
+                there = value;
+            } else if (there != value) {
+                if (strict()) top_.reject("rope_scaling." + key, "what rope_parameters says", value);
+                config_.ignored.push_back(top_.path_of("rope_scaling." + key));
+            }
+        }
+        return now;
     }
 
     /// One set of parameters for all layers, or the two that the class derives from it.
@@ -276,6 +315,10 @@ class huggingface_reader {
                 "(attn_temperature_tuning)");
         if (model_.model_type == "roformer" && top_.flag("rotary_value").value_or(false))
             p.notes.push_back("values turn as well (rotary_value)");
+        if (top_.flag("use_logn_attn").value_or(false))
+            p.notes.push_back(
+                "queries beyond the trained length are multiplied by the logarithm of their position to its "
+                "base (use_logn_attn)");
         for (const auto& key : keys.unread()) pass_over(keys, key);
         config_.ropes.push_back(std::move(p));
         return static_cast<int>(config_.ropes.size()) - 1;
@@ -324,11 +367,12 @@ class huggingface_reader {
 
 /// Reads a model's own config.json: the keys of Hugging Face transformers v4 (rope_scaling, rope_theta and
 /// their older spellings) and v5 (rope_parameters, also one dictionary a layer type). A config with a
-/// text_config is read through it, one with a thinker_config (Qwen2.5-Omni) through that. The schemes are
-/// built once to check every value.
+/// text_config is read through it, one with a thinker_config (Qwen2.5-Omni) through that; one that has both
+/// rope_parameters and rope_scaling is read as the two merged. The schemes are built once to check every
+/// value.
 /// Throws:   invalid_config naming the key path and the value: a wrong type, a missing key, an impossible
-///           number; in strict reading also an unknown model_type or rope_type and any rope key that would
-///           be ignored.
+///           number; in strict reading also an unknown model_type or rope_type, a YaRN ramp whose ends lie
+///           outside the pairs, two keys that disagree and any rope key that would be ignored.
 /// Cost:     under a millisecond a config.
 /// Source:   huggingface/transformers modeling_rope_utils.py and models/*/configuration_*.py.
 inline model_config from_huggingface(const nlohmann::json& config, const huggingface_reading& reading = {}) {

@@ -66,6 +66,7 @@ inline constexpr auto huggingface_models = [] {
         {.model_type = "ministral"},
         {.model_type = "ministral3", .default_head_dim = 128},
         {.model_type = "mixtral", .default_theta = 1e6},
+        {.model_type = "qwen", .keys = keys::gpt_neox},
         {.model_type = "qwen2"},
         {.model_type = "qwen2_moe"},
         {.model_type = "qwen3", .default_head_dim = 128},

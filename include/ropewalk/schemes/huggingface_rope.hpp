@@ -29,6 +29,13 @@ class huggingface_rope {
     explicit huggingface_rope(const huggingface_rope_context& context) : c_(context) {}
     void read_into(rope_parameters& p) { read_scaling(p); }
 
+    /// Whether two words name one known scaling ("su" and "longrope").
+    static bool same_scaling(const nlohmann::json& a, const nlohmann::json& b) {
+        if (!a.is_string() || !b.is_string() || a == b) return a == b;
+        const auto scaling = scaling_of(a.get<std::string>());
+        return scaling && scaling == scaling_of(b.get<std::string>());
+    }
+
   private:
     bool strict() const noexcept { return c_.read == strictness::strict; }
 
@@ -162,6 +169,7 @@ class huggingface_rope {
         p.beta_fast = nonzero("beta_fast", 32);
         p.beta_slow = nonzero("beta_slow", 1);
         p.truncate = c_.keys.flag("truncate").value_or(true);
+        p.bounds = strict() ? frequencies::bounds_check::strict : frequencies::bounds_check::literal;
         p.extrapolation_factor = c_.keys.number("extrapolation_factor").value_or(1);
         p.attn_factor = c_.keys.number("attn_factor").value_or(1);
         if (c_.keys.flag("finetuned").value_or(false)) p.trained = frequencies::yarn_training::extended;
