@@ -29,7 +29,7 @@ void door_case(benchmark::State& state, rw::index heads) {
         state,
         {.bytes = 2.0 * static_cast<double>(x.size() * sizeof(float)),
          .roof = [&] { bench::roof_pass(x); },
-         .contenders = {{"kernel", [&] { rw::dispatch::rotate(call); }},
+         .contenders = {{"kernel", [&] { benchmark::DoNotOptimize(rw::dispatch::rotate(call)); }},
                         {"direct", [&] { rw::rotate(rw::pair_layout(rw::half_split{}), view, rows); }}}});
     const double door = state.counters["kernel_ns"];
     state.counters["door_ns"] = door - door * state.counters["direct_over_kernel"];

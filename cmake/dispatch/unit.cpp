@@ -39,9 +39,9 @@ bool is_call(const ropewalk_rotate_call& call) noexcept {
     const bool numbers = call.size == sizeof(ropewalk_rotate_call) && call.dtype >= ROPEWALK_F64 &&
                          call.dtype <= ROPEWALK_BF16 && call.layout >= ROPEWALK_HALF_SPLIT &&
                          call.layout <= ROPEWALK_BLOCKED && call.turn >= ROPEWALK_ROTATE &&
-                         call.turn <= ROPEWALK_GRADIENT && call.batches >= 0 && call.tokens >= 0 &&
-                         call.parts >= 1 && call.part >= 0 && call.part < call.parts && rows.pairs >= 0 &&
-                         rows.table_rows >= 0;
+                         call.turn <= ROPEWALK_GRADIENT && call.reserved == 0 && call.batches >= 0 &&
+                         call.tokens >= 0 && call.parts >= 1 && call.part >= 0 && call.part < call.parts &&
+                         rows.pairs >= 0 && rows.table_rows >= 0;
     if (!numbers || !is_tensor(call, call.q) || (call.k.data != nullptr && !is_tensor(call, call.k)))
         return false;
     if (call.batches * call.tokens * rows.pairs * heads == 0) return true;
@@ -49,7 +49,7 @@ bool is_call(const ropewalk_rotate_call& call) noexcept {
     return rows.cos != nullptr && rows.sin != nullptr &&
            (rows.row_of_token == nullptr || rows.row_of_token_64 == nullptr) &&
            (rows.table_heads == 1 || rows.table_heads >= heads) &&
-           (!ordinal || rows.table_rows >= call.batches * call.tokens) &&
+           (ordinal ? rows.table_rows : rows.row_count) >= call.batches * call.tokens &&
            (call.turn != ROPEWALK_UNROTATE || (rows.magnitude > 0 || rows.magnitude < 0)) &&
            (call.layout != ROPEWALK_BLOCKED ||
             (call.group > 0 && call.group % 2 == 0 && 2 * rows.pairs % call.group == 0));
@@ -82,7 +82,7 @@ void run(const ropewalk_rotate_call& call) noexcept {
     rows.pairs = call.rows.pairs;
     rows.row_stride = call.rows.row_stride;
     rows.head_stride = call.rows.head_stride;
-    rows.tokens = call.batches * call.tokens;
+    rows.tokens = call.batches * call.tokens;  // as many as is_call has found
     rows.indices.narrow = call.rows.row_of_token;
     rows.indices.wide = call.rows.row_of_token_64;
     rows.magnitude = call.rows.magnitude;

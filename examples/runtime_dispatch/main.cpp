@@ -3,6 +3,7 @@
 // same queries and keys to the same numbers.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
@@ -22,7 +23,8 @@ int main() {
         for (rw::index i = 0; i < tokens * heads * channels; ++i)
             q.push_back(static_cast<float>(std::cos(static_cast<double>(i * i % 1009))));
         const rw::heads_view view(q.data(), tokens, heads, channels);
-        rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::half_split{}, view, table.rows()));
+        if (!rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::half_split{}, view, table.rows())))
+            std::abort();  // views that do not fit their rows
         return q;
     };
 
@@ -38,7 +40,7 @@ int main() {
     // Two units may round the last bit differently: one has fused multiply-add, another has not.
     double apart = 0;
     for (std::ptrdiff_t i = 0; ropewalk_available_unit(i) != nullptr; ++i) {
-        ropewalk_use_unit(ropewalk_available_unit(i));
+        if (ropewalk_use_unit(ropewalk_available_unit(i)) != ROPEWALK_OK) return 1;
         const std::vector<float> there = rotated();
         for (std::size_t c = 0; c < here.size(); ++c)
             apart = std::fmax(apart, std::fabs(static_cast<double>(here[c]) - static_cast<double>(there[c])));

@@ -4,3 +4,4 @@
 /// Every header of dispatch/.
 
 #include <ropewalk/dispatch/rotate.hpp>
+#include <ropewalk/dispatch/rotate_scheme.hpp>

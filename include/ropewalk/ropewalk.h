@@ -35,8 +35,8 @@ typedef struct ropewalk_tensor {
 
 // cos and sin [table_rows, table_heads, pairs] of double for ROPEWALK_F64 and of float otherwise, the
 // magnitude multiplied in. Token (b, n) reads row row_of_token[b * tokens + n] (at most one of the two index
-// arrays; neither: the ordinal itself); a negative row leaves the token alone, and so does one that
-// the table does not have.
+// arrays, of row_count numbers; neither: the ordinal itself); a negative row leaves the token alone, and so
+// does one that the table does not have.
 typedef struct ropewalk_rows {
     const void* cos;
     const void* sin;
@@ -47,7 +47,8 @@ typedef struct ropewalk_rows {
     ptrdiff_t head_stride;  // elements from head to head, 0 with one head
     const int32_t* row_of_token;
     const int64_t* row_of_token_64;
-    double magnitude;  // needed by ROPEWALK_UNROTATE
+    ptrdiff_t row_count;  // numbers in the index array, at least batches * tokens; unread without one
+    double magnitude;     // needed by ROPEWALK_UNROTATE
 } ropewalk_rows;
 
 typedef struct ropewalk_rotate_call {
@@ -55,7 +56,7 @@ typedef struct ropewalk_rotate_call {
     int32_t dtype;
     int32_t layout;
     int32_t turn;
-    int32_t reserved;  // 0
+    int32_t reserved;  // must be 0
     ptrdiff_t group;   // ROPEWALK_BLOCKED only
     ptrdiff_t batches;
     ptrdiff_t tokens;
@@ -70,7 +71,8 @@ typedef struct ropewalk_rotate_call {
 int ropewalk_rotate(const ropewalk_rotate_call* call);
 
 // The unit in use, for example "avx2_fma_f16c". The first call of either function chooses it: the widest that
-// the CPU and the operating system support, or the one that the environment variable ROPEWALK_UNIT names.
+// the CPU and the operating system support, or the one that the environment variable ROPEWALK_UNIT names (a
+// name that is not among them is passed over).
 const char* ropewalk_unit(void);
 // Unit i of those that were built and run here, widest first; NULL past the last.
 const char* ropewalk_available_unit(ptrdiff_t i);

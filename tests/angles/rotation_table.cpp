@@ -159,3 +159,40 @@ TEST_CASE("make_rebase_table: moves cached keys from one spectrum to another", "
     CHECK_THROWS_WITH(rw::make_rebase_table(from, rw::frequencies::geometric({.rotary_dim = 32}), where),
                       Contains("pairs") && Contains("16"));
 }
+
+TEST_CASE("make_rows_view: an engine's own arrays where they stand, checked as a table's rows are",
+          "[angles][rotation_table]") {
+    std::vector<float> both(5 * 12);  // rows of 4 cosines, 4 sines and 4 of something else
+    for (std::size_t i = 0; i < both.size(); ++i) both[i] = std::cos(float(i));
+    const rw::table_shape shape{.rows = 5, .pairs = 4, .row_stride = 12};
+    const auto copied = rw::rotation_table<float>::from_arrays(both.data(), both.data() + 4, shape, 1.5);
+    const std::vector<std::int32_t> narrow{4, -1, 0};
+    const std::vector<std::int64_t> wide{4, -1, 0};
+    for (const auto& v : {rw::make_rows_view(both.data(), both.data() + 4, shape, narrow, 1.5),
+                          rw::make_rows_view(both.data(), both.data() + 4, shape, wide, 1.5)}) {
+        CHECK(v.tokens == 3);
+        CHECK(v.table_rows == 5);
+        CHECK(v.pairs == 4);
+        CHECK(v.magnitude == 1.5);
+        CHECK(v.row(1) == -1);
+        for (rw::index token : {0, 2})
+            for (rw::index i = 0; i < 4; ++i) {
+                const auto at = static_cast<std::size_t>(i);
+                CHECK(v.cos_at(v.row(token), 0)[i] == copied.cos_row(v.row(token))[at]);
+                CHECK(v.sin_at(v.row(token), 0)[i] == copied.sin_row(v.row(token))[at]);
+            }
+    }
+    const auto ordinal =
+        rw::make_rows_view(both.data(), both.data() + 2, {.rows = 3, .heads = 2, .pairs = 2});
+    CHECK(ordinal.tokens == 3);
+    CHECK(ordinal.row(2) == 2);
+    CHECK(ordinal.magnitude == 1);
+    CHECK(ordinal.cos_at(2, 1) == both.data() + 10);
+    CHECK(ordinal.sin_at(2, 1) == both.data() + 12);
+    const auto of = [&](rw::table_shape s) { return rw::make_rows_view(both.data(), both.data(), s); };
+    CHECK_THROWS_WITH(of({.rows = -1}), Contains("make_rows_view: rows must be >= 0, got -1"));
+    CHECK_THROWS_WITH(of({.rows = 1, .heads = 0}), Contains("heads must be >= 1, got 0"));
+    CHECK_THROWS_WITH(of({.rows = 1, .pairs = -4}), Contains("pairs must be >= 0, got -4"));
+    CHECK_THROWS_WITH(rw::make_rows_view(both.data(), both.data(), shape, std::vector<int>{5}),
+                      Contains("make_rows_view: row") && Contains("got 5"));
+}

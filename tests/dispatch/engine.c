@@ -57,6 +57,7 @@ int main(void) {
                                 .pairs = pairs,
                                 .row_stride = pairs,
                                 .row_of_token = rows,
+                                .row_count = tokens,
                                 .magnitude = 1};
     call.parts = 1;
 

@@ -1,9 +1,11 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/dispatch/rotate.hpp>
+#include <ropewalk/dispatch/rotate_scheme.hpp>
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
 
 #include <cstddef>
 #include <string>
@@ -11,6 +13,7 @@
 
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
+#include "support/numbers.hpp"
 #include "support/rotation_oracle.hpp"
 
 namespace rw = ropewalk;
@@ -114,6 +117,11 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
         CHECK(refused([](call& c) { c.rows.cos = nullptr; }));
         CHECK(refused([](call& c) { c.rows.table_heads = 0; }));
         CHECK(refused([](call& c) { c.rows.table_rows = 4; }));
+        CHECK(refused([](call& c) { c.reserved = 1; }));
+        CHECK(refused([](call& c) {
+            static const int four[] = {0, 1, 2, 3};
+            c.rows.row_of_token = four, c.rows.row_count = 4;
+        }));
         CHECK(refused([](call& c) { c.parts = 0; }));
         CHECK(refused([](call& c) { c.part = 1; }));
         auto empty = good;
@@ -123,7 +131,7 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
     // A row that the table does not have leaves its token alone.
     std::vector<int> rows{0, 99, 1, -7, 2};
     auto outside = good;
-    outside.rows.row_of_token = rows.data();
+    outside.rows.row_of_token = rows.data(), outside.rows.row_count = 5;
     CHECK(ropewalk_rotate(&outside) == ROPEWALK_OK);
     const auto after = x.dense();
     for (std::size_t token : {1u, 3u})
@@ -131,4 +139,75 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
                          after.begin() + std::ptrdiff_t(token + 1) * 32,
                          before.begin() + std::ptrdiff_t(token) * 32));
     CHECK_FALSE(std::equal(after.begin(), after.begin() + 32, before.begin()));
+}
+
+TEST_CASE("dispatch: views that do not fit their rows or each other make a call that is refused",
+          "[dispatch][errors]") {
+    const auto table = table_of<float>(8);
+    const std::vector<int> two{0, 1};
+    heads_buffer<float> q({1, 5, 2, 16}, 2), k({1, 1, 2, 16}, 2), wide({1, 5, 2, 32}, 2),
+        narrow({1, 5, 2, 8}, 2);
+    q.fill(1), k.fill(2), wide.fill(3), narrow.fill(4);
+    const auto refused = [](heads_buffer<float>& x, const rw::dispatch::rotate_call& call) {
+        const auto before = x.dense();
+        return !rw::dispatch::rotate(call) && support::same_bits(x.dense(), before) && x.canaries_alive();
+    };
+    using rw::dispatch::make_rotate_call;
+    const auto rows = table.rows();
+    for (rw::pair_layout layout : {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})}) {
+        CHECK(refused(k, make_rotate_call(layout, q.view(), k.view(), rows)));
+        CHECK(refused(q, make_rotate_call(layout, q.view(), k.view(), rows)));
+        CHECK(refused(wide, make_rotate_call(layout, wide.view(), rows)));
+        CHECK(refused(narrow, make_rotate_call(layout, narrow.view(), rows)));
+        CHECK(refused(wide, make_rotate_call(layout, q.view(), wide.view(), rows)));
+        CHECK(refused(q, make_rotate_call(layout, q.view(), table.rows(two))));
+    }
+    // k alone is a call like q alone.
+    heads_buffer<float> alone = k, other = k;
+    CHECK(rw::dispatch::rotate(
+        make_rotate_call(rw::half_split{}, rw::heads_view<float>{}, alone.view(), rows)));
+    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, other.view(), rows)));
+    CHECK(support::same_bits(alone.dense(), other.dense()));
+    CHECK_FALSE(support::same_bits(alone.dense(), k.dense()));
+}
+
+TEST_CASE("dispatch: a scheme through the door does what it does directly", "[dispatch]") {
+    const auto omega = rw::frequencies::geometric({.rotary_dim = 16});
+    auto rope =
+        rw::make_fixed_scheme({.head_dim = 24, .first_channel = 8, .layout = rw::interleaved{}}, omega);
+    const auto table = table_of<float>(8);
+    const auto rows = table.rows();
+    for (const std::string& unit : units()) {
+        REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
+        for (const bool two_layouts : {false, true}) {
+            rope.write_layout = two_layouts ? rw::pair_layout(rw::half_split{}) : rope.read_layout;
+            for (const auto turn : {ROPEWALK_ROTATE, ROPEWALK_UNROTATE, ROPEWALK_GRADIENT}) {
+                heads_buffer<float> q({1, 5, 2, 24}, 1), k({1, 5, 1, 24}, 1);
+                heads_buffer<float> want_q = q.fill(1), want_k = k.fill(2);
+                CHECK(rw::dispatch::rotate(rope, q.view(), k.view(), rows, {.turn = turn}));
+                const auto direct = [&](auto x) {
+                    if (turn == ROPEWALK_ROTATE) return rw::rotate(rope, x, rows);
+                    if (turn == ROPEWALK_UNROTATE) return rw::unrotate(rope, x, rows);
+                    rw::rotate_gradient(rope, x, rows);
+                };
+                direct(want_q.view()), direct(want_k.view());
+                CHECK(support::worst(q.dense(), want_q.dense()) < 2e-6);
+                CHECK(support::worst(k.dense(), want_k.dense()) < 2e-6);
+                heads_buffer<float> alone({1, 5, 2, 24}, 1);
+                alone.fill(1);
+                CHECK(rw::dispatch::rotate(rope, alone.view(), rows, {.turn = turn}));
+                CHECK(support::same_bits(alone.dense(), q.dense()));
+                heads_buffer<float> packed({1, 5, 1, 48}, 1);
+                packed.fill(1);
+                const auto before = packed.dense();
+                CHECK_FALSE(rw::dispatch::rotate(rope, packed.view(), rows, {.turn = turn}));
+                CHECK(support::same_bits(packed.dense(), before));
+            }
+        }
+    }
+    rope.rotates = false;
+    heads_buffer<float> still({1, 5, 2, 24});
+    const auto before = still.fill(1).dense();
+    CHECK(rw::dispatch::rotate(rope, still.view(), rows));
+    CHECK(support::same_bits(still.dense(), before));
 }

@@ -1,9 +1,11 @@
-# cmake -D nm=... -D tag=... -D objects=... -P symbols.cmake
+# cmake -D nm=... -D version=0.1 -D tag=... -D objects=... -P symbols.cmake
 # Every symbol that a unit offers to the linker is its entry, or carries the unit's tag in its mangled name.
 # Whatever else were weak or global could be the copy that the linker keeps for the whole program, and an older
 # CPU would meet this unit's instructions in it.
+string(REPLACE "." "_" version "v${version}")
+string(LENGTH ${version} version_length)
 string(LENGTH ${tag} length)
-set(own "8ropewalk4v0_1${length}${tag}")
+set(own "8ropewalk${version_length}${version}${length}${tag}")
 execute_process(COMMAND ${nm} --defined-only ${objects} OUTPUT_VARIABLE text RESULT_VARIABLE code)
 if(NOT code EQUAL 0)
     message(FATAL_ERROR "nm failed on ${objects}")

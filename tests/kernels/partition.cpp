@@ -40,11 +40,6 @@ TEST_CASE("partition_tokens: every token and head belongs to one part", "[kernel
             }
 }
 
-TEST_CASE("partition_tokens: a part that is none of the parts gets nothing", "[kernels][partition]") {
-    CHECK(rw::partition_tokens(2, {5, 5}).tokens == 0);
-    CHECK(rw::work_range{}.count == 0);
-}
-
 TEST_CASE("partition_tokens: one token of decode is shared by its heads", "[kernels][partition]") {
     for (rw::index part : {0, 1}) {
         const auto work = rw::partition_tokens(1, {2, part});

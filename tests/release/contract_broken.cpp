@@ -11,6 +11,7 @@
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/rotate_uniform.hpp>
+#include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
@@ -55,6 +56,43 @@ TEST_CASE("a group that does not divide the channels, rows past the table, a vie
     const rw::pair_matrix_table<float> matrices(ones, ones, ones, ones, 16);
     rw::mix_pairs<rw::half_split>(x.view(), matrices);  // one row for four tokens
     CHECK(support::same_bits(x.dense(), before));
+}
+
+TEST_CASE("a part that is none of the parts covers nothing", "[release]") {
+    const auto table =
+        rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 32}), rw::position_ids::text(8, 5));
+    rw::rotary_scheme deepseek{
+        .head_dim = 32, .rotary_dim = 32, .read_layout = rw::interleaved{}, .write_layout = rw::half_split{}};
+    for (const rw::part_of part : {rw::part_of{4, 4}, {4, -1}, {0, 0}, {-2, 0}, {1, 1}, {20, 20}, {20, -3}}) {
+        CHECK(rw::partition(8, part).count == 0);
+        CHECK(rw::partition_tokens(8, part).tokens == 0);
+        heads_buffer<float> x({1, 8, 2, 32}, 3);
+        const auto before = x.fill(1).dense();
+        rw::rotate<rw::half_split>(x.view(), table, part);
+        rw::rotate(deepseek, x.view(), table, part);
+        CHECK(support::same_bits(x.dense(), before));
+        CHECK(x.canaries_alive());
+    }
+}
+
+TEST_CASE("heads wider than the scheme's, or too long to change their layout in place", "[release]") {
+    const auto table =
+        rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 32}), rw::position_ids::text(8, 5));
+    const rw::rotary_scheme rope{.head_dim = 32, .rotary_dim = 32};
+    heads_buffer<float> packed({1, 8, 1, 64}, 3);
+    const auto before = packed.fill(1).dense();
+    rw::rotate(rope, packed.view(), table);
+    rw::rotate(rope, packed.view(), packed.view(), table);
+    CHECK(support::same_bits(packed.dense(), before));
+
+    const auto long_table = rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 2048}),
+                                                    rw::position_ids::text(1, 5));
+    heads_buffer<float> x({1, 1, 1, 2048}, 3), y = x.fill(1);
+    const auto whole = x.dense();
+    rw::rotate_into<rw::interleaved, rw::half_split>(x.view(), x.view(), long_table);
+    CHECK(support::same_bits(x.dense(), whole));
+    rw::rotate_into<rw::interleaved, rw::half_split>(x.view(), y.view(), long_table);
+    CHECK_FALSE(support::same_bits(y.dense(), whole));
 }
 
 TEST_CASE("a norm without its epsilon appends nothing", "[release]") {

@@ -66,7 +66,7 @@ TEST_CASE("rotary_scheme: what does not rotate has no pairs and asks for no freq
     CHECK_REFUSES("spectrum_for: context_length must be >= 1, got -5", rope.spectrum_for(-5));
 }
 
-TEST_CASE("rotary_scheme: the slice of a head, of a slice, and of what is too narrow",
+TEST_CASE("rotary_scheme: the slice of a head, of a slice, and of what is neither",
           "[schemes][rotary_scheme]") {
     const auto rope = one_layout();
     std::vector<float> memory(100);
@@ -75,13 +75,85 @@ TEST_CASE("rotary_scheme: the slice of a head, of a slice, and of what is too na
     };
     CHECK(slice(14).channels() == 8);
     CHECK(slice(14).at(0, 1, 1) == memory.data() + 3 * 14 + 4);
-    CHECK(slice(12).channels() == 8);  // the last that fits
-    CHECK(slice(8).channels() == 8);   // the slice already
+    CHECK(slice(8).channels() == 8);  // the slice already
     CHECK(slice(8).at(0, 1, 1) == memory.data() + 3 * 8);
-    for (const rw::index narrow : {0, 2, 10, 11}) {
-        CHECK(slice(narrow).channels() == narrow);
-        CHECK(slice(narrow).at(0, 0, 0) == memory.data());
+    for (const rw::index other : {0, 2, 10, 12, 13, 15, 24}) {  // packed heads are not one wide head
+        CHECK(slice(other).channels() == other);
+        CHECK(slice(other).at(0, 0, 0) == memory.data());
     }
+}
+
+TEST_CASE("rotary_scheme: require_fits says what a hot call keeps to itself",
+          "[schemes][rotary_scheme][errors]") {
+    const auto omega = rw::frequencies::geometric({.rotary_dim = 8});
+    for (const auto& rope : {one_layout(), two_layouts()}) {
+        const auto table = table_of(rope);
+        std::vector<double> memory(1000);
+        const auto fits = [&](rw::heads_shape shape) {
+            rw::require_fits(rope, rw::heads_view<double>(memory.data(), shape), table);
+        };
+        fits({1, tokens, heads, head_dim});
+        fits({1, tokens, heads, 8});
+        fits({1, 2, heads, head_dim});
+        fits({1, 0, heads, 77});
+        CHECK_REFUSES("require_fits: channels must be twice the rows' pairs, got 42",
+                      fits({1, tokens, 1, 42}));
+        CHECK_REFUSES("require_fits: channels must be twice the rows' pairs, got 10",
+                      fits({1, tokens, heads, 10}));
+        CHECK_REFUSES("require_fits: batches * tokens must be at most the rows' tokens, got 10",
+                      fits({2, tokens, heads, head_dim}));
+        auto still = rope;
+        still.rotates = false;
+        rw::require_fits(still, rw::heads_view<double>(memory.data(), tokens, heads, 42), table);
+    }
+    const auto table = rw::make_rotation_table(omega, rw::position_ids::text(tokens));
+    std::vector<float> memory(1000);
+    const rw::heads_view<float> x(memory.data(), tokens, heads, 8);
+    rw::require_fits(rw::pair_layout::blocked_by(4), x, table);
+    CHECK_REFUSES("require_fits: the layout's group must be even and divide the channels, group, got 6",
+                  rw::require_fits(rw::pair_layout::blocked_by(6), x, table));
+    rw::rows_view<float> of_heads = table;
+    of_heads.heads = 2;
+    CHECK_REFUSES("require_fits: heads must be at most the rows' heads, got 3",
+                  rw::require_fits(rw::half_split{}, x, of_heads));
+}
+
+TEST_CASE("rotary_scheme: every turn takes q and k, with rows in common or of their own, or no rows at all",
+          "[schemes][rotary_scheme]") {
+    for (const auto& rope : {one_layout(), two_layouts()}) {
+        const auto table = table_of(rope), other = rw::make_rotation_table<double>(
+                                               rope.spectrum_for(1), rw::position_ids::text(tokens, -900));
+        const auto numbers = rows_of_both();
+        const auto rows = table.rows(std::span<const std::int32_t>(numbers));
+        const auto rows_k = other.rows(std::span<const std::int32_t>(numbers));
+        const auto check = [&](auto together, auto turn_q, auto turn_k) {
+            auto q = filled(), k = filled(2), q_alone = filled(), k_alone = filled(2);
+            together(q.view(), k.view());
+            turn_q(q_alone.view());
+            turn_k(k_alone.view());
+            CHECK(support::same_bits(q.dense(), q_alone.dense()));
+            CHECK(support::same_bits(k.dense(), k_alone.dense()));
+            CHECK_FALSE(support::same_bits(k.dense(), filled(2).dense()));
+        };
+        const auto back = [&](auto x) { rw::unrotate(rope, x, rows); };
+        const auto gradient = [&](auto x) { rw::rotate_gradient(rope, x, rows); };
+        check([&](auto q, auto k) { rw::unrotate(rope, q, k, rows); }, back, back);
+        check([&](auto q, auto k) { rw::rotate_gradient(rope, q, k, rows); }, gradient, gradient);
+        check([&](auto q, auto k) { rw::rotate(rope, q, k, rows, rows_k); },
+              [&](auto x) { rw::rotate(rope, x, rows); }, [&](auto x) { rw::rotate(rope, x, rows_k); });
+    }
+    // Made on the fly, f64 rows are those of a table.
+    const auto rope = one_layout();
+    const auto omega = rope.spectrum_for(1);
+    auto q = filled(), k = filled(2), want_q = filled(), want_k = filled(2);
+    std::vector<double> where;
+    for (const std::int32_t row : rows_of_both()) where.push_back(37 + row);
+    rw::rotate_on_the_fly(rope, q.view(), k.view(), omega, where);
+    const auto table = rw::make_rotation_table<double>(omega, rw::position_ids::from(where));
+    rw::rotate(rope, want_q.view(), want_k.view(), table);
+    CHECK(worst(q.dense(), want_q.dense()) < 1e-14);
+    CHECK(worst(k.dense(), want_k.dense()) < 1e-14);
+    CHECK(q.canaries_alive());
 }
 
 TEST_CASE("rotary_scheme: rotating is rotating the slice, the rest passes through",
@@ -192,11 +264,18 @@ TEST_CASE("rotary_scheme: factored rows of a grid give what its table gives", "[
         rw::rotate(still, y.view(), factored);
         rw::rotate(still, y.view(), y.view(), factored);
         rw::unrotate(still, y.view(), factored);
+        rw::unrotate(still, y.view(), y.view(), factored);
+        rw::rotate_gradient(still, y.view(), y.view(), factored);
         rw::rotate_gradient(still, y.view(), factored);
         CHECK(support::same_bits(y.dense(), turned));
     };
     check([&](auto x, const auto& rows) { rw::rotate(rope, x, rows); });
     check([&](auto x, const auto& rows) { rw::rotate(rope, x.head_slice(0, 2), x.head_slice(2, 1), rows); });
     check([&](auto x, const auto& rows) { rw::unrotate(rope, x, rows); });
+    check(
+        [&](auto x, const auto& rows) { rw::unrotate(rope, x.head_slice(0, 1), x.head_slice(1, 2), rows); });
+    check([&](auto x, const auto& rows) {
+        rw::rotate_gradient(rope, x.head_slice(0, 1), x.head_slice(1, 2), rows);
+    });
     check([&](auto x, const auto& rows) { rw::rotate_gradient(rope, x, rows); });
 }

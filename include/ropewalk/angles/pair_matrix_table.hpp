@@ -64,7 +64,7 @@ class pair_matrix_table {
     index pairs() const noexcept { return pairs_; }
 
     /// Row = token ordinal.
-    matrix_rows_view<T> rows() const noexcept {
+    [[nodiscard]] matrix_rows_view<T> rows() const noexcept {
         matrix_rows_view<T> v;
         v.a = values_.data();
         v.b = v.a + pairs_;
@@ -80,10 +80,10 @@ class pair_matrix_table {
     operator matrix_rows_view<T>() const noexcept { return rows(); }
     /// The rows of the tokens of one call (adapter ids), checked once; -1 leaves a token untouched.
     /// The view refers to the caller's array, which must outlive it.
-    matrix_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
+    [[nodiscard]] matrix_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
         return checked(row_of_token);
     }
-    matrix_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
+    [[nodiscard]] matrix_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
         return checked(row_of_token);
     }
 

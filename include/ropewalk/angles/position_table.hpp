@@ -41,8 +41,8 @@ class position_table {
 
     /// The rows of these positions, checked once a step. -1 leaves a token untouched. The view refers
     /// to the caller's array, which must outlive it.
-    rows_view<T> rows(std::span<const std::int32_t> positions) { return checked(positions); }
-    rows_view<T> rows(std::span<const std::int64_t> positions) { return checked(positions); }
+    [[nodiscard]] rows_view<T> rows(std::span<const std::int32_t> positions) { return checked(positions); }
+    [[nodiscard]] rows_view<T> rows(std::span<const std::int64_t> positions) { return checked(positions); }
 
     index row_count() const noexcept { return blocks_.back()->row_count(); }
     index pairs() const noexcept { return spectrum_.pairs(); }

@@ -35,6 +35,14 @@ void require_rows(const char* function, std::span<const I> rows, index row_count
 inline row_indices indices_of(std::span<const std::int32_t> rows) noexcept { return {rows.data(), nullptr}; }
 inline row_indices indices_of(std::span<const std::int64_t> rows) noexcept { return {nullptr, rows.data()}; }
 
+template <class T, class I>
+rows_view<T> with_rows(const char* function, rows_view<T> v, std::span<const I> row_of_token) {
+    require_rows(function, row_of_token, v.table_rows);
+    v.tokens = static_cast<index>(row_of_token.size());
+    v.indices = indices_of(row_of_token);
+    return v;
+}
+
 /// The angle of one pair at position [axes], in turns, less its nearest integer. `position` is anything
 /// with a double for each axis.
 template <class Position>
@@ -122,9 +130,13 @@ class rotation_table {
             "rotation_table", "rows, heads and pairs must be >= 0", {rows, heads, 2, pairs})));
     }
 
-    /// From arrays an engine already has, of any element type; converted once.
+    /// From arrays an engine already has, of any element type; converted once. make_rows_view reads float or
+    /// double arrays where they stand.
+    /// Shapes: cos, sin [rows, heads, pairs] at the strides of `shape`.
+    /// Throws: invalid_config on a negative extent or heads < 1.
     template <class U>
-    static rotation_table from_arrays(const U* cos, const U* sin, table_shape shape, double magnitude = 1.0);
+    [[nodiscard]] static rotation_table from_arrays(const U* cos, const U* sin, table_shape shape,
+                                                    double magnitude = 1.0);
 
     index row_count() const noexcept { return rows_; }
     index heads() const noexcept { return heads_; }
@@ -139,7 +151,7 @@ class rotation_table {
     T* sin_data(index row, index head = 0) noexcept { return values_.data() + offset(row, head) + pairs_; }
 
     /// Row = token ordinal; tokens that the positions left untouched stay untouched.
-    rows_view<T> rows() const noexcept {
+    [[nodiscard]] rows_view<T> rows() const noexcept {
         rows_view<T> v = whole();
         if (!row_of_token_.empty()) {
             v.tokens = static_cast<index>(row_of_token_.size());
@@ -151,8 +163,12 @@ class rotation_table {
 
     /// The rows of the tokens of one call, checked once. -1 leaves a token untouched. The
     /// view refers to the caller's array, which must outlive it.
-    rows_view<T> rows(std::span<const std::int32_t> row_of_token) const { return checked(row_of_token); }
-    rows_view<T> rows(std::span<const std::int64_t> row_of_token) const { return checked(row_of_token); }
+    [[nodiscard]] rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
+        return checked(row_of_token);
+    }
+    [[nodiscard]] rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
+        return checked(row_of_token);
+    }
 
     /// Makes rows() skip tokens: row_of_token [tokens], -1 = untouched.
     void address_tokens(std::vector<std::int32_t> row_of_token) {
@@ -184,11 +200,7 @@ class rotation_table {
     }
     template <class I>
     rows_view<T> checked(std::span<const I> row_of_token) const {
-        detail::require_rows("rotation_table::rows", row_of_token, rows_);
-        rows_view<T> v = whole();
-        v.tokens = static_cast<index>(row_of_token.size());
-        v.indices = detail::indices_of(row_of_token);
-        return v;
+        return detail::with_rows("rotation_table::rows", whole(), row_of_token);
     }
 
     index rows_ = 0;
@@ -216,14 +228,53 @@ rotation_table<T> rotation_table<T>::from_arrays(const U* cos, const U* sin, tab
     return t;
 }
 
+/// The rows of the tokens of one call over cos and sin arrays that an engine already has, where they stand:
+/// nothing is copied.
+/// Shapes:   cos, sin [rows, heads, pairs] at the strides of `shape`; row_of_token [batches * tokens], -1
+/// leaves a
+///           token untouched. Without row_of_token, row = token ordinal.
+/// Requires: the arrays outlive the view; `magnitude`, already inside them, is what unrotate divides by.
+/// Throws:   invalid_config on a negative extent, heads < 1 or a row out of range.
+/// Source:   design of this library.
+template <class T>
+[[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
+                                          double magnitude = 1) {
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>,
+                  "16-bit tables are converted: rotation_table::from_arrays");
+    constexpr const char* who = "make_rows_view";
+    detail::require(shape.rows >= 0, who, "rows must be >= 0", shape.rows);
+    detail::require(shape.heads >= 1, who, "heads must be >= 1", shape.heads);
+    detail::require(shape.pairs >= 0, who, "pairs must be >= 0", shape.pairs);
+    rows_view<T> v;
+    v.cos = cos;
+    v.sin = sin;
+    v.table_rows = v.tokens = shape.rows;
+    v.heads = shape.heads;
+    v.pairs = shape.pairs;
+    v.head_stride = shape.head_stride != 0 ? shape.head_stride : shape.pairs;
+    v.row_stride = shape.row_stride != 0 ? shape.row_stride : shape.heads * shape.pairs;
+    v.magnitude = magnitude;
+    return v;
+}
+template <class T>
+[[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
+                                          std::span<const std::int32_t> row_of_token, double magnitude = 1) {
+    return detail::with_rows("make_rows_view", make_rows_view(cos, sin, shape, magnitude), row_of_token);
+}
+template <class T>
+[[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
+                                          std::span<const std::int64_t> row_of_token, double magnitude = 1) {
+    return detail::with_rows("make_rows_view", make_rows_view(cos, sin, shape, magnitude), row_of_token);
+}
+
 /// positions x spectrum: one row a touched token.
 /// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs] -> [tokens, heads or 1, pairs].
 /// Throws:   invalid_config when the axes differ.
 /// Cost:     about 45 ns a row of 64 pairs (float, AVX-512).
 /// Source:   design of this library.
 template <class T = float>
-rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& positions,
-                                      angle_arithmetic arithmetic = angle_arithmetic::exact) {
+[[nodiscard]] rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& positions,
+                                                    angle_arithmetic arithmetic = angle_arithmetic::exact) {
     detail::require(positions.axes() == s.axes(), "make_rotation_table",
                     "positions must have the spectrum's axes", positions.axes());
     const index tokens = positions.tokens();
@@ -256,8 +307,9 @@ rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& pos
 /// Accuracy: that of the spectra's difference, 2^-52 |p| max(omega).
 /// Source:   R(a)^-1 R(b) = R(b - a); huggingface/transformers issue 25104 shows the need.
 template <class T = float>
-rotation_table<T> make_rebase_table(const spectrum& from, const spectrum& to, const position_ids& positions,
-                                    angle_arithmetic arithmetic = angle_arithmetic::exact) {
+[[nodiscard]] rotation_table<T> make_rebase_table(const spectrum& from, const spectrum& to,
+                                                  const position_ids& positions,
+                                                  angle_arithmetic arithmetic = angle_arithmetic::exact) {
     constexpr const char* who = "make_rebase_table";
     detail::require(from.is_mixed() == to.is_mixed(), who, "spectra must have the same form", to.is_mixed());
     detail::require(from.heads() == to.heads(), who, "spectra must have the same heads", to.heads());

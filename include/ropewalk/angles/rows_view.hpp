@@ -16,6 +16,12 @@ struct row_indices {
         if (narrow) return narrow[token];
         return wide ? static_cast<index>(wide[token]) : token;
     }
+    /// The row of a token in a table of table_rows rows; one the table does not have counts as untouched.
+    constexpr index row_below(index table_rows, index token) const noexcept {
+        const index row = (*this)[token];
+        ROPEWALK_EXPECT(row < table_rows);
+        return row < table_rows ? row : untouched_row;
+    }
 };
 
 }  // namespace detail
@@ -38,7 +44,9 @@ struct rows_view {
     detail::row_indices indices;  ///< default: row = token ordinal
     double magnitude = 1;         ///< already inside cos and sin; unrotate needs it
 
-    constexpr index row(index token) const noexcept { return indices[token]; }
+    /// The row of a token; negative: the token is not touched. So is one whose row the table does not have
+    /// (an assertion in debug).
+    constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }
     constexpr const C* cos_at(index row, index head) const noexcept {
         return cos + row * row_stride + (heads == 1 ? 0 : head * head_stride);
     }
@@ -79,7 +87,7 @@ struct matrix_rows_view {
     detail::row_indices indices;
     bool scaled_rotations = false;  ///< every b is -c and every d is a, bit for bit: b and d go unread
 
-    constexpr index row(index token) const noexcept { return indices[token]; }
+    constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE

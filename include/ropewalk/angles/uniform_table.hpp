@@ -21,7 +21,7 @@ struct uniform_rows_view {
     index tokens = 0;
     detail::row_indices indices;
 
-    constexpr index row(index token) const noexcept { return indices[token]; }
+    constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -66,8 +66,8 @@ class uniform_table {
     ///         direction of something at rest is the caller's to remember).
     template <class N>
     static uniform_table from_vectors(std::span<const N> xy) {
-        detail::require(xy.size() % 2 == 0, "uniform_table::from_vectors",
-                        "xy must hold two numbers a token", xy.size());
+        detail::require(xy.size() % 2 == 0, "uniform_table::from_vectors", "xy must hold two numbers a token",
+                        xy.size());
         uniform_table table;
         for (std::size_t i = 0; i < xy.size(); i += 2) {
             const double length = std::hypot(static_cast<double>(xy[i]), static_cast<double>(xy[i + 1]));
@@ -85,7 +85,7 @@ class uniform_table {
     std::span<const T> sin() const noexcept { return sin_; }
 
     /// Row = token ordinal of the positions.
-    uniform_rows_view<T> rows() const noexcept {
+    [[nodiscard]] uniform_rows_view<T> rows() const noexcept {
         uniform_rows_view<T> v{cos_.data(), sin_.data(), row_count(), row_count(), {}};
         if (!row_of_token_.empty()) {
             v.tokens = static_cast<index>(row_of_token_.size());
@@ -95,10 +95,10 @@ class uniform_table {
     }
     operator uniform_rows_view<T>() const noexcept { return rows(); }
     /// The rows of the tokens of one call, checked once; -1 leaves a token untouched.
-    uniform_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
+    [[nodiscard]] uniform_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
         return checked(row_of_token);
     }
-    uniform_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
+    [[nodiscard]] uniform_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
         return checked(row_of_token);
     }
 

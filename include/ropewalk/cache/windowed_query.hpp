@@ -99,7 +99,7 @@ void rotate_twice(pair_layout layout, heads_view<S> q, heads_view<T> near, heads
         for (index t = 0; t < q.tokens(); ++t) {
             const index token = b * q.tokens() + t;
             const index own = rows_near.row(token), fixed = rows_far.row(token);
-            if (own < 0 || fixed < 0 || own >= rows_near.table_rows || fixed >= rows_far.table_rows) continue;
+            if (own < 0 || fixed < 0) continue;
             for (index h = 0; h < q.heads(); ++h) {
                 const T* const rows[4] = {rows_near.cos_at(own, h), rows_near.sin_at(own, h),
                                           rows_far.cos_at(fixed, h), rows_far.sin_at(fixed, h)};

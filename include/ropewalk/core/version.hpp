@@ -13,9 +13,15 @@
     ROPEWALK_DETAIL_TEXT(ROPEWALK_VERSION_MAJOR) \
     "." ROPEWALK_DETAIL_TEXT(ROPEWALK_VERSION_MINOR) "." ROPEWALK_DETAIL_TEXT(ROPEWALK_VERSION_PATCH)
 
+#define ROPEWALK_DETAIL_JOIN2(a, b, c, d) a##b##c##d
+#define ROPEWALK_DETAIL_JOIN(a, b, c, d) ROPEWALK_DETAIL_JOIN2(a, b, c, d)
+#define ROPEWALK_DETAIL_VERSION_NAMESPACE \
+    ROPEWALK_DETAIL_JOIN(v, ROPEWALK_VERSION_MAJOR, _, ROPEWALK_VERSION_MINOR)
+
 /// ROPEWALK_ISA names the instruction set a translation unit is compiled for. Whatever holds a loop
-/// or owns memory lives in a namespace of that name: two units built with different -m flags then
-/// never share a symbol, so an older CPU cannot be handed the other unit's instructions.
+/// or owns memory lives in a namespace of that name: two units built for different ones then share none of
+/// its symbols, so an older CPU cannot be handed the other unit's instructions. Told apart is what compilers
+/// use for this code: vector levels and the half-precision and multiply-add extensions that some CPUs lack.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #if defined(__AVX512BF16__)
 #define ROPEWALK_ISA avx512_bf16
@@ -23,25 +29,32 @@
 #define ROPEWALK_ISA avx512
 #endif
 #elif defined(__AVX512F__)
-#define ROPEWALK_ISA avx512f
-#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#define ROPEWALK_ISA avx2_fma_f16c
-#elif defined(__AVX2__) && defined(__FMA__)
-#define ROPEWALK_ISA avx2_fma
-#elif defined(__AVX2__) && defined(__F16C__)
-#define ROPEWALK_ISA avx2_f16c
-#elif defined(__AVX2__)
-#define ROPEWALK_ISA avx2
-#elif defined(__AVX__) && defined(__FMA__) && defined(__F16C__)
-#define ROPEWALK_ISA avx_fma_f16c
-#elif defined(__AVX__) && defined(__FMA__)
-#define ROPEWALK_ISA avx_fma
-#elif defined(__AVX__) && defined(__F16C__)
-#define ROPEWALK_ISA avx_f16c
+#error "ropewalk: AVX512F without BW, DQ and VL (Knights Landing) is not supported; add -mno-avx512f"
 #elif defined(__AVX__)
-#define ROPEWALK_ISA avx
+#if defined(__AVX2__)
+#define ROPEWALK_DETAIL_LEVEL avx2
+#elif defined(__XOP__) || defined(__FMA4__)
+#define ROPEWALK_DETAIL_LEVEL avx_xop
+#else
+#define ROPEWALK_DETAIL_LEVEL avx
+#endif
+#if defined(__FMA__) && defined(__F16C__)
+#define ROPEWALK_ISA ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_LEVEL, _fma, _f16c, )
+#elif defined(__FMA__)
+#define ROPEWALK_ISA ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_LEVEL, _fma, , )
+#elif defined(__F16C__)
+#define ROPEWALK_ISA ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_LEVEL, _f16c, , )
+#else
+#define ROPEWALK_ISA ROPEWALK_DETAIL_LEVEL
+#endif
+#elif defined(__SSE4_2__)
+#define ROPEWALK_ISA sse4_2
 #elif defined(__SSE4_1__)
 #define ROPEWALK_ISA sse4_1
+#elif defined(__SSSE3__)
+#define ROPEWALK_ISA ssse3
+#elif defined(__SSE3__)
+#define ROPEWALK_ISA sse3
 #elif defined(__SSE2__) || defined(_M_X64)
 #define ROPEWALK_ISA sse2
 #elif defined(__ARM_FEATURE_SVE) && defined(__ARM_FEATURE_SVE_BITS) && __ARM_FEATURE_SVE_BITS == 512
@@ -56,12 +69,13 @@
 #define ROPEWALK_ISA portable
 #endif
 
-/// Views and plain data: trivially inlinable, the same in every unit, free to cross unit borders.
+/// Views and plain data: the same in every unit, free to cross unit borders. Their functions are a few
+/// instructions that an optimised build inlines; one that does not may share a copy of them between units.
 /// In a sealed unit of the run-time dispatch they are the unit's own: only ropewalk.h crosses its border.
 #if defined(ROPEWALK_DETAIL_SEALED_UNIT)
-#define ROPEWALK_VIEW_NAMESPACE ropewalk::inline v0_1::inline ROPEWALK_ISA
+#define ROPEWALK_VIEW_NAMESPACE ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE::inline ROPEWALK_ISA
 #else
-#define ROPEWALK_VIEW_NAMESPACE ropewalk::inline v0_1
+#define ROPEWALK_VIEW_NAMESPACE ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE
 #endif
 /// Everything else.
-#define ROPEWALK_NAMESPACE ropewalk::inline v0_1::inline ROPEWALK_ISA
+#define ROPEWALK_NAMESPACE ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE::inline ROPEWALK_ISA

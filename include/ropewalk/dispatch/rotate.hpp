@@ -15,13 +15,16 @@ namespace ROPEWALK_VIEW_NAMESPACE::dispatch {
 using rotate_call = ::ropewalk_rotate_call;
 
 /// Carries the call out with the unit of this CPU. Link a target given to ropewalk_add_dispatch().
-/// Requires: as kernels' rotate; a call with a field that cannot be is refused whole.
+/// Returns:  whether the call could be carried out; one with a field that cannot be, or made from views that
+///           do not fit their rows, is refused whole.
 /// Cost:     one indirect call, a check of the fields and a copy of some twenty numbers: 2 to 9 ns.
 /// Accuracy: as rotate, each unit. Units differ in the last bit where only some have fused multiply-add.
 /// Source:   design of this library.
-inline bool rotate(const rotate_call& call) noexcept { return ::ropewalk_rotate(&call) == ROPEWALK_OK; }
+[[nodiscard]] inline bool rotate(const rotate_call& call) noexcept {
+    return ::ropewalk_rotate(&call) == ROPEWALK_OK;
+}
 
-/// A call from views; `turn` and `part` as in the kernels.
+/// `turn` and `part` as in the kernels.
 /// Source:   design of this library.
 struct call_options {
     ropewalk_turn turn = ROPEWALK_ROTATE;  ///< which of the three turns
@@ -32,6 +35,9 @@ template <class T>
 constexpr ropewalk_tensor make_tensor(heads_view<T> x) noexcept {
     return {x.data, x.shape.heads, x.strides.batch, x.strides.token, x.strides.head};
 }
+/// A call from views that fit the rows: [batches, tokens, heads, 2 * pairs], q and k with the same batches
+/// and tokens (others: a call each). Views that do not fit make a call that is refused.
+/// Source:   design of this library.
 template <class T>
 constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> q, heads_view<T> k,
                                        rows_view<compute_t<T>> rows, call_options options = {}) noexcept {
@@ -39,8 +45,16 @@ constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> q, head
                   int(storage::f16) == ROPEWALK_F16 && int(storage::bf16) == ROPEWALK_BF16);
     static_assert(int(pair_layout::kind_type::interleaved) == ROPEWALK_INTERLEAVED &&
                   int(pair_layout::kind_type::blocked) == ROPEWALK_BLOCKED);
+    if (q.empty()) {
+        q = k;
+        k = {};
+    }
+    const bool fits = (q.empty() || q.channels() == 2 * rows.pairs) &&
+                      (k.empty() || (k.channels() == q.channels() && k.batches() == q.batches() &&
+                                     k.tokens() == q.tokens())) &&
+                      rows.tokens >= q.batches() * q.tokens();
     rotate_call call{};
-    call.size = sizeof call;
+    call.size = fits ? sizeof call : 0;
     call.dtype = static_cast<std::int32_t>(dtype<T>::format);
     call.layout = static_cast<std::int32_t>(layout.kind);
     call.turn = options.turn;
@@ -49,8 +63,9 @@ constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> q, head
     call.tokens = q.tokens();
     call.q = make_tensor(q);
     call.k = make_tensor(k);
-    call.rows = {rows.cos,        rows.sin,         rows.table_rows,     rows.heads,        rows.pairs,
-                 rows.row_stride, rows.head_stride, rows.indices.narrow, rows.indices.wide, rows.magnitude};
+    call.rows = {rows.cos,          rows.sin,        rows.table_rows,  rows.heads,
+                 rows.pairs,        rows.row_stride, rows.head_stride, rows.indices.narrow,
+                 rows.indices.wide, rows.tokens,     rows.magnitude};
     call.parts = options.part.parts;
     call.part = options.part.part;
     return call;
@@ -59,8 +74,7 @@ constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> q, head
 template <class T>
 constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> x, rows_view<compute_t<T>> rows,
                                        call_options options = {}) noexcept {
-    rotate_call call = make_rotate_call(layout, x, heads_view<T>{}, rows, options);
-    return call;
+    return make_rotate_call(layout, x, heads_view<T>{}, rows, options);
 }
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE::dispatch

@@ -265,8 +265,7 @@ void append(const append_call<S, D>& call, const cache_plan& plan, std::type_ide
         for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
             const cache_place place = plan.place(token);
             const index row = rows.row(token);
-            ROPEWALK_EXPECT(row < rows.table_rows);
-            if (place.page < 0 || row < 0 || row >= rows.table_rows) continue;
+            if (place.page < 0 || row < 0) continue;
             if (!call.key.empty())
                 detail::append_key(layout, call, rows, row,
                                    {token / call.key.tokens(), token % call.key.tokens(), place,

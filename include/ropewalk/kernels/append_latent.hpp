@@ -93,8 +93,7 @@ void append_latent(const append_latent_call<S, D>& call, std::type_identity_t<no
         for (index token = work.first; token < work.first + work.count; ++token) {
             const cache_place place = plan.place(token);
             const index row = rows.row(token);
-            ROPEWALK_EXPECT(row < rows.table_rows);
-            if (place.page < 0 || row < 0 || row >= rows.table_rows) continue;
+            if (place.page < 0 || row < 0) continue;
             const index b = token / call.latent.tokens(), n = token % call.latent.tokens();
             const auto* latent = reinterpret_cast<const stored*>(call.latent.at(b, n, 0));
             const auto* rope = reinterpret_cast<const stored*>(call.rope_key.at(b, n, 0));

@@ -123,8 +123,7 @@ void mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>& 
     const index half = layout.group_of(rows.pairs) / 2;
     for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
         const index row = rows.row(token);
-        ROPEWALK_EXPECT(row < rows.table_rows);
-        if (row < 0 || row >= rows.table_rows) continue;
+        if (row < 0) continue;
         const index at = row * rows.row_stride;
         const mix_row<Scaled, C> factors{rows.a + at, rows.b + at, rows.c + at, rows.d + at};
         const auto heads = heads_of(x, token, work.heads);

@@ -53,15 +53,6 @@ token_heads<stored_t<T>> heads_of(const heads_view<T>& x, index token, part_of p
     return tensor_part<T>(x, part).at(token);
 }
 
-template <class C>
-struct cos_sin_row {
-    const C* cos = nullptr;  // null: the token is not touched
-    const C* sin = nullptr;
-
-    explicit operator bool() const noexcept { return cos != nullptr; }
-    row_in_memory<C> times(row_factors<C> factors) const noexcept { return {cos, sin, factors}; }
-};
-
 ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p);
@@ -81,17 +72,16 @@ struct rows_in_table {
     /// Positions come in any order, so no hardware prefetcher guesses the next row.
     void expect(index token) const noexcept {
         const index r = view.row(token);
-        if (r < 0 || r >= view.table_rows) return;
+        if (r < 0) return;
         constexpr index line = 64 / static_cast<index>(sizeof(C));
         for (index i = 0; i < pairs; i += line) {
             prefetch(view.cos_at(r, 0) + i);
             prefetch(view.sin_at(r, 0) + i);
         }
     }
-    cos_sin_row<C> row_of(index token, index head) const noexcept {
+    row_in_memory<C> row_of(index token, index head) const noexcept {
         const index r = view.row(token);
-        ROPEWALK_EXPECT(r < view.table_rows);
-        if (r < 0 || r >= view.table_rows) return {};
+        if (r < 0) return {};
         return {view.cos_at(r, head), view.sin_at(r, head)};
     }
 };
@@ -103,6 +93,8 @@ inline constexpr index cached_bytes = 1 << 18;
 template <class Layout, class Rows, class Factors, class... T>
 void turn_tensors(Layout layout, Rows& rows, Factors factors, part_of part,
                   const heads_view<T>&... x) noexcept {
+    static_assert((!std::is_const_v<T> && ...),
+                  "rotation is in place: a view of const elements cannot be turned");
     const bool match = (rows_match(layout, x, rows) && ...);
     ROPEWALK_EXPECT(match);
     if (!match || (x.empty() && ...)) return;
@@ -119,7 +111,8 @@ void turn_tensors(Layout layout, Rows& rows, Factors factors, part_of part,
                     rotate_token(kind, outer, row.times(factors), rows.pairs, tensor.at(token)...);
                 continue;
             }
-            // A row of one head is not worth a copy (AVX2, mixed 2-D at 32 a side: 5.2 of the roof, without 2.9).
+            // A row of one head is not worth a copy (AVX2, mixed 2-D at 32 a side: 5.2 of the roof,
+            // without 2.9).
             const auto each_head = [&](index first, index count, auto... of_token) {
                 for (index h = 0; h < count; ++h)
                     if (const auto row = rows.row_of(token, first + h))
@@ -144,18 +137,23 @@ void rotate_tensors(Layout layout, const rows_view<C>& rows, part_of part,
     turn_tensors(layout, table, factors_of<Turn>(rows), part, x...);
 }
 
-/// Q and K of different extents share nothing but the rows; then each goes by itself.
+/// Q and K of the same tokens go together and share each row; others share nothing, and each goes by itself.
+template <class TQ, class TK, class F>
+void together_or_apart(const heads_view<TQ>& q, const heads_view<TK>& k, F turn_them) noexcept {
+    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
+                  "q and k of f64 and of another type need rows of their own: rotate them in two calls");
+    if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
+        turn_them(q, k);
+    } else {
+        turn_them(q);
+        turn_them(k);
+    }
+}
+
 template <turn Turn, class Layout, class C, class TQ, class TK>
 void rotate_pair(Layout layout, const rows_view<C>& rows, part_of part, const heads_view<TQ>& q,
                  const heads_view<TK>& k) noexcept {
-    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
-                  "q and k of f64 and of another type need two tables: rotate them in two calls");
-    if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
-        rotate_tensors<Turn>(layout, rows, part, q, k);
-    } else {
-        rotate_tensors<Turn>(layout, rows, part, q);
-        rotate_tensors<Turn>(layout, rows, part, k);
-    }
+    together_or_apart(q, k, [&](const auto&... x) { rotate_tensors<Turn>(layout, rows, part, x...); });
 }
 
 }  // namespace detail
@@ -208,6 +206,24 @@ void rotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_id
     detail::rotate_tensors<detail::turn::forward>(layout, rows_k, part, k);
 }
 
+/// Throws where rotate(layout, x, rows) would leave x alone because it does not fit its rows: hot calls say
+/// nothing in a release build, so ask this once where shapes are decided.
+/// Throws: invalid_config naming the extent that x and rows disagree on.
+/// Source: design of this library.
+template <class T>
+void require_fits(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows) {
+    constexpr const char* who = "require_fits";
+    if (x.empty()) return;
+    detail::require(x.channels() == 2 * rows.pairs, who, "channels must be twice the rows' pairs",
+                    x.channels());
+    detail::require(rows.tokens >= x.batches() * x.tokens(), who,
+                    "batches * tokens must be at most the rows' tokens", x.batches() * x.tokens());
+    detail::require(rows.heads == 1 || rows.heads >= x.heads(), who, "heads must be at most the rows' heads",
+                    x.heads());
+    detail::require(layout.fits(rows.pairs), who,
+                    "the layout's group must be even and divide the channels, group", layout.group);
+}
+
 /// The inverse of rotate: turns back and divides by the squared magnitude, so that
 /// unrotate(rotate(x)) = x also under YaRN.
 /// Accuracy: as rotate, each way. Source: R(-p) R(p) = 1.
@@ -219,6 +235,12 @@ template <static_layout Layout, class TQ, class TK>
 void unrotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
               part_of part = {}) noexcept {
     detail::rotate_pair<detail::turn::inverse>(Layout{}, rows, part, q, k);
+}
+template <static_layout Layout, class TQ, class TK>
+void unrotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
+              std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::inverse>(Layout{}, rows_q, part, q);
+    detail::rotate_tensors<detail::turn::inverse>(Layout{}, rows_k, part, k);
 }
 template <class T>
 void unrotate(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
@@ -241,6 +263,12 @@ template <static_layout Layout, class TQ, class TK>
 void rotate_gradient(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
                      part_of part = {}) noexcept {
     detail::rotate_pair<detail::turn::transpose>(Layout{}, rows, part, q, k);
+}
+template <static_layout Layout, class TQ, class TK>
+void rotate_gradient(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
+                     std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
+    detail::rotate_tensors<detail::turn::transpose>(Layout{}, rows_q, part, q);
+    detail::rotate_tensors<detail::turn::transpose>(Layout{}, rows_k, part, k);
 }
 template <class T>
 void rotate_gradient(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,

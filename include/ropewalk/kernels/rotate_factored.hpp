@@ -168,14 +168,8 @@ void rotate_factored_tensors(Layout layout, const factored_rows_view<C>& view, p
 template <turn Turn, class Layout, class C, class TQ, class TK>
 void rotate_factored_pair(Layout layout, const factored_rows_view<C>& rows, part_of part, heads_view<TQ> q,
                           heads_view<TK> k) noexcept {
-    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
-                  "q and k of f64 and of another type need two tables: rotate them in two calls");
-    if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
-        rotate_factored_tensors<Turn>(layout, rows, part, q, k);
-    } else {
-        rotate_factored_tensors<Turn>(layout, rows, part, q);
-        rotate_factored_tensors<Turn>(layout, rows, part, k);
-    }
+    together_or_apart(q, k,
+                      [&](const auto&... x) { rotate_factored_tensors<Turn>(layout, rows, part, x...); });
 }
 
 }  // namespace detail
@@ -219,6 +213,16 @@ template <static_layout Layout, class T>
 void unrotate(heads_view<T> x, std::type_identity_t<factored_rows_for<T>> rows, part_of part = {}) noexcept {
     unrotate(pair_layout(Layout{}), x, rows, part);
 }
+template <class TQ, class TK>
+void unrotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k,
+              std::type_identity_t<factored_rows_for<TQ>> rows, part_of part = {}) noexcept {
+    detail::rotate_factored_pair<detail::turn::inverse>(layout, rows, part, q, k);
+}
+template <static_layout Layout, class TQ, class TK>
+void unrotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<factored_rows_for<TQ>> rows,
+              part_of part = {}) noexcept {
+    unrotate(pair_layout(Layout{}), q, k, rows, part);
+}
 /// The gradient of rotate over factored rows: the transposed matrix.
 /// Source: the transpose of a rotation turns the other way.
 template <class T>
@@ -230,6 +234,16 @@ template <static_layout Layout, class T>
 void rotate_gradient(heads_view<T> x, std::type_identity_t<factored_rows_for<T>> rows,
                      part_of part = {}) noexcept {
     rotate_gradient(pair_layout(Layout{}), x, rows, part);
+}
+template <class TQ, class TK>
+void rotate_gradient(pair_layout layout, heads_view<TQ> q, heads_view<TK> k,
+                     std::type_identity_t<factored_rows_for<TQ>> rows, part_of part = {}) noexcept {
+    detail::rotate_factored_pair<detail::turn::transpose>(layout, rows, part, q, k);
+}
+template <static_layout Layout, class TQ, class TK>
+void rotate_gradient(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<factored_rows_for<TQ>> rows,
+                     part_of part = {}) noexcept {
+    rotate_gradient(pair_layout(Layout{}), q, k, rows, part);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -46,21 +46,23 @@ bool views_agree(const heads_view<S>& from, const heads_view<D>& to) noexcept {
 }
 
 template <turn Turn, class S, class D, class C>
-void turn_into(pair_layout read, pair_layout write, heads_view<S> from, heads_view<D> to,
-               rows_view<C> rows) noexcept {
-    const bool match = rows_match(read, to, rows) && write.fits(rows.pairs) && views_agree(from, to);
+void turn_into(pair_layout read, pair_layout write, heads_view<S> from, heads_view<D> to, rows_view<C> rows,
+               part_of part) noexcept {
+    const bool in_place = static_cast<const void*>(from.data) == static_cast<const void*>(to.data);
+    const bool match = rows_match(read, to, rows) && write.fits(rows.pairs) && views_agree(from, to) &&
+                       (!in_place || read == write || rows.pairs <= into_pairs);
     ROPEWALK_EXPECT(match);
     if (!match || to.empty()) return;
-    for (index b = 0; b < to.batches(); ++b)
-        for (index n = 0; n < to.tokens(); ++n) {
-            const index row = rows.row(b * to.tokens() + n);
-            ROPEWALK_EXPECT(row < rows.table_rows);
-            if (row < 0 || row >= rows.table_rows) continue;
-            for (index h = 0; h < to.heads(); ++h)
-                rotate_head_into(read, write, reinterpret_cast<const stored_t<S>*>(from.at(b, n, h)),
-                                 reinterpret_cast<stored_t<D>*>(to.at(b, n, h)), rows.cos_at(row, h),
-                                 rows.sin_at(row, h), rows.pairs, factors_of<Turn>(rows));
-        }
+    const work_part work = partition_tokens(to.batches() * to.tokens(), part);
+    const work_range heads = partition(to.heads(), work.heads);
+    for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
+        const index b = token / to.tokens(), n = token % to.tokens(), row = rows.row(token);
+        if (row < 0) continue;
+        for (index h = heads.first; h < heads.first + heads.count; ++h)
+            rotate_head_into(read, write, reinterpret_cast<const stored_t<S>*>(from.at(b, n, h)),
+                             reinterpret_cast<stored_t<D>*>(to.at(b, n, h)), rows.cos_at(row, h),
+                             rows.sin_at(row, h), rows.pairs, factors_of<Turn>(rows));
+    }
 }
 
 }  // namespace detail
@@ -69,19 +71,21 @@ void turn_into(pair_layout read, pair_layout write, heads_view<S> from, heads_vi
 /// writes half-split), or both. The source may be the destination itself (same strides, element size and
 /// at most 1024 channels) but must not overlap it otherwise.
 /// Shapes:   from and to [batches, tokens, heads, 2 * pairs].
-/// Requires: as rotate. Arithmetic runs in the table's type: f64 when the destination is f64.
+/// Requires: as rotate; a longer head in place, into another layout, is an assertion in debug and left alone
+///           in release. Arithmetic runs in the table's type: f64 when the destination is f64.
 ///           Untouched tokens are not written.
 /// Cost:     a gather and a scatter around the rotation; no allocation.
 /// Accuracy: as rotate, one rounding to the destination's format.
 /// Source:   Hugging Face models/deepseek_v3, apply_rotary_pos_emb_interleave.
 template <class S, class D>
 void rotate_into(pair_layout read, pair_layout write, heads_view<S> from, heads_view<D> to,
-                 std::type_identity_t<rows_for<D>> rows) noexcept {
-    detail::turn_into<detail::turn::forward>(read, write, from, to, rows);
+                 std::type_identity_t<rows_for<D>> rows, part_of part = {}) noexcept {
+    detail::turn_into<detail::turn::forward>(read, write, from, to, rows, part);
 }
 template <static_layout ReadLayout, static_layout WriteLayout = ReadLayout, class S, class D>
-void rotate_into(heads_view<S> from, heads_view<D> to, std::type_identity_t<rows_for<D>> rows) noexcept {
-    rotate_into(pair_layout(ReadLayout{}), pair_layout(WriteLayout{}), from, to, rows);
+void rotate_into(heads_view<S> from, heads_view<D> to, std::type_identity_t<rows_for<D>> rows,
+                 part_of part = {}) noexcept {
+    rotate_into(pair_layout(ReadLayout{}), pair_layout(WriteLayout{}), from, to, rows, part);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

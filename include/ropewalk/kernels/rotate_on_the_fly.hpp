@@ -113,7 +113,7 @@ struct rows_on_the_fly {
         : frequencies(&s), positions(p), pairs(s.pairs()), heads(s.heads()), tokens(p.size() / s.axes()) {}
 
     void expect(index) const noexcept {}
-    cos_sin_row<C> row_of(index token, index head) noexcept {
+    row_in_memory<C> row_of(index token, index head) noexcept {
         const coordinates where{&positions, token * frequencies->axes()};
         if constexpr (std::is_same_v<C, float>) {
             fill_lanes(where, head);
@@ -180,17 +180,12 @@ struct rows_on_the_fly {
 template <class Layout, class TQ, class TK>
 void turn_on_the_fly(Layout layout, heads_view<TQ> q, heads_view<TK> k, const spectrum& s,
                      position_span positions, part_of part) noexcept {
-    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
-                  "q and k of f64 and of another type need two rows: rotate them in two calls");
     ROPEWALK_EXPECT(s.pairs() <= max_fly_pairs);
     if (s.pairs() > max_fly_pairs) return;
     rows_on_the_fly<compute_t<TQ>> rows(s, positions);
-    if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
-        turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q, k);
-    } else {
-        turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, q);
-        turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, k);
-    }
+    together_or_apart(q, k, [&](const auto&... x) {
+        turn_tensors(layout, rows, row_factors<compute_t<TQ>>{}, part, x...);
+    });
 }
 
 }  // namespace detail

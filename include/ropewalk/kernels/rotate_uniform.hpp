@@ -56,8 +56,7 @@ void rotate_uniform_tensors(pair_layout layout, const uniform_rows_view<C>& rows
         with_layout(layout, [&](auto kind) {
             for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
                 const index row = rows.row(token);
-                ROPEWALK_EXPECT(row < rows.table_rows);
-                if (row < 0 || row >= rows.table_rows) continue;
+                if (row < 0) continue;
                 std::fill_n(cos, std::min(pairs, uniform_pairs), rows.cos[row]);
                 std::fill_n(sin, std::min(pairs, uniform_pairs), rows.sin[row]);
                 rotate_uniform_token(kind, cos, sin, pairs, factors, heads_of(view, token, work.heads));

@@ -45,8 +45,7 @@ void shift_keys(pair_layout layout, cache_view<T> keys, const cache_plan& plan,
         for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
             const cache_place place = plan.place(token);
             const index row = rows.row(token);
-            ROPEWALK_EXPECT(row < rows.table_rows);
-            if (place.page < 0 || row < 0 || row >= rows.table_rows) continue;
+            if (place.page < 0 || row < 0) continue;
             const detail::token_heads<stored_t<T>> heads{
                 reinterpret_cast<stored_t<T>*>(keys.at(place.page, place.token, range.first)),
                 keys.strides.head, range.count};

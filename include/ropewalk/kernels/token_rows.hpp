@@ -34,10 +34,12 @@ struct row_factors {
 template <class C>
 struct row_in_memory {
     using element = C;
-    const C* cos;
-    const C* sin;
-    row_factors<C> factors;
+    const C* cos = nullptr;
+    const C* sin = nullptr;
+    row_factors<C> factors = {};
 
+    explicit operator bool() const noexcept { return cos != nullptr; }  // null: the token is not touched
+    row_in_memory times(row_factors<C> f) const noexcept { return {cos, sin, f}; }
     row_in_memory from(index pair) const noexcept { return {cos + pair, sin + pair, factors}; }
     ROPEWALK_ALWAYS_INLINE void load(index i, simd::pack<C>& c, simd::pack<C>& s) const noexcept {
         c = simd::load(cos + i) * simd::broadcast(factors.cos);

@@ -11,6 +11,7 @@
 #include <ropewalk/frequencies/spectrum.hpp>
 #include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/kernels/rotate_on_the_fly.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -37,18 +38,18 @@ struct rotary_scheme {
 
     /// The spectrum at a context length: a pure function. No pairs where nothing rotates.
     /// Throws: invalid_config on context_length < 1 or what the scaling refuses at that length.
-    spectrum spectrum_for(std::int64_t context_length) const {
+    [[nodiscard]] spectrum spectrum_for(std::int64_t context_length) const {
         detail::require(context_length >= 1, "spectrum_for", "context_length must be >= 1", context_length);
         return rotates && frequencies ? frequencies(context_length) : spectrum{};
     }
 
-    /// The turning slice of a view. One of exactly rotary_dim channels is the slice already (MLA's shared
-    /// k_pe, which carries no other channels). One too narrow for the scheme comes back whole, which the
-    /// kernels then refuse.
+    /// The turning slice of a view of whole heads (head_dim channels). One of rotary_dim channels is the
+    /// slice already (MLA's shared k_pe, which carries no other channels). Any other comes back whole, which
+    /// the kernels then refuse.
     template <class T>
     heads_view<T> slice(heads_view<T> x) const noexcept {
-        const bool narrow = x.channels() < first_channel + rotary_dim;
-        return x.channels() == rotary_dim || narrow ? x : x.channel_slice(first_channel, rotary_dim);
+        const bool whole = x.channels() == head_dim && first_channel + rotary_dim <= head_dim;
+        return x.channels() == rotary_dim || !whole ? x : x.channel_slice(first_channel, rotary_dim);
     }
 };
 
@@ -63,8 +64,20 @@ void turn_slice(const rotary_scheme& rope, heads_view<T> x, rows_for<T> rows, pa
     const heads_view<T> slice = rope.slice(x);
     if (read == write) {
         rotate_tensors<Turn>(read, rows, part, slice);
-    } else if (part.part == 0) {  // a gather and a scatter; not split
-        turn_into<Turn>(read, write, slice, slice, rows);
+    } else {
+        turn_into<Turn>(read, write, slice, slice, rows, part);
+    }
+}
+
+/// q and k share the rows of each token where one layout is read and written.
+template <turn Turn, class TQ, class TK>
+void turn_slices(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k, rows_for<TQ> rows,
+                 part_of part) noexcept {
+    if (rope.rotates && rope.read_layout == rope.write_layout) {
+        rotate_pair<Turn>(rope.read_layout, rows, part, rope.slice(q), rope.slice(k));
+    } else {
+        turn_slice<Turn>(rope, q, rows, part);
+        turn_slice<Turn>(rope, k, rows, part);
     }
 }
 
@@ -82,13 +95,14 @@ void rotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<row
 template <class TQ, class TK>
 void rotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
             std::type_identity_t<rows_for<TQ>> rows, part_of part = {}) noexcept {
-    if (rope.rotates && rope.read_layout == rope.write_layout) {
-        detail::rotate_pair<detail::turn::forward>(rope.read_layout, rows, part, rope.slice(q),
-                                                   rope.slice(k));
-    } else {
-        rotate(rope, q, rows, part);
-        rotate(rope, k, rows, part);
-    }
+    detail::turn_slices<detail::turn::forward>(rope, q, k, rows, part);
+}
+template <class TQ, class TK>
+void rotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+            std::type_identity_t<rows_for<TQ>> rows_q, std::type_identity_t<rows_for<TK>> rows_k,
+            part_of part = {}) noexcept {
+    detail::turn_slice<detail::turn::forward>(rope, q, rows_q, part);
+    detail::turn_slice<detail::turn::forward>(rope, k, rows_k, part);
 }
 /// The inverse of rotate(rope, x, rows), from the layout it wrote back to the one it read.
 /// Source: R(-p) R(p) = 1.
@@ -97,6 +111,11 @@ void unrotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<r
               part_of part = {}) noexcept {
     detail::turn_slice<detail::turn::inverse>(rope, x, rows, part);
 }
+template <class TQ, class TK>
+void unrotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+              std::type_identity_t<rows_for<TQ>> rows, part_of part = {}) noexcept {
+    detail::turn_slices<detail::turn::inverse>(rope, q, k, rows, part);
+}
 /// The gradient of rotate(rope, x, rows), from the layout it wrote back to the one it read.
 /// Source: the transpose of a rotation turns the other way.
 template <class T>
@@ -104,6 +123,34 @@ void rotate_gradient(const rotary_scheme& rope, heads_view<T> x, std::type_ident
                      part_of part = {}) noexcept {
     detail::turn_slice<detail::turn::transpose>(rope, x, rows, part);
 }
+template <class TQ, class TK>
+void rotate_gradient(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+                     std::type_identity_t<rows_for<TQ>> rows, part_of part = {}) noexcept {
+    detail::turn_slices<detail::turn::transpose>(rope, q, k, rows, part);
+}
+
+/// Throws where rotate(rope, x, rows) would leave x alone because it does not fit: hot calls say nothing in a
+/// release build, so ask this once where shapes are decided.
+/// Throws: invalid_config naming the extent of x that the scheme or the rows do not have.
+/// Source: design of this library.
+template <class T>
+void require_fits(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<rows_for<T>> rows) {
+    if (!rope.rotates) return;
+    require_fits(rope.read_layout, rope.slice(x), rows);
+    require_fits(rope.write_layout, rope.slice(x), rows);
+}
+
+namespace detail {
+
+/// Calls f with the scheme's layout and the turning slices; factored rows know one layout only.
+template <class F, class... T>
+void with_slices(const rotary_scheme& rope, F f, heads_view<T>... x) noexcept {
+    const bool one_layout = rope.read_layout == rope.write_layout;
+    ROPEWALK_EXPECT(!rope.rotates || one_layout);
+    if (rope.rotates && one_layout) f(rope.read_layout, rope.slice(x)...);
+}
+
+}  // namespace detail
 
 /// The same over factored rows.
 /// Requires: a scheme that reads and writes one layout (all but DeepSeek's); any other is an assertion in
@@ -112,32 +159,51 @@ void rotate_gradient(const rotary_scheme& rope, heads_view<T> x, std::type_ident
 template <class T>
 void rotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<factored_rows_for<T>> rows,
             part_of part = {}) noexcept {
-    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
-    if (rope.rotates && rope.read_layout == rope.write_layout)
-        rotate(rope.read_layout, rope.slice(x), rows, part);
+    detail::with_slices(
+        rope, [&](auto layout, auto s) { rotate(layout, s, rows, part); }, x);
 }
 template <class TQ, class TK>
 void rotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
             std::type_identity_t<factored_rows_for<TQ>> rows, part_of part = {}) noexcept {
-    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
-    if (rope.rotates && rope.read_layout == rope.write_layout)
-        rotate(rope.read_layout, rope.slice(q), rope.slice(k), rows, part);
+    detail::with_slices(
+        rope, [&](auto layout, auto... s) { rotate(layout, s..., rows, part); }, q, k);
 }
-/// The same with rows that are products of a grid's levels.
+/// The inverse, over factored rows.
 template <class T>
 void unrotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<factored_rows_for<T>> rows,
               part_of part = {}) noexcept {
-    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
-    if (rope.rotates && rope.read_layout == rope.write_layout)
-        unrotate(rope.read_layout, rope.slice(x), rows, part);
+    detail::with_slices(
+        rope, [&](auto layout, auto s) { unrotate(layout, s, rows, part); }, x);
 }
-/// The same with rows that are products of a grid's levels.
+template <class TQ, class TK>
+void unrotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+              std::type_identity_t<factored_rows_for<TQ>> rows, part_of part = {}) noexcept {
+    detail::with_slices(
+        rope, [&](auto layout, auto... s) { unrotate(layout, s..., rows, part); }, q, k);
+}
+/// The gradient, over factored rows.
 template <class T>
 void rotate_gradient(const rotary_scheme& rope, heads_view<T> x,
                      std::type_identity_t<factored_rows_for<T>> rows, part_of part = {}) noexcept {
-    ROPEWALK_EXPECT(!rope.rotates || rope.read_layout == rope.write_layout);
-    if (rope.rotates && rope.read_layout == rope.write_layout)
-        rotate_gradient(rope.read_layout, rope.slice(x), rows, part);
+    detail::with_slices(
+        rope, [&](auto layout, auto s) { rotate_gradient(layout, s, rows, part); }, x);
+}
+template <class TQ, class TK>
+void rotate_gradient(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+                     std::type_identity_t<factored_rows_for<TQ>> rows, part_of part = {}) noexcept {
+    detail::with_slices(
+        rope, [&](auto layout, auto... s) { rotate_gradient(layout, s..., rows, part); }, q, k);
+}
+
+/// Without a table: the rows are made from the positions while the kernel runs, of the scheme's spectrum.
+/// Requires: as over factored rows; at most 512 pairs.
+/// Source: design of this library.
+template <class TQ, class TK>
+void rotate_on_the_fly(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+                       const spectrum& frequencies, position_span positions, part_of part = {}) noexcept {
+    detail::with_slices(
+        rope, [&](auto layout, auto... s) { rotate_on_the_fly(layout, s..., frequencies, positions, part); },
+        q, k);
 }
 
 }  // namespace ROPEWALK_NAMESPACE
