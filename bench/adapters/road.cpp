@@ -5,7 +5,7 @@
 #include <ropewalk/adapters/road_bank.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 
-#include "support/against.hpp"
+#include "support/measure.hpp"
 
 // A mixed batch beside an element-wise multiply of the same bytes: x *= c with one c a channel and adapter,
 // which is what the cheapest adapter (IA3) costs.
@@ -34,20 +34,18 @@ void mixed_batch(benchmark::State& state, index group, index tokens, index chann
     const std::vector<rw::compute_t<T>> factors(static_cast<std::size_t>(adapters * channels), 1);
     const auto rows = bank.rows(ids);
     const rw::heads_view<T> view(x.data(), tokens, 1, channels);
-    bench::run_against(
-        state, "x_multiply", [&] { rw::road::mix_pairs(view, rows); },
-        [&] {
-            using C = rw::compute_t<T>;
-            for (index n = 0; n < tokens; ++n) {
-                T* p = x.data() + n * channels;
-                const C* c = factors.data() + ids[static_cast<std::size_t>(n)] * channels;
-                for (index i = 0; i + rw::simd::lanes<C> <= channels; i += rw::simd::lanes<C>)
-                    rw::simd::store(p + i,
-                                    rw::simd::load(static_cast<const T*>(p + i)) * rw::simd::load(c + i));
-            }
-        });
-    state.counters["bytes_per_second"] =
-        benchmark::Counter(2e9 * static_cast<double>(x.size() * sizeof(T)) / state.counters["kernel_ns"]);
+    const auto multiply = [&] {
+        using C = rw::compute_t<T>;
+        for (index n = 0; n < tokens; ++n) {
+            T* p = x.data() + n * channels;
+            const C* c = factors.data() + ids[static_cast<std::size_t>(n)] * channels;
+            for (index i = 0; i + rw::simd::lanes<C> <= channels; i += rw::simd::lanes<C>)
+                rw::simd::store(p + i, rw::simd::load(static_cast<const T*>(p + i)) * rw::simd::load(c + i));
+        }
+    };
+    bench::compare(state, {.bytes = 2.0 * static_cast<double>(x.size() * sizeof(T)),
+                           .roof = multiply,
+                           .contenders = {{"kernel", [&] { rw::road::mix_pairs(view, rows); }}}});
 }
 
 template <class T>
@@ -60,7 +58,7 @@ void add(const char* type) {
                     .c_str(),
                 [=](benchmark::State& state) { mixed_batch<T>(state, group, tokens, 4096); })
                 ->UseManualTime()
-                ->Iterations(60);
+                ->Iterations(bench::turns);
 }
 const bool added = [] {
     add<float>("f32");

@@ -6,7 +6,7 @@
 #include <ropewalk/path/householder.hpp>
 #include <ropewalk/path/prefill.hpp>
 
-#include "support/against.hpp"
+#include "support/measure.hpp"
 
 namespace {
 
@@ -49,21 +49,20 @@ void decode_step(benchmark::State& state, bool heads_first, index tokens, index 
     const rw::heads_view<const float> queries(q.data(), 1, heads, channels);
     const rw::path::step_transform<float> step{{w.data(), 1, kv_heads, channels}, beta};
     volatile float one = 1;
-    bench::run_against(
-        state, "x_pass", [&] { rw::path::update_keys_and_score(view, step, queries, scores); },
-        [&] {
-            const auto factor = rw::simd::broadcast<float>(one);
-            for (index i = 0; i + rw::simd::lanes<float> <= static_cast<index>(keys.size());
-                 i += rw::simd::lanes<float>)
-                rw::simd::store(keys.data() + i,
-                                rw::simd::load(static_cast<const K*>(keys.data() + i)) * factor);
-        });
-    state.counters["bytes_per_second"] =
-        benchmark::Counter(2e9 * static_cast<double>(keys.size() * sizeof(K)) / state.counters["kernel_ns"]);
+    const auto pass = [&] {
+        const auto factor = rw::simd::broadcast<float>(one);
+        for (index i = 0; i + rw::simd::lanes<float> <= static_cast<index>(keys.size());
+             i += rw::simd::lanes<float>)
+            rw::simd::store(keys.data() + i, rw::simd::load(static_cast<const K*>(keys.data() + i)) * factor);
+    };
+    bench::compare(
+        state,
+        {.bytes = 2.0 * static_cast<double>(keys.size() * sizeof(K)),
+         .roof = pass,
+         .contenders = {{"kernel", [&] { rw::path::update_keys_and_score(view, step, queries, scores); }}}});
 }
 
-/// Blockwise prefill of one head beside the definition, or beside decode steps over the whole prompt.
-template <bool Steps>
+/// Blockwise prefill of one head beside the definition and beside decode steps over the whole prompt.
 void prefill(benchmark::State& state, index tokens, index channels, index block) {
     const auto q = noise<float>(tokens * channels, 1), k = noise<float>(tokens * channels, 2),
                v = noise<float>(tokens * channels, 3);
@@ -76,22 +75,16 @@ void prefill(benchmark::State& state, index tokens, index channels, index block)
     const auto blockwise = [&] {
         rw::path::attend(view(q), view(k), view(v), view(w), beta, o, {.block = block});
     };
-    if constexpr (Steps) {
-        bench::run_against(
-            state, "steps_over_blockwise",
-            [&] {
-                for (index t = 1; t < tokens; ++t)
-                    rw::path::update_keys_and_score(
-                        cache.token_slice(0, t),
-                        {view(w).token_slice(t, 1), std::span(beta).subspan(static_cast<std::size_t>(t), 1)},
-                        view(q).token_slice(t, 1), scores);
-            },
-            blockwise);
-    } else {
-        bench::run_against(
-            state, "naive_over_blockwise",
-            [&] { rw::path::attend_naive(view(q), view(k), view(v), view(w), beta, o); }, blockwise);
-    }
+    const auto naive = [&] { rw::path::attend_naive(view(q), view(k), view(v), view(w), beta, o); };
+    const auto steps = [&] {
+        for (index t = 1; t < tokens; ++t)
+            rw::path::update_keys_and_score(
+                cache.token_slice(0, t),
+                {view(w).token_slice(t, 1), std::span(beta).subspan(static_cast<std::size_t>(t), 1)},
+                view(q).token_slice(t, 1), scores);
+    };
+    bench::compare(state, {.roof = {},
+                           .contenders = {{"kernel", blockwise}, {"naive", naive}, {"decode_steps", steps}}});
 }
 
 template <class K>
@@ -106,19 +99,15 @@ void add_decode(const char* type) {
                         .c_str(),
                     [=](benchmark::State& state) { decode_step<K>(state, heads_first, tokens, heads, 64); })
                     ->UseManualTime()
-                    ->Iterations(40);
+                    ->Iterations(bench::turns);
 }
 const bool added = [] {
     add_decode<float>("f32");
     add_decode<rw::bf16>("bf16");
     for (index block : {16, 32, 64, 128}) {
         const std::string name = "path/prefill/f32/tokens:1024/dim:64/block:" + std::to_string(block);
-        benchmark::RegisterBenchmark((name + "/naive").c_str(),
-                                     [=](benchmark::State& state) { prefill<false>(state, 1024, 64, block); })
-            ->UseManualTime()
-            ->Iterations(5);
-        benchmark::RegisterBenchmark((name + "/decode_steps").c_str(),
-                                     [=](benchmark::State& state) { prefill<true>(state, 1024, 64, block); })
+        benchmark::RegisterBenchmark(name.c_str(),
+                                     [=](benchmark::State& state) { prefill(state, 1024, 64, block); })
             ->UseManualTime()
             ->Iterations(5);
     }

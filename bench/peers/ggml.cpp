@@ -34,11 +34,17 @@ class ggml_work {
             to->data = data;
             ggml_build_forward_expand(graph_, to);
         }
-        plan_ = ggml_graph_plan(graph_, 1, nullptr);
+        // Without one of its own, every call would make and free a pool of threads.
+        ggml_threadpool_params threads = ggml_threadpool_params_default(1);
+        pool_ = ggml_threadpool_new(&threads);
+        plan_ = ggml_graph_plan(graph_, 1, pool_);
         buffer_.resize(plan_.work_size + 64);
         plan_.work_data = buffer_.data();
     }
-    ~ggml_work() { ggml_free(context_); }
+    ~ggml_work() {
+        ggml_threadpool_free(pool_);
+        ggml_free(context_);
+    }
     ggml_work(const ggml_work&) = delete;
     ggml_work& operator=(const ggml_work&) = delete;
 
@@ -50,6 +56,7 @@ class ggml_work {
     peers::layer<T>& x_;
     ggml_context* context_ = nullptr;
     ggml_cgraph* graph_ = nullptr;
+    ggml_threadpool* pool_ = nullptr;
     ggml_cplan plan_{};
     std::vector<std::uint8_t> buffer_;
 };

@@ -52,7 +52,8 @@ double reduced_at(const spectrum& s, Position position, index head, index i) noe
         return reduced_turns(position[a], s.turns(head, a, i));
     }
     double sum = 0;  // each term is reduced before the sum, so large positions lose nothing
-    for (index a = 0; a < s.axes(); ++a) sum += reduced_turns(position[a], s.turns(head, a, i));
+    for (index a = 0; a < s.axes(); ++a)
+        sum += reduced_turns(position[a], s.turns(head, a, i));
     return sum - std::nearbyint(sum);
 }
 
@@ -230,9 +231,8 @@ rotation_table<T> rotation_table<T>::from_arrays(const U* cos, const U* sin, tab
 
 /// The rows of the tokens of one call over cos and sin arrays that an engine already has, where they stand:
 /// nothing is copied.
-/// Shapes:   cos, sin [rows, heads, pairs] at the strides of `shape`; row_of_token [batches * tokens], -1
-/// leaves a
-///           token untouched. Without row_of_token, row = token ordinal.
+/// Shapes:   cos, sin [rows, heads, pairs] at the strides of `shape`; row_of_token [batches * tokens], where -1
+///           leaves a token untouched. Without row_of_token, row = token ordinal.
 /// Requires: the arrays outlive the view; `magnitude`, already inside them, is what unrotate divides by.
 /// Throws:   invalid_config on a negative extent, heads < 1 or a row out of range.
 /// Source:   design of this library.

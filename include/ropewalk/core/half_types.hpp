@@ -93,7 +93,7 @@ constexpr f16::f16(float value) noexcept : bits(0) {
 }
 
 constexpr f16::operator float() const noexcept {
-    const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
+    const std::uint32_t sign = (bits & 0x8000u) << 16;
     const std::uint32_t e = (bits >> 10) & 0x1fu;
     const std::uint32_t m = bits & 0x3ffu;
     if (e == 0x1fu) return std::bit_cast<float>(sign | 0x7f800000u | (m << 13) | (m ? 0x400000u : 0u));

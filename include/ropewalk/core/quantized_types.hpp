@@ -54,7 +54,7 @@ struct f8 {
         bits = static_cast<std::uint8_t>(code | ((u >> 24) & 0x80u));
     }
     explicit constexpr operator float() const noexcept {
-        const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x80u) << 24;
+        const std::uint32_t sign = (bits & 0x80u) << 24;
         const std::uint32_t e = (bits & 0x7fu) >> Mantissa;
         const std::uint32_t m = bits & ((1u << Mantissa) - 1u);
         if (Mantissa == 2 && e == 31u)
