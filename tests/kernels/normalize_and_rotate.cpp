@@ -219,9 +219,41 @@ TEST_CASE("normalize_and_rotate: untouched tokens keep their bits, empty views a
     const auto after = x.dense();
     CHECK(std::equal(after.begin() + 16, after.begin() + 32, before.begin() + 16));
     CHECK_FALSE(std::equal(after.begin(), after.begin() + 16, before.begin()));
-    rw::normalize_and_rotate<rw::half_split>(rw::heads_view<float>(nullptr, 0, 1, 16), norm, table);
+    rw::normalize_and_rotate<rw::half_split>(rw::heads_view<float>(nullptr, 0, 1, 16), norm, table,
+                                             {.untouched = rw::untouched_tokens::normalised});
     rw::normalize_and_rotate<rw::half_split>(rw::heads_view<float>(nullptr, 0, 1, 16),
                                              rw::heads_view<float>(nullptr, 3, 0, 16), norm, norm, table);
+}
+
+TEMPLATE_TEST_CASE("normalize_and_rotate: untouched tokens that are to be normalised get the norm alone",
+                   "[kernels][normalize]", double, float, rw::f16, rw::bf16) {
+    using C = rw::compute_t<TestType>;
+    const auto table = table_of<C>(20, 3);
+    const std::vector<int> rows{2, -1, 0, -1};
+    for (rw::pair_layout layout : {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{}),
+                                   rw::pair_layout::blocked_by(8)})
+        for (auto extent : {rw::norm_extent::head, rw::norm_extent::token})
+            for (rw::index parts : {1, 7}) {
+                const bool whole = extent == rw::norm_extent::token;
+                const rw::head_norm<C> norm({.heads = 5, .channels = 44, .extent = extent, .scale = 0.5},
+                                            weights_of<C>(whole ? 220 : 44));
+                heads_buffer<TestType> x({2, 2, 5, 44}, 3, 1), alone = x.fill(6), turned = x;
+                for (rw::index part = 0; part < parts; ++part)
+                    rw::normalize_and_rotate(layout, x.view(), norm, table.rows(rows),
+                                             {.first_channel = 4,
+                                              .part = {parts, part},
+                                              .untouched = rw::untouched_tokens::normalised});
+                rw::normalize_and_rotate(layout, turned.view(), norm, table.rows(rows), {.first_channel = 4});
+                rw::normalize_and_rotate(layout, alone.view(), norm, rw::rotation_table<C>(4, 1, 0));
+                for (rw::index n = 0; n < 4; ++n) {
+                    auto& want = rows[std::size_t(n)] < 0 ? alone : turned;
+                    const auto token = [n](const std::vector<TestType>& all) {
+                        return std::vector<TestType>(all.begin() + n * 220, all.begin() + (n + 1) * 220);
+                    };
+                    CHECK(support::same_bits(token(x.dense()), token(want.dense())));
+                }
+                CHECK(x.canaries_alive());
+            }
 }
 
 TEST_CASE("normalize_and_rotate: a row of zeros stays zero, NaN stays in its head", "[kernels][normalize]") {

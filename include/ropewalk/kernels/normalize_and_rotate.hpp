@@ -15,6 +15,9 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 enum class norm_extent : std::uint8_t { head, token };
 /// How the checkpoint stores the weight: as the factor, or as the factor less 1 (Gemma).
 enum class weight_form : std::uint8_t { factor, factor_minus_one };
+/// What becomes of tokens without a row: neither read nor written, as in every kernel, or normalised and
+/// not turned (FLUX.1's text, FreeFlux's keys that do not turn).
+enum class untouched_tokens : std::uint8_t { left_alone, normalised };
 
 /// An RMSNorm's numbers, owned by somebody else; see head_norm.
 /// Source:   design of this library.
@@ -82,6 +85,14 @@ class head_norm {
   private:
     norm_config config_;
     detail::aligned_vector<C> weight_;
+};
+
+/// Where the rotated channels start in a head that is normalised whole (partial rotary), the part of the
+/// work a thread takes, and whether tokens that do not turn are normalised.
+struct normalize_options {
+    index first_channel = 0;
+    part_of part = {};
+    untouched_tokens untouched = untouched_tokens::left_alone;
 };
 
 namespace detail {
@@ -161,24 +172,36 @@ ROPEWALK_ALWAYS_INLINE void normalize_token(Layout layout, heads_view<T> x, inde
     }
 }
 
+/// The norm alone: no pairs, so no row is read.
+template <class T, class C>
+void normalize_untouched(heads_view<T> x, index token, work_range heads, const norm_view<C>& norm) noexcept {
+    normalize_token(half_split{}, x, token, heads, 0, 0, norm, rows_view<C>{});
+}
+
 template <class C, class... T>
-void normalize_tensors(pair_layout layout, rows_view<C> rows, index first_channel, part_of part,
+void normalize_tensors(pair_layout layout, rows_view<C> rows, const normalize_options& options,
                        std::pair<heads_view<T>, norm_view<C>>... x) noexcept {
-    const bool match = (norm_matches(x.first, rows, first_channel, x.second, layout) && ...);
+    const bool match = (norm_matches(x.first, rows, options.first_channel, x.second, layout) && ...);
     ROPEWALK_EXPECT(match);
     if (!match || (x.first.empty() || ...)) return;
     const index tokens = largest(x.first.batches() * x.first.tokens()...);
     // Heads that share one sum stay in one part: another part would overwrite what the sum reads.
     const bool whole = ((x.second.extent == norm_extent::token) || ...);
-    const work_range range = partition(tokens, part);
-    const work_part work = whole ? work_part{range.first, range.count, {}} : partition_tokens(tokens, part);
+    const work_range range = partition(tokens, options.part);
+    const work_part work =
+        whole ? work_part{range.first, range.count, {}} : partition_tokens(tokens, options.part);
     with_layout(layout, [&](auto kind) {
         for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
             const index row = rows.row(token);
             ROPEWALK_EXPECT(row < rows.table_rows);
-            if (row < 0 || row >= rows.table_rows) continue;
-            (normalize_token(kind, x.first, token, partition(x.first.heads(), work.heads), row, first_channel,
-                             x.second, rows),
+            if (row < 0 || row >= rows.table_rows) {
+                if (row < 0 && options.untouched == untouched_tokens::normalised)
+                    (normalize_untouched(x.first, token, partition(x.first.heads(), work.heads), x.second),
+                     ...);
+                continue;
+            }
+            (normalize_token(kind, x.first, token, partition(x.first.heads(), work.heads), row,
+                             options.first_channel, x.second, rows),
              ...);
         }
     });
@@ -186,19 +209,14 @@ void normalize_tensors(pair_layout layout, rows_view<C> rows, index first_channe
 
 }  // namespace detail
 
-/// Where the rotated channels start in a head that is normalised whole (partial rotary), and the part of
-/// the work a thread takes.
-struct normalize_options {
-    index first_channel = 0;
-    part_of part = {};
-};
-
 /// RMSNorm of every head, then its rotation, in one pass over the data and in place:
 /// x <- R(x / sqrt(mean(x^2) + eps) * weight * scale). Models that normalise queries and keys do so
 /// before they rotate (Qwen3, Gemma 3 with its weight + 1, OLMo 2 over all heads at once: extent token).
 /// Shapes:   x [batches, tokens, heads, channels]; rotated are channels [first_channel, first_channel +
 ///           2 * pairs), the others are only normalised; norm.channels = channels.
-/// Requires: as rotate; q and k of the same batches and tokens. Untouched tokens are not normalised either.
+/// Requires: as rotate; q and k of the same batches and tokens. Untouched tokens are neither
+///           read nor written, unless options.untouched asks for their norm: they then hold, bit for bit,
+///           what the call with rows of no pairs makes of them.
 /// Cost:     reads the data from memory once and writes it once; no allocation.
 /// Accuracy: f64, f32: 12 ulp of the pair norm of the normalised head for up to 1024 channels; 16-bit data
 ///           add half a storage ulp of the result (the result of the norm is not rounded in between).
@@ -211,20 +229,18 @@ void normalize_and_rotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k
                           std::type_identity_t<norm_view<compute_t<TK>>> norm_k,
                           std::type_identity_t<rows_for<TQ>> rows, normalize_options options = {}) noexcept {
     static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>, "q and k need one table: two calls");
-    const auto [first_channel, part] = options;
     if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
-        detail::normalize_tensors(layout, rows, first_channel, part, std::pair(q, norm_q),
-                                  std::pair(k, norm_k));
+        detail::normalize_tensors(layout, rows, options, std::pair(q, norm_q), std::pair(k, norm_k));
     } else {
-        detail::normalize_tensors(layout, rows, first_channel, part, std::pair(q, norm_q));
-        detail::normalize_tensors(layout, rows, first_channel, part, std::pair(k, norm_k));
+        detail::normalize_tensors(layout, rows, options, std::pair(q, norm_q));
+        detail::normalize_tensors(layout, rows, options, std::pair(k, norm_k));
     }
 }
 template <class T>
 void normalize_and_rotate(pair_layout layout, heads_view<T> x,
                           std::type_identity_t<norm_view<compute_t<T>>> norm,
                           std::type_identity_t<rows_for<T>> rows, normalize_options options = {}) noexcept {
-    detail::normalize_tensors(layout, rows, options.first_channel, options.part, std::pair(x, norm));
+    detail::normalize_tensors(layout, rows, options, std::pair(x, norm));
 }
 template <static_layout Layout, class TQ, class TK>
 void normalize_and_rotate(heads_view<TQ> q, heads_view<TK> k,
