@@ -73,6 +73,14 @@ TEST_CASE("injection: a moved region hands over values only", "[attention][freef
                   injection::moved_tokens({2, 2}, to, 0, 1));
     CHECK_REFUSES("moved_tokens: region must stay on the grid, row, got -1",
                   injection::moved_tokens({2, 2}, region, -1, 0));
+    CHECK_REFUSES("moved_tokens: rows must be less than the grid's, got 9223372036854775807",
+                  injection::moved_tokens({2, 2}, region, PTRDIFF_MAX, 0));
+    CHECK_REFUSES("moved_tokens: columns must be less than the grid's, got -2",
+                  injection::moved_tokens({2, 2}, region, 0, -2));
+    CHECK_REFUSES("moved_tokens: grid.height x grid.width must be >= 0, got an overflowing size",
+                  injection::moved_tokens({PTRDIFF_MAX, PTRDIFF_MAX}, region, 0, 0));
+    CHECK_REFUSES("moved_tokens: grid.height x grid.width must be >= 0, got -1",
+                  injection::moved_tokens({-1, -1}, region, 0, 0));
     CHECK_REFUSES("moved_tokens: region must lie on the grid, got 0",
                   injection::moved_tokens({0, 5}, region, 0, 0));
 }

@@ -54,6 +54,21 @@ TEST_CASE("grid: what does not fit is refused", "[positions][grid]") {
     CHECK_REFUSES("grid: merge must be >= 1, got 0",
                   positions::grid({.height = 4, .width = 4, .merge = 0, .order = blocks}));
     CHECK_REFUSES("grid: height must be >= 0, got -1", positions::grid({.height = -1, .width = 4}));
+    CHECK_REFUSES("grid: prefix_tokens must be >= 0, got -1",
+                  positions::grid({.height = 1, .width = 1, .prefix_tokens = -1}));
+    CHECK_REFUSES("grid: suffix_tokens must be >= 0, got -2",
+                  positions::grid({.height = 1, .width = 1, .suffix_tokens = -2}));
+    CHECK_REFUSES("grid: height must be at most 134217728, got 9223372036854775807",
+                  positions::grid({.height = PTRDIFF_MAX, .width = 1}));
+    CHECK_REFUSES("evenly_spaced: count must be at most 134217728, got 134217729",
+                  positions::evenly_spaced(positions::most_coordinates + 1));
+    CHECK_REFUSES(
+        "grid: frames x height x width must be at most 134217728, got 268435456",
+        positions::grid(
+            {.height = 2, .width = 1, .frames = positions::most_coordinates, .merge = 1, .order = blocks},
+            {0, 1}, {0}));
+    CHECK_REFUSES("window_order: frames x height x width must be at most 134217728, got 1073741824",
+                  positions::window_order({.frames = 1, .height = 1 << 15, .width = 1 << 15}));
     CHECK_REFUSES("grid: rows must hold one coordinate a row of the grid, got 3",
                   positions::grid({.height = 2, .width = 1}, {0, 1, 2}, {0}));
     CHECK_REFUSES("grid: columns must hold one coordinate a column of the grid, got 0",
@@ -87,6 +102,9 @@ TEST_CASE("window_order: a permutation, windows of merge blocks cut at the borde
     }
     CHECK(blocks == std::vector<int>{0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14});
     CHECK(order[60] == 60);
+    // A window beyond the image is the image.
+    CHECK(positions::window_order({.height = 4, .width = 4, .window = PTRDIFF_MAX}) ==
+          positions::window_order({.height = 4, .width = 4, .window = 2}));
     CHECK_REFUSES("window_order: height must be a multiple of merge, got 5",
                   positions::window_order({.height = 5, .width = 4}));
     CHECK_REFUSES("window_order: window must be >= 1, got 0",

@@ -24,6 +24,8 @@ TEST_CASE("fixed scheme: slices that do not fit are refused", "[schemes][fixed]"
                   rw::make_fixed_scheme({.head_dim = 8}, s));
     CHECK_REFUSES("make_fixed_scheme: layout must divide the channels, got 8",
                   rw::make_fixed_scheme({.layout = rw::pair_layout::blocked_by(8)}, s));
+    CHECK_REFUSES("make_fixed_scheme: frequencies must have pairs, got 0",
+                  rw::make_fixed_scheme({.head_dim = 8}, rw::spectrum::from_omega(std::vector<double>{})));
     CHECK_REFUSES("make_fixed_scheme: first_channel must be >= 0, got -2",
                   rw::make_fixed_scheme({.first_channel = -2}, s));
 }

@@ -90,3 +90,51 @@ TEMPLATE_TEST_CASE("MuseControlLite: the released code's map against its formula
         }
     }
 }
+
+TEST_CASE("MuseControlLite: what was given is refused by its name", "[schemes][musecontrollite][errors]") {
+    CHECK_REFUSES("musecontrollite::query_positions: query_tokens must be >= 1, got 0",
+                  muse::query_positions(0, 4));
+    CHECK_REFUSES("musecontrollite::query_positions: key_tokens must be >= 0, got -2",
+                  muse::query_positions(2, -2));
+    CHECK_REFUSES("musecontrollite::key_positions: key_tokens must be >= 0, got -1", muse::key_positions(-1));
+}
+
+TEST_CASE("MuseControlLite: proper layouts score by the difference of positions",
+          "[schemes][musecontrollite][invariant]") {
+    for (const rw::pair_layout layout :
+         {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})}) {
+        const auto rope = muse::cross_attention({.head_dim = 16, .layout = layout});
+        const auto score = [&](double query, double key) {
+            support::heads_buffer<double> q({1, 1, 1, 16}), k({1, 1, 1, 16});
+            q.fill(1);
+            k.fill(2);
+            const auto at = [&](double p) {
+                return rw::make_rotation_table<double>(rope.spectrum_for(1),
+                                                       rw::position_ids::from(std::vector<double>{p}));
+            };
+            rw::rotate(rope, q.view(), at(query));
+            rw::rotate(rope, k.view(), at(key));
+            double sum = 0;
+            for (rw::index c = 0; c < 16; ++c) sum += q.view().at(0, 0, 0)[c] * k.view().at(0, 0, 0)[c];
+            return sum;
+        };
+        CHECK(score(2.5, 1) == Approx(score(12.5, 11)).epsilon(1e-12));
+        CHECK(score(2.5, 1) != Approx(score(2.5, 2)).epsilon(1e-3));
+    }
+}
+
+TEST_CASE("MuseControlLite: the released code's map rests at position 0 only",
+          "[schemes][musecontrollite][invariant]") {
+    const auto rope = muse::cross_attention({.head_dim = 16});
+    const auto rows = rw::make_rotation_table<double>(rope.spectrum_for(1), muse::key_positions(3));
+    support::heads_buffer<double> x({1, 3, 2, 16});
+    const auto before = x.fill(5).numbers();
+    muse::rotate_as_released(x.view(), rows);
+    const auto after = x.numbers();
+    for (std::size_t i = 0; i < 32; ++i) CHECK(after[i] == before[i]);
+    const auto changed = [&](std::size_t first) {
+        return !std::equal(after.begin() + first, after.begin() + first + 32, before.begin() + first);
+    };
+    CHECK(changed(32));
+    CHECK(changed(64));
+}

@@ -30,8 +30,16 @@ TEST_CASE("Qwen2-VL tower: 20 frequencies an axis, rows first", "[schemes][qwen_
 }
 
 TEST_CASE("Qwen2-VL tower: sides that merging does not divide are refused", "[schemes][qwen_vl_vision]") {
-    CHECK_REFUSES("grid: height must be a multiple of merge, got 3", tower::patches({{1, 3, 4}}));
-    CHECK_REFUSES("grid: width must be a multiple of merge, got 5", tower::patches({{1, 4, 5}}));
+    CHECK_REFUSES("qwen_vl_vision::patches: height must be a multiple of merge, got 3",
+                  tower::patches({{1, 3, 4}}));
+    CHECK_REFUSES("qwen_vl_vision::patches: width must be a multiple of merge, got 5",
+                  tower::patches({{1, 4, 5}}));
     CHECK_REFUSES("qwen_vl_vision::axial: head_dim must be a multiple of 4 and > 0, got 82",
                   tower::axial({.head_dim = 82}));
+}
+
+TEST_CASE("Qwen2-VL vision: what was given is refused by its name", "[schemes][qwen_vl_vision][errors]") {
+    CHECK_REFUSES("qwen_vl_vision::patches: frames must be >= 0, got -1", tower::patches({{-1, 2, 2}}));
+    CHECK_REFUSES("qwen_vl_vision::patches: height must be >= 0, got -2", tower::patches({{1, -2, 2}}));
+    CHECK_REFUSES("qwen_vl_vision::patches: merge must be >= 1, got 0", tower::patches({{1, 2, 2}}, 0));
 }

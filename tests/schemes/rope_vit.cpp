@@ -130,3 +130,13 @@ TEST_CASE("RoPE-ViT mixed: gh + gw rows a head instead of gh * gw", "[schemes][r
     for (std::size_t i = 0; i < x.size(); ++i) CHECK(std::abs(x[i] - y[i]) <= 3e-6);
     for (std::size_t i = 0; i < 96; ++i) CHECK(x[i] == y[i]);  // the class token
 }
+
+TEST_CASE("RoPE-ViT: patches refuse what they were given, by its name", "[schemes][rope_vit][errors]") {
+    CHECK_REFUSES("rope_vit::patches: height must be >= 0, got -1",
+                  rw::rope_vit::patches({.height = -1, .width = 2}));
+    CHECK_REFUSES("rope_vit::patches: class_tokens must be >= 0, got -1",
+                  rw::rope_vit::patches({.height = 2, .width = 2, .class_tokens = -1}));
+    CHECK_REFUSES("rope_vit::patches: width must be at most 134217728, got 1099511627776",
+                  rw::rope_vit::patches({.height = 1, .width = rw::index{1} << 40}));
+    CHECK_REFUSES("rope_vit::axial: base must be finite and > 0, got -1", rw::rope_vit::axial({.base = -1}));
+}

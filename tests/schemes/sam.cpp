@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/schemes/sam.hpp>
 
+#include <cmath>
+
 #include <ropewalk/angles/rotation_table.hpp>
 
 #include "support/angles_of.hpp"
@@ -64,4 +66,22 @@ TEST_CASE("SAM: a grid is rebuilt from squares only", "[schemes][sam]") {
     CHECK_REFUSES("sam::square_patches: tokens must be a square number, got 12", sam::square_patches(12));
     CHECK_REFUSES("sam::square_patches: tokens must be a square number, got -4", sam::square_patches(-4));
     CHECK_REFUSES("sam::axial: head_dim must be a multiple of 4 and > 0, got 2", sam::axial({.head_dim = 2}));
+}
+
+TEST_CASE("SAM: what was given is refused by its name", "[schemes][sam][errors]") {
+    CHECK_REFUSES("sam::patches: height must be >= 0, got -1", sam::patches({.height = -1, .width = 2}));
+    CHECK_REFUSES("sam::patches: width must be at most 134217728, got 9223372036854775807",
+                  sam::patches({.height = 1, .width = PTRDIFF_MAX}));
+    CHECK_REFUSES("sam::patches: scale must be finite, got nan",
+                  sam::patches({.height = 2, .width = 2, .scale = std::nan("")}));
+    CHECK_REFUSES("sam::patches: offset must be finite, got inf",
+                  sam::patches({.height = 2, .width = 2, .offset = INFINITY}));
+    CHECK_REFUSES("sam::patches: class_tokens must be >= 0, got -1",
+                  sam::patches({.height = 2, .width = 2, .class_tokens = -1}));
+    CHECK_REFUSES("sam::ve_patches: offset must be finite, got nan",
+                  sam::ve_patches({.side = 2, .offset = std::nan("")}));
+    CHECK_REFUSES("sam::square_patches: tokens must be a square number, got 9223372036854775807",
+                  sam::square_patches(PTRDIFF_MAX));
+    CHECK_REFUSES("memory_key_rows: keys must be >= 0, got -4",
+                  sam::memory_key_rows({.queries = 4, .keys = -4}));
 }

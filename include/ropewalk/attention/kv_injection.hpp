@@ -106,9 +106,15 @@ struct grid_extents {
 inline std::vector<index> moved_tokens(grid_extents grid, std::span<const index> region, index rows,
                                        index columns) {
     constexpr const char* who = "moved_tokens";
+    const index tokens =
+        detail::checked_product(who, "grid.height x grid.width must be >= 0", {grid.height, grid.width});
     std::vector<index> to;
     for (const index n : region) {
-        detail::require(n >= 0 && n < grid.height * grid.width, who, "region must lie on the grid", n);
+        detail::require(n >= 0 && n < tokens, who, "region must lie on the grid", n);
+        detail::require(rows > -grid.height && rows < grid.height, who, "rows must be less than the grid's",
+                        rows);
+        detail::require(columns > -grid.width && columns < grid.width, who,
+                        "columns must be less than the grid's", columns);
         const index row = n / grid.width + rows;
         const index column = n % grid.width + columns;
         detail::require(row >= 0 && row < grid.height, who, "region must stay on the grid, row", row);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -16,11 +18,33 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// merge_blocks: the tokens of one merge x merge block stand together (Qwen2-VL), block rows outermost.
 enum class patch_order : std::uint8_t { row_major, merge_blocks };
 
+/// Coordinates a side may have, 1 GiB of them: a hostile size is refused before it is allocated.
+/// Source: design of this library.
+inline constexpr index most_coordinates = index{1} << 27;
+
+}  // namespace ROPEWALK_NAMESPACE::positions
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Refuses a count of rows, columns or tokens under the name its caller knows it by.
+inline void require_count(const char* who, const std::string& name, index count, index least = 0) {
+    require(count >= least, who, (name + " must be >= " + std::to_string(least)).c_str(), count);
+    require(count <= positions::most_coordinates, who,
+            (name + " must be at most " + std::to_string(positions::most_coordinates)).c_str(), count);
+}
+inline void require_finite(const char* who, const std::string& name, double value) {
+    require(std::isfinite(value), who, (name + " must be finite").c_str(), value);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::positions {
+
 /// count numbers first, first + step, ...: the coordinates of one side of a grid.
-/// Throws: invalid_config on a negative count.
+/// Throws: invalid_config on a count that is negative or above most_coordinates.
 /// Source: design of this library.
 inline std::vector<double> evenly_spaced(index count, double first = 0, double step = 1) {
-    detail::require(count >= 0, "evenly_spaced", "count must be >= 0", count);
+    detail::require_count("evenly_spaced", "count", count);
     std::vector<double> at(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < at.size(); ++i) at[i] = first + static_cast<double>(i) * step;
     return at;
@@ -40,14 +64,24 @@ struct grid_config {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
+/// Refuses a grid in the name of the function that its caller called: every scheme's patches().
 inline void require_grid(const char* who, const positions::grid_config& config) {
-    require(config.height >= 0, who, "height must be >= 0", config.height);
-    require(config.width >= 0, who, "width must be >= 0", config.width);
-    require(config.frames >= 0, who, "frames must be >= 0", config.frames);
-    require(config.merge >= 1, who, "merge must be >= 1", config.merge);
+    require_count(who, "height", config.height);
+    require_count(who, "width", config.width);
+    require_count(who, "frames", config.frames);
+    require_count(who, "merge", config.merge, 1);
+    require_count(who, "prefix_tokens", config.prefix_tokens);
+    require_count(who, "suffix_tokens", config.suffix_tokens);
     if (config.order == positions::patch_order::row_major) return;
     require(config.height % config.merge == 0, who, "height must be a multiple of merge", config.height);
     require(config.width % config.merge == 0, who, "width must be a multiple of merge", config.width);
+}
+
+/// Refuses a list that names every token of a grid where it would be too long.
+inline void require_listed(const char* who, index frames, index height, index width) {
+    const index tokens =
+        checked_product(who, "frames x height x width must be >= 0", {frames, height, width});
+    require_count(who, "frames x height x width", tokens);
 }
 
 inline position_ids between_untouched(const positions::grid_config& config, position_segment patches) {
@@ -66,7 +100,8 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// frequencies take them in.
 /// Shapes:   [prefix + frames * height * width + suffix, 2].
 /// Requires: rows holds height coordinates, columns width of them; any finite numbers.
-/// Throws:   invalid_config on negative sizes, coordinates of another number, or a height or width that is
+/// Throws:   invalid_config on sizes that are negative or above most_coordinates, coordinates of another
+/// number, or a height or width that is
 ///           no multiple of merge in merge_blocks order.
 /// Cost:     row_major: O(height + width), a grid block; merge_blocks: a list, since a coordinate that is
 ///           not evenly spaced is no sum of one number a block and one inside it.
@@ -83,6 +118,7 @@ inline position_ids grid(const grid_config& config, std::vector<double> rows, st
                                          grid_block{{config.frames, config.height, config.width},
                                                     {{{}, std::move(rows), {}}, {{}, {}, std::move(columns)}},
                                                     {}});
+    detail::require_listed(who, config.frames, config.height, config.width);
     listed_run run;
     const index m = config.merge;
     for (index f = 0; f < config.frames; ++f)
@@ -166,15 +202,18 @@ inline std::vector<std::int32_t> window_order(const window_config& config) {
                     "height must be a multiple of merge", config.height);
     detail::require(config.width >= 0 && config.width % config.merge == 0, who,
                     "width must be a multiple of merge", config.width);
+    detail::require_listed(who, config.frames, config.height, config.width);
     const index rows = config.height / config.merge;
     const index columns = config.width / config.merge;
     const index unit = config.merge * config.merge;
+    // A window beyond the image is the image.
+    const index window = std::min(config.window, std::max<index>({rows, columns, 1}));
     std::vector<std::int32_t> order;
     for (index f = 0; f < config.frames; ++f)
-        for (index top = 0; top < rows; top += config.window)
-            for (index left = 0; left < columns; left += config.window)
-                for (index r = top; r < std::min(rows, top + config.window); ++r)
-                    for (index c = left; c < std::min(columns, left + config.window); ++c)
+        for (index top = 0; top < rows; top += window)
+            for (index left = 0; left < columns; left += window)
+                for (index r = top; r < std::min(rows, top + window); ++r)
+                    for (index c = left; c < std::min(columns, left + window); ++c)
                         for (index i = 0; i < unit; ++i)
                             order.push_back(
                                 static_cast<std::int32_t>(((f * rows + r) * columns + c) * unit + i));

@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -17,11 +18,13 @@ struct fixed_scheme_config {
 };
 
 /// A scheme whose frequencies do not depend on the context length: every image, audio and agent model.
-/// Throws:   invalid_config when the pairs do not fit in head_dim or the layout cannot lay them out.
+/// Throws:   invalid_config when there are no pairs, they do not fit in head_dim or the layout cannot lay
+///           them out.
 /// Source:   design of this library.
 inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectrum frequencies) {
     constexpr const char* who = "make_fixed_scheme";
     const index rotary_dim = 2 * frequencies.pairs();
+    detail::require(rotary_dim > 0, who, "frequencies must have pairs", frequencies.pairs());
     const index head_dim = config.head_dim == 0 ? rotary_dim + config.first_channel : config.head_dim;
     detail::require(config.first_channel >= 0, who, "first_channel must be >= 0", config.first_channel);
     detail::require(config.first_channel + rotary_dim <= head_dim, who,
@@ -44,22 +47,49 @@ enum class first_axis : std::uint8_t { row, column };
 
 struct axial_scheme_config {
     std::string name = {};
-    index head_dim = 0;  ///< a multiple of 4
+    index head_dim = 0;       ///< a multiple of 4 where it turns whole
+    index first_channel = 0;  ///< where the turning slice begins
+    index rotary_dim = 0;     ///< its width, a multiple of 4; 0: up to the end of the head
     double base = 1e4;
     first_axis first = first_axis::row;  ///< the coordinate that the first half of the pairs reads
     pair_layout layout = {};
 };
 
+namespace detail {
+
+/// The checked width of the slice that turns.
+template <class Config>
+index axial_channels(const char* who, const Config& config) {
+    const index dim = config.head_dim, first = config.first_channel;
+    if (first == 0 && config.rotary_dim == 0) {
+        require(dim > 0 && dim % 4 == 0, who, "head_dim must be a multiple of 4 and > 0", dim);
+        return dim;
+    }
+    require(dim > 0, who, "head_dim must be > 0", dim);
+    require(first >= 0 && first < dim, who, "first_channel must be >= 0 and below head_dim", first);
+    const index turning = config.rotary_dim == 0 ? dim - first : config.rotary_dim;
+    require(turning > 0 && turning % 4 == 0 && turning <= dim - first, who,
+            "rotary_dim must be a multiple of 4, > 0 and within the head", turning);
+    return turning;
+}
+
+}  // namespace detail
+
 /// 2-D axial RoPE over the axes (row, column) of positions::grid: half of the pairs each, both with the
-/// ladder base^(-4 i / head_dim).
-/// Throws:   invalid_config when head_dim is no multiple of 4 or base is not > 0.
+/// ladder base^(-4 i / rotary_dim).
+/// Throws:   invalid_config when the channels that turn are no multiple of 4, do not fit in head_dim, or base
+///           is not > 0.
 /// Source:   RoPE-ViT, Heo et al. 2024; EVA-02, Fang et al. 2023.
 inline rotary_scheme make_axial_scheme(const axial_scheme_config& config) {
-    detail::require(config.head_dim > 0 && config.head_dim % 4 == 0, config.name.c_str(),
-                    "head_dim must be a multiple of 4 and > 0", config.head_dim);
+    const index turning = detail::axial_channels(config.name.c_str(), config);
+    detail::require(std::isfinite(config.base) && config.base > 0, config.name.c_str(),
+                    "base must be finite and > 0", config.base);
     const int first = config.first == first_axis::row ? 0 : 1;
-    return make_fixed_scheme({.name = config.name, .head_dim = config.head_dim, .layout = config.layout},
-                             frequencies::axial({.channels = {config.head_dim / 2, config.head_dim / 2},
+    return make_fixed_scheme({.name = config.name,
+                              .head_dim = config.head_dim,
+                              .first_channel = config.first_channel,
+                              .layout = config.layout},
+                             frequencies::axial({.channels = {turning / 2, turning / 2},
                                                  .base = config.base,
                                                  .axis_of_block = {first, 1 - first},
                                                  .axes = 2}));

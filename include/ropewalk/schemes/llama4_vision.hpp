@@ -31,8 +31,13 @@ struct patches_config {
 };
 
 /// Where the tokens of a square image stand.
+/// Throws: invalid_config on negative sizes or a first coordinate that is not finite.
 /// Source: Hugging Face models/llama4, Llama4VisionRotaryEmbedding.
 inline position_ids patches(const patches_config& config) {
+    constexpr const char* who = "llama4_vision::patches";
+    detail::require_count(who, "side", config.side);
+    detail::require_finite(who, "first", config.first);
+    detail::require_count(who, "class_tokens", config.class_tokens);
     const auto at = positions::evenly_spaced(config.side, config.first);
     return positions::grid(
         {.height = config.side, .width = config.side, .suffix_tokens = config.class_tokens}, at, at);

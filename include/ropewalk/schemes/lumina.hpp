@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <numeric>
+#include <algorithm>
 #include <vector>
 
 #include <ropewalk/positions/grid.hpp>
@@ -17,11 +17,16 @@ struct joint_config {
 };
 
 /// The scheme of a model: interleaved pairs, a block of pairs an axis.
-/// Throws: invalid_config unless there are three even numbers.
+/// Throws: invalid_config unless there are three even numbers, not all of them 0.
 /// Source: Alpha-VLLM/Lumina-Image-2.0 models/model.py, RopeEmbedder.
 inline rotary_scheme joint(const joint_config& config) {
     detail::require(config.axes_dims.size() == 3, "lumina::joint", "axes_dims must be three numbers",
                     config.axes_dims.size());
+    for (const index channels : config.axes_dims)
+        detail::require(channels >= 0 && channels % 2 == 0, "lumina::joint",
+                        "axes_dims must be even and >= 0", channels);
+    detail::require(*std::max_element(config.axes_dims.begin(), config.axes_dims.end()) > 0, "lumina::joint",
+                    "axes_dims must not all be 0, largest", 0);
     return make_fixed_scheme(
         {.name = "lumina::joint", .layout = interleaved{}},
         frequencies::axial({.channels = config.axes_dims, .base = config.base, .axes = 3}));
@@ -36,16 +41,19 @@ struct sequence_config {
 };
 
 /// One sample: caption token j at (j, 0, 0), then image tokens at (caption_tokens, row, column).
-/// Throws: invalid_config when an id would not be below its axes_lens: such a sample is refused.
+/// Throws: invalid_config when an id would not be below its axes_lens (such a sample is refused), or on a
+///         negative padding.
 /// Source: Alpha-VLLM/Lumina-Image-2.0 models/model.py, patchify_and_embed.
 inline position_ids joint_positions(const sequence_config& config) {
     constexpr const char* who = "lumina::joint_positions";
     detail::require(config.axes_lens.size() == 3, who, "axes_lens must be three numbers",
                     config.axes_lens.size());
+    for (const index length : config.axes_lens) detail::require_count(who, "axes_lens", length);
+    detail::require_count(who, "padding", config.padding);
     const bool has_image = config.height > 0 && config.width > 0;
-    const index captions = config.caption_tokens + (has_image ? 1 : 0);
-    detail::require(config.caption_tokens >= 0 && captions <= config.axes_lens[0], who,
-                    "caption_tokens must be >= 0 and below axes_lens[0]", config.caption_tokens);
+    detail::require(
+        config.caption_tokens >= 0 && config.caption_tokens <= config.axes_lens[0] - (has_image ? 1 : 0), who,
+        "caption_tokens must be >= 0 and below axes_lens[0]", config.caption_tokens);
     detail::require(config.height >= 0 && config.height <= config.axes_lens[1], who,
                     "height must be >= 0 and at most axes_lens[1]", config.height);
     detail::require(config.width >= 0 && config.width <= config.axes_lens[2], who,

@@ -29,12 +29,19 @@ inline rotary_scheme cross_attention(const cross_attention_config& config) {
 }
 
 /// Keys and values: 0, 1, ....
+/// Throws: invalid_config on key_tokens < 0.
 /// Source: fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
-inline position_ids key_positions(index key_tokens) { return positions::timeline({.tokens = key_tokens}); }
+inline position_ids key_positions(index key_tokens) {
+    detail::require(key_tokens >= 0, "musecontrollite::key_positions", "key_tokens must be >= 0", key_tokens);
+    return positions::timeline({.tokens = key_tokens});
+}
 /// Queries: i * (key_tokens / query_tokens).
 /// Throws: invalid_config on query_tokens < 1 or key_tokens < 0.
 /// Source: fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
 inline position_ids query_positions(index query_tokens, index key_tokens) {
+    constexpr const char* who = "musecontrollite::query_positions";
+    detail::require(query_tokens >= 1, who, "query_tokens must be >= 1", query_tokens);
+    detail::require(key_tokens >= 0, who, "key_tokens must be >= 0", key_tokens);
     return positions::timeline_over(key_tokens, query_tokens);
 }
 

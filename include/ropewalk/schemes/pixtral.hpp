@@ -58,6 +58,7 @@ struct image {
 /// Source:   mistralai/mistral-inference src/mistral_inference/vision_encoder.py, position_meshgrid.
 inline position_ids patches(std::span<const image> images, index max_side = 64) {
     constexpr const char* who = "pixtral::patches";
+    detail::require_count(who, "max_side", max_side, 1);
     position_ids ids(2);
     for (const image& one : images) {
         detail::require(one.height >= 1 && one.height <= max_side, who,

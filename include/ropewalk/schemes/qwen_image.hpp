@@ -105,7 +105,7 @@ inline position_ids image_positions(const sequence_config& config) {
 /// Source:   Hugging Face diffusers, QwenEmbedRope.forward.
 inline position_ids text_positions(const sequence_config& config) {
     const index first = first_text_id(config);
-    detail::require(first + config.text_tokens <= table_limit, "qwen_image::text_positions",
+    detail::require(config.text_tokens <= table_limit - first, "qwen_image::text_positions",
                     "first text id plus text_tokens must be at most 4096", config.text_tokens);
     return position_ids::text(config.text_tokens, static_cast<double>(first), 3);
 }

@@ -41,12 +41,15 @@ struct grid_thw {
 /// Source: Hugging Face models/qwen2_vl/modeling_qwen2_vl.py, rot_pos_emb.
 inline position_ids patches(std::span<const grid_thw> grids, index merge = 2) {
     position_ids ids(2);
-    for (const grid_thw& g : grids)
-        ids.append(positions::grid({.height = g.height,
-                                    .width = g.width,
-                                    .frames = g.frames,
-                                    .merge = merge,
-                                    .order = positions::patch_order::merge_blocks}));
+    for (const grid_thw& g : grids) {
+        const positions::grid_config one{.height = g.height,
+                                         .width = g.width,
+                                         .frames = g.frames,
+                                         .merge = merge,
+                                         .order = positions::patch_order::merge_blocks};
+        detail::require_grid("qwen_vl_vision::patches", one);
+        ids.append(positions::grid(one));
+    }
     return ids;
 }
 inline position_ids patches(std::initializer_list<grid_thw> grids, index merge = 2) {

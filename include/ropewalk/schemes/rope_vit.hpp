@@ -66,8 +66,12 @@ struct patches_config {
 };
 
 /// Where the tokens of an image stand: class tokens first, then the patches row by row.
+/// Throws: invalid_config on negative sizes.
 /// Source: naver-ai/rope-vit models/vit_rope.py, init_t_xy.
 inline position_ids patches(const patches_config& config) {
+    constexpr const char* who = "rope_vit::patches";
+    detail::require_grid(who, {.height = config.height, .width = config.width});
+    detail::require_count(who, "class_tokens", config.class_tokens);
     return positions::grid(
         {.height = config.height, .width = config.width, .prefix_tokens = config.class_tokens});
 }

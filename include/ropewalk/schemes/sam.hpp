@@ -40,6 +40,11 @@ struct patches_config {
 /// Throws: invalid_config on negative sizes or numbers that are not finite.
 /// Source: facebookresearch/sam3 sam3/sam/rope.py, init_t_xy.
 inline position_ids patches(const patches_config& config) {
+    constexpr const char* who = "sam::patches";
+    detail::require_grid(who, {.height = config.height, .width = config.width});
+    detail::require_finite(who, "scale", config.scale);
+    detail::require_finite(who, "offset", config.offset);
+    detail::require_count(who, "class_tokens", config.class_tokens);
     return positions::grid(
         {.height = config.height, .width = config.width, .prefix_tokens = config.class_tokens},
         positions::evenly_spaced(config.height, config.offset, config.scale),
@@ -52,8 +57,9 @@ inline position_ids patches(const patches_config& config) {
 inline position_ids square_patches(index tokens) {
     const auto side =
         static_cast<index>(std::lround(std::sqrt(static_cast<double>(std::max<index>(tokens, 0)))));
-    detail::require(tokens >= 0 && side * side == tokens, "sam::square_patches",
-                    "tokens must be a square number", tokens);
+    // Divided, since a hostile number of tokens has a side whose square is no index.
+    const bool square = tokens == 0 || (side > 0 && tokens % side == 0 && tokens / side == side);
+    detail::require(square, "sam::square_patches", "tokens must be a square number", tokens);
     return patches({.height = side, .width = side});
 }
 
@@ -64,12 +70,13 @@ struct ve_patches_config {
 };
 
 /// VisionRotaryEmbeddingVE's square grid: j * (trained side / side) + offset.
-/// Throws: invalid_config on side < 1 or trained_side < 0.
+/// Throws: invalid_config on side < 1, trained_side < 0 or an offset that is not finite.
 /// Source: facebookresearch/sam3 sam3/sam/rope.py, VisionRotaryEmbeddingVE.
 inline position_ids ve_patches(const ve_patches_config& config) {
-    detail::require(config.side >= 1, "sam::ve_patches", "side must be >= 1", config.side);
-    detail::require(config.trained_side >= 0, "sam::ve_patches", "trained_side must be >= 0",
-                    config.trained_side);
+    constexpr const char* who = "sam::ve_patches";
+    detail::require_count(who, "side", config.side, 1);
+    detail::require_count(who, "trained_side", config.trained_side);
+    detail::require_finite(who, "offset", config.offset);
     const index trained = config.trained_side == 0 ? config.side : config.trained_side;
     return patches({.height = config.side,
                     .width = config.side,
@@ -95,7 +102,8 @@ struct memory_keys_config {
 ///     rotate(rope, q, table);  rotate(rope, k, table.rows(rows));
 inline std::vector<std::int32_t> memory_key_rows(const memory_keys_config& config) {
     constexpr const char* who = "memory_key_rows";
-    detail::require(config.queries >= 0, who, "queries must be >= 0", config.queries);
+    detail::require_count(who, "queries", config.queries);
+    detail::require_count(who, "keys", config.keys);
     detail::require(config.excluded >= 0 && config.excluded <= config.keys, who,
                     "excluded must be >= 0 and at most keys", config.excluded);
     const index rotated = config.keys - config.excluded;
