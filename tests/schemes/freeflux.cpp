@@ -39,6 +39,22 @@ TEST_CASE("FreeFlux: shifted keys move the image, not the text", "[schemes][free
     const auto flux2 = rw::flux::flux2_positions({.text_tokens = 2, .generated = {1, 1}});
     CHECK(freeflux::key_positions(flux2, {key_mode::shifted, 1, 2}, 2).values() ==
           std::vector<double>{0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 2, 0});
+    // The ids of an engine: the first patch has the ids of the text and moves nevertheless.
+    const std::vector<double> ids{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    const auto engine = rw::flux::positions_of_ids(std::span<const double>(ids), {.text_tokens = 2});
+    const auto engine_moved = freeflux::key_positions(engine, {key_mode::shifted, 10, -3});
+    CHECK(engine_moved.values() == moved.values());
+    CHECK_FALSE(engine_moved.touched(1));
+    const auto listed = rw::flux::positions_of_ids(std::span<const double>(ids));
+    CHECK(freeflux::key_positions(listed, {key_mode::shifted, 10, -3}, 2).values() == moved.values());
+    CHECK_REFUSES("freeflux::key_positions: text_tokens must be >= 0 and at most the tokens of ids, got -1",
+                  freeflux::key_positions(flux2, {key_mode::shifted, 1, 2}, -1));
+    CHECK_REFUSES("freeflux::key_positions: text_tokens must be >= 0 and at most the tokens of ids, got 4",
+                  freeflux::key_positions(flux2, {key_mode::shifted, 1, 2}, 4));
+    CHECK_REFUSES("freeflux::key_positions: columns must be finite, got nan",
+                  freeflux::key_positions(flux2, {key_mode::shifted, 1, std::nan("")}));
+    CHECK_REFUSES("freeflux::key_positions: mode must be a mode of keys, got 3",
+                  freeflux::key_positions(flux2, {static_cast<key_mode>(3), 1, 2}));
     CHECK_REFUSES("freeflux::key_positions: ids must have the axes (image, row, column), got 1",
                   freeflux::key_positions(rw::position_ids::text(2), {}));
 }
@@ -67,9 +83,37 @@ TEST_CASE("FreeFlux: rotated keys move by one row, and back", "[schemes][freeflu
                   freeflux::make_shift_row(rw::frequencies::geometric({.rotary_dim = 4}), shift));
 }
 
-TEST_CASE("FreeFlux: the layer sets are disjoint layers of FLUX", "[schemes][freeflux]") {
-    for (const int a : freeflux::content_similarity_layers) {
-        CHECK((a >= 0 && a < 57));
+TEST_CASE("FreeFlux: the probes and the cells of the released code", "[schemes][freeflux]") {
+    using freeflux::key_change;
+    CHECK(freeflux::probes == std::array<key_change, 4>{{{key_mode::not_rotated, 0, 0},
+                                                         {key_mode::shifted, 10, 10},
+                                                         {key_mode::shifted, 0, 20},
+                                                         {key_mode::shifted, 64, 0}}});
+    CHECK(freeflux::content_similarity_layers ==
+          std::array<int, 13>{0, 7, 8, 9, 10, 18, 25, 28, 37, 42, 45, 50, 56});
+    CHECK(freeflux::position_dependent_layers == std::array<int, 7>{1, 2, 4, 26, 30, 54, 55});
+    CHECK(freeflux::object_layers == std::array<int, 4>{40, 41, 42, 43});
+    CHECK(freeflux::object_step == 7);
+    CHECK(freeflux::flux_layers == 57);
+    CHECK(freeflux::denoising_steps == 50);
+    CHECK(freeflux::region_preserved_steps == 45);  // 0 .. 44
+    for (const int a : freeflux::content_similarity_layers)
         for (const int b : freeflux::position_dependent_layers) CHECK(a != b);
-    }
+}
+
+TEST_CASE("FreeFlux: keys that do not turn are keys whose ids are all 0", "[schemes][freeflux][invariant]") {
+    const auto rope = rw::flux::joint({.axes_dim = {4, 6, 6}, .head_dim = 16});
+    const auto where = rw::flux::flux1_positions({.text_tokens = 1, .generated = {2, 2}});
+    support::heads_buffer<double> rest({1, 5, 1, 16}), zero({1, 5, 1, 16});
+    rest.fill(1);
+    zero.fill(1);
+    rw::rotate(rope, rest.view(),
+               rw::make_rotation_table<double>(rope.spectrum_for(1),
+                                               freeflux::key_positions(where, freeflux::probes[0])));
+    rw::rotate(
+        rope, zero.view(),
+        rw::make_rotation_table<double>(
+            rope.spectrum_for(1), rw::flux::positions_of_ids(std::span<const int>(std::vector<int>(15)))));
+    CHECK(rest.numbers() == zero.numbers());
+    CHECK(freeflux::key_positions(where, {key_mode::shifted, 0, 0}).values() == where.values());
 }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
+#include <cmath>
+#include <limits>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <ropewalk/positions/grid.hpp>
@@ -21,11 +23,19 @@ struct joint_config {
 };
 
 /// The scheme of a model.
-/// Throws: invalid_config when axes_dim has an odd number or does not sum to head_dim.
+/// Throws: invalid_config when head_dim is not > 0, or axes_dim has an odd number or does not sum to it.
 /// Source: black-forest-labs/flux src/flux/modules/layers.py, EmbedND.
 inline rotary_scheme joint(const joint_config& config) {
-    const index sum = std::accumulate(config.axes_dim.begin(), config.axes_dim.end(), index{0});
-    detail::require(sum == config.head_dim, "flux::joint", "axes_dim must sum to head_dim", sum);
+    constexpr const char* who = "flux::joint";
+    detail::require(config.head_dim > 0, who, "head_dim must be > 0", config.head_dim);
+    index sum = 0;
+    for (const index channels : config.axes_dim) {
+        detail::require(channels >= 0 && channels % 2 == 0, who, "axes_dim must be even and >= 0", channels);
+        detail::require(channels <= std::numeric_limits<index>::max() - sum, who,
+                        "axes_dim must sum to head_dim", channels);
+        sum += channels;
+    }
+    detail::require(sum == config.head_dim, who, "axes_dim must sum to head_dim", sum);
     return make_fixed_scheme({.name = "flux::joint", .head_dim = config.head_dim, .layout = interleaved{}},
                              frequencies::axial({.channels = config.axes_dim,
                                                  .base = config.base,
@@ -35,34 +45,37 @@ inline rotary_scheme joint(const joint_config& config) {
 /// Source: black-forest-labs/flux2 src/flux2/model.py.
 inline rotary_scheme flux2() { return joint({.axes_dim = {32, 32, 32, 32}, .base = 2000, .head_dim = 128}); }
 
-/// Positions from the ids of an engine, [tokens, axes]. Tokens whose ids are all 0 do not turn: they become
-/// untouched, so that FLUX.1's text costs nothing and keeps its bits.
-/// Throws:   invalid_config on ids that are no multiple of axes or not finite.
+/// How the ids of an engine are to be read.
+struct ids_config {
+    index axes = 3;         ///< numbers a token: FLUX.1 3, FLUX.2 4
+    index text_tokens = 0;  ///< leading tokens that rest: FLUX.1's text, whose ids are all 0
+};
+
+/// Positions from the ids of an engine, [tokens, axes]. The text tokens that the caller names become
+/// untouched, so that FLUX.1's text costs nothing and keeps its bits; the first patch of an image has the
+/// same ids (0, 0, 0), stands at a position and moves when positions are shifted. FLUX.2's text turns: name
+/// none.
+/// Throws:   invalid_config on ids that are no multiple of axes or not finite, on text_tokens outside
+///           0 .. tokens, and on a text token with an id that is not 0.
 /// Source:   black-forest-labs/flux src/flux/sampling.py, prepare.
+///
+///     const auto where = flux::positions_of_ids(std::span<const float>(ids), {.text_tokens = 512});
 template <class N>
-position_ids positions_of_ids(std::span<const N> ids, index axes) {
-    const position_ids all = position_ids::from(ids, axes);
-    position_ids out(axes);
-    const auto width = static_cast<std::size_t>(axes);
-    for (std::size_t first = 0; first < ids.size();) {
-        const auto at_rest = [&](std::size_t token) {
-            return std::all_of(ids.begin() + static_cast<std::ptrdiff_t>(token),
-                               ids.begin() + static_cast<std::ptrdiff_t>(token + width),
-                               [](N id) { return id == N(0); });
-        };
-        const bool resting = at_rest(first);
-        std::size_t last = first;
-        while (last < ids.size() && at_rest(last) == resting) last += width;
-        if (resting) {
-            out.append(untouched_run{static_cast<index>((last - first) / width)});
-        } else {
-            listed_run run;
-            for (std::size_t i = first; i < last; ++i) run.values.push_back(static_cast<double>(ids[i]));
-            out.append(std::move(run));
-        }
-        first = last;
-    }
-    return out;
+position_ids positions_of_ids(std::span<const N> ids, const ids_config& config = {}) {
+    constexpr const char* who = "flux::positions_of_ids";
+    detail::require(config.axes >= 1, who, "axes must be >= 1", config.axes);
+    const auto count = static_cast<index>(ids.size());
+    detail::require(count % config.axes == 0, who, "ids must hold a multiple of axes numbers", count);
+    detail::require(config.text_tokens >= 0 && config.text_tokens <= count / config.axes, who,
+                    "text_tokens must be >= 0 and at most the tokens of ids", config.text_tokens);
+    const auto text = ids.first(static_cast<std::size_t>(config.text_tokens * config.axes));
+    for (const N id : text)
+        detail::require(id == N(0), who, "ids of text_tokens must be 0", static_cast<double>(id));
+    if constexpr (std::is_floating_point_v<N>)
+        for (const N id : ids) detail::require(std::isfinite(id), who, "ids must be finite", id);
+    position_ids out(config.axes);
+    if (config.text_tokens > 0) out.append(untouched_run{config.text_tokens});
+    return out.append(position_ids::from(ids.subspan(text.size()), config.axes));
 }
 
 /// Tokens of one packed image: latent cells / 2 a side.
@@ -84,8 +97,7 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 /// One image as a block: rows on axis 1, columns on axis 2, `time` on axis 0.
 inline grid_block flux_image(const char* who, const flux::image& size, double time, std::size_t axes) {
-    require(size.height >= 0, who, "height must be >= 0", size.height);
-    require(size.width >= 0, who, "width must be >= 0", size.width);
+    require_grid(who, {.height = size.height, .width = size.width});
     grid_block block{{size.height, size.width}, {}, std::vector<double>(axes)};
     block.origin[0] = time;
     block.coordinates.assign(axes, {{}, {}});
@@ -99,11 +111,13 @@ inline grid_block flux_image(const char* who, const flux::image& size, double ti
 namespace ROPEWALK_NAMESPACE::flux {
 
 /// FLUX.1 and Kontext: text first, untouched (its ids are all 0), then the image at (0, row, column), then
-/// each reference r at (r + 1, row, column).
+/// each reference r at (r + 1, row, column). The model normalises queries and keys of text too before it
+/// turns them: normalize_and_rotate with options.untouched = untouched_tokens::normalised does both at once.
 /// Throws:   invalid_config on negative sizes.
 /// Source:   black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
 inline position_ids flux1_positions(const sequence_config& config) {
     constexpr const char* who = "flux1_positions";
+    detail::require_count(who, "text_tokens", config.text_tokens);
     position_ids ids(3);
     if (config.text_tokens != 0) ids.append(untouched_run{config.text_tokens});
     ids.append(detail::flux_image(who, config.generated, 0, 3));
@@ -118,7 +132,7 @@ inline position_ids flux1_positions(const sequence_config& config) {
 /// Source:   black-forest-labs/flux2 src/flux2/sampling.py.
 inline position_ids flux2_positions(const sequence_config& config) {
     constexpr const char* who = "flux2_positions";
-    detail::require(config.text_tokens >= 0, who, "text_tokens must be >= 0", config.text_tokens);
+    detail::require_count(who, "text_tokens", config.text_tokens);
     position_ids ids(4);
     grid_block text{
         {config.text_tokens}, {{{}}, {{}}, {{}}, {positions::evenly_spaced(config.text_tokens)}}, {}};
@@ -127,6 +141,25 @@ inline position_ids flux2_positions(const sequence_config& config) {
     for (std::size_t k = 0; k < config.references.size(); ++k)
         ids.append(detail::flux_image(who, config.references[k], 10 + 10 * static_cast<double>(k), 4));
     return ids;
+}
+
+/// The t ids of FLUX.2's tokens compressed to ranks for decoding: the smallest id becomes 0, the next one 1.
+/// Throws:   invalid_config on an id that is not finite.
+/// Source:   black-forest-labs/flux2 src/flux2/sampling.py.
+///
+///     flux::time_ranks(std::vector<int>{0, 0, 10, 20});   // {0, 0, 1, 2}
+template <class N>
+std::vector<index> time_ranks(const std::vector<N>& times) {
+    if constexpr (std::is_floating_point_v<N>)
+        for (const N t : times)
+            detail::require(std::isfinite(t), "flux::time_ranks", "times must be finite", t);
+    std::vector<N> distinct = times;
+    std::sort(distinct.begin(), distinct.end());
+    distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+    std::vector<index> ranks;
+    for (const N t : times)
+        ranks.push_back(std::lower_bound(distinct.begin(), distinct.end(), t) - distinct.begin());
+    return ranks;
 }
 
 }  // namespace ROPEWALK_NAMESPACE::flux

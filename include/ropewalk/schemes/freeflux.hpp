@@ -27,6 +27,29 @@ struct key_change {
     bool operator==(const key_change&) const = default;
 };
 
+}  // namespace ROPEWALK_NAMESPACE::freeflux
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+inline void require_change(const char* who, const freeflux::key_change& change) {
+    require(change.mode <= freeflux::key_mode::shifted, who, "mode must be a mode of keys",
+            static_cast<int>(change.mode));
+    require(std::isfinite(change.rows), who, "rows must be finite", change.rows);
+    require(std::isfinite(change.columns), who, "columns must be finite", change.columns);
+}
+
+/// (image, row, column, ...): only rows and columns move.
+inline std::vector<double> shift_of(const freeflux::key_change& change, index axes) {
+    std::vector<double> offset(static_cast<std::size_t>(axes));
+    offset[1] = change.rows;
+    offset[2] = change.columns;
+    return offset;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::freeflux {
+
 /// The four manipulations of the paper.
 /// Source: wtybest/FreeFlux probing/gen_rope_probing_dataset.py.
 inline constexpr std::array<key_change, 4> probes = {{{key_mode::not_rotated, 0, 0},
@@ -34,8 +57,17 @@ inline constexpr std::array<key_change, 4> probes = {{{key_mode::not_rotated, 0,
                                                       {key_mode::shifted, 0, 20},
                                                       {key_mode::shifted, 64, 0}}};
 
-/// The layers (0 .. 18 double blocks, 19 .. 56 single blocks) of the released editing notebooks: injected
-/// for non-rigid edits, and for added objects. Background replacement and moves take all 57.
+/// FLUX.1's attention layers in the order they run (0 .. 18 double blocks, 19 .. 56 single blocks), and the
+/// steps of a denoising run in the paper: keys and values are injected at all of them.
+/// Source: wtybest/FreeFlux probing/ and editing/.
+inline constexpr int flux_layers = 57;
+inline constexpr int denoising_steps = 50;
+/// Edits that keep a region (background replacement, object moves, outpainting) inject values in every
+/// layer at steps 0 .. 44 and leave the last ones alone.
+/// Source: wtybest/FreeFlux editing/bg_replace.
+inline constexpr int region_preserved_steps = 45;
+
+/// The layers of the released editing notebooks: injected for non-rigid edits, and for added objects.
 /// Source: wtybest/FreeFlux editing/.
 inline constexpr std::array<int, 13> content_similarity_layers = {0,  7,  8,  9,  10, 18, 25,
                                                                   28, 37, 42, 45, 50, 56};
@@ -53,7 +85,7 @@ inline constexpr int object_step = 7;
 /// Throws:   invalid_config on layers or steps < 1, cells outside them, or a shift that is not finite.
 /// Source:   wtybest/FreeFlux probing/probing_attn_utils.py.
 ///
-///     freeflux::key_policy policy(57, 50);
+///     freeflux::key_policy policy(freeflux::flux_layers, freeflux::denoising_steps);
 ///     policy.set_layer(26, freeflux::probes[0]);       // one layer, all steps
 class key_policy {
   public:
@@ -69,9 +101,7 @@ class key_policy {
     }
     /// One layer at one step.
     void set_cell(index layer, index step, key_change change) {
-        detail::require(std::isfinite(change.rows), "key_policy", "rows must be finite", change.rows);
-        detail::require(std::isfinite(change.columns), "key_policy", "columns must be finite",
-                        change.columns);
+        detail::require_change("key_policy", change);
         cells_[cell(layer, step)] = change;
     }
     /// What was set there.
@@ -89,23 +119,25 @@ class key_policy {
     std::vector<key_change> cells_;
 };
 
-/// The keys' positions under a change. Text tokens are the untouched ones of flux::flux1_positions, or the
-/// first `text_tokens` of any others. Under not_rotated every token is untouched.
-/// Throws:   invalid_config when the positions have no axes for (image, row, column).
+/// The keys' positions under a change. Text tokens are the untouched ones of flux::flux1_positions and
+/// flux::positions_of_ids, and the first `text_tokens` of any others. Under not_rotated every token is
+/// untouched: normalize_and_rotate then needs untouched_tokens::normalised, as for FLUX's text.
+/// Throws:   invalid_config when the positions have no axes for (image, row, column), text_tokens is not in
+///           0 .. ids.tokens(), or a shift is not finite.
 /// Source:   wtybest/FreeFlux probing/probing_attn_utils.py.
 inline position_ids key_positions(const position_ids& ids, const key_change& change, index text_tokens = 0) {
-    detail::require(ids.axes() >= 3, "freeflux::key_positions", "ids must have the axes (image, row, column)",
-                    ids.axes());
+    constexpr const char* who = "freeflux::key_positions";
+    detail::require(ids.axes() >= 3, who, "ids must have the axes (image, row, column)", ids.axes());
+    detail::require(text_tokens >= 0 && text_tokens <= ids.tokens(), who,
+                    "text_tokens must be >= 0 and at most the tokens of ids", text_tokens);
+    detail::require_change(who, change);
     if (change.mode == key_mode::normal) return ids;
     if (change.mode == key_mode::not_rotated) {
         position_ids none(ids.axes());
         none.append(untouched_run{ids.tokens()});
         return none;
     }
-    std::vector<double> offset(static_cast<std::size_t>(ids.axes()));
-    offset[1] = change.rows;
-    offset[2] = change.columns;
-    const position_ids moved = positions::shifted(ids, offset);
+    const position_ids moved = positions::shifted(ids, detail::shift_of(change, ids.axes()));
     if (text_tokens == 0) return moved;
     std::vector<std::int64_t> text, image;
     for (std::int64_t n = 0; n < ids.tokens(); ++n) (n < text_tokens ? text : image).push_back(n);
@@ -125,10 +157,8 @@ template <class T = float>
 rotation_table<T> make_shift_row(const spectrum& s, const key_change& change) {
     detail::require(s.axes() >= 3, "make_shift_row", "spectrum must have the axes (image, row, column)",
                     s.axes());
-    std::vector<double> offset(static_cast<std::size_t>(s.axes()));
-    offset[1] = change.rows;
-    offset[2] = change.columns;
-    return make_rotation_table<T>(s, position_ids::from(offset, s.axes()));
+    detail::require_change("make_shift_row", change);
+    return make_rotation_table<T>(s, position_ids::from(detail::shift_of(change, s.axes()), s.axes()));
 }
 
 }  // namespace ROPEWALK_NAMESPACE::freeflux
