@@ -164,6 +164,20 @@ TEST_CASE("DRoPE: what does not fit is refused", "[schemes][drope]") {
                   drope::agents({.head_dim = 6, .modes = {head_mode::position}}));
     CHECK_REFUSES("drope::agents: position_channels must be a multiple of 4 and at most head_dim, got 6",
                   drope::agents({.head_dim = 8, .modes = {head_mode::blocks}, .position_channels = 6}));
+    CHECK_REFUSES(
+        "drope::agents: position_channels must be given where half of head_dim is no multiple of 4, half, "
+        "got 6",
+        drope::agents({.head_dim = 12, .modes = {head_mode::blocks}}));
+    CHECK_REFUSES("drope::agents: position_channels must be a multiple of 4 and at most head_dim, got -4",
+                  drope::agents({.head_dim = 8, .modes = {head_mode::blocks}, .position_channels = -4}));
+    CHECK_REFUSES("drope::agents: base must be finite and > 0, got nan",
+                  drope::agents({.head_dim = 8, .modes = {head_mode::heading}, .base = std::nan("")}));
+    CHECK_REFUSES("drope::agents: modes must be modes of a head, got 7",
+                  drope::agents({.head_dim = 8, .modes = {static_cast<head_mode>(7)}}));
+    CHECK_REFUSES("drope::agents: harmonics must hold a number a pair of the heading's block, got 3",
+                  drope::agents({.head_dim = 8, .modes = {head_mode::heading}, .harmonics = {1, 2, 3}}));
+    CHECK_REFUSES("drope::agents: harmonics must not be 0, got 0",
+                  drope::agents({.head_dim = 4, .modes = {head_mode::heading}, .harmonics = {1, 0}}));
     CHECK_REFUSES("drope::agents: unit must be finite and > 0, got 0",
                   drope::agents({.head_dim = 8, .unit = 0}));
     const std::vector<int> zero{0};
@@ -172,4 +186,81 @@ TEST_CASE("DRoPE: what does not fit is refused", "[schemes][drope]") {
     CHECK_REFUSES("drope::scene: xy and headings must have one entry an agent, got 1",
                   drope::scene<float>(scheme, rw::position_ids::from(std::vector<double>(2), 2),
                                       rw::position_ids::from(std::vector<double>(3))));
+}
+
+TEST_CASE("DRoPE: a split head is split in half where nothing else is said", "[schemes][drope]") {
+    const drope::agents half({.head_dim = 16, .modes = {head_mode::blocks}});
+    const drope::agents said({.head_dim = 16, .modes = {head_mode::blocks}, .position_channels = 8});
+    CHECK(half.position_channels() == 8);
+    CHECK(half.block_frequencies().pairs() == 4);
+    const auto a = rotate_scene(half, places, {0.4, -2.9, 3.0});
+    CHECK(a.q == rotate_scene(said, places, {0.4, -2.9, 3.0}).q);
+    CHECK(a.q != rotate_scene(half, {1, 0, 3, -2, 40, 7.5}, {0.4, -2.9, 3.0}).q);
+    // None at all is what a caller may still ask for.
+    const drope::agents none({.head_dim = 16, .modes = {head_mode::blocks}, .position_channels = 0});
+    const drope::agents heading({.head_dim = 16, .modes = {head_mode::heading}});
+    CHECK(rotate_scene(none, places, {0.4, -2.9, 3.0}).q ==
+          rotate_scene(heading, places, {0.4, -2.9, 3.0}).q);
+}
+
+TEST_CASE("DRoPE: harmonics of a scene are those of a table, in whole heads and in blocks",
+          "[schemes][drope]") {
+    const std::vector<double> phi{0.4, -2.9, 3.0}, wound{0.4 + turn, -2.9, 3.0 - 2 * turn};
+    const std::vector<int> several{1, 2, 3, -1};
+    const auto at = rw::positions::headings(std::span<const double>(phi));
+    const drope::agents whole({.head_dim = 8, .modes = {head_mode::heading}, .harmonics = several});
+    const auto r = rotate_scene(whole, places, phi);
+    support::heads_buffer<double> want({1, 3, 1, 8});
+    want.fill(1);
+    rw::rotate<rw::half_split>(want.view(), rw::make_rotation_table<double>(drope::harmonics(several), at));
+    CHECK(r.q == want.numbers());
+    // The same block of a split head, and beside heads of other modes.
+    const drope::agents split({.head_dim = 16,
+                               .modes = {head_mode::blocks, head_mode::heading, head_mode::position},
+                               .harmonics = {1, 2, 3, -1, 4, 5, 6, 7}});
+    CHECK(split.heading_block_frequencies().pairs() == 4);
+    const auto s = rotate_scene(split, places, phi);
+    support::heads_buffer<double> block({1, 3, 3, 16});
+    block.fill(1);
+    rw::rotate<rw::half_split>(block.view().head_slice(0, 1).channel_slice(8, 8),
+                               rw::make_rotation_table<double>(drope::harmonics(several), at));
+    const auto expected = block.numbers();
+    for (std::size_t n = 0; n < 3; ++n)
+        for (std::size_t c = 8; c < 16; ++c) CHECK(s.q[n * 48 + c] == expected[n * 48 + c]);
+    // Whole numbers keep the period of a turn, and all ones are DRoPE itself.
+    const auto again = rotate_scene(split, places, wound);
+    for (std::size_t i = 0; i < s.q.size(); ++i)
+        CHECK(again.q[i] == Approx(s.q[i]).epsilon(1e-12).margin(1e-12));
+    const drope::agents ones(
+        {.head_dim = 8, .modes = {head_mode::heading}, .harmonics = std::vector<int>(4, 1)});
+    const drope::agents plain({.head_dim = 8, .modes = {head_mode::heading}});
+    CHECK(rotate_scene(ones, places, phi).q == rotate_scene(plain, places, phi).q);
+}
+
+TEST_CASE("DRoPE: headings from velocities of any length", "[schemes][drope]") {
+    const std::vector<double> phi{0.4, -2.9, 3.0};
+    std::vector<double> velocities;
+    for (std::size_t n = 0; n < 3; ++n) {
+        const double speed = 0.5 + 10 * static_cast<double>(n);
+        velocities.insert(velocities.end(), {speed * std::cos(phi[n]), speed * std::sin(phi[n])});
+    }
+    for (const std::vector<int>& harmonics : {std::vector<int>{}, std::vector<int>{1, 2, 3, -1, 2, 2}}) {
+        const drope::agents scheme({.head_dim = 12,
+                                    .modes = {head_mode::heading, head_mode::position, head_mode::heading},
+                                    .harmonics = harmonics});
+        const auto xy = rw::position_ids::from(places, 2);
+        const auto moving =
+            drope::scene<double>::from_velocities(scheme, xy, std::span<const double>(velocities));
+        support::heads_buffer<double> q({1, 3, 3, 12});
+        q.fill(1);
+        drope::rotate(scheme, q.view(), moving);
+        const auto got = q.numbers(), want = rotate_scene(scheme, places, phi).q;
+        for (std::size_t i = 0; i < got.size(); ++i)
+            CHECK(got[i] == Approx(want[i]).epsilon(1e-12).margin(1e-12));
+        const std::vector<double> at_rest(6), two(4, 1);
+        CHECK_REFUSES("uniform_table::from_vectors: vectors must be finite and not zero, length, got 0",
+                      drope::scene<double>::from_velocities(scheme, xy, std::span<const double>(at_rest)));
+        CHECK_REFUSES("drope::scene: xy and headings must have one entry an agent, got 3",
+                      drope::scene<double>::from_velocities(scheme, xy, std::span<const double>(two)));
+    }
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -29,7 +31,8 @@ inline std::vector<head_mode> alternating_heads(index heads) {
 }
 
 /// Frequencies of a heading with several harmonics instead of one: whole numbers, so that the period stays a
-/// full turn. For make_rotation_table; all ones is DRoPE itself and needs no table.
+/// full turn. For agents_config::harmonics, or for make_rotation_table alone; all ones is DRoPE itself and
+/// needs no table.
 /// Throws: invalid_config on a harmonic of 0.
 /// Source: a rotation by w phi has the period 2 pi only for whole w.
 inline spectrum harmonics(std::span<const int> of_pair) {
@@ -44,7 +47,11 @@ inline spectrum harmonics(std::span<const int> of_pair) {
 struct agents_config {
     index head_dim = 0;
     std::vector<head_mode> modes = {};  ///< one a head
-    index position_channels = 0;        ///< the position's block in `blocks` heads; the heading has the rest
+    /// The position's block in `blocks` heads, the heading has the rest; not given: half of the head.
+    std::optional<index> position_channels = {};
+    /// What the heading of each pair is multiplied by; empty: 1, which is DRoPE itself. One a pair of the
+    /// widest block that a heading turns (head_dim / 2 in `heading` heads); a narrower block takes the first.
+    std::vector<int> harmonics = {};
     double base = 1e4;                  ///< of the position's ladder
     double unit = 1;                    ///< lengths of this many position units are one step of the ladder
     pair_layout layout = half_split{};  ///< inside each block
@@ -60,8 +67,9 @@ struct head_run {
 };
 
 /// A checked combination of positions (x, y) and headings.
-/// Throws:   invalid_config when head_dim is odd, position channels are no multiple of 4 or exceed head_dim,
-///           the layout does not fit a block, or base or unit is not > 0.
+/// Throws:   invalid_config when head_dim is odd, position channels are no multiple of 4 or exceed head_dim
+///           (where none are given: half of the head is no multiple of 4), the layout does not fit a block,
+///           harmonics are 0 or of another number, a mode is none of head_mode, or base or unit is not > 0.
 /// Source:   DRoPE, Zhao et al. 2025: head-by-head and intra-head.
 class agents {
   public:
@@ -72,12 +80,22 @@ class agents {
         };
         const index dim = config_.head_dim;
         detail::require(dim > 0 && dim % 2 == 0, who, "head_dim must be even and > 0", dim);
+        for (const head_mode m : config_.modes)
+            detail::require(m <= head_mode::none, who, "modes must be modes of a head", static_cast<int>(m));
+        detail::require(config_.base > 0 && std::isfinite(config_.base), who, "base must be finite and > 0",
+                        config_.base);
         detail::require(config_.unit > 0 && std::isfinite(config_.unit), who, "unit must be finite and > 0",
                         config_.unit);
-        const index block = config_.position_channels;
+        index headed = has(head_mode::heading) ? dim / 2 : 0;
         if (has(head_mode::blocks)) {
+            detail::require(
+                config_.position_channels || dim / 2 % 4 == 0, who,
+                "position_channels must be given where half of head_dim is no multiple of 4, half", dim / 2);
+            const index block = config_.position_channels.value_or(dim / 2);
             detail::require(block % 4 == 0 && block >= 0 && block <= dim, who,
                             "position_channels must be a multiple of 4 and at most head_dim", block);
+            position_channels_ = block;
+            headed = std::max(headed, (dim - block) / 2);
             block_ = ladder(block);
             detail::require(config_.layout.fits((dim - block) / 2), who, "layout must divide the blocks",
                             config_.layout.group);
@@ -88,11 +106,24 @@ class agents {
         }
         detail::require(config_.layout.fits(dim / 2), who, "layout must divide the channels",
                         config_.layout.group);
+        if (!config_.harmonics.empty()) {
+            const auto given = static_cast<index>(config_.harmonics.size());
+            detail::require(given == headed, who,
+                            "harmonics must hold a number a pair of the heading's block", given);
+            for (const int w : config_.harmonics) detail::require(w != 0, who, "harmonics must not be 0", w);
+            if (has(head_mode::heading)) heading_whole_ = drope::harmonics(config_.harmonics);
+            if (has(head_mode::blocks))
+                heading_block_ =
+                    drope::harmonics(std::span<const int>(config_.harmonics)
+                                         .first(static_cast<std::size_t>((dim - position_channels_) / 2)));
+        }
         find_runs();
     }
 
     const agents_config& config() const noexcept { return config_; }
     index heads() const noexcept { return static_cast<index>(config_.modes.size()); }
+    /// Channels of the position's block in `blocks` heads; 0 where there are none.
+    index position_channels() const noexcept { return position_channels_; }
     /// The heads, run by run.
     std::span<const head_run> runs() const noexcept { return runs_; }
     /// Frequencies over (x, y) of position heads, and of the position block of `blocks` heads; no pairs where
@@ -100,6 +131,10 @@ class agents {
     const spectrum& position_frequencies() const noexcept { return whole_; }
     /// Of the position block of `blocks` heads.
     const spectrum& block_frequencies() const noexcept { return block_; }
+    /// Harmonics of heading heads, and of the heading's block in `blocks` heads; no pairs where all are 1.
+    const spectrum& heading_frequencies() const noexcept { return heading_whole_; }
+    /// Of the heading's block.
+    const spectrum& heading_block_frequencies() const noexcept { return heading_block_; }
 
   private:
     spectrum ladder(index channels) const {
@@ -128,11 +163,13 @@ class agents {
     }
 
     agents_config config_;
-    spectrum whole_, block_;
+    index position_channels_ = 0;
+    spectrum whole_, block_, heading_whole_, heading_block_;
     std::vector<head_run> runs_;
 };
 
-/// Cos and sin of a scene: a row an agent where positions turn, one number pair an agent for the heading.
+/// Cos and sin of a scene: a row an agent where positions turn, one number pair an agent for the heading
+/// (a row where it has harmonics).
 /// Shapes:   xy [agents, 2] in metres (or whatever `unit` counts), headings [agents] in radians.
 /// Throws:   invalid_config on sizes that disagree or numbers that are not finite.
 /// Cost:     8 bytes an agent for the heading (float) and a row for positions; nothing grows with agents^2.
@@ -140,14 +177,28 @@ class agents {
 template <class T = float>
 class scene {
   public:
-    scene(const agents& scheme, const position_ids& xy, const position_ids& headings) : heading_(headings) {
-        detail::require(xy.axes() == 2, "drope::scene", "xy must have two axes", xy.axes());
-        detail::require(xy.tokens() == headings.tokens(), "drope::scene",
-                        "xy and headings must have one entry an agent", xy.tokens());
-        if (scheme.position_frequencies().pairs() > 0)
-            whole_ = make_rotation_table<T>(scheme.position_frequencies(), xy);
-        if (scheme.block_frequencies().pairs() > 0)
-            block_ = make_rotation_table<T>(scheme.block_frequencies(), xy);
+    scene(const agents& scheme, const position_ids& xy, const position_ids& headings)
+        : scene(scheme, xy, headings.tokens(), uniform_table<T>(headings)) {
+        add_harmonics(scheme, headings);
+    }
+    /// The headings of moving agents from their velocities [agents, 2], of any length: without harmonics
+    /// cos and sin are v / |v| and no angle is formed.
+    /// Throws:   as the constructor, and on a velocity of zero (the heading of an agent at rest is the
+    ///           caller's to remember).
+    template <class N>
+    static scene from_velocities(const agents& scheme, const position_ids& xy,
+                                 std::span<const N> velocities) {
+        auto directions = uniform_table<T>::from_vectors(velocities);
+        const index count = directions.row_count();
+        scene where(scheme, xy, count, std::move(directions));
+        if (!scheme.config().harmonics.empty()) {
+            std::vector<double> angles;
+            for (std::size_t i = 0; i < velocities.size(); i += 2)
+                angles.push_back(
+                    std::atan2(static_cast<double>(velocities[i + 1]), static_cast<double>(velocities[i])));
+            where.add_harmonics(scheme, position_ids::from(angles));
+        }
+        return where;
     }
 
     /// One cos and sin an agent.
@@ -156,10 +207,30 @@ class scene {
     const rotation_table<T>& position() const noexcept { return whole_; }
     /// Rows of the position block.
     const rotation_table<T>& block() const noexcept { return block_; }
+    /// Rows of heading heads that have harmonics.
+    const rotation_table<T>& heading_rows() const noexcept { return heading_whole_; }
+    /// Rows of heading blocks that have harmonics.
+    const rotation_table<T>& heading_block() const noexcept { return heading_block_; }
 
   private:
+    scene(const agents& scheme, const position_ids& xy, index headings, uniform_table<T> heading)
+        : heading_(std::move(heading)) {
+        detail::require(xy.axes() == 2, "drope::scene", "xy must have two axes", xy.axes());
+        detail::require(xy.tokens() == headings, "drope::scene",
+                        "xy and headings must have one entry an agent", xy.tokens());
+        fill(whole_, scheme.position_frequencies(), xy);
+        fill(block_, scheme.block_frequencies(), xy);
+    }
+    void add_harmonics(const agents& scheme, const position_ids& headings) {
+        fill(heading_whole_, scheme.heading_frequencies(), headings);
+        fill(heading_block_, scheme.heading_block_frequencies(), headings);
+    }
+    static void fill(rotation_table<T>& rows, const spectrum& frequencies, const position_ids& where) {
+        if (frequencies.pairs() > 0) rows = make_rotation_table<T>(frequencies, where);
+    }
+
     uniform_table<T> heading_;
-    rotation_table<T> whole_, block_;
+    rotation_table<T> whole_, block_, heading_whole_, heading_block_;
 };
 
 /// Rotates queries or keys of a scene in place.
@@ -174,15 +245,22 @@ void rotate(const agents& scheme, heads_view<T> x, const scene<C>& where) noexce
     ROPEWALK_EXPECT(match);
     if (!match || x.empty()) return;
     const pair_layout layout = scheme.config().layout;
-    const index block = scheme.config().position_channels;
+    const index block = scheme.position_channels();
+    const auto turn = [&](heads_view<T> by_heading, const rotation_table<C>& harmonics) {
+        if (scheme.config().harmonics.empty()) {
+            ropewalk::rotate(layout, by_heading, where.heading());
+        } else if (by_heading.channels() > 0) {
+            ropewalk::rotate(layout, by_heading, harmonics);
+        }
+    };
     for (const head_run& run : scheme.runs()) {
         const auto heads = x.head_slice(run.first, run.count, run.step);
         switch (run.mode) {
             case head_mode::position: ropewalk::rotate(layout, heads, where.position()); break;
-            case head_mode::heading: ropewalk::rotate(layout, heads, where.heading()); break;
+            case head_mode::heading: turn(heads, where.heading_rows()); break;
             case head_mode::blocks:
                 if (block > 0) ropewalk::rotate(layout, heads.channel_slice(0, block), where.block());
-                ropewalk::rotate(layout, heads.channel_slice(block, x.channels() - block), where.heading());
+                turn(heads.channel_slice(block, x.channels() - block), where.heading_block());
                 break;
             case head_mode::none: break;
         }
