@@ -72,7 +72,34 @@ TEST_CASE("DINOv3: exactly one way to say the periods", "[schemes][dinov3]") {
                   dinov3::periods({.head_dim = 8, .min_period = 4}));
     CHECK_REFUSES("dinov3::periods: head_dim must be a multiple of 4 and > 0, got 10",
                   dinov3::periods({.head_dim = 10}));
+    CHECK_REFUSES("dinov3::periods: base must not be given beside min_period and max_period, got 100",
+                  dinov3::periods({.head_dim = 16, .base = 100, .min_period = 0.5, .max_period = 32}));
+    CHECK(dinov3::periods({.head_dim = 16}) == dinov3::periods({.head_dim = 16, .base = 100}));
+    CHECK_REFUSES("dinov3::periods: base must be finite and > 0, got 0",
+                  dinov3::periods({.head_dim = 8, .base = 0}));
+    CHECK_REFUSES("dinov3::axial: periods must not be empty, got 0", dinov3::axial(std::vector<double>{}));
     CHECK_REFUSES("dinov3::axial: periods must be finite and > 0, got -1",
                   dinov3::axial(std::vector<double>{-1}));
     CHECK_REFUSES("dinov3::patches: height must be >= 1, got 0", dinov3::patches({.height = 0, .width = 2}));
+}
+
+TEST_CASE("DINOv3: patches refuse what they were given, by its name", "[schemes][dinov3][errors]") {
+    const auto with = [](const dinov3::augmentation& augment) {
+        return dinov3::patches({.height = 2, .width = 2, .augment = augment});
+    };
+    const double nan = std::nan("");
+    CHECK_REFUSES("dinov3::patches: augment.shift_row must be finite, got nan", with({.shift_row = nan}));
+    CHECK_REFUSES("dinov3::patches: augment.shift_column must be finite, got nan",
+                  with({.shift_column = nan}));
+    CHECK_REFUSES("dinov3::patches: augment.jitter_row must be finite, got nan", with({.jitter_row = nan}));
+    CHECK_REFUSES("dinov3::patches: augment.jitter_column must be finite, got nan",
+                  with({.jitter_column = nan}));
+    CHECK_REFUSES("dinov3::patches: augment.rescale must be finite, got inf", with({.rescale = INFINITY}));
+    CHECK_REFUSES("dinov3::patches: prefix_tokens must be >= 0, got -1",
+                  dinov3::patches({.height = 2, .width = 2, .prefix_tokens = -1}));
+    CHECK_REFUSES("dinov3::patches: width must be >= 1, got -3", dinov3::patches({.height = 2, .width = -3}));
+    CHECK_REFUSES("dinov3::patches: height must be at most 134217728, got 9223372036854775807",
+                  dinov3::patches({.height = PTRDIFF_MAX, .width = 1}));
+    CHECK_REFUSES("dinov3::patches: by must be a normalisation, got 7",
+                  dinov3::patches({.height = 2, .width = 2, .by = static_cast<dinov3::normalisation>(7)}));
 }

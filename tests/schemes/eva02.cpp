@@ -1,10 +1,14 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/schemes/eva02.hpp>
 
+#include <cmath>
 #include <numbers>
+
+#include <ropewalk/angles/rotation_table.hpp>
 
 #include "support/angles_of.hpp"
 #include "support/catch.hpp"
+#include "support/heads_buffer.hpp"
 #include "support/refusal.hpp"
 
 namespace rw = ropewalk;
@@ -56,6 +60,57 @@ TEST_CASE("EVA-02: the other ladders of the class", "[schemes][eva02]") {
                   rw::eva02::axial({.head_dim = 10}));
     CHECK_REFUSES("eva02::patches: trained_height must be >= 0, got -4",
                   rw::eva02::patches({.height = 2, .trained_height = -4}));
+}
+
+TEST_CASE("EVA-02: a slice of the channels turns by its own width", "[schemes][eva02]") {
+    const auto slice = rw::eva02::axial({.head_dim = 20, .first_channel = 6, .rotary_dim = 8});
+    CHECK(slice.first_channel == 6);
+    CHECK(slice.rotary_dim == 8);
+    CHECK(slice.spectrum_for(1).omegas() == rw::eva02::axial({.head_dim = 8}).spectrum_for(1).omegas());
+    CHECK(rw::eva02::axial({.head_dim = 20, .first_channel = 4}).rotary_dim == 16);
+    const auto pixel = rw::eva02::axial(
+        {.head_dim = 20, .first_channel = 2, .rotary_dim = 12, .ladder = rw::eva02::ladder_kind::pixel});
+    CHECK(pixel.first_channel == 2);
+    CHECK(pixel.spectrum_for(1).pairs() == 6);
+    // Channels outside the slice keep their bits.
+    const auto where = rw::eva02::patches({.height = 2, .class_tokens = 0});
+    support::heads_buffer<float> whole({1, 4, 2, 20}), alone({1, 4, 2, 8});
+    const auto before = whole.fill(1).dense();
+    alone.each([n = 0, &before](float& x) mutable {
+        x = before[static_cast<std::size_t>(n / 8 * 20 + 6 + n % 8)];
+        ++n;
+    });
+    rw::rotate(slice, whole.view(), rw::make_rotation_table(slice.spectrum_for(1), where));
+    rw::rotate<rw::interleaved>(alone.view(), rw::make_rotation_table(slice.spectrum_for(1), where));
+    const auto after = whole.dense(), turned = alone.dense();
+    for (std::size_t i = 0; i < after.size(); ++i) {
+        const std::size_t c = i % 20;
+        CHECK(after[i] == (c >= 6 && c < 14 ? turned[i / 20 * 8 + c - 6] : before[i]));
+    }
+    CHECK_REFUSES("eva02::axial: rotary_dim must be a multiple of 4, > 0 and within the head, got 16",
+                  rw::eva02::axial({.head_dim = 20, .first_channel = 6, .rotary_dim = 16}));
+    CHECK_REFUSES("eva02::axial: rotary_dim must be a multiple of 4, > 0 and within the head, got 6",
+                  rw::eva02::axial({.head_dim = 20, .rotary_dim = 6}));
+    CHECK_REFUSES("eva02::axial: first_channel must be >= 0 and below head_dim, got -4",
+                  rw::eva02::axial({.head_dim = 20, .first_channel = -4}));
+}
+
+TEST_CASE("EVA-02: what was given is refused by its name", "[schemes][eva02][errors]") {
+    using rw::eva02::ladder_kind;
+    CHECK_REFUSES("eva02::patches: height must be >= 0, got -2", rw::eva02::patches({.height = -2}));
+    CHECK_REFUSES("eva02::patches: height must be >= 0, got -2",
+                  rw::eva02::patches({.height = -2, .trained_height = 4}));
+    CHECK_REFUSES("eva02::patches: width must be >= 0, got -3",
+                  rw::eva02::patches({.height = 2, .width = -3}));
+    CHECK_REFUSES("eva02::patches: class_tokens must be >= 0, got -1",
+                  rw::eva02::patches({.height = 2, .class_tokens = -1}));
+    CHECK_REFUSES(
+        "eva02::axial: max_frequency must be finite, got nan",
+        rw::eva02::axial({.head_dim = 4, .ladder = ladder_kind::pixel, .max_frequency = std::nan("")}));
+    CHECK_REFUSES("eva02::axial: ladder must be a ladder of the class, got 9",
+                  rw::eva02::axial({.head_dim = 8, .ladder = static_cast<ladder_kind>(9)}));
+    CHECK_REFUSES("eva02::axial: base must be finite and > 0, got nan",
+                  rw::eva02::axial({.head_dim = 8, .base = std::nan("")}));
 }
 
 TEST_CASE("EVA-02: patch dropout gathers positions", "[schemes][eva02]") {

@@ -49,8 +49,25 @@ TEST_CASE("Gemma 4 vision: more axes, and what does not divide", "[schemes][gemm
     CHECK(s.axes() == 3);
     CHECK(s.axis_of(0, 0) == 2);
     CHECK(s.axis_of(0, 11) == 0);
-    CHECK_REFUSES("gemma4_vision::axial: head_dim must be a multiple of 2 * axes and > 0, got 18",
-                  gemma::axial({.head_dim = 18}));
+    // Blocks of 2 * floor(head_dim / (2 axes)) channels; what is left over does not turn.
+    const auto rest = gemma::axial({.head_dim = 18});
+    CHECK(rest.rotary_dim == 16);
+    CHECK(rest.head_dim == 18);
+    CHECK(gemma::axial({.head_dim = 64, .axes = 3}).rotary_dim == 60);
+    CHECK(rest.spectrum_for(1).omegas() == gemma::axial({.head_dim = 16}).spectrum_for(1).omegas());
+    support::heads_buffer<float> x({1, 6, 2, 18});
+    const auto before = x.fill(3).dense();
+    rw::rotate(rest, x.view(), rw::make_rotation_table(rest.spectrum_for(1), gemma::patches(2, 3)));
+    const auto after = x.dense();
+    for (std::size_t i = 0; i < after.size(); ++i)
+        if (i % 18 >= 16) CHECK(after[i] == before[i]);
+    CHECK(after != before);
+    CHECK_REFUSES("gemma4_vision::axial: head_dim must hold a pair for every axis, got 3",
+                  gemma::axial({.head_dim = 3}));
+    CHECK_REFUSES("gemma4_vision::axial: head_dim must hold a pair for every axis, got 64",
+                  gemma::axial({.head_dim = 64, .axes = PTRDIFF_MAX / 2 + 1}));
+    CHECK_REFUSES("gemma4_vision::axial: axes must be >= 1, got 0", gemma::axial({.axes = 0}));
+    CHECK_REFUSES("gemma4_vision::patches: height must be >= 0, got -1", gemma::patches(-1, 2));
     const std::vector<int> odd{1, 2, 3};
     CHECK_REFUSES("gemma4_vision::patches: xy must hold two numbers a token, got 3",
                   gemma::patches(std::span<const int>(odd)));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,14 +18,14 @@ namespace ROPEWALK_NAMESPACE::dinov3 {
 
 struct periods_config {
     index head_dim = 64;
-    double base = 100;      ///< periods base^(4 i / head_dim), unless both of the next are given
+    std::optional<double> base = {};  ///< periods base^(4 i / head_dim); 100 unless the next two are given
     double min_period = 0;  ///< > 0: periods from min_period to max_period, both included, geometric
     double max_period = 0;  ///< the longest period; both or none
 };
 
 /// The periods [head_dim / 4], in coordinate units a turn.
-/// Throws: invalid_config when head_dim is no multiple of 4, only one of min_period and max_period is
-///         given, or a parameter is not > 0.
+/// Throws: invalid_config when head_dim is no multiple of 4, both ways to say the periods are given, only one
+///         of min_period and max_period is, or a parameter is not > 0.
 /// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py, _init_weights.
 inline std::vector<double> periods(const periods_config& config) {
     constexpr const char* who = "dinov3::periods";
@@ -33,11 +34,14 @@ inline std::vector<double> periods(const periods_config& config) {
     const bool ranged = config.min_period != 0 || config.max_period != 0;
     std::vector<double> turn(static_cast<std::size_t>(config.head_dim / 4));
     if (!ranged) {
-        detail::require_ladder(who, config.head_dim / 2, config.base);
-        const auto ladder = detail::ladder(config.head_dim / 2, config.base);
+        const double base = config.base.value_or(100);
+        detail::require_ladder(who, config.head_dim / 2, base);
+        const auto ladder = detail::ladder(config.head_dim / 2, base);
         for (std::size_t i = 0; i < turn.size(); ++i) turn[i] = 1 / ladder[i];
         return turn;
     }
+    detail::require(!config.base, who, "base must not be given beside min_period and max_period",
+                    config.base.value_or(0));
     detail::require(std::isfinite(config.min_period) && config.min_period > 0, who,
                     "min_period must be finite and > 0 beside max_period", config.min_period);
     detail::require(std::isfinite(config.max_period) && config.max_period > 0, who,
@@ -59,9 +63,10 @@ inline std::vector<double> rounded_to_bf16(std::vector<double> periods) {
 
 /// The scheme of a model from its periods (its checkpoint's, or periods()).
 /// Shapes: periods [head_dim / 4], used for rows and again for columns.
-/// Throws: invalid_config on a period that is not > 0.
+/// Throws: invalid_config on no period or one that is not > 0.
 /// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py.
 inline rotary_scheme axial(std::span<const double> periods) {
+    detail::require(!periods.empty(), "dinov3::axial", "periods must not be empty", periods.size());
     std::vector<double> omega;
     std::vector<int> axis_of;
     for (int axis = 0; axis < 2; ++axis)
@@ -96,11 +101,21 @@ struct patches_config {
 };
 
 /// Where the tokens of an image stand: 2 (i + 1/2) / n - 1 on each axis.
-/// Throws: invalid_config on height or width < 1, or augmentation that is not finite.
+/// Throws: invalid_config on height or width < 1, prefix_tokens < 0, or augmentation that is not finite.
 /// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py, forward.
 inline position_ids patches(const patches_config& config) {
-    detail::require(config.height >= 1, "dinov3::patches", "height must be >= 1", config.height);
-    detail::require(config.width >= 1, "dinov3::patches", "width must be >= 1", config.width);
+    constexpr const char* who = "dinov3::patches";
+    detail::require_count(who, "height", config.height, 1);
+    detail::require_count(who, "width", config.width, 1);
+    detail::require_count(who, "prefix_tokens", config.prefix_tokens);
+    detail::require(config.by <= normalisation::min, who, "by must be a normalisation",
+                    static_cast<int>(config.by));
+    const augmentation& drawn = config.augment;
+    detail::require_finite(who, "augment.shift_row", drawn.shift_row);
+    detail::require_finite(who, "augment.shift_column", drawn.shift_column);
+    detail::require_finite(who, "augment.jitter_row", drawn.jitter_row);
+    detail::require_finite(who, "augment.jitter_column", drawn.jitter_column);
+    detail::require_finite(who, "augment.rescale", drawn.rescale);
     const auto centres = [&](index side, double shift, double jitter) {
         index n = side;
         if (config.by == normalisation::max) n = std::max(config.height, config.width);

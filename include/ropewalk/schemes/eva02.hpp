@@ -17,25 +17,32 @@ enum class ladder_kind : std::uint8_t { language, pixel, constant };
 
 struct axial_config {
     index head_dim = 64;
+    index first_channel = 0;  ///< where the channels that turn begin (start index)
+    index rotary_dim = 0;     ///< how many turn (dim); 0: up to the end of the head, as released models do
     double base = 1e4;
     ladder_kind ladder = ladder_kind::language;  ///< which ladder of frequencies
     double max_frequency = 10;                   ///< pixel only
 };
 
 /// The scheme of a model.
-/// Throws: invalid_config when head_dim is no multiple of 4.
-/// Source: baaivision/EVA EVA-02/asuka/rope.py, VisionRotaryEmbeddingFast.
+/// Throws: invalid_config when the channels that turn are no multiple of 4 or do not fit in head_dim, on a
+///         base or max_frequency that is not finite, and on no ladder of the class.
+/// Source: baaivision/EVA EVA-02/asuka/rope.py, VisionRotaryEmbeddingFast and, with a slice of the channels,
+///         VisionRotaryEmbedding.
 inline rotary_scheme axial(const axial_config& config) {
     constexpr const char* who = "eva02::axial";
     if (config.ladder == ladder_kind::language)
         return make_axial_scheme({.name = who,
                                   .head_dim = config.head_dim,
+                                  .first_channel = config.first_channel,
+                                  .rotary_dim = config.rotary_dim,
                                   .base = config.base,
                                   .first = first_axis::row,
                                   .layout = interleaved{}});
-    detail::require(config.head_dim > 0 && config.head_dim % 4 == 0, who,
-                    "head_dim must be a multiple of 4 and > 0", config.head_dim);
-    const index each = config.head_dim / 4;
+    detail::require(config.ladder <= ladder_kind::constant, who, "ladder must be a ladder of the class",
+                    static_cast<int>(config.ladder));
+    detail::require_finite(who, "max_frequency", config.max_frequency);
+    const index each = detail::axial_channels(who, config) / 4;
     std::vector<double> omega;
     std::vector<int> axis_of;
     for (int axis = 0; axis < 2; ++axis)
@@ -47,7 +54,10 @@ inline rotary_scheme axial(const axial_config& config) {
                                 : std::numbers::pi * (1 + step * static_cast<double>(i)));
             axis_of.push_back(axis);
         }
-    return make_fixed_scheme({.name = who, .head_dim = config.head_dim, .layout = interleaved{}},
+    return make_fixed_scheme({.name = who,
+                              .head_dim = config.head_dim,
+                              .first_channel = config.first_channel,
+                              .layout = interleaved{}},
                              spectrum::selected(omega, axis_of, 2));
 }
 
@@ -65,14 +75,17 @@ struct patches_config {
 /// Throws: invalid_config on a negative size.
 /// Source: baaivision/EVA EVA-02/asuka/rope.py (intp_freq).
 inline position_ids patches(const patches_config& config) {
+    constexpr const char* who = "eva02::patches";
+    detail::require_grid(who, {.height = config.height, .width = config.width});
+    detail::require_count(who, "trained_height", config.trained_height);
+    detail::require_count(who, "trained_width", config.trained_width);
+    detail::require_count(who, "class_tokens", config.class_tokens);
     const index height = config.height;
     const index width = config.width == 0 ? height : config.width;
     const index trained_height = config.trained_height == 0 ? height : config.trained_height;
     const index trained_width = config.trained_width != 0    ? config.trained_width
                                 : config.trained_height != 0 ? config.trained_height
                                                              : width;
-    detail::require(trained_height >= 0, "eva02::patches", "trained_height must be >= 0", trained_height);
-    detail::require(trained_width >= 0, "eva02::patches", "trained_width must be >= 0", trained_width);
     const auto squeezed = [](index side, index trained) {
         auto at = positions::evenly_spaced(side);
         for (double& j : at) j = j / static_cast<double>(side) * static_cast<double>(trained);

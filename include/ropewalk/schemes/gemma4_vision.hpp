@@ -18,16 +18,16 @@ struct axial_config {
     index axes = 2;
 };
 
-/// The scheme: blocks of 2 * floor(head_dim / (2 axes)) channels, ladder base^(-2 i / block). Block 0 reads
-/// the last axis (the column), and so on backwards.
-/// Throws: invalid_config when head_dim is no multiple of 2 * axes.
+/// The scheme: blocks of 2 * floor(head_dim / (2 axes)) channels, ladder base^(-2 i / block); channels
+/// behind the blocks are left alone. Block 0 reads the last axis (the column), and so on backwards.
+/// Throws: invalid_config when head_dim holds no pair for every axis.
 /// Source: Hugging Face models/gemma4.
 inline rotary_scheme axial(const axial_config& config) {
     constexpr const char* who = "gemma4_vision::axial";
     detail::require(config.axes >= 1, who, "axes must be >= 1", config.axes);
-    detail::require(config.head_dim > 0 && config.head_dim % (2 * config.axes) == 0, who,
-                    "head_dim must be a multiple of 2 * axes and > 0", config.head_dim);
-    const index block = config.head_dim / config.axes;
+    detail::require(config.head_dim / 2 >= config.axes, who, "head_dim must hold a pair for every axis",
+                    config.head_dim);
+    const index block = 2 * (config.head_dim / 2 / config.axes);
     std::vector<int> axis_of_block;
     for (index b = 0; b < config.axes; ++b) axis_of_block.push_back(static_cast<int>(config.axes - 1 - b));
     return make_fixed_scheme(
@@ -56,9 +56,12 @@ position_ids patches(std::span<const N> xy) {
 }
 
 /// The same for one image without padding.
+/// Throws: invalid_config on negative sizes.
 /// Source: as above.
 inline position_ids patches(index height, index width) {
-    return positions::grid({.height = height, .width = width});
+    const positions::grid_config one{.height = height, .width = width};
+    detail::require_grid("gemma4_vision::patches", one);
+    return positions::grid(one);
 }
 
 }  // namespace ROPEWALK_NAMESPACE::gemma4_vision
