@@ -89,5 +89,22 @@ expect_verdict(no_outputs FAIL "nothing to compare")
 expect(PATHS "${WORK}" CODE 1 OUTPUT "2 passed, 12 failed, 1 skipped\n$")
 file(MAKE_DIRECTORY "${WORK}/empty")
 expect(PATHS "${WORK}/empty" CODE 2 OUTPUT "no \\*.json")
+
+# A file whose tensors do not fit its own grid fails by itself, also where assertions would end the run (a
+# runner of the core's vectors alone does not know the system).
+file(MAKE_DIRECTORY "${WORK}/misfit")
+file(WRITE "${WORK}/misfit/tokens.json"
+"{\"system\": \"RoPE-ViT axial\", \"config\": {\"head_dim\": 4, \"grid_w\": 2, \"grid_h\": 1, \"num_prefix_tokens\": 0},
+ \"inputs\": {\"q\": {\"shape\": [1, 1, 3, 4], \"data\": [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]},
+              \"k\": {\"shape\": [1, 1, 2, 4], \"data\": [1, 2, 3, 4, 1, 2, 3, 4]}},
+ \"outputs\": {\"q_rot\": {\"shape\": [1], \"data\": [0]}}}")
+file(WRITE "${WORK}/misfit/channels.json"
+"{\"system\": \"RoPE-ViT axial\", \"config\": {\"head_dim\": 8, \"grid_w\": 1, \"grid_h\": 1},
+ \"inputs\": {\"q\": {\"shape\": [1, 1, 1, 4], \"data\": [1, 2, 3, 4]},
+              \"k\": {\"shape\": [1, 1, 1, 4], \"data\": [1, 2, 3, 4]}},
+ \"outputs\": {\"q_rot\": {\"shape\": [1], \"data\": [0]}}}")
+expect(PATHS "${WORK}/misfit" CODE 1
+       OUTPUT "inputs.q must have 2 tokens, got 3|tokens.json  RoPE-ViT axial: no handler"
+              "inputs.q must have 8 channels, got 4|channels.json  RoPE-ViT axial: no handler" "0 passed, ")
 expect(PATHS "${WORK}/absent" CODE 2 OUTPUT "no such file")
 expect(CODE 2 OUTPUT "usage")

@@ -213,6 +213,10 @@ shape_type golden_case::extents_of(const std::string& name) const {
     require(has_input(name), "inputs." + name + " is missing");
     return read(inputs_.at(name), "inputs." + name).shape;
 }
+shape_type golden_case::extents_of_output(const std::string& name) const {
+    require(has_output(name), "outputs." + name + " is missing");
+    return read(outputs_.at(name), "outputs." + name).shape;
+}
 heads_shape golden_case::shape_of(const std::string& name, std::string_view axes) const {
     const shape_type extents = extents_of(name);
     const std::string from_config = order();

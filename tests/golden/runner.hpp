@@ -128,6 +128,7 @@ class golden_case {
     std::string input_named(std::initializer_list<const char*> spellings) const;
     std::string output_named(std::initializer_list<const char*> spellings) const;
     shape_type extents_of(const std::string& input) const;
+    shape_type extents_of_output(const std::string& output) const;
     /// An input's extents as batches, tokens, heads, channels.
     heads_shape shape_of(const std::string& input, std::string_view order = {}) const;
 

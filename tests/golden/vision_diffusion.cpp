@@ -2,6 +2,8 @@
 
 // Image diffusion: FLUX.1, Kontext, FLUX.2, FreeFlux, Qwen-Image, Lumina-Image 2.0.
 
+#include <algorithm>
+
 #include <ropewalk/attention/kv_injection.hpp>
 #include <ropewalk/schemes/freeflux.hpp>
 #include <ropewalk/schemes/lumina.hpp>
@@ -24,7 +26,9 @@ flux::joint_config joint_of(const golden_case& c, std::vector<index> otherwise, 
 void flux_joint(const golden_case& c, results& out, std::vector<index> axes_dim, double base) {
     const auto rope = in_layout_of(c, flux::joint(joint_of(c, std::move(axes_dim), base)));
     const auto ids = c.input("ids");
-    const auto where = flux::positions_of_ids(std::span<const double>(ids.values), ids.extent(1));
+    const auto where =
+        flux::positions_of_ids(std::span<const double>(ids.values),
+                               {.axes = ids.shape.back(), .text_tokens = c.integer("text_len", 0)});
     check_cos_sin(out, rope, where, untouched_rows::identity);
     rotate_patches(c, out, {"q", "k"}, rope, where);
 }
@@ -50,13 +54,16 @@ void freeflux_probing(const golden_case& c, results& out) {
     }
     const auto where = freeflux_positions(c);
     const auto keys_at = freeflux::key_positions(where, change);
+    for (const char* input : {"q", "k"}) require_fits(c, input, rope, where.tokens());
     rotate_both(c, out, {"q", "k"}, [&]<class T>(heads_view<T> q, heads_view<T> k) {
         const auto queries = make_factored_table<T>(rope.spectrum_for(1), where);
         const auto keys = make_factored_table<T>(rope.spectrum_for(1), keys_at);
         each_sample(q, [&](heads_view<T> x) { rotate(rope.read_layout, x, queries); });
         each_sample(k, [&](heads_view<T> x) { rotate(rope.read_layout, x, keys); });
         if constexpr (std::is_same_v<T, double>) {
-            auto v = c.input("v");
+            if (!asks_for_attention(c)) return;
+            // Scores need no values: keys stand in where a file has none.
+            auto v = c.input(c.has_input("v") ? "v" : "k");
             check_attention(out, q, k, view_of(v, c.order()), v.shape, c.order());
         }
     });
@@ -74,19 +81,50 @@ void freeflux_probing(const golden_case& c, results& out) {
     });
 }
 
+enum class edit_kind { keys_and_values, values };
+
+/// What an edit hands over, by its name, which says the same as its rule where it has one.
+edit_kind edit_of(const golden_case& c) {
+    const auto says = [](const std::string& text, std::initializer_list<const char*> any) {
+        return std::any_of(any.begin(), any.end(),
+                           [&](const char* word) { return text.find(word) != std::string::npos; });
+    };
+    auto kind = c.has("idx_tar") ? edit_kind::values : edit_kind::keys_and_values;
+    if (c.has("kind")) {
+        const std::string name = c.word("kind");
+        if (says(name, {"region", "background", "bg", "move", "outpaint"}))
+            kind = edit_kind::values;
+        else if (says(name, {"rigid", "object", "content", "position"}))
+            kind = edit_kind::keys_and_values;
+        else
+            throw error("kind cannot be " + name);
+    }
+    if (c.has("rule")) {
+        const std::string rule = c.word("rule");
+        const bool only_values = says(rule, {"only V"});
+        require(only_values || says(rule, {"K and V", "K, V", "K,V"}), "rule cannot be " + rule);
+        require(only_values == (kind == edit_kind::values), "rule is not that of the kind: " + rule);
+    }
+    return kind;
+}
+
 void freeflux_injection(const golden_case& c, results& out) {
     const auto rope = in_layout_of(c, flux::joint(joint_of(c, {16, 56, 56}, 1e4)));
-    const auto table = make_rotation_table<double>(rope.spectrum_for(1), freeflux_positions(c));
+    const auto where = freeflux_positions(c);
+    for (const char* input : {"q", "k"}) require_fits(c, input, rope, where.tokens());
+    const auto table = make_rotation_table<double>(rope.spectrum_for(1), where);
     auto q = c.input("q"), k = c.input("k"), v = c.input("v");
     for (auto* t : {&q, &k})
         each_sample(view_of(*t, c.order()), [&](heads_view<double> x) { rotate(rope, x, table); });
     const std::string batches = c.word("batch_order", "0=source,1=target");
-    require(batches == "0=source,1=target", "batch_order cannot be " + batches);
-    const kv_injection::samples samples{0, 1};
+    require(batches == "0=source,1=target" || batches == "0=target,1=source",
+            "batch_order cannot be " + batches);
+    const index source = batches == "0=source,1=target" ? 0 : 1;
+    const kv_injection::samples samples{source, 1 - source};
     const kv_injection::token_range image{c.integer("text_len", 512),
                                           c.integer("grid_h") * c.integer("grid_w")};
     const auto keys = view_of(k, c.order()), values = view_of(v, c.order());
-    if (c.has("idx_tar")) {
+    if (edit_of(c) == edit_kind::values) {
         kv_injection::inject_values(values, samples, image, c.integers("idx_src"), c.integers("idx_tar"));
     } else {
         const auto keep = c.has("idx_keep") ? c.integers("idx_keep") : std::vector<index>{};

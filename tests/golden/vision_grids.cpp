@@ -20,9 +20,11 @@ void rope_vit_axial(const golden_case& c, results& out) {
     require_axis_order(c, "x,y");
     const auto rope =
         in_layout_of(c, rope_vit::axial({.head_dim = c.integer("head_dim"), .base = c.number("theta", 100)}));
-    const auto where = rope_vit::patches({.height = c.integer("grid_h"),
-                                          .width = c.integer("grid_w"),
-                                          .class_tokens = c.integer("num_prefix_tokens", 1)});
+    const index height = c.integer("grid_h"), width = c.integer("grid_w");
+    const auto where = rope_vit::patches(
+        {.height = height,
+         .width = width,
+         .class_tokens = c.integer("num_prefix_tokens", beside_grid(c, "q", height * width))});
     check_cos_sin(out, rope, where);
     rotate_patches(c, out, {"q", "k"}, rope, where);
 }
@@ -50,6 +52,7 @@ void swin_axial(const golden_case& c, results& out) {
         }
     out.check("cos", {heads, table.row_count(), table.pairs()}, cos);
     out.check("sin", {heads, table.row_count(), table.pairs()}, sin);
+    for (const char* input : {"q", "k"}) require_fits(c, input, rope, where.tokens());
     rotate_both(c, out, {"q", "k"}, [&]<class T>(heads_view<T> q, heads_view<T> k) {
         const auto keys = make_rotation_table<T>(rope.spectrum_for(1), where);
         const auto queries = make_rotation_table<T>(rope.spectrum_for(1).with_magnitude(scale), where);
@@ -74,9 +77,10 @@ void rope_vit_mixed(const golden_case& c, results& out) {
         return in_layout_of(
             c, rope_vit::mixed({.heads = heads, .head_dim = head_dim, .depth = depth, .layer = l}, weights));
     };
-    const auto where = rope_vit::patches({.height = c.integer("grid_h"),
-                                          .width = c.integer("grid_w"),
-                                          .class_tokens = c.integer("num_prefix_tokens", 1)});
+    const index height = c.integer("grid_h"), width = c.integer("grid_w");
+    const index beside = c.has_input("q") ? beside_grid(c, "q", height * width) : 1;
+    const auto where = rope_vit::patches(
+        {.height = height, .width = width, .class_tokens = c.integer("num_prefix_tokens", beside)});
     if (c.has("depth")) {
         std::vector<double> cos, sin;
         index rows = 0;
@@ -102,9 +106,11 @@ void eva02_axial(const golden_case& c, results& out) {
     const auto rope =
         in_layout_of(c, eva02::axial({.head_dim = c.integer("head_dim"), .base = c.number("theta", 1e4)}));
     const index trained = c.integer("pt_seq_len", 16);
-    const auto where = eva02::patches({.height = c.integer("ft_seq_len", trained),
-                                       .trained_height = trained,
-                                       .class_tokens = c.integer("num_prefix_tokens", 1)});
+    const index side = c.integer("ft_seq_len", trained);
+    const auto where =
+        eva02::patches({.height = side,
+                        .trained_height = trained,
+                        .class_tokens = c.integer("num_prefix_tokens", beside_grid(c, "q", side * side))});
     check_cos_sin(out, rope, where);
     rotate_patches(c, out, {"q", "k"}, rope, where);
 }
@@ -114,12 +120,12 @@ void dinov3_axial(const golden_case& c, results& out) {
     std::vector<double> periods;
     if (c.has_input("periods_bf16_rounded")) {
         periods = c.input("periods_bf16_rounded").values;
-    } else if (c.has("min_period") || c.has("max_period")) {
-        periods = dinov3::periods({.head_dim = c.integer("head_dim"),
-                                   .min_period = c.number("min_period"),
-                                   .max_period = c.number("max_period")});
     } else {
-        periods = dinov3::periods({.head_dim = c.integer("head_dim"), .base = c.number("base", 100)});
+        dinov3::periods_config said{.head_dim = c.integer("head_dim"),
+                                    .min_period = c.number("min_period", 0),
+                                    .max_period = c.number("max_period", 0)};
+        if (c.has("base")) said.base = c.number("base");
+        periods = dinov3::periods(said);
     }
     if (c.flag("periods_rounded_to_bf16", false)) periods = dinov3::rounded_to_bf16(std::move(periods));
     out.check("periods", periods);
@@ -135,13 +141,15 @@ void dinov3_axial(const golden_case& c, results& out) {
     two("shift_hw", augment.shift_row, augment.shift_column);
     two("jitter_hw", augment.jitter_row, augment.jitter_column);
     if (c.has_input("rescale")) augment.rescale = c.input("rescale").values.at(0);
-    const auto where = dinov3::patches({.height = c.integer("H"),
-                                        .width = c.integer("W"),
-                                        .by = by == "max"   ? dinov3::normalisation::max
-                                              : by == "min" ? dinov3::normalisation::min
-                                                            : dinov3::normalisation::separate,
-                                        .prefix_tokens = c.integer("num_prefix_tokens", 5),
-                                        .augment = augment});
+    const index height = c.integer("H"), width = c.integer("W");
+    const auto where =
+        dinov3::patches({.height = height,
+                         .width = width,
+                         .by = by == "max"   ? dinov3::normalisation::max
+                               : by == "min" ? dinov3::normalisation::min
+                                             : dinov3::normalisation::separate,
+                         .prefix_tokens = c.integer("num_prefix_tokens", beside_grid(c, "q", height * width)),
+                         .augment = augment});
     const auto rope = in_layout_of(c, dinov3::axial(periods));
     check_cos_sin(out, rope, where);
     rotate_patches(c, out, {"q", "k"}, rope, where);
@@ -154,8 +162,14 @@ rotary_scheme sam_scheme(const golden_case& c) {
 
 void sam2_memory(const golden_case& c, results& out) {
     const auto rope = sam_scheme(c);
-    const auto where = sam::patches({.height = c.integer("grid_h"), .width = c.integer("grid_w")});
+    // Another number of queries than the built grid holds: the grid is rebuilt.
+    const index queries = c.shape_of("q").tokens;
+    const index height = c.integer("grid_h", 0), width = c.integer("grid_w", 0);
+    const auto where = height * width == queries ? sam::patches({.height = height, .width = width})
+                                                 : sam::square_patches(queries);
     check_cos_sin(out, rope, where);
+    require_fits(c, "q", rope, where.tokens());
+    require_fits(c, "k", rope, c.shape_of("k").tokens);
     const index keys = c.shape_of("k").tokens;
     const auto key_rows = sam::memory_key_rows({.queries = where.tokens(),
                                                 .keys = keys,
@@ -167,7 +181,7 @@ void sam2_memory(const golden_case& c, results& out) {
         each_sample(k, [&](heads_view<T> x) {
             rotate(rope, x, table.rows(std::span<const std::int32_t>(key_rows)));
         });
-        if constexpr (std::is_same_v<T, double>) check_attention(out, q, k, k, c.extents_of("q"));
+        if constexpr (std::is_same_v<T, double>) check_attention(out, q, k, k, c.extents_of("q"), c.order());
     });
 }
 
@@ -178,8 +192,10 @@ void sam3_vit(const golden_case& c, results& out) {
                                      .width = c.integer("grid_w"),
                                      .scale = c.number("scale_pos", 1),
                                      .offset = c.number("offset", 0),
-                                     .class_tokens = c.shape_of("q").tokens - patches});
-    check_cos_sin(out, rope, where);
+                                     .class_tokens = beside_grid(c, "q", patches)});
+    // The table of a retained class token has a row for it, of angle 0; some files leave it out.
+    const bool all_rows = c.has_output("cos") && c.extents_of_output("cos").at(0) == where.tokens();
+    check_cos_sin(out, rope, where, all_rows ? untouched_rows::identity : untouched_rows::left_out);
     rotate_patches(c, out, {"q", "k"}, rope, where);
 }
 
@@ -197,12 +213,18 @@ void pixtral_axial(const golden_case& c, results& out) {
     require_axis_order(c, "h,w");
     const auto rope =
         in_layout_of(c, pixtral::axial({.head_dim = c.integer("head_dim"), .base = c.number("theta", 1e4)}));
-    std::vector<pixtral::image> images;
-    for (const json& size : c.config().at("image_sizes_hw"))
-        images.push_back({size.at(0).get<index>(), size.at(1).get<index>()});
-    const auto where = pixtral::patches(images, c.integer("max_patches_per_side", 64));
-    require(!c.has_input("pos_hw") || c.input("pos_hw").values == where.values(),
-            "pos_hw differs from the positions of image_sizes_hw");
+    position_ids where(2);
+    if (c.has("image_sizes_hw")) {
+        std::vector<pixtral::image> images;
+        for (const json& size : c.config().at("image_sizes_hw"))
+            images.push_back({size.at(0).get<index>(), size.at(1).get<index>()});
+        where = pixtral::patches(images, c.integer("max_patches_per_side", 64));
+        require(!c.has_input("pos_hw") || c.input("pos_hw").values == where.values(),
+                "pos_hw differs from the positions of image_sizes_hw");
+    } else {
+        require(c.has_input("pos_hw"), "config.image_sizes_hw and inputs.pos_hw are both missing");
+        where = position_ids::from(c.input("pos_hw").values, 2);
+    }
     check_cos_sin(out, rope, where);
     rotate_patches(c, out, {"q", "k"}, rope, where);
 }

@@ -2,7 +2,7 @@
 
 // Music and agents: Stable Audio Open, MuseControlLite, DRoPE.
 
-#include <numbers>
+#include <algorithm>
 
 #include <ropewalk/schemes/drope.hpp>
 #include <ropewalk/schemes/musecontrollite.hpp>
@@ -25,16 +25,18 @@ void stable_audio_self_attention(const golden_case& c, results& out) {
     rotate_patches(c, out, {"q", "k"}, rope, where);
 }
 
-/// Every kv head once for each query head that reads it.
+/// Every kv head once for each query head that reads it, in the order of axes of the tensor.
 template <class T>
-tensor<T> repeated_heads(const tensor<T>& t, index group) {
-    tensor<T> r{t.shape, {}};
-    r.shape.at(1) *= group;
-    const index each = t.extent(2) * t.extent(3);
-    for (index head = 0; head < t.extent(0) * t.extent(1); ++head)
-        for (index g = 0; g < group; ++g)
-            r.values.insert(r.values.end(), t.values.begin() + head * each,
-                            t.values.begin() + (head + 1) * each);
+tensor<T> repeated_heads(tensor<T>& t, index group, const std::string& order) {
+    tensor<T> r{t.shape, std::vector<T>(t.values.size() * static_cast<std::size_t>(group))};
+    const int heads = axis_order::parse(order, t.rank()).head;
+    require(heads >= 0, "tensor order \"" + order + "\" must name the heads");
+    r.shape.at(static_cast<std::size_t>(heads)) *= group;
+    const auto from = view_of(t, order), to = view_of(r, order);
+    for (index b = 0; b < to.batches(); ++b)
+        for (index n = 0; n < to.tokens(); ++n)
+            for (index h = 0; h < to.heads(); ++h)
+                std::copy_n(from.at(b, n, h / group), from.channels(), to.at(b, n, h));
     return r;
 }
 
@@ -45,13 +47,24 @@ void musecontrollite_cross_attention(const golden_case& c, results& out) {
                                                    .base = c.number("base", 1e4)};
     if (!released) config.layout = layout_named(layout);
     const auto rope = musecontrollite::cross_attention(config);
-    const index queries = c.integer("Lq"), keys = c.integer("Lk");
+    const heads_shape q_shape = c.shape_of("q"), k_shape = c.shape_of("k");
+    const index queries = c.integer("Lq", q_shape.tokens), keys = c.integer("Lk", k_shape.tokens);
     const auto at_q = musecontrollite::query_positions(queries, keys);
     const auto at_k = musecontrollite::key_positions(keys);
     out.check("pos_q", at_q.values());
     out.check("pos_k", at_k.values());
-    const index group = c.integer("num_heads") / c.integer("num_kv_heads");
+    require_fits(c, "q", rope, queries);
+    for (const char* input : {"k", "v"}) require_fits(c, input, rope, keys);
+    const index heads = c.integer("num_heads", q_shape.heads);
+    const index kv_heads = c.integer("num_kv_heads", k_shape.heads);
+    require(heads == q_shape.heads && kv_heads == k_shape.heads,
+            "num_heads and num_kv_heads must be the shapes'");
+    require(kv_heads > 0 && heads % kv_heads == 0, "num_heads must be a multiple of num_kv_heads");
+    const index group = heads / kv_heads;
     const bool values_turn = c.flag("rotate_values", true);
+    const std::string order = !c.order().empty()              ? c.order()
+                              : c.extents_of("q").size() == 4 ? "batch,heads,tokens,head_dim"
+                                                              : "";
 
     const auto run = [&]<class T>(T, auto&& check) {
         auto q = c.input<T>("q"), k = c.input<T>("k"), v = c.input<T>("v");
@@ -69,8 +82,8 @@ void musecontrollite_cross_attention(const golden_case& c, results& out) {
         turn(k, rows_k);
         if (values_turn) turn(v, rows_k);
         check("q", q);
-        check("k", repeated_heads(k, group));
-        check("v", repeated_heads(v, group));
+        check("k", repeated_heads(k, group, order));
+        check("v", repeated_heads(v, group, order));
         if constexpr (std::is_same_v<T, double>)
             check_attention(out, view_of(q, c.order()), view_of(k, c.order()), view_of(v, c.order()), q.shape,
                             c.order());
@@ -82,7 +95,10 @@ void musecontrollite_cross_attention(const golden_case& c, results& out) {
 }
 
 void drope_agents(const golden_case& c, results& out) {
-    const index heads = c.integer("num_heads"), head_dim = c.integer("head_dim");
+    const std::string order = c.order().empty() ? "heads,tokens,head_dim" : c.order();
+    const heads_shape shape = c.shape_of("q", order);
+    const index heads = c.integer("num_heads", shape.heads);
+    const index head_dim = c.integer("head_dim", shape.channels);
     const std::string mode = c.word("mode", "heading_only");
     drope::agents_config config{.head_dim = head_dim, .base = c.number("rope_base", 1e4)};
     if (c.has("layout")) config.layout = c.layout();
@@ -91,12 +107,14 @@ void drope_agents(const golden_case& c, results& out) {
         config.modes.assign(all_heads, drope::head_mode::heading);
     } else if (mode == "intra_head") {
         config.modes.assign(all_heads, drope::head_mode::blocks);
-        config.position_channels = c.integer("rope_dims", head_dim / 2);
+        if (c.has("rope_dims")) config.position_channels = c.integer("rope_dims");
     } else if (mode == "head_by_head") {
         if (c.has("rope_heads")) {
             config.modes.assign(all_heads, drope::head_mode::heading);
-            for (const index h : c.integers("rope_heads"))
+            for (const index h : c.integers("rope_heads")) {
+                require(h >= 0 && h < heads, "rope_heads must name heads, got " + std::to_string(h));
                 config.modes.at(static_cast<std::size_t>(h)) = drope::head_mode::position;
+            }
         } else {
             config.modes = drope::alternating_heads(heads);
         }
@@ -108,12 +126,17 @@ void drope_agents(const golden_case& c, results& out) {
     const auto xy =
         c.has_input("pos_xy") ? c.input("pos_xy").values : std::vector<double>(2 * heading.values.size());
     const std::string unit = c.word("heading_unit", "rad");
-    require(unit == "rad" || unit == "deg", "heading_unit cannot be " + unit);
+    const bool degrees = unit == "deg" || unit == "degrees" || unit == "degree";
+    require(degrees || unit == "rad" || unit == "radians" || unit == "radian",
+            "heading_unit cannot be " + unit);
     const std::span<const double> angles(heading.values);
-    const auto headings =
-        unit == "rad" ? positions::headings(angles) : positions::headings_in_degrees(angles);
+    const auto headings = degrees ? positions::headings_in_degrees(angles) : positions::headings(angles);
     const auto where = position_ids::from(xy, 2);
-    const std::string order = "heads,tokens,head_dim";
+    for (const char* input : {"q", "k"}) {
+        const heads_shape x = c.shape_of(input, order);
+        require(x.batches == 1 && x.tokens == headings.tokens() && x.heads == heads && x.channels == head_dim,
+                "inputs." + std::string(input) + " must hold num_heads heads of head_dim channels an agent");
+    }
     rotate_both(
         c, out, {"q", "k"},
         [&]<class T>(heads_view<T> q, heads_view<T> k) {
@@ -121,7 +144,9 @@ void drope_agents(const golden_case& c, results& out) {
             drope::rotate(scheme, q, scene);
             drope::rotate(scheme, k, scene);
             if constexpr (std::is_same_v<T, double>) {
-                auto v = c.input("v");
+                if (!asks_for_attention(c)) return;
+                // Scores need no values: keys stand in where a file has none.
+                auto v = c.input(c.has_input("v") ? "v" : "k");
                 check_attention(out, q, k, view_of(v, order), v.shape, order);
             }
         },

@@ -26,6 +26,26 @@ inline void require_axis_order(const golden_case& c, const char* order) {
     require(said == order, "axis_order must be " + std::string(order) + ", got " + said);
 }
 
+/// What a kernel requires is checked before it runs: where assertions are on, a file that does not fit its
+/// own positions would end the run of all the others.
+inline void require_fits(const golden_case& c, const std::string& input, const rotary_scheme& rope,
+                         index tokens, std::string_view order = {}) {
+    const heads_shape x = c.shape_of(input, order);
+    const auto must = [&](bool holds, const std::string& what, index wanted, index got) {
+        require(holds, "inputs." + input + " must have " + std::to_string(wanted) + " " + what + ", got " +
+                           std::to_string(got));
+    };
+    must(x.channels == rope.head_dim, "channels", rope.head_dim, x.channels);
+    must(x.tokens == tokens || x.batches * x.tokens == tokens, "tokens", tokens, x.tokens);
+    const index heads = rope.spectrum_for(1).heads();
+    must(heads == 1 || heads == x.heads, "heads", heads, x.heads);
+}
+
+/// Tokens of a file that its grid does not hold: class and register tokens, where it does not count them.
+inline index beside_grid(const golden_case& c, const std::string& input, index patches) {
+    return c.shape_of(input).tokens - patches;
+}
+
 template <class T>
 void each_sample(heads_view<T> x, auto rotate_one) {
     for (index b = 0; b < x.batches(); ++b) rotate_one(x.batch_slice(b, 1));
@@ -35,14 +55,22 @@ void each_sample(heads_view<T> x, auto rotate_one) {
 template <std::size_t N>
 void rotate_patches(const golden_case& c, results& out, const char* const (&inputs)[N],
                     const rotary_scheme& rope, const position_ids& where, const std::string& order = {}) {
+    for (const char* input : inputs) require_fits(c, input, rope, where.tokens(), order);
     const spectrum omega = rope.spectrum_for(1);
+    // Positions of every sample by itself, or of all samples alike.
+    const auto samples = [&]<class T>(heads_view<T> x, auto one) {
+        if (where.tokens() == x.tokens())
+            each_sample(x, one);
+        else
+            one(x);
+    };
     rotate_both(
         c, out, inputs,
         [&]<class T>(heads_view<T> first, auto... rest) {
             const auto table = make_rotation_table<T>(omega, where);
             const auto one = [&](heads_view<T> x) { rotate(rope, x, table); };
-            each_sample(first, one);
-            (each_sample(rest, one), ...);
+            samples(first, one);
+            (samples(rest, one), ...);
         },
         order);
     rotate_both(
@@ -50,8 +78,8 @@ void rotate_patches(const golden_case& c, results& out, const char* const (&inpu
         [&]<class T>(heads_view<T> first, auto... rest) {
             const auto table = make_factored_table<T>(omega, where);
             const auto one = [&](heads_view<T> x) { rotate(rope.read_layout, rope.slice(x), table); };
-            each_sample(first, one);
-            (each_sample(rest, one), ...);
+            samples(first, one);
+            (samples(rest, one), ...);
         },
         order);
 }
@@ -89,6 +117,11 @@ inline void check_cos_sin(results& out, const rotary_scheme& rope, const positio
 /// Positions [tokens, axes] as a file lists them.
 inline void check_ids(results& out, const std::string& name, const position_ids& ids) {
     out.check(name, {ids.tokens(), ids.axes()}, ids.values());
+}
+
+/// Whether the file asks for what check_attention offers: only then does it have values.
+inline bool asks_for_attention(const golden_case& c) {
+    return c.has_output("attn_probs") || c.has_output("attn_out") || c.has_output("logits");
 }
 
 /// Exact attention of f64 views: attn_probs (or probabilities under another name) and attn_out.
