@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include <ropewalk/adapters/road_bank.hpp>
+#include <ropewalk/adapters/road_gradient.hpp>
 
 #include "tinylm/model.hpp"
 

@@ -4,5 +4,7 @@
 /// Every header of adapters/.
 
 #include <ropewalk/adapters/road.hpp>
+#include <ropewalk/adapters/road_gradient.hpp>
+#include <ropewalk/adapters/road_intervention.hpp>
 #include <ropewalk/adapters/road_bank.hpp>
 #include <ropewalk/adapters/phase_shift.hpp>

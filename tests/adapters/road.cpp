@@ -16,27 +16,13 @@
 namespace rw = ropewalk;
 namespace road = ropewalk::road;
 using road::variant;
+using road_inputs::expected;
 using road_inputs::mix;
 using road_inputs::random_adapter;
 using support::as;
 using support::noise;
 using support::refusal;
 using support::worst;
-
-namespace {
-
-/// R h by the dense matrix.
-std::vector<double> expected(const road::pair_blocks& r, const std::vector<double>& h) {
-    const Eigen::MatrixXd m = road::make_matrix(r);
-    std::vector<double> y;
-    for (std::size_t at = 0; at < h.size(); at += static_cast<std::size_t>(m.rows())) {
-        const Eigen::VectorXd row = m * Eigen::Map<const Eigen::VectorXd>(h.data() + at, m.rows());
-        y.insert(y.end(), row.data(), row.data() + row.size());
-    }
-    return y;
-}
-
-}  // namespace
 
 TEST_CASE("road: the identity at initialisation, for every variant", "[adapters][road]") {
     for (auto kind : {variant::road_1, variant::road_2, variant::road_4}) {
@@ -161,47 +147,6 @@ TEST_CASE("road: adapters on disjoint pairs commute, and selection is their prod
     CHECK((road::make_matrix(road::make_product(only_b, only_a)) - both).cwiseAbs().maxCoeff() == 0);
 }
 
-TEST_CASE("road: gradients agree with central differences", "[adapters][road]") {
-    for (auto kind : {variant::road_1, variant::road_2, variant::road_4}) {
-        const road::adapter a = random_adapter({.channels = 12, .group = 6, .variant = kind}, 41);
-        auto h = noise(36, 5), g = noise(36, 6);
-        const rw::heads_view<double> hv(h.data(), 3, 1, 12), gv(g.data(), 3, 1, 12);
-        const auto loss = [&](const road::adapter& at) {
-            const auto y = expected(road::make_blocks(at), h);
-            double sum = 0;
-            for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * g[i];
-            return sum;
-        };
-        const auto gradient = road::make_gradient(a, hv, gv);
-        const double step = 1e-6;
-        for (std::size_t p = 0; p < a.theta().size(); ++p) {
-            auto up = a.theta(), down = a.theta();
-            up[p] += step;
-            down[p] -= step;
-            CHECK(
-                gradient.theta[p] ==
-                Approx((loss({a.config(), up, a.alpha()}) - loss({a.config(), down, a.alpha()})) / (2 * step))
-                    .margin(1e-8));
-            up = down = a.alpha();
-            up[p] += step;
-            down[p] -= step;
-            CHECK(
-                gradient.alpha[p] ==
-                Approx((loss({a.config(), a.theta(), up}) - loss({a.config(), a.theta(), down})) / (2 * step))
-                    .margin(1e-8));
-        }
-        // dL/dh by the transposed table.
-        auto dh = g;
-        mix(road::make_transpose(road::make_blocks(a)), dh);
-        auto moved = h;
-        moved[7] += 1;
-        const auto change = expected(road::make_blocks(a), moved), before = expected(road::make_blocks(a), h);
-        double difference = 0;
-        for (std::size_t i = 0; i < g.size(); ++i) difference += (change[i] - before[i]) * g[i];
-        CHECK(dh[7] == Approx(difference).epsilon(1e-12));
-    }
-}
-
 TEST_CASE("road: folded into RoPE's tables it turns as one after the other", "[adapters][road]") {
     const rw::index heads = 3, tokens = 5;
     const auto omega = rw::frequencies::geometric({.rotary_dim = 8});
@@ -261,6 +206,24 @@ TEST_CASE("road: what does not fit is refused with its value", "[adapters][road]
     CHECK_FALSE(refusal([&] { road::make_inverse(road::make_blocks(flat)); }).empty());
     const auto r = road::make_identity_blocks(8, 4);
     Eigen::MatrixXf w(6, 2);
+    // Blocks that anyone may have filled: every entry checks them before it reads.
+    const auto each_refuses = [&](const road::pair_blocks& bad, const std::string& text) {
+        Eigen::MatrixXd any(bad.channels(), 1);
+        CHECK(refusal([&] { road::make_inverse(bad); }) == "road::make_inverse: " + text);
+        CHECK(refusal([&] { road::make_transpose(bad); }) == "road::make_transpose: " + text);
+        CHECK(refusal([&] { road::make_matrix(bad); }) == "road::make_matrix: " + text);
+        CHECK(refusal([&] { road::merge(bad, any); }) == "road::merge: " + text);
+        CHECK(refusal([&] { road::make_product(bad, bad); }) == "road::make_product: " + text);
+        CHECK(refusal([&] { road::make_table(bad); }) == "road::make_table: " + text);
+        const std::vector<std::uint8_t> flags(static_cast<std::size_t>(bad.pairs()));
+        CHECK(refusal([&] { road::select_pairs(flags, bad, bad); }) == "road::select_pairs: " + text);
+    };
+    const std::vector<double> two{1, 2};
+    each_refuses({2, two, {}, {}, two}, "blocks' a, b, c and d must be of one size, got 0");
+    each_refuses({0, two, two, two, two}, "blocks.group must be even and > 0, got 0");
+    each_refuses({3, two, two, two, two}, "blocks.group must be even and > 0, got 3");
+    each_refuses({-2, two, two, two, two}, "blocks.group must be even and > 0, got -2");
+    each_refuses({8, two, two, two, two}, "blocks.group must divide the channels, got 8");
     CHECK(refusal([&] { road::merge(r, w); }) == "road::merge: weight must have R's channels as rows, got 6");
     CHECK(refusal([&] { road::make_product(r, road::make_identity_blocks(8, 8)); }) ==
           "road::make_product: blocks must have the same group, got 8");

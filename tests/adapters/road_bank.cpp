@@ -128,6 +128,29 @@ TEST_CASE("road_bank: replacing an adapter by one of another group leaves the ot
     CHECK(h == want);
 }
 
+TEST_CASE("road_bank: setting a name again uses its row again", "[adapters][road_bank]") {
+    const auto blocks = [](rw::index group, unsigned seed) {
+        return road::make_blocks(random_adapter({.channels = 12, .group = group}, seed));
+    };
+    const std::vector<std::string> names{"a", "b"};
+    road::adapter_bank<double> bank(12, names);
+    bank.set("b", blocks(4, 9));
+    for (unsigned turn = 0; turn < 50; ++turn) {
+        bank.set("a", blocks(4, turn));
+        bank.set("a", blocks(turn % 2 ? 6 : 12, turn));
+    }
+    bank.set("a", blocks(4, 77));
+    auto h = noise(24, 9), want = h;
+    const auto rows = bank.rows(bank.ids_of(names));
+    for (const auto& group : rows.groups()) CHECK(group.rows.table_rows <= 2);
+    road::mix_pairs(batch(h, 2, 1), rows);
+    road::adapter_bank<double> fresh(12, names);
+    fresh.set("a", blocks(4, 77));
+    fresh.set("b", blocks(4, 9));
+    road::mix_pairs(batch(want, 2, 1), fresh.rows(fresh.ids_of(names)));
+    CHECK(h == want);
+}
+
 TEST_CASE("road_bank: rows may be handed on, their views stay with them", "[adapters][road_bank]") {
     road::adapter_bank<double> bank(8, {"a"});
     bank.set("a", road::make_blocks(random_adapter({.channels = 8, .group = 8}, 7)));
@@ -152,6 +175,11 @@ TEST_CASE("road_bank: what does not fit is refused with its value", "[adapters][
     CHECK_REFUSES("road::adapter_bank::rows: tokens_each must be >= 0, got -1", bank.rows(one, -1));
     CHECK_REFUSES("road::adapter_bank::set: blocks must have the layer's channels, got 16",
                   (bank.set("d", blocks), 0));
+    road::adapter_bank<float> narrow(4, {"a"});
+    road::pair_blocks odd{3, {2, 2}, {0, 0}, {0, 0}, {2, 2}};
+    CHECK_REFUSES("road::adapter_bank::set: blocks.group must be even and > 0, got 3",
+                  (narrow.set("a", odd), 0));
+    CHECK(narrow.rows(one).groups().empty());
     CHECK_REFUSES("road::adapter_bank::set: name must be an adapter's, got __base__",
                   (bank.set("__base__", blocks), 0));
     CHECK_REFUSES("road::adapter_bank: names must be given once, got x",

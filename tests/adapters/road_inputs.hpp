@@ -16,6 +16,16 @@ inline road::adapter random_adapter(road::adapter_config config, unsigned seed) 
     const auto count = road::parameter_count(config);
     return {config, support::noise(count, seed), support::noise(count, seed + 1, {.centre = 1.5})};
 }
+/// R h by the dense matrix.
+inline std::vector<double> expected(const road::pair_blocks& r, const std::vector<double>& h) {
+    const Eigen::MatrixXd m = road::make_matrix(r);
+    std::vector<double> y;
+    for (std::size_t at = 0; at < h.size(); at += static_cast<std::size_t>(m.rows())) {
+        const Eigen::VectorXd row = m * Eigen::Map<const Eigen::VectorXd>(h.data() + at, m.rows());
+        y.insert(y.end(), row.data(), row.data() + row.size());
+    }
+    return y;
+}
 /// Every row of h by one adapter.
 template <class T>
 void mix(const road::pair_blocks& r, std::vector<T>& h) {

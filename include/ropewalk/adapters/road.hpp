@@ -145,6 +145,22 @@ struct pair_blocks {
     pair_layout layout() const noexcept { return pair_layout::blocked_by(group); }
 };
 
+}  // namespace ROPEWALK_NAMESPACE::road
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// pair_blocks is filled by anyone: what its layout and its four parts must be to be read at all.
+inline void require_valid(const char* who, const road::pair_blocks& r) {
+    require(r.group > 0 && r.group % 2 == 0, who, "blocks.group must be even and > 0", r.group);
+    for (const auto* part : {&r.b, &r.c, &r.d})
+        require(part->size() == r.a.size(), who, "blocks' a, b, c and d must be of one size", part->size());
+    require(r.channels() % r.group == 0, who, "blocks.group must divide the channels", r.group);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::road {
+
 /// The blocks that change nothing: a rotation by 0, b being -c.
 inline pair_blocks make_identity_blocks(index channels, index group) {
     detail::require_valid({.channels = channels, .group = group});
@@ -170,9 +186,11 @@ inline pair_blocks make_blocks(const adapter& from) {
 
 /// The inverse, block by block; R is orthogonal only for road_1 with alpha 1.
 /// Throws:   invalid_config when a block is singular: when |det| <= 1e-12 (|a d| + |b c|), where the
-///           inverse would hold rounding errors only.
+///           inverse would hold rounding errors only. On malformed blocks, as all that take blocks: a group
+///           that is odd or does not divide the channels, or parts of several sizes.
 /// Source:   ((d, -b), (-c, a)) / (a d - b c).
 inline pair_blocks make_inverse(const pair_blocks& r) {
+    detail::require_valid("road::make_inverse", r);
     pair_blocks inverse = r;
     for (std::size_t i = 0; i < r.a.size(); ++i) {
         const double straight = r.a[i] * r.d[i], crossed = r.b[i] * r.c[i], det = straight - crossed;
@@ -187,7 +205,9 @@ inline pair_blocks make_inverse(const pair_blocks& r) {
 }
 
 /// The transpose: mixing dL/dy with its table gives dL/dh.
+/// Throws:   invalid_config on malformed blocks.
 inline pair_blocks make_transpose(const pair_blocks& r) {
+    detail::require_valid("road::make_transpose", r);
     pair_blocks t = r;
     std::swap(t.b, t.c);
     return t;
@@ -197,6 +217,8 @@ inline pair_blocks make_transpose(const pair_blocks& r) {
 
 namespace ROPEWALK_NAMESPACE::detail {
 inline void require_alike(const char* who, const road::pair_blocks& one, const road::pair_blocks& other) {
+    require_valid(who, one);
+    require_valid(who, other);
     require(other.channels() == one.channels(), who, "blocks must have the same channels", other.channels());
     require(other.group == one.group, who, "blocks must have the same group", other.group);
 }
@@ -241,7 +263,9 @@ inline pair_blocks select_pairs(std::span<const std::uint8_t> from_yes, const pa
 }
 
 /// R written out, [channels, channels].
+/// Throws:   invalid_config on malformed blocks.
 inline Eigen::MatrixXd make_matrix(const pair_blocks& r) {
+    detail::require_valid("road::make_matrix", r);
     Eigen::MatrixXd m = Eigen::MatrixXd::Zero(r.channels(), r.channels());
     for (index i = 0; i < r.pairs(); ++i) {
         const index first = r.layout().first(i, r.pairs()), second = r.layout().second(i, r.pairs());
@@ -264,6 +288,7 @@ void merge(const pair_blocks& r, const Eigen::MatrixBase<Derived>& weight) {
     // Eigen's own way to take a Map, a block or a matrix as an output argument.
     auto& w = const_cast<Eigen::MatrixBase<Derived>&>(weight);
     using T = typename Derived::Scalar;
+    detail::require_valid("road::merge", r);
     detail::require(w.rows() == r.channels(), "road::merge", "weight must have R's channels as rows",
                     w.rows());
     for (index i = 0; i < r.pairs(); ++i) {
@@ -294,56 +319,6 @@ pair_matrix_table<T> make_table(std::span<const pair_blocks> blocks) {
 template <class T = float>
 pair_matrix_table<T> make_table(const pair_blocks& r) {
     return make_table<T>(std::span<const pair_blocks>(&r, 1));
-}
-
-/// dL/dtheta and dL/dalpha, each parameter_count long.
-struct gradient {
-    std::vector<double> theta;  ///< [parameter_count]
-    std::vector<double> alpha;  ///< [parameter_count]
-};
-
-/// The gradient of a loss through y = R h, summed over all rows. dL/dh is mix_pairs of `dy` with the table
-/// of make_transpose.
-/// Shapes:   h, dy [batches, tokens, heads, channels]; h is the layer's output before the adapter.
-/// Throws:   invalid_config when the extents differ.
-/// Accuracy: sums in f64. Source: the chain rule on `columns`.
-template <class T, class D>
-gradient make_gradient(const adapter& a, heads_view<T> h, heads_view<D> dy) {
-    constexpr const char* who = "road::make_gradient";
-    const adapter_config& config = a.config();
-    detail::require(h.channels() == config.channels, who, "h must have the adapter's channels", h.channels());
-    detail::require(dy.channels() == config.channels, who, "dy must have the adapter's channels",
-                    dy.channels());
-    detail::require(dy.batches() == h.batches() && dy.tokens() == h.tokens() && dy.heads() == h.heads(), who,
-                    "dy must have h's extents, its tokens being", dy.tokens());
-    const index half = config.group / 2;
-    std::vector<double> first(detail::road_at(config.channels), 0.0), second(first);
-    const auto value = [](const auto* p, index i) {
-        using U = std::remove_cvref_t<decltype(*p)>;
-        return static_cast<double>(static_cast<compute_t<U>>(reinterpret_cast<const stored_t<U>*>(p)[i]));
-    };
-    for (index b = 0; b < h.batches(); ++b)
-        for (index n = 0; n < h.tokens(); ++n)
-            for (index head = 0; head < h.heads(); ++head) {
-                const auto* x = h.at(b, n, head);
-                const auto* g = dy.at(b, n, head);
-                for (index i = 0; i < config.channels; ++i) {
-                    const bool is_first = i % config.group < half;
-                    first[detail::road_at(i)] += value(g, i) * value(x, i);
-                    second[detail::road_at(i)] +=
-                        value(g, i) * (is_first ? -value(x, i + half) : value(x, i - half));
-                }
-            }
-    gradient out{std::vector<double>(a.theta().size(), 0.0), std::vector<double>(a.theta().size(), 0.0)};
-    for (index i = 0; i < config.channels; ++i) {
-        const auto from = detail::places_of(config, i);
-        const auto p = detail::road_at(from.first), q = detail::road_at(from.second);
-        out.theta[p] -= first[detail::road_at(i)] * a.alpha()[p] * std::sin(a.theta()[p]);
-        out.alpha[p] += first[detail::road_at(i)] * std::cos(a.theta()[p]);
-        out.theta[q] += second[detail::road_at(i)] * a.alpha()[q] * std::cos(a.theta()[q]);
-        out.alpha[q] += second[detail::road_at(i)] * std::sin(a.theta()[q]);
-    }
-    return out;
 }
 
 /// RoPE after a road_1 adapter as one table: the angle of pair i of head h becomes theta + position omega,

@@ -64,26 +64,34 @@ class adapter_bank {
 
     index channels() const noexcept { return channels_; }
 
-    /// Gives this layer the adapter of that name, or another one in its place. Rows made before are void.
+    /// Gives this layer the adapter of that name, or another one in its place: the table row is used again,
+    /// so that a bank grows with its names and group sizes only. Rows made before are void.
+    /// Throws: invalid_config on the base's name or an unknown one, other channels, or malformed blocks; the
+    ///         bank is then as it was.
     void set(std::string_view name, const pair_blocks& blocks) {
         const std::int32_t id = id_of(name);
         detail::require(id >= 0, "road::adapter_bank::set", "name must be an adapter's", std::string(name));
+        detail::require_valid("road::adapter_bank::set", blocks);
         detail::require(blocks.channels() == channels_, "road::adapter_bank::set",
                         "blocks must have the layer's channels", blocks.channels());
         auto& own = place_[static_cast<std::size_t>(id)];
-        if (own.group >= 0) {
-            auto& old = groups_[static_cast<std::size_t>(own.group)];
-            old.blocks[static_cast<std::size_t>(own.row)] = make_identity_blocks(channels_, old.group);
-            old.table = make_table<T>(old.blocks);
-        }
         auto found = std::find_if(groups_.begin(), groups_.end(),
                                   [&](const one_group& g) { return g.group == blocks.group; });
         if (found == groups_.end())
             found = groups_.insert(
-                groups_.end(), one_group{blocks.group, {}, make_table<T>(std::span<const pair_blocks>())});
-        own.group = static_cast<std::int32_t>(found - groups_.begin());
-        own.row = static_cast<std::int32_t>(found->blocks.size());
-        found->blocks.push_back(blocks);
+                groups_.end(),
+                one_group{blocks.group, {}, {}, make_table<T>(std::span<const pair_blocks>())});
+        const auto group = static_cast<std::int32_t>(found - groups_.begin());
+        if (own.group != group) {
+            if (own.group >= 0) groups_[static_cast<std::size_t>(own.group)].unused.push_back(own.row);
+            if (found->unused.empty()) {
+                found->unused.push_back(static_cast<std::int32_t>(found->blocks.size()));
+                found->blocks.push_back(blocks);
+            }
+            own = {group, found->unused.back()};
+            found->unused.pop_back();
+        }
+        found->blocks[static_cast<std::size_t>(own.row)] = blocks;
         found->table = make_table<T>(found->blocks);
     }
 
@@ -130,6 +138,7 @@ class adapter_bank {
     struct one_group {
         index group;
         std::vector<pair_blocks> blocks;
+        std::vector<std::int32_t> unused;  // rows of adapters that moved to another group
         pair_matrix_table<T> table;
     };
     struct place {
