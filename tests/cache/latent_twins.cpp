@@ -52,6 +52,30 @@ TEST_CASE("latent_twins: what commutes with every rotation keeps relativity", "[
     CHECK(apart(rw::make_rotated_scores(one, x, omega), rw::make_rotated_scores(plain, x, omega)) < 1e-12);
 }
 
+TEST_CASE("latent_twins: queries compressed after rotation, as the keys are", "[cache][mla]") {
+    // Scores are bilinear: P q . k = q . P^T k, so compressed queries are keys through the transposed pair.
+    const auto down = gaussian(7, 16, 6), up = gaussian(16, 7, 7);
+    auto by_queries = plain, by_keys = plain;
+    by_queries.query_down = down;
+    by_queries.query_up = up;
+    by_keys.down = up.transpose();
+    by_keys.up = down.transpose();
+    // One head, so that the compression mixes no other head's channels into the product.
+    for (auto* w : {&by_queries, &by_keys}) w->heads = 1;
+    const auto wide = rw::frequencies::geometric({.rotary_dim = 16});
+    const auto a = rw::make_rotated_scores(by_queries, x, wide),
+               b = rw::make_rotated_scores(by_keys, x, wide);
+    CHECK(apart(a, b) < 1e-10);
+    auto single = plain;
+    single.heads = 1;
+    CHECK(apart(a, rw::make_rotated_scores(single, x, wide)) > 0.1);
+    CHECK(apart(a, rw::make_rotated_scores(by_queries, x, wide, 3)) > 0.1);  // relativity is lost
+
+    auto same = plain;  // two heads, nothing lost
+    same.query_down = same.query_up = Eigen::MatrixXd::Identity(16, 16);
+    CHECK(apart(rw::make_rotated_scores(same, x, omega), rw::make_rotated_scores(plain, x, omega)) < 1e-12);
+}
+
 TEST_CASE("latent_twins: what is refused, and how it says so", "[cache][mla][errors]") {
     auto bad = plain;
     bad.heads = 3;
@@ -62,6 +86,11 @@ TEST_CASE("latent_twins: what is refused, and how it says so", "[cache][mla][err
     CHECK_THROWS_WITH(rw::make_rotated_scores(bad, x, omega), Contains("down must be"));
     bad.down = gaussian(5, 16, 1);
     CHECK_THROWS_WITH(rw::make_rotated_scores(bad, x, omega), Contains("up must be"));
+    bad = plain;
+    bad.query_up = gaussian(16, 4, 1);
+    CHECK_THROWS_WITH(rw::make_rotated_scores(bad, x, omega), Contains("query_down must be"));
+    bad.query_down = gaussian(5, 16, 1);
+    CHECK_THROWS_WITH(rw::make_rotated_scores(bad, x, omega), Contains("query_up must be"));
     CHECK_THROWS_WITH(rw::make_rotated_scores(plain, gaussian(5, 7, 1), omega), Contains("wq must be"));
     CHECK_THROWS_WITH(rw::make_rotated_scores(plain, x, rw::frequencies::geometric({.rotary_dim = 6})),
                       Contains("got 3"));

@@ -15,20 +15,24 @@ namespace ROPEWALK_NAMESPACE {
 /// What multi-head latent attention is compared with: the same tokens through ordinary heads, and through
 /// heads whose keys are rotated before they are compressed.
 /// Shapes: wq and wk [heads * head_dim, hidden]; down [latent, heads * head_dim] and up
-///         [heads * head_dim, latent], or both empty: no compression.
+///         [heads * head_dim, latent], or both empty: no compression; query_down and query_up alike, for the
+///         queries.
 struct rotated_heads {
     index heads = 1;
     Eigen::MatrixXd wq = {};  ///< [heads * head_dim, hidden]
     Eigen::MatrixXd wk = {};  ///< [heads * head_dim, hidden]
     Eigen::MatrixXd down = {};
     Eigen::MatrixXd up = {};
+    Eigen::MatrixXd query_down = {};  ///< [query latent, heads * head_dim]
+    Eigen::MatrixXd query_up = {};    ///< [heads * head_dim, query latent]
     pair_layout layout = half_split{};
 };
 
 /// Scores of tokens standing at first, first + 1, ...: q_h = R_p W_q^h x; keys k = R_p W_k x of all heads,
-/// and with a compression k_h = up^h (down k), which is MLA-PreRoPE. Its cache holds down k and depends on
-/// positions; its scores are functions of the distance only where up down commutes with every rotation (a
-/// multiple of the identity on each pair).
+/// and with a compression k_h = up^h (down k), which is MLA-PreRoPE. Its queries are rotated only, or go the
+/// same way: rotated at full width, then through query_down and query_up. Its cache holds down k and depends
+/// on positions; its scores are functions of the distance only where up down commutes with every rotation (a
+/// multiple of the identity on each pair), for queries as for keys.
 /// Shapes:   x [tokens, hidden] -> [heads, tokens, tokens], every query against every key, scaled by
 ///           head_dim^(-1/2).
 /// Throws:   invalid_config on shapes that disagree or a spectrum that is not of head_dim / 2 pairs.
@@ -47,18 +51,24 @@ inline std::vector<double> make_rotated_scores(const rotated_heads& w, const Eig
                     "wk must have the shape of wq, rows", w.wk.rows());
     detail::require(2 * omega.pairs() * w.heads == width, who, "omega must have head_dim / 2 pairs",
                     omega.pairs());
-    const bool compressed = w.down.size() > 0 || w.up.size() > 0;
-    if (compressed) {
-        detail::require(w.down.cols() == width, who, "down must be [latent, heads * head_dim], its columns",
-                        w.down.cols());
-        detail::require(w.up.rows() == width && w.up.cols() == w.down.rows(), who,
-                        "up must be [heads * head_dim, latent], its rows", w.up.rows());
-    }
+    const auto compresses = [width](const Eigen::MatrixXd& down, const Eigen::MatrixXd& up,
+                                    const char* of_down, const char* of_up) {
+        if (down.size() == 0 && up.size() == 0) return false;
+        detail::require(down.cols() == width, who, of_down, down.cols());
+        detail::require(up.rows() == width && up.cols() == down.rows(), who, of_up, up.rows());
+        return true;
+    };
+    const bool compressed = compresses(w.down, w.up, "down must be [latent, heads * head_dim], its columns",
+                                       "up must be [heads * head_dim, latent], its rows");
+    const bool compressed_queries = compresses(
+        w.query_down, w.query_up, "query_down must be [query latent, heads * head_dim], its columns",
+        "query_up must be [heads * head_dim, query latent], its rows");
     matrix q = x * w.wq.transpose(), k = x * w.wk.transpose();
     const index tokens = x.rows(), d = width / w.heads;
     const heads_view<double> queries(q.data(), tokens, w.heads, d), keys(k.data(), tokens, w.heads, d);
     rotate(w.layout, queries, keys, make_rotation_table<double>(omega, position_ids::text(tokens, first)));
     if (compressed) k = (k * w.down.transpose() * w.up.transpose()).eval();
+    if (compressed_queries) q = (q * w.query_down.transpose() * w.query_up.transpose()).eval();
     std::vector<double> scores(static_cast<std::size_t>(w.heads * tokens * tokens));
     matrix unused = matrix::Zero(tokens, width);
     attend(queries, keys, keys, heads_view<double>(unused.data(), tokens, w.heads, d), {.scores = scores});
