@@ -144,6 +144,75 @@ TEST_CASE("anchor: shared and copied anchors give every document token the same 
                       .margin(1e-13));
 }
 
+TEST_CASE("anchor: a copied anchor's id may stand inside a document, where it is a token like others",
+          "[attention][anchor]") {
+    const std::vector<std::int64_t> tokens{1, 11, 1, 13, 14, 1, 21, 22, 23};
+    const std::vector<rw::index> at{5, 9};
+    const auto pack = attention::make_anchor_pack(
+        tokens, at, {.packing = anchor_packing::copied, .tokens = 8, .anchor = 1});
+    CHECK(pack.input_ids == std::vector<std::int64_t>{1, 11, 1, 13, 14, 1, 21, 22});
+    CHECK(pack.boundaries == std::vector<rw::index>{5, 9});
+    CHECK(pack.positions == std::vector<std::int32_t>{0, 1, 2, 3, 4, 0, 6, 7});
+    CHECK(pack.mask.document_start == std::vector<std::int32_t>{0, 0, 0, 0, 0, 5, 5, 5});
+}
+
+TEST_CASE("anchor: shifting one document's positions changes its anchor column and nothing else",
+          "[attention][anchor]") {
+    const auto pack = attention::make_anchor_pack(
+        ids, ends, {.packing = anchor_packing::shared, .tokens = 10, .anchor = 1});
+    const rw::index n = 10, d = 8;
+    const auto omega = rw::frequencies::geometric({.rotary_dim = d});
+    const auto scored = [&](double shift) {
+        auto q = noise(n * d, 5), k = noise(n * d, 6), v = noise(n * d, 7);
+        std::vector<double> at, out(q.size()), scores(static_cast<std::size_t>(n * n));
+        for (std::size_t i = 0; i < 10; ++i)
+            at.push_back(pack.positions[i] + (pack.segments[i] == 2 ? shift : 0.0));
+        const rw::heads_view<double> qv(q.data(), n, 1, d), kv(k.data(), n, 1, d);
+        rw::rotate<rw::half_split>(qv, kv,
+                                   rw::make_rotation_table<double>(omega, rw::position_ids::from(at)));
+        rw::attend(qv, kv, rw::heads_view<double>(v.data(), n, 1, d),
+                   rw::heads_view<double>(out.data(), n, 1, d),
+                   {.mask = pack.mask.dense(), .scores = scores});
+        return scores;
+    };
+    const auto here = scored(0), there = scored(1000);
+    for (rw::index i = 0; i < n; ++i)
+        for (rw::index j = 0; j < n; ++j) {
+            if (!pack.mask.seen(i, j)) continue;
+            const auto entry = static_cast<std::size_t>(i * n + j);
+            const bool anchor_column = pack.segments[static_cast<std::size_t>(i)] == 2 && j == 0;
+            if (anchor_column) CHECK(std::abs(there[entry] - here[entry]) > 1e-3);
+            if (!anchor_column) CHECK(there[entry] == Approx(here[entry]).margin(1e-12));
+        }
+}
+
+TEST_CASE("anchor: what is hidden from a query cannot reach it, NaN included", "[attention][anchor]") {
+    // A document longer than a tile, then a short one.
+    attention::anchor_mask mask{{0}, true};
+    const rw::index n = 90, d = 4;
+    for (rw::index i = 1; i < n; ++i) mask.document_start.push_back(i < 80 ? 1 : 80);
+    const auto run = [&](bool poisoned) {
+        auto q = noise(n * d, 1), k = noise(n * d, 2), v = noise(n * d, 3);
+        if (poisoned) {
+            v[50 * d] = std::nan("");
+            v[85 * d + 1] = HUGE_VAL;
+            k[88 * d + 2] = std::nan("");
+        }
+        std::vector<double> out(q.size());
+        const auto view = [&](std::vector<double>& x) { return rw::heads_view<double>(x.data(), n, 1, d); };
+        attention::attend_anchored(mask, view(q), view(k), view(v), view(out));
+        return out;
+    };
+    const auto clean = run(false), got = run(true);
+    for (rw::index i = 0; i < n; ++i)
+        for (rw::index c = 0; c < d; ++c) {
+            const auto entry = static_cast<std::size_t>(i * d + c);
+            const bool reached = (i >= 50 && i < 80 && c == 0) || (i >= 85 && c == 1) || i >= 88;
+            if (reached) CHECK_FALSE(std::isfinite(got[entry]));
+            if (!reached) CHECK(got[entry] == Approx(clean[entry]).margin(1e-14));
+        }
+}
+
 TEST_CASE("anchor: what cannot be packed is refused with its value", "[attention][anchor][errors]") {
     const auto pack = [](std::vector<std::int64_t> tokens, std::vector<rw::index> at, rw::index length,
                          anchor_packing packing = anchor_packing::shared) {
@@ -155,9 +224,8 @@ TEST_CASE("anchor: what cannot be packed is refused with its value", "[attention
     CHECK(pack({}, {}, 4, anchor_packing::copied) ==
           "make_anchor_pack: documents must fill tokens + 1 tokens, got 0");
     CHECK(pack({5, 6}, {0, 2}, 1) == "make_anchor_pack: documents must fill tokens + 1 tokens, got 1");
-    CHECK(pack({1, 5, 6, 1, 7}, {5}, 4) == "make_anchor_pack: anchor must not be inside a document, got 1");
-    CHECK(pack({1, 5, 6, 1, 7}, {5}, 4, anchor_packing::copied) ==
-          "make_anchor_pack: anchor must not be inside a document, got 1");
+    CHECK(pack({1, 5, 6, 1, 7}, {5}, 4) ==
+          "make_anchor_pack: anchor must not be inside a document when it is shared, got 1");
     CHECK(pack({1, 5, 6, 8, 7}, {4, 3}, 2) ==
           "make_anchor_pack: document_ends must rise and stay within ids, got 3");
     CHECK(pack({1, 5, 6, 8, 7}, {6}, 2) ==

@@ -177,6 +177,50 @@ TEST_CASE("memory bank: a closed gate copies the newest row, no gate is a plain 
     CHECK(one.row(0)[0] == 5);
 }
 
+TEST_CASE("chunk memory: what a branch hides from a query cannot reach it, NaN included",
+          "[attention][chunk]") {
+    const rw::index tokens = 11, window = 4, d = 8;
+    const auto run_with = [&](bool poisoned) {
+        const auto q = noise(tokens * d, 1);
+        auto k = noise(tokens * d, 2), v = noise(tokens * d, 3);
+        if (poisoned) {
+            v[5 * 8] = std::nan("");
+            k[9 * 8 + 1] = std::nan("");
+        }
+        branches<double> b{
+            std::vector<double>(q.size()), std::vector<double>(q.size()), std::vector<double>(q.size()), {}};
+        const auto in = [&](const std::vector<double>& x) {
+            return rw::heads_view<const double>(x.data(), tokens, 1, d);
+        };
+        const auto out = [&](std::vector<double>& x) {
+            return rw::heads_view<double>(x.data(), tokens, 1, d);
+        };
+        attention::attend_chunk<double>({.chunk = 16, .local_window = window},
+                                        rw::frequencies::geometric({.rotary_dim = d}),
+                                        {.q = in(q),
+                                         .k = in(k),
+                                         .v = in(v),
+                                         .memory_k = {},
+                                         .memory_v = {},
+                                         .out = out(b.out),
+                                         .full = out(b.full),
+                                         .local = out(b.local)},
+                                        0, std::vector<double>{0.3, -0.2, 0.7});
+        return b;
+    };
+    const auto clean = run_with(false), got = run_with(true);
+    for (rw::index n = 0; n < tokens; ++n)
+        for (rw::index c = 0; c < d; ++c) {
+            const auto at = static_cast<std::size_t>(n * d + c);
+            const bool full = (n >= 5 && c == 0) || n >= 9, local = (n >= 5 && n < 8 && c == 0) || n >= 9;
+            CHECK(std::isnan(got.full[at]) == full);
+            CHECK(std::isnan(got.local[at]) == local);
+            CHECK(std::isnan(got.out[at]) == full);
+            if (!full) CHECK(got.out[at] == Approx(clean.out[at]).margin(1e-14));
+            if (!local) CHECK(got.local[at] == Approx(clean.local[at]).margin(1e-14));
+        }
+}
+
 TEST_CASE("chunk memory: what does not fit is refused with its value", "[attention][chunk][errors]") {
     const auto with = [](auto change) {
         setting s;
@@ -190,6 +234,16 @@ TEST_CASE("chunk memory: what does not fit is refused with its value", "[attenti
     CHECK(with([](setting& s) { s.logits = {0, 0}; }) == "branch_weights: logits must be 3, got 2");
     CHECK(with([](setting& s) { s.logits[1] = INFINITY; }) ==
           "branch_weights: logits must be finite, got inf");
+    CHECK(with([](setting& s) {
+              s.positions = chunk_positions::global;
+              s.chunk_index = std::numeric_limits<rw::index>::max() / 2;
+          }).starts_with("attend_chunk: chunk_index * chunk must fit"));
+    CHECK(refusal([] {
+              attention::memory_bank<double>(rw::index{1} << 32, rw::index{1} << 32);
+          }).starts_with("memory_bank: slots * dim must fit"));
+    CHECK(refusal([] {
+              attention::memory_bank<double>(1, rw::index{1} << 32);
+          }).starts_with("memory_bank: 2 * dim * dim must fit"));
     CHECK(refusal([] { attention::memory_bank<float>(0, 4); }) == "memory_bank: slots must be > 0, got 0");
     const std::vector<float> few(3);
     CHECK(refusal([&] { attention::memory_bank<float>(2, 4, {.gate = few, .candidate = few}); }) ==

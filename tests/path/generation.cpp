@@ -169,6 +169,18 @@ TEST_CASE("path generation: what does not fit is refused with its value", "[path
           "path::transform_generator: epsilon must be > 0, got 0");
     CHECK(with([](weights& s) { s.conv.clear(); }) ==
           "path::transform_generator: conv must hold kv_heads * channels * taps numbers, got 0");
+    CHECK(refusal([] {
+              path::transform_generator<double>(
+                  {.hidden = rw::index{1} << 62, .kv_heads = 4, .channels = 1, .rank = 0, .conv = 0}, {});
+          }).starts_with("path::transform_generator: sizes must fit"));
+    CHECK(refusal([] {
+              path::transform_generator<double>({.hidden = 1,
+                                                 .kv_heads = rw::index{1} << 40,
+                                                 .channels = rw::index{1} << 40,
+                                                 .rank = 0,
+                                                 .conv = 0},
+                                                {});
+          }).starts_with("path::transform_generator: kv_heads * channels must fit"));
     const weights s;
     CHECK(refusal([&] {
               generate(s, 0, tokens, {3, 3, 7});

@@ -61,6 +61,17 @@ TEST_CASE("path lazy keys: a cache that is only read gives the scores of the upd
     CHECK(refusal([&] {
               lazy.append({row.data(), 1, 1, 4}, {row.data(), 1, 1, 4}, beta);
           }) == "path::lazy_keys::append: beta must be in [0, 2], got -1");
+    const std::vector<float> rows(8, 0.5f), good{1.f};
+    const rw::heads_view<const float> one(rows.data(), 1, 1, 4),
+        two(rows.data(), {.batches = 2, .tokens = 1, .heads = 1, .channels = 4});
+    std::vector<float> scores(1);
+    for (auto [k, w] : {std::pair(two, one), std::pair(one, two)})
+        CHECK(refusal([&, k = k, w = w] { lazy.append(k, w, good); }) ==
+              "path::lazy_keys::append: k and w must be of one batch, got 2");
+    CHECK(lazy.tokens() == 0);
+    lazy.append(one, one, good);
+    CHECK(refusal([&] { lazy.fill_scores(two, scores); }) ==
+          "path::lazy_keys::fill_scores: q must be of one batch, got 2");
     CHECK(refusal([] { path::lazy_keys<float>({.kv_heads = 1, .channels = 4, .block = 0}); }) ==
           "path::lazy_keys: block must be > 0, got 0");
 }

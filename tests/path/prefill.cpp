@@ -151,6 +151,43 @@ TEST_CASE("path prefill: beta 0 and w 0 are attention without positions, gates o
     CHECK(run<double>(open, 4, {}, true).out == run<double>(open, 4, {}, false).out);
 }
 
+TEST_CASE("path prefill: a block beyond any sequence is one block", "[path][prefill]") {
+    const problem p(10);
+    const result want = run<double>(p, 64);
+    for (rw::index block : {std::numeric_limits<rw::index>::max(), rw::index{1} << 62}) {
+        const result got = run<double>(p, block);
+        CHECK(got.out == want.out);
+        CHECK(got.logits == want.logits);
+        CHECK(got.cache == want.cache);
+    }
+}
+
+TEST_CASE("path prefill: a later token cannot reach an earlier query, NaN included", "[path][prefill]") {
+    const problem clean(13);
+    const result want = run<double>(clean, 4), naive = run<double>(clean, 4, {}, true, true);
+    CHECK(worst(want.out, naive.out) < 1e-12);
+    const auto poison = [](std::vector<double>& x, rw::index per_token, rw::index kv_head_width) {
+        x[static_cast<std::size_t>(7 * per_token + kv_head_width)] = std::nan("");  // token 7, kv head 1
+    };
+    problem by_value(13), by_key(13), by_transform(13);
+    poison(by_value.v, 12, 6);
+    poison(by_key.k, 16, 8);
+    poison(by_transform.w, 16, 8);
+    for (const problem* p : {&by_value, &by_key, &by_transform})
+        for (rw::index block : {1, 4, 64}) {
+            const result got = run<double>(*p, block);
+            for (rw::index n = 0; n < 13; ++n)
+                for (rw::index h = 0; h < 4; ++h)
+                    for (rw::index c = 0; c < 6; ++c) {
+                        const auto at = static_cast<std::size_t>((n * 4 + h) * 6 + c);
+                        const bool reached = n >= 7 && h >= 2 && (p != &by_value || c == 0);
+                        if (!reached) CHECK(got.out[at] == Approx(want.out[at]).margin(1e-12));
+                        // The transform of token 7 does not hit its own key, but all before it.
+                        if (reached) CHECK(std::isnan(got.out[at]));
+                    }
+        }
+}
+
 TEST_CASE("path prefill: what does not fit is refused with its value", "[path][prefill][errors]") {
     const auto with = [](auto change, rw::index block = 4, std::vector<rw::index> ends = {}) {
         problem p(5);

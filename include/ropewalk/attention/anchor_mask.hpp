@@ -79,7 +79,7 @@ struct anchor_pack {
 /// Packs documents: those of at most 2 tokens are dropped, the rest is cut at tokens + 1.
 /// Shapes:   document_ends rise within ids; an end that repeats is an empty document, and dropped.
 /// Throws:   invalid_config when fewer than tokens + 1 tokens are left, on ends that fall or pass the last
-///           token, or on an anchor id inside a document.
+///           token, or, for a shared anchor, on its id inside a document.
 /// Source:   haonan3/AnchorContext, train.py, process_tokenized_data and the position loops of main.
 inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span<const index> document_ends,
                                     const anchor_config& config) {
@@ -103,8 +103,9 @@ inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span
         if (document.front() == config.anchor) document = document.subspan(1);
         if (!shared) packed.push_back(config.anchor);
         document = document.first(std::min(document.size(), wanted - packed.size()));
-        for (auto id : document)
-            detail::require(id != config.anchor, who, "anchor must not be inside a document", id);
+        for (auto id : document)  // only the shared anchor's code forbids it
+            detail::require(!shared || id != config.anchor, who,
+                            "anchor must not be inside a document when it is shared", id);
         packed.insert(packed.end(), document.begin(), document.end());
         pack.boundaries.push_back(static_cast<index>(packed.size()));
     }
@@ -133,6 +134,7 @@ inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span
 /// Cost:     heads * mask.seen_count() * (channels + value channels) multiply-adds and what a tile of 64
 ///           queries sees beyond its own; scratch of 64 * longest document.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5 of exact attention under the dense mask, for order-1 inputs.
+///           A key that is hidden from a query cannot change its result, NaN included.
 /// Source:   Wang et al. 2024, section 4.
 template <class Q, class K, class V, class O>
 void attend_anchored(const anchor_mask& mask, heads_view<Q> q, heads_view<K> k, heads_view<V> v,
@@ -168,7 +170,6 @@ void attend_anchored(const anchor_mask& mask, heads_view<Q> q, heads_view<K> k, 
             row[c] = static_cast<T>(static_cast<compute_t<E>>(reinterpret_cast<const stored_t<E>*>(p)[c]));
         return row;
     };
-    constexpr index tile = 64;
     for (index b = 0; b < q.batches(); ++b)
         for (index kv = 0; kv < k.heads(); ++kv)
             for (index first = 0, end = 0; first < tokens; first = end) {
@@ -185,6 +186,8 @@ void attend_anchored(const anchor_mask& mask, heads_view<Q> q, heads_view<K> k, 
                     key_rows.row(j) = row_of(k.at(b, n, kv), k.channels());
                     value_rows.row(j) = row_of(v.at(b, n, kv), v.channels());
                 }
+                // Hidden values of a tile are multiplied by 0, which is no 0 times NaN: then query by query.
+                const index tile = value_rows.allFinite() ? 64 : 1;
                 for (index h = kv * (q.heads() / k.heads()); h < (kv + 1) * (q.heads() / k.heads()); ++h)
                     for (index n = first; n < end; n += tile) {
                         const index rows = std::min(tile, end - n), width = anchors + n + rows - start;

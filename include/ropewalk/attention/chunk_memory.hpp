@@ -63,12 +63,13 @@ inline std::vector<double> branch_weights(std::span<const double> logits, index 
 /// The three branches of one chunk and their mix. Queries and keys are rotated once and their scores formed
 /// once for the full and the local branch, which take two softmaxes over the same tile.
 /// Shapes:   as in chunk_tensors; `frequencies` a spectrum of channels / 2 pairs, one axis; chunk_index
-/// counts
-///           from 0; logits (full, local, memory).
-/// Throws:   invalid_config on sizes that disagree, a window or chunk of 0, more tokens than a chunk.
+///           counts from 0; logits (full, local, memory).
+/// Throws:   invalid_config on sizes that disagree, a window or chunk of 0, more tokens than a chunk, or a
+///           first position (chunk_index * chunk) that does not fit.
 /// Cost:     tokens^2 channels multiply-adds a head for scores, twice that for values, tokens slots channels
 ///           for memory.
-/// Accuracy: f64 within 1e-12, f32 within 1e-5, for order-1 inputs.
+/// Accuracy: f64 within 1e-12, f32 within 1e-5, for order-1 inputs. A token that a branch hides from a query
+///           cannot change that branch, NaN included.
 /// Source:   arXiv 2507.00453, section 3, as read above.
 template <class T>
 void attend_chunk(const chunk_config& config, const spectrum& frequencies, const chunk_tensors<T>& t,
@@ -101,8 +102,11 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
     const auto weights = branch_weights(logits, slots);
     if (tokens == 0 || heads == 0) return;
 
-    const double first =
-        config.positions == chunk_positions::global ? static_cast<double>(chunk_index * config.chunk) : 0.0;
+    const index first_token =
+        config.positions == chunk_positions::global
+            ? detail::checked_product(who, "chunk_index * chunk must fit", {chunk_index, config.chunk})
+            : 0;
+    const auto first = static_cast<double>(first_token);
     const auto table = make_rotation_table<T>(frequencies, position_ids::text(tokens, first));
     std::vector<T> turned_q(static_cast<std::size_t>(tokens * heads * channels)), turned_k(turned_q.size());
     const heads_view<T> q(turned_q.data(), tokens, heads, channels),
@@ -137,7 +141,20 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
             softmax(full.row(n), 0, n + 1);
             softmax(local.row(n), n / config.local_window * config.local_window, n + 1);
         }
-        const matrix of_full = full * rows(t.v, h), of_local = local * rows(t.v, h);
+        const auto values = rows(t.v, h);
+        matrix of_full, of_local;
+        if (values.allFinite()) {
+            of_full = full * values;
+            of_local = local * values;
+        } else {  // what a query does not see stays out: 0 times NaN is no 0
+            of_full.resize(tokens, channels);
+            of_local.resize(tokens, channels);
+            for (index n = 0; n < tokens; ++n) {
+                const index begin = n / config.local_window * config.local_window, count = n + 1 - begin;
+                of_full.row(n) = full.row(n).head(n + 1) * values.topRows(n + 1);
+                of_local.row(n) = local.row(n).segment(begin, count) * values.middleRows(begin, count);
+            }
+        }
         matrix of_memory = matrix::Zero(tokens, channels);
         if (slots > 0) {
             matrix scores = scale * rows(t.q, h) * rows(t.memory_k, h).transpose();
@@ -175,6 +192,9 @@ class memory_bank {
         constexpr const char* who = "memory_bank";
         detail::require(slots > 0, who, "slots must be > 0", slots);
         detail::require(dim > 0, who, "dim must be > 0", dim);
+        // 2 dim^2 is the gate's size: beyond that no size below overflows.
+        detail::checked_product(who, "slots * dim must fit", {slots, dim});
+        detail::checked_product(who, "2 * dim * dim must fit", {2, dim, dim});
         gated_ = !weights.gate.empty() || !weights.candidate.empty();
         if (gated_) {
             gate_ = load(weights.gate, dim, 2 * dim, "gate must hold dim * 2 dim numbers");

@@ -67,13 +67,16 @@ class transform_generator {
         detail::require(config.epsilon > 0 && std::isfinite(config.epsilon), who, "epsilon must be > 0",
                         config.epsilon);
         const auto load = [&](std::span<const T> from, index rows, index columns, const char* must) {
-            detail::require(static_cast<index>(from.size()) == rows * columns, who, must, from.size());
+            detail::require(static_cast<index>(from.size()) ==
+                                detail::checked_product(who, "sizes must fit", {rows, columns}),
+                            who, must, from.size());
             return matrix<T>(Eigen::Map<const matrix<T>>(from.data(), rows, columns));
         };
         const auto bias = [&](std::span<const T> from, index count, const char* must) {
             return from.empty() ? matrix<T>(matrix<T>::Zero(1, count)) : load(from, 1, count, must);
         };
-        const index width = config.kv_heads * config.channels;
+        const index width =
+            detail::checked_product(who, "kv_heads * channels must fit", {config.kv_heads, config.channels});
         if (config.rank > 0)
             down_ = load(weights.down, config.rank, config.hidden, "down must hold rank * hidden numbers");
         up_ = load(weights.up, width, config.rank > 0 ? config.rank : config.hidden,

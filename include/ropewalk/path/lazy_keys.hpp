@@ -38,6 +38,8 @@ class lazy_keys {
     /// One token: k, w [1, kv heads, channels], beta [kv heads].
     void append(heads_view<const T> k, heads_view<const T> w, std::span<const T> beta) {
         constexpr const char* who = "path::lazy_keys::append";
+        for (index batches : {k.batches(), w.batches()})
+            detail::require(batches == 1, who, "k and w must be of one batch", batches);
         detail::require(k.tokens() == 1 && k.heads() == config_.kv_heads && k.channels() == config_.channels,
                         who, "k must be one token of kv_heads heads, its channels", k.channels());
         detail::require(w.tokens() == 1 && w.heads() == config_.kv_heads && w.channels() == config_.channels,
@@ -67,6 +69,7 @@ class lazy_keys {
     /// scores [heads, tokens()].
     void fill_scores(heads_view<const T> q, std::span<T> scores) const {
         constexpr const char* who = "path::lazy_keys::fill_scores";
+        detail::require(q.batches() == 1, who, "q must be of one batch", q.batches());
         detail::require(q.tokens() == 1 && q.channels() == config_.channels, who,
                         "q must be one token, its channels", q.channels());
         detail::require(q.heads() % config_.kv_heads == 0, who, "kv_heads must divide q.heads", q.heads());

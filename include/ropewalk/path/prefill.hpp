@@ -60,6 +60,8 @@ struct path_plan {
                 "beta must hold batches * tokens * kv heads numbers", beta.size());
         require_betas(who, beta);
         require(o.block > 0, who, "block must be > 0", o.block);
+        // No sequence has a longer one, and group * block is computed.
+        options.block = std::clamp<index>(o.block, 1, std::max<index>(q.tokens, 1));
         const double s = o.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels, 1))));
         require(std::isfinite(s), who, "scale must be finite", s);
         scale = static_cast<T>(s);
@@ -124,17 +126,18 @@ template <class T>
 struct path_walk {
     using column = Eigen::Array<T, Eigen::Dynamic, 1>;
     const path_plan<T>& plan;
-    index batch, kv, start, length, group;
+    index batch, kv, start, length, block, group;
     path::matrix<T> queries, sum;
     column peak, weight;
     std::vector<std::vector<double>> gates;
 
-    path_walk(const path_plan<T>& p, index b, index head, index first, index count)
+    path_walk(const path_plan<T>& p, index b, index head, index first, index count, index tokens)
         : plan(p),
           batch(b),
           kv(head),
           start(first),
           length(count),
+          block(tokens),
           group(p.group()),
           queries(group * count, p.q.channels),
           sum(path::matrix<T>::Zero(group * count, p.v.channels)),
@@ -146,8 +149,8 @@ struct path_walk {
         index head, token;  ///< head of the group; token of the sequence
     };
     place place_of(index row) const noexcept {
-        const index first = row / (group * plan.options.block) * plan.options.block;
-        const index count = std::min(plan.options.block, length - first), inside = row - group * first;
+        const index first = row / (group * block) * block;
+        const index count = std::min(block, length - first), inside = row - group * first;
         return {inside / count, first + inside % count};
     }
     /// Adds the keys first .. first + values.rows() to the queries from `row` on: scores [queries, keys], not
@@ -194,8 +197,8 @@ namespace ROPEWALK_NAMESPACE::path {
 /// Cost:     heads tokens^2 (3 channels + value channels) multiply-adds in matrix products; scratch of
 ///           tokens (3 channels + value channels) numbers.
 /// Accuracy: f64 within 1e-12 of the product written out, for any block, for |w| <= 1 and order-1 inputs; f32
-/// within 1e-4. Source:   Yang et al. 2025, section 3; fla-org/flash-linear-attention,
-/// ops/path_attn/naive.py. The gate is
+///           within 1e-4. A later token cannot change a query's result, NaN included.
+/// Source:   Yang et al. 2025, section 3; fla-org/flash-linear-attention, ops/path_attn/naive.py. The gate is
 ///           scaled together with the product, as there.
 template <class Q, class K, class V, class O>
 void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
@@ -207,7 +210,7 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                                     options);
     std::fill(options.logits.begin(), options.logits.end(), T(0));
     if (q.empty()) return;
-    const index group = plan.group(), block = options.block;
+    const index group = plan.group();
 
     struct stage {
         index first;
@@ -218,7 +221,13 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
         for (index kv = 0; kv < k.heads(); ++kv)
             for (std::size_t s = 0; s < plan.ends.size(); ++s) {
                 const index start = s == 0 ? 0 : plan.ends[s - 1], length = plan.ends[s] - start;
-                detail::path_walk<T> walk(plan, b, kv, start, length);
+                // The products of a block multiply what a query does not see by 0, which is no 0 times NaN.
+                // A block of one token holds nothing hidden.
+                const auto finite = [&](const auto& view) {
+                    return detail::rows_of<T>(view, b, kv, start, length).allFinite();
+                };
+                const index block = finite(v) && finite(w) ? plan.options.block : 1;
+                detail::path_walk<T> walk(plan, b, kv, start, length, block);
                 std::vector<stage> stages;
                 matrix<T> scores, tile;
                 for (index first = 0; first < length; first += block) {
@@ -346,8 +355,9 @@ void fill_key_cache(heads_view<K> k, std::type_identity_t<heads_view<const compu
             for (std::size_t s = 0; s < plan.ends.size(); ++s) {
                 const index start = s == 0 ? 0 : plan.ends[s - 1], length = plan.ends[s] - start;
                 matrix<T> later = matrix<T>::Identity(k.channels(), k.channels());  // P of all later blocks
-                for (index first = (length - 1) / own.block * own.block; first >= 0; first -= own.block) {
-                    const index count = std::min(own.block, length - first);
+                const index block = plan.options.block;
+                for (index first = (length - 1) / block * block; first >= 0; first -= block) {
+                    const index count = std::min(block, length - first);
                     const auto betas = plan.betas(beta, b, h, start + first, count);
                     const matrix<T> keys = detail::rows_of<T>(k, b, h, start + first, count);
                     const block_transform<T> transform(detail::rows_of<T>(w, b, h, start + first, count),
