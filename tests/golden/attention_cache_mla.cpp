@@ -37,6 +37,10 @@ mla::config sizes_of(const golden_case& c) {
     return m;
 }
 
+pair_layout layout_of(const golden_case& c) {
+    return c.has("pair_layout") ? c.layout("pair_layout") : pair_layout(interleaved{});
+}
+
 template <class T>
 void layer(const golden_case& c, results& out) {
     const mla::config m = sizes_of(c);
@@ -91,6 +95,8 @@ void layer(const golden_case& c, results& out) {
 }
 
 void attention(const golden_case& c, results& out) {
+    require(layout_of(c) == pair_layout(interleaved{}),
+            "config.pair_layout: latent attention pairs its channels interleaved, as DeepSeek does");
     layer<double>(c, out);
     layer<float>(c, out);
 }
@@ -114,10 +120,12 @@ void decoupled(const golden_case& c, results& out) {
             }
         }
     };
-    run(double{}, mla::make_scheme(m), "_f64");
-    run(float{}, mla::make_scheme(m), "_f64");
-    run(double{}, mla::make_half_split_scheme(m), "_halfsplit_f64");
-    run(float{}, mla::make_half_split_scheme(m), "_halfsplit_f64");
+    rotary_scheme own = mla::make_scheme(m), half = mla::make_half_split_scheme(m);
+    own.read_layout = own.write_layout = half.read_layout = layout_of(c);
+    run(double{}, own, "_f64");
+    run(float{}, own, "_f64");
+    run(double{}, half, "_halfsplit_f64");
+    run(float{}, half, "_halfsplit_f64");
 }
 
 const registration r1{"DeepSeek MLA attention", attention};

@@ -71,7 +71,9 @@ void chunk_in(const golden_case& c, auto&& check) {
          .memory = to[3]},
         c.integer("chunk_index", 0), logits);
     const char* names[] = {"o", "o_full", "o_local", "o_memory"};
-    for (int i = 0; i < 4; ++i) check(names[i], q.shape, parts[i], max_abs(v.values));
+    // Weighted means of values, those of the memory among them.
+    const double scale = std::max(max_abs(v.values), max_abs(mv.values));
+    for (int i = 0; i < 4; ++i) check(names[i], q.shape, parts[i], scale);
 }
 
 void chunk(const golden_case& c, results& out) {
@@ -112,8 +114,13 @@ void memory(const golden_case& c, results& out) {
     memory_in<double>(c, [&](const char* name, const shape_type& shape, const auto& values) {
         out.check(name, shape, values);
     });
+    // A gate is at most 1 and a candidate at most 1, whatever the inputs: rows are weighted means of them, of
+    // memory and, without weights, of summaries. In f32 a logit is off by some units in the last place of the
+    // inputs, a gate by a quarter of that, and both are rounded once more at their own size, which is 1.
+    const double scale =
+        std::max({1.0, max_abs(c.input("memory").values), max_abs(c.input("summaries").values)});
     memory_in<float>(c, [&](const char* name, const shape_type& shape, const auto& values) {
-        out.check_f32(name, shape, values, max_abs(c.input("memory").values));
+        out.check_f32(name, shape, values, scale);
     });
 }
 

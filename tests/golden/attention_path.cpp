@@ -74,8 +74,11 @@ void generation(const golden_case& c, results& out) {
     generate_in<double>(c, [&](const char* name, const shape_type& shape, const auto& values) {
         out.check(name, shape, values);
     });
+    // w is a vector of at most unit length and beta a sigmoid times 2, whatever x: in f32 the logit and the
+    // projection are off by some units in the last place of x, the results rounded at their own size, 1 to 2.
+    const double scale = std::max(1.0, max_abs(c.input("x").values));
     generate_in<float>(c, [&](const char* name, const shape_type& shape, const auto& values) {
-        out.check_f32(name, shape, values, max_abs(c.input("x").values));
+        out.check_f32(name, shape, values, scale);
     });
 }
 

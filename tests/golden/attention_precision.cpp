@@ -16,10 +16,17 @@ drift::rotary rope_of(const golden_case& c, const std::vector<float>& omega) {
 void by_shift(const golden_case& c, results& out) {
     const auto omega = c.input<float>("inv_freq_f32").values;
     const auto q = c.input("q"), k = c.input("k");
-    const auto shifts = c.numbers("shifts"), offsets = c.numbers("relative_offsets");
+    using list = std::vector<double>;
+    const auto shifts =
+                   c.has("shifts") ? c.numbers("shifts") : list{0, 16, 256, 1000, 4096, 16384, 65536, 131072},
+               offsets = c.has("relative_offsets") ? c.numbers("relative_offsets") : list{0, 1, 16, 128};
     const auto count = [](const auto& x) { return static_cast<index>(x.size()); };
     std::vector<double> moved;
-    const auto names = c.config().at("modes").get<std::vector<std::string>>();
+    const auto names =
+        c.has("modes")
+            ? c.config().at("modes").get<std::vector<std::string>>()
+            : std::vector<std::string>{"exact",      "all_f32", "table_f32_out_bf16", "table_bf16_math_f32",
+                                       "table_bf16", "pos_bf16"};
     for (const auto& name : names) {
         const auto t = drift::make_shift_table(drift::mode_named(name), q.values, k.values, rope_of(c, omega),
                                                shifts, offsets);

@@ -73,7 +73,8 @@ void one_layer(const golden_case& c, results& out) {
 
     const shape_type square{h.cols(), h.cols()};
     out.check("R", square, values_of(road::make_matrix(blocks)));
-    out.check("R_inverse", square, values_of(road::make_matrix(road::make_inverse(blocks))));
+    if (c.has_output("R_inverse"))  // a block may be singular
+        out.check("R_inverse", square, values_of(road::make_matrix(road::make_inverse(blocks))));
     matrix weight = matrix_of(c.input("base_weight"));
     road::merge(blocks, weight);
     out.check("merged_weight", {weight.rows(), weight.cols()}, values_of(weight));
@@ -90,6 +91,7 @@ void composition(const golden_case& c, results& out) {
     const matrix h = matrix_of(c.input("h"));
     const shape_type shape = c.extents_of("h");
     check_mixed(out, "stacked", shape, h, [&](auto view) { mix_all(road::make_product(b, a), view); });
+    if (!c.has_output("composed")) return;  // nor the subset that it needs
     const auto subset = c.input<std::uint8_t>("pair_belongs_to_a").values;
     check_mixed(out, "composed", shape, h,
                 [&](auto view) { mix_all(road::select_pairs(subset, a, b), view); });
