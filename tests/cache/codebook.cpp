@@ -99,4 +99,12 @@ TEST_CASE("codebook: what is refused, and how it says so", "[cache][codebook][er
                       Contains("one a key, got 1"));
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.codewords = 2}, gaussian(3, 3, 1)),
                       Contains("start") && Contains("got 3"));
+    for (double bad : {std::nan(""), HUGE_VAL, 1e300}) {  // the last is none in f32
+        Eigen::MatrixXd start = gaussian(2, 3, 1);
+        start(1, 1) = bad;
+        for (rw::index iterations : {0, 3})
+            CHECK_THROWS_WITH(
+                rw::make_codebook<float>(k, m, {.codewords = 2, .iterations = iterations}, start),
+                Contains("start must be finite"));
+    }
 }

@@ -169,6 +169,15 @@ TEST_CASE("elite_pairs: what is refused, and how it says so", "[cache][elite][er
     CHECK_THROWS_WITH(
         call(rw::heads_view(x.data(), 0, 1, 8), rw::heads_view(x.data(), 0, 1, 8), {.rounds = 1}),
         Contains("at least one, got 0"));
+    std::vector<double> poisoned(32, 1.0);
+    for (double bad : {std::nan(""), HUGE_VAL, 1e200}) {  // the last overflows in the scores
+        poisoned[11] = bad;
+        const rw::heads_view view(poisoned.data(), 4, 1, 8);
+        CHECK_THROWS_WITH(rw::make_elite_ranking(view, view, omega, {.rounds = 2}),
+                          Contains("make_elite_ranking: q and k must be finite"));
+        CHECK_THROWS_WITH(rw::make_contribution_ranking(view, view, omega, {.rounds = 2}),
+                          Contains("make_contribution_ranking: q and k must be finite"));
+    }
     CHECK_THROWS_WITH(rw::make_uniform_ranking(1, 4, 5), Contains("got 5"));
     CHECK_THROWS_WITH(rw::make_uniform_ranking(0, 4, 2), Contains("heads must be >= 1, got 0"));
 }

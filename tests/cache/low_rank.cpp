@@ -152,5 +152,9 @@ TEST_CASE("low_rank: what is refused, and how it says so", "[cache][low_rank][er
     CHECK_THROWS_WITH(rw::make_joint_matrix(wk, gaussian(16, 11, 1), layout), Contains("v_weight"));
     CHECK_THROWS_WITH(rw::make_elite_weights<>(wq, wk, wv, layout, 13),
                       Contains("rank") && Contains("got 13"));
+    CHECK_THROWS_WITH(rw::make_elite_weights<>(gaussian(16, 5, 1), wk, wv, layout, 4),
+                      Contains("q_weight must have k_weight's columns (hidden), got 5"));
+    CHECK_THROWS_WITH(rw::make_elite_weights<>(gaussian(16, 5, 1), wk, wv, layout, rw::latent_split{2, 2}),
+                      Contains("q_weight must have k_weight's columns (hidden), got 5"));
     CHECK(rw::make_low_rank(Eigen::MatrixXd(3, 0), 0).squared_error() == 0);
 }

@@ -98,6 +98,7 @@ codebook_fit<T> make_codebook(const Eigen::MatrixXd& keys, const query_metric& m
 
     codebook_fit<T> fit;
     fit.codewords = start.size() ? matrix(start.cast<T>()) : detail::seeded_codewords(z, options);
+    detail::require(fit.codewords.allFinite(), who, "start must be finite, its sum", start.sum());
     fit.labels.resize(static_cast<std::size_t>(count));
     std::vector<T> distances(static_cast<std::size_t>(count));
     const auto assign = [&] {

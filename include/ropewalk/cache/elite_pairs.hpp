@@ -166,7 +166,8 @@ elite_call checked_elite(const char* who, heads_view<Q> q, heads_view<K> k, cons
 /// those of a full rotation. Query heads of one kv head are summed, batches (calibration sequences) averaged.
 /// Shapes:   q [batches, tokens, heads, 2 * pairs] and k [batches, tokens, kv heads, 2 * pairs] before
 ///           rotation; token n stands at position n.
-/// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, or no token.
+/// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers that are
+///           not finite or whose scores are not.
 /// Cost:     tokens^2 operations a candidate and round: what one pair adds to a score does not depend on the
 ///           other pairs. f64 throughout; O(tokens * channels) memory.
 /// Accuracy: 1e-12 relative. Equal distances: the lowest pair.
@@ -198,7 +199,12 @@ elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectru
             for (std::size_t i = 0; i < queries.size(); ++i)
                 detail::add_distances(queries[i], keys[i / static_cast<std::size_t>(call.group)], candidates,
                                       call.scale, options.causal, distance);
-            for (double& d : distance) d /= entries;
+            for (double& d : distance) {
+                d /= entries;
+                // An order of pairs by NaN would be none.
+                detail::require(std::isfinite(d), "make_elite_ranking",
+                                "q and k must be finite, a distance of theirs being", d);
+            }
             const auto best = std::min_element(candidates.begin(), candidates.end(), [&](index a, index b) {
                 return distance[static_cast<std::size_t>(a)] < distance[static_cast<std::size_t>(b)];
             });
@@ -258,6 +264,9 @@ elite_ranking make_contribution_ranking(heads_view<Q> q, heads_view<K> k, const 
                 }
             }
         }
+        for (double s : sum)
+            detail::require(std::isfinite(s), "make_contribution_ranking",
+                            "q and k must be finite, a contribution of theirs being", s);
         std::vector<index> ranked(static_cast<std::size_t>(call.pairs));
         std::iota(ranked.begin(), ranked.end(), index{0});
         std::stable_sort(ranked.begin(), ranked.end(), [&](index a, index b) {

@@ -168,6 +168,8 @@ template <class T>
 elite_weights<T> packed_elite_weights(const Eigen::MatrixXd& q_weight, const Eigen::MatrixXd& k_weight,
                                       const elite_layout& layout, const Eigen::MatrixXd& down,
                                       const Eigen::MatrixXd& up) {
+    require(q_weight.cols() == k_weight.cols(), "make_elite_weights",
+            "q_weight must have k_weight's columns (hidden)", q_weight.cols());
     const index nope = layout.nope_channels(), rope = layout.rope_channels(), d = layout.head_dim();
     const Eigen::MatrixXd keys = layout.packed_rows(k_weight);
     elite_weights<T> w{.layout = layout, .queries = layout.packed_rows(q_weight).template cast<T>()};
