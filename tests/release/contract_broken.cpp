@@ -2,6 +2,7 @@
 // A program of its own with the assertions of hot calls off, as in a release build: what a broken contract
 // must not do even then is write outside the view it was given.
 #define ROPEWALK_EXPECT(condition) static_cast<void>(0)
+#include <ropewalk/adapters/road_intervention.hpp>
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/cache/latent_attention.hpp>
@@ -11,6 +12,7 @@
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/rotate_uniform.hpp>
+#include <ropewalk/path/decode.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include "support/catch.hpp"
@@ -150,4 +152,35 @@ TEST_CASE("latent attention over more rows than a cache has, or rows of another 
     layer.attend(query.data(), cache, 1000, out.data());
     layer.attend(query.data(), other, 1, out.data());
     CHECK(out == std::vector<float>(4, 7.0f));
+}
+
+TEST_CASE("a decode step without all of its parts writes nothing, neither its key nor a result",
+          "[release]") {
+    constexpr rw::index tokens = 3, d = 4;
+    const std::vector<float> values(tokens * d, 2.0f), row(2 * d, 0.5f), beta{1.0f};
+    const rw::heads_view<const float> one(row.data(), 1, 1, d), two(row.data(), 2, 1, d);
+    const auto left_alone = [&](rw::path::decode_step<float> step) {
+        std::vector<float> keys(tokens * d, 1.0f), out(d, 7.0f),
+            scratch(static_cast<std::size_t>(rw::path::decode_scratch(tokens, 1, d)), 9.0f);
+        const auto before = scratch;
+        rw::path::decode(step, rw::heads_view<float>(keys.data(), tokens, 1, d),
+                         rw::heads_view<const float>(values.data(), tokens, 1, d),
+                         rw::heads_view<float>(out.data(), 1, 1, d), scratch);
+        return keys == std::vector<float>(tokens * d, 1.0f) && out == std::vector<float>(d, 7.0f) &&
+               scratch == before;
+    };
+    CHECK(left_alone({.q = one, .k = one, .transform = {one, {}}}));
+    CHECK(left_alone({.q = one, .k = one, .transform = {two, beta}}));
+    CHECK(left_alone({.q = two, .k = one, .transform = {one, beta}}));
+    CHECK(left_alone({.q = one, .k = two, .transform = {one, beta}}));
+    CHECK(!left_alone({.q = one, .k = one, .transform = {one, beta}}));
+}
+
+TEST_CASE("an intervention of other channels leaves a view alone", "[release]") {
+    rw::road::intervention<float> turn(Eigen::MatrixXd::Identity(4, 8), {2, {2, 2}, {0, 0}, {0, 0}, {2, 2}});
+    std::vector<float> x(12, 1.0f);
+    turn.mix(rw::heads_view<float>(x.data(), 1, 1, 12));
+    CHECK(x == std::vector<float>(12, 1.0f));
+    turn.mix(rw::heads_view<float>(x.data(), 1, 1, 8));
+    CHECK(x == std::vector<float>{2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1});
 }

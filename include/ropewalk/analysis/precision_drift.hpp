@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -94,7 +95,8 @@ inline void drift_turn(drift::mode m, double position, float omega, float& x, fl
 namespace ROPEWALK_NAMESPACE::drift {
 
 /// x at `position` under a mode, as f64 numbers. x [2 * pairs] should hold numbers of the mode's type.
-/// Throws:   invalid_config when x is not two channels a pair.
+/// Throws:   invalid_config when x is not two channels a pair, or on a position that is not finite or beyond
+///           f32's numbers.
 /// Source:   Hugging Face, apply_rotary_pos_emb (table_bf16); the others vary one rounding each.
 inline std::vector<double> rotated(mode m, std::span<const double> x, double position, const rotary& rope) {
     const auto pairs = static_cast<index>(rope.omega.size());
@@ -102,6 +104,8 @@ inline std::vector<double> rotated(mode m, std::span<const double> x, double pos
                     "x must hold two channels a pair", x.size());
     detail::require(rope.layout.fits(pairs), "drift::rotated", "layout's group must divide the channels",
                     rope.layout.group);
+    detail::require(std::abs(position) <= static_cast<double>(std::numeric_limits<float>::max()),
+                    "drift::rotated", "position must be finite and fit in f32", position);
     std::vector<double> out(x.begin(), x.end());
     if (m == mode::exact || m == mode::kernel_f32 || m == mode::kernel_bf16) {
         const auto s = spectrum::from_omega(std::vector<double>(rope.omega.begin(), rope.omega.end()));
@@ -140,7 +144,7 @@ struct shift_table {
 };
 
 /// Shapes:   q, k [vectors, 2 * pairs].
-/// Throws:   invalid_config on sizes that disagree.
+/// Throws:   invalid_config on sizes that disagree, or positions that `rotated` refuses.
 /// Source:   the paper's experiment on single vectors instead of trained heads.
 inline shift_table make_shift_table(mode m, std::span<const double> q, std::span<const double> k,
                                     const rotary& rope, std::span<const double> shifts,
@@ -150,6 +154,9 @@ inline shift_table make_shift_table(mode m, std::span<const double> q, std::span
     detail::require(channels > 0, who, "omega must not be empty, pairs", channels);
     detail::require(q.size() % channels == 0, who, "q must hold vectors * channels numbers", q.size());
     detail::require(k.size() == q.size(), who, "k must be as long as q", k.size());
+    for (const auto& positions : {shifts, offsets})
+        for (double p : positions)
+            detail::require(std::isfinite(p), who, "shifts and offsets must be finite", p);
     shift_table t;
     const std::size_t vectors = q.size() / channels;
     for (double shift : shifts)
@@ -168,7 +175,7 @@ inline shift_table make_shift_table(mode m, std::span<const double> q, std::span
         for (std::size_t i = 0; i < each; ++i) {
             const double moved = std::abs(t.logits[s * each + i] - t.logits[i]);
             sum += moved;
-            most = std::max(most, moved);
+            if (!(moved <= most || std::isnan(most))) most = moved;  // a NaN gets through, as in the mean
         }
         t.mean.push_back(each == 0 ? 0 : sum / static_cast<double>(each));
         t.max.push_back(most);
@@ -184,7 +191,7 @@ struct column_table {
 };
 
 /// Shapes:   q, k [tokens, 2 * pairs], one head, causal; scale 1 / sqrt(channels).
-/// Throws:   invalid_config on sizes that disagree.
+/// Throws:   invalid_config on sizes that disagree, or positions that `rotated` refuses.
 /// Source:   Wang et al. 2024, section 3 (the first token carries most); averaging over causal rows is ours.
 inline column_table make_column_table(mode m, std::span<const double> q, std::span<const double> k,
                                       const rotary& rope, double shift_1, double shift_2) {
@@ -193,6 +200,8 @@ inline column_table make_column_table(mode m, std::span<const double> q, std::sp
     detail::require(channels > 0, who, "omega must not be empty, pairs", channels);
     detail::require(q.size() % channels == 0, who, "q must hold tokens * channels numbers", q.size());
     detail::require(k.size() == q.size(), who, "k must be as long as q", k.size());
+    for (double shift : {shift_1, shift_2})
+        detail::require(std::isfinite(shift), who, "shifts must be finite", shift);
     const std::size_t tokens = q.size() / channels;
     column_table t{std::vector<double>(tokens, 0.0), std::vector<double>(tokens, 0.0)};
     std::vector<double> logits[2], weights[2];

@@ -29,7 +29,8 @@ constexpr index decode_scratch(index tokens, index heads, index value_channels) 
 ///           the new token as the last: its value is there already, its key is written here. out [1, heads,
 ///           value channels]. scratch: decode_scratch numbers, on return scratch[h * tokens + j] are the
 ///           probabilities when tokens > 1 (of queries h; kv head h / (heads / kv heads)).
-/// Requires: as update_keys. Keys hold what fill_key_cache or earlier steps left.
+/// Requires: as update_keys. Keys hold what fill_key_cache or earlier steps left. A call that does not fit is
+///           an assertion in debug and writes nothing in release.
 /// Cost:     one pass over the keys, read and written, and one over the values; no allocation.
 /// Accuracy: as update_keys; sums of values in C.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py, decoding branch; the gate is scaled too.
@@ -41,7 +42,11 @@ void decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
     const index tokens = keys.tokens(), heads = step.q.heads(), kv_heads = keys.heads();
     const index channels = keys.channels(), width = values.channels(), last = tokens - 1;
     if (keys.empty() || step.q.empty()) return;
-    const bool fits = values.tokens() == tokens && values.heads() == kv_heads && heads % kv_heads == 0 &&
+    // All that the step needs, so that a call that does not fit leaves keys and results as they were.
+    const bool fits = detail::step_fits(keys, step.transform) && values.batches() == 1 &&
+                      out.batches() == 1 && out.tokens() == 1 && step.k.batches() == 1 &&
+                      step.k.tokens() == 1 && step.q.batches() == 1 && step.q.tokens() == 1 &&
+                      values.tokens() == tokens && values.heads() == kv_heads && heads % kv_heads == 0 &&
                       step.k.heads() == kv_heads && step.k.channels() == channels &&
                       step.q.channels() == channels && out.heads() == heads && out.channels() == width &&
                       static_cast<index>(scratch.size()) >= decode_scratch(tokens, heads, width) &&
