@@ -3,6 +3,7 @@
 // A scheme the library does not know: pair i turns once in as many tokens as the i-th prime. All it takes is
 // a function that makes a spectrum. Tables, kernels and the checks below work with it
 // unchanged.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <numbers>

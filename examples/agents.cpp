@@ -4,6 +4,7 @@
 // number their heading happens to have. DRoPE's score depends on the difference modulo a full turn; RoPE over
 // the heading as if it were a position does not.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>

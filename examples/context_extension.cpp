@@ -5,6 +5,7 @@
 // weights stay: only the frequencies change, and for PSC the queries and keys before they turn. Then moves
 // all positions away from 0 under three qualities of angles.
 //     context_extension [--model FOLDER] [--bytes N] [--svg FILE]
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <random>

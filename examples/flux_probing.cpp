@@ -5,6 +5,7 @@
 // patches apart. Queries keep their rotation, keys lose theirs or move. A high PSNR against the normal output
 // means that a layer hardly needs positions.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>

@@ -3,6 +3,7 @@
 // One picture in 16 x 16 patches, then in 32 x 32: axis (row, column, time or text) and channels of pair 0;
 // the tokens beside patches that keep their bits; how far a score strays when both its patches move, and
 // changes when they keep their places and patches get smaller: 0 where coordinates belong to the picture.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>

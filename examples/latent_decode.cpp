@@ -4,6 +4,7 @@
 // then decode through the cache of latents. What absorbing the projections changes (nothing but roundings),
 // what the cache holds beside that of plain heads, and that a context shift turns the shared keys and nothing
 // else.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>

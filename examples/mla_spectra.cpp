@@ -3,6 +3,7 @@
 // Spectra of the tiny checkpoint's attention weights beside the Marchenko-Pastur law of noise: of W_Q W_K^T
 // of every head, and of W_Q and W_K alone, which unlike their product follow the law when untrained.
 // Gaussian noise of the same shape stands beside them.     mla_spectra [--svg FILE]
+#include <algorithm>
 #include <random>
 
 #include <ropewalk/analysis/marchenko_pastur.hpp>

@@ -1,12 +1,13 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
 // MuseControlLite steers Stable Audio Open by a melody or by other sound: a second cross-attention whose
-// queries (audio) and keys and values (condition) turn on one time line. Every frame here is the same vector
-// with noise of its own, so only time tells frames apart. Where does an audio frame's attention peak, and
-// where when the middle third of the melody is masked?
+// queries (audio) and keys and values (condition) turn on one time line. Every frame is the same vector with
+// noise of its own: only time tells frames apart. Where does attention peak, and where if a third is masked?
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>
+#include <vector>
 
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/schemes/musecontrollite.hpp>
@@ -14,7 +15,6 @@
 
 namespace rw = ropewalk;
 namespace muse = ropewalk::musecontrollite;
-
 constexpr rw::index frames = 1024, queries = 1 + frames, channels = 64;  // a global token, then audio
 constexpr rw::index third = frames / 3, gap_size = third * channels;     // the gap: the middle third
 constexpr double seconds = frames * 2048 / 44100.0;                      // a latent frame is 2048 samples

@@ -4,9 +4,11 @@
 // were text, as Qwen2.5-Omni numbers them (TMRoPE), and in the order of Qwen3-Omni. Printed are the temporal
 // positions of every stretch, and which sound a frame hears best when all queries and keys are equal, so that
 // positions alone decide.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
+#include <vector>
 
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>

@@ -2,6 +2,7 @@
 //
 // A long sequence in chunks that see only themselves and a small memory. One number of the first chunk is
 // changed: how much of it arrives in the later chunks, with a memory and without, and what both cost.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>

@@ -4,6 +4,7 @@
 //     tiny_llama [--model FOLDER] [--prompt TEXT] [--tokens N] [--temperature T] [--seed N] [--all]
 // It ends by scoring held-out text beside the numbers of another implementation, and fails when they differ;
 // --all scores every row of them, and every row with a bf16 cache too.
+#include <algorithm>
 #include <cstdio>
 #include <random>
 
