@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/adapters/road_intervention.hpp>
 
+#include <Eigen/QR>
+
 #include "adapters/road_inputs.hpp"
 #include "support/catch.hpp"
 #include "support/gaussian.hpp"
