@@ -8,6 +8,7 @@
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
+#include <ropewalk/schemes/presets.hpp>
 
 #include "runner.hpp"
 
@@ -15,7 +16,8 @@ namespace golden {
 namespace {
 
 void base_bound(const golden_case& c, results& out) {
-    const index head_dim = c.integer("head_dim", 128);
+    const analysis::min_base_config search;
+    const index head_dim = c.integer("head_dim", search.head_dim);
     const auto ladder = [head_dim](double base) {
         return frequencies::geometric({.rotary_dim = head_dim, .base = base});
     };
@@ -41,9 +43,10 @@ void base_bound(const golden_case& c, results& out) {
     if (c.has_output("base_min")) {
         std::vector<double> bases;
         for (auto length : c.input<std::int64_t>("L").values) {
-            const auto found = analysis::min_base({.head_dim = head_dim,
-                                                   .context_length = length,
-                                                   .rounds = static_cast<int>(c.integer("K", 5))});
+            const auto found =
+                analysis::min_base({.head_dim = head_dim,
+                                    .context_length = length,
+                                    .rounds = static_cast<int>(c.integer("K", search.rounds))});
             require(found.has_value(), "no base holds for L " + std::to_string(length));
             bases.push_back(*found);
         }
@@ -65,25 +68,40 @@ void base_bound(const golden_case& c, results& out) {
     }
 }
 
+spectrum ladder_of(const golden_case& c) {
+    frequencies::geometric_config config{.rotary_dim = c.integer("head_dim")};
+    config.base = c.number("base", config.base);
+    return frequencies::geometric(config);
+}
+
 void decay(const golden_case& c, results& out) {
-    const auto s =
-        frequencies::geometric({.rotary_dim = c.integer("head_dim"), .base = c.number("base", 1e4)});
+    const auto s = ladder_of(c);
     out.check("mean_abs_S", analysis::make_decay_curve(s, c.input("rel").values));
 }
 
 void linear_attention(const golden_case& c, results& out) {
     require(c.word("feature_map", "elu+1") == "elu+1",
             "feature_map " + c.word("feature_map", "") + " is not known");
-    const auto s =
-        frequencies::geometric({.rotary_dim = c.integer("head_dim"), .base = c.number("base", 1e4)});
+    const auto s = ladder_of(c);
     const auto order =
         c.flag("causal", false) ? attention::causality::causal : attention::causality::bidirectional;
+    // RoFormer's own layout where the file names none.
+    const pair_layout layout = c.has("layout") || c.has("pair_layout")
+                                   ? c.layout()
+                                   : presets::roformer_base(weights::hugging_face).read_layout;
+    require(layout.fits(c.integer("head_dim") / 2), "layout must fit head_dim");
     const auto where = position_ids::from(c.input("positions").values);
     const auto run = [&]<class T>(T) {
         auto q = c.input<T>("q"), k = c.input<T>("k"), v = c.input<T>("v");
-        tensor<T> to{v.shape, std::vector<T>(v.values.size())};
+        // As many heads as q has, as wide as v.
+        const heads_shape queries = c.shape_of("q"), values = c.shape_of("v");
+        tensor<T> to{q.shape, {}};
+        require(!to.shape.empty(), "q must not be a scalar");
+        to.shape.back() = values.channels;
+        to.values.resize(
+            static_cast<std::size_t>(queries.batches * queries.tokens * queries.heads * values.channels));
         attention::fill_linear_attention<T>(
-            c.layout(), order, {.q = view_of(q), .k = view_of(k), .v = view_of(v), .out = view_of(to)},
+            layout, order, {.q = view_of(q), .k = view_of(k), .v = view_of(v), .out = view_of(to)},
             make_rotation_table<T>(s, where));
         return to;
     };

@@ -13,17 +13,20 @@ namespace {
 
 void hirope_two_levels(const golden_case& c, results& out) {
     const index head_dim = c.integer("head_dim");
-    const double base = c.number("base", 1e4);
-    const index token_channels = c.integer("d_s", head_dim / 2);
-    const auto rope = in_layout_of(
-        c, hirope::hierarchical({.head_dim = head_dim,
-                                 .base = base,
-                                 .channels_of_level = {token_channels, head_dim - token_channels}}));
+    hirope::hierarchical_config config{.head_dim = head_dim};
+    const double base = config.base = c.number("base", config.base);
+    if (c.has("d_s")) config.channels_of_level = {c.integer("d_s"), head_dim - c.integer("d_s")};
+    const auto rope = in_layout_of(c, hirope::hierarchical(config));
     const auto plain =
         in_layout_of(c, make_fixed_scheme({.name = "plain", .head_dim = head_dim},
                                           frequencies::geometric({.rotary_dim = head_dim, .base = base})));
     const index tokens = c.shape_of("q").tokens;
     require(c.integer("n", tokens) == tokens, "n must be the tokens of q");
+    for (const char* name : {"q", "k"}) {
+        const heads_shape x = c.shape_of(name), q = c.shape_of("q");
+        require(x.channels == head_dim && x.tokens == tokens && x.batches == 1 && x.heads == q.heads,
+                std::string(name) + " must be [n, head_dim] or have the heads of q besides");
+    }
     const std::string mode = c.word("token_mode", "local");
     require(mode == "local" || mode == "global", "token_mode cannot be " + mode);
     const auto where = positions::hierarchy(

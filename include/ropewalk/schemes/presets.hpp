@@ -209,17 +209,22 @@ inline model_schemes olmo3_7b(weights origin) {
                        .name = "full_attention"});
     return detail::alternating(std::move(c), 4);
 }
+/// The scaling of gpt-oss as plain data.
+/// Source: openai/gpt-oss gpt_oss/torch/model.py.
+inline rope_parameters gpt_oss_parameters() {
+    return {.scaling = rope_scaling::yarn,
+            .base = 150000,
+            .factor = 32,
+            .original_context = 4096,
+            .max_context = 131072,
+            .truncate = false};
+}
 /// gpt-oss 20B and 120B: heads of 64 channels, base 150000, YaRN by 32 over 4096 tokens with its ramp not
 /// rounded, magnitude 1.34657. Source: openai/gpt-oss gpt_oss/torch/model.py.
 inline rotary_scheme gpt_oss_20b(weights origin) {
     return detail::uniform_scheme(
         {"gpt_oss", 24, 64, detail::layout_or_throw("gpt_oss_20b", origin, half_split{})},
-        {.scaling = rope_scaling::yarn,
-         .base = 150000,
-         .factor = 32,
-         .original_context = 4096,
-         .max_context = 131072,
-         .truncate = false});
+        gpt_oss_parameters());
 }
 
 /// Falcon 3 7B: heads of 256 channels, base 1000042. Source: recalled.

@@ -61,7 +61,17 @@ inline model_schemes alternating(model_config c, index every) {
     return make_model_schemes(c);
 }
 
-inline rope_parameters llama31_rope(double factor) {
+}  // namespace detail
+
+/// Llama and its like; see presets.hpp.
+/// Source: each function says its own.
+namespace presets {
+
+// ---- Llama and its like
+
+/// Llama 3.1's scaling as plain data, to change or to put in a config of one's own.
+/// Source: meta-llama/llama-models models/llama3/model.py.
+inline rope_parameters llama31_parameters(double factor = 8) {
     return {.scaling = rope_scaling::llama3,
             .base = 5e5,
             .factor = factor,
@@ -70,14 +80,6 @@ inline rope_parameters llama31_rope(double factor) {
             .low_freq_factor = 1,
             .high_freq_factor = 4};
 }
-
-}  // namespace detail
-
-/// Llama and its like; see presets.hpp.
-/// Source: each function says its own.
-namespace presets {
-
-// ---- Llama and its like
 
 /// Llama 1, 7B to 65B: 128 channels, base 1e4, 2048 tokens. Source: recalled.
 inline rotary_scheme llama1_7b(weights origin) {
@@ -105,21 +107,21 @@ inline rotary_scheme llama3_70b(weights origin) {
 /// Llama 3.1 8B (and 3.3): base 5e5 with Llama-3 scaling by 8 over 8192 tokens.
 /// Source: meta-llama/llama-models models/llama3/model.py (scaling); sizes recalled.
 inline rotary_scheme llama31_8b(weights origin) {
-    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)}, detail::llama31_rope(8));
+    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)}, llama31_parameters(8));
 }
 /// Llama 3.2 1B: heads of 64 channels, scaling by 32. Source: recalled.
 inline rotary_scheme llama32_1b(weights origin) {
-    return detail::uniform_scheme({"llama", 16, 64, detail::llama_layout(origin)}, detail::llama31_rope(32));
+    return detail::uniform_scheme({"llama", 16, 64, detail::llama_layout(origin)}, llama31_parameters(32));
 }
 /// Llama 3.2 3B: scaling by 32. Source: recalled.
 inline rotary_scheme llama32_3b(weights origin) {
-    return detail::uniform_scheme({"llama", 28, 128, detail::llama_layout(origin)}, detail::llama31_rope(32));
+    return detail::uniform_scheme({"llama", 28, 128, detail::llama_layout(origin)}, llama31_parameters(32));
 }
 /// Llama 4 Scout: interleaved everywhere, Llama-3 scaling by 16, every 4th layer NoPE. The band is empty
 /// (low = high = 1), as the published config has it.
 /// Source: huggingface/transformers models/llama4 (layers, layout, base); scaling recalled.
 inline model_schemes llama4_scout(weights) {
-    auto rope = detail::llama31_rope(16);
+    auto rope = llama31_parameters(16);
     rope.high_freq_factor = 1;
     rope.max_context = 10485760;
     rope.notes.push_back(
@@ -183,7 +185,7 @@ inline model_schemes smollm3_3b(weights origin) {
 /// Apertus 8B: base 1.2e7, Llama-3 scaling by 8 over 8192 tokens.
 /// Source: huggingface/transformers models/apertus; sizes recalled.
 inline rotary_scheme apertus_8b(weights origin) {
-    auto rope = detail::llama31_rope(8);
+    auto rope = llama31_parameters(8);
     rope.base = 1.2e7;
     rope.max_context = 65536;
     return detail::uniform_scheme(
