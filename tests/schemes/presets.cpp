@@ -47,9 +47,16 @@ std::vector<preset_rows::row> rows() {
             "rope_scaling":{"type":"yarn","factor":4.0,"original_max_position_embeddings":32768}})"},
         {"qwen3_8b", qwen3_8b(hf),
          R"({"model_type":"qwen3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":36,"max_position_embeddings":40960,"rope_theta":1000000})"},
+        {"qwen3_8b_yarn", qwen3_8b_yarn(hf),
+         R"({"model_type":"qwen3","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":36,"max_position_embeddings":40960,"rope_theta":1000000,
+            "rope_scaling":{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":32768}})"},
         {"qwen3_next_80b", qwen3_next_80b(hf),
          R"({"model_type":"qwen3_next","hidden_size":2048,"num_attention_heads":16,"head_dim":256,"num_hidden_layers":48,"max_position_embeddings":262144,
             "rope_theta":10000000,"partial_rotary_factor":0.25,"full_attention_interval":4})"},
+        {"gemma_7b", gemma_7b(hf),
+         R"({"model_type":"gemma","hidden_size":3072,"num_attention_heads":16,"head_dim":256,"num_hidden_layers":28,"max_position_embeddings":8192,"rope_theta":10000.0})"},
+        {"gemma2_27b", gemma2_27b(hf),
+         R"({"model_type":"gemma2","hidden_size":4608,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":46,"max_position_embeddings":8192,"rope_theta":10000.0})"},
         {"gemma2_9b", gemma2_9b(hf),
          R"({"model_type":"gemma2","hidden_size":3584,"num_attention_heads":16,"head_dim":256,"num_hidden_layers":42,"max_position_embeddings":8192,"rope_theta":10000.0})"},
         {"gemma3_4b", gemma3_4b(hf),
@@ -74,6 +81,8 @@ std::vector<preset_rows::row> rows() {
          R"({"model_type":"stablelm","hidden_size":2560,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":4096,"partial_rotary_factor":0.25})"},
         {"stablelm2_1_6b", stablelm2_1_6b(hf),
          R"({"model_type":"stablelm","hidden_size":2048,"num_attention_heads":32,"num_hidden_layers":24,"max_position_embeddings":4096,"rope_pct":0.25})"},
+        {"phi1_5", phi1_5(hf),
+         R"({"model_type":"phi","hidden_size":2048,"num_attention_heads":32,"num_hidden_layers":24,"max_position_embeddings":2048,"partial_rotary_factor":0.5})"},
         {"phi2", phi2(hf),
          R"({"model_type":"phi","hidden_size":2560,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":2048,"partial_rotary_factor":0.4})"},
         {"phi3_mini_4k", phi3_mini_4k(hf),
@@ -82,6 +91,8 @@ std::vector<preset_rows::row> rows() {
         {"phi4_mini", phi4_mini(hf, longrope48()), phi4.c_str()},
         {"phi4_14b", phi4_14b(hf),
          R"({"model_type":"phi3","hidden_size":5120,"num_attention_heads":40,"num_hidden_layers":40,"max_position_embeddings":16384,"original_max_position_embeddings":16384,"rope_theta":250000})"},
+        {"olmo_7b", olmo_7b(hf),
+         R"({"model_type":"olmo","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":2048,"rope_theta":10000.0})"},
         {"olmo2_7b", olmo2_7b(hf),
          R"({"model_type":"olmo2","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":4096,"rope_theta":500000})"},
         {"olmo3_7b", olmo3_7b(hf),
@@ -98,12 +109,14 @@ std::vector<preset_rows::row> rows() {
          R"({"model_type":"codegen","n_embd":1024,"n_head":16,"n_layer":20,"n_positions":2048,"rotary_dim":32})"},
         {"chatglm3_6b", chatglm3_6b(hf),
          R"({"model_type":"chatglm","hidden_size":4096,"num_attention_heads":32,"kv_channels":128,"num_layers":28,"seq_length":8192,"original_rope":true})"},
-        {"glm4_9b_0414", glm4_9b_0414(hf),
-         R"({"model_type":"glm4","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":40,"max_position_embeddings":32768,"partial_rotary_factor":0.5})"},
+        {"glm4_9b_0414",
+         glm4_9b_0414(hf), R"({"model_type":"glm4","hidden_size":4096,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":40,"max_position_embeddings":32768,"partial_rotary_factor":0.5})"},
         {"glm4_9b_chat", glm4_9b_chat(hf),
          R"({"model_type":"chatglm","hidden_size":4096,"num_attention_heads":32,"kv_channels":128,"num_layers":40,"seq_length":131072,"rope_ratio":500})"},
         {"command_r_35b", command_r_35b(hf),
          R"({"model_type":"cohere","hidden_size":8192,"num_attention_heads":64,"num_hidden_layers":40,"max_position_embeddings":131072,"rope_theta":8000000.0})"},
+        {"command_r_plus", command_r_plus(hf),
+         R"({"model_type":"cohere","hidden_size":12288,"num_attention_heads":96,"num_hidden_layers":64,"max_position_embeddings":131072,"rope_theta":75000000.0})"},
         {"command_r7b", command_r7b(hf),
          R"({"model_type":"cohere2","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":8192,"rope_theta":50000,"sliding_window_pattern":4})"},
         {"deepseek_v3", deepseek_v3(hf),
@@ -128,4 +141,11 @@ TEST_CASE("presets: the weights' origin decides the layout", "[schemes][presets]
     CHECK(presets::deepseek_v3(weights::gguf).write_layout == pair_layout(interleaved{}));
     CHECK_REFUSES("qwen3_8b: weights must be hugging_face or gguf (Meta never published it), got meta",
                   presets::qwen3_8b(weights::meta));
+}
+
+TEST_CASE("presets: gpt-oss's scaling as plain data is what its preset turns by", "[schemes][presets]") {
+    const auto s = make_spectrum(presets::gpt_oss_parameters(), 64, 1);
+    const auto preset = presets::gpt_oss_20b(weights::hugging_face).spectrum_for(1);
+    CHECK(s.omegas() == preset.omegas());
+    CHECK(s.magnitude() == preset.magnitude());
 }

@@ -39,6 +39,8 @@ std::vector<preset_rows::row> rows() {
             "rope_theta":500000.0,"no_rope_layers":[],"rope_scaling":{"rope_type":"llama3","factor":16.0,"low_freq_factor":1.0,"high_freq_factor":1.0,"original_max_position_embeddings":8192}})"},
         {"mistral_7b", mistral_7b(hf),
          R"({"model_type":"mistral","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":10000.0,"sliding_window":4096})"},
+        {"mistral_7b_v02", mistral_7b_v02(hf),
+         R"({"model_type":"mistral","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000.0,"sliding_window":null})"},
         {"mixtral_8x7b", mixtral_8x7b(hf),
          R"({"model_type":"mixtral","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000.0})"},
         {"mistral_nemo", mistral_nemo(hf),
@@ -52,8 +54,13 @@ std::vector<preset_rows::row> rows() {
          R"({"model_type":"llama","hidden_size":7168,"num_attention_heads":56,"num_hidden_layers":60,"max_position_embeddings":200000,"rope_theta":5000000.0})"},
         {"internlm2_7b", internlm2_7b(hf),
          R"({"model_type":"internlm2","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000,"rope_scaling":{"type":"dynamic","factor":2.0}})"},
+        {"internlm2_7b, 3", internlm2_7b(hf, 3),
+         R"({"model_type":"internlm2","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":32768,"rope_theta":1000000,"rope_scaling":{"type":"dynamic","factor":3.0}})"},
         {"smollm3_3b", smollm3_3b(hf),
          R"({"model_type":"smollm3","hidden_size":2048,"num_attention_heads":16,"num_hidden_layers":36,"max_position_embeddings":65536,"rope_theta":5000000.0,"no_rope_layer_interval":4})"},
+        {"smollm3_3b_yarn", smollm3_3b_yarn(hf),
+         R"({"model_type":"smollm3","hidden_size":2048,"num_attention_heads":16,"num_hidden_layers":36,"max_position_embeddings":65536,"rope_theta":5000000.0,"no_rope_layer_interval":4,
+            "rope_scaling":{"type":"yarn","factor":2.0,"original_max_position_embeddings":65536}})"},
         {"apertus_8b", apertus_8b(hf),
          R"({"model_type":"apertus","hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":65536,
             "rope_parameters":{"rope_type":"llama3","rope_theta":12000000,"factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}})"},
@@ -112,8 +119,10 @@ TEST_CASE("presets_llama: what others published is interleaved in GGUF, and none
                                   {"mistral_small3", mistral_small3},
                                   {"ministral3_8b", ministral3_8b},
                                   {"yi_34b_200k", yi_34b_200k},
-                                  {"internlm2_7b", internlm2_7b},
-                                  {"smollm3_3b", [](weights w) { return smollm3_3b(w)[0]; }}}) {
+                                  {"mistral_7b_v02", mistral_7b_v02},
+                                  {"internlm2_7b", [](weights w) { return internlm2_7b(w); }},
+                                  {"smollm3_3b", [](weights w) { return smollm3_3b(w)[0]; }},
+                                  {"smollm3_3b_yarn", [](weights w) { return smollm3_3b_yarn(w)[0]; }}}) {
         INFO(p.name);
         CHECK(layout_of(p, weights::hugging_face) == half_split{});
         CHECK(layout_of(p, weights::gguf) == interleaved{});
@@ -123,4 +132,11 @@ TEST_CASE("presets_llama: what others published is interleaved in GGUF, and none
     CHECK(layout_of({"apertus_8b", apertus_8b}, weights::hugging_face) == half_split{});
     CHECK(layout_of({"apertus_8b", apertus_8b}, weights::gguf) == half_split{});
     CHECK_REFUSES(refusal_of("apertus_8b"), apertus_8b(weights::meta));
+}
+
+TEST_CASE("presets_llama: Llama 3.1's scaling as plain data is what its preset turns by",
+          "[schemes][presets]") {
+    const auto s = make_spectrum(presets::llama31_parameters(), 128, 1);
+    CHECK(s.omegas() == presets::llama31_8b(weights::meta).spectrum_for(1).omegas());
+    CHECK(presets::llama31_parameters(32).factor == 32.0);
 }

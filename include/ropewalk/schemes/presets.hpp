@@ -40,6 +40,16 @@ inline rotary_scheme qwen3_8b(weights origin) {
         {"qwen3", 36, 128, detail::layout_or_throw("qwen3_8b", origin, half_split{})},
         {.base = 1e6, .max_context = 40960});
 }
+/// Qwen3's long-context recipe: YaRN by 4 over 32768 tokens, magnitude 1.13863. Source: recalled.
+inline rotary_scheme qwen3_8b_yarn(weights origin) {
+    return detail::uniform_scheme(
+        {"qwen3", 36, 128, detail::layout_or_throw("qwen3_8b_yarn", origin, half_split{})},
+        {.scaling = rope_scaling::yarn,
+         .base = 1e6,
+         .factor = 4,
+         .original_context = 32768,
+         .max_context = 40960});
+}
 /// Qwen3-Next 80B: 64 of 256 channels turn, base 1e7, in every 4th layer; the others are linear attention.
 /// Source: huggingface/transformers models/qwen3_next (partial rotary, layers); base recalled.
 inline model_schemes qwen3_next_80b(weights origin) {
@@ -52,10 +62,22 @@ inline model_schemes qwen3_next_80b(weights origin) {
 
 // ---- Gemma
 
+/// Gemma 7B, the first: heads of 256 channels, base 1e4, 8192 tokens. Source: recalled.
+inline rotary_scheme gemma_7b(weights origin) {
+    return detail::uniform_scheme(
+        {"gemma", 28, 256, detail::layout_or_throw("gemma_7b", origin, half_split{})}, {.max_context = 8192});
+}
 /// Gemma 2 9B: heads of 256 channels, base 1e4, 8192 tokens. Source: recalled.
 inline rotary_scheme gemma2_9b(weights origin) {
     return detail::uniform_scheme(
         {"gemma2", 42, 256, detail::layout_or_throw("gemma2_9b", origin, half_split{})},
+        {.max_context = 8192});
+}
+
+/// Gemma 2 27B: heads of 128 channels. Source: recalled.
+inline rotary_scheme gemma2_27b(weights origin) {
+    return detail::uniform_scheme(
+        {"gemma2", 46, 128, detail::layout_or_throw("gemma2_27b", origin, half_split{})},
         {.max_context = 8192});
 }
 
@@ -142,6 +164,11 @@ inline rotary_scheme stablelm2_1_6b(weights origin) {
         {"stablelm", 24, 64, detail::layout_or_throw("stablelm2_1_6b", origin, half_split{})},
         {.partial_rotary_factor = 0.25, .max_context = 4096});
 }
+/// Phi-1.5: 32 of 64 channels turn. Source: recalled.
+inline rotary_scheme phi1_5(weights origin) {
+    return detail::uniform_scheme({"phi", 24, 64, detail::layout_or_throw("phi1_5", origin, half_split{})},
+                                  {.partial_rotary_factor = 0.5, .max_context = 2048});
+}
 /// Phi-2: 32 of 80 channels turn. Source: recalled.
 inline rotary_scheme phi2(weights origin) {
     return detail::uniform_scheme({"phi", 32, 80, detail::layout_or_throw("phi2", origin, half_split{})},
@@ -187,6 +214,11 @@ inline rotary_scheme phi4_14b(weights origin) {
     return detail::uniform_scheme(
         {"phi3", 40, 128, detail::layout_or_throw("phi4_14b", origin, half_split{})},
         {.base = 250000, .original_context = 16384, .max_context = 16384});
+}
+/// OLMo 7B, the first: base 1e4, 2048 tokens. Source: recalled.
+inline rotary_scheme olmo_7b(weights origin) {
+    return detail::uniform_scheme({"olmo", 32, 128, detail::layout_or_throw("olmo_7b", origin, half_split{})},
+                                  {.max_context = 2048});
 }
 /// OLMo 2 7B: base 5e5, 4096 tokens. Source: recalled.
 inline rotary_scheme olmo2_7b(weights origin) {
@@ -285,6 +317,12 @@ inline rotary_scheme command_r_35b(weights origin) {
     return detail::uniform_scheme(
         {"cohere", 40, 128, detail::layout_or_throw("command_r_35b", origin, interleaved{})},
         {.base = 8e6, .max_context = 131072});
+}
+/// Command-R+ 104B: base 7.5e7. Source: as command_r_35b.
+inline rotary_scheme command_r_plus(weights origin) {
+    return detail::uniform_scheme(
+        {"cohere", 64, 128, detail::layout_or_throw("command_r_plus", origin, interleaved{})},
+        {.base = 7.5e7, .max_context = 131072});
 }
 /// Command-R7B: base 5e4 in the sliding layers; every 4th layer is full attention without position.
 /// Source: huggingface/transformers models/cohere2 (layers, layout); base recalled.

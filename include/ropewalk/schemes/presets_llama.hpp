@@ -128,10 +128,15 @@ inline model_schemes llama4_scout(weights) {
         "queries of NoPE layers are multiplied by a factor of the position (attn_temperature_tuning)");
     return detail::alternating(detail::uniform_config({"llama4_text", 48, 128, interleaved{}}, rope), 4);
 }
-/// Mistral 7B v0.1: base 1e4, sliding window 4096 (v0.2 and Mixtral 8x7B: base 1e6). Source: recalled.
+/// Mistral 7B v0.1: base 1e4, sliding window 4096. Source: recalled.
 inline rotary_scheme mistral_7b(weights origin) {
     return detail::uniform_scheme({"mistral", 32, 128, detail::llama_like_layout("mistral_7b", origin)},
                                   {.max_context = 32768});
+}
+/// Mistral 7B from v0.2 on: base 1e6, no sliding window. Source: recalled.
+inline rotary_scheme mistral_7b_v02(weights origin) {
+    return detail::uniform_scheme({"mistral", 32, 128, detail::llama_like_layout("mistral_7b_v02", origin)},
+                                  {.base = 1e6, .max_context = 32768});
 }
 /// Mixtral 8x7B: base 1e6, 32768 tokens. Source: recalled.
 inline rotary_scheme mixtral_8x7b(weights origin) {
@@ -168,11 +173,12 @@ inline rotary_scheme yi_34b_200k(weights origin) {
     return detail::uniform_scheme({"llama", 60, 128, detail::llama_like_layout("yi_34b_200k", origin)},
                                   {.base = 5e6, .max_context = 200000});
 }
-/// InternLM 2 7B: base 1e6, dynamic NTK by 2 beyond 32768 tokens. Source: recalled.
-inline rotary_scheme internlm2_7b(weights origin) {
+/// InternLM 2 7B: base 1e6, dynamic NTK beyond 32768 tokens, by 2 or in other revisions by 3.
+/// Source: recalled.
+inline rotary_scheme internlm2_7b(weights origin, double factor = 2) {
     return detail::uniform_scheme(
         {"internlm2", 32, 128, detail::llama_like_layout("internlm2_7b", origin)},
-        {.scaling = rope_scaling::dynamic_ntk, .base = 1e6, .factor = 2, .max_context = 32768});
+        {.scaling = rope_scaling::dynamic_ntk, .base = 1e6, .factor = factor, .max_context = 32768});
 }
 /// SmolLM3 3B: base 5e6, every 4th layer NoPE.
 /// Source: huggingface/transformers models/smollm3 (layers); base recalled.
@@ -180,6 +186,18 @@ inline model_schemes smollm3_3b(weights origin) {
     return detail::alternating(
         detail::uniform_config({"smollm3", 36, 128, detail::llama_like_layout("smollm3_3b", origin)},
                                {.base = 5e6, .max_context = 65536}),
+        4);
+}
+/// SmolLM3's long-context recipe: YaRN by 2 over 65536 tokens, magnitude 1.06931.
+/// Source: as smollm3_3b; recipe recalled.
+inline model_schemes smollm3_3b_yarn(weights origin) {
+    return detail::alternating(
+        detail::uniform_config({"smollm3", 36, 128, detail::llama_like_layout("smollm3_3b_yarn", origin)},
+                               {.scaling = rope_scaling::yarn,
+                                .base = 5e6,
+                                .factor = 2,
+                                .original_context = 65536,
+                                .max_context = 65536}),
         4);
 }
 /// Apertus 8B: base 1.2e7, Llama-3 scaling by 8 over 8192 tokens.
