@@ -3,6 +3,8 @@
 #include <ropewalk/analysis/base_bound.hpp>
 
 #include <cmath>
+#include <initializer_list>
+#include <utility>
 
 #include <ropewalk/frequencies/linear.hpp>
 #include <ropewalk/frequencies/p_rope.hpp>
@@ -61,16 +63,64 @@ TEST_CASE("base_bound: least bases as recomputed, and they hold", "[analysis][ba
         CHECK(*found == Approx(row.recomputed).epsilon(0.045));
         CHECK(analysis::first_negative(ladder(*found), row.context_length) == row.context_length);
     }
-    const double d64[][2] = {{1024, 7753.17}, {2048, 29618.12}, {4096, 100076.21}};
-    for (const auto& row : d64)
-        CHECK(analysis::min_base(
-                  {.head_dim = 64, .context_length = static_cast<std::int64_t>(row[0]), .rounds = 4})
-                  .value() == Approx(row[1]).epsilon(1e-6));
-    const double d256[][2] = {{1024, 2967.521}, {2048, 6564.071}, {4096, 17733.906}};
-    for (const auto& row : d256)
-        CHECK(analysis::min_base(
-                  {.head_dim = 256, .context_length = static_cast<std::int64_t>(row[0]), .rounds = 4})
-                  .value() == Approx(row[1]).epsilon(1e-6));
+}
+
+namespace {
+/// Least bases of other heads, K = 4; the long ones where the search is optimised.
+void check_least_bases(ropewalk::index head_dim,
+                       std::initializer_list<std::pair<std::int64_t, double>> rows) {
+    for (const auto& [length, want] : rows) {
+#ifndef NDEBUG
+        if (length > 4096) continue;
+#endif
+        INFO(length);
+        const auto found = analysis::min_base({.head_dim = head_dim, .context_length = length, .rounds = 4});
+        REQUIRE(found.has_value());
+        CHECK(*found == Approx(want).epsilon(1e-6));
+        CHECK(*found > analysis::wide_head_base(static_cast<double>(length)));
+        CHECK(analysis::first_negative(ladder(*found, head_dim), length) == length);
+    }
+}
+}  // namespace
+
+TEST_CASE("base_bound: least bases of heads of 64 channels", "[analysis][base_bound]") {
+    check_least_bases(64, {{1024, 7753.17},
+                           {2048, 29618.12},
+                           {4096, 100076.21},
+                           {8192, 323751.11},
+                           {16384, 1358717.0},
+                           {32768, 3788356.0}});
+}
+
+TEST_CASE("base_bound: least bases of heads of 256 channels", "[analysis][base_bound]") {
+    check_least_bases(256, {{1024, 2967.521},
+                            {2048, 6564.071},
+                            {4096, 17733.906},
+                            {8192, 41307.727},
+                            {16384, 103611.31},
+                            {32768, 223826.20}});
+}
+
+TEST_CASE("base_bound: the least base of heads of 256 channels for 65536 tokens", "[analysis][base_bound]") {
+    check_least_bases(256, {{65536, 675560.95}});
+}
+
+TEST_CASE("base_bound: the paper's fit follows its table, the limit of wide heads is a zero of B",
+          "[analysis][base_bound]") {
+    for (const auto& row : analysis::published_base_bounds()) {
+        if (row.context_length > 131072) continue;
+        const double ratio = analysis::fitted_base(static_cast<double>(row.context_length)) / row.paper;
+        INFO(row.context_length);
+        CHECK(ratio > 1 / 1.9);
+        CHECK(ratio < 1.9);
+    }
+    // 2^19 pairs sample the integral finely; B changes sign where L = 0.6165 b.
+    const auto wide = ladder(1e4, 1 << 20);
+    for (const double off : {0.01, 0.002}) {
+        CHECK(analysis::discrimination(wide, (0.6165 - off) * 1e4) > 0);
+        CHECK(analysis::discrimination(wide, (0.6165 + off) * 1e4) < 0);
+    }
+    CHECK(analysis::wide_head_base(0.6165 * 1e4) == Approx(1e4).epsilon(1e-15));
 }
 
 TEST_CASE("base_bound: one pair carries nothing, whatever the base", "[analysis][base_bound]") {
@@ -88,5 +138,8 @@ TEST_CASE("base_bound: refuses impossible numbers", "[analysis][base_bound][erro
     CHECK_REFUSES("min_base: context_length must be >= 1, got 0", analysis::min_base({}));
     CHECK_REFUSES("min_base: rounds must be in [1, 6], got 0",
                   analysis::min_base({.context_length = 4, .rounds = 0}));
+    CHECK_REFUSES("fitted_base: context_length must be finite and > 0, got 0", analysis::fitted_base(0));
+    CHECK_REFUSES("wide_head_base: context_length must be finite and > 0, got -1",
+                  analysis::wide_head_base(-1));
     CHECK_REFUSES("first_negative: cap must be >= 0, got -1", analysis::first_negative(ladder(1e4), -1));
 }

@@ -2,6 +2,14 @@
 
 #include <ropewalk/frequencies/p_rope.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
 
@@ -51,6 +59,74 @@ TEST_CASE("partial_rotary_dim: truncates towards zero", "[frequencies][p_rope]")
     CHECK_REFUSES("partial_rotary_dim: partial_rotary_factor must be in [0, 1], got 1.5",
                   frequencies::partial_rotary_dim(10, 1.5));
     CHECK_REFUSES("partial_rotary_dim: head_dim must be >= 1, got 0", frequencies::partial_rotary_dim(0, 1));
+}
+
+namespace {
+
+/// Scores of one query with the same key content at the distances 0 .. count - 1 before it.
+std::vector<double> scores_by_distance(const spectrum& s, const std::vector<double>& query,
+                                       const std::vector<double>& key, ropewalk::index count) {
+    const auto channels = static_cast<ropewalk::index>(key.size());
+    std::vector<double> q = query, keys, scores;
+    for (ropewalk::index n = 0; n < count; ++n) keys.insert(keys.end(), key.begin(), key.end());
+    rotate<half_split>(heads_view(q.data(), 1, 1, channels),
+                       make_rotation_table<double>(s, position_ids::from(std::vector<double>{4000})));
+    rotate<half_split>(heads_view(keys.data(), count, 1, channels),
+                       make_rotation_table<double>(s, position_ids().append(text_run{count, 4000, -1})));
+    for (ropewalk::index n = 0; n < count; ++n)
+        scores.push_back(std::inner_product(q.begin(), q.end(), keys.begin() + n * channels, 0.0));
+    return scores;
+}
+
+/// x turned as a token at this position is.
+std::vector<double> turned(const spectrum& s, std::vector<double> x, double position) {
+    rotate<half_split>(heads_view(x.data(), 1, 1, static_cast<ropewalk::index>(x.size())),
+                       make_rotation_table<double>(s, position_ids::from(std::vector<double>{position})));
+    return x;
+}
+
+std::vector<double> some_vector(std::size_t channels) {
+    std::mt19937 random(7);
+    std::normal_distribution<double> normal;
+    std::vector<double> x(channels);
+    for (double& v : x) v = normal(random);
+    return x;
+}
+
+}  // namespace
+
+TEST_CASE("p_rope: for any query and distance there is a key whose score is greatest just there",
+          "[frequencies][p_rope]") {
+    // Proposition 3.1: the key is the query turned by r, and nothing forces scores to decay.
+    const auto q = some_vector(32);
+    for (const double p : {1.0, 0.5}) {
+        const auto s = frequencies::p_rope({.head_dim = 32, .p = p});
+        for (const int r : {0, 1, 17, 900}) {
+            const auto scores = scores_by_distance(s, q, turned(s, q, r), 2000);
+            for (int n = 0; n < 2000; ++n) {
+                double want = 0;
+                for (ropewalk::index i = 0; i < 16; ++i)
+                    want += (q[i] * q[i] + q[i + 16] * q[i + 16]) * std::cos((n - r) * s.omega(i));
+                CHECK(scores[n] == Approx(want).margin(1e-10));
+                if (n != r) CHECK(scores[n] < scores[r]);
+            }
+        }
+    }
+}
+
+TEST_CASE("p_rope: equal keys and a head that looks at the previous token", "[frequencies][p_rope]") {
+    // Proposition 5.3: keys psi everywhere, queries psi turned back by one. Without rotation (5.2) equal
+    // keys have equal scores.
+    const auto psi = some_vector(32);
+    for (const double p : {1.0, 0.25}) {
+        const auto s = frequencies::p_rope({.head_dim = 32, .p = p});
+        const auto scores = scores_by_distance(s, turned(s, psi, -1), psi, 2000);
+        CHECK(std::ranges::max_element(scores) - scores.begin() == 1);
+        CHECK(std::ranges::count_if(scores, [&](double v) { return v >= scores[1]; }) == 1);
+    }
+    const auto none = frequencies::p_rope({.head_dim = 32, .p = 0});
+    const auto scores = scores_by_distance(none, turned(none, psi, -1), psi, 2000);
+    CHECK(std::ranges::count(scores, scores[0]) == 2000);
 }
 
 TEST_CASE("p_rope: refuses impossible numbers", "[frequencies][p_rope][errors]") {

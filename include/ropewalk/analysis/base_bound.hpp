@@ -165,6 +165,25 @@ inline std::optional<double> min_base(const min_base_config& c) {
     return bound;
 }
 
+/// The curve that the paper draws through its least bases for heads of 128 channels: 0.0424 L^1.628. For a
+/// first guess; what a base carries is first_negative's answer.
+/// Throws:   invalid_config unless context_length is finite and > 0.
+/// Accuracy: within a factor of 1.9 of the paper's own table up to 131072 tokens.
+/// Source:   Base of RoPE Bounds Context Length, Men et al. 2024, figure of the lower bound.
+inline double fitted_base(double context_length) {
+    detail::require_factor("fitted_base", "context_length must be finite and > 0", context_length);
+    return 0.0424 * std::pow(context_length, 1.628);
+}
+
+/// The least base of heads without end, L / 0.6165: over ever more pairs B becomes a difference of cosine
+/// integrals, whose first zero is at 0.6165. Heads of finite width need more.
+/// Throws:   invalid_config unless context_length is finite and > 0.
+/// Source:   derived from Base of RoPE Bounds Context Length, Men et al. 2024, eq. 9.
+inline double wide_head_base(double context_length) {
+    detail::require_factor("wide_head_base", "context_length must be finite and > 0", context_length);
+    return context_length / 0.6165;
+}
+
 /// One length of the table of least bases for heads of 128 channels.
 struct published_bound {
     std::int64_t context_length;
