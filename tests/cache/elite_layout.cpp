@@ -93,6 +93,7 @@ TEST_CASE("elite_layout: all pairs is full rotation, none is no rotation", "[cac
     const rw::elite_layout none(std::vector<rw::index>{}, 1, 8);
     auto x = noise(3 * 8, 3), before = x;
     const auto rope = none.scheme(omega, 1);
+    CHECK_FALSE(rope.rotates);
     rw::rotate(rope, rw::heads_view(x.data(), 3, 1, 8),
                rw::make_rotation_table<double>(rope.spectrum_for(1), rw::position_ids::text(3)));
     CHECK(x == before);

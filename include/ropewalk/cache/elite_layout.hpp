@@ -69,13 +69,20 @@ class elite_layout {
 
     /// What rotates packed heads: per-head frequencies over the last rope_channels. `heads` is a multiple of
     /// the layout's: query heads read the pairs of their kv head, so q and k of a grouped model need a table
-    /// each.
+    /// each. Without elite pairs it rotates nothing.
     /// Throws: invalid_config when heads is no multiple or omega has not head_dim / 2 pairs.
     rotary_scheme scheme(const spectrum& omega, index heads) const {
         detail::require(heads >= 1 && heads % heads_ == 0, "elite_layout::scheme",
                         "heads must be a multiple of the kv heads", heads);
         detail::require(2 * omega.pairs() == head_dim_, "elite_layout::scheme",
                         "omega must have head_dim / 2 pairs", omega.pairs());
+        if (count_ == 0) {  // nothing rotates: as a layer without positions
+            rotary_scheme none;
+            none.name = "elite";
+            none.head_dim = none.first_channel = head_dim_;
+            none.rotates = false;
+            return none;
+        }
         std::vector<index> each;
         for (index h = 0; h < heads; ++h) {
             const auto first = pairs_.begin() + h / (heads / heads_) * count_;
