@@ -31,8 +31,8 @@ enum class variant : std::uint8_t { road_1 = 1, road_2 = 2, road_4 = 4 };
 /// What an adapter is built for. Inside each group of `group` channels, channel c is paired with
 /// c + group / 2: 2 pairs neighbours, all channels is the half split of NeoX.
 struct adapter_config {
-    index channels = 0;  ///< of the layer's output
-    index group = 64;
+    index channels = 0;                       ///< of the layer's output
+    index group = 64;                         ///< channels of a group; pairs are half-split inside each
     road::variant variant = variant::road_1;  ///< how many parameters a pair has
 };
 
@@ -102,8 +102,11 @@ class adapter {
         for (double v : alpha_) detail::require(std::isfinite(v), who, "alpha must be finite", v);
     }
 
+    /// What it was made from.
     const adapter_config& config() const noexcept { return config_; }
+    /// Angles, in radians.
     const std::vector<double>& theta() const noexcept { return theta_; }
+    /// Magnitudes.
     const std::vector<double>& alpha() const noexcept { return alpha_; }
     pair_layout layout() const noexcept { return pair_layout::blocked_by(config_.group); }
 
@@ -134,11 +137,11 @@ inline columns make_columns(const adapter& a) {
 /// A block-diagonal matrix R: (x, y) <- (a x + b y, c x + d y) for the pairs of blocked_by(group).
 /// Shapes: a, b, c, d [channels / 2]. Source: RoAd, eq. 3.
 struct pair_blocks {
-    index group = 2;
-    std::vector<double> a;
-    std::vector<double> b;
-    std::vector<double> c;
-    std::vector<double> d;
+    index group = 2;        ///< channels of a group; pairs are half-split inside each
+    std::vector<double> a;  ///< factors of x in the new x
+    std::vector<double> b;  ///< factors of y in the new x
+    std::vector<double> c;  ///< factors of x in the new y
+    std::vector<double> d;  ///< factors of y in the new y
 
     index pairs() const noexcept { return static_cast<index>(a.size()); }
     index channels() const noexcept { return 2 * pairs(); }

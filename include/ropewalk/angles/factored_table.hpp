@@ -13,8 +13,8 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// moves no pair. Pairs outside [first_pair, end_pair) have the factor 1 in all of its rows.
 /// Source: design of this library.
 struct factored_level {
-    index offset = -1;
-    index extent = 0;
+    index offset = -1;     ///< of its first row, among the values
+    index extent = 0;      ///< how many rows
     index first_pair = 0;  ///< a multiple of 16, as end_pair
     index end_pair = 0;    ///< one past the last
 };
@@ -23,7 +23,7 @@ struct factored_level {
 /// indices of a mixed-radix number, outermost level first. No levels: the tokens are not touched.
 /// Source: design of this library.
 struct factored_block {
-    index first_token = 0;
+    index first_token = 0;  ///< the token of the batch that the block begins with
     index tokens = 0;
     index first_level = 0;  ///< its outermost level, among the levels of all blocks
     index level_count = 0;  ///< how many levels it has
@@ -36,7 +36,7 @@ struct factored_block {
 /// Source:   design of this library.
 template <class C>
 struct factored_rows_view {
-    const C* values = nullptr;
+    const C* values = nullptr;               ///< cos and sin of all levels, the magnitude inside
     const factored_level* levels = nullptr;  ///< the levels of all blocks
     const factored_block* blocks = nullptr;  ///< the blocks, in the order of their tokens
     index block_count = 0;                   ///< how many blocks

@@ -76,15 +76,15 @@ struct rows_view {
 /// Source:   design of this library (RoAd; full-width cos/sin of rotate_half).
 template <class C>
 struct matrix_rows_view {
-    const C* a = nullptr;
-    const C* b = nullptr;
-    const C* c = nullptr;
-    const C* d = nullptr;
+    const C* a = nullptr;  ///< factor of x in the new x
+    const C* b = nullptr;  ///< factor of y in the new x
+    const C* c = nullptr;  ///< factor of x in the new y
+    const C* d = nullptr;  ///< factor of y in the new y
     index table_rows = 0;
     index pairs = 0;
     index row_stride = 0;
     index tokens = 0;
-    detail::row_indices indices;
+    detail::row_indices indices;    ///< which row each token reads
     bool scaled_rotations = false;  ///< every b is -c and every d is a, bit for bit: b and d go unread
 
     constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }

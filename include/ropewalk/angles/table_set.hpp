@@ -39,6 +39,7 @@ class table_set {
               growth grows = growth::doubling, angle_arithmetic arithmetic = angle_arithmetic::exact)
         : table_set(std::move(spectra), rows_of_table, 0, grows, arithmetic) {}
 
+    /// How many tables.
     index tables() const noexcept { return static_cast<index>(spectra_.size()); }
     index row_count(index table) const noexcept {
         return first_row_[static_cast<std::size_t>(table) + 1] - first_row_[static_cast<std::size_t>(table)];

@@ -19,7 +19,7 @@ struct uniform_rows_view {
     const C* sin = nullptr;
     index table_rows = 0;
     index tokens = 0;
-    detail::row_indices indices;
+    detail::row_indices indices;  ///< which row each token reads
 
     constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }
 };

@@ -24,9 +24,9 @@ namespace ROPEWALK_NAMESPACE::attention {
 enum class chunk_positions : std::uint8_t { chunk, global };
 
 struct chunk_config {
-    index chunk = 512;        ///< tokens of a full chunk
-    index local_window = 64;  ///< tokens of a window; windows do not overlap
-    chunk_positions positions = chunk_positions::chunk;
+    index chunk = 512;                                   ///< tokens of a full chunk
+    index local_window = 64;                             ///< tokens of a window; windows do not overlap
+    chunk_positions positions = chunk_positions::chunk;  ///< where a chunk's tokens stand
     pair_layout layout = half_split{};
 };
 
@@ -206,7 +206,9 @@ class memory_bank {
         rows_ = matrix::Zero(slots, dim);
     }
 
+    /// Memory vectors held.
     index slots() const noexcept { return slots_; }
+    /// Channels of a memory vector.
     index dim() const noexcept { return dim_; }
     /// All rows as they lie, [slots, dim], row 0 not the oldest: enough for attention, which has no
     /// positions.

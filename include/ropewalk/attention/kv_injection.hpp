@@ -19,8 +19,8 @@ struct samples {
 
 /// A stretch of a sequence: FLUX's image tokens are those behind the text.
 struct token_range {
-    index first = 0;
-    index count = 0;
+    index first = 0;  ///< the first token
+    index count = 0;  ///< how many tokens
 };
 
 }  // namespace ROPEWALK_NAMESPACE::kv_injection

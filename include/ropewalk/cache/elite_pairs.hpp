@@ -29,8 +29,8 @@ struct elite_options {
 struct elite_ranking {
     index heads = 0;
     index pairs = 0;
-    index rounds = 0;
-    std::vector<index> order = {};
+    index rounds = 0;                    ///< pairs ranked for every head
+    std::vector<index> order = {};       ///< [heads, rounds], pair numbers, the most needed first
     std::vector<double> distances = {};  ///< [rounds, heads, pairs], 0 where chosen before
 
     /// The first `count` pairs of every head in ascending order, [heads, count]: rankings are nested, so

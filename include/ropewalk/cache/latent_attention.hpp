@@ -25,7 +25,7 @@ namespace ROPEWALK_NAMESPACE {
 template <class E = float>
 class latent_cache {
   public:
-    using value = compute_t<E>;
+    using value = compute_t<E>;  ///< what arithmetic runs in
 
     explicit latent_cache(const mla::config& c)
         : config_(c), rope_(mla::make_scheme(c)), omega_(rope_.spectrum_for(1)) {}
@@ -136,6 +136,7 @@ class latent_cache {
 ///         [nope key | value].
 template <class T>
 struct latent_weights {
+    /// A row-major matrix of T.
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     matrix wq = {};                  ///< [heads * (nope + rope), hidden] when query_rank is 0
     matrix wq_a = {};                ///< [query_rank, hidden]
@@ -155,7 +156,7 @@ struct latent_weights {
 template <class T = float>
 class latent_attention {
   public:
-    using matrix = typename latent_weights<T>::matrix;
+    using matrix = typename latent_weights<T>::matrix;  ///< a row-major matrix of T
 
     latent_attention(const mla::config& c, latent_weights<T> weights)
         : latent_attention(c, std::move(weights), mla::softmax_scale(c)) {}

@@ -19,10 +19,10 @@ namespace ROPEWALK_NAMESPACE {
 ///         queries.
 struct rotated_heads {
     index heads = 1;
-    Eigen::MatrixXd wq = {};  ///< [heads * head_dim, hidden]
-    Eigen::MatrixXd wk = {};  ///< [heads * head_dim, hidden]
-    Eigen::MatrixXd down = {};
-    Eigen::MatrixXd up = {};
+    Eigen::MatrixXd wq = {};          ///< [heads * head_dim, hidden]
+    Eigen::MatrixXd wk = {};          ///< [heads * head_dim, hidden]
+    Eigen::MatrixXd down = {};        ///< the compressing factor
+    Eigen::MatrixXd up = {};          ///< the expanding factor
     Eigen::MatrixXd query_down = {};  ///< [query latent, heads * head_dim]
     Eigen::MatrixXd query_up = {};    ///< [heads * head_dim, query latent]
     pair_layout layout = half_split{};

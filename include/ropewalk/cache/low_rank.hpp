@@ -13,10 +13,11 @@ namespace ROPEWALK_NAMESPACE {
 ///           vectors; singular_values all of them, descending. Signs and rotations of the latent are free.
 /// Source:   Eckart and Young 1936.
 struct low_rank_factors {
-    Eigen::MatrixXd down;
-    Eigen::MatrixXd up;
+    Eigen::MatrixXd down;             ///< the compressing factor
+    Eigen::MatrixXd up;               ///< the expanding factor
     Eigen::VectorXd singular_values;  ///< all of them, descending
 
+    /// The matrix that the factors stand for.
     Eigen::MatrixXd product() const { return down * up; }
     /// |a - down up|^2, from what was cut off.
     double squared_error() const {
@@ -76,8 +77,8 @@ inline Eigen::MatrixXd make_joint_matrix(const Eigen::MatrixXd& k_weight, const 
 
 /// S-LRD, the twin that compresses keys and values apart: two factorisations, two latents.
 struct split_factors {
-    low_rank_factors keys;
-    low_rank_factors values;
+    low_rank_factors keys;    ///< the factors of the keys
+    low_rank_factors values;  ///< the factors of the values
     /// The sum of both.
     double squared_error() const { return keys.squared_error() + values.squared_error(); }
 };
@@ -97,8 +98,8 @@ inline split_factors make_split_low_rank(const Eigen::MatrixXd& k_weight, const 
 
 /// The widths of two latents, one for keys and one for values.
 struct latent_split {
-    index keys = 0;
-    index values = 0;
+    index keys = 0;    ///< channels of the latent of the keys
+    index values = 0;  ///< channels of the latent of the values
 };
 
 /// The split of a total width that loses least: of both sides' singular values the largest, keys first
@@ -137,6 +138,7 @@ inline double elite_cache_ratio(const elite_layout& layout, index latent) noexce
 ///           kv_b_proj.
 template <class T = float>
 struct elite_weights {
+    /// A row-major matrix of T.
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     elite_layout layout;
     matrix queries = {};    ///< [heads * head_dim, hidden]
@@ -145,6 +147,7 @@ struct elite_weights {
     matrix up_keys = {};    ///< [kv heads * nope, latent]
     matrix up_values = {};  ///< [kv heads * head_dim, latent]
 
+    /// Channels of the latent.
     index latent() const noexcept { return down.rows(); }
     index query_heads() const noexcept { return queries.rows() / layout.head_dim(); }
     /// W_k of packed heads as the cache reproduces it, [kv heads * head_dim, hidden].

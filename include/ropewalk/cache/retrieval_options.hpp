@@ -18,15 +18,15 @@ enum class cached_keys : std::uint8_t { rotated, unrotated };
 /// What a decode step over a long cache attends to.
 /// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS, whose defaults these are.
 struct retrieval_options {
-    index heads = 0;                      ///< query heads; 0: as many as kv heads
-    index window = 64;                    ///< w: tokens closer than this are always attended
-    double relative_position = 2048;      ///< b: the distance at which all others are scored
-    index sinks = 8;                      ///< first tokens, always attended
-    double top_fraction = 0.03;           ///< K as a share of all cached tokens, rounded down
-    std::optional<index> top_count = {};  ///< K itself, instead
-    cached_keys keys = cached_keys::rotated;
-    index value_channels = 0;         ///< 0: as many as the keys have
-    std::int64_t context_length = 1;  ///< what the scheme's frequencies are asked for
+    index heads = 0;                          ///< query heads; 0: as many as kv heads
+    index window = 64;                        ///< w: tokens closer than this are always attended
+    double relative_position = 2048;          ///< b: the distance at which all others are scored
+    index sinks = 8;                          ///< first tokens, always attended
+    double top_fraction = 0.03;               ///< K as a share of all cached tokens, rounded down
+    std::optional<index> top_count = {};      ///< K itself, instead
+    cached_keys keys = cached_keys::rotated;  ///< whether the cache holds keys rotated or not
+    index value_channels = 0;                 ///< 0: as many as the keys have
+    std::int64_t context_length = 1;          ///< what the scheme's frequencies are asked for
 
     /// K for a cache of `tokens`.
     index top_of(index tokens) const noexcept {

@@ -15,10 +15,10 @@ namespace ROPEWALK_NAMESPACE {
 
 /// The largest call a row_attention is built for.
 struct row_attention_shape {
-    index heads = 0;         ///< query heads
-    index key_channels = 0;  ///< of the keys that are read for every head of a group
-    index value_channels = 0;
-    index own_channels = 0;  ///< of a second part of every key, 0 = none
+    index heads = 0;           ///< query heads
+    index key_channels = 0;    ///< of the keys that are read for every head of a group
+    index value_channels = 0;  ///< channels of a value
+    index own_channels = 0;    ///< of a second part of every key, 0 = none
 };
 
 /// What one decode step attends to.

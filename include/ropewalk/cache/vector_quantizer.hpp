@@ -214,6 +214,7 @@ enum class codeword_space { keys, metric };
 template <class T = float>
 class vector_quantizer {
   public:
+    /// A row-major matrix of T.
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     static constexpr index most_channels = 1024;  ///< the longest key
 
@@ -245,6 +246,7 @@ class vector_quantizer {
         columns_ = detail::codeword_columns<T>(metric_.data(), count(), channels());
     }
 
+    /// How many codewords.
     index count() const noexcept { return keys_.rows(); }
     index channels() const noexcept { return keys_.cols(); }
     /// [count, channels], as keys.

@@ -18,9 +18,9 @@ struct heads_shape {
 
 /// Distances in elements between neighbours. Channels are always adjacent.
 struct heads_strides {
-    index batch = 0;
-    index token = 0;
-    index head = 0;
+    index batch = 0;  ///< from a batch to the next
+    index token = 0;  ///< from a token to the next
+    index head = 0;   ///< from a head to the next
 };
 
 /// The caller's queries or keys: [batches, tokens, heads, channels] over memory we do not own.

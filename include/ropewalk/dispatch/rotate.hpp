@@ -28,7 +28,7 @@ using rotate_call = ::ropewalk_rotate_call;
 /// Source:   design of this library.
 struct call_options {
     ropewalk_turn turn = ROPEWALK_ROTATE;  ///< which of the three turns
-    part_of part = {};
+    part_of part = {};                     ///< the share of the work that this call takes
 };
 /// A view as a plain struct.
 template <class T>

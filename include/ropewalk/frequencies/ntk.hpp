@@ -103,7 +103,7 @@ struct ntk_by_parts_config {
     double base = 1e4;
     double factor = 1;
     double original_context = 0;
-    double ntk_factor = 1;
+    double ntk_factor = 1;  ///< how far the NTK ramp is followed: 1 fully, 0 not at all
     double extrapolation_factor = 1;
     double beta_fast = 1.25;  ///< beta_0: turns over L0 at which linear begins to give way to NTK
     double beta_slow = 0.75;  ///< beta_1

@@ -145,9 +145,9 @@ inline spectrum yarn(const yarn_config& c) {
 enum class yarn_training { plain, extended };
 
 struct dynamic_yarn_config {
-    yarn_config yarn;        ///< its factor is not read: the length decides it
-    double max_context = 0;  ///< up to here the spectrum does not move
-    yarn_training trained = yarn_training::plain;
+    yarn_config yarn;                              ///< its factor is not read: the length decides it
+    double max_context = 0;                        ///< up to here the spectrum does not move
+    yarn_training trained = yarn_training::plain;  ///< what the model was trained with
 };
 
 /// Dynamic YaRN as a pure function of the length: beyond max_context the factor is context_length /

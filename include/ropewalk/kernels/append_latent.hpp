@@ -13,7 +13,7 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// Source:   DeepSeek-V2, eq. 9 to 15.
 template <class S, class D = S>
 struct append_latent_call {
-    heads_view<const S> latent = {};
+    heads_view<const S> latent = {};    ///< the compressed latent
     heads_view<const S> rope_key = {};  ///< the shared key, not rotated
     cache_view<D> cache = {};           ///< where both go
     float scale = 1;                    ///< f8 only, given: number = code * scale

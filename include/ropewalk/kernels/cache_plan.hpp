@@ -26,7 +26,7 @@ ragged_batch(const A&, const B&) -> ragged_batch<typename A::value_type>;
 /// Shapes:   pages [requests, pages_per_request]; entries past a request's end are not read.
 template <class I = std::int32_t>
 struct block_table {
-    std::span<const I> pages;
+    std::span<const I> pages;     ///< page numbers, [requests, pages_per_request]
     index pages_per_request = 0;  ///< columns of the table
     index page_tokens = 0;
 };
@@ -137,6 +137,7 @@ class cache_plan {
         : cache_plan(std::span<const I>(slots), pages, page_tokens) {}
 
     index tokens() const noexcept { return static_cast<index>(places_.size()); }
+    /// Pages of the cache the plan is for.
     index pages() const noexcept { return pages_; }
     index page_tokens() const noexcept { return page_tokens_; }
     cache_place place(index token) const noexcept { return places_[static_cast<std::size_t>(token)]; }

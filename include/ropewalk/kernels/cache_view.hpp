@@ -8,7 +8,7 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// The extents of a cache of keys or values. A contiguous cache has one page a request.
 struct cache_shape {
-    index pages = 1;
+    index pages = 1;  ///< pages of the cache
     index page_tokens = 0;
     index heads = 0;
     index channels = 0;
@@ -16,9 +16,9 @@ struct cache_shape {
 
 /// Distances in elements. Channels are adjacent.
 struct cache_strides {
-    index page = 0;
-    index token = 0;
-    index head = 0;
+    index page = 0;   ///< from a page to the next
+    index token = 0;  ///< from a token to the next
+    index head = 0;   ///< from a head to the next
 };
 
 /// The caller's cache of keys or of values, over memory we do not own. A slot is page * page_tokens +
@@ -47,6 +47,7 @@ struct cache_view {
         return {p, s, {s.page_tokens * s.heads * s.channels, s.channels, s.page_tokens * s.channels}};
     }
 
+    /// Places for a token.
     constexpr index slots() const noexcept { return shape.pages * shape.page_tokens; }
     /// Whether there is no cache.
     constexpr bool empty() const noexcept { return data == nullptr; }
@@ -66,8 +67,8 @@ struct cache_view {
 
 /// Where a token of a call stands in the cache; a negative page: nowhere, the token is skipped.
 struct cache_place {
-    std::int32_t page = untouched_row;
-    std::int32_t token = 0;
+    std::int32_t page = untouched_row;  ///< page of the cache; negative: nowhere
+    std::int32_t token = 0;             ///< token within the page
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE

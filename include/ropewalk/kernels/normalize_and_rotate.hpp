@@ -27,8 +27,8 @@ struct norm_view {
     index heads = 0;            ///< extent token only
     index channels = 0;
     C eps = 0;
-    C scale = 1;
-    norm_extent extent = norm_extent::head;
+    C scale = 1;                             ///< a factor on every channel beside the weights
+    norm_extent extent = norm_extent::head;  ///< what one norm is taken over
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -40,8 +40,8 @@ struct norm_config {
     index channels = 0;
     double eps = 1e-6;
     weight_form form = weight_form::factor;  ///< whether the factor is the weight or 1 + weight
-    norm_extent extent = norm_extent::head;
-    double scale = 1;  ///< further factor on the result, for a query's logit scale
+    norm_extent extent = norm_extent::head;  ///< what one norm is taken over
+    double scale = 1;                        ///< further factor on the result, for a query's logit scale
 };
 
 /// The weight of an RMSNorm, converted once to the compute type, with everything checked.
@@ -72,6 +72,7 @@ class head_norm {
         : head_norm(config, std::span<const W>(weight)) {}
     explicit head_norm(norm_config config) : head_norm(config, std::span<const C>()) {}
 
+    /// The norm as kernels take it.
     norm_view<C> view() const noexcept {
         return {weight_.empty() ? nullptr : weight_.data(),
                 config_.heads,
@@ -80,6 +81,7 @@ class head_norm {
                 static_cast<C>(config_.scale),
                 config_.extent};
     }
+    /// view().
     operator norm_view<C>() const noexcept { return view(); }
 
   private:
@@ -91,7 +93,8 @@ class head_norm {
 /// work a thread takes, and whether tokens that do not turn are normalised.
 struct normalize_options {
     index first_channel = 0;
-    part_of part = {};
+    part_of part = {};  ///< the share of the work that this call takes
+    /// What happens to tokens with a negative row.
     untouched_tokens untouched = untouched_tokens::left_alone;
 };
 

@@ -36,8 +36,8 @@ struct blocked {
 struct pair_layout {
     /// The layout types.
     enum class kind_type : std::uint8_t { half_split, interleaved, blocked };
-    kind_type kind = kind_type::half_split;
-    index group = 0;  ///< channels a group, blocked only
+    kind_type kind = kind_type::half_split;  ///< which of the three layouts
+    index group = 0;                         ///< channels a group, blocked only
 
     /// A layout type as a value.
     constexpr pair_layout(ropewalk::half_split = {}) noexcept {}

@@ -17,7 +17,7 @@ struct part_of {
 /// What one part covers: tokens [first_token, first_token + tokens) of batches * tokens, and one of
 /// head_parts slices of the heads of every tensor.
 struct work_part {
-    index first_token = 0;
+    index first_token = 0;  ///< the token of the whole that the part begins with
     index tokens = 0;
     part_of heads;
 };
@@ -25,8 +25,8 @@ struct work_part {
 /// The items of a part, sizes differing by at most one.
 /// Source: design of this library.
 struct work_range {
-    index first = 0;
-    index count = 0;
+    index first = 0;  ///< the first of them
+    index count = 0;  ///< how many
 };
 /// The share of one part.
 constexpr work_range partition(index items, part_of p) noexcept {

@@ -10,8 +10,10 @@
 namespace ROPEWALK_NAMESPACE::path {
 
 template <class T>
+/// A row-major matrix of T.
 using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 template <class T>
+/// A view of a row-major matrix.
 using matrix_ref = Eigen::Ref<const matrix<T>, 0, Eigen::OuterStride<>>;
 
 /// The product P = H_n ... H_2 H_1 of the transforms of consecutive tokens, oldest first, of one head, held

@@ -12,9 +12,9 @@ namespace ROPEWALK_NAMESPACE::path {
 /// cache, float otherwise.
 template <class C>
 struct decode_step {
-    heads_view<const C> q;  ///< [1, heads, channels]
-    heads_view<const C> k;  ///< [1, kv heads, channels]
-    step_transform<C> transform;
+    heads_view<const C> q;                   ///< [1, heads, channels]
+    heads_view<const C> k;                   ///< [1, kv heads, channels]
+    step_transform<C> transform;             ///< how the token changes the keys before it
     C scale = 1;                             ///< on the whole logit; usually 1 / sqrt(channels)
     std::span<const double> gate_sums = {};  ///< [tokens, heads], cumulative log gates, the new token's last
 };

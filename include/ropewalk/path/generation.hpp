@@ -91,6 +91,7 @@ class transform_generator {
         gate_bias_ = bias(weights.gate_bias, config.heads, "gate_bias must hold heads numbers");
     }
 
+    /// What it was made from.
     const generator_config& config() const noexcept { return config_; }
 
     /// x [tokens, hidden]. With `sequence_ends` every sequence starts its own convolution; with `state` the

@@ -17,8 +17,8 @@ namespace ROPEWALK_NAMESPACE::path {
 /// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads].
 template <class C>
 struct step_transform {
-    heads_view<const C> w;  ///< [kv heads, channels]
-    std::span<const C> beta;
+    heads_view<const C> w;    ///< [kv heads, channels]
+    std::span<const C> beta;  ///< one a head, in [0, 2]
 };
 
 }  // namespace ROPEWALK_NAMESPACE::path

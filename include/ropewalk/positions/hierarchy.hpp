@@ -54,6 +54,7 @@ class hierarchy_counter {
     }
     /// The position that next() gave last.
     std::span<const double> position() const noexcept { return last_; }
+    /// Levels of the hierarchy.
     index levels() const noexcept { return static_cast<index>(next_.size()); }
     index tokens() const noexcept { return tokens_; }
 
@@ -71,7 +72,7 @@ struct hierarchy_config {
     /// starts[l]: first tokens of the units of level l + 1, not falling; a start at 0, a second one at the
     /// same token and one past the end change nothing.
     std::vector<std::vector<index>> starts = {};
-    counting mode = counting::local;
+    counting mode = counting::local;  ///< how the levels count
 };
 
 /// The same for a sequence whose units are known.

@@ -93,10 +93,12 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// Source:   Qwen2-VL, Wang et al. 2024; QwenLM/Qwen3-VL rope2d.py get_rope_index_2, _25 and _3;
 ///           huggingface/transformers models/qwen2_5_vl.
 struct mrope_rule {
-    frame_clock clock = {};
+    frame_clock clock = {};  ///< how frames advance in time
+    /// Where the text behind a block goes on.
     block_transition transition = block_transition::max_plus_one;
 
     static constexpr index axes() noexcept { return 3; }
+    /// Positions from a text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const { clock.check("mrope_rule"); }
     double next_position(const detail::stream_state& state) const noexcept { return state.highest + 1; }
@@ -129,8 +131,8 @@ enum class baseline : std::uint8_t { vanilla, time, tad };
 /// Throws:   invalid_config on axis_count < 1 or audio.
 /// Source:   Wiselnn570/VideoRoPE modeling_videorope.py get_vanilla_rope_index, get_time_rope_index.
 struct baseline_rule {
-    baseline kind = baseline::vanilla;
-    index axis_count = 1;  ///< axes that all repeat the position
+    baseline kind = baseline::vanilla;  ///< which of the baselines
+    index axis_count = 1;               ///< axes that all repeat the position
 
     index axes() const noexcept { return axis_count; }
     /// From one generated token to the next.

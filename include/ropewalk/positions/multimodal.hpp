@@ -18,7 +18,7 @@ enum class media : std::uint8_t { text, shared_text, image, video, audio, video_
 ///
 ///     {.tokens = 12}, {.kind = media::video, .frames = 16, .height = 8, .width = 8}
 struct media_segment {
-    media kind = media::text;
+    media kind = media::text;      ///< text, image, video or sound
     index tokens = 0;              ///< of text and audio; the audio tokens of video_with_audio
     index frames = 1;              ///< of video
     index height = 0;              ///< of images and video
@@ -39,7 +39,7 @@ enum class delta_length : std::uint8_t { padded, unpadded };
 /// Where the tokens of one sequence stand and where generation goes on.
 /// Source: huggingface/transformers get_rope_index (position_ids, rope_deltas).
 struct position_stream {
-    position_ids positions;
+    position_ids positions;    ///< where the tokens stand
     double next_position = 0;  ///< of the first generated token, on every axis
     double position_step = 1;  ///< from one generated token to the next
     index tokens = 0;          ///< without padding

@@ -15,8 +15,8 @@ namespace ROPEWALK_NAMESPACE {
 /// `tokens` tokens whose axes all advance together: first, first + step, ... (text).
 struct text_run {
     index tokens = 0;
-    double first = 0;
-    double step = 1;
+    double first = 0;  ///< position of the first token, on every axis
+    double step = 1;   ///< from a token's position to the next one's
 };
 
 /// A grid whose axes are sums over its levels, which is what every image and video scheme needs.
@@ -35,7 +35,7 @@ struct grid_block {
 
 /// Positions without structure: values [tokens, axes], row-major.
 struct listed_run {
-    std::vector<double> values;
+    std::vector<double> values;  ///< coordinates, [tokens, axes]
 };
 
 /// Tokens that no kernel touches (class and register tokens, padding).

@@ -19,9 +19,9 @@ enum class sharding : std::uint8_t { contiguous, striped, zigzag };
 
 struct shard_config {
     index tokens = 0;
-    index ranks = 1;  ///< ranks that share the sequence
-    sharding kind = sharding::contiguous;
-    index stripe = 1;  ///< tokens a run, striped only
+    index ranks = 1;                       ///< ranks that share the sequence
+    sharding kind = sharding::contiguous;  ///< which tokens a rank holds
+    index stripe = 1;                      ///< tokens a run, striped only
 };
 
 /// The tokens of the whole sequence that a rank holds, in its local order: rows for the whole sequence's

@@ -28,11 +28,12 @@ inline index audio_tokens(index mel_frames) {
 ///           video with audio that has no audio tokens.
 /// Source:   Qwen2.5-Omni, Xu et al. 2025; huggingface/transformers models/qwen2_5_omni get_rope_index.
 struct tmrope_rule {
-    frame_clock clock = {.tokens_per_second = 25};
-    double seconds_per_chunk = 2;  ///< how long video and sound take turns
-    sound_order order = sound_order::chunks;
+    frame_clock clock = {.tokens_per_second = 25};  ///< how frames advance in time
+    double seconds_per_chunk = 2;                   ///< how long video and sound take turns
+    sound_order order = sound_order::chunks;        ///< how picture and sound take turns
 
     static constexpr index axes() noexcept { return 3; }
+    /// Positions from a text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         clock.check("tmrope_rule");

@@ -24,6 +24,7 @@ enum class frame_transition : std::uint8_t { last_frame, all_frames };
 struct video_rope_rule {
     double spacing = 2;                         ///< positions from one frame to the next
     frame_centre centre = frame_centre::patch;  ///< what lies on the diagonal
+    /// Where the text behind a block goes on.
     frame_transition transition = frame_transition::last_frame;
 
     /// The formula as the paper prints it, which differs from its code in both options.
@@ -32,6 +33,7 @@ struct video_rope_rule {
     }
 
     static constexpr index axes() noexcept { return 3; }
+    /// Positions from a text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(std::isfinite(spacing) && spacing > 0, "video_rope_rule",

@@ -77,6 +77,7 @@ struct vrope_rule {
     index time_axes = 0;  ///< 1: one more axis, the middle of the frame's index range
 
     index axes() const noexcept { return 4 + time_axes; }
+    /// Positions from a text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(time_axes == 0 || time_axes == 1, "vrope_rule", "time_axes must be 0 or 1",

@@ -60,10 +60,10 @@ struct agents_config {
 /// Runs of heads of one mode with a constant step, so that a kernel call covers many heads.
 /// Source: design of this library.
 struct head_run {
-    head_mode mode = head_mode::none;
-    index first = 0;
-    index count = 0;
-    index step = 1;
+    head_mode mode = head_mode::none;  ///< what turns these heads
+    index first = 0;                   ///< the first of these heads
+    index count = 0;                   ///< how many heads
+    index step = 1;                    ///< from one of these heads to the next
 };
 
 /// A checked combination of positions (x, y) and headings.
@@ -120,6 +120,7 @@ class agents {
         find_runs();
     }
 
+    /// What it was made from.
     const agents_config& config() const noexcept { return config_; }
     index heads() const noexcept { return static_cast<index>(config_.modes.size()); }
     /// Channels of the position's block in `blocks` heads; 0 where there are none.

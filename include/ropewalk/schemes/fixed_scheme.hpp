@@ -11,7 +11,7 @@
 namespace ROPEWALK_NAMESPACE {
 
 struct fixed_scheme_config {
-    std::string name = {};
+    std::string name = {};    ///< what explain and messages call the scheme
     index head_dim = 0;       ///< 0: the channels that turn
     index first_channel = 0;  ///< where the turning slice begins
     pair_layout layout = {};
@@ -46,7 +46,7 @@ inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectr
 enum class first_axis : std::uint8_t { row, column };
 
 struct axial_scheme_config {
-    std::string name = {};
+    std::string name = {};    ///< what explain and messages call the scheme
     index head_dim = 0;       ///< a multiple of 4 where it turns whole
     index first_channel = 0;  ///< where the turning slice begins
     index rotary_dim = 0;     ///< its width, a multiple of 4; 0: up to the end of the head

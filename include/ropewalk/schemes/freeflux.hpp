@@ -20,9 +20,9 @@ enum class key_mode : std::uint8_t { normal, not_rotated, shifted };
 
 /// A change of the keys: of what kind and, for shifted, by how much.
 struct key_change {
-    key_mode mode = key_mode::normal;
-    double rows = 0;     ///< shift in rows
-    double columns = 0;  ///< shift in columns
+    key_mode mode = key_mode::normal;  ///< what happens to the keys
+    double rows = 0;                   ///< shift in rows
+    double columns = 0;                ///< shift in columns
 
     bool operator==(const key_change&) const = default;
 };
@@ -61,7 +61,7 @@ inline constexpr std::array<key_change, 4> probes = {{{key_mode::not_rotated, 0,
 /// steps of a denoising run in the paper: keys and values are injected at all of them.
 /// Source: wtybest/FreeFlux probing/ and editing/.
 inline constexpr int flux_layers = 57;
-inline constexpr int denoising_steps = 50;
+inline constexpr int denoising_steps = 50;  ///< denoising steps of an image
 /// Edits that keep a region (background replacement, object moves, outpainting) inject values in every
 /// layer at steps 0 .. 44 and leave the last ones alone.
 /// Source: wtybest/FreeFlux editing/bg_replace.
@@ -107,6 +107,7 @@ class key_policy {
     /// What was set there.
     key_change at(index layer, index step) const { return cells_[cell(layer, step)]; }
     index layers() const noexcept { return layers_; }
+    /// Denoising steps the policy is for.
     index steps() const noexcept { return steps_; }
 
   private:

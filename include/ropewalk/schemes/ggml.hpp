@@ -22,9 +22,9 @@ enum class rope_mode : int { normal = 0, neox = 2 };
 /// The parameters of ggml_rope_ext, named as there.
 /// Source: ggml-org/ggml include/ggml.h.
 struct rope_ext {
-    index n_dims = 0;  ///< channels that turn
-    rope_mode mode = rope_mode::normal;
-    std::int32_t n_ctx_orig = 0;  ///< read with ext_factor != 0 only
+    index n_dims = 0;                    ///< channels that turn
+    rope_mode mode = rope_mode::normal;  ///< normal: interleaved pairs; neox: half-split
+    std::int32_t n_ctx_orig = 0;         ///< read with ext_factor != 0 only
     float freq_base = 10000.0f;
     float freq_scale = 1.0f;   ///< 1 / s
     float ext_factor = 0.0f;   ///< 1 switches YaRN on, 0 off

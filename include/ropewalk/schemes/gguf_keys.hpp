@@ -25,10 +25,10 @@ using gguf_value =
 /// left in or out) and the rotary tensors, where it has them.
 /// Source: ggml-org/ggml docs/gguf.md.
 struct gguf_metadata {
-    std::map<std::string, gguf_value> values = {};
-    std::vector<float> rope_freqs = {};          ///< rope_freqs.weight: divisors
-    std::vector<float> rope_factors_long = {};   ///< rope_factors_long.weight
-    std::vector<float> rope_factors_short = {};  ///< rope_factors_short.weight
+    std::map<std::string, gguf_value> values = {};  ///< key of the file to its value
+    std::vector<float> rope_freqs = {};             ///< rope_freqs.weight: divisors
+    std::vector<float> rope_factors_long = {};      ///< rope_factors_long.weight
+    std::vector<float> rope_factors_short = {};     ///< rope_factors_short.weight
 };
 
 namespace detail {

@@ -73,8 +73,9 @@ struct rope_parameters {
     double beta_slow = 1;
     /// How the ramp's ends are read: a strict reader sets strict.
     frequencies::bounds_check bounds = frequencies::bounds_check::literal;
-    bool truncate = true;
+    bool truncate = true;  ///< YaRN: whether the ramp's bounds are rounded to whole pairs
     double extrapolation_factor = 1;
+    /// What a dynamic YaRN model was trained with.
     frequencies::yarn_training trained = frequencies::yarn_training::plain;
     double low_freq_factor = 1;
     double high_freq_factor = 4;

@@ -22,8 +22,8 @@ namespace ROPEWALK_NAMESPACE {
 ///     rotate(scheme.rope, q, k, table);
 template <positions::position_rule Rule>
 struct stream_scheme {
-    rotary_scheme rope;
-    Rule rule;
+    rotary_scheme rope;  ///< the scheme that turns queries and keys
+    Rule rule;           ///< where the tokens of a stream stand
 };
 
 /// A scheme with every spectrum of another changed: the scaling, its dependence on the length and its
@@ -87,7 +87,7 @@ template <class Rule = positions::mrope_rule>
 struct over_config {
     std::vector<index> sections = {};           ///< pairs of t, h, w; empty: default_sections of the map
     section_map map = section_map::contiguous;  ///< how the sections are dealt to the pairs
-    Rule rule = {};
+    Rule rule = {};                             ///< where the tokens of a stream stand
 };
 
 /// The text model's scheme with its pairs dealt to t, h and w, whatever its scaling.

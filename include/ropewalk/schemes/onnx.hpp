@@ -19,7 +19,7 @@ namespace onnx {
 template <class T>
 struct tensor {
     T* data = nullptr;
-    std::span<const std::int64_t> dims;
+    std::span<const std::int64_t> dims;  ///< extents, outermost first
 };
 
 /// The attributes of RotaryEmbedding under the standard's names; the defaults are the standard's.

@@ -21,7 +21,7 @@ namespace ROPEWALK_NAMESPACE {
 /// Requires: rotary_dim even, first_channel + rotary_dim <= head_dim.
 /// Source:   design of this library.
 struct rotary_scheme {
-    std::string name = {};
+    std::string name = {};  ///< what explain and messages call the scheme
     index head_dim = 0;
     index first_channel = 0;  ///< where the turning slice begins in a head of head_dim channels
     index rotary_dim = 0;     ///< channels of the slice; the rest passes through

@@ -31,8 +31,8 @@ inline rotary_scheme axial(const axial_config& config) {
 struct patches_config {
     index height = 0;
     index width = 0;
-    double scale = 1;  ///< window / grid in SAM 3's global blocks, else 1
-    double offset = 0;
+    double scale = 1;        ///< window / grid in SAM 3's global blocks, else 1
+    double offset = 0;       ///< added to row and column
     index class_tokens = 0;  ///< before the patches, not rotated
 };
 
@@ -66,7 +66,7 @@ inline position_ids square_patches(index tokens) {
 struct ve_patches_config {
     index side = 0;          ///< patches a side that run (seq_len)
     index trained_side = 0;  ///< patches a side in training (pt_seq_len); 0: as side
-    double offset = 1;
+    double offset = 1;       ///< added to row and column
 };
 
 /// VisionRotaryEmbeddingVE's square grid: j * (trained side / side) + offset.
