@@ -6,8 +6,11 @@
 // all positions away from 0 under three qualities of angles.
 //     context_extension [--model FOLDER] [--bytes N] [--svg FILE]
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <future>
 #include <map>
+#include <mutex>
 #include <random>
 #if __has_include(<unistd.h>)
 #include <unistd.h>
@@ -49,6 +52,7 @@ class progress {
     explicit progress(index steps) : steps_(steps) {}
     void step(const std::string& what) {
         if (!shown_) return;
+        const std::lock_guard lock(telling_);
         const auto full = static_cast<int>(30 * ++done_ / steps_);
         std::fprintf(stderr, "\r[%.*s%*s] %3td%% %-36s", full, "##############################", 30 - full,
                      "", 100 * done_ / steps_, what.c_str());
@@ -57,6 +61,7 @@ class progress {
 
   private:
     index steps_, done_ = 0;
+    std::mutex telling_;
 #if __has_include(<unistd.h>)
     const bool shown_ = isatty(STDERR_FILENO) != 0;  // not into log files
 #else
@@ -185,6 +190,7 @@ rw::rotation_table<float> offset_table(const rw::spectrum& s, double offset, con
 }
 
 int run(const std::map<std::string, std::string>& options) {
+    const auto start = std::chrono::steady_clock::now();
     const std::filesystem::path folder = options.at("--model");
     const auto m = load_model(folder);
     const auto reference = parse_json("reference.json", read_file(folder / "reference.json"));
@@ -255,12 +261,16 @@ int run(const std::map<std::string, std::string>& options) {
     const std::vector<index> contexts{128, 256, 512, 1024, 2048, 4096};
     const int rounds = bytes == 32768 ? 10 : 2, tries = bytes == 32768 ? 40 : 4;
     progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + tries);
+    // Side by side: a search is one step after the other, and the longest context has one window.
+    std::map<index, std::future<std::vector<double>>> searches;
     for (index n : contexts)
-        if (static_cast<double>(n) > trained)
-            found[n] =
-                search_factors(m, held_back, n, static_cast<double>(n) / trained, longrope, rounds, bar);
+        if (const auto factor = static_cast<double>(n) / trained; factor > 1)
+            searches[n] = std::async(std::launch::async, [&, n, factor] {
+                return search_factors(m, held_back, n, factor, longrope, rounds, bar);
+            });
     phase_shift = fit_calibration(m, held_back, fitted_at,
                                   yarn(fitted_at, static_cast<double>(fitted_at) / trained), tries, bar);
+    for (auto& [n, search] : searches) found[n] = search.get();
 
     svg::chart picture{.title = "A model trained at 256 bytes, read further",
                        .x_label = "context, bytes",
@@ -348,7 +358,8 @@ int run(const std::map<std::string, std::string>& options) {
             std::printf("%14.6f %9.1e", value, drift);
         }
     }
-    std::printf("\n");
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    std::printf("\n\n%.0f s on %u threads\n", taken.count(), std::thread::hardware_concurrency());
     return worst <= 1e-4 ? 0 : 1;
 }
 
