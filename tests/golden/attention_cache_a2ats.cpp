@@ -74,7 +74,9 @@ void decode(const golden_case& c, results& out) {
                                           {.tokens = tokens, .heads = t.extent(0), .channels = t.extent(2)});
     };
     auto rotated = k;
-    rotate(rope, by_head(rotated), make_rotation_table<T>(omega, position_ids::text(tokens)));
+    const auto rows = make_rotation_table<T>(omega, position_ids::text(tokens));
+    require_fits(rope, by_head(rotated), rows);
+    rotate(rope, by_head(rotated), rows);
     for (const cached_keys stored : {cached_keys::rotated, cached_keys::unrotated}) {
         options.keys = stored;
         retrieval_cache<T> cache(quantizers, rope, options);

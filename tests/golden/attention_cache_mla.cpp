@@ -109,7 +109,10 @@ void decoupled(const golden_case& c, results& out) {
     const auto where = position_ids::from(c.numbers("positions"));
     const auto run = [&]<class T>(T, const rotary_scheme& rope, const std::string& suffix) {
         auto q = c.input<T>("q_pe"), k = c.input<T>("k_pe");
-        rotate(rope, view_of(q), view_of(k), make_rotation_table<T>(omega, where));
+        const auto rows = make_rotation_table<T>(omega, where);
+        require_fits(rope, view_of(q), rows);
+        require_fits(rope, view_of(k), rows);
+        rotate(rope, view_of(q), view_of(k), rows);
         for (const auto& [name, t] : {std::pair("q_pe", &q), std::pair("k_pe", &k)}) {
             const double scale = max_abs(c.input(name).values);
             if constexpr (std::is_same_v<T, double>) {

@@ -26,7 +26,9 @@ void windowed(const golden_case& c, results& out) {
         make_rotation_table<T>(omega, position_ids::text(queries, static_cast<double>(keys - queries)));
     const auto far = make_rotation_table<T>(omega, position_ids::from(fixed));
     rotate_twice(layout, view_of(q), view_of(near_q), view_of(far_q), own, far);
-    rotate(layout, view_of(near_k), make_rotation_table<T>(omega, position_ids::text(keys)));
+    const auto rows = make_rotation_table<T>(omega, position_ids::text(keys));
+    require_fits(layout, view_of(near_k), rows);
+    rotate(layout, view_of(near_k), rows);
     const auto scored = [&](index window) {
         std::vector<T> s(static_cast<std::size_t>(view_of(q).heads() * queries * keys));
         fill_windowed_scores(view_of(near_q), view_of(near_k), view_of(far_q), view_of(k), std::span<T>(s),

@@ -62,6 +62,11 @@ inline void rotate_given(const golden_case& c, results& out, const rotary_scheme
     const spectrum omega = rope.spectrum_for(1);
     const auto turn = [&]<class T>(heads_view<T> x, heads_view<T> other) {
         const index tokens = x.batches() * x.tokens();
+        for (const auto& view : {x, other})
+            require(view.empty() || (view.channels() == rope.head_dim && view.tokens() == x.tokens() &&
+                                     view.batches() == x.batches()),
+                    "q and k must have head_dim " + std::to_string(rope.head_dim) +
+                        " and the same batches and tokens");
         require(where.tokens() > 0 && tokens % where.tokens() == 0,
                 "positions of " + std::to_string(where.tokens()) + " tokens for " + std::to_string(tokens));
         position_ids batch(where.axes());

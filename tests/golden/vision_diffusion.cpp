@@ -54,7 +54,7 @@ void freeflux_probing(const golden_case& c, results& out) {
     }
     const auto where = freeflux_positions(c);
     const auto keys_at = freeflux::key_positions(where, change);
-    for (const char* input : {"q", "k"}) require_fits(c, input, rope, where.tokens());
+    for (const char* input : {"q", "k"}) require_extents(c, input, rope, where.tokens());
     rotate_both(c, out, {"q", "k"}, [&]<class T>(heads_view<T> q, heads_view<T> k) {
         const auto queries = make_factored_table<T>(rope.spectrum_for(1), where);
         const auto keys = make_factored_table<T>(rope.spectrum_for(1), keys_at);
@@ -111,7 +111,7 @@ edit_kind edit_of(const golden_case& c) {
 void freeflux_injection(const golden_case& c, results& out) {
     const auto rope = in_layout_of(c, flux::joint(joint_of(c, {16, 56, 56}, 1e4)));
     const auto where = freeflux_positions(c);
-    for (const char* input : {"q", "k"}) require_fits(c, input, rope, where.tokens());
+    for (const char* input : {"q", "k"}) require_extents(c, input, rope, where.tokens());
     const auto table = make_rotation_table<double>(rope.spectrum_for(1), where);
     auto q = c.input("q"), k = c.input("k"), v = c.input("v");
     for (auto* t : {&q, &k})

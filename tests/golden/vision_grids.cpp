@@ -52,7 +52,7 @@ void swin_axial(const golden_case& c, results& out) {
         }
     out.check("cos", {heads, table.row_count(), table.pairs()}, cos);
     out.check("sin", {heads, table.row_count(), table.pairs()}, sin);
-    for (const char* input : {"q", "k"}) require_fits(c, input, rope, where.tokens());
+    for (const char* input : {"q", "k"}) require_extents(c, input, rope, where.tokens());
     rotate_both(c, out, {"q", "k"}, [&]<class T>(heads_view<T> q, heads_view<T> k) {
         const auto keys = make_rotation_table<T>(rope.spectrum_for(1), where);
         const auto queries = make_rotation_table<T>(rope.spectrum_for(1).with_magnitude(scale), where);
@@ -168,8 +168,8 @@ void sam2_memory(const golden_case& c, results& out) {
     const auto where = height * width == queries ? sam::patches({.height = height, .width = width})
                                                  : sam::square_patches(queries);
     check_cos_sin(out, rope, where);
-    require_fits(c, "q", rope, where.tokens());
-    require_fits(c, "k", rope, c.shape_of("k").tokens);
+    require_extents(c, "q", rope, where.tokens());
+    require_extents(c, "k", rope, c.shape_of("k").tokens);
     const index keys = c.shape_of("k").tokens;
     const auto key_rows = sam::memory_key_rows({.queries = where.tokens(),
                                                 .keys = keys,

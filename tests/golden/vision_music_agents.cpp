@@ -53,8 +53,8 @@ void musecontrollite_cross_attention(const golden_case& c, results& out) {
     const auto at_k = musecontrollite::key_positions(keys);
     out.check("pos_q", at_q.values());
     out.check("pos_k", at_k.values());
-    require_fits(c, "q", rope, queries);
-    for (const char* input : {"k", "v"}) require_fits(c, input, rope, keys);
+    require_extents(c, "q", rope, queries);
+    for (const char* input : {"k", "v"}) require_extents(c, input, rope, keys);
     const index heads = c.integer("num_heads", q_shape.heads);
     const index kv_heads = c.integer("num_kv_heads", k_shape.heads);
     require(heads == q_shape.heads && kv_heads == k_shape.heads,

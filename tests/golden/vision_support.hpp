@@ -28,8 +28,8 @@ inline void require_axis_order(const golden_case& c, const char* order) {
 
 /// What a kernel requires is checked before it runs: where assertions are on, a file that does not fit its
 /// own positions would end the run of all the others.
-inline void require_fits(const golden_case& c, const std::string& input, const rotary_scheme& rope,
-                         index tokens, std::string_view order = {}) {
+inline void require_extents(const golden_case& c, const std::string& input, const rotary_scheme& rope,
+                            index tokens, std::string_view order = {}) {
     const heads_shape x = c.shape_of(input, order);
     const auto must = [&](bool holds, const std::string& what, index wanted, index got) {
         require(holds, "inputs." + input + " must have " + std::to_string(wanted) + " " + what + ", got " +
@@ -55,7 +55,7 @@ void each_sample(heads_view<T> x, auto rotate_one) {
 template <std::size_t N>
 void rotate_patches(const golden_case& c, results& out, const char* const (&inputs)[N],
                     const rotary_scheme& rope, const position_ids& where, const std::string& order = {}) {
-    for (const char* input : inputs) require_fits(c, input, rope, where.tokens(), order);
+    for (const char* input : inputs) require_extents(c, input, rope, where.tokens(), order);
     const spectrum omega = rope.spectrum_for(1);
     // Positions of every sample by itself, or of all samples alike.
     const auto samples = [&]<class T>(heads_view<T> x, auto one) {
