@@ -195,9 +195,11 @@ std::vector<index> golden_case::integers(const std::string& key) const {
 }
 
 pair_layout golden_case::layout(const std::string& key) const {
-    for (const std::string& k : {key, std::string("pair_layout"), std::string("layout")})
-        if (has(k)) return layout_named(word(k));
-    return half_split{};
+    if (key != "layout" && has(key)) return layout_named(word(key));
+    if (has("pair_layout")) return layout_named(word("pair_layout"));
+    // In some files "layout" describes the tensors: "q, k: [T, heads, head_dim]".
+    if (!has("layout") || word("layout").find_first_of("[,:;") != std::string::npos) return half_split{};
+    return layout_named(word("layout"));
 }
 
 std::string golden_case::order() const { return word("tensor_order", word("qk_shape", "")); }

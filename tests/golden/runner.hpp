@@ -117,7 +117,8 @@ class golden_case {
     std::vector<double> numbers(const std::string& key) const;
     std::vector<index> integers(const std::string& key) const;
 
-    /// The layout under `key`, else under "pair_layout" or "layout", else half_split.
+    /// The layout under `key`, else under "pair_layout", else under "layout" where that is not a description
+    /// of the tensors, else half_split.
     pair_layout layout(const std::string& key = "layout") const;
     /// "tensor_order" or "qk_shape" of the config, or nothing (then view_of goes by the rank).
     std::string order() const;

@@ -100,6 +100,18 @@ TEST_CASE("gguf: YaRN, linear and its older key, Hunyuan's alpha, Mistral's mult
     CHECK(mistral.logit_scale == 1.0);
 }
 
+TEST_CASE("gguf: strict reading refuses a ramp of YaRN that runs the wrong way", "[schemes][gguf][errors]") {
+    const auto f = file("qwen2", {{"block_count", i64{1}},
+                                  {"attention.head_count", i64{32}},
+                                  {"embedding_length", i64{4096}},
+                                  {"rope.scaling.type", std::string("yarn")},
+                                  {"rope.scaling.factor", 4.0},
+                                  {"rope.scaling.original_context_length", i64{4}}});
+    CHECK_REFUSES("yarn: original_context must let the ramp run upwards: low must be <= high, got 0",
+                  make_model_schemes(from_gguf(f))[0].spectrum_for(1));
+    CHECK(make_model_schemes(from_gguf(f, strictness::lenient))[0].spectrum_for(1).pairs() == 64);
+}
+
 TEST_CASE("gguf: what multiplies the magnitude, and what YaRN's temperature overwrites", "[schemes][gguf]") {
     const auto read = [](std::map<std::string, gguf_value> more) {
         more["block_count"] = i64{2};

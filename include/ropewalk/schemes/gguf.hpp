@@ -232,6 +232,7 @@ inline model_config from_gguf(const gguf_metadata& file, strictness reading = st
     config.write_layout = config.read_layout;
 
     auto global = detail::gguf_rope(file, keys, rules, turning);
+    if (strict) global.bounds = frequencies::bounds_check::strict;
     detail::read_gguf_sections(keys, rules, reading, config, global);
     config.ropes.push_back(std::move(global));
     detail::read_layers(keys, rules, config);
