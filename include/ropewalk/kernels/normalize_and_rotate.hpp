@@ -196,9 +196,8 @@ void normalize_tensors(pair_layout layout, rows_view<C> rows, const normalize_op
     with_layout(layout, [&](auto kind) {
         for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
             const index row = rows.row(token);
-            ROPEWALK_EXPECT(row < rows.table_rows);
-            if (row < 0 || row >= rows.table_rows) {
-                if (row < 0 && options.untouched == untouched_tokens::normalised)
+            if (row < 0) {
+                if (options.untouched == untouched_tokens::normalised)
                     (normalize_untouched(x.first, token, partition(x.first.heads(), work.heads), x.second),
                      ...);
                 continue;
