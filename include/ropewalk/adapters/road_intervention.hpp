@@ -16,8 +16,7 @@ namespace ROPEWALK_NAMESPACE::road {
 /// Throws:   invalid_config on malformed blocks, a projection of other rows, or rows that are not orthonormal
 ///           to 1e-6 (what f32 training leaves).
 /// Cost:     2 * subspace * channels multiply-adds a row; allocates in the constructor only. One call at a
-/// time
-///           an object.
+///           time an object.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5 of make_intervention_matrix times h, for order-1 inputs.
 /// Source:   RoAd, Liao and Monz 2024, section 3.3 (distributed interchange interventions).
 ///
@@ -47,8 +46,7 @@ class intervention {
 
     /// h <- h + M^T (R M h - M h), in place.
     /// Shapes:   h [batches, tokens, heads, channels], any strides. A view of other channels is an assertion
-    /// in
-    ///           debug and left alone in release.
+    ///           in debug and left alone in release.
     template <class E>
     void mix(heads_view<E> h) noexcept {
         static_assert(std::is_same_v<compute_t<E>, T>,

@@ -137,9 +137,8 @@ inline std::vector<double> singular_values_of(const Eigen::MatrixXd& x, index co
 /// Throws:   invalid_config on an empty matrix, entries that are not finite or whose squares overflow.
 /// Cost:     one singular value decomposition.
 /// Accuracy: eigenvalues 1e-12 relative to the largest; singular values of at most 2^-52 times the larger
-/// side
-///           times the largest are 0, so that the rank shows. The zero matrix has no spike, soft rank 1 and
-///           every other rank 0.
+///           side times the largest are 0, so that the rank shows. The zero matrix has no spike, soft rank 1
+///           and every other rank 0.
 /// Source:   the diagnostics named in arXiv 2507.09394 ("the MP gap, soft rank, outlier energy"), in their
 ///           standard definitions; no official code is public.
 inline spectral_report make_spectral_report(const Eigen::MatrixXd& x,

@@ -101,8 +101,7 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// Shapes:   [prefix + frames * height * width + suffix, 2].
 /// Requires: rows holds height coordinates, columns width of them; any finite numbers.
 /// Throws:   invalid_config on sizes that are negative or above most_coordinates, coordinates of another
-/// number, or a height or width that is
-///           no multiple of merge in merge_blocks order.
+///           number, or a height or width that is no multiple of merge in merge_blocks order.
 /// Cost:     row_major: O(height + width), a grid block; merge_blocks: a list, since a coordinate that is
 ///           not evenly spaced is no sum of one number a block and one inside it.
 /// Source:   design of this library; merge blocks: Qwen2-VL, Wang et al. 2024.
