@@ -69,7 +69,7 @@ std::vector<preset_rows::row> rows() {
          R"({"model_type":"gemma3_text","hidden_size":5376,"num_attention_heads":32,"head_dim":128,"num_hidden_layers":62,"max_position_embeddings":131072,
             "rope_theta":1000000.0,"rope_local_base_freq":10000.0,"rope_scaling":{"rope_type":"linear","factor":8.0}})"},
         {"gemma3_1b", gemma3_1b(hf),
-         R"({"model_type":"gemma3_text","hidden_size":1152,"num_attention_heads":4,"head_dim":256,"num_hidden_layers":26,"max_position_embeddings":131072,
+         R"({"model_type":"gemma3_text","hidden_size":1152,"num_attention_heads":4,"head_dim":256,"num_hidden_layers":26,"max_position_embeddings":32768,
             "rope_theta":1000000,"rope_local_base_freq":10000,"rope_scaling":null,"sliding_window_pattern":6})"},
         {"gemma4", gemma4(hf),
          R"({"model_type":"gemma4_text","hidden_size":2304,"num_attention_heads":8,"num_hidden_layers":30,"max_position_embeddings":131072})"},

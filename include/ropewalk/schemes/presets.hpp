@@ -85,13 +85,11 @@ inline rotary_scheme gemma2_27b(weights origin) {
 
 namespace detail {
 
-inline model_schemes gemma3(const preset_shape& shape, double factor) {
-    model_config c = uniform_config(shape, {.max_context = 131072, .name = "sliding_attention"});
-    rope_parameters global{.base = 1e6, .max_context = 131072, .name = "full_attention"};
-    if (factor != 1) {
-        global.scaling = rope_scaling::linear;
-        global.factor = factor;
-    }
+/// The rope of the global layers is given without its base and name, which all sizes share.
+inline model_schemes gemma3(const preset_shape& shape, rope_parameters global) {
+    model_config c = uniform_config(shape, {.max_context = global.max_context, .name = "sliding_attention"});
+    global.base = 1e6;
+    global.name = "full_attention";
     c.ropes.push_back(std::move(global));
     return alternating(std::move(c), 6);
 }
@@ -104,22 +102,27 @@ namespace presets {
 /// 1e4 unscaled. Source: huggingface/transformers models/gemma3 (bases, layers); factor recalled.
 inline model_schemes gemma3_4b(weights origin) {
     return detail::gemma3(
-        {"gemma3_text", 34, 256, detail::layout_or_throw("gemma3_4b", origin, half_split{})}, 8);
+        {"gemma3_text", 34, 256, detail::layout_or_throw("gemma3_4b", origin, half_split{})},
+        {.scaling = rope_scaling::linear, .factor = 8, .max_context = 131072});
 }
 /// Gemma 3 12B. Source: as gemma3_4b.
 inline model_schemes gemma3_12b(weights origin) {
     return detail::gemma3(
-        {"gemma3_text", 48, 256, detail::layout_or_throw("gemma3_12b", origin, half_split{})}, 8);
+        {"gemma3_text", 48, 256, detail::layout_or_throw("gemma3_12b", origin, half_split{})},
+        {.scaling = rope_scaling::linear, .factor = 8, .max_context = 131072});
 }
 /// Gemma 3 27B: heads of 128 channels. Source: as gemma3_4b; head size recalled.
 inline model_schemes gemma3_27b(weights origin) {
     return detail::gemma3(
-        {"gemma3_text", 62, 128, detail::layout_or_throw("gemma3_27b", origin, half_split{})}, 8);
+        {"gemma3_text", 62, 128, detail::layout_or_throw("gemma3_27b", origin, half_split{})},
+        {.scaling = rope_scaling::linear, .factor = 8, .max_context = 131072});
 }
-/// Gemma 3 1B: no interpolation. Source: as gemma3_4b.
+/// Gemma 3 1B: no interpolation, 32768 tokens.
+/// Source: as gemma3_4b; config.json copied in mlx-community/gemma-3-1b-pt-6bit (tokens).
 inline model_schemes gemma3_1b(weights origin) {
     return detail::gemma3(
-        {"gemma3_text", 26, 256, detail::layout_or_throw("gemma3_1b", origin, half_split{})}, 1);
+        {"gemma3_text", 26, 256, detail::layout_or_throw("gemma3_1b", origin, half_split{})},
+        {.max_context = 32768});
 }
 /// Gemma 4: sliding layers have heads of 256 channels and base 1e4; global ones heads of 512 channels of
 /// which the quarter of highest frequencies turns (p-RoPE, base 1e6).
