@@ -62,7 +62,8 @@ function(printed_block word)
 endfunction()
 
 # Runs the README's line that holds a word in a folder, with our compiler and another output; with `check`
-# it only compiles, to nothing.
+# it only preprocesses, to nothing: whether the package has every header it takes. That they compile is seen
+# where the examples themselves are built, from the same headers (28 times that is three minutes).
 function(run_printed word folder)
     string(REGEX MATCH "[^\n]*(g[+][+]|mpicxx) [^\n]*${word}[^\n]*" line "${readme}")
     if(line STREQUAL "")
@@ -74,7 +75,7 @@ function(run_printed word folder)
     string(REPLACE "pkg-config --cflags ropewalk" "pkg-config --cflags ${module}" line "${line}")
     string(REGEX REPLACE " && mpirun .*$" "" line "${line}")
     if(check)
-        string(REGEX REPLACE "-o [a-z_0-9]+$" "-fsyntax-only" line "${line}")
+        string(REGEX REPLACE "-o [a-z_0-9]+$" "-E -o /dev/null" line "${line}")
     else()
         string(REGEX REPLACE "-o [a-z_0-9]+$" "-o ${project}/engine" line "${line}")
     endif()
