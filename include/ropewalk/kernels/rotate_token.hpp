@@ -24,8 +24,12 @@ ROPEWALK_ALWAYS_INLINE void turn_half(T* p, index half, Cos cos, Sin sin) noexce
         a[k] = simd::in_register<C>(simd::load(u));
         b[k] = simd::in_register<C>(simd::load(u + half));
     }
-    store_registers<K>(p, [&](std::size_t k) { return simd::fms<C>(a[k], cos(k), b[k] * sin(k)); });
-    store_registers<K>(p + half, [&](std::size_t k) { return simd::fma(b[k], cos(k), a[k] * sin(k)); });
+    store_registers<K>(p, [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        return simd::fms<C>(a[k], cos(k), b[k] * sin(k));
+    });
+    store_registers<K>(p + half, [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        return simd::fma(b[k], cos(k), a[k] * sin(k));
+    });
 }
 
 /// V registers of pairs of every head, the row in registers. Prefetching the data 2 to 8 heads ahead only
@@ -40,7 +44,8 @@ ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half
         for (std::size_t v = 0; v < V; v += K)
             turn_half<K>(
                 p + static_cast<index>(v) * simd::lanes<compute_t<T>>, half,
-                [&](std::size_t k) { return c[v + k]; }, [&](std::size_t k) { return s[v + k]; });
+                [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return c[v + k]; },
+                [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return s[v + k]; });
     }
 }
 
@@ -52,8 +57,9 @@ ROPEWALK_ALWAYS_INLINE void half_heads(token_heads<T> x, index first, index half
     for (index h = 0; h < x.heads; ++h, p += x.stride)
         for (index i = 0; i < pairs; i += row.step)
             turn_half<copied_in_flight>(
-                p + i, half, [&](std::size_t k) { return row.cos_register(i, k); },
-                [&](std::size_t k) { return row.sin_register(i, k); });
+                p + i, half,
+                [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return row.cos_register(i, k); },
+                [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return row.sin_register(i, k); });
 }
 
 template <std::size_t V, class Row, class... T>
@@ -129,8 +135,9 @@ ROPEWALK_ALWAYS_INLINE void turn_interleaved(T* p, Cos cos, Sin sin) noexcept {
     for (std::size_t k = 0; k < K; ++k)
         a[k] = simd::in_register<C>(
             simd::load(static_cast<const T*>(p + static_cast<index>(k) * simd::lanes<C>)));
-    store_registers<K>(
-        p, [&](std::size_t k) { return simd::fma(a[k], cos(k), simd::swap_pairs(a[k]) * sin(k)); });
+    store_registers<K>(p, [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        return simd::fma(a[k], cos(k), simd::swap_pairs(a[k]) * sin(k));
+    });
 }
 
 /// V registers of channels of every head, the row in registers.
@@ -144,7 +151,8 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair
         for (std::size_t v = 0; v < V; v += K)
             turn_interleaved<K>(
                 p + static_cast<index>(v) * simd::lanes<compute_t<T>>,
-                [&](std::size_t k) { return c[v + k]; }, [&](std::size_t k) { return s[v + k]; });
+                [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return c[v + k]; },
+                [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return s[v + k]; });
     }
 }
 
@@ -156,8 +164,8 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(token_heads<T> x, index first_pair
     for (index h = 0; h < x.heads; ++h, p += x.stride)
         for (index i = 0; i < 2 * pairs; i += row.step)
             turn_interleaved<copied_in_flight>(
-                p + i, [&](std::size_t k) { return row.cos_register(i, k); },
-                [&](std::size_t k) { return row.sin_register(i, k); });
+                p + i, [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return row.cos_register(i, k); },
+                [&](std::size_t k) ROPEWALK_DETAIL_INLINE_LAMBDA { return row.sin_register(i, k); });
 }
 
 /// U units of lanes pairs = two registers of channels each.
