@@ -17,7 +17,7 @@ using rotate_call = ::ropewalk_rotate_call;
 /// Carries the call out with the unit of this CPU. Link a target given to ropewalk_add_dispatch().
 /// Returns:  whether the call could be carried out; one with a field that cannot be, or made from views that
 ///           do not fit their rows, is refused whole.
-/// Cost:     one indirect call, a check of the fields and a copy of some twenty numbers: 2 to 9 ns.
+/// Cost:     one indirect call, a check of the fields and a copy of some twenty numbers: 8 to 16 ns.
 /// Accuracy: as rotate, each unit. Units differ in the last bit where only some have fused multiply-add.
 /// Source:   design of this library.
 [[nodiscard]] inline bool rotate(const rotate_call& call) noexcept {
