@@ -121,8 +121,7 @@ struct mrope_rule {
 /// vanilla:     a running index over all tokens, plain RoPE.
 /// time:        every token of a frame stands at the frame's number.
 /// tad:         the sum of both; generated tokens advance by 2. Its codes publish no delta of its own but
-/// that
-///              of time, for 2 * (tokens before it, pads counted) + delta: without padding the same
+///              that of time, for 2 * (tokens before it, pads counted) + delta: without padding the same
 ///              positions, in a padded row one too far for every pad, where next_position goes on right
 ///              behind the prompt.
 enum class baseline : std::uint8_t { vanilla, time, tad };
