@@ -65,7 +65,7 @@ function(ropewalk_use_eigen required)
         INTERFACE_INCLUDE_DIRECTORIES ${ropewalk_fetched_eigen_SOURCE_DIR})
 endfunction()
 
-# Tests, examples and schemes/huggingface_json.hpp only.
+# Tests, examples and models/huggingface_json.hpp only.
 function(ropewalk_require_nlohmann_json)
     if(TARGET nlohmann_json::nlohmann_json)
         return()

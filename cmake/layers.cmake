@@ -37,5 +37,5 @@ macro(ropewalk_read_layers file)
         endif()
     endforeach()
 endmacro()
-# The umbrella ropewalk.hpp holds layers 0 to 5. Folders above have one of their own.
-set(highest_core_layer 5)
+# The umbrella ropewalk.hpp holds layers 0 to 6. Folders above have one of their own.
+set(highest_core_layer 6)

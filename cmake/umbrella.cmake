@@ -1,5 +1,5 @@
 # cmake -P cmake/umbrella.cmake [-D check=ON, before -P]
-# Writes ropewalk.hpp (layers 0 to 5) and one umbrella for each folder above them from layers.txt; with
+# Writes ropewalk.hpp (layers 0 to 6) and one umbrella for each folder above them from layers.txt; with
 # check, compares instead.
 cmake_policy(VERSION 3.20)
 include(${CMAKE_CURRENT_LIST_DIR}/layers.cmake)

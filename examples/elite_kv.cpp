@@ -3,7 +3,7 @@
 // EliteKV on the tiny checkpoint, untrained: which pairs must turn, and what a latent for the rest costs.
 // Nats per byte of held-out text against the size of the cache: pairs chosen in three ways with a latent that
 // loses nothing; then narrower ones, one for both (J-LRD) or one each (S-LRD).     elite_kv [--svg FILE]
-#include <ropewalk/cache/low_rank.hpp>
+#include <ropewalk/compression/low_rank.hpp>
 
 #include "figures/svg.hpp"
 #include "tinylm/score.hpp"

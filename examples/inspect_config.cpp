@@ -9,8 +9,8 @@
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
-#include <ropewalk/schemes/explain.hpp>
-#include <ropewalk/schemes/huggingface_json.hpp>
+#include <ropewalk/models/explain.hpp>
+#include <ropewalk/models/huggingface_json.hpp>
 
 #include "figures/svg.hpp"
 

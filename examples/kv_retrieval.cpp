@@ -3,9 +3,9 @@
 // A2ATS on real keys of the tiny checkpoint: decode steps at the end of 256 bytes read sinks, a window and
 // the K tokens that quantised keys rank best. How many of the K truly best are among them, and how far the
 // output is from full attention, against the bytes read: kv_retrieval [--svg FILE]
-#include <ropewalk/cache/retrieval.hpp>
-#include <ropewalk/cache/retrieval_calibration.hpp>
-#include <ropewalk/cache/retrieval_reference.hpp>
+#include <ropewalk/compression/retrieval.hpp>
+#include <ropewalk/compression/retrieval_calibration.hpp>
+#include <ropewalk/compression/retrieval_reference.hpp>
 
 #include "figures/svg.hpp"
 #include "tinylm/trace.hpp"

@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <random>
 
-#include <ropewalk/cache/latent_attention.hpp>
+#include <ropewalk/compression/latent_attention.hpp>
 
 namespace {
 

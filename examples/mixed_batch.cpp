@@ -49,7 +49,7 @@ int main() {
     for (float& value : x) value = normal(engine);
     auto together = x;
     std::vector<std::int32_t> rows(positions.size());
-    rw::rotate<rw::half_split>(rw::heads_view(together.data(), rw::index(positions.size()), heads, dim),
+    rw::rotate(rw::half_split{}, rw::heads_view(together.data(), rw::index(positions.size()), heads, dim),
                                tables.rows(table_of_token, positions, rows));
 
     std::size_t first = 0;
@@ -64,7 +64,7 @@ int main() {
             const auto table = static_cast<std::size_t>(table_of_token[first + n]);
             trained_tokens += table == 0;
             rw::position_table own(spectra[table], 2048);
-            rw::rotate<rw::half_split>(rw::heads_view(alone.data() + n * width, 1, heads, dim),
+            rw::rotate(rw::half_split{}, rw::heads_view(alone.data() + n * width, 1, heads, dim),
                                        own.rows(std::span(positions).subspan(first + n, 1)));
         }
         const bool equal =

@@ -74,9 +74,9 @@ void rotate_clip(benchmark::State& state, int which, rw::index frames) {
                             bench::roof_pass(q);
                             bench::roof_pass(k);
                         },
-                    .contenders = {{"kernel", [&] { rw::rotate<rw::half_split>(qv, kv, factored); }},
-                                   {"table_1d", [&] { rw::rotate<rw::half_split>(qv, kv, rows); }},
-                                   {"full_table", [&] { rw::rotate<rw::half_split>(qv, kv, full); }}}});
+                    .contenders = {{"kernel", [&] { rw::rotate(rw::half_split{}, qv, kv, factored); }},
+                                   {"table_1d", [&] { rw::rotate(rw::half_split{}, qv, kv, rows); }},
+                                   {"full_table", [&] { rw::rotate(rw::half_split{}, qv, kv, full); }}}});
     state.counters["table_bytes"] = static_cast<double>(factored.byte_count());
     state.counters["full_over_table_bytes"] =
         full_table_bytes(c.where, c.omega) / static_cast<double>(factored.byte_count());

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include <ropewalk/schemes/model_config.hpp>
+#include <ropewalk/models/model_config.hpp>
 
 namespace rw = ropewalk;
 

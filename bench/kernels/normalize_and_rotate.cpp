@@ -34,10 +34,10 @@ void fused_case(benchmark::State& state, rw::index tokens, rw::norm_extent exten
         {.bytes = 2.0 * static_cast<double>((q.size() + k.size()) * sizeof(T)),
          .roof = [&] { bench::roof_pass(q), bench::roof_pass(k); },
          .contenders = {
-             {"kernel", [&] { rw::normalize_and_rotate<rw::half_split>(qv, kv, norm_q, norm_k, rows); }},
+             {"kernel", [&] { rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, rows); }},
              {"unfused", [&] {
-                  rw::normalize_and_rotate<rw::half_split>(qv, kv, norm_q, norm_k, no_pairs);
-                  rw::rotate<rw::half_split>(qv, kv, rows);
+                  rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, no_pairs);
+                  rw::rotate(rw::half_split{}, qv, kv, rows);
               }}}});
     if (!bench::still_normal(q)) state.SkipWithError("the data left their range");
 }

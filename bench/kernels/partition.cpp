@@ -59,14 +59,14 @@ void two_threads(benchmark::State& state) {
     for (std::size_t n = 0; n < positions.size(); ++n) positions[n] = static_cast<std::int32_t>(n);
     const auto rows = table.rows(positions);
     const rw::heads_view qv(q.data(), tokens, 32, 128), kv(k.data(), tokens, 8, 128);
-    helper_thread second([&] { rw::rotate<rw::half_split>(qv, kv, rows, rw::part_of{2, 1}); });
+    helper_thread second([&] { rw::rotate(rw::half_split{}, qv, kv, rows, rw::part_of{2, 1}); });
     std::vector<double> ratios;
     for (auto _ : state) {
         const double start = wall_ns();
-        rw::rotate<rw::half_split>(qv, kv, rows);
+        rw::rotate(rw::half_split{}, qv, kv, rows);
         const double one = wall_ns();
         second.start();
-        rw::rotate<rw::half_split>(qv, kv, rows, rw::part_of{2, 0});
+        rw::rotate(rw::half_split{}, qv, kv, rows, rw::part_of{2, 0});
         second.wait();
         const double two = wall_ns();
         ratios.push_back((one - start) / (two - one));

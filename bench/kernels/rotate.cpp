@@ -158,7 +158,7 @@ void rotate_case(benchmark::State& state, rw::index tokens, rw::index dim) {
         if constexpr (Fly) {
             rw::rotate_on_the_fly<Layout>(each.qv(), each.kv(), each.rope, each.positions);
         } else {
-            rw::rotate<Layout>(each.qv(), each.kv(), at);
+            rw::rotate(Layout{}, each.qv(), each.kv(), at);
         }
     };
     bench::compare(state, {.bytes = w.bytes(),

@@ -92,7 +92,7 @@ void peer_case(benchmark::State& state, const description& peer, rw::index token
     const rw::heads_view<T> qv(q.data(), tokens, q_heads, dim), kv(k.data(), tokens, k_heads, dim);
 
     Peer theirs(x);
-    rw::rotate<layout>(qv, kv, rows);
+    rw::rotate(layout{}, qv, kv, rows);
     theirs.run();
     const double of_q = most_apart(q, theirs.q()), of_k = most_apart(k, theirs.k());
     state.counters[peer.name + "_apart"] = of_q >= of_k ? of_q : of_k;
@@ -106,7 +106,7 @@ void peer_case(benchmark::State& state, const description& peer, rw::index token
     }
     bench::compare(state, {.bytes = 2.0 * static_cast<double>((q.size() + k.size()) * sizeof(T)),
                            .roof = [&] { bench::roof_pass(q), bench::roof_pass(k); },
-                           .contenders = {{"kernel", [&] { rw::rotate<layout>(qv, kv, rows); }},
+                           .contenders = {{"kernel", [&] { rw::rotate(layout{}, qv, kv, rows); }},
                                           {peer.name, [&] { theirs.run(); }}}});
 } catch (const std::exception& e) {
     state.SkipWithError((peer.name + ": " + e.what()).c_str());

@@ -60,7 +60,7 @@ void beside_one_axis(benchmark::State& state, data& x, const std::function<void(
                         bench::roof_pass(x.k);
                     },
                 .contenders = {{"kernel", kernel},
-                               {"table_1d", [&] { rw::rotate<rw::interleaved>(x.qv(), x.kv(), rows); }}}});
+                               {"table_1d", [&] { rw::rotate(rw::interleaved{}, x.qv(), x.kv(), rows); }}}});
     state.counters["table_bytes"] = static_cast<double>(bytes);
     if (!bench::still_normal(x.q)) state.SkipWithError("the data did not stay normal");
 }
@@ -71,7 +71,7 @@ void axial(benchmark::State& state, image_case c) {
     const auto where = rw::rope_vit::patches({.height = c.side, .width = c.side, .class_tokens = 0});
     const auto table = rw::make_factored_table(rope.spectrum_for(1), where);
     beside_one_axis(
-        state, x, [&] { rw::rotate<rw::interleaved>(x.qv(), x.kv(), table); }, table.byte_count());
+        state, x, [&] { rw::rotate(rw::interleaved{}, x.qv(), x.kv(), table); }, table.byte_count());
 }
 
 void mixed(benchmark::State& state, image_case c) {
@@ -82,7 +82,7 @@ void mixed(benchmark::State& state, image_case c) {
     const auto where = rw::rope_vit::patches({.height = c.side, .width = c.side, .class_tokens = 0});
     const auto table = rw::make_factored_table(rope.spectrum_for(1), where);
     beside_one_axis(
-        state, x, [&] { rw::rotate<rw::interleaved>(x.qv(), x.kv(), table); }, table.byte_count());
+        state, x, [&] { rw::rotate(rw::interleaved{}, x.qv(), x.kv(), table); }, table.byte_count());
     state.counters["rows"] = static_cast<double>(table.row_count());
     state.counters["full_table_bytes"] =
         static_cast<double>(c.tokens() * c.heads * c.dim) * static_cast<double>(sizeof(float));
@@ -93,7 +93,7 @@ void uniform(benchmark::State& state, image_case c) {
     const auto headings = bench::normal_numbers<double>(static_cast<std::size_t>(c.tokens()), 3);
     const rw::uniform_table<float> table(rw::position_ids::from(std::span<const double>(headings)));
     beside_one_axis(
-        state, x, [&] { rw::rotate<rw::interleaved>(x.qv(), x.kv(), table); }, table.byte_count());
+        state, x, [&] { rw::rotate(rw::interleaved{}, x.qv(), x.kv(), table); }, table.byte_count());
 }
 
 /// 512 text tokens and an image of side x side: the joint call beside the image's own.
@@ -113,8 +113,8 @@ void flux(benchmark::State& state, image_case c) {
                             bench::roof_pass(x.q);
                             bench::roof_pass(x.k);
                         },
-                    .contenders = {{"kernel", [&] { rw::rotate<rw::interleaved>(x.qv(), x.kv(), joint); }},
-                                   {"image_alone", [&] { rw::rotate<rw::interleaved>(q, k, image); }}}});
+                    .contenders = {{"kernel", [&] { rw::rotate(rw::interleaved{}, x.qv(), x.kv(), joint); }},
+                                   {"image_alone", [&] { rw::rotate(rw::interleaved{}, q, k, image); }}}});
     state.counters["table_bytes"] = static_cast<double>(joint.byte_count());
 }
 

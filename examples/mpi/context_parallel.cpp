@@ -21,7 +21,7 @@ struct shard {
     rw::heads_view<float> view(data& x) { return {x.data(), static_cast<rw::index>(at.size()), heads, dim}; }
     void rotate() {
         const auto where = rw::position_ids::from(at);
-        rw::rotate<rw::half_split>(view(q), view(k), rw::make_rotation_table(omega, where));
+        rw::rotate(rw::half_split{}, view(q), view(k), rw::make_rotation_table(omega, where));
     }
     shard part(int rank, int ranks) const {
         using rw::positions::sharding;

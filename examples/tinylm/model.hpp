@@ -11,8 +11,8 @@
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/kernels/rotate.hpp>
-#include <ropewalk/schemes/huggingface_json.hpp>
-#include <ropewalk/schemes/model_config.hpp>
+#include <ropewalk/models/huggingface_json.hpp>
+#include <ropewalk/models/model_config.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include "safetensors.hpp"

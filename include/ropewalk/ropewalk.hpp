@@ -72,12 +72,13 @@
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/turn_head.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
-#include <ropewalk/kernels/cache_view.hpp>
-#include <ropewalk/kernels/cache_plan.hpp>
-#include <ropewalk/kernels/append_checks.hpp>
-#include <ropewalk/kernels/append.hpp>
-#include <ropewalk/kernels/append_latent.hpp>
-#include <ropewalk/kernels/shift_keys.hpp>
+
+#include <ropewalk/kv/cache_view.hpp>
+#include <ropewalk/kv/cache_plan.hpp>
+#include <ropewalk/kv/append_checks.hpp>
+#include <ropewalk/kv/append.hpp>
+#include <ropewalk/kv/append_latent.hpp>
+#include <ropewalk/kv/shift_keys.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
@@ -105,15 +106,16 @@
 #include <ropewalk/schemes/cogvideox.hpp>
 #include <ropewalk/schemes/wan.hpp>
 #include <ropewalk/schemes/hunyuan_video.hpp>
-#include <ropewalk/schemes/strictness.hpp>
-#include <ropewalk/schemes/model_config.hpp>
 #include <ropewalk/schemes/onnx.hpp>
-#include <ropewalk/schemes/presets_llama.hpp>
-#include <ropewalk/schemes/presets.hpp>
-#include <ropewalk/schemes/explain.hpp>
 #include <ropewalk/schemes/ggml.hpp>
-#include <ropewalk/schemes/gguf_models.hpp>
-#include <ropewalk/schemes/gguf_keys.hpp>
-#include <ropewalk/schemes/gguf.hpp>
-#include <ropewalk/schemes/weight_layout.hpp>
-#include <ropewalk/schemes/huggingface_models.hpp>
+
+#include <ropewalk/models/strictness.hpp>
+#include <ropewalk/models/model_config.hpp>
+#include <ropewalk/models/presets_llama.hpp>
+#include <ropewalk/models/presets.hpp>
+#include <ropewalk/models/explain.hpp>
+#include <ropewalk/models/gguf_models.hpp>
+#include <ropewalk/models/gguf_keys.hpp>
+#include <ropewalk/models/gguf.hpp>
+#include <ropewalk/models/weight_layout.hpp>
+#include <ropewalk/models/huggingface_models.hpp>

@@ -101,8 +101,8 @@ TEST_CASE("phase_shift: queries and keys apart, strided views, then the scores k
         const auto q = packed.head_slice(0, heads), k = packed.head_slice(heads, heads);
         phase_shift::calibrate(p, q);
         phase_shift::calibrate(phase_shift::parameters<double>{heads, dim, p.down, p.up}, k);
-        rotate<half_split>(q, make_rotation_table<double>(yarn, position_ids::text(1, m)));
-        rotate<half_split>(k, make_rotation_table<double>(yarn, position_ids::text(1, n)));
+        rotate(half_split{}, q, make_rotation_table<double>(yarn, position_ids::text(1, m)));
+        rotate(half_split{}, k, make_rotation_table<double>(yarn, position_ids::text(1, n)));
         double sum = 0;
         for (int c = 0; c < heads * dim; ++c) sum += qk[c] * qk[heads * dim + c];
         return sum;

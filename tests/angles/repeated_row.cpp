@@ -16,9 +16,9 @@ TEST_CASE("repeat_row: every token reads the one row", "[angles][repeated_row]")
     support::heads_buffer<float> one({2, 3, 2, 16}), listed({2, 3, 2, 16});
     one.fill(1);
     listed.fill(1);
-    rw::rotate<rw::interleaved>(one.view(), rw::repeat_row(table, 4, 6));
+    rw::rotate(rw::interleaved{}, one.view(), rw::repeat_row(table, 4, 6));
     const std::vector<std::int32_t> rows(6, 4);
-    rw::rotate<rw::interleaved>(listed.view(), table.rows(std::span<const std::int32_t>(rows)));
+    rw::rotate(rw::interleaved{}, listed.view(), table.rows(std::span<const std::int32_t>(rows)));
     CHECK(support::same_bits(one.dense(), listed.dense()));
     const auto part = rw::repeat_row(table, 4, 6).token_slice(2, 3);
     CHECK(part.cos_at(part.row(1), 0) == table.cos_row(4).data());

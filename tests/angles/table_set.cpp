@@ -34,10 +34,10 @@ TEST_CASE("table_set: every token turns as its own table would turn it", "[angle
     const auto rows = set.rows(tables, positions, row_of_token);
     auto together = numbers(6 * 2 * 16);
     auto apart = together;
-    rotate<half_split>(heads_view(together.data(), 6, 2, 16), rows);
+    rotate(half_split{}, heads_view(together.data(), 6, 2, 16), rows);
     position_table<float> alone[] = {position_table<float>(plain, 1), position_table<float>(yarn, 1)};
     for (int n = 0; n < 4; ++n)
-        rotate<half_split>(heads_view(apart.data() + n * 32, 1, 2, 16),
+        rotate(half_split{}, heads_view(apart.data() + n * 32, 1, 2, 16),
                            alone[tables[n]].rows(std::span(positions).subspan(n, 1)));
     CHECK(together == apart);  // the two untouched tokens included
 #if !defined(__FAST_MATH__)    // which says that there is no NaN

@@ -129,7 +129,7 @@ TEST_CASE("anchor: shared and copied anchors give every document token the same 
             q.insert(q.end(), x.begin() + source_of(i) * d, x.begin() + (source_of(i) + 1) * d);
         auto k = q, v = q;
         const rw::heads_view<double> qv(q.data(), n, 1, d), kv(k.data(), n, 1, d);
-        rw::rotate<rw::half_split>(qv, kv,
+        rw::rotate(rw::half_split{}, qv, kv,
                                    rw::make_rotation_table<double>(omega, rw::position_ids::from(at)));
         attention::attend_anchored(mask, qv, kv, rw::heads_view<double>(v.data(), n, 1, d),
                                    rw::heads_view<double>(out.data(), n, 1, d));
@@ -168,7 +168,7 @@ TEST_CASE("anchor: shifting one document's positions changes its anchor column a
         for (std::size_t i = 0; i < 10; ++i)
             at.push_back(pack.positions[i] + (pack.segments[i] == 2 ? shift : 0.0));
         const rw::heads_view<double> qv(q.data(), n, 1, d), kv(k.data(), n, 1, d);
-        rw::rotate<rw::half_split>(qv, kv,
+        rw::rotate(rw::half_split{}, qv, kv,
                                    rw::make_rotation_table<double>(omega, rw::position_ids::from(at)));
         rw::attend(qv, kv, rw::heads_view<double>(v.data(), n, 1, d),
                    rw::heads_view<double>(out.data(), n, 1, d),

@@ -88,8 +88,8 @@ TEST_CASE("windowed scores: far keys at one distance do not change when the pref
         x.far_k = x.near_k;
         const auto table = rw::make_rotation_table<double>(omega, rw::position_ids::text(tokens, first));
         const auto far = rw::make_rotation_table<double>(omega, rw::position_ids::text(1, 6));
-        rw::rotate<rw::half_split>(x.near_q.view(), x.near_k.view(), table);
-        rw::rotate<rw::half_split>(x.far_q.view(), rw::repeat_row(far, 0, tokens));
+        rw::rotate(rw::half_split{}, x.near_q.view(), x.near_k.view(), table);
+        rw::rotate(rw::half_split{}, x.far_q.view(), rw::repeat_row(far, 0, tokens));
         return x.scores({.window = 3});
     };
     const auto here = scores_at(0), there = scores_at(1000);

@@ -72,16 +72,16 @@ TEST_CASE("dispatch: the unit of the tests' own flags has the bits of the kernel
         return;  // compiled for something between two units
     const auto table = table_of<float>(20);
     heads_buffer<float> direct({1, 5, 3, 40}), door = direct.fill(1);
-    rw::rotate<rw::interleaved>(direct.view(), table);
+    rw::rotate(rw::interleaved{}, direct.view(), table);
     for (rw::index part = 0; part < 7; ++part)
         CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, door.view(),
                                                                   table.rows(), {.part = {7, part}})));
     CHECK(support::same_bits(direct.dense(), door.dense()));
-    rw::rotate_gradient<rw::interleaved>(direct.view(), table);
+    rw::rotate_gradient(rw::interleaved{}, direct.view(), table);
     CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, door.view(), table.rows(),
                                                               {.turn = ROPEWALK_GRADIENT})));
     CHECK(support::same_bits(direct.dense(), door.dense()));
-    rw::unrotate<rw::interleaved>(direct.view(), table);
+    rw::unrotate(rw::interleaved{}, direct.view(), table);
     CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, door.view(), table.rows(),
                                                               {.turn = ROPEWALK_UNROTATE})));
     CHECK(support::same_bits(direct.dense(), door.dense()));

@@ -1,4 +1,4 @@
-# cmake -D nm=... -D version=0.1 -D tag=... -D objects=... -P symbols.cmake
+# cmake -D nm=... -D version=0.2.0 -D tag=... -D objects=... -P symbols.cmake
 # Every symbol that a unit offers to the linker is its entry, or carries the unit's tag in its mangled name.
 # Whatever else were weak or global could be the copy that the linker keeps for the whole program, and an older
 # CPU would meet this unit's instructions in it.

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include <ropewalk/schemes/gguf.hpp>
-#include <ropewalk/schemes/huggingface_json.hpp>
+#include <ropewalk/models/gguf.hpp>
+#include <ropewalk/models/huggingface_json.hpp>
 
 #include "input.hpp"
 

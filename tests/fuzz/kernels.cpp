@@ -107,9 +107,9 @@ void run(fuzz::input& in) {
             const index parts = 1 + in.below(7);
             for (index part = 0; part < parts; ++part)
                 if (c.layout == rw::pair_layout(rw::half_split{}))
-                    rw::rotate<rw::half_split>(q.view(), k.view(), rows, {parts, part});
+                    rw::rotate(rw::half_split{}, q.view(), k.view(), rows, {parts, part});
                 else if (c.layout == rw::pair_layout(rw::interleaved{}))
-                    rw::rotate<rw::interleaved>(q.view(), k.view(), rows, {parts, part});
+                    rw::rotate(rw::interleaved{}, q.view(), k.view(), rows, {parts, part});
                 else
                     rw::rotate(c.layout, q.view(), k.view(), rows, {parts, part});
             check("rotate in parts: q", q, q_before, c.layout, rows);

@@ -3,8 +3,8 @@
 // A2ATS: query-aware vector quantisation, the decode step.
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/cache/codebook.hpp>
-#include <ropewalk/cache/retrieval.hpp>
+#include <ropewalk/compression/codebook.hpp>
+#include <ropewalk/compression/retrieval.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 

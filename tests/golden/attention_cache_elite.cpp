@@ -3,7 +3,7 @@
 // EliteKV: the search for elite pairs and the joint low-rank cache.
 
 #include <ropewalk/attention/exact.hpp>
-#include <ropewalk/cache/low_rank.hpp>
+#include <ropewalk/compression/low_rank.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 
 #include "runner.hpp"

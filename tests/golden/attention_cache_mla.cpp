@@ -2,7 +2,7 @@
 
 // DeepSeek's multi-head latent attention and its decoupled rotation.
 
-#include <ropewalk/cache/latent_attention.hpp>
+#include <ropewalk/compression/latent_attention.hpp>
 
 #include "runner.hpp"
 

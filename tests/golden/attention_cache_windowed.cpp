@@ -4,7 +4,7 @@
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
-#include <ropewalk/cache/windowed_query.hpp>
+#include <ropewalk/compression/windowed_query.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 
 #include "runner.hpp"

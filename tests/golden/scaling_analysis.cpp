@@ -8,7 +8,7 @@
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
-#include <ropewalk/schemes/presets.hpp>
+#include <ropewalk/models/presets.hpp>
 
 #include "runner.hpp"
 

@@ -9,7 +9,7 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/ggml.hpp>
-#include <ropewalk/schemes/huggingface_json.hpp>
+#include <ropewalk/models/huggingface_json.hpp>
 
 #include "runner.hpp"
 

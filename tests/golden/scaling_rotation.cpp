@@ -4,8 +4,8 @@
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/kernels/rotate.hpp>
-#include <ropewalk/schemes/model_config.hpp>
-#include <ropewalk/schemes/presets.hpp>
+#include <ropewalk/models/model_config.hpp>
+#include <ropewalk/models/presets.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include "runner.hpp"

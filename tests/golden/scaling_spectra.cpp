@@ -10,7 +10,7 @@
 #include <ropewalk/frequencies/ntk.hpp>
 #include <ropewalk/frequencies/p_rope.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
-#include <ropewalk/schemes/huggingface_json.hpp>
+#include <ropewalk/models/huggingface_json.hpp>
 
 #include "runner.hpp"
 

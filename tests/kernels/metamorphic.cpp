@@ -257,10 +257,10 @@ TEST_CASE("metamorphic: a layout type and its run-time value give the same bits"
         auto by_value = random_tensor<T>(s.shape, 14);
         auto by_type = by_value;
         rw::rotate(s.layout, by_value.view(), table);
-        if (s.layout == pair_layout(rw::half_split{})) rw::rotate<rw::half_split>(by_type.view(), table);
-        if (s.layout == pair_layout(rw::interleaved{})) rw::rotate<rw::interleaved>(by_type.view(), table);
-        if (s.layout == pair_layout(rw::blocked<4>{})) rw::rotate<rw::blocked<4>>(by_type.view(), table);
-        if (s.layout == pair_layout(rw::blocked<16>{})) rw::rotate<rw::blocked<16>>(by_type.view(), table);
+        if (s.layout == pair_layout(rw::half_split{})) rw::rotate(rw::half_split{}, by_type.view(), table);
+        if (s.layout == pair_layout(rw::interleaved{})) rw::rotate(rw::interleaved{}, by_type.view(), table);
+        if (s.layout == pair_layout(rw::blocked<4>{})) rw::rotate(rw::blocked<4>{}, by_type.view(), table);
+        if (s.layout == pair_layout(rw::blocked<16>{})) rw::rotate(rw::blocked<16>{}, by_type.view(), table);
         REQUIRE(by_type == by_value);
     });
 }

@@ -2,10 +2,10 @@
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/append_latent.hpp>
+#include <ropewalk/kv/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
-#include <ropewalk/kernels/shift_keys.hpp>
+#include <ropewalk/kv/shift_keys.hpp>
 
 #include <atomic>
 #include <cstdlib>
@@ -69,14 +69,14 @@ TEST_CASE("hot calls allocate nothing", "[kernels][memory]") {
     rw::heads_view qv(q.data(), 2, 8, 64), kv(k.data(), 2, 2, 64);
     rw::heads_view hv(half.data(), 2, 8, 64);
     const auto at = table.rows(positions);  // within the table: checked without growing
-    rw::rotate<rw::half_split>(qv, kv, at);
-    rw::rotate<rw::interleaved>(hv, at);
+    rw::rotate(rw::half_split{}, qv, kv, at);
+    rw::rotate(rw::interleaved{}, hv, at);
     rw::rotate(rw::pair_layout::blocked_by(16), qv, at, rw::part_of{3, 1});
-    rw::unrotate<rw::half_split>(qv, kv, at);
-    rw::rotate_gradient<rw::half_split>(qv, kv, at);
+    rw::unrotate(rw::half_split{}, qv, kv, at);
+    rw::rotate_gradient(rw::half_split{}, qv, kv, at);
     rw::rotate_into<rw::interleaved, rw::half_split>(qv, hv, at);
     rw::mix_pairs<rw::half_split>(qv, matrices.rows(rows));
-    rw::normalize_and_rotate<rw::half_split>(qv, kv, norm, norm, at);
+    rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm, norm, at);
     rw::append(same, plan, at);
     rw::append(quantized, plan, at);
     rw::shift_keys(rw::half_split{}, same.key_cache, plan, at);

@@ -140,13 +140,13 @@ TEST_CASE("normalize_and_rotate: Gemma's weight + 1 is the weight with 1 added",
     const auto table = table_of<float>(16, 2);
     heads_buffer<float> a({1, 2, 2, 32}), b = a.fill(1);
     std::vector<float> less(32, 0.25f), whole(32, 1.25f);
-    rw::normalize_and_rotate<rw::half_split>(
+    rw::normalize_and_rotate(rw::half_split{}, 
         a.view(), rw::head_norm<float>({.channels = 32, .form = rw::weight_form::factor_minus_one}, less),
         table);
-    rw::normalize_and_rotate<rw::half_split>(b.view(), rw::head_norm<float>({.channels = 32}, whole), table);
+    rw::normalize_and_rotate(rw::half_split{}, b.view(), rw::head_norm<float>({.channels = 32}, whole), table);
     CHECK(support::same_bits(a.dense(), b.dense()));
     // Without a weight: every head has the mean square 1.
-    rw::normalize_and_rotate<rw::half_split>(b.view(), rw::head_norm<float>({.channels = 32}), table);
+    rw::normalize_and_rotate(rw::half_split{}, b.view(), rw::head_norm<float>({.channels = 32}), table);
     double sum = 0;
     for (double x : b.numbers()) sum += x * x;
     CHECK(sum / 128 == Approx(1).epsilon(1e-5));
@@ -160,9 +160,9 @@ TEST_CASE("normalize_and_rotate: any split over threads and any alignment give t
                                         weights_of<float>(extent == rw::norm_extent::token ? 220 : 44));
         heads_buffer<rw::bf16> whole({1, 3, 5, 44}), split({1, 3, 5, 44}, 1, 1);
         whole.fill(4), split.fill(4);
-        rw::normalize_and_rotate<rw::interleaved>(whole.view(), norm, table, {.first_channel = 2});
+        rw::normalize_and_rotate(rw::interleaved{}, whole.view(), norm, table, {.first_channel = 2});
         for (rw::index part = 0; part < 7; ++part)
-            rw::normalize_and_rotate<rw::interleaved>(split.view(), norm, table,
+            rw::normalize_and_rotate(rw::interleaved{}, split.view(), norm, table,
                                                       {.first_channel = 2, .part = {7, part}});
         CHECK(support::same_bits(whole.dense(), split.dense()));
     }
@@ -179,9 +179,9 @@ TEST_CASE("normalize_and_rotate: heads with rows of their own", "[kernels][norma
             }
     heads_buffer<float> x({1, 2, 3, 40}), want = x.fill(5);
     const rw::head_norm<float> norm({.channels = 40}, weights_of<float>(40));
-    rw::normalize_and_rotate<rw::half_split>(x.view(), norm, table);
-    rw::normalize_and_rotate<rw::half_split>(want.view(), norm, rw::rotation_table<float>(2, 1, 0));
-    rw::rotate<rw::half_split>(want.view(), table);
+    rw::normalize_and_rotate(rw::half_split{}, x.view(), norm, table);
+    rw::normalize_and_rotate(rw::half_split{}, want.view(), norm, rw::rotation_table<float>(2, 1, 0));
+    rw::rotate(rw::half_split{}, want.view(), table);
     CHECK(support::same_bits(x.dense(), want.dense()));
 }
 
@@ -196,10 +196,10 @@ TEST_CASE("normalize_and_rotate: q and k of other lengths or other extents are t
             heads_buffer<float> q({1, 3, 4, 32}), k({1, k_tokens, 2, 32}), q_want = q.fill(1),
                                                                            k_want = k.fill(2);
             for (rw::index part = 0; part < parts; ++part)
-                rw::normalize_and_rotate<rw::interleaved>(q.view(), k.view(), of_token, of_head, table,
+                rw::normalize_and_rotate(rw::interleaved{}, q.view(), k.view(), of_token, of_head, table,
                                                           {.part = {parts, part}});
-            rw::normalize_and_rotate<rw::interleaved>(q_want.view(), of_token, table);
-            rw::normalize_and_rotate<rw::interleaved>(k_want.view(), of_head, table);
+            rw::normalize_and_rotate(rw::interleaved{}, q_want.view(), of_token, table);
+            rw::normalize_and_rotate(rw::interleaved{}, k_want.view(), of_head, table);
             CHECK(support::same_bits(q.dense(), q_want.dense()));
             CHECK(support::same_bits(k.dense(), k_want.dense()));
             CHECK(q.canaries_alive());
@@ -215,13 +215,13 @@ TEST_CASE("normalize_and_rotate: untouched tokens keep their bits, empty views a
     const auto before = x.dense();
     const rw::head_norm<float> norm({.channels = 16});
     const std::vector<int> rows{2, -1, 0};
-    rw::normalize_and_rotate<rw::half_split>(x.view(), norm, table.rows(rows));
+    rw::normalize_and_rotate(rw::half_split{}, x.view(), norm, table.rows(rows));
     const auto after = x.dense();
     CHECK(std::equal(after.begin() + 16, after.begin() + 32, before.begin() + 16));
     CHECK_FALSE(std::equal(after.begin(), after.begin() + 16, before.begin()));
-    rw::normalize_and_rotate<rw::half_split>(rw::heads_view<float>(nullptr, 0, 1, 16), norm, table,
+    rw::normalize_and_rotate(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 1, 16), norm, table,
                                              {.untouched = rw::untouched_tokens::normalised});
-    rw::normalize_and_rotate<rw::half_split>(rw::heads_view<float>(nullptr, 0, 1, 16),
+    rw::normalize_and_rotate(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 1, 16),
                                              rw::heads_view<float>(nullptr, 3, 0, 16), norm, norm, table);
 }
 
@@ -262,7 +262,7 @@ TEST_CASE("normalize_and_rotate: a row of zeros stays zero, NaN stays in its hea
     x.fill(1);
     for (int c = 0; c < 16; ++c) x.view().at(0, 0, 0)[c] = 0;
     x.view().at(0, 0, 1)[3] = std::numeric_limits<float>::quiet_NaN();
-    rw::normalize_and_rotate<rw::half_split>(x.view(), rw::head_norm<float>({.channels = 16}), table);
+    rw::normalize_and_rotate(rw::half_split{}, x.view(), rw::head_norm<float>({.channels = 16}), table);
     for (int c = 0; c < 16; ++c) {
         CHECK(x.view().at(0, 0, 0)[c] == 0);
         CHECK(x.view().at(0, 0, 2)[c] == x.view().at(0, 0, 2)[c]);

@@ -125,9 +125,9 @@ TEST_CASE("rotate: different tables for q and k", "[kernels][rotate]") {
     const auto at_k = rw::make_rotation_table(rope, rw::position_ids::text(6));
     heads_buffer<float> q({1, 4, 2, 16}), k({1, 6, 1, 16}), q1({1, 4, 2, 16}), k1({1, 6, 1, 16});
     q.fill(1), q1.fill(1), k.fill(2), k1.fill(2);
-    rw::rotate<rw::half_split>(q.view(), k.view(), at_q, at_k);
-    rw::rotate<rw::half_split>(q1.view(), at_q);
-    rw::rotate<rw::half_split>(k1.view(), at_k);
+    rw::rotate(rw::half_split{}, q.view(), k.view(), at_q, at_k);
+    rw::rotate(rw::half_split{}, q1.view(), at_q);
+    rw::rotate(rw::half_split{}, k1.view(), at_k);
     CHECK(support::same_bits(q.dense(), q1.dense()));
     CHECK(support::same_bits(k.dense(), k1.dense()));
     rw::rotate(rw::interleaved{}, q.view(), k.view(), at_q, at_k);
@@ -181,9 +181,9 @@ TEMPLATE_TEST_CASE("rotate: tail lanes round as full registers do", "[kernels][r
                 c.at(0, t, 0)[i] = f.at(0, t, 0)[i];
                 c.at(0, t, 0)[pairs + i] = f.at(0, t, 0)[2 * n + i];
             }
-        rw::rotate<rw::half_split>(f, rows);
+        rw::rotate(rw::half_split{}, f, rows);
         rows.pairs = pairs;
-        rw::rotate<rw::half_split>(c, rows);
+        rw::rotate(rw::half_split{}, c, rows);
         bool same = true;
         for (rw::index t = 0; t < 3; ++t)
             for (rw::index i = 0; i < pairs; ++i)
@@ -227,7 +227,7 @@ TEMPLATE_TEST_CASE("rotate: untouched rows are neither read nor written", "[kern
     for (rw::index b = 0; b < 2; ++b)
         poison.at(b, 0, 0)[0] = TestType(std::numeric_limits<rw::compute_t<TestType>>::infinity());
     const auto before = x.dense();
-    rw::rotate<rw::half_split>(x.view(), table.rows(row_of_token));
+    rw::rotate(rw::half_split{}, x.view(), table.rows(row_of_token));
     const auto after = x.dense();
     const auto token = static_cast<std::ptrdiff_t>(2 * 2 * pairs);
     for (std::ptrdiff_t n : {1, 4})
@@ -294,10 +294,10 @@ TEST_CASE("rotate: row numbers of 64 bits", "[kernels][rotate]") {
     const std::vector<std::int64_t> wide{3, -1, 0, 2};
     const std::vector<std::int32_t> narrow{3, -1, 0, 2};
     heads_buffer<float> a({1, 4, 2, 16}), b({1, 4, 2, 16});
-    rw::rotate<rw::half_split>(a.fill(1).view(), table.rows(wide));
-    rw::rotate<rw::half_split>(b.fill(1).view(), table.rows(narrow));
+    rw::rotate(rw::half_split{}, a.fill(1).view(), table.rows(wide));
+    rw::rotate(rw::half_split{}, b.fill(1).view(), table.rows(narrow));
     CHECK(support::same_bits(a.dense(), b.dense()));
-    rw::rotate<rw::half_split>(a.view().token_slice(1, 2), table.rows(wide).token_slice(1, 2));
-    rw::rotate<rw::half_split>(b.view().token_slice(1, 2), table.rows(narrow).token_slice(1, 2));
+    rw::rotate(rw::half_split{}, a.view().token_slice(1, 2), table.rows(wide).token_slice(1, 2));
+    rw::rotate(rw::half_split{}, b.view().token_slice(1, 2), table.rows(narrow).token_slice(1, 2));
     CHECK(support::same_bits(a.dense(), b.dense()));
 }

@@ -112,9 +112,9 @@ TEST_CASE("rotate factored: axial pairs have the same bits as the full table", "
     const auto s = three_axes(64, 1.25);
     auto x = numbers<float>(where.tokens() * 2 * 128);
     auto want = x;
-    rw::rotate<rw::half_split>(rw::heads_view(want.data(), where.tokens(), 2, 128),
+    rw::rotate(rw::half_split{}, rw::heads_view(want.data(), where.tokens(), 2, 128),
                                rw::make_rotation_table(s, where));
-    rw::rotate<rw::half_split>(rw::heads_view(x.data(), where.tokens(), 2, 128),
+    rw::rotate(rw::half_split{}, rw::heads_view(x.data(), where.tokens(), 2, 128),
                                rw::make_factored_table(s, where));
     CHECK(x == want);
 }
@@ -126,10 +126,10 @@ TEST_CASE("rotate factored: heads with frequencies of their own", "[kernels][fac
     auto q = numbers<float>(where.tokens() * heads * 40);
     auto k = numbers<float>(where.tokens() * 3 * 40);
     auto q_want = q, k_want = k;
-    rw::rotate<rw::interleaved>(rw::heads_view(q_want.data(), where.tokens(), heads, 40),
+    rw::rotate(rw::interleaved{}, rw::heads_view(q_want.data(), where.tokens(), heads, 40),
                                 rw::heads_view(k_want.data(), where.tokens(), 3, 40),
                                 rw::make_rotation_table(s, where));
-    rw::rotate<rw::interleaved>(rw::heads_view(q.data(), where.tokens(), heads, 40),
+    rw::rotate(rw::interleaved{}, rw::heads_view(q.data(), where.tokens(), heads, 40),
                                 rw::heads_view(k.data(), where.tokens(), 3, 40),
                                 rw::make_factored_table(s, where));
     CHECK(worst_difference(q, q_want) < 2e-6);
@@ -144,12 +144,12 @@ TEST_CASE("rotate factored: chunks and parts give the same bits", "[kernels][fac
     const rw::index tokens = where.tokens();
     const auto fresh = numbers<float>(tokens * 4 * 48);
     auto whole = fresh;
-    rw::rotate<rw::half_split>(rw::heads_view(whole.data(), tokens, 4, 48), table);
+    rw::rotate(rw::half_split{}, rw::heads_view(whole.data(), tokens, 4, 48), table);
     for (const rw::index chunk : {1, 2, 7, 10, 50}) {  // 110 lies inside the untouched tokens
         auto x = fresh;
         for (rw::index first = 0; first < tokens; first += chunk) {
             const rw::index count = std::min(chunk, tokens - first);
-            rw::rotate<rw::half_split>(rw::heads_view(x.data(), tokens, 4, 48).token_slice(first, count),
+            rw::rotate(rw::half_split{}, rw::heads_view(x.data(), tokens, 4, 48).token_slice(first, count),
                                        table.rows().token_slice(first, count));
         }
         CHECK(x == whole);
@@ -157,7 +157,7 @@ TEST_CASE("rotate factored: chunks and parts give the same bits", "[kernels][fac
     for (const rw::index parts : {2, 3, 7, 400}) {
         auto x = fresh;
         for (rw::index part = 0; part < parts; ++part)
-            rw::rotate<rw::half_split>(rw::heads_view(x.data(), tokens, 4, 48), table, {parts, part});
+            rw::rotate(rw::half_split{}, rw::heads_view(x.data(), tokens, 4, 48), table, {parts, part});
         CHECK(x == whole);
     }
 }
@@ -171,10 +171,10 @@ TEST_CASE("rotate factored: a batch is its sequences one after the other", "[ker
     auto one = together;
     const auto table = rw::make_factored_table<double>(s, where);
     // [batches, heads, tokens, channels] in memory
-    rw::rotate<rw::half_split>(rw::heads_view<double>::heads_first(together.data(), {2, tokens, 2, 32}),
+    rw::rotate(rw::half_split{}, rw::heads_view<double>::heads_first(together.data(), {2, tokens, 2, 32}),
                                table);
     for (rw::index b = 0; b < 2; ++b)
-        rw::rotate<rw::half_split>(
+        rw::rotate(rw::half_split{}, 
             rw::heads_view<double>::heads_first(one.data() + b * tokens * 64, {1, tokens, 2, 32}),
             table.rows().token_slice(b * tokens, tokens));
     CHECK(together == one);
@@ -185,7 +185,7 @@ TEST_CASE("rotate factored: untouched tokens keep every bit", "[kernels][factore
     const auto s = three_axes(16);
     const auto fresh = numbers<float>(where.tokens() * 32);
     auto x = fresh;
-    rw::rotate<rw::half_split>(rw::heads_view(x.data(), where.tokens(), 1, 32),
+    rw::rotate(rw::half_split{}, rw::heads_view(x.data(), where.tokens(), 1, 32),
                                rw::make_factored_table(s, where));
     for (rw::index n = 0; n < where.tokens(); ++n) {
         const bool same = std::equal(x.begin() + n * 32, x.begin() + (n + 1) * 32, fresh.begin() + n * 32);
@@ -200,11 +200,11 @@ TEST_CASE("rotate factored: unrotate turns back, the gradient keeps the magnitud
     const auto fresh = numbers<double>(where.tokens() * 24);
     auto x = fresh;
     rw::heads_view view(x.data(), where.tokens(), 1, 24);
-    rw::rotate<rw::interleaved>(view, table);
-    rw::unrotate<rw::interleaved>(view, table);
+    rw::rotate(rw::interleaved{}, view, table);
+    rw::unrotate(rw::interleaved{}, view, table);
     CHECK(worst_difference(x, fresh) < 1e-14);
-    rw::rotate<rw::interleaved>(view, table);
-    rw::rotate_gradient<rw::interleaved>(view, table);
+    rw::rotate(rw::interleaved{}, view, table);
+    rw::rotate_gradient(rw::interleaved{}, view, table);
     for (rw::index n = 0; n < where.tokens(); ++n)
         for (rw::index c = 0; c < 24; ++c)
             CHECK(x[n * 24 + c] == Approx((where.touched(n) ? 4.0 : 1.0) * fresh[n * 24 + c]).margin(1e-13));
@@ -212,8 +212,8 @@ TEST_CASE("rotate factored: unrotate turns back, the gradient keeps the magnitud
 
 TEST_CASE("rotate factored: nothing to do", "[kernels][factored]") {
     const rw::factored_table<float> none;
-    rw::rotate<rw::half_split>(rw::heads_view<float>(nullptr, 0, 3, 8), none);
+    rw::rotate(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 3, 8), none);
     const auto empty = rw::make_factored_table<float>(three_axes(4), rw::position_ids(3));
-    rw::rotate<rw::half_split>(rw::heads_view<float>(nullptr, 0, 3, 8), empty);
+    rw::rotate(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 3, 8), empty);
     SUCCEED();
 }

@@ -54,14 +54,14 @@ TEST_CASE("rotate uniform: untouched tokens, both tensors, parts, and back", "[k
     k.fill(2);
     parts.fill(1);
     const auto before = q.numbers();
-    rw::rotate<rw::half_split>(q.view(), k.view(), table);
+    rw::rotate(rw::half_split{}, q.view(), k.view(), table);
     const auto after = q.numbers();
     for (std::size_t i = 32; i < 64; ++i) CHECK(after[i] == before[i]);
     CHECK(after[0] != before[0]);
     for (rw::index part = 0; part < 5; ++part)
-        rw::rotate<rw::half_split>(parts.view(), table, {.parts = 5, .part = part});
+        rw::rotate(rw::half_split{}, parts.view(), table, {.parts = 5, .part = part});
     CHECK(support::same_bits(parts.dense(), q.dense()));
-    rw::unrotate<rw::half_split>(q.view(), table);
+    rw::unrotate(rw::half_split{}, q.view(), table);
     const auto back = q.numbers();
     for (std::size_t i = 0; i < back.size(); ++i) CHECK(back[i] == Approx(before[i]).margin(1e-6));
 }
@@ -72,7 +72,7 @@ TEST_CASE("rotate uniform: half a turn changes every sign", "[kernels][drope]") 
     support::heads_buffer<double> x({1, 1, 2, 6});
     x.fill(3);
     const auto before = x.numbers();
-    rw::rotate<rw::interleaved>(x.view(), table);
+    rw::rotate(rw::interleaved{}, x.view(), table);
     const auto after = x.numbers();
     for (std::size_t i = 0; i < before.size(); ++i)
         CHECK(after[i] == Approx(-before[i]).epsilon(1e-14).margin(1e-14));

@@ -85,7 +85,7 @@ TEMPLATE_TEST_CASE("shards: the union of the ranks' parts has the bits of the wh
     support::heads_buffer<TestType> whole({1, tokens, heads, channels});
     whole.fill(6);
     const auto before = whole.dense();
-    rw::rotate<rw::half_split>(whole.view(), table);
+    rw::rotate(rw::half_split{}, whole.view(), table);
     const auto want = whole.dense();
 
     for (const auto kind : {sharding::contiguous, sharding::striped, sharding::zigzag})
@@ -105,10 +105,10 @@ TEMPLATE_TEST_CASE("shards: the union of the ranks' parts has the bits of the wh
                     const rw::heads_view view(local.data(), static_cast<rw::index>(mine.size()), heads,
                                               channels);
                     if (own_table)  // the rank knows its own positions only
-                        rw::rotate<rw::half_split>(
+                        rw::rotate(rw::half_split{}, 
                             view, rw::make_rotation_table<C>(omega, positions::select_tokens(where, rows)));
                     else
-                        rw::rotate<rw::half_split>(view, table.rows(rows));
+                        rw::rotate(rw::half_split{}, view, table.rows(rows));
                     for (std::size_t i = 0; i < mine.size(); ++i)
                         std::copy_n(local.begin() + static_cast<rw::index>(i) * token, token,
                                     united.begin() + mine[i] * token);

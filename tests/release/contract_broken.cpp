@@ -5,9 +5,9 @@
 #include <ropewalk/adapters/road_intervention.hpp>
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/cache/latent_attention.hpp>
+#include <ropewalk/compression/latent_attention.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/append_latent.hpp>
+#include <ropewalk/kv/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
@@ -49,8 +49,8 @@ TEST_CASE("a group that does not divide the channels, rows past the table, a vie
     const std::int32_t wild[] = {4, 1000000000, 7, 4};
     rw::rows_view<float> rows = table.rows();
     rows.indices.narrow = wild;
-    rw::rotate<rw::half_split>(x.view(), rows);
-    rw::normalize_and_rotate<rw::half_split>(x.view(), rw::head_norm<float>({.channels = 32}), rows);
+    rw::rotate(rw::half_split{}, x.view(), rows);
+    rw::normalize_and_rotate(rw::half_split{}, x.view(), rw::head_norm<float>({.channels = 32}), rows);
     rw::rotate_into<rw::half_split>(y.fill(2).view(), x.view(), table);
     CHECK(support::same_bits(x.dense(), before));
 
@@ -70,7 +70,7 @@ TEST_CASE("a part that is none of the parts covers nothing", "[release]") {
         CHECK(rw::partition_tokens(8, part).tokens == 0);
         heads_buffer<float> x({1, 8, 2, 32}, 3);
         const auto before = x.fill(1).dense();
-        rw::rotate<rw::half_split>(x.view(), table, part);
+        rw::rotate(rw::half_split{}, x.view(), table, part);
         rw::rotate(deepseek, x.view(), table, part);
         CHECK(support::same_bits(x.dense(), before));
         CHECK(x.canaries_alive());

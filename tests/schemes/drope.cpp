@@ -127,10 +127,10 @@ TEST_CASE("DRoPE: equals RoPE with all frequencies 1, and harmonics keep the per
     c.fill(1);
     d.fill(1);
     const auto at = rw::positions::headings(std::span<const double>(phi));
-    rw::rotate<rw::half_split>(a.view(), rw::uniform_table<double>(at));
-    rw::rotate<rw::half_split>(b.view(), rw::make_rotation_table<double>(drope::harmonics(ones), at));
-    rw::rotate<rw::half_split>(c.view(), rw::make_rotation_table<double>(drope::harmonics(several), at));
-    rw::rotate<rw::half_split>(
+    rw::rotate(rw::half_split{}, a.view(), rw::uniform_table<double>(at));
+    rw::rotate(rw::half_split{}, b.view(), rw::make_rotation_table<double>(drope::harmonics(ones), at));
+    rw::rotate(rw::half_split{}, c.view(), rw::make_rotation_table<double>(drope::harmonics(several), at));
+    rw::rotate(rw::half_split{}, 
         d.view(), rw::make_rotation_table<double>(drope::harmonics(several),
                                                   rw::positions::headings(std::span<const double>(wound))));
     CHECK(support::same_bits(a.dense(), b.dense()));
@@ -212,7 +212,7 @@ TEST_CASE("DRoPE: harmonics of a scene are those of a table, in whole heads and 
     const auto r = rotate_scene(whole, places, phi);
     support::heads_buffer<double> want({1, 3, 1, 8});
     want.fill(1);
-    rw::rotate<rw::half_split>(want.view(), rw::make_rotation_table<double>(drope::harmonics(several), at));
+    rw::rotate(rw::half_split{}, want.view(), rw::make_rotation_table<double>(drope::harmonics(several), at));
     CHECK(r.q == want.numbers());
     // The same block of a split head, and beside heads of other modes.
     const drope::agents split({.head_dim = 16,
@@ -222,7 +222,7 @@ TEST_CASE("DRoPE: harmonics of a scene are those of a table, in whole heads and 
     const auto s = rotate_scene(split, places, phi);
     support::heads_buffer<double> block({1, 3, 3, 16});
     block.fill(1);
-    rw::rotate<rw::half_split>(block.view().head_slice(0, 1).channel_slice(8, 8),
+    rw::rotate(rw::half_split{}, block.view().head_slice(0, 1).channel_slice(8, 8),
                                rw::make_rotation_table<double>(drope::harmonics(several), at));
     const auto expected = block.numbers();
     for (std::size_t n = 0; n < 3; ++n)

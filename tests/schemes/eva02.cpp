@@ -81,7 +81,7 @@ TEST_CASE("EVA-02: a slice of the channels turns by its own width", "[schemes][e
         ++n;
     });
     rw::rotate(slice, whole.view(), rw::make_rotation_table(slice.spectrum_for(1), where));
-    rw::rotate<rw::interleaved>(alone.view(), rw::make_rotation_table(slice.spectrum_for(1), where));
+    rw::rotate(rw::interleaved{}, alone.view(), rw::make_rotation_table(slice.spectrum_for(1), where));
     const auto after = whole.dense(), turned = alone.dense();
     for (std::size_t i = 0; i < after.size(); ++i) {
         const std::size_t c = i % 20;

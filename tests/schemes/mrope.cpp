@@ -10,7 +10,7 @@
 #include <ropewalk/frequencies/llama3.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
 #include <ropewalk/schemes/hope.hpp>
-#include <ropewalk/schemes/model_config.hpp>
+#include <ropewalk/models/model_config.hpp>
 #include <ropewalk/schemes/video_rope.hpp>
 #include <ropewalk/schemes/vrope.hpp>
 
@@ -48,7 +48,7 @@ std::vector<double> scores(const rw::spectrum& s, const rw::position_ids& where)
     auto q = heads(n), k = heads(n);
     std::reverse(k.begin(), k.end());
     const auto table = rw::make_factored_table<double>(s, where);
-    rw::rotate<rw::half_split>(rw::heads_view(q.data(), n, 1, head_dim),
+    rw::rotate(rw::half_split{}, rw::heads_view(q.data(), n, 1, head_dim),
                                rw::heads_view(k.data(), n, 1, head_dim), table);
     std::vector<double> all;
     for (rw::index i = 0; i < n; ++i)

@@ -124,7 +124,7 @@ TEST_CASE("RoPE-ViT mixed: gh + gw rows a head instead of gh * gw", "[schemes][r
     support::heads_buffer<float> a({1, 141, 3, 32}), b({1, 141, 3, 32});
     a.fill(5);
     b.fill(5);
-    rw::rotate<rw::interleaved>(a.view(), factored);
+    rw::rotate(rw::interleaved{}, a.view(), factored);
     rw::rotate(rope, b.view(), full);
     const auto x = a.numbers(), y = b.numbers();
     for (std::size_t i = 0; i < x.size(); ++i) CHECK(std::abs(x[i] - y[i]) <= 3e-6);

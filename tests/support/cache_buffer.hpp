@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include <ropewalk/kernels/cache_plan.hpp>
+#include <ropewalk/kv/cache_plan.hpp>
 
 namespace support {
 

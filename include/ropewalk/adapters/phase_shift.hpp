@@ -11,7 +11,7 @@
 #include <Eigen/Core>
 
 #include <ropewalk/core/heads_view.hpp>
-#include <ropewalk/schemes/weight_layout.hpp>
+#include <ropewalk/models/weight_layout.hpp>
 
 namespace ROPEWALK_NAMESPACE::phase_shift {
 

@@ -348,7 +348,7 @@ void factored_table<T>::fill(const spectrum& s, const detail::block_positions& p
 /// Throws: as factored_table. Source: as factored_table.
 ///
 ///     const auto table = make_factored_table(omega, clip.positions);
-///     rotate<half_split>(q, k, table);
+///     rotate(half_split{}, q, k, table);
 template <class T = float>
 factored_table<T> make_factored_table(const spectrum& s, const position_ids& positions) {
     return factored_table<T>(s, positions);

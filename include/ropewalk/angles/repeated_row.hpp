@@ -13,7 +13,7 @@ namespace ROPEWALK_NAMESPACE {
 /// Source:   R(p + s) = R(s) R(p); FreeFlux, Wei et al. 2025; A2ATS, He et al. 2025.
 ///
 ///     const auto shift = make_rotation_table(omega, position_ids::from(std::vector{0., 10., 10.}, 3));
-///     rotate<interleaved>(image_keys, repeat_row(shift, 0, image_keys.tokens()));
+///     rotate(interleaved{}, image_keys, repeat_row(shift, 0, image_keys.tokens()));
 template <class T>
 rows_view<T> repeat_row(const rotation_table<T>& table, index row, index tokens) {
     detail::require(row >= 0 && row < table.row_count(), "repeat_row", "row must be below the table's rows",

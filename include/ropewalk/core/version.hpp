@@ -4,7 +4,7 @@
 /// The one place where the version stands; CMake and the package files read it from here.
 /// Source: Semantic Versioning 2.0.
 #define ROPEWALK_VERSION_MAJOR 0
-#define ROPEWALK_VERSION_MINOR 1
+#define ROPEWALK_VERSION_MINOR 2
 #define ROPEWALK_VERSION_PATCH 0
 
 #define ROPEWALK_DETAIL_TEXT2(x) #x
@@ -15,8 +15,11 @@
 
 #define ROPEWALK_DETAIL_JOIN2(a, b, c, d) a##b##c##d
 #define ROPEWALK_DETAIL_JOIN(a, b, c, d) ROPEWALK_DETAIL_JOIN2(a, b, c, d)
+// The patch number too: two releases in one process then share no function, each computes with its own.
+#define ROPEWALK_DETAIL_JOIN6(a, b, c, d, e, f) a##b##c##d##e##f
+#define ROPEWALK_DETAIL_JOIN5(a, b, c, d, e, f) ROPEWALK_DETAIL_JOIN6(a, b, c, d, e, f)
 #define ROPEWALK_DETAIL_VERSION_NAMESPACE \
-    ROPEWALK_DETAIL_JOIN(v, ROPEWALK_VERSION_MAJOR, _, ROPEWALK_VERSION_MINOR)
+    ROPEWALK_DETAIL_JOIN5(v, ROPEWALK_VERSION_MAJOR, _, ROPEWALK_VERSION_MINOR, _, ROPEWALK_VERSION_PATCH)
 
 /// ROPEWALK_ISA names the instruction set a translation unit is compiled for. Whatever holds a loop
 /// or owns memory lives in a namespace of that name: two units built for different ones then share none of

@@ -172,7 +172,7 @@ void rotate_pair(Layout layout, const rows_view<C>& rows, part_of part, const he
 /// Threads:  calls on disjoint data may run side by side; `part` splits one call over a caller's threads.
 /// Source:   RoFormer, Su et al. 2021, eq. 34; both pair orders, see pair_layout.
 ///
-///     rotate<half_split>(q, k, table.rows(positions));
+///     rotate(half_split{}, q, k, table.rows(positions));
 template <static_layout Layout, class T>
 void rotate(heads_view<T> x, std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
     detail::rotate_tensors<detail::turn::forward>(Layout{}, rows, part, x);

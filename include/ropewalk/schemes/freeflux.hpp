@@ -153,7 +153,7 @@ inline position_ids key_positions(const position_ids& ids, const key_change& cha
 /// Source:   R(p + s) = R(s) R(p).
 ///
 ///     const auto row = freeflux::make_shift_row<float>(rope.spectrum_for(1), {key_mode::shifted, 10, 10});
-///     rotate<interleaved>(image_keys, repeat_row(row, 0, image_keys.tokens()));
+///     rotate(interleaved{}, image_keys, repeat_row(row, 0, image_keys.tokens()));
 template <class T = float>
 rotation_table<T> make_shift_row(const spectrum& s, const key_change& change) {
     detail::require(s.axes() >= 3, "make_shift_row", "spectrum must have the axes (image, row, column)",

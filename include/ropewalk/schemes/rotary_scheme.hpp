@@ -85,7 +85,7 @@ void turn_slices(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k, 
 
 /// The everyday call: the model's scheme picks the channels and the pair layout, so that nobody types a
 /// layout twice. q and k are whole heads (head_dim channels) or already the turning slice.
-/// Shapes, Requires, Cost, Accuracy, Threads: as rotate<Layout>(q, k, rows). A NoPE layer is a no-op.
+/// Shapes, Requires, Cost, Accuracy, Threads: as rotate(Layout{}, q, k, rows). A NoPE layer is a no-op.
 /// Source: design of this library.
 template <class T>
 void rotate(const rotary_scheme& rope, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,

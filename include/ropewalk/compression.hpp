@@ -1,0 +1,20 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+/// Every header of compression/.
+
+#include <ropewalk/compression/row_products.hpp>
+#include <ropewalk/compression/row_attention.hpp>
+#include <ropewalk/compression/vector_quantizer.hpp>
+#include <ropewalk/compression/codebook.hpp>
+#include <ropewalk/compression/windowed_query.hpp>
+#include <ropewalk/compression/score_selection.hpp>
+#include <ropewalk/compression/retrieval_options.hpp>
+#include <ropewalk/compression/retrieval.hpp>
+#include <ropewalk/compression/retrieval_calibration.hpp>
+#include <ropewalk/compression/retrieval_reference.hpp>
+#include <ropewalk/compression/latent_attention.hpp>
+#include <ropewalk/compression/latent_twins.hpp>
+#include <ropewalk/compression/elite_pairs.hpp>
+#include <ropewalk/compression/elite_layout.hpp>
+#include <ropewalk/compression/low_rank.hpp>

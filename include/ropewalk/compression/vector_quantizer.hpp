@@ -1,0 +1,302 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include <Eigen/Cholesky>
+
+#include <ropewalk/compression/row_products.hpp>
+#include <ropewalk/core/aligned_vector.hpp>
+#include <ropewalk/core/heads_view.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// How far apart two keys are, seen through the queries that will meet them:
+/// sum over q of (q . e)^2 = e^T H e. Keys k become z = k L (row vectors), where that is an ordinary
+/// squared distance.
+/// Shapes:   gram and cholesky [channels, channels].
+/// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS vqkey/notebooks/construct_codebooks.py.
+struct query_metric {
+    Eigen::MatrixXd gram;      ///< H / sqrt(mean over its entries of H^2)
+    Eigen::MatrixXd cholesky;  ///< lower factor L of gram + epsilon I
+};
+
+/// The metric of a set of queries, which carry their rotation already (A2ATS: all at the far position).
+/// Shapes:   queries [count, channels], of all heads of a group and all calibration tokens.
+/// Throws:   invalid_config when there is no channel, queries are not finite or all zero, epsilon is
+///           negative, or gram + epsilon I is singular (epsilon 0 and fewer independent queries than
+///           channels).
+/// Cost:     count * channels^2 multiply-adds, once.
+/// Accuracy: f64. Keep the factor in 32 bits at least: in bf16 epsilon loses its point.
+/// Source:   as query_metric; it is the sum H = Q^T Q, which the normalisation makes a mean.
+inline query_metric make_query_metric(const Eigen::MatrixXd& queries, double epsilon = 1e-6) {
+    constexpr const char* who = "make_query_metric";
+    detail::require(queries.cols() >= 1, who, "queries must have a channel, columns", queries.cols());
+    detail::require(queries.allFinite(), who, "queries must be finite, their sum", queries.sum());
+    detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be >= 0", epsilon);
+    const double largest = queries.size() == 0 ? 0 : queries.cwiseAbs().maxCoeff();
+    detail::require(largest > 0, who, "queries must not all be zero, the largest magnitude", largest);
+    const Eigen::MatrixXd scaled = queries / largest;  // squares neither overflow nor vanish
+    query_metric m;
+    m.gram = scaled.transpose() * scaled;
+    m.gram /= std::sqrt(m.gram.squaredNorm() / static_cast<double>(m.gram.size()));
+    const Eigen::MatrixXd shifted =
+        m.gram + epsilon * Eigen::MatrixXd::Identity(m.gram.rows(), m.gram.cols());
+    const Eigen::LLT<Eigen::MatrixXd> factor(shifted);
+    m.cholesky = factor.matrixL();
+    const double least = m.cholesky.diagonal().minCoeff();
+    const double size = static_cast<double>(m.gram.rows()) * shifted.diagonal().maxCoeff();
+    const bool regular =
+        factor.info() == Eigen::Success && least * least > size * std::numeric_limits<double>::epsilon();
+    detail::require(regular, who, "epsilon must make H + epsilon I positive definite", epsilon);
+    return m;
+}
+
+/// The metric that knows no queries: plain vector quantisation.
+/// Throws:   invalid_config on channels < 1.
+/// Source:   H = I.
+inline query_metric make_plain_metric(index channels) {
+    detail::require(channels >= 1, "make_plain_metric", "channels must be >= 1", channels);
+    const Eigen::MatrixXd one = Eigen::MatrixXd::Identity(channels, channels);
+    return {one, one};
+}
+
+namespace detail {
+
+/// Codewords [count, channels] in the order the nearest-codeword search reads them: groups of one register
+/// of codewords, channel by channel. The last group is filled up with codeword 0, which never wins a tie
+/// against its first copy.
+template <class T>
+class codeword_columns {
+  public:
+    static constexpr index lanes = simd::lanes<T>;
+    static constexpr std::size_t groups_at_once = 4;
+
+    codeword_columns() = default;
+    codeword_columns(const T* codewords, index count, index channels) : count_(count), channels_(channels) {
+        const index step = lanes * static_cast<index>(groups_at_once);
+        padded_ = (count + step - 1) / step * step;
+        columns_.resize(static_cast<std::size_t>(padded_ * channels));
+        T* to = columns_.data();
+        for (index c = 0; c < padded_; c += lanes)
+            for (index i = 0; i < channels; ++i)
+                for (index l = 0; l < lanes; ++l)
+                    *to++ = codewords[(c + l < count ? c + l : 0) * channels + i];
+    }
+
+    /// The first codeword at the least squared distance of each of N vectors, and that distance.
+    template <std::size_t N>
+    void nearest(const T* const (&z)[N], std::int32_t (&label)[N], T (&distance)[N]) const noexcept {
+        using pack = simd::pack<T>;
+        pack best[N], best_at[N];
+        for (std::size_t v = 0; v < N; ++v) {
+            best[v] = simd::broadcast(std::numeric_limits<T>::max());
+            best_at[v] = simd::broadcast(T(0));
+        }
+        const index stride = channels_ * lanes;
+        for (index c = 0; c < padded_; c += lanes * static_cast<index>(groups_at_once)) {
+            const T* from = columns_.data() + c * channels_;
+            pack sum[N][groups_at_once];
+            for (auto& of_vector : sum)
+                for (pack& s : of_vector) s = simd::broadcast(T(0));
+            for (index i = 0; i < channels_; ++i, from += lanes) {
+                pack column[groups_at_once];
+                for (std::size_t g = 0; g < groups_at_once; ++g)
+                    column[g] = simd::load(from + static_cast<index>(g) * stride);
+                for (std::size_t v = 0; v < N; ++v) {
+                    const pack x = simd::broadcast(z[v][i]);
+                    for (std::size_t g = 0; g < groups_at_once; ++g) {
+                        const pack apart = x - column[g];
+                        sum[v][g] = simd::fma(apart, apart, sum[v][g]);
+                    }
+                }
+            }
+            for (std::size_t v = 0; v < N; ++v)
+                for (std::size_t g = 0; g < groups_at_once; ++g) {
+                    const pack at = simd::broadcast(static_cast<T>(c / lanes) + static_cast<T>(g));
+                    const auto closer = sum[v][g] < best[v];
+                    best_at[v] = simd::choose(closer, at, best_at[v]);
+                    best[v] = simd::choose(closer, sum[v][g], best[v]);
+                }
+        }
+        for (std::size_t v = 0; v < N; ++v) {
+            T value[static_cast<std::size_t>(lanes)], group[static_cast<std::size_t>(lanes)];
+            simd::store(value, best[v]);
+            simd::store(group, best_at[v]);
+            label[v] = 0;
+            distance[v] = std::numeric_limits<T>::max();
+            for (index l = 0; l < lanes; ++l) {
+                const auto at = static_cast<std::int32_t>(group[l]) * static_cast<std::int32_t>(lanes) +
+                                static_cast<std::int32_t>(l);
+                if (value[l] < distance[v] || (value[l] == distance[v] && at < label[v])) {
+                    distance[v] = value[l];
+                    label[v] = at;
+                }
+            }
+            if (label[v] >= count_) label[v] = 0;  // nothing was finite
+        }
+    }
+    index channels() const noexcept { return channels_; }
+
+  private:
+    index count_ = 0, channels_ = 0, padded_ = 0;
+    aligned_vector<T> columns_;
+};
+
+/// The labels of many vectors; `distances` may be null.
+template <class T>
+void fill_nearest(const codeword_columns<T>& codewords, const T* z, index count, std::int32_t* labels,
+                  T* distances) noexcept {
+    const index d = codewords.channels();
+    const auto some = [&]<std::size_t N>(index n, const T* const(&rows)[N]) {
+        std::int32_t label[N];
+        T distance[N];
+        codewords.nearest(rows, label, distance);
+        for (std::size_t v = 0; v < N; ++v) {
+            labels[n + static_cast<index>(v)] = label[v];
+            if (distances) distances[n + static_cast<index>(v)] = distance[v];
+        }
+    };
+    index n = 0;
+    if constexpr (rows_at_once == 4)
+        for (; n + 4 <= count; n += 4)
+            some(n, {z + n * d, z + (n + 1) * d, z + (n + 2) * d, z + (n + 3) * d});
+    for (; n < count; ++n) some(n, {z + n * d});
+}
+
+/// sum_j weight[h][j] row_j over the rows of a contiguous [count, channels] array.
+template <class T>
+void add_weighted_array(const T* rows, index count, index channels, const T* weights, index weight_stride,
+                        index heads, T* sums, index sum_stride) noexcept {
+    constexpr index chunk = 64;
+    const T* pointers[chunk];
+    for (index j = 0; j < count; j += chunk) {
+        const index some = std::min(chunk, count - j);
+        for (index r = 0; r < some; ++r) pointers[r] = rows + (j + r) * channels;
+        add_weighted_rows(pointers, some, channels, weights + j, weight_stride, heads, sums, sum_stride);
+    }
+}
+
+/// out[h][j] = x_h . row_j over the rows of a contiguous [count, channels] array.
+template <class T>
+void fill_array_products(const T* x, index heads, const T* rows, index count, index channels, T* out,
+                         index out_stride) noexcept {
+    constexpr index chunk = 8;
+    const T* pointers[chunk];
+    for (index j = 0; j < count; j += chunk) {
+        const index some = std::min(chunk, count - j);
+        for (index r = 0; r < some; ++r) {
+            pointers[r] = rows + (j + r) * channels;
+            if (j + r + 2 * chunk < count) prefetch_row(pointers[r] + 2 * chunk * channels, channels);
+        }
+        fill_row_products(x, channels, heads, pointers, some, channels, out + j, out_stride);
+    }
+}
+
+}  // namespace detail
+
+/// Whether codewords are given as keys k or as z = k L.
+enum class codeword_space { keys, metric };
+
+/// A codebook of unrotated keys with its metric: gives every key the number of a codeword, and every query
+/// the scores of all codewords. One serves all positions, because keys are quantised before rotation.
+/// Shapes:   codewords [count, channels], cholesky [channels, channels] lower.
+/// Throws:   invalid_config when count is not in 1 .. 65536, channels are not in 1 .. 1024 or differ,
+///           numbers are not finite in T or the factor is not regular.
+/// Cost:     (2 count + channels) * channels numbers of type T. Encoding a key reads the codebook once:
+///           count * channels subtractions and multiply-adds. Encoding and scoring never allocate.
+/// Accuracy: the codeword chosen is the nearest up to rounding in T; equal distances: the first.
+/// Source:   junhuihe-hjh/A2ATS; a codeword as a key is z L^-1, solved once here.
+template <class T = float>
+class vector_quantizer {
+  public:
+    /// A row-major matrix of T.
+    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    static constexpr index most_channels = 1024;  ///< the longest key
+
+    vector_quantizer(const Eigen::MatrixXd& codewords, const Eigen::MatrixXd& cholesky,
+                     codeword_space space = codeword_space::metric) {
+        constexpr const char* who = "vector_quantizer";
+        detail::require(codewords.rows() >= 1 && codewords.rows() <= 65536, who,
+                        "codewords must number 1 to 65536", codewords.rows());
+        detail::require(codewords.cols() >= 1 && codewords.cols() <= most_channels, who,
+                        "codewords must have 1 to 1024 channels", codewords.cols());
+        detail::require(cholesky.rows() == codewords.cols() && cholesky.cols() == codewords.cols(), who,
+                        "cholesky must be [channels, channels] of the codewords, its rows", cholesky.rows());
+        detail::require(codewords.allFinite(), who, "codewords must be finite, their sum", codewords.sum());
+        detail::require(cholesky.allFinite() && cholesky.diagonal().minCoeff() > 0, who,
+                        "cholesky must be finite with a positive diagonal, its least entry there",
+                        cholesky.diagonal().minCoeff());
+        const Eigen::MatrixXd lower = cholesky.triangularView<Eigen::Lower>();
+        Eigen::MatrixXd other = codewords;
+        if (space == codeword_space::keys) {
+            other = codewords * lower;
+        } else {
+            other = lower.transpose().triangularView<Eigen::Upper>().solve(codewords.transpose()).transpose();
+        }
+        cholesky_ = lower.cast<T>();
+        keys_ = (space == codeword_space::keys ? codewords : other).cast<T>();
+        metric_ = (space == codeword_space::keys ? other : codewords).cast<T>();
+        detail::require(keys_.allFinite() && metric_.allFinite(), who,
+                        "cholesky must be regular, its least diagonal entry", cholesky.diagonal().minCoeff());
+        columns_ = detail::codeword_columns<T>(metric_.data(), count(), channels());
+    }
+
+    /// How many codewords.
+    index count() const noexcept { return keys_.rows(); }
+    index channels() const noexcept { return keys_.cols(); }
+    /// [count, channels], as keys.
+    const matrix& key_codewords() const noexcept { return keys_; }
+    /// [count, channels], as z = k L.
+    const matrix& metric_codewords() const noexcept { return metric_; }
+
+    /// The codeword of every key of one kv head, before rotation.
+    /// Shapes:   keys [1, tokens, 1, channels] of compute type T; labels [tokens].
+    /// Requires: sizes that agree (an assertion in debug; nothing is written in release).
+    template <class E>
+    void encode(heads_view<E> keys, std::span<std::uint16_t> labels) const noexcept {
+        static_assert(std::is_same_v<compute_t<E>, T>, "keys of the quantizer's compute type");
+        const bool match = keys.channels() == channels() && keys.heads() == 1 && keys.batches() == 1 &&
+                           keys.tokens() == static_cast<index>(labels.size());
+        ROPEWALK_EXPECT(match);
+        if (!match) return;
+        constexpr index at_once = 4;
+        T key[at_once * most_channels], z[at_once * most_channels];
+        std::int32_t label[at_once];
+        const index d = channels();
+        for (index n = 0; n < keys.tokens(); n += at_once) {
+            const index some = std::min(at_once, keys.tokens() - n);
+            for (index r = 0; r < some; ++r) {
+                const auto* from = reinterpret_cast<const stored_t<E>*>(keys.at(0, n + r, 0));
+                for (index i = 0; i < d; ++i) key[r * d + i] = static_cast<T>(from[i]);
+            }
+            fill_metric_rows(key, some, z);
+            detail::fill_nearest(columns_, z, some, label, static_cast<T*>(nullptr));
+            for (index r = 0; r < some; ++r)
+                labels[static_cast<std::size_t>(n + r)] = static_cast<std::uint16_t>(label[r]);
+        }
+    }
+
+    /// z = k L for contiguous keys [count, channels].
+    void fill_metric_rows(const T* keys, index count, T* z) const noexcept {
+        const index d = channels();
+        std::fill_n(z, count * d, T(0));
+        detail::add_weighted_array(cholesky_.data(), d, d, keys, d, count, z, d);
+    }
+
+    /// scores[h][c] = queries_h . codeword_c: the only dense work of a decode step.
+    /// Shapes:   queries [heads, channels] contiguous, scores [heads, count].
+    void fill_scores(const T* queries, index heads, T* scores) const noexcept {
+        detail::fill_array_products(queries, heads, keys_.data(), count(), channels(), scores, count());
+    }
+
+  private:
+    matrix keys_, metric_, cholesky_;
+    detail::codeword_columns<T> columns_;
+};
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,118 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <array>
+
+#include <ropewalk/kv/cache_plan.hpp>
+
+// The cold half of every append: what a plan must hold before its execution may trust it. Source: design
+// of this library.
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Refuses strides under which two rows would share a channel: each dimension, from the closest
+/// neighbours outwards, steps over all that lies inside it.
+template <std::size_t N>
+void require_rows_apart(const char* who, const char* what, index channels,
+                        std::array<std::array<index, 2>, N> stride_and_count) {
+    for (auto& dimension : stride_and_count) dimension[0] = dimension[0] < 0 ? -dimension[0] : dimension[0];
+    std::sort(stride_and_count.begin(), stride_and_count.end());
+    index inside = channels;
+    for (const auto& [stride, count] : stride_and_count) {
+        if (count <= 1) continue;
+        require(stride >= inside, who, what, stride);
+        inside += (count - 1) * stride;
+    }
+}
+template <class T>
+void require_source(const char* who, const heads_view<T>& x) {
+    require_rows_apart<3>(
+        who, "source strides must not be shorter than what they step over", x.channels(),
+        {{{x.strides.head, x.heads()}, {x.strides.token, x.tokens()}, {x.strides.batch, x.batches()}}});
+}
+template <class D>
+void require_cache(const char* who, const cache_view<D>& cache, const cache_plan& plan, index heads,
+                   index channels) {
+    require(plan.fits(cache), who, "cache must have the pages of the plan", cache.shape.pages);
+    require(cache.shape.heads == heads, who, "cache must have the heads of the source", cache.shape.heads);
+    require(cache.shape.channels == channels, who, "cache must have the channels written to it",
+            cache.shape.channels);
+    require_rows_apart<3>(who, "cache strides must not be shorter than what they step over", channels,
+                          {{{cache.strides.head, heads},
+                            {cache.strides.token, cache.shape.page_tokens},
+                            {cache.strides.page, cache.shape.pages}}});
+}
+
+/// A row of memory that one token and head reads or writes; `owner` tells which.
+struct memory_row {
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    index owner = 0;
+    friend bool operator<(const memory_row& a, const memory_row& b) { return a.begin < b.begin; }
+};
+using memory_rows = std::vector<memory_row>;
+
+template <class T>
+memory_row row_of(const T* p, index channels, index owner) {
+    const auto at = reinterpret_cast<std::uintptr_t>(p);
+    return {at, at + static_cast<std::size_t>(channels) * sizeof(T), owner};
+}
+/// From the first to the last byte that strides and counts reach.
+template <class T>
+memory_row extent_of(const T* p, index channels,
+                     const std::array<std::array<index, 2>, 3>& stride_and_count) {
+    index low = 0, high = channels;
+    for (const auto& [stride, count] : stride_and_count) (stride < 0 ? low : high) += (count - 1) * stride;
+    return row_of(p + low, high - low, 0);
+}
+
+template <class T>
+memory_rows source_rows(const heads_view<T>& x, const cache_plan& plan, index first_owner) {
+    memory_rows out;
+    for (index token = 0; token < plan.tokens(); ++token)
+        for (index h = 0; h < x.heads() && plan.place(token).page >= 0; ++h)
+            out.push_back(row_of(x.at(token / x.tokens(), token % x.tokens(), h), x.channels(),
+                                 first_owner + token * x.heads() + h));
+    return out;
+}
+template <class D>
+memory_rows cache_rows(const cache_view<D>& cache, const cache_plan& plan, index first_owner) {
+    memory_rows out;
+    for (index token = 0; token < plan.tokens(); ++token)
+        for (index h = 0; h < cache.shape.heads && plan.place(token).page >= 0; ++h)
+            out.push_back(row_of(cache.at(plan.place(token).page, plan.place(token).token, h),
+                                 cache.shape.channels, first_owner + token * cache.shape.heads + h));
+    return out;
+}
+
+inline void require_rows_apart(const char* who, const memory_rows& from, memory_rows to) {
+    std::sort(to.begin(), to.end());
+    for (const memory_row& row : from) {
+        auto other = std::upper_bound(to.begin(), to.end(), row);
+        while (other != to.begin() && std::prev(other)->end > row.begin) --other;
+        for (; other != to.end() && other->begin < row.end; ++other)
+            require(other->begin == row.begin && other->end == row.end && other->owner == row.owner, who,
+                    "source must be the destination itself or not overlap it, token * heads + head",
+                    row.owner);
+    }
+}
+
+/// Source and destination may be the same rows (keys projected straight into their slots), or apart.
+/// The rows are looked at one by one only where the whole extents meet.
+template <class T, class D>
+void require_apart(const char* who, const heads_view<T>& from, const cache_view<D>& to,
+                   const cache_plan& plan, index owner_from, index owner_to) {
+    if (from.empty() || to.empty()) return;
+    const memory_row a = extent_of(from.data, from.channels(),
+                                   {{{from.strides.head, from.heads()},
+                                     {from.strides.token, from.tokens()},
+                                     {from.strides.batch, from.batches()}}});
+    const memory_row b = extent_of(to.data, to.shape.channels,
+                                   {{{to.strides.head, to.shape.heads},
+                                     {to.strides.token, to.shape.page_tokens},
+                                     {to.strides.page, to.shape.pages}}});
+    if (a.begin < b.end && b.begin < a.end)
+        require_rows_apart(who, source_rows(from, plan, owner_from), cache_rows(to, plan, owner_to));
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail

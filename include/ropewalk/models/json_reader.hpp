@@ -1,0 +1,141 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <initializer_list>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <ropewalk/models/strictness.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+namespace detail {
+
+/// One JSON object read key by key: every value is checked for its type, every error names the key path,
+/// and the keys that nobody read are known at the end.
+/// Source: design of this library.
+class json_object {
+  public:
+    json_object(const char* function, const nlohmann::json& node, std::string path)
+        : function_(function), node_(&node), path_(std::move(path)) {
+        if (!node.is_object()) reject("", "an object", node);
+    }
+
+    std::string path_of(const std::string& key) const {
+        return path_.empty() ? key : key.empty() ? path_ : path_ + "." + key;
+    }
+    const nlohmann::json& node() const noexcept { return *node_; }
+
+    /// The value, or nullptr where the key is missing or null. Reading a key marks it as known.
+    const nlohmann::json* find(const std::string& key) {
+        seen_.insert(key);
+        const auto at = node_->find(key);
+        return at == node_->end() || at->is_null() ? nullptr : &*at;
+    }
+    bool has(const std::string& key) { return find(key) != nullptr; }
+
+    std::optional<double> number(const std::string& key) {
+        const auto* v = find(key);
+        if (v == nullptr) return {};
+        if (!v->is_number() || !std::isfinite(v->get<double>())) reject(key, "a finite number", *v);
+        return v->get<double>();
+    }
+    std::optional<std::int64_t> count(const std::string& key, std::int64_t least = 1) {
+        const auto* v = find(key);
+        if (v == nullptr) return {};
+        const bool whole = v->is_number_integer() ||
+                           (v->is_number_float() && std::trunc(v->get<double>()) == v->get<double>());
+        if (!whole || v->get<double>() < static_cast<double>(least) || v->get<double>() >= 0x1p63)
+            reject(key, ("a whole number in [" + text(least) + ", 2^63)").c_str(), *v);
+        return v->is_number_float() ? static_cast<std::int64_t>(v->get<double>()) : v->get<std::int64_t>();
+    }
+    std::optional<bool> flag(const std::string& key) {
+        const auto* v = find(key);
+        if (v == nullptr) return {};
+        if (!v->is_boolean()) reject(key, "true or false", *v);
+        return v->get<bool>();
+    }
+    std::optional<std::string> word(const std::string& key) {
+        const auto* v = find(key);
+        if (v == nullptr) return {};
+        if (!v->is_string()) reject(key, "a string", *v);
+        return v->get<std::string>();
+    }
+    std::vector<double> numbers(const std::string& key) {
+        std::vector<double> all;
+        for (const auto& v : array(key)) {
+            if (!v.is_number() || !std::isfinite(v.get<double>()))
+                reject(key, "an array of finite numbers", v);
+            all.push_back(v.get<double>());
+        }
+        return all;
+    }
+    std::vector<index> counts(const std::string& key) {
+        std::vector<index> all;
+        for (const auto& v : array(key)) {
+            if (!v.is_number_integer() || v.get<double>() < 0 || v.get<double>() > 1e9)
+                reject(key, "an array of whole numbers >= 0", v);
+            all.push_back(v.get<index>());
+        }
+        return all;
+    }
+    std::vector<std::string> words(const std::string& key) {
+        std::vector<std::string> all;
+        for (const auto& v : array(key)) {
+            if (!v.is_string()) reject(key, "an array of strings", v);
+            all.push_back(v.get<std::string>());
+        }
+        return all;
+    }
+    /// The first of several spellings that has a value.
+    std::optional<std::int64_t> count_of(std::initializer_list<const char*> keys) {
+        std::optional<std::int64_t> first;
+        for (const char* key : keys) {
+            const auto v = count(key);
+            if (!first) first = v;
+        }
+        return first;
+    }
+
+    [[noreturn]] void missing(const std::string& key) const {
+        fail(std::string(function_) + ": " + path_of(key) + " must be given, got nothing");
+    }
+    [[noreturn]] void reject(const std::string& key, const char* what, const nlohmann::json& got) const {
+        std::string shown = got.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        if (shown.size() > 80) shown = shown.substr(0, 77) + "...";
+        const std::string name = path_of(key);
+        fail(std::string(function_) + ": " + (name.empty() ? "the config" : name) + " must be " + what +
+             ", got " + shown);
+    }
+
+    /// The keys nobody asked for.
+    std::vector<std::string> unread() const {
+        std::vector<std::string> left;
+        for (const auto& [key, value] : node_->items())
+            if (!seen_.contains(key)) left.push_back(key);
+        return left;
+    }
+
+  private:
+    const nlohmann::json& array(const std::string& key) {
+        static const nlohmann::json none = nlohmann::json::array();
+        const auto* v = find(key);
+        if (v == nullptr) return none;
+        if (!v->is_array()) reject(key, "an array", *v);
+        return *v;
+    }
+
+    const char* function_;
+    const nlohmann::json* node_;
+    std::string path_;
+    std::set<std::string> seen_;
+};
+
+}  // namespace detail
+}  // namespace ROPEWALK_NAMESPACE

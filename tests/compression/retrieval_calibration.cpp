@@ -1,0 +1,99 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/compression/retrieval_calibration.hpp>
+
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+#include "tests/support/catch.hpp"
+#include "tests/support/gaussian.hpp"
+
+namespace rw = ropewalk;
+using Catch::Matchers::Contains;
+using support::gaussian;
+
+namespace {
+
+rw::rotary_scheme plain_scheme(rw::index d) {
+    return rw::make_fixed_scheme({.head_dim = d}, rw::frequencies::geometric({.rotary_dim = d}));
+}
+std::vector<float> noise(rw::index count, unsigned seed) {
+    const Eigen::VectorXf x = gaussian(count, 1, seed).cast<float>();
+    return {x.data(), x.data() + count};
+}
+
+}  // namespace
+
+TEST_CASE("retrieval_calibration: a kv head's queries at the far position, its keys as they are",
+          "[compression][retrieval]") {
+    const rw::index batches = 2, tokens = 30, kv_heads = 2, group = 3, d = 8;
+    auto q = noise(batches * tokens * kv_heads * group * d, 1), k = noise(batches * tokens * kv_heads * d, 2);
+    const rw::heads_view queries(q.data(), rw::heads_shape{batches, tokens, kv_heads * group, d});
+    const rw::heads_view keys(k.data(), rw::heads_shape{batches, tokens, kv_heads, d});
+    const auto rope = plain_scheme(d);
+    const rw::codebook_options book{.codewords = 9, .seed = 4};
+    const auto made = rw::make_retrieval_quantizers<double>(queries, keys, rope,
+                                                            {.relative_position = 70, .codebook = book});
+    REQUIRE(made.size() == 2);
+    // By hand: angle 70 * omega for every query, in the half-split layout.
+    const auto omega = rope.spectrum_for(1);
+    for (rw::index kv = 0; kv < kv_heads; ++kv) {
+        Eigen::MatrixXd far(batches * tokens * group, d), own(batches * tokens, d);
+        rw::index line = 0;
+        for (rw::index g = 0; g < group; ++g)
+            for (rw::index b = 0; b < batches; ++b)
+                for (rw::index n = 0; n < tokens; ++n, ++line)
+                    for (rw::index i = 0; i < d / 2; ++i) {
+                        const float* from = queries.at(b, n, kv * group + g);
+                        const double c = std::cos(70 * omega.omega(i)), s = std::sin(70 * omega.omega(i));
+                        const double x = double(from[i]), y = double(from[i + d / 2]);
+                        far(line, i) = x * c - y * s;
+                        far(line, i + d / 2) = x * s + y * c;
+                    }
+        for (rw::index b = 0; b < batches; ++b)
+            for (rw::index n = 0; n < tokens; ++n)
+                for (rw::index i = 0; i < d; ++i) own(b * tokens + n, i) = double(keys.at(b, n, kv)[i]);
+        const auto metric = rw::make_query_metric(far);
+        const auto want = rw::make_codebook<double>(own, metric, book).quantizer(metric);
+        CHECK((made[std::size_t(kv)].key_codewords() - want.key_codewords()).norm() < 1e-9);
+    }
+}
+
+TEST_CASE("retrieval_calibration: the far position matters, the storage format does not",
+          "[compression][retrieval]") {
+    const rw::index tokens = 60, d = 8;
+    const auto wide_q = noise(tokens * d, 3), wide_k = noise(tokens * d, 4);
+    const std::vector<rw::bf16> q(wide_q.begin(), wide_q.end()), k(wide_k.begin(), wide_k.end());
+    std::vector<float> rounded_q, rounded_k;
+    for (rw::bf16 x : q) rounded_q.push_back(float(x));
+    for (rw::bf16 x : k) rounded_k.push_back(float(x));
+    const auto rope = plain_scheme(d);
+    const auto made = [&](const auto& x, const auto& y, double far) {
+        return rw::make_retrieval_quantizers(rw::heads_view(x.data(), tokens, 1, d),
+                                             rw::heads_view(y.data(), tokens, 1, d), rope,
+                                             {.relative_position = far, .codebook = {.codewords = 5}})[0];
+    };
+    CHECK(made(q, k, 40).metric_codewords() == made(rounded_q, rounded_k, 40).metric_codewords());
+    CHECK(made(q, k, 40).metric_codewords() != made(q, k, 41).metric_codewords());
+}
+
+TEST_CASE("retrieval_calibration: what is refused, and how it says so", "[compression][retrieval][errors]") {
+    const auto x = noise(4 * 6 * 8, 5);
+    const auto view = [&](rw::index tokens, rw::index heads, rw::index d) {
+        return rw::heads_view(x.data(), tokens, heads, d);
+    };
+    const auto rope = plain_scheme(8);
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 3, 8), view(4, 2, 8), rope),
+                      Contains("q.heads must be a multiple of k.heads, got 3"));
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 8), view(4, 0, 8), rope), Contains("got 2"));
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 8), view(4, 2, 6), rope),
+                      Contains("k.channels must be rope.head_dim, got 6"));
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 6), view(4, 2, 8), rope),
+                      Contains("q.channels must be rope.head_dim, got 6"));
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 8), view(4, 2, 8), rope,
+                                                    {.relative_position = std::nan("")}),
+                      Contains("relative_position must be finite, got nan"));
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 8), view(0, 2, 8), rope),
+                      Contains("keys must not be empty"));
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(0, 2, 8), view(4, 2, 8), rope),
+                      Contains("queries must not all be zero"));
+}

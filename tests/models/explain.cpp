@@ -1,0 +1,53 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/models/explain.hpp>
+
+#include <ropewalk/models/presets.hpp>
+
+#include "support/catch.hpp"
+
+using namespace ropewalk;
+
+namespace {
+bool says(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+}  // namespace
+
+TEST_CASE("explain: says where a magnitude is applied", "[models][explain]") {
+    const auto qwen = explain(presets::qwen25_7b_yarn(weights::hugging_face));
+    CHECK(says(qwen, "magnitude   1.138629436111989, inside the cos and sin tables"));
+    CHECK(says(qwen, "logits      scaled by 1/sqrt(head_dim) alone"));
+    CHECK(says(qwen, "channels    0..127 of 128 turn"));
+    CHECK(says(qwen, "half_split: pair 0 is channels (0, 64)"));
+    const auto deepseek = explain(presets::deepseek_v3(weights::hugging_face));
+    CHECK(says(deepseek, "magnitude   1 (tables hold plain cos and sin)"));
+    CHECK(says(deepseek, "multiplied by 1.873854207"));
+    CHECK(says(deepseek, "channels    128..191 of 192 turn, the rest passes through"));
+    CHECK(says(deepseek, "interleaved in, half_split out"));
+}
+
+TEST_CASE("explain: resolved frequencies at the length asked for", "[models][explain]") {
+    presets::longrope_factors f{std::vector<double>(48, 2.0), std::vector<double>(48, 8.0)};
+    const auto phi = presets::phi3_mini_128k(weights::hugging_face, f);
+    CHECK(says(explain(phi), "depend on the length; at 4096 tokens"));
+    CHECK(says(explain(phi), "(0, 48)        0.5"));
+    CHECK(says(explain(phi, {.context_length = 4097}), "(0, 48)        0.125"));
+    const auto all = explain(presets::llama3_8b(weights::meta), {.lines = 64});
+    for (int i = 0; i < 64; ++i) {
+        std::string pair = "(";
+        pair += std::to_string(2 * i) + ", " + std::to_string(2 * i + 1) + ")";
+        CHECK(says(all, pair));
+    }
+}
+
+TEST_CASE("explain: a model's layers, NoPE layers, pairs at rest, several axes", "[models][explain]") {
+    const auto smol = explain(presets::smollm3_3b(weights::hugging_face));
+    CHECK(says(smol, "layers 0..2, 4..6, 8..10"));
+    CHECK(says(smol, "layers 3, 7, 11"));
+    CHECK(says(smol, "nothing turns"));
+    CHECK(says(explain(presets::gemma4(weights::hugging_face)), "at rest     192 of 256 pairs"));
+    model_config c;
+    c.head_dim = 16;
+    c.ropes.push_back({.sections = {4, 2, 2}});
+    CHECK(says(explain(make_model_schemes(c)), "3 positions a token"));
+    CHECK(says(explain(make_model_schemes(c)), "axis 2"));
+}
