@@ -63,7 +63,7 @@ void rotate_clip(benchmark::State& state, int which, rw::index frames) {
     const rw::heads_view qv(q.data(), tokens, q_heads, dim), kv(k.data(), tokens, k_heads, dim);
     const auto factored = rw::make_factored_table(c.omega, c.where);
     const auto full = rw::make_rotation_table(c.omega, c.where);
-    rw::position_table<float> one_axis(ladder(), tokens, rw::growth::fixed);
+    rw::position_table<float> one_axis(ladder(), tokens, {.max_rows = tokens});
     std::vector<std::int32_t> row(static_cast<std::size_t>(tokens));
     std::iota(row.begin(), row.end(), 0);
     const auto rows = one_axis.rows(row);

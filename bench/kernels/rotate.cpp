@@ -32,7 +32,7 @@ struct work {
           q(bench::normal_numbers<T>(static_cast<std::size_t>(n * q_heads * d), 1)),
           k(bench::normal_numbers<T>(static_cast<std::size_t>(n * k_heads * d), 2)),
           rope(rw::frequencies::geometric({.rotary_dim = d})),
-          table(rope, max_position, rw::growth::fixed) {
+          table(rope, max_position, {.max_rows = max_position}) {
         std::mt19937 engine(3);
         std::uniform_int_distribution<std::int32_t> anywhere(0, max_position - 1);
         for (rw::index t = 0; t < n; ++t) positions.push_back(n == 1 ? 5000 : anywhere(engine));

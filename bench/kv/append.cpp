@@ -50,7 +50,7 @@ void append_case(benchmark::State& state, rw::index tokens, bool with_values) {
     rw::detail::aligned_vector<D> keys(static_cast<std::size_t>(pages * page_tokens * heads * dim)),
         values(keys.size());
     rw::detail::aligned_vector<float> scales(2 * static_cast<std::size_t>(pages * page_tokens * heads));
-    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192, rw::growth::fixed);
+    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192, {.max_rows = 8192});
     std::vector<std::int32_t> positions;
     const auto rows = rows_of(table, positions, tokens);
     const rw::heads_view<S> kv(k.data(), tokens, heads, dim), vv(v.data(), tokens, heads, dim);
@@ -90,7 +90,7 @@ void latent_case(benchmark::State& state, rw::index tokens) {
     const rw::index pages = pages_for(tokens);
     auto projected = bench::normal_numbers<S>(static_cast<std::size_t>(tokens * width), 1);
     rw::detail::aligned_vector<S> cache(static_cast<std::size_t>(pages * page_tokens * width));
-    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = 64}), 8192, rw::growth::fixed);
+    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = 64}), 8192, {.max_rows = 8192});
     std::vector<std::int32_t> positions;
     const auto rows = rows_of(table, positions, tokens);
     const rw::heads_view<S> both(projected.data(), tokens, 1, width);

@@ -48,7 +48,7 @@ struct data {
 void beside_one_axis(benchmark::State& state, data& x, const std::function<void()>& kernel,
                      std::size_t bytes) {
     rw::position_table<float> one_axis(rw::frequencies::geometric({.rotary_dim = x.dim}), x.tokens,
-                                       rw::growth::fixed);
+                                       {.max_rows = x.tokens});
     std::vector<std::int32_t> row(static_cast<std::size_t>(x.tokens));
     std::iota(row.begin(), row.end(), 0);
     const auto rows = one_axis.rows(row);

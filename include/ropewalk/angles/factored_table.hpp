@@ -35,7 +35,10 @@ struct factored_block {
 /// Requires: as rows_view; factored_table makes it.
 /// Source:   design of this library.
 template <class C>
-struct factored_rows_view {
+struct factored_rows_view : token_rows<factored_rows_view<C>> {
+    using element = C;                       ///< what cos and sin are stored in
+    static constexpr index max_pairs = 512;  ///< what a kernel's buffer for the product of outer levels holds
+
     const C* values = nullptr;               ///< cos and sin of all levels, the magnitude inside
     const factored_level* levels = nullptr;  ///< the levels of all blocks
     const factored_block* blocks = nullptr;  ///< the blocks, in the order of their tokens
@@ -43,20 +46,27 @@ struct factored_rows_view {
     index heads = 1;
     index pairs = 0;
     index pair_stride = 0;  ///< pairs rounded up to whole registers
-    index first_token = 0;  ///< token 0 of the call is this token of the blocks
-    index tokens = 0;
+    index table_heads = 1;  ///< heads of a stored row
+    index first_head = 0;   ///< head 0 of the call is this head of a stored row
+    index head_step = 1;    ///< stored heads from a head of the call to the next
     double magnitude = 1;
 
     /// Cos of a level's row, sin behind it.
     constexpr const C* row_of(const factored_level& level, index row, index head) const noexcept {
-        return values + level.offset + (row * heads + head) * 2 * pair_stride;
+        return values + level.offset + (row * table_heads + first_head + head * head_step) * 2 * pair_stride;
     }
-    /// Rows of tokens [first, first + count): one prefill chunk.
-    constexpr factored_rows_view token_slice(index first, index count) const noexcept {
-        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= tokens);
+    /// Rows of heads first, first + step, ...: `count` of them. Rows that all heads share stay as they are.
+    constexpr factored_rows_view head_slice(index first, index count, index step = 1) const noexcept {
+        if (heads == 1) return *this;
         factored_rows_view v = *this;
-        v.first_token += first;
-        v.tokens = count;
+        if (first < 0 || count < 0 || step < 1 || first > heads ||
+            (count > 0 && (first == heads || count - 1 > (heads - 1 - first) / step))) {
+            v.tokens = -1;
+            return v;
+        }
+        v.first_head += first * head_step;
+        v.head_step *= step;
+        v.heads = count;
         return v;
     }
 };
@@ -68,7 +78,7 @@ namespace ROPEWALK_NAMESPACE {
 namespace detail {
 
 /// Pairs a row buffer of the kernel holds.
-inline constexpr index max_factored_pairs = 512;
+inline constexpr index max_factored_pairs = factored_rows_view<float>::max_pairs;
 /// Up to this many text tokens have a row of their own; longer runs are two levels.
 inline constexpr index max_text_rows = 4096;
 /// Inner levels of at most this many tokens are multiplied out: their rows are few and save a product.
@@ -209,19 +219,20 @@ class factored_table {
     }
 
     /// Row = token ordinal of the positions; untouched tokens stay untouched.
-    factored_rows_view<T> rows() const noexcept {
-        return {.values = values_.data(),
-                .levels = levels_.data(),
-                .blocks = blocks_.data(),
-                .block_count = static_cast<index>(blocks_.size()),
-                .heads = heads_,
-                .pairs = pairs_,
-                .pair_stride = pair_stride_,
-                .first_token = 0,
-                .tokens = tokens_,
-                .magnitude = magnitude_};
+    factored_rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND {
+        factored_rows_view<T> v;
+        v.values = values_.data();
+        v.levels = levels_.data();
+        v.blocks = blocks_.data();
+        v.block_count = static_cast<index>(blocks_.size());
+        v.heads = v.table_heads = heads_;
+        v.pairs = pairs_;
+        v.pair_stride = pair_stride_;
+        v.tokens = tokens_;
+        v.magnitude = magnitude_;
+        return v;
     }
-    operator factored_rows_view<T>() const noexcept { return rows(); }
+    factored_rows_view<T> rows() const&& = delete;
 
   private:
     void describe(const spectrum& s, detail::block_positions& block, index first_token, index end_token);

@@ -64,7 +64,7 @@ class pair_matrix_table {
     index pairs() const noexcept { return pairs_; }
 
     /// Row = token ordinal.
-    [[nodiscard]] matrix_rows_view<T> rows() const noexcept {
+    [[nodiscard]] matrix_rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND {
         matrix_rows_view<T> v;
         v.a = values_.data();
         v.b = v.a + pairs_;
@@ -77,26 +77,19 @@ class pair_matrix_table {
         v.scaled_rotations = scaled_rotations_;
         return v;
     }
-    operator matrix_rows_view<T>() const noexcept { return rows(); }
+    matrix_rows_view<T> rows() const&& = delete;
     /// The rows of the tokens of one call (adapter ids), checked once; -1 leaves a token untouched.
-    /// The view refers to the caller's array, which must outlive it.
-    [[nodiscard]] matrix_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
-        return checked(row_of_token);
+    /// The view refers to the table and to the caller's range, which must outlive it.
+    template <lasting_integer_range R>
+    [[nodiscard]] matrix_rows_view<T> rows(R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        return detail::with_rows("pair_matrix_table::rows", rows(), row_of_token);
     }
-    [[nodiscard]] matrix_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
-        return checked(row_of_token);
-    }
+    template <integer_range R>
+    requires(!lasting_integer_range<R>) matrix_rows_view<T> rows(R&&) const& = delete;
+    template <integer_range R>
+    matrix_rows_view<T> rows(R&&) const&& = delete;
 
   private:
-    template <class I>
-    matrix_rows_view<T> checked(std::span<const I> row_of_token) const {
-        detail::require_rows("pair_matrix_table::rows", row_of_token, rows_);
-        matrix_rows_view<T> v = rows();
-        v.tokens = static_cast<index>(row_of_token.size());
-        v.indices = detail::indices_of(row_of_token);
-        return v;
-    }
-
     index rows_ = 0;
     index pairs_ = 0;
     bool scaled_rotations_ = true;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
+#include <concepts>
 #include <memory>
 #include <span>
 #include <utility>
@@ -12,78 +12,122 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Whether a position_table may grow to the positions it is asked for.
+/// Whether a table_set may grow to the positions it is asked for.
 enum class growth : std::uint8_t { fixed, doubling };
 
-/// The cache of an engine: row = position, from 0 on, for a spectrum of one axis.
-/// Throws:   invalid_config on a spectrum of several axes, a negative position other than -1, and (fixed)
-///           a position past the end.
-/// Cost:     8 bytes a pair and row (float). Growing at least doubles; the old block is kept, so rows
-///           already handed out stay valid as long as the table lives.
-/// Requires: rows() of a table that may grow is not called from two threads at once; views may be used
-///           from any thread meanwhile.
+/// What a position_table may become.
+struct position_table_options {
+    /// Rows that it never grows past; 0: 2^20, or the rows it begins with where these are more.
+    index max_rows = 0;
+    angle_arithmetic arithmetic = angle_arithmetic::exact;  ///< how angles are formed
+};
+
+/// The cache of an engine: row = position, from 0 on, for a spectrum of one axis. A position of -1 means a token
+/// that is neither read nor written; keys move by negative distances through make_shift_table.
+/// Throws:   invalid_config on a spectrum of several axes, a position below -1 or from max_rows on.
+/// Cost:     8 bytes a pair and row (float). Growing at least doubles, up to max_rows; the old block is kept, so
+///           rows already handed out stay valid as long as the table lives. reserve() grows ahead of the hot loop.
+/// Requires: rows() of a table that may grow is not called from two threads at once; rows() of a const table
+///           never grows, and existing views may be used from any thread.
 /// Accuracy: as make_rotation_table, at every position.
-/// Source:   design of this library.
+/// Source:   RoFormer, Su et al. 2021; the cos_cached and sin_cached of every engine.
 ///
 ///     position_table table(rope.spectrum_for(8192), 8192);
 ///     rotate(rope, q, k, table.rows(positions));
 template <class T = float>
 class position_table {
   public:
-    explicit position_table(spectrum s, index rows, growth grows = growth::doubling,
-                            angle_arithmetic arithmetic = angle_arithmetic::exact)
-        : spectrum_(std::move(s)), growth_(grows), arithmetic_(arithmetic) {
-        detail::require(spectrum_.axes() == 1, "position_table", "spectrum must have one axis",
-                        spectrum_.axes());
-        detail::require(rows >= 0, "position_table", "rows must be >= 0", rows);
+    explicit position_table(spectrum s, index rows, position_table_options options = {})
+        : spectrum_(std::move(s)), arithmetic_(options.arithmetic) {
+        detail::require(spectrum_.axes() == 1, who, "spectrum must have one axis", spectrum_.axes());
+        detail::require(rows >= 0, who, "rows must be >= 0", rows);
+        detail::require(options.max_rows >= 0, who, "max_rows must be >= 0", options.max_rows);
+        max_rows_ = options.max_rows != 0 ? options.max_rows : std::max(rows, default_max_rows);
+        detail::require(rows <= max_rows_, who, "rows must be at most max_rows", rows);
         extend(rows);
     }
 
-    /// The rows of these positions, checked once a step. -1 leaves a token untouched. The view refers
-    /// to the caller's array, which must outlive it.
-    [[nodiscard]] rows_view<T> rows(std::span<const std::int32_t> positions) { return checked(positions); }
-    [[nodiscard]] rows_view<T> rows(std::span<const std::int64_t> positions) { return checked(positions); }
+    /// The rows of these positions, checked once a step: any contiguous range of 32-bit or 64-bit integers, or a
+    /// single one. The view refers to the table and to the range, which must outlive it.
+    template <lasting_integer_range R>
+    [[nodiscard]] rows_view<T> rows(R&& positions ROPEWALK_LIFETIMEBOUND) & ROPEWALK_LIFETIMEBOUND {
+        reserve(detail::require_rows(who, positions, max_rows_) + 1);
+        return table().rows(positions);
+    }
+    template <std::integral I>
+    [[nodiscard]] rows_view<T> rows(I position) & ROPEWALK_LIFETIMEBOUND {
+        reserve(detail::require_rows(who, std::span<const I>(&position, 1), max_rows_) + 1);
+        return table().rows(position);
+    }
+    /// The same of a table that must not grow.
+    /// Throws: invalid_config on a position that has no row yet.
+    template <lasting_integer_range R>
+    [[nodiscard]] rows_view<T> rows(R&& positions ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        return table().rows(positions);
+    }
+    template <std::integral I>
+    [[nodiscard]] rows_view<T> rows(I position) const& ROPEWALK_LIFETIMEBOUND {
+        return table().rows(position);
+    }
+    /// Positions that die with the expression, or a temporary table: the view would look at memory that is gone.
+    template <integer_range R>
+    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&) const& = delete;
+    template <class R>
+    rows_view<T> rows(R&&) const&& = delete;
+
+    /// Rows of positions first, first + 1, ... without an array of them.
+    /// Throws: invalid_config on a position past max_rows.
+    [[nodiscard]] rows_view<T> rows_from(index first, index tokens) & ROPEWALK_LIFETIMEBOUND {
+        detail::require(first >= 0 && first <= max_rows_, who, "first must be below max_rows", first);
+        detail::require(tokens >= 0 && tokens <= max_rows_ - first, who,
+                        "positions must be below max_rows, tokens", tokens);
+        reserve(first + tokens);
+        return table().rows_from(first, tokens);
+    }
+    [[nodiscard]] rows_view<T> rows_from(index first, index tokens) const& ROPEWALK_LIFETIMEBOUND {
+        return table().rows_from(first, tokens);
+    }
+    rows_view<T> rows_from(index, index) const&& = delete;
+
+    /// Makes at least the first `rows` rows, so that later calls up to there make none.
+    /// Throws: invalid_config past max_rows.
+    void reserve(index rows) {
+        detail::require(rows <= max_rows_, who, "rows must be at most max_rows", rows);
+        if (rows > row_count()) extend(std::min(max_rows_, std::max(rows, 2 * row_count())));
+    }
 
     index row_count() const noexcept { return blocks_.back()->row_count(); }
+    index max_rows() const noexcept { return max_rows_; }
     index pairs() const noexcept { return spectrum_.pairs(); }
     const spectrum& frequencies() const noexcept { return spectrum_; }
     /// All rows at their present number.
-    const rotation_table<T>& table() const noexcept { return *blocks_.back(); }
+    const rotation_table<T>& table() const noexcept ROPEWALK_LIFETIMEBOUND { return *blocks_.back(); }
 
   private:
-    template <class I>
-    rows_view<T> checked(std::span<const I> positions) {
-        if (growth_ == growth::doubling && !positions.empty()) {
-            const I last = *std::max_element(positions.begin(), positions.end());
-            detail::require(static_cast<std::int64_t>(last) < std::numeric_limits<index>::max(),
-                            "position_table", "position must be below the largest index", last);
-            if (last >= 0 && static_cast<index>(last) >= row_count())
-                extend(std::max(static_cast<index>(last) + 1, 2 * row_count()));
-        }
-        return blocks_.back()->rows(positions);
-    }
+    static constexpr const char* who = "position_table";
+    static constexpr index default_max_rows = index{1} << 20;
+
     void extend(index rows) {
         auto next = std::make_unique<rotation_table<T>>(rows, spectrum_.heads(), spectrum_.pairs(),
                                                         spectrum_.magnitude());
         const index known = blocks_.empty() ? 0 : row_count();
         detail::row_filler<T> filler(spectrum_, arithmetic_);
-        std::vector<double> position(1);
         for (index r = 0; r < rows; ++r)
             for (index h = 0; h < spectrum_.heads(); ++h) {
                 if (r < known) {
                     std::ranges::copy(table().cos_row(r, h), next->cos_data(r, h));
                     std::ranges::copy(table().sin_row(r, h), next->sin_data(r, h));
                 } else {
-                    position[0] = static_cast<double>(r);
-                    filler.fill(position.data(), h, next->cos_data(r, h), next->sin_data(r, h));
+                    const auto position = static_cast<double>(r);
+                    filler.fill(&position, h, next->cos_data(r, h), next->sin_data(r, h));
                 }
             }
         blocks_.push_back(std::move(next));
     }
 
     spectrum spectrum_;
-    growth growth_;
     angle_arithmetic arithmetic_;
+    index max_rows_ = 0;
     std::vector<std::unique_ptr<rotation_table<T>>> blocks_;
 };
 

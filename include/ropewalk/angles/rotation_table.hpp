@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <numbers>
 #include <span>
 #include <type_traits>
 #include <vector>
 
-#include <ropewalk/angles/rows_view.hpp>
+#include <ropewalk/angles/row_ranges.hpp>
 #include <ropewalk/angles/sincos_turns.hpp>
 #include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
@@ -22,26 +23,6 @@ namespace ROPEWALK_NAMESPACE {
 enum class angle_arithmetic : std::uint8_t { exact, float32_product };
 
 namespace detail {
-
-/// Refuses rows a table does not have. Untouched rows pass.
-template <class I>
-void require_rows(const char* function, std::span<const I> rows, index row_count) {
-    for (const I row : rows)
-        require(row < static_cast<I>(0) ? row == static_cast<I>(untouched_row)
-                                        : static_cast<index>(row) < row_count,
-                function, "row must be -1 (untouched) or below the table's rows", row);
-}
-
-inline row_indices indices_of(std::span<const std::int32_t> rows) noexcept { return {rows.data(), nullptr}; }
-inline row_indices indices_of(std::span<const std::int64_t> rows) noexcept { return {nullptr, rows.data()}; }
-
-template <class T, class I>
-rows_view<T> with_rows(const char* function, rows_view<T> v, std::span<const I> row_of_token) {
-    require_rows(function, row_of_token, v.table_rows);
-    v.tokens = static_cast<index>(row_of_token.size());
-    v.indices = indices_of(row_of_token);
-    return v;
-}
 
 /// The angle of one pair at position [axes], in turns, less its nearest integer. `position` is anything
 /// with a double for each axis.
@@ -152,29 +133,54 @@ class rotation_table {
     T* sin_data(index row, index head = 0) noexcept { return values_.data() + offset(row, head) + pairs_; }
 
     /// Row = token ordinal; tokens that the positions left untouched stay untouched.
-    [[nodiscard]] rows_view<T> rows() const noexcept {
+    [[nodiscard]] rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND {
         rows_view<T> v = whole();
         if (!row_of_token_.empty()) {
             v.tokens = static_cast<index>(row_of_token_.size());
-            v.indices.narrow = row_of_token_.data();
+            v.indices = detail::indices_of(row_of_token_);
         }
         return v;
     }
-    operator rows_view<T>() const noexcept { return rows(); }
+    /// Rows of a temporary table would look at memory that is gone.
+    rows_view<T> rows() const&& = delete;
 
-    /// The rows of the tokens of one call, checked once. -1 leaves a token untouched. The
-    /// view refers to the caller's array, which must outlive it.
-    [[nodiscard]] rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
-        return checked(row_of_token);
+    /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers. -1
+    /// leaves a token untouched. The view refers to the table and to the range, which must outlive it.
+    template <lasting_integer_range R>
+    [[nodiscard]] rows_view<T> rows(R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        return detail::with_rows("rotation_table::rows", whole(), row_of_token);
     }
-    [[nodiscard]] rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
-        return checked(row_of_token);
+    /// Row numbers that die with the expression, or a temporary table.
+    template <integer_range R>
+    rows_view<T> rows(R&&) const&& = delete;
+    template <integer_range R>
+    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&) const& = delete;
+    /// The row of one token.
+    template <std::integral I>
+    [[nodiscard]] rows_view<T> rows(I row) const& ROPEWALK_LIFETIMEBOUND {
+        detail::require_rows("rotation_table::rows", std::span<const I>(&row, 1), rows_);
+        if (static_cast<index>(row) >= 0) return whole().token_slice(static_cast<index>(row), 1);
+        rows_view<T> v = whole();
+        v.tokens = 1;
+        v.indices.narrow = &untouched_row;
+        return v;
     }
+    template <std::integral I>
+    rows_view<T> rows(I) const&& = delete;
+    /// Rows first, first + 1, ... without an array of their numbers.
+    /// Throws: invalid_config on rows that are not there.
+    [[nodiscard]] rows_view<T> rows_from(index first, index tokens) const& ROPEWALK_LIFETIMEBOUND {
+        detail::require(first >= 0 && first <= rows_, "rotation_table::rows_from", "first must be below the rows",
+                        first);
+        detail::require(tokens >= 0 && tokens <= rows_ - first, "rotation_table::rows_from",
+                        "tokens must be at most the rows from first on", tokens);
+        return whole().token_slice(first, tokens);
+    }
+    rows_view<T> rows_from(index, index) const&& = delete;
 
     /// Makes rows() skip tokens: row_of_token [tokens], -1 = untouched.
     void address_tokens(std::vector<std::int32_t> row_of_token) {
-        detail::require_rows("rotation_table::address_tokens", std::span<const std::int32_t>(row_of_token),
-                             rows_);
+        detail::require_rows("rotation_table::address_tokens", row_of_token, rows_);
         row_of_token_ = std::move(row_of_token);
     }
 
@@ -198,10 +204,6 @@ class rotation_table {
         v.tokens = rows_;
         v.magnitude = magnitude_;
         return v;
-    }
-    template <class I>
-    rows_view<T> checked(std::span<const I> row_of_token) const {
-        return detail::with_rows("rotation_table::rows", whole(), row_of_token);
     }
 
     index rows_ = 0;
@@ -233,7 +235,7 @@ rotation_table<T> rotation_table<T>::from_arrays(const U* cos, const U* sin, tab
 /// nothing is copied.
 /// Shapes:   cos, sin [rows, heads, pairs] at the strides of `shape`; row_of_token [batches * tokens], where -1
 ///           leaves a token untouched. Without row_of_token, row = token ordinal.
-/// Requires: the arrays outlive the view; `magnitude`, already inside them, is what unrotate divides by.
+/// Requires: the arrays outlive the view; `magnitude` is already inside them.
 /// Throws:   invalid_config on a negative extent, heads < 1 or a row out of range.
 /// Source:   design of this library.
 template <class T>
@@ -256,14 +258,9 @@ template <class T>
     v.magnitude = magnitude;
     return v;
 }
-template <class T>
+template <class T, lasting_integer_range R>
 [[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
-                                          std::span<const std::int32_t> row_of_token, double magnitude = 1) {
-    return detail::with_rows("make_rows_view", make_rows_view(cos, sin, shape, magnitude), row_of_token);
-}
-template <class T>
-[[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
-                                          std::span<const std::int64_t> row_of_token, double magnitude = 1) {
+                                          R&& row_of_token ROPEWALK_LIFETIMEBOUND, double magnitude = 1) {
     return detail::with_rows("make_rows_view", make_rows_view(cos, sin, shape, magnitude), row_of_token);
 }
 

@@ -14,14 +14,21 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// Shapes:   cos and sin [table_rows]; token (b, n) reads row(b * tokens + n), a negative row is untouched.
 /// Source:   DRoPE, Zhao et al. 2025.
 template <class C>
-struct uniform_rows_view {
+struct uniform_rows_view : token_rows<uniform_rows_view<C>> {
+    using element = C;  ///< what cos and sin are stored in
+
     const C* cos = nullptr;
     const C* sin = nullptr;
     index table_rows = 0;
-    index tokens = 0;
+    index heads = 1;
+    index pairs = any_pairs;
     detail::row_indices indices;  ///< which row each token reads
+    double magnitude = 1;         ///< already inside cos and sin
 
-    constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }
+    /// The row of a token; negative: the token is not touched.
+    constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }
+    /// All heads share their rows.
+    constexpr uniform_rows_view head_slice(index, index, index = 1) const noexcept { return *this; }
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -85,29 +92,33 @@ class uniform_table {
     std::span<const T> sin() const noexcept { return sin_; }
 
     /// Row = token ordinal of the positions.
-    [[nodiscard]] uniform_rows_view<T> rows() const noexcept {
-        uniform_rows_view<T> v{cos_.data(), sin_.data(), row_count(), row_count(), {}};
+    [[nodiscard]] uniform_rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND {
+        uniform_rows_view<T> v = whole();
         if (!row_of_token_.empty()) {
             v.tokens = static_cast<index>(row_of_token_.size());
-            v.indices.narrow = row_of_token_.data();
+            v.indices = detail::indices_of(row_of_token_);
         }
         return v;
     }
-    operator uniform_rows_view<T>() const noexcept { return rows(); }
-    /// The rows of the tokens of one call, checked once; -1 leaves a token untouched.
-    [[nodiscard]] uniform_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
-        return checked(row_of_token);
+    uniform_rows_view<T> rows() const&& = delete;
+    /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the table
+    /// and to the range.
+    template <lasting_integer_range R>
+    [[nodiscard]] uniform_rows_view<T> rows(R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        return detail::with_rows("uniform_table::rows", whole(), row_of_token);
     }
-    [[nodiscard]] uniform_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
-        return checked(row_of_token);
-    }
+    template <integer_range R>
+    requires(!lasting_integer_range<R>) uniform_rows_view<T> rows(R&&) const& = delete;
+    template <integer_range R>
+    uniform_rows_view<T> rows(R&&) const&& = delete;
 
   private:
-    template <class I>
-    uniform_rows_view<T> checked(std::span<const I> row_of_token) const {
-        detail::require_rows("uniform_table::rows", row_of_token, row_count());
-        return {cos_.data(), sin_.data(), row_count(), static_cast<index>(row_of_token.size()),
-                detail::indices_of(row_of_token)};
+    uniform_rows_view<T> whole() const noexcept {
+        uniform_rows_view<T> v;
+        v.cos = cos_.data();
+        v.sin = sin_.data();
+        v.table_rows = v.tokens = row_count();
+        return v;
     }
 
     std::vector<T> cos_, sin_;

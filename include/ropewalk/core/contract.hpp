@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cassert>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -10,8 +11,8 @@
 
 #include <ropewalk/core/version.hpp>
 
-/// Precondition of a hot call: checked in debug builds, nothing in release. Define it before the
-/// first include to route failures elsewhere.
+/// An internal assumption, checked in debug builds only. What a caller can get wrong is a misfit or an
+/// invalid_config, in every build alike. Define it before the first include to route failures elsewhere.
 #ifndef ROPEWALK_EXPECT
 #define ROPEWALK_EXPECT(condition) assert(condition)
 #endif
@@ -24,6 +25,15 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 class invalid_config : public std::invalid_argument {
   public:
     using std::invalid_argument::invalid_argument;
+};
+
+/// What disagrees in a hot call; nothing where all of it fits. Returned by fit().
+struct misfit {
+    const char* must = nullptr;   ///< "channels must be ...", null where the call fits
+    std::ptrdiff_t wanted = 0;    ///< the number that would fit
+    std::ptrdiff_t got = 0;       ///< the number that came
+
+    constexpr bool ok() const noexcept { return must == nullptr; }
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -64,4 +74,34 @@ void require(bool holds, const char* function, const char* parameter_must, const
     if (!holds) fail(std::string(function) + ": " + parameter_must + ", got " + text(got));
 }
 
+/// Says that a hot call does not fit, as ROPEWALK_ON_MISFIT asks for it. Returns false.
+#if defined(__GNUC__) || defined(__clang__)
+[[gnu::cold, gnu::noinline]]
+#endif
+inline bool tell([[maybe_unused]] const char* call, [[maybe_unused]] const misfit& what) noexcept {
+#if ROPEWALK_DETAIL_ON_MISFIT != 3
+    std::fprintf(stderr, "ropewalk: %s: %s: wanted %lld, got %lld\n", call, what.must,
+                 static_cast<long long>(what.wanted), static_cast<long long>(what.got));
+#endif
+#if ROPEWALK_DETAIL_ON_MISFIT == 1
+    std::abort();
+#else
+    return false;
+#endif
+}
+
+/// The one check of hot calls that what fit() found is nothing: `return fits("rotate", fit(...)) && ...`.
+inline bool fits(const char* call, const misfit& what) noexcept { return what.ok() || tell(call, what); }
+
 }  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE {
+
+/// A misfit in words: "channels must be twice the pairs of the rows: wanted 128, got 64"; "fits" where it does.
+inline std::string to_string(const misfit& what) {
+    if (what.ok()) return "fits";
+    return std::string(what.must) + ": wanted " + std::to_string(what.wanted) + ", got " +
+           std::to_string(what.got);
+}
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -25,7 +25,8 @@ struct heads_strides {
 
 /// The caller's queries or keys: [batches, tokens, heads, channels] over memory we do not own.
 /// Shapes:   any strides for batch, token and head; channel stride 1; no alignment needed.
-/// Requires: different (batch, token, head) never share a channel.
+/// Requires: different (batch, token, head) never share a channel where a call writes.
+/// Slices:   one outside its view has extents of -1, which no call fits (see fit()).
 /// Cost:     a pointer and seven integers; pass it by value.
 /// Source:   the q/k tensors of every transformer engine; packed QKV, [B,S,H,D] and [B,H,S,D] differ
 ///           in strides only.
@@ -69,7 +70,7 @@ struct heads_view {
     constexpr index heads() const noexcept { return shape.heads; }
     constexpr index channels() const noexcept { return shape.channels; }
     constexpr bool empty() const noexcept {
-        return shape.batches <= 0 || shape.tokens <= 0 || shape.heads <= 0 || shape.channels <= 0;
+        return shape.batches == 0 || shape.tokens == 0 || shape.heads == 0 || shape.channels == 0;
     }
 
     /// First channel of head h of token n of batch b.
@@ -79,7 +80,7 @@ struct heads_view {
 
     /// Channels [first, first + count): partial rotary, MLA's rope part, one axis block.
     constexpr heads_view channel_slice(index first, index count) const noexcept {
-        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.channels);
+        if (outside(first, count, shape.channels)) return outside_slice();
         heads_view v = *this;
         v.data = moved(first);
         v.shape.channels = count;
@@ -87,7 +88,9 @@ struct heads_view {
     }
     /// Heads first, first + step, ...: `count` of them (K inside packed QKV, one group of a GQA layout).
     constexpr heads_view head_slice(index first, index count, index step = 1) const noexcept {
-        ROPEWALK_EXPECT(first >= 0 && count >= 0 && (count == 0 || first + (count - 1) * step < shape.heads));
+        if (first < 0 || count < 0 || step < 1 || first > shape.heads ||
+            (count > 0 && (first == shape.heads || count - 1 > (shape.heads - 1 - first) / step)))
+            return outside_slice();
         heads_view v = *this;
         v.data = moved(first * strides.head);
         v.shape.heads = count;
@@ -96,7 +99,7 @@ struct heads_view {
     }
     /// Tokens [first, first + count) of every batch: one prefill chunk.
     constexpr heads_view token_slice(index first, index count) const noexcept {
-        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.tokens);
+        if (outside(first, count, shape.tokens)) return outside_slice();
         heads_view v = *this;
         v.data = moved(first * strides.token);
         v.shape.tokens = count;
@@ -104,7 +107,7 @@ struct heads_view {
     }
     /// Batches [first, first + count).
     constexpr heads_view batch_slice(index first, index count) const noexcept {
-        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.batches);
+        if (outside(first, count, shape.batches)) return outside_slice();
         heads_view v = *this;
         v.data = moved(first * strides.batch);
         v.shape.batches = count;
@@ -112,6 +115,14 @@ struct heads_view {
     }
 
   private:
+    static constexpr bool outside(index first, index count, index extent) noexcept {
+        return first < 0 || count < 0 || first > extent || count > extent - first;
+    }
+    static constexpr heads_view outside_slice() noexcept {
+        heads_view v;
+        v.shape = {-1, -1, -1, -1};
+        return v;
+    }
     /// An empty view may have no memory: nothing is added to null.
     constexpr T* moved(index elements) const noexcept { return data ? data + elements : data; }
 };

@@ -116,6 +116,9 @@ struct pack {
     friend pack operator-(pack a, pack b) noexcept {
         return map([&](index i) { return a.lane[i] - b.lane[i]; });
     }
+    friend pack operator/(pack a, pack b) noexcept {
+        return map([&](index i) { return a.lane[i] / b.lane[i]; });
+    }
     friend pack operator-(pack a) noexcept {
         return map([&](index i) { return -a.lane[i]; });
     }

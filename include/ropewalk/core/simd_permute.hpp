@@ -151,6 +151,51 @@ ROPEWALK_ALWAYS_INLINE pack<C> interleave_high(pack<C> x, pack<C> y) noexcept {
     return choose(even_lanes<C>(), duplicate_high(x), duplicate_high(y));
 }
 
+/// The lanes at even places of x, then those of y, and the lanes at odd places: what interleave_low and
+/// interleave_high undo.
+template <class C>
+ROPEWALK_ALWAYS_INLINE two_packs<C> deinterleave(pack<C> x, pack<C> y) noexcept {
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        return {pack<C>(_mm512_permutex2var_ps(x, even, y)), pack<C>(_mm512_permutex2var_ps(x, odd, y))};
+    } else {
+        const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+        const __m512i odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+        return {pack<C>(_mm512_permutex2var_pd(x, even, y)), pack<C>(_mm512_permutex2var_pd(x, odd, y))};
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        const __m256 low = _mm256_permute2f128_ps(x, y, 0x20), high = _mm256_permute2f128_ps(x, y, 0x31);
+        return {pack<C>(_mm256_shuffle_ps(low, high, 0x88)), pack<C>(_mm256_shuffle_ps(low, high, 0xdd))};
+    } else {
+        const __m256d low = _mm256_permute2f128_pd(x, y, 0x20), high = _mm256_permute2f128_pd(x, y, 0x31);
+        return {pack<C>(_mm256_unpacklo_pd(low, high)), pack<C>(_mm256_unpackhi_pd(low, high))};
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    if constexpr (is_float) {
+        return {pack<C>(_mm_shuffle_ps(x, y, 0x88)), pack<C>(_mm_shuffle_ps(x, y, 0xdd))};
+    } else {
+        return {pack<C>(_mm_unpacklo_pd(x, y)), pack<C>(_mm_unpackhi_pd(x, y))};
+    }
+#elif defined(ROPEWALK_DETAIL_NEON)
+    if constexpr (is_float) {
+        return {pack<C>(vuzp1q_f32(x, y)), pack<C>(vuzp2q_f32(x, y))};
+    } else {
+        return {pack<C>(vuzp1q_f64(x, y)), pack<C>(vuzp2q_f64(x, y))};
+    }
+#else
+    (void)is_float;
+    C in[2 * lanes<C>], even[lanes<C>], odd[lanes<C>];
+    store(in, x);
+    store(in + lanes<C>, y);
+    for (index i = 0; i < lanes<C>; ++i) even[i] = in[2 * i], odd[i] = in[2 * i + 1];
+    return {load(static_cast<const C*>(even)), load(static_cast<const C*>(odd))};
+#endif
+}
+
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
 ROPEWALK_ALWAYS_INLINE float sum_128(__m128 x) noexcept {
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));

@@ -72,6 +72,35 @@
 #define ROPEWALK_ISA portable
 #endif
 
+/// What a hot call does with a call that does not fit: `stop` (the default) prints what disagrees to stderr and
+/// ends the program, `report` prints it, touches nothing and returns false, `ignore` only returns false. Define it
+/// before the first include; units of different choices may meet in one program, each keeps its own.
+#ifndef ROPEWALK_ON_MISFIT
+#define ROPEWALK_ON_MISFIT stop
+#endif
+#define ROPEWALK_DETAIL_MISFIT_stop 1
+#define ROPEWALK_DETAIL_MISFIT_report 2
+#define ROPEWALK_DETAIL_MISFIT_ignore 3
+#define ROPEWALK_DETAIL_ON_MISFIT ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_MISFIT_, ROPEWALK_ON_MISFIT, , )
+#if ROPEWALK_DETAIL_ON_MISFIT < 1 || ROPEWALK_DETAIL_ON_MISFIT > 3
+#error "ropewalk: ROPEWALK_ON_MISFIT must be stop, report or ignore"
+#endif
+
+// Whatever changes the code of a function is part of its name: units with and without exceptions, assertions or
+// another misfit mode do not share a copy.
+#if defined(__cpp_exceptions)
+#define ROPEWALK_DETAIL_ON_ERROR _throws
+#else
+#define ROPEWALK_DETAIL_ON_ERROR _aborts
+#endif
+#if defined(NDEBUG)
+#define ROPEWALK_DETAIL_ASSERTIONS
+#else
+#define ROPEWALK_DETAIL_ASSERTIONS _asserts
+#endif
+#define ROPEWALK_DETAIL_MODE                                                              \
+    ROPEWALK_DETAIL_JOIN(on_misfit_, ROPEWALK_ON_MISFIT, ROPEWALK_DETAIL_ON_ERROR, ROPEWALK_DETAIL_ASSERTIONS)
+
 /// Views and plain data: the same in every unit, free to cross unit borders. Their functions are a few
 /// instructions that an optimised build inlines; one that does not may share a copy of them between units.
 /// In a sealed unit of the run-time dispatch they are the unit's own: only ropewalk.h crosses its border.
@@ -81,4 +110,5 @@
 #define ROPEWALK_VIEW_NAMESPACE ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE
 #endif
 /// Everything else.
-#define ROPEWALK_NAMESPACE ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE::inline ROPEWALK_ISA
+#define ROPEWALK_NAMESPACE \
+    ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE::inline ROPEWALK_ISA::inline ROPEWALK_DETAIL_MODE

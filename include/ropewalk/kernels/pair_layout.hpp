@@ -2,8 +2,9 @@
 #pragma once
 
 #include <concepts>
+#include <type_traits>
 
-#include <ropewalk/core/index.hpp>
+#include <ropewalk/core/simd.hpp>
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
@@ -83,4 +84,84 @@ concept static_layout = requires(index i) {
     { L::second(i, i) } -> std::same_as<index>;
 };
 
+/// Which channels of a head rotate, and in which layouts they are read and written: what a verb takes where a
+/// layout alone does not say it. A rotary_scheme says the same of a model's layer.
+///
+///     rotate(layout_slice{.read = interleaved{}, .first_channel = 64}, heads_of_192_channels, rows);
+///     rotate_into(layout_slice{.read = interleaved{}, .write = half_split{}}, from, to, rows);
+struct layout_slice {
+    pair_layout read = {};   ///< how pairs stand where they are read
+    pair_layout write = read;  ///< how they stand where they are written
+    index first_channel = 0;  ///< where the rotated channels begin; as many follow as the rows have pairs
+};
+
+/// A model's layer, as the verbs see it; rotary_scheme is one.
+template <class L>
+concept scheme_like = requires(const L& layer) {
+    { layer.read_layout } -> std::convertible_to<pair_layout>;
+    { layer.write_layout } -> std::convertible_to<pair_layout>;
+    { layer.head_dim + layer.first_channel + layer.rotary_dim } -> std::convertible_to<index>;
+    { layer.rotates } -> std::convertible_to<bool>;
+};
+
+/// What every verb takes as its first argument: half_split{}, interleaved{}, blocked<g>{}, a pair_layout, a
+/// layout_slice or a rotary_scheme.
+template <class L>
+concept layout_like =
+    static_layout<L> || std::same_as<L, pair_layout> || std::same_as<L, layout_slice> || scheme_like<L>;
+
 }  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// A layout_like as the kernels use it.
+struct layout_plan {
+    pair_layout read;
+    pair_layout write;
+    index first_channel = 0;
+    index pairs = -1;     // -1: as many as the rows have
+    index head_dim = -1;  // -1: any
+    bool rotates = true;
+    bool whole_heads = false;  // views are whole heads of which a slice rotates
+};
+template <layout_like L>
+constexpr layout_plan plan_of(const L& layout) noexcept {
+    if constexpr (scheme_like<L>) {
+        return {layout.read_layout, layout.write_layout, layout.first_channel, layout.rotary_dim / 2,
+                layout.head_dim,    layout.rotates,      true};
+    } else if constexpr (std::is_same_v<L, layout_slice>) {
+        return {layout.read, layout.write, layout.first_channel, -1, -1, true, true};
+    } else {
+        return {layout, layout};
+    }
+}
+
+/// Half-split inside groups of a size known at run time: every blocked<g> and pair_layout of that kind.
+struct grouped {
+    index channels;
+};
+/// Reads one layout and writes another.
+struct two_layouts {
+    pair_layout read, write;
+};
+
+/// Calls f with the layout of a plan as a type: the one switch of a call, and none where it is known.
+template <class L, class F>
+ROPEWALK_ALWAYS_INLINE auto with_layout([[maybe_unused]] const L& layout,
+                                        [[maybe_unused]] const layout_plan& plan, F f) noexcept {
+    if constexpr (std::is_same_v<L, half_split> || std::is_same_v<L, interleaved>) {
+        return f(layout);
+    } else if constexpr (static_layout<L>) {
+        return f(grouped{L::group});
+    } else {
+        if constexpr (!std::is_same_v<L, pair_layout>)
+            if (plan.read != plan.write) return f(two_layouts{plan.read, plan.write});
+        switch (plan.read.kind) {
+            case pair_layout::kind_type::interleaved: return f(interleaved{});
+            case pair_layout::kind_type::blocked: return f(grouped{plan.read.group});
+            default: return f(half_split{});
+        }
+    }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail

@@ -3,10 +3,9 @@
 
 #include <type_traits>
 
-#include <ropewalk/angles/rows_view.hpp>
-#include <ropewalk/kernels/pair_layout.hpp>
-#include <ropewalk/kernels/partition.hpp>
-#include <ropewalk/kernels/rotate_token.hpp>
+#include <ropewalk/kernels/fit.hpp>
+#include <ropewalk/kernels/layout_change.hpp>
+#include <ropewalk/kernels/pair_arithmetic.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -16,154 +15,207 @@ using rows_for = rows_view<compute_t<T>>;
 
 namespace detail {
 
-enum class turn : std::uint8_t { forward, transpose, inverse };
+/// The heads of one token and which head of the tensor is the first of them.
+template <class Place>
+struct token_part {
+    Place place;
+    index first_head;
+};
 
-template <turn Turn, class C>
-row_factors<C> factors_of(const rows_view<C>& rows) noexcept {
-    if constexpr (Turn == turn::forward) return {1, 1};
-    if constexpr (Turn == turn::transpose) return {1, -1};
-    const double squared = rows.magnitude * rows.magnitude;
-    return {static_cast<C>(1 / squared), static_cast<C>(-1 / squared)};
-}
-
-/// Whether the rows belong to the view. A call that breaks its contract is stopped by an assertion in a
-/// debug build and touches nothing in a release build.
-template <class T, class Rows>
-bool rows_match(pair_layout layout, const heads_view<T>& x, const Rows& rows) noexcept {
-    return x.empty() || (x.channels() == 2 * rows.pairs && rows.tokens >= x.batches() * x.tokens() &&
-                         (rows.heads == 1 || rows.heads >= x.heads()) && layout.fits(rows.pairs));
-}
-
-/// What one part covers of one tensor: heads [first, first + count) of every token it visits.
-template <class T>
+/// What one part of a call covers of one tensor: heads [first, first + count) of every token it visits.
+template <class S, class D>
 struct tensor_part {
-    const heads_view<T>& view;
+    const heads_view<S>& from;
+    const heads_view<D>& to;
     work_range heads;
+    index first_channel;
 
-    tensor_part(const heads_view<T>& x, part_of part) noexcept : view(x), heads(partition(x.heads(), part)) {}
-    token_heads<stored_t<T>> at(index token) const noexcept {
-        const index b = view.batches() == 1 ? 0 : token / view.tokens();
-        return {reinterpret_cast<stored_t<T>*>(view.at(b, token - b * view.tokens(), heads.first)),
-                view.strides.head, heads.count};
+    ROPEWALK_ALWAYS_INLINE token_part<plain_places<stored_t<S>, stored_t<D>>> at(index token) const noexcept {
+        const index b = to.batches() == 1 ? 0 : token / to.tokens(), n = token - b * to.tokens();
+        return {{{reinterpret_cast<const stored_t<S>*>(from.at(b, n, heads.first) + first_channel),
+                  from.strides.head},
+                 reinterpret_cast<stored_t<D>*>(to.at(b, n, heads.first) + first_channel),
+                 to.strides.head,
+                 heads.count},
+                heads.first};
     }
 };
 
-template <class T>
-token_heads<stored_t<T>> heads_of(const heads_view<T>& x, index token, part_of part) noexcept {
-    return tensor_part<T>(x, part).at(token);
+/// All pairs of some heads of one token, in a layout known as a type.
+template <class Layout, class Row, class... Place>
+ROPEWALK_ALWAYS_INLINE void rotate_heads(Layout layout, outer_loop outer, const Row& row, index pairs,
+                                         Place... x) noexcept {
+    if constexpr (std::is_same_v<Layout, half_split>) {
+        rotate_half_span(outer, row, pairs, pairs, x...);
+    } else if constexpr (std::is_same_v<Layout, interleaved>) {
+        rotate_interleaved_span(outer, row, pairs, x...);
+    } else if constexpr (std::is_same_v<Layout, two_layouts>) {
+        (rotate_between(layout.read, layout.write, row, pairs, x), ...);
+    } else {
+        const index half = layout.channels / 2;
+        for (index i = 0; i < pairs; i += half)
+            rotate_half_span(outer, row.from(i), half, half, x.at_channel(2 * i)...);
+    }
+    (void)layout;
+    (void)outer;
 }
 
-ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(p);
-#else
-    (void)p;
-#endif
-}
+/// One token on its way through a call: its row is fetched or made once for the heads of all tensors.
+template <class Cursor>
+class token_rotation {
+  public:
+    using row_type = decltype(std::declval<Cursor&>().row_of(index{}, index{}));
 
-/// Rows that stand in a table.
-template <class C>
-struct rows_in_table {
-    const rows_view<C>& view;
-    index pairs = view.pairs;
-    index heads = view.heads;
-    index tokens = view.tokens;
+    ROPEWALK_ALWAYS_INLINE token_rotation(Cursor& rows, index token, direction way) noexcept
+        : rows_(rows), token_(token), way_(way) {
+        if (rows.heads == 1) row_ = rows.row_of(token, 0);
+    }
+    /// Whether the token has a row; single heads may have none all the same.
+    ROPEWALK_ALWAYS_INLINE bool has_row() const noexcept { return rows_.heads != 1 || static_cast<bool>(row_); }
 
-    /// Positions come in any order, so no hardware prefetcher guesses the next row.
-    void expect(index token) const noexcept {
-        const index r = view.row(token);
-        if (r < 0) return;
-        constexpr index line = 64 / static_cast<index>(sizeof(C));
-        for (index i = 0; i < pairs; i += line) {
-            prefetch(view.cos_at(r, 0) + i);
-            prefetch(view.sin_at(r, 0) + i);
+    /// Rotates some heads of one or two tensors. Returns: whether any of them has a row.
+    template <class Layout, class... Place>
+    ROPEWALK_ALWAYS_INLINE bool rotate(Layout layout, outer_loop outer, index pairs,
+                                       token_part<Place>... x) const noexcept {
+        if (rows_.heads == 1) {
+            if (!row_) return false;
+            rotate_heads(layout, outer, directed_row<row_type>{row_, way_}, pairs, x.place...);
+            return true;
         }
+        // Tensors of as many heads share the row of each, which may have to be made.
+        const index first = largest(x.first_head...), count = largest(x.place.heads...);
+        if (((x.first_head == first && x.place.heads == count) && ...))
+            return each_head(layout, pairs, first, count, x.place...);
+        return (static_cast<int>(each_head(layout, pairs, x.first_head, x.place.heads, x.place)) | ...) != 0;
     }
-    row_in_memory<C> row_of(index token, index head) const noexcept {
-        const index r = view.row(token);
-        if (r < 0) return {};
-        return {view.cos_at(r, head), view.sin_at(r, head)};
+
+  private:
+    /// A row of one head is not worth a copy (AVX2, mixed 2-D at 32 a side: 5.2 of the roof, without 2.9).
+    template <class Layout, class... Place>
+    ROPEWALK_ALWAYS_INLINE bool each_head(Layout layout, index pairs, index first, index count,
+                                          Place... x) const noexcept {
+        bool touched = false;
+        for (index h = 0; h < count; ++h) {
+            const row_type row = rows_.row_of(token_, first + h);
+            if (!row) continue;
+            touched = true;
+            rotate_heads(layout, outer_loop::registers, directed_row<row_type>{row, way_}, pairs, x.only(h)...);
+        }
+        return touched;
     }
+
+    Cursor& rows_;
+    row_type row_ = {};
+    index token_;
+    direction way_;
 };
 
 /// What every L2 holds beside a table.
 inline constexpr index cached_bytes = 1 << 18;
 
-/// Token outer, head inner; the row of a token is fetched or made once for the heads of all tensors.
-template <class Layout, class Rows, class Factors, class... T>
-void turn_tensors(Layout layout, Rows& rows, Factors factors, part_of part,
-                  const heads_view<T>&... x) noexcept {
-    static_assert((!std::is_const_v<T> && ...),
-                  "rotation is in place: a view of const elements cannot be turned");
-    const bool match = (rows_match(layout, x, rows) && ...);
-    ROPEWALK_EXPECT(match);
-    if (!match || (x.empty() && ...)) return;
-    const index tokens = largest((x.empty() ? index{0} : x.batches() * x.tokens())...);
-    const work_part work = partition_tokens(tokens, part);
+template <class T>
+constexpr index bytes_of_token(const heads_view<T>& x) noexcept {
+    return x.heads() * x.channels() * static_cast<index>(sizeof(T));
+}
+
+/// The loop over the tokens of a part: f(layout, outer, cursor, token, tensors at the token ...).
+template <class L, class R, class C, class F, class... Tensor>
+bool each_token(const char* who, const L& layout, const layout_plan& plan, const R& rows, C, index bytes,
+                const work_part& work, F f, const Tensor&... x) noexcept {
+    row_cursor<R, C> cursor(rows);
     const index last = work.first_token + work.tokens;
-    const index bytes = work.tokens * ((x.heads() * x.channels() * static_cast<index>(sizeof(T))) + ...);
-    const outer_loop outer = bytes > cached_bytes ? outer_loop::heads : outer_loop::registers;
-    const auto turn_tokens = [&](auto kind, const auto&... tensor) {
+    const outer_loop outer = bytes * work.tokens > cached_bytes ? outer_loop::heads : outer_loop::registers;
+    with_layout(layout, plan, [&](auto kind) {
         for (index token = work.first_token; token < last; ++token) {
-            if (token + 1 < last) rows.expect(token + 1);
-            if (rows.heads == 1) {
-                if (const auto row = rows.row_of(token, 0))
-                    rotate_token(kind, outer, row.times(factors), rows.pairs, tensor.at(token)...);
-                continue;
-            }
-            // A row of one head is not worth a copy (AVX2, mixed 2-D at 32 a side: 5.2 of the roof,
-            // without 2.9).
-            const auto each_head = [&](index first, index count, auto... of_token) {
-                for (index h = 0; h < count; ++h)
-                    if (const auto row = rows.row_of(token, first + h))
-                        rotate_token(kind, outer_loop::registers, row.times(factors), rows.pairs,
-                                     of_token.only(h)...);
-            };
-            // Tensors of as many heads share the row of each, which may have to be made.
-            const index first = largest(tensor.heads.first...), count = largest(tensor.heads.count...);
-            if (((tensor.heads.first == first && tensor.heads.count == count) && ...))
-                each_head(first, count, tensor.at(token)...);
-            else
-                (each_head(tensor.heads.first, tensor.heads.count, tensor.at(token)), ...);
+            if (token + 1 < last) cursor.expect(token + 1);
+            f(kind, outer, cursor, token, x.at(token)...);
         }
-    };
-    with_layout(layout, [&](auto kind) { turn_tokens(kind, tensor_part<T>(x, work.heads)...); });
+    });
+    return cursor.missing < 0 ||
+           tell(who, {"rows of the tokens must be among the rows of the table, first missing", -1, cursor.missing});
 }
 
-template <turn Turn, class Layout, class C, class... T>
-void rotate_tensors(Layout layout, const rows_view<C>& rows, part_of part,
-                    const heads_view<T>&... x) noexcept {
-    rows_in_table<C> table{rows};
-    turn_tensors(layout, table, factors_of<Turn>(rows), part, x...);
-}
-
-/// Q and K of the same tokens go together and share each row; others share nothing, and each goes by itself.
-template <class TQ, class TK, class F>
-void together_or_apart(const heads_view<TQ>& q, const heads_view<TK>& k, F turn_them) noexcept {
-    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
-                  "q and k of f64 and of another type need rows of their own: rotate them in two calls");
-    if (!q.empty() && !k.empty() && q.batches() == k.batches() && q.tokens() == k.tokens()) {
-        turn_them(q, k);
+/// Whether these types can meet in a call; says in one line why they cannot.
+template <class L, class R, class... T>
+constexpr bool types_fit() noexcept {
+    if constexpr (!layout_like<L>) {
+        static_assert(layout_like<L>,
+                      "ropewalk: the first argument is a layout: half_split{}, interleaved{}, blocked<g>{}, a "
+                      "pair_layout, a layout_slice or a rotary_scheme");
+        return false;
+    } else if constexpr (!row_source<rows_of_t<R>>) {
+        static_assert(row_source<rows_of_t<R>>,
+                      "ropewalk: these are no rows: pass table.rows(positions), a table whose row is the token's "
+                      "number, or rows_on_the_fly(spectrum, positions)");
+        return false;
+    } else if constexpr ((std::is_const_v<T> || ...)) {
+        static_assert(!(std::is_const_v<T> || ...),
+                      "ropewalk: a view of const elements cannot be rotated in place; rotate_into writes elsewhere");
+        return false;
+    } else if constexpr (!(serves<rows_of_t<R>, compute_t<T>> && ...)) {
+        static_assert((serves<rows_of_t<R>, compute_t<T>> && ...),
+                      "ropewalk: f64 data read f64 rows, all other data f32 rows: position_table<double> or "
+                      "<float>; q and k of both kinds take rows each");
+        return false;
     } else {
-        turn_them(q);
-        turn_them(k);
+        return true;
     }
 }
 
-template <turn Turn, class Layout, class C, class TQ, class TK>
-void rotate_pair(Layout layout, const rows_view<C>& rows, part_of part, const heads_view<TQ>& q,
-                 const heads_view<TK>& k) noexcept {
-    together_or_apart(q, k, [&](const auto&... x) { rotate_tensors<Turn>(layout, rows, part, x...); });
+/// q and k, or one view and an empty one, always in one kernel: two would be twice the code.
+template <class L, class TQ, class TK, class R>
+bool rotate_views(const char* who, const L& layout, const heads_view<TQ>& q, const heads_view<TK>& k,
+                  const R& given, direction way, part_of part) noexcept {
+    if constexpr (types_fit<L, R, TQ, TK>()) {
+        layout_plan plan = plan_of(layout);
+        if (way != direction::forward) std::swap(plan.read, plan.write);
+        const auto& rows = rows_of(given);
+        const rows_extents extents = extents_of(rows);
+        misfit wrong = fit_written(plan, q, extents);
+        if (wrong.ok()) wrong = fit_written(plan, k, extents);
+        if (wrong.ok()) wrong = fit_part(part);
+        if (!wrong.ok()) return tell(who, wrong);
+        if (!plan.rotates || (q.empty() && k.empty())) return true;
+        const index pairs = pairs_of(plan, q.empty() ? k.channels() : q.channels(), extents.pairs);
+        if (plan.read != plan.write && pairs > changed_pairs)
+            return tell(who, {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
+        const work_part work = partition_tokens(extents.count, part);
+        const index bytes = bytes_of_token(q) + bytes_of_token(k);
+        const auto heads = [&](const auto& x) { return x.empty() ? work_range{} : partition(x.heads(), work.heads); };
+        const auto first = [&](const auto& x) { return first_channel_of(plan, x.channels(), pairs); };
+        return each_token(
+            who, layout, plan, rows, compute_t<TQ>{}, bytes, work,
+            [&](auto kind, outer_loop outer, auto& cursor, index token, auto... x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+                token_rotation(cursor, token, way).rotate(kind, outer, pairs, x...);
+            },
+            tensor_part<TQ, TQ>{q, q, heads(q), first(q)}, tensor_part<TK, TK>{k, k, heads(k), first(k)});
+    } else {
+        return false;
+    }
+}
+
+/// Rows of their own for q and k: none is touched where one of them does not fit.
+template <class L, class TQ, class TK, class RQ, class RK>
+bool rotate_apart(const char* who, const L& layout, const heads_view<TQ>& q, const heads_view<TK>& k,
+                  const RQ& rows_q, const RK& rows_k, direction way, part_of part) noexcept {
+    if constexpr (types_fit<L, RQ, TQ>() && types_fit<L, RK, TK>()) {
+        if (!fits(who, first_of(fit(layout, q, rows_q), fit(layout, k, rows_k)))) return false;
+        return rotate_views(who, layout, q, heads_view<TQ>{}, rows_q, way, part) &&
+               rotate_views(who, layout, k, heads_view<TK>{}, rows_k, way, part);
+    } else {
+        return false;
+    }
 }
 
 }  // namespace detail
 
-/// Turns every pair (x, y) of every head by the angle of its token's row, in place:
+/// Rotates every pair (x, y) of every head by the angle of its token's row, in place:
 /// (x, y) <- (x cos - y sin, x sin + y cos), counter-clockwise, cos and sin with the magnitude inside.
-/// Shapes:   x [batches, tokens, heads, 2 * pairs]; rows hold batches * tokens tokens. q and k may differ
-///           in heads. Per-head rows: as many heads as the view (with two views, the larger).
-/// Requires: distinct (b, n, h) do not overlap; rows come from a table's rows() (checked there). A view
-///           that does not fit its rows is an assertion in debug and left untouched in release.
+/// Shapes:   x [batches, tokens, heads, 2 * pairs], for a scheme or layout_slice whole heads of which a slice
+///           rotates; rows of batches * tokens tokens. Rows with heads of their own have as many as the view.
+/// Requires: a call that fits (see fit): distinct (b, n, h) do not overlap; q and k of as many tokens.
+/// Returns:  true; false where the call does not fit and ROPEWALK_ON_MISFIT lets the program go on. Nothing
+///           was touched then, but for a row that the table does not have, whose token alone is left.
 /// Cost:     one pass over the data, in place; no allocation, no thread. Zero of anything is a no-op.
 /// Accuracy: f64, f32: 2 ulp of the pair norm. f16, bf16: half a storage ulp of the result plus 2 f32 ulp
 ///           of the pair norm. The same bits for any alignment, stride, split or mix of tensors within
@@ -173,112 +225,56 @@ void rotate_pair(Layout layout, const rows_view<C>& rows, part_of part, const he
 /// Source:   RoFormer, Su et al. 2021, eq. 34; both pair orders, see pair_layout.
 ///
 ///     rotate(half_split{}, q, k, table.rows(positions));
-template <static_layout Layout, class T>
-void rotate(heads_view<T> x, std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::forward>(Layout{}, rows, part, x);
+template <class L, class T, class R>
+bool rotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
+    return detail::rotate_views("rotate", layout, x, heads_view<T>{}, rows, detail::direction::forward, part);
 }
-template <static_layout Layout, class TQ, class TK>
-void rotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+template <class L, class TQ, class TK, class R>
+bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows, part_of part = {}) noexcept {
+    return detail::rotate_views("rotate", layout, q, k, rows, detail::direction::forward, part);
+}
+template <class L, class TQ, class TK, class RQ, class RK>
+bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
             part_of part = {}) noexcept {
-    detail::rotate_pair<detail::turn::forward>(Layout{}, rows, part, q, k);
-}
-template <static_layout Layout, class TQ, class TK>
-void rotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
-            std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::forward>(Layout{}, rows_q, part, q);
-    detail::rotate_tensors<detail::turn::forward>(Layout{}, rows_k, part, k);
-}
-/// The same with a layout known at run time.
-template <class T>
-void rotate(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
-            part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::forward>(layout, rows, part, x);
-}
-template <class TQ, class TK>
-void rotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
-            part_of part = {}) noexcept {
-    detail::rotate_pair<detail::turn::forward>(layout, rows, part, q, k);
-}
-template <class TQ, class TK>
-void rotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
-            std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::forward>(layout, rows_q, part, q);
-    detail::rotate_tensors<detail::turn::forward>(layout, rows_k, part, k);
+    return detail::rotate_apart("rotate", layout, q, k, rows_q, rows_k, detail::direction::forward, part);
 }
 
-/// Throws where rotate(layout, x, rows) would leave x alone because it does not fit its rows: hot calls say
-/// nothing in a release build, so ask this once where shapes are decided.
-/// Throws: invalid_config naming the extent that x and rows disagree on.
-/// Source: design of this library.
-template <class T>
-void require_fits(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows) {
-    constexpr const char* who = "require_fits";
-    if (x.empty()) return;
-    detail::require(x.channels() == 2 * rows.pairs, who, "channels must be twice the rows' pairs",
-                    x.channels());
-    detail::require(rows.tokens >= x.batches() * x.tokens(), who,
-                    "batches * tokens must be at most the rows' tokens", x.batches() * x.tokens());
-    detail::require(rows.heads == 1 || rows.heads >= x.heads(), who, "heads must be at most the rows' heads",
-                    x.heads());
-    detail::require(layout.fits(rows.pairs), who,
-                    "the layout's group must be even and divide the channels, group", layout.group);
+/// The inverse of rotate: rotates back and divides by the squared magnitude of each pair's row, so that
+/// unrotate(rotate(x)) = x also under YaRN and xPos. A scheme's write layout is read, its read layout written.
+/// Shapes, Requires, Returns, Cost, Threads: as rotate. Accuracy: as rotate, each way, and the rounding of the row.
+/// Source: R(-p) R(p) = 1.
+template <class L, class T, class R>
+bool unrotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
+    return detail::rotate_views("unrotate", layout, x, heads_view<T>{}, rows, detail::direction::inverse, part);
 }
-
-/// The inverse of rotate: turns back and divides by the squared magnitude, so that
-/// unrotate(rotate(x)) = x also under YaRN.
-/// Accuracy: as rotate, each way. Source: R(-p) R(p) = 1.
-template <static_layout Layout, class T>
-void unrotate(heads_view<T> x, std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::inverse>(Layout{}, rows, part, x);
+template <class L, class TQ, class TK, class R>
+bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows, part_of part = {}) noexcept {
+    return detail::rotate_views("unrotate", layout, q, k, rows, detail::direction::inverse, part);
 }
-template <static_layout Layout, class TQ, class TK>
-void unrotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+template <class L, class TQ, class TK, class RQ, class RK>
+bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
               part_of part = {}) noexcept {
-    detail::rotate_pair<detail::turn::inverse>(Layout{}, rows, part, q, k);
-}
-template <static_layout Layout, class TQ, class TK>
-void unrotate(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
-              std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::inverse>(Layout{}, rows_q, part, q);
-    detail::rotate_tensors<detail::turn::inverse>(Layout{}, rows_k, part, k);
-}
-template <class T>
-void unrotate(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
-              part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::inverse>(layout, rows, part, x);
-}
-template <class TQ, class TK>
-void unrotate(pair_layout layout, heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
-              part_of part = {}) noexcept {
-    detail::rotate_pair<detail::turn::inverse>(layout, rows, part, q, k);
+    return detail::rotate_apart("unrotate", layout, q, k, rows_q, rows_k, detail::direction::inverse, part);
 }
 
 /// The gradient of rotate: the transposed matrix, which keeps the magnitude.
-/// Accuracy: as rotate. Source: the transpose of a rotation turns the other way.
-template <static_layout Layout, class T>
-void rotate_gradient(heads_view<T> x, std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::transpose>(Layout{}, rows, part, x);
+/// Shapes, Requires, Returns, Cost, Accuracy, Threads: as rotate.
+/// Source: the transpose of a rotation is the rotation by the negative angle.
+template <class L, class T, class R>
+bool rotate_gradient(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
+    return detail::rotate_views("rotate_gradient", layout, x, heads_view<T>{}, rows,
+                                detail::direction::transpose, part);
 }
-template <static_layout Layout, class TQ, class TK>
-void rotate_gradient(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows,
+template <class L, class TQ, class TK, class R>
+bool rotate_gradient(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows,
                      part_of part = {}) noexcept {
-    detail::rotate_pair<detail::turn::transpose>(Layout{}, rows, part, q, k);
+    return detail::rotate_views("rotate_gradient", layout, q, k, rows, detail::direction::transpose, part);
 }
-template <static_layout Layout, class TQ, class TK>
-void rotate_gradient(heads_view<TQ> q, heads_view<TK> k, std::type_identity_t<rows_for<TQ>> rows_q,
-                     std::type_identity_t<rows_for<TK>> rows_k, part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::transpose>(Layout{}, rows_q, part, q);
-    detail::rotate_tensors<detail::turn::transpose>(Layout{}, rows_k, part, k);
-}
-template <class T>
-void rotate_gradient(pair_layout layout, heads_view<T> x, std::type_identity_t<rows_for<T>> rows,
+template <class L, class TQ, class TK, class RQ, class RK>
+bool rotate_gradient(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
                      part_of part = {}) noexcept {
-    detail::rotate_tensors<detail::turn::transpose>(layout, rows, part, x);
-}
-template <class TQ, class TK>
-void rotate_gradient(pair_layout layout, heads_view<TQ> q, heads_view<TK> k,
-                     std::type_identity_t<rows_for<TQ>> rows, part_of part = {}) noexcept {
-    detail::rotate_pair<detail::turn::transpose>(layout, rows, part, q, k);
+    return detail::rotate_apart("rotate_gradient", layout, q, k, rows_q, rows_k, detail::direction::transpose,
+                                part);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

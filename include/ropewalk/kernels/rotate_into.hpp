@@ -1,91 +1,162 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <algorithm>
+#include <cstdint>
 
 #include <ropewalk/kernels/rotate.hpp>
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// What rotate_into does with numbers that do not rotate: channels outside a slice, tokens without a row.
+enum class unrotated_numbers : std::uint8_t { left_alone, copied };
+
+/// How rotate_into writes.
+struct rotate_into_options {
+    unrotated_numbers unrotated = unrotated_numbers::left_alone;  ///< whether they are copied too
+    part_of part = {};                                            ///< the share of the work that this call takes
+};
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE
 
 namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Pairs of a head that are gathered, turned and scattered at once.
-inline constexpr index into_pairs = 512;
-
-/// One head: first and second channels gathered in pair order, turned as a half-split head, scattered.
-template <class S, class D, class C>
-void rotate_head_into(pair_layout read, pair_layout write, const S* from, D* to, const C* cos, const C* sin,
-                      index pairs, row_factors<C> factors) noexcept {
-    C buffer[2 * into_pairs];
-    for (index done = 0; done < pairs; done += into_pairs) {
-        const index count = std::min(into_pairs, pairs - done);
-        C* const first = buffer;
-        C* const second = buffer + count;
-        const index read_half = read.group_of(pairs) / 2;
-        for (index i = 0; i < count; ++i) {
-            const index pair = done + i;
-            const S* u = from + pair / read_half * (2 * read_half) + pair % read_half;
-            first[i] = static_cast<C>(static_cast<compute_t<S>>(*u));
-            second[i] = static_cast<C>(static_cast<compute_t<S>>(u[read_half]));
+/// Whether two heads of two views of the same strides, `distance` bytes apart, can share a byte. Strides nest,
+/// so each level is at its floor or one more.
+constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides, index element,
+                          index distance) noexcept {
+    struct level {
+        index extent, stride;
+    };
+    level levels[3] = {{shape.batches, strides.batch * element},
+                       {shape.tokens, strides.token * element},
+                       {shape.heads, strides.head * element}};
+    const auto size = [](index v) { return v < 0 ? -v : v; };
+    for (int a = 0; a < 2; ++a)
+        for (int b = a + 1; b < 3; ++b)
+            if (size(levels[b].stride) > size(levels[a].stride)) {
+                const level l = levels[a];
+                levels[a] = levels[b];
+                levels[b] = l;
+            }
+    for (int choice = 0; choice < 8; ++choice) {
+        index left = distance;
+        bool possible = true;
+        for (int l = 0; l < 3; ++l) {
+            if (levels[l].extent <= 1 || levels[l].stride == 0) continue;
+            index steps = left / levels[l].stride;
+            if (choice >> l & 1) steps += (left < 0) == (levels[l].stride < 0) ? 1 : -1;
+            if (size(steps) >= levels[l].extent) possible = false;
+            left -= steps * levels[l].stride;
         }
-        rotate_half_span(cos + done, sin + done, count, count, factors, token_heads<C>{buffer, 0, 1});
-        const index write_half = write.group_of(pairs) / 2;
-        for (index i = 0; i < count; ++i) {
-            const index pair = done + i;
-            D* u = to + pair / write_half * (2 * write_half) + pair % write_half;
-            *u = static_cast<D>(static_cast<compute_t<D>>(first[i]));
-            u[write_half] = static_cast<D>(static_cast<compute_t<D>>(second[i]));
-        }
+        if (possible && size(left) < shape.channels * element) return true;
     }
+    return false;
+}
+
+/// A source that is the target itself, or shares nothing with it.
+template <class S, class D>
+misfit fit_apart(const heads_view<const S>& from, const heads_view<D>& to) noexcept {
+    if (from.empty()) return {};
+    struct range {
+        std::intptr_t first, last;
+    };
+    const auto reach = [](const auto& x, std::size_t element) {
+        std::intptr_t first = reinterpret_cast<std::intptr_t>(x.data), last = first;
+        const index strides[3] = {x.strides.batch, x.strides.token, x.strides.head};
+        const index extents[3] = {x.batches(), x.tokens(), x.heads()};
+        for (int l = 0; l < 3; ++l) {
+            const std::intptr_t step = (extents[l] - 1) * strides[l] * static_cast<index>(element);
+            (step < 0 ? first : last) += step;
+        }
+        return range{first, last + x.channels() * static_cast<index>(element)};
+    };
+    const range a = reach(from, sizeof(S)), b = reach(to, sizeof(D));
+    if (a.last <= b.first || b.last <= a.first) return {};
+    const bool same_steps = sizeof(S) == sizeof(D) && (from.batches() <= 1 || from.strides.batch == to.strides.batch) &&
+                            (from.tokens() <= 1 || from.strides.token == to.strides.token) &&
+                            (from.heads() <= 1 || from.strides.head == to.strides.head);
+    const index distance =
+        reinterpret_cast<std::intptr_t>(to.data) - reinterpret_cast<std::intptr_t>(from.data);
+    if (same_steps && (distance == 0 || !heads_meet(to.shape, to.strides, sizeof(D), distance))) return {};
+    return {"the source must be the target itself or apart from it, bytes between them", 0, distance};
 }
 
 template <class S, class D>
-bool views_agree(const heads_view<S>& from, const heads_view<D>& to) noexcept {
-    return from.batches() == to.batches() && from.tokens() == to.tokens() && from.heads() == to.heads() &&
-           from.channels() == to.channels();
+misfit fit_same_shape(const heads_view<const S>& from, const heads_view<D>& to) noexcept {
+    if (from.batches() != to.batches()) return {"batches of the source must be the target's", to.batches(), from.batches()};
+    if (from.tokens() != to.tokens()) return {"tokens of the source must be the target's", to.tokens(), from.tokens()};
+    if (from.heads() != to.heads()) return {"heads of the source must be the target's", to.heads(), from.heads()};
+    if (from.channels() != to.channels())
+        return {"channels of the source must be the target's", to.channels(), from.channels()};
+    return fit_extents(from.shape, from.data != nullptr);
 }
 
-template <turn Turn, class S, class D, class C>
-void turn_into(pair_layout read, pair_layout write, heads_view<S> from, heads_view<D> to, rows_view<C> rows,
-               part_of part) noexcept {
+template <class L, class S, class D, class R>
+bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S>& from,
+                      const heads_view<D>& to, const R& given, direction way,
+                      rotate_into_options options) noexcept {
+    layout_plan plan = plan_of(layout);
+    if (way != direction::forward) std::swap(plan.read, plan.write);
+    const auto& rows = rows_of(given);
+    const rows_extents extents = extents_of(rows);
+    if (!fits(who, first_of(fit_written(plan, to, extents), fit_same_shape(from, to), fit_part(options.part),
+                            fit_apart(from, to))))
+        return false;
+    if (to.empty()) return true;
+    const index channels = to.channels();
+    const index pairs = plan.rotates ? pairs_of(plan, channels, extents.pairs) : 0;
     const bool in_place = static_cast<const void*>(from.data) == static_cast<const void*>(to.data);
-    const bool match = rows_match(read, to, rows) && write.fits(rows.pairs) && views_agree(from, to) &&
-                       (!in_place || read == write || rows.pairs <= into_pairs);
-    ROPEWALK_EXPECT(match);
-    if (!match || to.empty()) return;
-    const work_part work = partition_tokens(to.batches() * to.tokens(), part);
-    const work_range heads = partition(to.heads(), work.heads);
-    for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
-        const index b = token / to.tokens(), n = token % to.tokens(), row = rows.row(token);
-        if (row < 0) continue;
-        for (index h = heads.first; h < heads.first + heads.count; ++h)
-            rotate_head_into(read, write, reinterpret_cast<const stored_t<S>*>(from.at(b, n, h)),
-                             reinterpret_cast<stored_t<D>*>(to.at(b, n, h)), rows.cos_at(row, h),
-                             rows.sin_at(row, h), rows.pairs, factors_of<Turn>(rows));
+    if (in_place && plan.read != plan.write && pairs > changed_pairs)
+        return tell(who, {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
+    const index first = plan.whole_heads ? first_channel_of(plan, channels, pairs) : 0;
+    // A layer that does not rotate still has an output.
+    const bool copied = options.unrotated == unrotated_numbers::copied || !plan.rotates;
+    const work_part work = partition_tokens(to.batches() * to.tokens(), options.part);
+    const tensor_part<const S, D> tensor{from, to, partition(to.heads(), work.heads), 0};
+    if (pairs == 0) {
+        if (copied)
+            for (index token = work.first_token; token < work.first_token + work.tokens; ++token)
+                pass_channels(tensor.at(token).place, 0, channels);
+        return true;
     }
+    return each_token(
+        who, layout, plan, rows, compute_t<D>{}, 2 * bytes_of_token(to), work,
+        [&](auto kind, outer_loop outer, auto& cursor, index token, auto x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            const auto whole = x.place;
+            x.place = whole.at_channel(first);
+            const bool touched = token_rotation(cursor, token, way).rotate(kind, outer, pairs, x);
+            if (!copied) return;
+            if (!touched) return pass_channels(whole, 0, channels);
+            if (first > 0) pass_channels(whole, 0, first);
+            if (first + 2 * pairs < channels) pass_channels(whole, first + 2 * pairs, channels);
+        },
+        tensor);
 }
 
 }  // namespace detail
 
-/// rotate that writes elsewhere: into another dtype, another pair layout (DeepSeek reads interleaved and
-/// writes half-split), or both. The source may be the destination itself (same strides, element size and
-/// at most 1024 channels) but must not overlap it otherwise.
-/// Shapes:   from and to [batches, tokens, heads, 2 * pairs].
-/// Requires: as rotate; a longer head in place, into another layout, is an assertion in debug and left alone
-///           in release. Arithmetic runs in the table's type: f64 when the destination is f64.
-///           Untouched tokens are not written.
-/// Cost:     a gather and a scatter around the rotation; no allocation.
-/// Accuracy: as rotate, one rounding to the destination's format.
-/// Source:   Hugging Face models/deepseek_v3, apply_rotary_pos_emb_interleave.
-template <class S, class D>
-void rotate_into(pair_layout read, pair_layout write, heads_view<S> from, heads_view<D> to,
-                 std::type_identity_t<rows_for<D>> rows, part_of part = {}) noexcept {
-    detail::turn_into<detail::turn::forward>(read, write, from, to, rows, part);
-}
-template <static_layout ReadLayout, static_layout WriteLayout = ReadLayout, class S, class D>
-void rotate_into(heads_view<S> from, heads_view<D> to, std::type_identity_t<rows_for<D>> rows,
-                 part_of part = {}) noexcept {
-    rotate_into(pair_layout(ReadLayout{}), pair_layout(WriteLayout{}), from, to, rows, part);
+/// rotate that writes elsewhere: into other memory, another element type, another pair layout (a scheme or
+/// layout_slice that reads one and writes another), or all of them. The source may be the target itself.
+/// Shapes:   from and to [batches, tokens, heads, channels]; else as rotate.
+/// Requires: a call that fits: as rotate, and source and target one memory or apart; at most 512 pairs where the
+///           layout changes in place. Arithmetic runs in the target's compute type, f64 or f32, as the rows.
+/// Returns:  as rotate. Channels outside the slice and tokens without a row are left alone, or copied where
+///           options ask for it; a layer that does not rotate (NoPE) is copied.
+/// Cost:     one read and one write of the data; no allocation.
+/// Accuracy: as rotate, one rounding to the target's format; from a type to itself the bits of rotate.
+/// Source:   ggml_rope_ext, whose forward calls are out of place; Hugging Face models/deepseek_v3,
+///           apply_rotary_pos_emb_interleave.
+template <class L, class S, class D, class R>
+bool rotate_into(const L& layout, heads_view<S> from, heads_view<D> to, const R& rows,
+                 rotate_into_options options = {}) noexcept {
+    if constexpr (detail::types_fit<L, R, D>()) {
+        return detail::rotate_elsewhere("rotate_into", layout, heads_view<const S>(from), to, rows,
+                                        detail::direction::forward, options);
+    } else {
+        return false;
+    }
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,187 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include <ropewalk/core/aligned_vector.hpp>
+#include <ropewalk/kernels/head_places.hpp>
+
+/// The norm that many models apply to queries and keys before they rotate them.
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// y = x / sqrt(mean(x^2) + eps) * w, or y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * w.
+enum class norm_kind : std::uint8_t { rms, layer };
+/// What the mean is taken over: each head by itself (Qwen3, Gemma 3, Cohere), or all heads of a token
+/// together, before they are split (OLMo 2 normalises the whole projection).
+enum class norm_extent : std::uint8_t { head, token };
+/// How the checkpoint stores the weight: as the factor, or as the factor less 1 (Gemma).
+enum class weight_form : std::uint8_t { factor, factor_minus_one };
+
+/// A norm's numbers, owned by somebody else; see head_norm.
+template <class C>
+struct norm_view {
+    const C* weight = nullptr;  ///< [channels] or [heads, channels]
+    index heads = 0;            ///< of the weights; 0: all heads share them
+    index channels = 0;
+    C eps = 0;
+    C scale = 1;                             ///< a factor on every channel beside the weights
+    norm_extent extent = norm_extent::head;  ///< what one mean is taken over
+    norm_kind kind = norm_kind::rms;         ///< with or without the mean
+};
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE {
+
+struct norm_config {
+    index heads = 1;  ///< heads of the tensor; used where weights or mean are of all heads
+    index channels = 0;
+    double eps = 1e-6;
+    weight_form form = weight_form::factor;  ///< whether the factor is the weight or 1 + weight
+    norm_extent extent = norm_extent::head;  ///< what one mean is taken over
+    double scale = 1;                        ///< further factor on the result, for a query's logit scale
+    norm_kind kind = norm_kind::rms;         ///< RMSNorm, or LayerNorm without bias
+};
+
+/// The weight of a norm, converted once to the compute type, with everything checked.
+/// Shapes:   weight [channels], or [heads * channels] with extent token and where every head has weights of its
+///           own (Cohere), or empty (all 1).
+/// Throws:   invalid_config on eps <= 0, a scale that is not finite or 0, and a weight of another size.
+/// Source:   Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016; Hugging Face models qwen3, gemma3, olmo2, cohere.
+template <class C = float>
+class head_norm {
+  public:
+    template <class W>
+    head_norm(norm_config config, std::span<const W> weight) : config_(config) {
+        constexpr const char* who = "head_norm";
+        detail::require(config.heads >= 1, who, "heads must be >= 1", config.heads);
+        detail::require(config.channels >= 1, who, "channels must be >= 1", config.channels);
+        detail::require(std::isfinite(config.eps) && config.eps > 0, who, "eps must be finite and > 0",
+                        config.eps);
+        detail::require(std::isfinite(config.scale) && config.scale != 0, who,
+                        "scale must be finite and not 0", config.scale);
+        const bool token = config.extent == norm_extent::token;
+        const index all = detail::checked_product(who, "heads * channels must fit", {config.heads, config.channels});
+        const auto count = static_cast<index>(weight.size());
+        detail::require(count == 0 || count == all || (!token && count == config.channels), who,
+                        "weight must hold a number a channel of its extent", weight.size());
+        each_head_ = token || (count == all && count != config.channels);
+        if (count == 0) weight_.assign(static_cast<std::size_t>(token ? all : config.channels), C(1));
+        for (const W& w : weight)
+            weight_.push_back(static_cast<C>(static_cast<compute_t<W>>(w)) +
+                              (config.form == weight_form::factor_minus_one ? C(1) : C(0)));
+    }
+    template <class W>
+    head_norm(norm_config config, const std::vector<W>& weight)
+        : head_norm(config, std::span<const W>(weight)) {}
+    explicit head_norm(norm_config config) : head_norm(config, std::span<const C>()) {}
+
+    /// The norm as kernels take it.
+    norm_view<C> view() const noexcept {
+        return {weight_.data(),
+                each_head_ ? config_.heads : index{0},
+                config_.channels,
+                static_cast<C>(config_.eps),
+                static_cast<C>(config_.scale),
+                config_.extent,
+                config_.kind};
+    }
+    /// view().
+    operator norm_view<C>() const noexcept { return view(); }
+
+  private:
+    norm_config config_;
+    bool each_head_ = false;
+    detail::aligned_vector<C> weight_;
+};
+
+namespace detail {
+
+/// Sums over adjacent numbers in the compute type, four running registers, always in the same order: of
+/// (x - mean)^2, or of x.
+template <bool Squares, class S>
+ROPEWALK_ALWAYS_INLINE compute_t<S> sum_of(const S* p, index count, compute_t<S> mean) noexcept {
+    using P = simd::pack<compute_t<S>>;
+    constexpr index n = simd::lanes<compute_t<S>>;
+    const P zero = simd::broadcast(compute_t<S>(0)), middle = simd::broadcast(mean);
+    P sum[4] = {zero, zero, zero, zero};
+    const auto add = [&](P& to, P x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        if constexpr (Squares) {
+            to = simd::fma(x - middle, x - middle, to);
+        } else {
+            to = to + x;
+        }
+    };
+    index i = 0;
+    for (; i + 4 * n <= count; i += 4 * n)
+        for (index v = 0; v < 4; ++v) add(sum[v], simd::load(p + i + v * n));
+    for (index v = 0; i + n <= count; i += n, ++v) add(sum[v], simd::load(p + i));
+    if (i < count) {
+        if constexpr (Squares) {
+            // Lanes past the end must add nothing, whatever the mean: zero less the mean is not zero.
+            compute_t<S> lane[n] = {};
+            for (index j = 0; j < count - i; ++j) lane[j] = static_cast<compute_t<S>>(p[i + j]) - mean;
+            const P x = simd::load(static_cast<const compute_t<S>*>(lane));
+            sum[3] = simd::fma(x, x, sum[3]);
+        } else {
+            add(sum[3], simd::load_some(p + i, count - i));
+        }
+    }
+    return simd::sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+
+/// scale / sqrt(mean square + eps)
+template <class C>
+ROPEWALK_ALWAYS_INLINE C norm_factor(C squares, index count, const norm_view<C>& norm) noexcept {
+    return C(1) / std::sqrt(squares * (C(1) / static_cast<C>(count)) + norm.eps) * norm.scale;
+}
+
+/// The moments of `count` heads, or, with extent token, of all of them together.
+template <class S, class C>
+void fill_moments(const S* base, index stride, index count, const norm_view<C>& norm,
+                  head_moments<C>* moments) noexcept {
+    const index channels = norm.channels;
+    const bool whole = norm.extent == norm_extent::token;
+    const index numbers = whole ? channels * count : channels;
+    C total = 0;
+    if (norm.kind == norm_kind::layer) {
+        for (index h = 0; h < count; ++h) {
+            const C sum = sum_of<false>(base + h * stride, channels, C(0));
+            moments[whole ? 0 : h].mean = whole ? total += sum : sum;
+        }
+        for (index h = 0; h < (whole ? 1 : count); ++h) moments[h].mean = moments[h].mean / static_cast<C>(numbers);
+    }
+    total = 0;
+    for (index h = 0; h < count; ++h) {
+        const C squares = sum_of<true>(base + h * stride, channels, moments[whole ? 0 : h].mean);
+        if (whole)
+            total += squares;
+        else
+            moments[h].factor = squares;
+    }
+    if (whole) {
+        moments[0].factor = norm_factor(total, numbers, norm);
+    } else {
+        // Roots and quotients of several heads overlap.
+        for (index h = 0; h < count; ++h) moments[h].factor = norm_factor(moments[h].factor, numbers, norm);
+    }
+}
+
+/// The misfit of a norm with heads of this shape.
+template <class C>
+misfit fit_norm(const norm_view<C>& norm, const heads_shape& shape) noexcept {
+    if (norm.channels != shape.channels)
+        return {"channels of the norm must be those of the heads", shape.channels, norm.channels};
+    if (norm.heads != 0 && norm.heads != shape.heads)
+        return {"heads of the norm must be those of the view", shape.heads, norm.heads};
+    if (norm.weight == nullptr) return {"weight of the norm must not be null (head_norm fills it)", 1, 0};
+    if (!(norm.eps > 0)) return {"eps of the norm must be > 0", 1, 0};
+    return {};
+}
+
+}  // namespace detail
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,155 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_permute.hpp>
+#include <ropewalk/core/simd_storage.hpp>
+
+/// Places: where the numbers of a token's heads come from and where they go. The loops of pair_arithmetic.hpp
+/// take any source with any target; in place, both are one address.
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// lanes<C> neighbours of another type as numbers of type C.
+template <class C, class S>
+ROPEWALK_ALWAYS_INLINE simd::pack<C> load_as(const S* p) noexcept {
+    if constexpr (std::is_same_v<compute_t<S>, C>) {
+        return simd::load(p);
+    } else {
+        C lane[simd::lanes<C>];
+        for (index i = 0; i < simd::lanes<C>; ++i) lane[i] = static_cast<C>(static_cast<compute_t<S>>(p[i]));
+        return simd::load(static_cast<const C*>(lane));
+    }
+}
+template <class C, class S>
+ROPEWALK_ALWAYS_INLINE simd::pack<C> load_some_as(const S* p, index count) noexcept {
+    if constexpr (std::is_same_v<compute_t<S>, C>) {
+        return simd::load_some(p, count);
+    } else {
+        C lane[simd::lanes<C>] = {};
+        for (index i = 0; i < count; ++i) lane[i] = static_cast<C>(static_cast<compute_t<S>>(p[i]));
+        return simd::load(static_cast<const C*>(lane));
+    }
+}
+
+/// Heads as they stand in memory, read as numbers of type C.
+template <class S, class C = compute_t<S>>
+struct plain_heads {
+    using element = S;
+    static constexpr bool plain = true;
+    const S* p;
+    index stride;
+
+    struct head {
+        const S* p;
+        ROPEWALK_ALWAYS_INLINE simd::pack<C> load(index c) const noexcept { return load_as<C>(p + c); }
+        ROPEWALK_ALWAYS_INLINE simd::pack<C> load_some(index c, index count) const noexcept {
+            return load_some_as<C>(p + c, count);
+        }
+        ROPEWALK_ALWAYS_INLINE simd::two_packs<C> load_words(index c) const noexcept { return simd::load_words(p + c); }
+    };
+    ROPEWALK_ALWAYS_INLINE head at(index h) const noexcept { return {p + h * stride}; }
+    plain_heads at_channel(index c) const noexcept { return {p + c, stride}; }
+    plain_heads from_head(index h) const noexcept { return {p + h * stride, stride}; }
+};
+
+/// What a norm makes of one head: y = (x - mean) * factor * weight. RMSNorm has the mean 0.
+template <class C>
+struct head_moments {
+    C mean = 0;
+    C factor = 1;
+};
+
+/// Heads that are normalised as they are read.
+template <class S>
+struct normed_heads {
+    using element = S;
+    using C = compute_t<S>;
+    static constexpr bool plain = false;
+    const S* p;
+    index stride;
+    const C* weight;
+    index weight_stride;  // 0: all heads share their weights
+    const head_moments<C>* moments;
+
+    struct head {
+        const S* p;
+        const C* weight;
+        simd::pack<C> mean, factor;
+        ROPEWALK_ALWAYS_INLINE simd::pack<C> load(index c) const noexcept {
+            return (simd::load(p + c) - mean) * factor * simd::load(weight + c);
+        }
+        ROPEWALK_ALWAYS_INLINE simd::pack<C> load_some(index c, index count) const noexcept {
+            return (simd::load_some(p + c, count) - mean) * factor * simd::load_some(weight + c, count);
+        }
+    };
+    ROPEWALK_ALWAYS_INLINE head at(index h) const noexcept {
+        return {p + h * stride, weight + h * weight_stride, simd::broadcast(moments[h].mean),
+                simd::broadcast(moments[h].factor)};
+    }
+    normed_heads at_channel(index c) const noexcept { return {p + c, stride, weight + c, weight_stride, moments}; }
+    normed_heads from_head(index h) const noexcept {
+        return {p + h * stride, stride, weight + h * weight_stride, weight_stride, moments + h};
+    }
+};
+
+/// The heads of one token of one tensor: a source, and a target of type D.
+template <class Source, class D>
+struct head_places {
+    using source_element = typename Source::element;
+    using element = D;
+    using C = compute_t<D>;
+    Source from;
+    D* to;
+    index to_stride;
+    index heads;
+
+    /// Pairs of 16-bit numbers stay together on the way from bf16 to bf16; see read_as_words.
+    static constexpr bool words =
+        Source::plain && std::is_same_v<source_element, D> && simd::read_as_words<D>;
+    /// Two registers are stored in one piece where they come of the target's own type; see store_two.
+    static constexpr bool stored_in_twos = Source::plain && std::is_same_v<source_element, D> && sizeof(D) == 2;
+
+    head_places at_channel(index c) const noexcept { return {from.at_channel(c), to + c, to_stride, heads}; }
+    head_places only(index h) const noexcept { return {from.from_head(h), to + h * to_stride, to_stride, 1}; }
+};
+
+template <class S, class D>
+using plain_places = head_places<plain_heads<S, compute_t<D>>, D>;
+
+/// Heads that are rotated where they stand.
+template <class T>
+plain_places<T, T> in_place(T* p, index stride, index heads) noexcept {
+    return {{p, stride}, p, stride, heads};
+}
+
+/// K registers to neighbours.
+template <std::size_t K, bool Twos, class T, class P>
+ROPEWALK_ALWAYS_INLINE void store_registers(T* p, const P (&x)[K]) noexcept {
+    constexpr index n = simd::lanes<compute_t<T>>;
+    if constexpr (Twos && K % 2 == 0) {
+        ROPEWALK_DETAIL_UNROLL
+        for (std::size_t k = 0; k < K; k += 2) simd::store_two(p + static_cast<index>(k) * n, x[k], x[k + 1]);
+    } else {
+        ROPEWALK_DETAIL_UNROLL
+        for (std::size_t k = 0; k < K; ++k) simd::store(p + static_cast<index>(k) * n, x[k]);
+    }
+}
+
+/// Channels [first, last) of every head as the source gives them, in the target's type. Nothing where they
+/// stand there already.
+template <class Source, class D>
+void pass_channels(head_places<Source, D> x, index first, index last) noexcept {
+    constexpr index n = simd::lanes<compute_t<D>>;
+    if constexpr (Source::plain && std::is_same_v<typename Source::element, D>)
+        if (x.from.p == x.to) return;
+    for (index h = 0; h < x.heads; ++h) {
+        const auto from = x.from.at(h);
+        D* const to = x.to + h * x.to_stride;
+        index c = first;
+        for (; c + n <= last; c += n) simd::store(to + c, from.load(c));
+        if (c < last) simd::store_some(to + c, from.load_some(c, last - c), last - c);
+    }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail

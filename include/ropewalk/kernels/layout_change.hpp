@@ -1,0 +1,94 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <ropewalk/kernels/pair_arithmetic.hpp>
+
+/// Heads that are read in one pair layout and written in another (DeepSeek reads interleaved and writes
+/// half-split): gathered in pair order in L1, rotated there as half-split heads, scattered.
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Pairs of a head that are gathered, rotated and scattered at once. In place, no head may have more.
+inline constexpr index changed_pairs = 512;
+
+/// First and second channels of pairs [first, first + count) of a head into two arrays.
+template <class Head, class C>
+void gather_pairs(pair_layout layout, const Head& from, index first, index count, index pairs, C* x,
+                  C* y) noexcept {
+    constexpr index n = simd::lanes<C>;
+    if (layout.kind == pair_layout::kind_type::interleaved) {
+        index i = 0;
+        for (; i + n <= count; i += n) {
+            const auto both = simd::deinterleave(from.load(2 * (first + i)), from.load(2 * (first + i) + n));
+            simd::store(x + i, both.first);
+            simd::store(y + i, both.second);
+        }
+        for (; i < count; ++i) {
+            C pair[n];
+            simd::store(pair, from.load_some(2 * (first + i), 2));
+            x[i] = pair[0], y[i] = pair[1];
+        }
+        return;
+    }
+    const index half = layout.group_of(pairs) / 2;
+    for (index i = 0; i < count;) {
+        const index pair = first + i, run = std::min(count - i, half - pair % half);
+        const index at = layout.first(pair, pairs);
+        for (index j = 0; j < run; j += n) {
+            const index some = std::min(n, run - j);
+            simd::store_some(x + i + j, from.load_some(at + j, some), some);
+            simd::store_some(y + i + j, from.load_some(at + half + j, some), some);
+        }
+        i += run;
+    }
+}
+
+/// The way back.
+template <class D, class C>
+void scatter_pairs(pair_layout layout, D* to, index first, index count, index pairs, const C* x,
+                   const C* y) noexcept {
+    constexpr index n = simd::lanes<C>;
+    if (layout.kind == pair_layout::kind_type::interleaved) {
+        index i = 0;
+        for (; i + n <= count; i += n) {
+            const auto a = simd::load(x + i), b = simd::load(y + i);
+            simd::store(to + 2 * (first + i), simd::interleave_low(a, b));
+            simd::store(to + 2 * (first + i) + n, simd::interleave_high(a, b));
+        }
+        for (; i < count; ++i) {
+            C pair[n] = {x[i], y[i]};
+            simd::store_some(to + 2 * (first + i), simd::load(static_cast<const C*>(pair)), 2);
+        }
+        return;
+    }
+    const index half = layout.group_of(pairs) / 2;
+    for (index i = 0; i < count;) {
+        const index pair = first + i, run = std::min(count - i, half - pair % half);
+        D* const at = to + layout.first(pair, pairs);
+        for (index j = 0; j < run; j += n) {
+            const index some = std::min(n, run - j);
+            simd::store_some(at + j, simd::load_some(x + i + j, some), some);
+            simd::store_some(at + half + j, simd::load_some(y + i + j, some), some);
+        }
+        i += run;
+    }
+}
+
+/// All heads of one token.
+template <class Row, class Place>
+void rotate_between(pair_layout read, pair_layout write, const Row& row, index pairs, Place x) noexcept {
+    using C = typename Row::element;
+    alignas(64) C numbers[2 * changed_pairs];
+    for (index h = 0; h < x.heads; ++h) {
+        const auto from = x.from.at(h);
+        for (index first = 0; first < pairs; first += changed_pairs) {
+            const index count = std::min(changed_pairs, pairs - first);
+            gather_pairs(read, from, first, count, pairs, numbers, numbers + count);
+            rotate_half_span(outer_loop::registers, row.from(first), count, count, in_place(numbers, 0, 1));
+            scatter_pairs(write, x.to + h * x.to_stride, first, count, pairs, static_cast<const C*>(numbers),
+                          static_cast<const C*>(numbers + count));
+        }
+    }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
