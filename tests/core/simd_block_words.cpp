@@ -64,7 +64,7 @@ TEST_CASE("simd_block_words: the largest lanes of four registers", "[core][simd]
             for (const float v : x[b]) largest[b] = std::max(largest[b], v);
             m[b] = rw::simd::words::of(rw::simd::load(static_cast<const float*>(x[b])));
         }
-        blocks::largest_of_four(m).store(found);
+        blocks::store_largest(found, m);
         for (int b = 0; b < 4; ++b) CHECK(found[b] == largest[b]);
     }
 }
@@ -81,26 +81,6 @@ TEST_CASE("simd_block_words: halves away from zero, and not the number below a h
         const auto v = rw::simd::load(static_cast<const float*>(&x[i]));
         rw::simd::store(y, blocks::floats(blocks::truncated(blocks::half_further(v))));
         for (std::size_t lane = 0; lane < n; ++lane) CHECK(y[lane] == std::round(x[i + lane]));
-    }
-}
-
-TEST_CASE("simd_block_words: four f16 are converted as one is", "[core][simd][blocks]") {
-    for (std::uint32_t bits = 0; bits < 0x10000u; bits += 4) {
-        float number[4];
-        std::uint64_t halves = 0;
-        for (std::uint32_t i = 0; i < 4; ++i) halves |= static_cast<std::uint64_t>(bits + i) << (16 * i);
-        const auto wide = blocks::from_halves(halves);
-        wide.store(number);
-        const std::uint64_t back = blocks::halves_of(wide);
-        for (std::uint32_t i = 0; i < 4; ++i) {
-            const auto expected =
-                static_cast<float>(rw::f16::from_bits(static_cast<std::uint16_t>(bits + i)));
-            if (std::isnan(expected))
-                CHECK(std::isnan(number[i]));
-            else
-                CHECK(std::memcmp(&number[i], &expected, 4) == 0);
-            CHECK(static_cast<std::uint16_t>(back >> (16 * i)) == rw::f16(number[i]).bits);
-        }
     }
 }
 

@@ -66,7 +66,7 @@ std::vector<unsigned char> by_reference(const std::vector<float>& x) {
     std::vector<Block> blocks(count);
     for (std::size_t b = 0; b < count; ++b) rw::encode_block(blocks[b], &x[b * size]);
     std::vector<unsigned char> bytes(count * sizeof(Block));
-    std::memcpy(bytes.data(), blocks.data(), bytes.size());
+    if (count != 0) std::memcpy(bytes.data(), blocks.data(), bytes.size());
     return bytes;
 }
 
