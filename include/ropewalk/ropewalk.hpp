@@ -14,6 +14,9 @@
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 #include <ropewalk/core/simd_quantized.hpp>
+#include <ropewalk/core/block_types.hpp>
+#include <ropewalk/core/simd_block_words.hpp>
+#include <ropewalk/core/simd_blocks.hpp>
 
 #include <ropewalk/positions/position_ids.hpp>
 #include <ropewalk/positions/grid.hpp>
