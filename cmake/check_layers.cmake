@@ -11,7 +11,7 @@ function(problem text)
     set(problems ${problems} PARENT_SCOPE)
 endfunction()
 
-# Umbrellas, and the C header, hold no part of the house.
+# Umbrellas, and the C header, hold no part of the library.
 set(umbrellas ropewalk.hpp ropewalk.h)
 foreach(folder IN LISTS folders)
     if(layer_of_folder_${folder} GREATER highest_core_layer)
@@ -51,10 +51,6 @@ foreach(header IN LISTS found)
     string(FIND "${content}" "${licence}" start)
     if(NOT start EQUAL 0)
         problem("${header} does not begin with the licence line and #pragma once")
-    endif()
-    string(FIND "${content}" "Source" source)
-    if(source EQUAL -1)
-        problem("${header} names no source")
     endif()
 
     file(STRINGS ${include_dir}/ropewalk/${header} includes REGEX "^[ \t]*#[ \t]*include")

@@ -51,6 +51,7 @@
 #include <ropewalk/frequencies/llama3.hpp>
 
 #include <ropewalk/angles/rows_view.hpp>
+#include <ropewalk/angles/row_ranges.hpp>
 #include <ropewalk/angles/sincos_turns.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/angles/repeated_row.hpp>
@@ -65,23 +66,27 @@
 #include <ropewalk/kernels/frequency_gradient.hpp>
 #include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/kernels/rotate_reference.hpp>
-#include <ropewalk/kernels/token_rows.hpp>
-#include <ropewalk/kernels/rotate_token.hpp>
+#include <ropewalk/kernels/head_places.hpp>
+#include <ropewalk/kernels/pair_arithmetic.hpp>
+#include <ropewalk/kernels/layout_change.hpp>
+#include <ropewalk/kernels/row_cursor.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
+#include <ropewalk/kernels/rows_on_the_fly.hpp>
+#include <ropewalk/kernels/fit.hpp>
 #include <ropewalk/kernels/rotate.hpp>
-#include <ropewalk/kernels/rotate_uniform.hpp>
-#include <ropewalk/kernels/rotate_on_the_fly.hpp>
-#include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
-#include <ropewalk/kernels/turn_head.hpp>
+#include <ropewalk/kernels/head_norm.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 
 #include <ropewalk/kv/cache_view.hpp>
 #include <ropewalk/kv/cache_plan.hpp>
 #include <ropewalk/kv/append_checks.hpp>
+#include <ropewalk/kv/cache_writer.hpp>
 #include <ropewalk/kv/append.hpp>
 #include <ropewalk/kv/append_latent.hpp>
 #include <ropewalk/kv/shift_keys.hpp>
+#include <ropewalk/kv/prepare_attention.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>

@@ -30,6 +30,16 @@ ROPEWALK_ALWAYS_INLINE auto load_factors(mix_row<Scaled, C> row, Load load) noex
     }
 }
 
+/// The heads of one token, multiplied where they stand.
+template <class T>
+struct token_heads {
+    T* base;
+    index stride;
+    index heads;
+
+    token_heads at_channel(index c) const noexcept { return {base + c, stride, heads}; }
+};
+
 /// V registers of pairs (i, i + half) of every head: (u, v) <- (a u + b v, c u + d v).
 template <std::size_t V, bool Scaled, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_half_step(mix_row<Scaled, C> row, index half, token_heads<T> x) noexcept {
@@ -51,9 +61,14 @@ ROPEWALK_ALWAYS_INLINE void mix_half_step(mix_row<Scaled, C> row, index half, to
             u[r] = simd::in_register<C>(simd::load(static_cast<const T*>(p)));
             v[r] = simd::in_register<C>(simd::load(static_cast<const T*>(p + half)));
         }
-        store_registers<V>(head, [&](std::size_t r) { return simd::fma(u[r], f[r].a, v[r] * f[r].b); });
-        store_registers<V>(head + half,
-                           [&](std::size_t r) { return simd::fma(v[r], f[r].d, u[r] * f[r].c); });
+        P x[V], y[V];
+        ROPEWALK_DETAIL_UNROLL
+        for (std::size_t r = 0; r < V; ++r) {
+            x[r] = simd::fma(u[r], f[r].a, v[r] * f[r].b);
+            y[r] = simd::fma(v[r], f[r].d, u[r] * f[r].c);
+        }
+        store_registers<V, sizeof(T) == 2>(head, x);
+        store_registers<V, sizeof(T) == 2>(head + half, y);
     }
 }
 
@@ -117,16 +132,21 @@ ROPEWALK_ALWAYS_INLINE void mix_interleaved_span(mix_row<Scaled, C> row, index p
               2 * (pairs - i));
 }
 
+/// Returns the row of a token that the table does not have, or -1.
 template <bool Scaled, class T, class C>
-void mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>& rows,
-                work_part work) noexcept {
+index mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>& rows, work_part work) noexcept {
+    index missing = -1;
     const index half = layout.group_of(rows.pairs) / 2;
+    const work_range heads_of_part = partition(x.heads(), work.heads);
     for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
         const index row = rows.row(token);
-        if (row < 0) continue;
+        if (row >= rows.table_rows) missing = row;
+        if (row < 0 || row >= rows.table_rows) continue;
         const index at = row * rows.row_stride;
         const mix_row<Scaled, C> factors{rows.a + at, rows.b + at, rows.c + at, rows.d + at};
-        const auto heads = heads_of(x, token, work.heads);
+        const index b = token / x.tokens(), n = token % x.tokens();
+        const token_heads<stored_t<T>> heads{reinterpret_cast<stored_t<T>*>(x.at(b, n, heads_of_part.first)),
+                                             x.strides.head, heads_of_part.count};
         if (half == 1) {  // groups of two channels are the interleaved layout
             mix_interleaved_span(factors, rows.pairs, heads);
             continue;
@@ -134,35 +154,32 @@ void mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>& 
         for (index i = 0; i < rows.pairs; i += half)
             mix_half_span(factors.from(i), half, half, heads.at_channel(2 * i));
     }
+    return missing;
 }
 
 }  // namespace detail
 
 /// Multiplies every pair by its token's 2 x 2 matrix, in place: (x, y) <- (a x + b y, c x + d y).
 /// Shapes:   x [batches, tokens, heads, 2 * pairs]; rows hold batches * tokens tokens.
-/// Requires: as rotate. Negative rows leave a token untouched.
+/// Requires: as rotate. Negative rows leave a token untouched. Returns: as rotate.
 /// Cost:     one pass over the data; no allocation. Two table entries a pair when all matrices are scaled
 ///           rotations, four otherwise.
 /// Accuracy: f64, f32: 2 ulp of |a x| + |b y| (and of |c x| + |d y|); 16-bit: that plus half a storage ulp.
 /// Source:   RoAd, Liao and Monz 2024; rotate_half with full-width cos and sin.
 template <class T>
-void mix_pairs(pair_layout layout, heads_view<T> x, std::type_identity_t<matrix_rows_view<compute_t<T>>> rows,
+bool mix_pairs(pair_layout layout, heads_view<T> x, std::type_identity_t<matrix_rows_view<compute_t<T>>> rows,
                part_of part = {}) noexcept {
-    const bool match = x.empty() || (x.channels() == 2 * rows.pairs &&
-                                     rows.tokens >= x.batches() * x.tokens() && layout.fits(rows.pairs));
-    ROPEWALK_EXPECT(match);
-    if (!match || x.empty()) return;
+    constexpr const char* who = "mix_pairs";
+    const detail::layout_plan plan{layout, layout};
+    const detail::rows_extents extents{rows.count(), rows.batches, 1, rows.pairs, std::numeric_limits<index>::max()};
+    if (!detail::fits(who, detail::first_of(detail::fit_written(plan, x, extents), detail::fit_part(part))))
+        return false;
+    if (x.empty()) return true;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
-    if (rows.scaled_rotations) {
-        detail::mix_tokens<true>(layout, x, rows, work);
-    } else {
-        detail::mix_tokens<false>(layout, x, rows, work);
-    }
-}
-template <static_layout Layout, class T>
-void mix_pairs(heads_view<T> x, std::type_identity_t<matrix_rows_view<compute_t<T>>> rows,
-               part_of part = {}) noexcept {
-    mix_pairs(pair_layout(Layout{}), x, rows, part);
+    const index missing = rows.scaled_rotations ? detail::mix_tokens<true>(layout, x, rows, work)
+                                                : detail::mix_tokens<false>(layout, x, rows, work);
+    return missing < 0 ||
+           detail::tell(who, {"rows of the tokens must be below the rows of the table", rows.table_rows - 1, missing});
 }
 
 }  // namespace ROPEWALK_NAMESPACE

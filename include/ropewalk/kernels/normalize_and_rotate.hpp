@@ -27,11 +27,6 @@ namespace detail {
 /// still in the first cache when they are rotated.
 inline constexpr index normed_block = 16;
 
-/// What a head's rotation needs beside its row.
-struct slice_extents {
-    index pairs, first_channel, channels;
-};
-
 /// Heads of one token, normalised and rotated on the way from source to target; channels outside the slice only
 /// normalised. Without a row, only normalised where asked for.
 template <class Layout, class Cursor, class Place, class C>
@@ -57,17 +52,8 @@ ROPEWALK_ALWAYS_INLINE void normalize_heads(Layout layout, const token_rotation<
             x.place.to + h * x.place.to_stride,
             x.place.to_stride,
             count};
-        const bool rotated = slice.pairs > 0 && token.rotate(layout, outer_loop::registers, slice.pairs,
-                                                             token_part<head_places<normed_heads<S>, D>>{
-                                                                 heads.at_channel(slice.first_channel),
-                                                                 x.first_head + h});
-        if (!rotated) {
-            pass_channels(heads, 0, slice.channels);
-            continue;
-        }
-        if (slice.first_channel > 0) pass_channels(heads, 0, slice.first_channel);
-        const index end = slice.first_channel + 2 * slice.pairs;
-        if (end < slice.channels) pass_channels(heads, end, slice.channels);
+        rotate_slice(layout, outer_loop::registers, token, slice,
+                     token_part<head_places<normed_heads<S>, D>>{heads, x.first_head + h});
     }
 }
 

@@ -110,6 +110,27 @@ class token_rotation {
     direction way_;
 };
 
+/// Which channels of a head rotate.
+struct slice_extents {
+    index pairs, first_channel, channels;
+};
+/// Heads of one token from source to target: the slice rotated, the channels beside it passed; all of them passed
+/// where no row or no slice is. Returns: whether they were rotated.
+template <class Layout, class Cursor, class Place>
+ROPEWALK_ALWAYS_INLINE bool rotate_slice(Layout layout, outer_loop outer, const token_rotation<Cursor>& token,
+                                         slice_extents slice, token_part<Place> x) noexcept {
+    const index first = slice.first_channel, end = first + 2 * slice.pairs;
+    if (slice.pairs == 0 ||
+        !token.rotate(layout, outer, slice.pairs,
+                      token_part<Place>{x.place.at_channel(first), x.first_head})) {
+        pass_channels(x.place, 0, slice.channels);
+        return false;
+    }
+    if (first > 0) pass_channels(x.place, 0, first);
+    if (end < slice.channels) pass_channels(x.place, end, slice.channels);
+    return true;
+}
+
 /// What every L2 holds beside a table.
 inline constexpr index cached_bytes = 1 << 18;
 

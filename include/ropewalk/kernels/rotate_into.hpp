@@ -124,13 +124,13 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
     return each_token(
         who, layout, plan, rows, compute_t<D>{}, 2 * bytes_of_token(to), work,
         [&](auto kind, outer_loop outer, auto& cursor, index token, auto x) ROPEWALK_DETAIL_INLINE_LAMBDA {
-            const auto whole = x.place;
-            x.place = whole.at_channel(first);
-            const bool touched = token_rotation(cursor, token, way).rotate(kind, outer, pairs, x);
-            if (!copied) return;
-            if (!touched) return pass_channels(whole, 0, channels);
-            if (first > 0) pass_channels(whole, 0, first);
-            if (first + 2 * pairs < channels) pass_channels(whole, first + 2 * pairs, channels);
+            const token_rotation rotation(cursor, token, way);
+            if (copied) {
+                rotate_slice(kind, outer, rotation, {pairs, first, channels}, x);
+            } else {
+                x.place = x.place.at_channel(first);
+                rotation.rotate(kind, outer, pairs, x);
+            }
         },
         tensor);
 }

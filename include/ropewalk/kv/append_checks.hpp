@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <limits>
 
 #include <ropewalk/kv/cache_plan.hpp>
 
@@ -21,6 +22,8 @@ void require_rows_apart(const char* who, const char* what, index channels,
     for (const auto& [stride, count] : stride_and_count) {
         if (count <= 1) continue;
         require(stride >= inside, who, what, stride);
+        require(count - 1 <= (std::numeric_limits<index>::max() / 16 - inside) / stride, who,
+                "extents times strides must fit the address space, stride", stride);
         inside += (count - 1) * stride;
     }
 }
@@ -37,7 +40,9 @@ void require_cache(const char* who, const cache_view<D>& cache, const cache_plan
     require(cache.shape.heads == heads, who, "cache must have the heads of the source", cache.shape.heads);
     require(cache.shape.channels == channels, who, "cache must have the channels written to it",
             cache.shape.channels);
-    require_rows_apart<3>(who, "cache strides must not be shorter than what they step over", channels,
+    require(channels % numbers_in<D> == 0, who, "channels must be whole blocks", channels);
+    require_rows_apart<3>(who, "cache strides must not be shorter than what they step over",
+                          channels / numbers_in<D>,
                           {{{cache.strides.head, heads},
                             {cache.strides.token, cache.shape.page_tokens},
                             {cache.strides.page, cache.shape.pages}}});
@@ -55,15 +60,28 @@ using memory_rows = std::vector<memory_row>;
 template <class T>
 memory_row row_of(const T* p, index channels, index owner) {
     const auto at = reinterpret_cast<std::uintptr_t>(p);
-    return {at, at + static_cast<std::size_t>(channels) * sizeof(T), owner};
+    return {at, at + static_cast<std::size_t>(channels / numbers_in<T>) * sizeof(T), owner};
 }
 /// From the first to the last byte that strides and counts reach.
 template <class T>
 memory_row extent_of(const T* p, index channels,
                      const std::array<std::array<index, 2>, 3>& stride_and_count) {
-    index low = 0, high = channels;
+    index low = 0, high = channels / numbers_in<T>;
     for (const auto& [stride, count] : stride_and_count) (stride < 0 ? low : high) += (count - 1) * stride;
-    return row_of(p + low, high - low, 0);
+    const auto at = reinterpret_cast<std::uintptr_t>(p);
+    return {at + static_cast<std::uintptr_t>(low) * sizeof(T), at + static_cast<std::uintptr_t>(high) * sizeof(T), 0};
+}
+template <class T>
+memory_row extent_of(const heads_view<T>& x) {
+    return extent_of(x.data, x.channels(),
+                     {{{x.strides.head, x.heads()}, {x.strides.token, x.tokens()}, {x.strides.batch, x.batches()}}});
+}
+template <class D>
+memory_row extent_of(const cache_view<D>& x) {
+    return extent_of(x.data, x.shape.channels,
+                     {{{x.strides.head, x.shape.heads},
+                       {x.strides.token, x.shape.page_tokens},
+                       {x.strides.page, x.shape.pages}}});
 }
 
 template <class T>
@@ -103,16 +121,28 @@ template <class T, class D>
 void require_apart(const char* who, const heads_view<T>& from, const cache_view<D>& to,
                    const cache_plan& plan, index owner_from, index owner_to) {
     if (from.empty() || to.empty()) return;
-    const memory_row a = extent_of(from.data, from.channels(),
-                                   {{{from.strides.head, from.heads()},
-                                     {from.strides.token, from.tokens()},
-                                     {from.strides.batch, from.batches()}}});
-    const memory_row b = extent_of(to.data, to.shape.channels,
-                                   {{{to.strides.head, to.shape.heads},
-                                     {to.strides.token, to.shape.page_tokens},
-                                     {to.strides.page, to.shape.pages}}});
+    const memory_row a = extent_of(from), b = extent_of(to);
     if (a.begin < b.end && b.begin < a.end)
         require_rows_apart(who, source_rows(from, plan, owner_from), cache_rows(to, plan, owner_to));
+}
+
+/// Two caches that one call writes share no byte of its slots.
+template <class A, class B>
+void require_caches_apart(const char* who, const cache_view<A>& a, const cache_view<B>& b,
+                          const cache_plan& plan) {
+    if (a.empty() || b.empty() || plan.tokens() == 0) return;
+    const memory_row first = extent_of(a), second = extent_of(b);
+    if (first.begin >= second.end || second.begin >= first.end) return;
+    const index rows = plan.tokens() * std::max(a.shape.heads, b.shape.heads);
+    memory_rows other = cache_rows(b, plan, rows);
+    std::sort(other.begin(), other.end());
+    for (const memory_row& row : cache_rows(a, plan, 0)) {
+        const auto next = std::lower_bound(other.begin(), other.end(), row);
+        const bool meets = (next != other.end() && next->begin < row.end) ||
+                           (next != other.begin() && std::prev(next)->end > row.begin);
+        require(!meets, who, "what is written must be apart: keys, values and scales, token * heads + head",
+                row.owner);
+    }
 }
 
 }  // namespace ROPEWALK_NAMESPACE::detail

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/block_types.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 
 namespace ROPEWALK_VIEW_NAMESPACE {
@@ -14,7 +15,7 @@ struct cache_shape {
     index channels = 0;
 };
 
-/// Distances in elements. Channels are adjacent.
+/// Distances in elements, blocks where the cache holds blocks. Channels are adjacent.
 struct cache_strides {
     index page = 0;   ///< from a page to the next
     index token = 0;  ///< from a token to the next
@@ -24,12 +25,11 @@ struct cache_strides {
 /// The caller's cache of keys or of values, over memory we do not own. A slot is page * page_tokens +
 /// token in the page, the numbering of every block table.
 /// Shapes:   nhd [pages, page_tokens, heads, channels], hnd [pages, heads, page_tokens, channels], or any
-///           strides (keys inside packed [K | V] rows: head stride 2 * channels).
+///           strides (keys inside packed [K | V] rows: head stride 2 * channels). Channels are counted in numbers
+///           also where elements are blocks of them (q8_0, q4_0).
 /// Source:   FlashInfer's NHD and HND layouts; vLLM's slot mapping.
 ///
-///     auto keys = cache_view<bf16>::nhd(pool, {.pages = 512, .page_tokens = 16, .heads = 8, .channels =
-///     128}); cache_view keys(k, {.pages = requests, .page_tokens = capacity, .heads = 8, .channels = 128},
-///     strides);
+///     auto keys = cache_view<bf16>::nhd(pool, {.pages = 512, .page_tokens = 16, .heads = 8, .channels = 128});
 template <class D>
 struct cache_view {
     D* data = nullptr;
@@ -40,11 +40,13 @@ struct cache_view {
     constexpr cache_view(D* p, cache_shape s, cache_strides d) noexcept : data(p), shape(s), strides(d) {}
     /// [pages, page_tokens, heads, channels], contiguous.
     static constexpr cache_view nhd(D* p, cache_shape s) noexcept {
-        return {p, s, {s.page_tokens * s.heads * s.channels, s.heads * s.channels, s.channels}};
+        const index row = s.channels / numbers_in<D>;
+        return {p, s, {s.page_tokens * s.heads * row, s.heads * row, row}};
     }
     /// [pages, heads, page_tokens, channels], contiguous.
     static constexpr cache_view hnd(D* p, cache_shape s) noexcept {
-        return {p, s, {s.page_tokens * s.heads * s.channels, s.channels, s.page_tokens * s.channels}};
+        const index row = s.channels / numbers_in<D>;
+        return {p, s, {s.page_tokens * s.heads * row, row, s.page_tokens * row}};
     }
 
     /// Places for a token.
@@ -55,11 +57,16 @@ struct cache_view {
     constexpr D* at(index page, index token, index head) const noexcept {
         return data + page * strides.page + token * strides.token + head * strides.head;
     }
-    /// Channels [first, first + count) of every row.
+    /// Channels [first, first + count) of every row, whole blocks of them. One outside the row, or inside a block,
+    /// has -1 channels, which no call fits.
     constexpr cache_view channel_slice(index first, index count) const noexcept {
-        ROPEWALK_EXPECT(first >= 0 && count >= 0 && first + count <= shape.channels);
         cache_view v = *this;
-        v.data += first;
+        if (first < 0 || count < 0 || first > shape.channels || count > shape.channels - first ||
+            first % numbers_in<D> != 0 || count % numbers_in<D> != 0) {
+            v.shape.channels = -1;
+            return v;
+        }
+        v.data += first / numbers_in<D>;
         v.shape.channels = count;
         return v;
     }

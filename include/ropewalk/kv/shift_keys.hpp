@@ -2,8 +2,7 @@
 #pragma once
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/kv/cache_plan.hpp>
-#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kv/cache_writer.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -19,47 +18,111 @@ rotation_table<T> make_shift_table(const spectrum& s, const position_ids& deltas
     return make_rotation_table<T>(s.with_magnitude(1), deltas);
 }
 
-/// Turns keys where they stand in a cache by the rows of the plan's tokens: a context shift with
+/// The scales of quantised keys, and the share of the work a call takes.
+struct shift_options {
+    cache_view<float> scales = {};  ///< int8 only, read and written: one number a token and head
+    float scale = 1;                ///< f8 only: number = code * scale
+    part_of part = {};              ///< the share of the work that this call takes
+};
+
+namespace detail {
+
+/// Codes of some heads of one token, rotated through f32 in the first cache.
+template <class Layout, class Cursor, class D>
+void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_extents slice, const cache_view<D>& keys,
+                 const shift_options& options, cache_place place, index head) noexcept {
+    alignas(64) float numbers[quantized_channels];
+    D* const codes = keys.at(place.page, place.token, head);
+    float* scale = nullptr;
+    float given = options.scale;
+    if constexpr (std::is_same_v<D, std::int8_t>) {
+        scale = options.scales.at(place.page, place.token, head);
+        given = *scale;
+    }
+    load_head(static_cast<const D*>(codes), given, numbers, slice.channels);
+    const auto heads = in_place(static_cast<float*>(numbers) + slice.first_channel, 0, 1);
+    if (rotation.rotate(layout, outer_loop::registers, slice.pairs, token_part<decltype(heads)>{heads, head}))
+        store_head(codes, scale, 1.0f / options.scale, numbers, slice.channels);
+}
+
+/// The misfit of cached keys and what rotates them.
+template <class D>
+misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cache_plan& plan, const rows_extents& rows,
+                  const shift_options& options) noexcept {
+    const cache_shape& shape = keys.shape;
+    if (shape.heads < 0 || shape.channels < 0)
+        return {"cache extents must be >= 0 (a slice outside its cache has -1)", 0, std::min(shape.heads, shape.channels)};
+    if (!plan.fits(keys)) return {"the cache must have the pages of the plan", plan.pages(), shape.pages};
+    if (holds_codes<D> && (shape.channels > quantized_channels || shape.channels % numbers_in<D> != 0))
+        return {"quantised channels must be whole blocks and at most 1024", quantized_channels, shape.channels};
+    if constexpr (std::is_same_v<D, std::int8_t>) {
+        if (!plan.fits(options.scales) || options.scales.shape.heads != shape.heads)
+            return {"the scales must have the pages and heads of the cache, heads", shape.heads,
+                    options.scales.shape.heads};
+    }
+    if (is_f8<D> && !(options.scale > 0)) return {"scale must be > 0", 1, 0};
+    if (!rope.rotates) return {};
+    return fit_rotation(rope, {1, plan.tokens(), shape.heads, shape.channels}, rows, holds_codes<D>);
+}
+
+}  // namespace detail
+
+/// Rotates keys where they stand in a cache by the rows of the plan's tokens: a context shift with
 /// make_shift_table, a change of frequencies with make_rebase_table. Everything else in the cache stays as it
-/// is: values in the same rows, other slots, channels outside a channel_slice.
-/// Shapes:   keys with channels = 2 * rows.pairs (slice first); rows hold one token a place of the plan.
-/// Requires: the plan fits the cache; a misfit is an assertion in debug and touches nothing in release. A
-///           negative slot or row leaves the token alone.
-/// Cost:     as rotate over these keys, in place; nothing is gathered.
-/// Accuracy: as rotate, a call. Shifts add up: after n of them f32 keys are within 2 n ulp of the pair norm
-///           (n / 2 is typical: the rounding of one row of cos and sin repeats), bf16 keys within 4 sqrt(n)
-///           half storage ulps (an eighth of the key at n = 1000): shift a 16-bit cache seldom and far.
-/// Source:   LMCache/LMCache issue 4144 (packed rows); ggml-org/llama.cpp pull request 2060.
-template <class T>
-void shift_keys(pair_layout layout, cache_view<T> keys, const cache_plan& plan,
-                std::type_identity_t<rows_for<T>> rows, part_of part = {}) noexcept {
-    if (plan.tokens() == 0 || keys.shape.heads <= 0 || keys.shape.channels <= 0) return;
-    const bool match = plan.fits(keys) && keys.shape.channels == 2 * rows.pairs &&
-                       rows.tokens >= plan.tokens() && (rows.heads == 1 || rows.heads >= keys.shape.heads) &&
-                       layout.fits(rows.pairs);
-    ROPEWALK_EXPECT(match);
-    if (!match) return;
-    const work_part work = partition_tokens(plan.tokens(), part);
-    const work_range range = partition(keys.shape.heads, work.heads);
-    detail::with_layout(layout, [&](auto kind) {
-        for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
-            const cache_place place = plan.place(token);
-            const index row = rows.row(token);
-            if (place.page < 0 || row < 0) continue;
-            const detail::token_heads<stored_t<T>> heads{
-                reinterpret_cast<stored_t<T>*>(keys.at(place.page, place.token, range.first)),
-                keys.strides.head, range.count};
-            if (rows.heads == 1) {
-                const detail::row_in_memory<compute_t<T>> whole{rows.cos_at(row, 0), rows.sin_at(row, 0), {}};
-                detail::rotate_token(kind, detail::outer_loop::heads, whole, rows.pairs, heads);
-            } else {
-                for (index h = 0; h < range.count; ++h)
-                    detail::rotate_token(kind, rows.cos_at(row, range.first + h),
-                                         rows.sin_at(row, range.first + h), rows.pairs, {1, 1},
-                                         heads.only(h));
-            }
-        }
-    });
+/// is: values in the same rows, other slots, channels outside the slice. Codes are read, rotated in f32 and made
+/// anew, with scales of their own.
+/// Shapes:   keys of whole heads for a scheme or layout_slice, of 2 * pairs channels (slice first) otherwise; codes
+///           always whole heads. Rows hold one token a place of the plan. A scheme's cached keys are in its write
+///           layout. A layer without RoPE is left alone.
+/// Requires: the plan fits the cache. A negative slot or row leaves the token alone.
+/// Returns:  as append.
+/// Cost:     as rotate over these keys, in place; nothing is gathered, nothing allocated.
+/// Accuracy: as rotate, a call; codes add the rounding of append. Shifts add up: after n of them f32 keys are
+///           within 2 n ulp of the pair norm (n / 2 is typical: the rounding of one row of cos and sin repeats),
+///           bf16 keys within 4 sqrt(n) half storage ulps (an eighth of the key at n = 1000): shift a 16-bit or
+///           quantised cache seldom and far.
+/// Source:   ggml-org/llama.cpp pull requests 2060 and 5653; LMCache/LMCache issue 4144 (packed rows).
+template <class L, class D, class R>
+bool shift_keys(const L& layout, cache_view<D> keys, const cache_plan& plan, const R& given,
+                const shift_options& options = {}) noexcept {
+    using data = std::conditional_t<holds_codes<D>, float, D>;
+    if constexpr (detail::types_fit<L, R, data>()) {
+        constexpr const char* who = "shift_keys";
+        if (plan.tokens() == 0 || keys.shape.heads == 0 || keys.shape.channels == 0) return true;
+        detail::layout_plan rope = detail::plan_of(layout);
+        rope.read = rope.write;
+        const auto& rows = detail::rows_of(given);
+        const detail::rows_extents extents = detail::extents_of(rows);
+        if (!detail::fits(who, detail::first_of(detail::fit_cached(rope, keys, plan, extents, options),
+                                                detail::fit_part(options.part))))
+            return false;
+        if (!rope.rotates) return true;
+        const index channels = keys.shape.channels;
+        const index pairs = detail::pairs_of(rope, channels, extents.pairs);
+        const detail::slice_extents slice{pairs, detail::first_channel_of(rope, channels, pairs), channels};
+        const work_part work = partition_tokens(plan.tokens(), options.part);
+        const work_range heads = partition(keys.shape.heads, work.heads);
+        return detail::each_token(
+            who, rope.read, rope, rows, compute_t<data>{}, detail::cached_bytes + 1, work,
+            [&](auto kind, detail::outer_loop outer, auto& cursor, index token) ROPEWALK_DETAIL_INLINE_LAMBDA {
+                const cache_place place = plan.place(token);
+                if (place.page < 0) return;
+                const detail::token_rotation rotation(cursor, token, detail::direction::forward);
+                if (!rotation.has_row()) return;
+                if constexpr (holds_codes<D>) {
+                    for (index h = heads.first; h < heads.first + heads.count; ++h)
+                        detail::shift_codes(kind, rotation, slice, keys, options, place, h);
+                } else {
+                    using stored = stored_t<D>;
+                    auto* const first = reinterpret_cast<stored*>(keys.at(place.page, place.token, heads.first));
+                    const auto places = detail::in_place(first + slice.first_channel, keys.strides.head, heads.count);
+                    rotation.rotate(kind, outer, pairs,
+                                    detail::token_part<detail::plain_places<stored, stored>>{places, heads.first});
+                }
+            });
+    } else {
+        return false;
+    }
 }
 
 }  // namespace ROPEWALK_NAMESPACE

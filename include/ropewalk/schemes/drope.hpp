@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/kernels/rotate_uniform.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/positions/heading.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
@@ -236,36 +236,39 @@ class scene {
 
 /// Rotates queries or keys of a scene in place.
 /// Shapes:   x [agents, heads, head_dim] (batches of one scene each have their agents one after the other).
-/// Requires: as many heads as the scheme has modes; otherwise an assertion in debug, untouched in release.
+/// Requires: a call that fits: as many heads as the scheme has modes, head_dim channels, an agent a token.
+/// Returns:  as ropewalk::rotate.
 /// Cost:     one pass.
 /// Accuracy: as rotate.
 /// Source:   DRoPE, Zhao et al. 2025.
 template <class T, class C>
-void rotate(const agents& scheme, heads_view<T> x, const scene<C>& where) noexcept {
-    const bool match = x.empty() || (x.heads() == scheme.heads() && x.channels() == scheme.config().head_dim);
-    ROPEWALK_EXPECT(match);
-    if (!match || x.empty()) return;
+bool rotate(const agents& scheme, heads_view<T> x, const scene<C>& where) noexcept {
+    constexpr const char* who = "drope::rotate";
+    if (x.empty()) return true;
+    if (x.heads() != scheme.heads())
+        return detail::tell(who, {"heads must be as many as the modes of the scheme", scheme.heads(), x.heads()});
+    if (x.channels() != scheme.config().head_dim)
+        return detail::tell(who, {"channels must be head_dim", scheme.config().head_dim, x.channels()});
     const pair_layout layout = scheme.config().layout;
     const index block = scheme.position_channels();
-    const auto turn = [&](heads_view<T> by_heading, const rotation_table<C>& harmonics) {
-        if (scheme.config().harmonics.empty()) {
-            ropewalk::rotate(layout, by_heading, where.heading());
-        } else if (by_heading.channels() > 0) {
-            ropewalk::rotate(layout, by_heading, harmonics);
-        }
+    const auto by_heading = [&](heads_view<T> heads, const rotation_table<C>& harmonics) {
+        if (scheme.config().harmonics.empty()) return ropewalk::rotate(layout, heads, where.heading());
+        return heads.channels() == 0 || ropewalk::rotate(layout, heads, harmonics);
     };
+    bool fits = true;
     for (const head_run& run : scheme.runs()) {
         const auto heads = x.head_slice(run.first, run.count, run.step);
         switch (run.mode) {
-            case head_mode::position: ropewalk::rotate(layout, heads, where.position()); break;
-            case head_mode::heading: turn(heads, where.heading_rows()); break;
+            case head_mode::position: fits &= ropewalk::rotate(layout, heads, where.position()); break;
+            case head_mode::heading: fits &= by_heading(heads, where.heading_rows()); break;
             case head_mode::blocks:
-                if (block > 0) ropewalk::rotate(layout, heads.channel_slice(0, block), where.block());
-                turn(heads.channel_slice(block, x.channels() - block), where.heading_block());
+                if (block > 0) fits &= ropewalk::rotate(layout, heads.channel_slice(0, block), where.block());
+                fits &= by_heading(heads.channel_slice(block, x.channels() - block), where.heading_block());
                 break;
             case head_mode::none: break;
         }
     }
+    return fits;
 }
 
 }  // namespace ROPEWALK_NAMESPACE::drope

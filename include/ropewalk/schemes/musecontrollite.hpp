@@ -53,18 +53,19 @@ inline constexpr index max_channels = 1024;
 /// ones: out[c] = x[c] cos_c - x[2c+1] sin_c, out[c+P] = x[c+P] cos_c + x[2c] sin_c. That is no rotation:
 /// norms are not kept and scores do not depend on differences of positions alone.
 /// Shapes:   x [batches, tokens, heads, 2 * pairs], channels <= 1024; rows hold batches * tokens tokens.
-/// Requires: as rotate; a view that does not fit its rows or has more channels is an assertion in debug and
-///           left untouched in release.
+/// Requires: as rotate. Returns: as rotate.
 /// Cost:     one pass and a copy of each head.
 /// Accuracy: f64, f32: 2 ulp of the largest input of an output.
 /// Source:   fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
 template <class T>
-void rotate_as_released(heads_view<T> x, std::type_identity_t<rows_for<T>> rows) noexcept {
+bool rotate_as_released(heads_view<T> x, std::type_identity_t<rows_for<T>> rows) noexcept {
     using C = compute_t<T>;
     using S = stored_t<T>;
-    const bool match = detail::rows_match(half_split{}, x, rows) && x.channels() <= max_channels;
-    ROPEWALK_EXPECT(match);
-    if (!match || x.empty()) return;
+    constexpr const char* who = "musecontrollite::rotate_as_released";
+    if (!detail::fits(who, fit(half_split{}, x, rows))) return false;
+    if (x.empty()) return true;
+    if (x.channels() > max_channels)
+        return detail::tell(who, {"channels must be at most 1024", max_channels, x.channels()});
     const index pairs = rows.pairs;
     C in[max_channels];
     for (index b = 0; b < x.batches(); ++b)
@@ -82,6 +83,7 @@ void rotate_as_released(heads_view<T> x, std::type_identity_t<rows_for<T>> rows)
                 }
             }
         }
+    return true;
 }
 
 }  // namespace ROPEWALK_NAMESPACE::musecontrollite
