@@ -101,7 +101,8 @@ TEMPLATE_TEST_CASE("normalize_and_rotate: within its bound of norm then rotation
                     const rw::head_norm<C> norm(
                         {.heads = heads, .channels = channels, .eps = 1e-5, .extent = extent, .scale = 0.25},
                         weight);
-                    rw::normalize_and_rotate(layout, x.view(), norm, table, {.first_channel = first});
+                    rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = first}, x.view(), norm,
+                                             table);
                     const auto normed = normalized(before, channels * (whole ? heads : 1),
                                                    std::vector<double>(weight.begin(), weight.end()),
                                                    static_cast<double>(C(1e-5)), 0.25);
@@ -160,10 +161,10 @@ TEST_CASE("normalize_and_rotate: any split over threads and any alignment give t
                                         weights_of<float>(extent == rw::norm_extent::token ? 220 : 44));
         heads_buffer<rw::bf16> whole({1, 3, 5, 44}), split({1, 3, 5, 44}, 1, 1);
         whole.fill(4), split.fill(4);
-        rw::normalize_and_rotate(rw::interleaved{}, whole.view(), norm, table, {.first_channel = 2});
+        const rw::layout_slice slice{.read = rw::interleaved{}, .first_channel = 2};
+        rw::normalize_and_rotate(slice, whole.view(), norm, table);
         for (rw::index part = 0; part < 7; ++part)
-            rw::normalize_and_rotate(rw::interleaved{}, split.view(), norm, table,
-                                                      {.first_channel = 2, .part = {7, part}});
+            rw::normalize_and_rotate(slice, split.view(), norm, table, {.part = {7, part}});
         CHECK(support::same_bits(whole.dense(), split.dense()));
     }
 }
@@ -185,15 +186,15 @@ TEST_CASE("normalize_and_rotate: heads with rows of their own", "[kernels][norma
     CHECK(support::same_bits(x.dense(), want.dense()));
 }
 
-TEST_CASE("normalize_and_rotate: q and k of other lengths or other extents are themselves",
+TEST_CASE("normalize_and_rotate: q and k of other batches or other extents are themselves",
           "[kernels][normalize]") {
     const auto table = table_of<float>(16, 3);
     const rw::head_norm<float> of_head({.channels = 32}, weights_of<float>(32));
     const rw::head_norm<float> of_token({.heads = 4, .channels = 32, .extent = rw::norm_extent::token},
                                         weights_of<float>(128));
-    for (rw::index k_tokens : {2, 3})
+    for (rw::index k_batches : {1, 3})
         for (rw::index parts : {1, 7}) {
-            heads_buffer<float> q({1, 3, 4, 32}), k({1, k_tokens, 2, 32}), q_want = q.fill(1),
+            heads_buffer<float> q({1, 3, 4, 32}), k({k_batches, 3 / k_batches, 2, 32}), q_want = q.fill(1),
                                                                            k_want = k.fill(2);
             for (rw::index part = 0; part < parts; ++part)
                 rw::normalize_and_rotate(rw::interleaved{}, q.view(), k.view(), of_token, of_head, table,
@@ -239,11 +240,11 @@ TEMPLATE_TEST_CASE("normalize_and_rotate: untouched tokens that are to be normal
                                             weights_of<C>(whole ? 220 : 44));
                 heads_buffer<TestType> x({2, 2, 5, 44}, 3, 1), alone = x.fill(6), turned = x;
                 for (rw::index part = 0; part < parts; ++part)
-                    rw::normalize_and_rotate(layout, x.view(), norm, table.rows(rows),
-                                             {.first_channel = 4,
-                                              .part = {parts, part},
-                                              .untouched = rw::untouched_tokens::normalised});
-                rw::normalize_and_rotate(layout, turned.view(), norm, table.rows(rows), {.first_channel = 4});
+                    rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = 4}, x.view(), norm,
+                                             table.rows(rows),
+                                             {.part = {parts, part}, .untouched = rw::untouched_tokens::normalised});
+                rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = 4}, turned.view(), norm,
+                                         table.rows(rows));
                 rw::normalize_and_rotate(layout, alone.view(), norm, rw::rotation_table<C>(4, 1, 0));
                 for (rw::index n = 0; n < 4; ++n) {
                     auto& want = rows[std::size_t(n)] < 0 ? alone : turned;

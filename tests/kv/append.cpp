@@ -119,7 +119,7 @@ TEMPLATE_TEST_CASE("append: f8 is the rotated number times 1 / scale, rounded ex
                                                             .value_cache = cache.values(),
                                                             .key_scale = scale,
                                                             .value_scale = 2 * scale};
-                const auto plan = rw::make_append_plan(call, scattered(5));
+                const auto plan = rw::make_append_plan(call, scattered(5, 20));
                 rw::append(layout, call, plan, table);
                 std::vector<TestType> want_k, want_v;
                 for (float x : rotated_then_converted<float>(k, layout, 0, table.rows()))
@@ -147,7 +147,7 @@ TEMPLATE_TEST_CASE("append: int8 has a scale a token and head", "[kv][append][in
                                                           .value_cache = cache.values(),
                                                           .key_scales = scales.keys(),
                                                           .value_scales = scales.values()};
-        const auto plan = rw::make_append_plan(call, scattered(5), pairs);
+        const auto plan = rw::make_append_plan(call, scattered(5, 20));
         rw::append(rw::half_split{}, call, plan, table);
         // The rotated numbers in f32, and what the codes give back.
         heads_buffer<float> wide({1, 5, 3, 2 * pairs});

@@ -78,6 +78,8 @@ class pair_matrix_table {
         return v;
     }
     matrix_rows_view<T> rows() const&& = delete;
+    /// rows(), for a call that takes the table itself.
+    operator matrix_rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
     /// The rows of the tokens of one call (adapter ids), checked once; -1 leaves a token untouched.
     /// The view refers to the table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>

@@ -122,7 +122,7 @@ ROPEWALK_ALWAYS_INLINE compute_t<S> sum_of(const S* p, index count, compute_t<S>
     if (i < count) {
         if constexpr (Squares) {
             // Lanes past the end must add nothing, whatever the mean: zero less the mean is not zero.
-            compute_t<S> lane[n] = {};
+            compute_t<S> lane[P::size] = {};
             for (index j = 0; j < count - i; ++j) lane[j] = static_cast<compute_t<S>>(p[i + j]) - mean;
             const P x = simd::load(static_cast<const compute_t<S>*>(lane));
             sum[3] = simd::fma(x, x, sum[3]);

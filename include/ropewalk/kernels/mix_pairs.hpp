@@ -61,14 +61,14 @@ ROPEWALK_ALWAYS_INLINE void mix_half_step(mix_row<Scaled, C> row, index half, to
             u[r] = simd::in_register<C>(simd::load(static_cast<const T*>(p)));
             v[r] = simd::in_register<C>(simd::load(static_cast<const T*>(p + half)));
         }
-        P x[V], y[V];
+        P first[V], second[V];
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t r = 0; r < V; ++r) {
-            x[r] = simd::fma(u[r], f[r].a, v[r] * f[r].b);
-            y[r] = simd::fma(v[r], f[r].d, u[r] * f[r].c);
+            first[r] = simd::fma(u[r], f[r].a, v[r] * f[r].b);
+            second[r] = simd::fma(v[r], f[r].d, u[r] * f[r].c);
         }
-        store_registers<V, sizeof(T) == 2>(head, x);
-        store_registers<V, sizeof(T) == 2>(head + half, y);
+        store_registers<V, sizeof(T) == 2>(head, first);
+        store_registers<V, sizeof(T) == 2>(head + half, second);
     }
 }
 

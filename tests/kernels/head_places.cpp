@@ -1,0 +1,50 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/kernels/head_places.hpp>
+
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/heads_buffer.hpp"
+
+namespace rw = ropewalk;
+using support::heads_buffer;
+
+TEMPLATE_TEST_CASE("head_places: channels pass from any type to any of its compute type, no neighbour touched",
+                   "[kernels][head_places]", float, rw::f16, rw::bf16) {
+    constexpr rw::index n = rw::simd::lanes<float>;
+    for (const rw::index channels : {rw::index(1), n - 1, n, n + 1, 3 * n + 2})
+        for (const rw::index first : {rw::index(0), rw::index(1)}) {
+            if (first >= channels) continue;
+            heads_buffer<float> from({1, 1, 3, channels}, 2, 1);
+            heads_buffer<TestType> to({1, 1, 3, channels}, 3);
+            from.fill(1), to.fill(2);
+            auto want = to.dense();
+            const auto source = from.dense();
+            for (std::size_t i = 0; i < want.size(); ++i)
+                if (rw::index(i) % channels >= first) want[i] = TestType(source[i]);
+            const auto a = from.view(), b = to.view();
+            using stored = rw::stored_t<TestType>;
+            rw::detail::pass_channels(
+                rw::detail::plain_places<float, stored>{{a.data, a.strides.head}, b.data, b.strides.head, 3}, first,
+                channels);
+            CHECK(support::same_bits(to.dense(), want));
+            CHECK(to.canaries_alive());
+        }
+}
+
+TEST_CASE("head_places: f32 is read as f64 and a norm is applied on the way", "[kernels][head_places]") {
+    constexpr auto n = static_cast<std::size_t>(rw::simd::lanes<double>);
+    std::vector<float> x(n + 1, 0.1f);
+    double lane[n];
+    rw::simd::store(lane, rw::detail::load_as<double>(static_cast<const float*>(x.data())));
+    for (const double v : lane) CHECK(v == static_cast<double>(0.1f));
+    rw::simd::store(lane, rw::detail::load_some_as<double>(static_cast<const float*>(x.data()), 1));
+    CHECK(lane[0] == static_cast<double>(0.1f));
+    if (n > 1) CHECK(lane[1] == 0);
+
+    std::vector<double> numbers(n, 3.0), weight(n, 0.5);
+    const rw::detail::head_moments<double> moments[1] = {{1.0, 4.0}};
+    const rw::detail::normed_heads<double> normed{numbers.data(), 0, weight.data(), 0, moments};
+    rw::simd::store(lane, normed.at(0).load(0));
+    for (const double v : lane) CHECK(v == (3.0 - 1.0) * 4.0 * 0.5);
+}
