@@ -2,7 +2,7 @@
 // What forming an angle in float costs: worst error of cos and sin against f64. angle_precision [FILE.svg]
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/rotate_on_the_fly.hpp>
+#include <ropewalk/kernels/rows_on_the_fly.hpp>
 #include <ropewalk/schemes/ggml.hpp>
 
 #include <algorithm>

@@ -10,6 +10,8 @@
 
 #include <ropewalk/attention/kv_injection.hpp>
 #include <ropewalk/attention/object_mask.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/flux.hpp>
 
 namespace rw = ropewalk;

@@ -7,6 +7,8 @@
 #include <cstdio>
 
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 #include <ropewalk/schemes/hope.hpp>
 #include <ropewalk/schemes/video_rope.hpp>

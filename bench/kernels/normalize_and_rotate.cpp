@@ -4,6 +4,7 @@
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/measure.hpp"
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include <ropewalk/kernels/rotate.hpp>
+
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
 #include "support/refusal.hpp"

@@ -2,6 +2,7 @@
 #include <ropewalk/schemes/gemma4_vision.hpp>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/angles_of.hpp"
 #include "support/catch.hpp"

@@ -9,6 +9,8 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/frequencies/llama3.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/hope.hpp>
 #include <ropewalk/models/model_config.hpp>
 #include <ropewalk/schemes/video_rope.hpp>

@@ -2,6 +2,7 @@
 #include <ropewalk/schemes/onnx.hpp>
 
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include <cmath>
 #include <random>

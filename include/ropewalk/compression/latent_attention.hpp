@@ -11,6 +11,7 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/compression/row_attention.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/schemes/mla.hpp>
 
@@ -189,16 +190,20 @@ class latent_attention {
 
     /// Absorbed attention of one query token over the first `tokens` rows of a cache.
     /// Shapes:   absorbed [heads, latent + rope], latents out [heads, latent]; both contiguous.
-    /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object. A call that
-    ///           does not fit is an assertion in debug and leaves `out` untouched in release.
+    /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object.
+    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets the
+    ///           program go on.
     template <class E>
-    void attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
+    bool attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
         const index width = config_.latent + config_.rope_dim;
-        const bool fits =
-            tokens <= cache.tokens() && cache.sizes().latent == config_.latent && cache.width() == width;
-        ROPEWALK_EXPECT(fits);
-        if (!fits) return;
-        attention_.attend(heads_view<const T>(absorbed, 1, config_.heads, width), cache.keys(),
+        constexpr const char* who = "latent_attention::attend";
+        if (tokens > cache.tokens())
+            return detail::tell(who, {"tokens must be at most those of the cache", cache.tokens(), tokens});
+        if (cache.sizes().latent != config_.latent)
+            return detail::tell(who, {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent});
+        if (cache.width() != width)
+            return detail::tell(who, {"width of the cache must be latent + rope_dim", width, cache.width()});
+        return attention_.attend(heads_view<const T>(absorbed, 1, config_.heads, width), cache.keys(),
                           cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
                           {.scale = scale_, .count = tokens});
     }

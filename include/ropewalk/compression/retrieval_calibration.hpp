@@ -5,6 +5,7 @@
 
 #include <ropewalk/angles/repeated_row.hpp>
 #include <ropewalk/compression/codebook.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {

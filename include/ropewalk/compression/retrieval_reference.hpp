@@ -11,6 +11,7 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/compression/retrieval_options.hpp>
 #include <ropewalk/compression/row_attention.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {

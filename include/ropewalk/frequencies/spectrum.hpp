@@ -132,7 +132,6 @@ inline spectrum spectrum::mixed(std::span<const double> omega, index heads, inde
 
 /// The same form, axes, heads and magnitude with every frequency replaced by change(omega, pair).
 /// Throws:   invalid_config when a changed frequency is not finite.
-/// Source:   design of this library.
 template <class Change>
 spectrum map_omega(const spectrum& s, Change change) {
     std::vector<double> omega;

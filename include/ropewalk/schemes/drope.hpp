@@ -58,7 +58,6 @@ struct agents_config {
 };
 
 /// Runs of heads of one mode with a constant step, so that a kernel call covers many heads.
-/// Source: design of this library.
 struct head_run {
     head_mode mode = head_mode::none;  ///< what turns these heads
     index first = 0;                   ///< the first of these heads

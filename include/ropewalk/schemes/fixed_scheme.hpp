@@ -20,7 +20,6 @@ struct fixed_scheme_config {
 /// A scheme whose frequencies do not depend on the context length: every image, audio and agent model.
 /// Throws:   invalid_config when there are no pairs, they do not fit in head_dim or the layout cannot lay
 ///           them out.
-/// Source:   design of this library.
 inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectrum frequencies) {
     constexpr const char* who = "make_fixed_scheme";
     const index rotary_dim = 2 * frequencies.pairs();

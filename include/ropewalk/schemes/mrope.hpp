@@ -14,7 +14,6 @@
 namespace ROPEWALK_NAMESPACE {
 
 /// A multimodal scheme: how fast and over which axes the pairs turn, and how tokens are numbered.
-/// Source: design of this library.
 ///
 ///     const auto scheme = video_rope::over(text, {});
 ///     const auto prompt = positions::make_stream(scheme.rule, segments);
@@ -29,7 +28,6 @@ struct stream_scheme {
 /// A scheme with every spectrum of another changed: the scaling, its dependence on the length and its
 /// channels stay the text model's.
 /// Throws:   what `change` throws on the spectrum of length 1, so that bad sections are refused here.
-/// Source:   design of this library.
 inline rotary_scheme with_frequencies(const rotary_scheme& text, std::string name,
                                       std::function<spectrum(const spectrum&)> change) {
     rotary_scheme s = text;

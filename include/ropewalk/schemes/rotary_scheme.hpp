@@ -18,7 +18,6 @@ namespace ROPEWALK_NAMESPACE {
 /// up, how fast, and what else the logits need. Read from a config, taken from a preset or filled in.
 /// Units:    channels of one head; frequencies in radians per position.
 /// Requires: rotary_dim even, first_channel + rotary_dim <= head_dim.
-/// Source:   design of this library.
 struct rotary_scheme {
     std::string name = {};  ///< what explain and messages call the scheme
     index head_dim = 0;
