@@ -100,6 +100,6 @@ TEST_CASE("mix_pairs: full-width cos and sin of rotate_half", "[kernels][mix_pai
     const std::vector<double> rotated{-5, -8, 13, 1, -2, 3};
     std::vector<double> want;
     for (std::size_t j = 0; j < 6; ++j) want.push_back(x[j] * cos[j] + rotated[j] * sin[j]);
-    rw::mix_pairs<rw::half_split>(rw::heads_view(x.data(), 1, 1, 6), table);
+    rw::mix_pairs(rw::half_split{}, rw::heads_view(x.data(), 1, 1, 6), table);
     CHECK(x == want);
 }

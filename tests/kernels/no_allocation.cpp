@@ -62,7 +62,7 @@ TEST_CASE("hot calls allocate nothing", "[kernels][memory]") {
         .key = same.key,
         .key_cache = rw::cache_view<std::int8_t>::nhd(codes.data(), shape),
         .key_scales = rw::cache_view<float>::nhd(scales.data(), {1, 4, 2, 1})};
-    const auto plan = rw::make_append_plan(same, slots, 32);
+    const auto plan = rw::make_append_plan(same, slots);
     CHECK(allocations > at_start);  // the counter counts
 
     const long before = allocations;
@@ -74,11 +74,11 @@ TEST_CASE("hot calls allocate nothing", "[kernels][memory]") {
     rw::rotate(rw::pair_layout::blocked_by(16), qv, at, rw::part_of{3, 1});
     rw::unrotate(rw::half_split{}, qv, kv, at);
     rw::rotate_gradient(rw::half_split{}, qv, kv, at);
-    rw::rotate_into<rw::interleaved, rw::half_split>(qv, hv, at);
-    rw::mix_pairs<rw::half_split>(qv, matrices.rows(rows));
+    rw::rotate_into(rw::layout_slice{.read = rw::interleaved{}, .write = rw::half_split{}}, qv, hv, at);
+    rw::mix_pairs(rw::half_split{}, qv, matrices.rows(rows));
     rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm, norm, at);
-    rw::append(same, plan, at);
-    rw::append(quantized, plan, at);
+    rw::append(rw::half_split{}, same, plan, at);
+    rw::append(rw::half_split{}, quantized, plan, at);
     rw::shift_keys(rw::half_split{}, same.key_cache, plan, at);
     CHECK(allocations == before);
 }

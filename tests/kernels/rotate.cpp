@@ -87,7 +87,7 @@ TEMPLATE_TEST_CASE("rotate: a layout as a type and as a value are one kernel", "
         return x.dense();
     };
     const auto typed = [&](auto layout) {
-        return [&table](auto v) { rw::rotate<decltype(layout)>(v, table); };
+        return [&table, layout](auto v) { rw::rotate(layout, v, table); };
     };
     const auto valued = [&](rw::pair_layout l) { return [&, l](auto v) { rw::rotate(l, v, table); }; };
     CHECK(support::same_bits(once(typed(rw::half_split{})), once(valued(rw::half_split{}))));

@@ -44,7 +44,7 @@ TEMPLATE_TEST_CASE("rotate_into: same dtype and layout is rotate, bit for bit", 
             heads_buffer<TestType> from({1, 3, 2, 2 * pairs}, 1), to({1, 3, 2, 2 * pairs}, 3, 1);
             from.fill(7);
             const auto source = from.dense();
-            rw::rotate_into(layout, layout, from.view(), to.view(), table);
+            rw::rotate_into(layout, from.view(), to.view(), table);
             CHECK(support::same_bits(from.dense(), source));
             rw::rotate(layout, from.view(), table);
             CHECK(support::same_bits(from.dense(), to.dense()));
@@ -61,8 +61,8 @@ TEMPLATE_TEST_CASE("rotate_into: another layout is rotate and a permutation, als
                 const auto table = table_of<rw::compute_t<TestType>>(pairs);
                 heads_buffer<TestType> from({1, 3, 2, 2 * pairs}), to({1, 3, 2, 2 * pairs}, 2),
                     same = from.fill(7);
-                rw::rotate_into(read, write, from.view(), to.view(), table);
-                rw::rotate_into(read, write, same.view(), same.view(), table);
+                rw::rotate_into(rw::layout_slice{.read = read, .write = write}, from.view(), to.view(), table);
+                rw::rotate_into(rw::layout_slice{.read = read, .write = write}, same.view(), same.view(), table);
                 rw::rotate(read, from.view(), table);
                 CHECK(support::same_bits(relaid(from.dense(), 2 * pairs, read, write), to.dense()));
                 CHECK(support::same_bits(same.dense(), to.dense()));
@@ -76,7 +76,7 @@ TEST_CASE("rotate_into: f32 to other formats rounds once", "[kernels][rotate_int
     const auto narrow = [&]<class D>(D) {
         const auto table = table_of<rw::compute_t<D>>(pairs);
         heads_buffer<D> to({1, 3, 2, 2 * pairs}, 1);
-        rw::rotate_into<rw::half_split>(from.view(), to.view(), table);
+        rw::rotate_into(rw::half_split{}, from.view(), to.view(), table);
         CHECK(support::worst_over_budget(rw::half_split{}, to.view(), before, table.rows()) <= 1);
         CHECK(to.canaries_alive());
     };
@@ -92,7 +92,7 @@ TEST_CASE("rotate_into: a const source, and untouched rows are not written", "[k
     const auto before = to.dense();
     const std::vector<int> rows{2, -1, 0};
     const rw::heads_view<const float> source = from.view();
-    rw::rotate_into<rw::half_split>(source, to.view(), table.rows(rows));
+    rw::rotate_into(rw::half_split{}, source, to.view(), table.rows(rows));
     const auto after = to.dense();
     CHECK(std::equal(after.begin() + 16, after.begin() + 32, before.begin() + 16));
     CHECK_FALSE(std::equal(after.begin(), after.begin() + 16, before.begin()));

@@ -49,7 +49,7 @@ std::vector<D> rotated_then_converted(heads_buffer<S> k, rw::pair_layout layout,
         heads_buffer<D> to(view.shape);
         to.each(
             [at = std::size_t(0), from = k.dense()](D& x) mutable { x = D(static_cast<float>(from[at++])); });
-        rw::rotate_into(layout, layout, view.channel_slice(first, 2 * rows.pairs),
+        rw::rotate_into(layout, view.channel_slice(first, 2 * rows.pairs),
                         to.view().channel_slice(first, 2 * rows.pairs), rows);
         out = to.dense();
     }
@@ -77,11 +77,9 @@ void check_pair() {
                         const rw::append_call<S, D> call{.key = k.view(),
                                                          .value = v.view(),
                                                          .key_cache = cache.keys(),
-                                                         .value_cache = cache.values(),
-                                                         .layout = layout,
-                                                         .first_channel = first};
-                        const auto plan = rw::make_append_plan(call, slots, pairs);
-                        rw::append(call, plan, table);
+                                                         .value_cache = cache.values()};
+                        const auto plan = rw::make_append_plan(call, slots);
+                        rw::append(rw::layout_slice{.read = layout, .first_channel = first}, call, plan, table);
                         INFO("pairs " << pairs << " tokens " << tokens << " extra " << extra);
                         const auto want_k = rotated_then_converted<D>(k, layout, first, table.rows());
                         std::vector<D> want_v;
@@ -120,10 +118,9 @@ TEMPLATE_TEST_CASE("append: f8 is the rotated number times 1 / scale, rounded ex
                                                             .key_cache = cache.keys(),
                                                             .value_cache = cache.values(),
                                                             .key_scale = scale,
-                                                            .value_scale = 2 * scale,
-                                                            .layout = layout};
-                const auto plan = rw::make_append_plan(call, scattered(5, 20), pairs);
-                rw::append(call, plan, table);
+                                                            .value_scale = 2 * scale};
+                const auto plan = rw::make_append_plan(call, scattered(5));
+                rw::append(layout, call, plan, table);
                 std::vector<TestType> want_k, want_v;
                 for (float x : rotated_then_converted<float>(k, layout, 0, table.rows()))
                     want_k.push_back(TestType(x * (1 / scale)));
@@ -150,8 +147,8 @@ TEMPLATE_TEST_CASE("append: int8 has a scale a token and head", "[kv][append][in
                                                           .value_cache = cache.values(),
                                                           .key_scales = scales.keys(),
                                                           .value_scales = scales.values()};
-        const auto plan = rw::make_append_plan(call, scattered(5, 20), pairs);
-        rw::append(call, plan, table);
+        const auto plan = rw::make_append_plan(call, scattered(5), pairs);
+        rw::append(rw::half_split{}, call, plan, table);
         // The rotated numbers in f32, and what the codes give back.
         heads_buffer<float> wide({1, 5, 3, 2 * pairs});
         wide.each([at = std::size_t(0), from = k.dense()](float& x) mutable {
@@ -207,10 +204,10 @@ TEST_CASE("append: keys projected straight into their slots are turned where the
         for (int h = 0; h < 2; ++h) std::copy_n(here.at(0, n, h), 32, copy.view().at(0, n, h));
     const auto table = table_of<float>(16, 3);
     const rw::append_call<float> in_place{.key = here, .key_cache = keys};
-    const auto plan = rw::make_append_plan(in_place, longs{4, 5, 6}, 16);
-    rw::append(in_place, plan, table);
+    const auto plan = rw::make_append_plan(in_place, longs{4, 5, 6});
+    rw::append(rw::half_split{}, in_place, plan, table);
     const rw::append_call<float> apart{.key = copy.view(), .key_cache = other.keys()};
-    rw::append(apart, plan, table);
+    rw::append(rw::half_split{}, apart, plan, table);
     for (int n = 4; n < 7; ++n)
         for (int h = 0; h < 2; ++h)
             CHECK(std::equal(keys.at(0, n, h), keys.at(0, n, h) + 32, other.keys().at(0, n, h)));
@@ -227,14 +224,14 @@ TEST_CASE("append: a ragged batch in one call equals its requests one by one", "
     k.fill(3);
     cache_buffer<rw::bf16> together({5, 8, 2, 32}, cache_order::hnd), apart({5, 8, 2, 32}, cache_order::hnd);
     const rw::append_call<rw::bf16> call{.key = k.view(), .key_cache = together.keys()};
-    rw::append(call, rw::make_append_plan(call, slots, 16), table.rows(positions));
+    rw::append(rw::half_split{}, call, rw::make_append_plan(call, slots), table.rows(positions));
     for (std::size_t r = 0; r < 3; ++r) {
         const auto first = std::size_t(offsets[r]), count = std::size_t(offsets[r + 1]) - first;
         const longs own(slots.begin() + offsets[r], slots.begin() + offsets[r + 1]);
         const longs at(positions.begin() + offsets[r], positions.begin() + offsets[r + 1]);
         const rw::append_call<rw::bf16> one{.key = k.view().token_slice(rw::index(first), rw::index(count)),
                                             .key_cache = apart.keys()};
-        rw::append(one, rw::make_append_plan(one, own, 16), table.rows(at));
+        rw::append(rw::half_split{}, one, rw::make_append_plan(one, own), table.rows(at));
     }
     CHECK(together.same_memory(apart));
 }
@@ -250,11 +247,11 @@ TEST_CASE("append: any split over threads, and one tensor at a time, give the sa
         return rw::append_call<float, rw::f16>{
             .key = k.view(), .value = v.view(), .key_cache = to.keys(), .value_cache = to.values()};
     };
-    const auto plan = rw::make_append_plan(call(whole), longs{1, 7, 0}, 20);
-    rw::append(call(whole), plan, table);
-    for (rw::index part = 0; part < 8; ++part) rw::append(call(split), plan, table, {8, part});
-    rw::append(rw::append_call<float, rw::f16>{.key = k.view(), .key_cache = one.keys()}, plan, table);
-    rw::append(rw::append_call<float, rw::f16>{.value = v.view(), .value_cache = one.values()}, plan, table);
+    const auto plan = rw::make_append_plan(call(whole), longs{1, 7, 0});
+    rw::append(rw::half_split{}, call(whole), plan, table);
+    for (rw::index part = 0; part < 8; ++part) rw::append(rw::half_split{}, call(split), plan, table, {8, part});
+    rw::append(rw::half_split{}, rw::append_call<float, rw::f16>{.key = k.view(), .key_cache = one.keys()}, plan, table);
+    rw::append(rw::half_split{}, rw::append_call<float, rw::f16>{.value = v.view(), .value_cache = one.values()}, plan, table);
     CHECK(whole.same_memory(split));
     CHECK(whole.same_memory(one));
 }
@@ -264,10 +261,10 @@ TEST_CASE("append: rows without pairs copy the keys, untouched rows write nothin
     k.fill(1);
     cache_buffer<float> cache({1, 4, 2, 16}, cache_order::nhd);
     const rw::append_call<float> call{.key = k.view(), .key_cache = cache.keys()};
-    const auto plan = rw::make_append_plan(call, longs{0, 1, 2}, 0);
+    const auto plan = rw::make_append_plan(call, longs{0, 1, 2});
     const rw::rotation_table<float> no_pairs(3, 1, 0);
     const std::vector<int> rows{0, -1, 2};
-    rw::append(call, plan, no_pairs.rows(rows));
+    rw::append(rw::half_split{}, call, plan, no_pairs.rows(rows));
     const rw::cache_plan written(longs{0, -1, 2}, 1, 4);
     CHECK(cache.holds(cache.keys(), written, k.dense()));
     CHECK(cache.nothing_else_written(written));
@@ -278,15 +275,13 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     cache_buffer<float> cache({2, 4, 2, 16}, cache_order::nhd);
     rw::append_call<float> good{
         .key = k.view(), .value = v.view(), .key_cache = cache.keys(), .value_cache = cache.values()};
-    const auto refusal = [](const auto& call, longs slots = {0, 1, 2}, rw::index pairs = 8) {
-        return support::refusal([&] { static_cast<void>(rw::make_append_plan(call, slots, pairs)); });
+    const auto refusal = [](const auto& call, longs slots = {0, 1, 2}) {
+        return support::refusal([&] { static_cast<void>(rw::make_append_plan(call, slots)); });
     };
     CHECK(refusal(good) == "");
     CHECK(refusal(good, {0, 1, 8}) == "cache_plan: slots must be below pages * page_tokens, got 8");
     CHECK(refusal(good, {0, 1, 1}) == "cache_plan: slots must differ, got 1");
     CHECK(refusal(good, {0, 1}) == "make_append_plan: source must hold one token a slot, got 3");
-    CHECK(refusal(good, {0, 1, 2}, 9) ==
-          "make_append_plan: rotated channels must lie inside the head, first_channel, got 0");
     auto bad = good;
     bad.key.strides.head = 15;
     CHECK(refusal(bad) ==
@@ -300,8 +295,6 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     CHECK(refusal(bad) == "make_append_plan: cache must have the heads of the source, got 3");
     bad = good, bad.value_cache.shape.page_tokens = 3;
     CHECK(refusal(bad) == "make_append_plan: cache must have the pages of the plan, got 2");
-    bad = good, bad.layout = rw::pair_layout::blocked_by(6);
-    CHECK(refusal(bad) == "make_append_plan: layout must divide the rotated channels, group, got 6");
     // Half a head beyond its own slot, and values where another token's keys go.
     bad = good,
     bad.key = rw::heads_view<const float>(cache.keys().at(0, 0, 0) + 8, {1, 3, 2, 16}, {0, 32, 16});
@@ -313,9 +306,14 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
           "make_append_plan: source must be the destination itself or not overlap it, token * heads + head, "
           "got 6");
     bad = good, bad.value_cache = bad.key_cache;
-    CHECK(refusal(bad) ==
-          "make_append_plan: keys and values must go to different rows, key_cache and value_cache at "
-          "distance, got 0");
+    const std::string shared =
+        "make_append_plan: what is written must be apart: keys, values and scales, token * heads + head, got ";
+    CHECK(refusal(bad) == shared + "0");
+    // A few channels or a slot further the same bytes are met.
+    bad.value_cache.data += 8;
+    CHECK(refusal(bad) == shared + "0");
+    bad.value_cache.data = bad.key_cache.data + bad.key_cache.strides.token;
+    CHECK(refusal(bad) == shared + "2");
 
     std::vector<rw::f8_e4m3> bytes(256);
     rw::append_call<float, rw::f8_e4m3> f8{
@@ -330,4 +328,16 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     rw::append_call<float, std::int8_t> int8{
         .key = k.view(), .key_cache = rw::cache_view<std::int8_t>::nhd(codes.data(), {2, 4, 2, 16})};
     CHECK(refusal(int8) == "make_append_plan: cache must have the pages of the plan, got 1");  // no scales
+    std::vector<float> scales(64);
+    int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {2, 4, 2, 1});
+    CHECK(refusal(int8) == "");
+    int8.key_scales.data = reinterpret_cast<float*>(codes.data() + 16);
+    CHECK(refusal(int8) == shared + "1");
+    // A rank that has no tokens makes an empty plan, whose call does nothing.
+    CHECK(refusal(rw::append_call<float>{}, {}) == "");
+    CHECK(rw::make_append_plan(rw::append_call<float>{}, longs{}).tokens() == 0);
+    // Strides and extents whose products no memory has.
+    bad = good, bad.key_cache.strides.page = std::numeric_limits<rw::index>::max();
+    CHECK(refusal(bad) ==
+          "make_append_plan: extents times strides must fit the address space, stride, got 9223372036854775807");
 }

@@ -51,11 +51,11 @@ TEMPLATE_TEST_CASE("append_latent: the latent's norm and the rotated key, bit fo
                     const rw::head_norm<C> norm({.channels = channels},
                                                 weighted ? weights_of<C>(channels) : std::vector<C>{});
                     const rw::append_latent_call<TestType> call{
-                        .latent = latent, .rope_key = key, .cache = cache.keys(), .layout = layout};
+                        .latent = latent, .rope_key = key, .cache = cache.keys()};
                     longs slots;
                     for (rw::index n = 0; n < tokens; ++n) slots.push_back(n == 1 ? -1 : (n * 5 + 1) % 12);
-                    const auto plan = rw::make_append_latent_plan(call, norm.view(), slots, pairs);
-                    rw::append_latent(call, norm, plan, table);
+                    const auto plan = rw::make_append_latent_plan(call, norm.view(), slots);
+                    rw::append_latent(layout, call, norm, plan, table);
                     CHECK(projected.canaries_alive());
                     rw::normalize_and_rotate(layout, latent, norm, rw::rotation_table<C>(tokens, 1, 0));
                     rw::rotate(layout, key, table);
@@ -77,9 +77,9 @@ TEST_CASE("append_latent: f32 to bf16 and to f8 rounds the f32 result once", "[k
         .latent = latent, .rope_key = key, .cache = narrow.keys()};
     const rw::append_latent_call<float, rw::f8_e4m3> b{
         .latent = latent, .rope_key = key, .cache = coded.keys(), .scale = 0.0625f};
-    const auto plan = rw::make_append_latent_plan(a, norm.view(), slots, 32);
-    rw::append_latent(a, norm, plan, table);
-    for (rw::index part = 0; part < 2; ++part) rw::append_latent(b, norm, plan, table, {2, part});
+    const auto plan = rw::make_append_latent_plan(a, norm.view(), slots);
+    rw::append_latent(rw::interleaved{}, a, norm, plan, table);
+    for (rw::index part = 0; part < 2; ++part) rw::append_latent(rw::interleaved{}, b, norm, plan, table, {2, part});
     rw::normalize_and_rotate(rw::half_split{}, latent, norm, rw::rotation_table<float>(3, 1, 0));
     rw::rotate(rw::interleaved{}, key, table);
     std::vector<rw::bf16> want_a;
@@ -99,10 +99,10 @@ TEST_CASE("append_latent: a token without a row writes nothing", "[kv][append][l
                                              .cache = cache.keys()};
     const rw::head_norm<float> norm({.channels = 16});
     const auto table = table_of<float>(4, 2);
-    const auto both = rw::make_append_latent_plan(call, norm.view(), longs{1, 3}, 4);
-    const auto second = rw::make_append_latent_plan(call, norm.view(), longs{-1, 3}, 4);
+    const auto both = rw::make_append_latent_plan(call, norm.view(), longs{1, 3});
+    const auto second = rw::make_append_latent_plan(call, norm.view(), longs{-1, 3});
     const std::vector<int> rows{-1, 1};
-    rw::append_latent(call, norm, both, table.rows(rows));
+    rw::append_latent(rw::interleaved{}, call, norm, both, table.rows(rows));
     CHECK(cache.nothing_else_written(second));
 }
 
@@ -113,20 +113,17 @@ TEST_CASE("make_append_latent_plan: bad input is refused", "[kv][append][latent]
                                              .rope_key = projected.view().channel_slice(16, 8),
                                              .cache = cache.keys()};
     const rw::head_norm<float> norm({.channels = 16});
-    const auto refusal = [&](const auto& call, rw::norm_view<float> n, longs slots = {0, 1},
-                             rw::index pairs = 4) {
+    const auto refusal = [&](const auto& call, rw::norm_view<float> n, longs slots = {0, 1}) {
         return support::refusal(
-            [&] { static_cast<void>(rw::make_append_latent_plan(call, n, slots, pairs)); });
+            [&] { static_cast<void>(rw::make_append_latent_plan(call, n, slots)); });
     };
     CHECK(refusal(good, norm) == "");
     auto no_eps = norm.view();
     no_eps.eps = 0;
-    CHECK(refusal(good, no_eps) == "make_append_latent_plan: eps must be > 0, got 0");
+    CHECK(refusal(good, no_eps) == "make_append_latent_plan: eps of the norm must be > 0: wanted 1, got 0");
     CHECK(refusal(good, norm, {0, 4}) == "cache_plan: slots must be below pages * page_tokens, got 4");
-    CHECK(refusal(good, norm, {0, 1}, 5) ==
-          "make_append_latent_plan: latent, rope_key, norm and slots must agree, pairs, got 5");
     CHECK(refusal(good, norm, {0}) ==
-          "make_append_latent_plan: latent, rope_key, norm and slots must agree, pairs, got 4");
+          "make_append_latent_plan: latent and rope_key must hold one token a slot of the plan: wanted 1, got 2");
     auto bad = good;
     bad.cache.shape.channels = 23;
     CHECK(refusal(bad, norm) ==
@@ -139,7 +136,7 @@ TEST_CASE("make_append_latent_plan: bad input is refused", "[kv][append][latent]
     // Not even its own row, without a rotated part: the norm reads what the first numbers overwrite.
     bad.latent = rw::heads_view<const float>(cache.keys().at(0, 0, 0), {1, 1, 1, 24}, {0, 24, 24});
     bad.rope_key = projected.view().channel_slice(16, 0).token_slice(0, 1);
-    CHECK(refusal(bad, rw::head_norm<float>({.channels = 24}), {0}, 0) ==
+    CHECK(refusal(bad, rw::head_norm<float>({.channels = 24}), {0}) ==
           "make_append_latent_plan: source must be the destination itself or not overlap it, token * heads + "
           "head, got 0");
     rw::append_latent_call<float, rw::f8_e4m3> f8{.latent = good.latent, .rope_key = good.rope_key};

@@ -25,8 +25,8 @@ template <class T>
 rw::cache_plan append_at(heads_buffer<T>& k, cache_buffer<T>& cache, const rw::spectrum& s,
                          const rw::position_ids& positions, const longs& slots) {
     const rw::append_call<T> call{.key = k.view(), .key_cache = cache.keys()};
-    auto plan = rw::make_append_plan(call, slots, s.pairs());
-    rw::append(call, plan, rw::make_rotation_table<rw::compute_t<T>>(s, positions));
+    auto plan = rw::make_append_plan(call, slots);
+    rw::append(rw::half_split{}, call, plan, rw::make_rotation_table<rw::compute_t<T>>(s, positions));
     return plan;
 }
 
@@ -156,7 +156,8 @@ TEST_CASE("shift_keys: partial heads, untouched rows, threads and 16 bits", "[kv
     const std::vector<int> rows{0, 1, -1};
     rw::shift_keys(rw::interleaved{}, a.keys().channel_slice(4, 16), plan, table.rows(rows));
     for (rw::index part = 0; part < 5; ++part)
-        rw::shift_keys(rw::interleaved{}, b.keys().channel_slice(4, 16), plan, table.rows(rows), {5, part});
+        rw::shift_keys(rw::interleaved{}, b.keys().channel_slice(4, 16), plan, table.rows(rows),
+                       {.part = {5, part}});
     CHECK(a.same_memory(b));
     CHECK(a.nothing_else_written(plan));
     for (rw::index c = 0; c < 24; ++c) {

@@ -24,7 +24,7 @@ void gather_pairs(pair_layout layout, const Head& from, index first, index count
             simd::store(y + i, both.second);
         }
         for (; i < count; ++i) {
-            C pair[n];
+            C pair[simd::pack<C>::size];
             simd::store(pair, from.load_some(2 * (first + i), 2));
             x[i] = pair[0], y[i] = pair[1];
         }
@@ -56,7 +56,7 @@ void scatter_pairs(pair_layout layout, D* to, index first, index count, index pa
             simd::store(to + 2 * (first + i) + n, simd::interleave_high(a, b));
         }
         for (; i < count; ++i) {
-            C pair[n] = {x[i], y[i]};
+            C pair[simd::pack<C>::size] = {x[i], y[i]};
             simd::store_some(to + 2 * (first + i), simd::load(static_cast<const C*>(pair)), 2);
         }
         return;

@@ -91,11 +91,13 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
         return slice_extents{pairs, first_channel_of(plan, x.channels(), pairs), x.channels()};
     };
     const slice_extents slice_q = slice(q), slice_k = slice(k);
-    const untouched_tokens untouched = plan.rotates ? options.untouched : untouched_tokens::normalised;
+    const untouched_tokens untouched = pairs > 0 ? options.untouched : untouched_tokens::normalised;
+    const bool without_pairs = plan.rotates && pairs == 0 && options.untouched == untouched_tokens::left_alone;
     const auto run = [&](const auto& of_call) {
         return each_token(
             who, layout, plan, of_call, C{}, 0, work,
             [&](auto kind, outer_loop, auto& cursor, index token, auto xq, auto xk) ROPEWALK_DETAIL_INLINE_LAMBDA {
+                if (without_pairs && untouched_by(rows, token)) return;
                 const token_rotation rotation(cursor, token, direction::forward);
                 normalize_heads(kind, rotation, slice_q, norm_q, xq, untouched);
                 normalize_heads(kind, rotation, slice_k, norm_k, xk, untouched);
@@ -103,8 +105,7 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
             tensor_part<TQ, TQ>{q, q, heads(q), 0}, tensor_part<TK, TK>{k, k, heads(k), 0});
     };
     // A layer without RoPE does not look at its rows.
-    if constexpr (scheme_like<L>)
-        if (!plan.rotates) return run(copy_rows<C>(tokens));
+    if (pairs == 0) return run(copy_rows<C>(tokens));
     return run(rows);
 }
 

@@ -131,6 +131,16 @@ ROPEWALK_ALWAYS_INLINE bool rotate_slice(Layout layout, outer_loop outer, const 
     return true;
 }
 
+/// Whether rows without pairs, which rotate nothing, still say that a token is not touched.
+template <class R>
+bool untouched_by(const R& rows, index token) noexcept {
+    if constexpr (requires { rows.row(token); }) {
+        return rows.row(token) < 0;
+    } else {
+        return false;
+    }
+}
+
 /// What every L2 holds beside a table.
 inline constexpr index cached_bytes = 1 << 18;
 

@@ -187,7 +187,7 @@ bool append(const L& layout, const append_call<S, D>& call, const cache_plan& pl
                     const cache_place place = plan.place(token);
                     if (place.page < 0) return;
                     const detail::token_rotation rotation(cursor, token, detail::direction::forward);
-                    if (pairs > 0 && !rotation.has_row()) return;
+                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token)) return;
                     if (!call.key.empty())
                         detail::append_key(kind, rotation, slice, call.key, keys, token, place,
                                            partition(call.key.heads(), work.heads));

@@ -112,7 +112,7 @@ bool append_latent(const L& layout, const append_latent_call<S, D>& call,
                     const cache_place place = plan.place(token);
                     if (place.page < 0) return;
                     const detail::token_rotation rotation(cursor, token, detail::direction::forward);
-                    if (pairs > 0 && !rotation.has_row()) return;
+                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token)) return;
                     const index b = token / call.latent.tokens(), n = token % call.latent.tokens();
                     const auto* latent = reinterpret_cast<const stored*>(call.latent.at(b, n, 0));
                     detail::head_moments<compute_t<S>> moments[1];

@@ -142,7 +142,7 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
                 who, layout, rope, of_call, C{}, 0, work,
                 [&](auto kind, detail::outer_loop, auto& cursor, index token) ROPEWALK_DETAIL_INLINE_LAMBDA {
                     const detail::token_rotation rotation(cursor, token, detail::direction::forward);
-                    if (pairs > 0 && !rotation.has_row()) return;
+                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token)) return;
                     if (!q.empty()) {
                         const detail::tensor_part<const S, Q> tensor{q, call.q_out, q_heads, 0};
                         detail::prepare_heads(kind, rotation, slice_q, call.q_norm, tensor.at(token));

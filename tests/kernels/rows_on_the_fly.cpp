@@ -1,7 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/frequencies/axis_map.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/rotate_on_the_fly.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_on_the_fly.hpp>
 
 #include <cmath>
 
@@ -36,7 +37,8 @@ void check_against_table(const rw::spectrum& s, const rw::position_ids& where, r
         std::size_t at = 0;
         want.each([&](double& v) { v = before[at++]; });
         rw::rotate(layout, want.view(), table);
-        rw::rotate_on_the_fly(layout, x.view(), s, where.values());
+        const std::vector<double> positions = where.values();
+        rw::rotate(layout, x.view(), rw::rows_on_the_fly(s, positions));
         CHECK(x.canaries_alive());
         const auto got = x.numbers(), exact = want.numbers();
         double norm = 0;  // a bound on every pair norm
@@ -54,7 +56,7 @@ void check_against_table(const rw::spectrum& s, const rw::position_ids& where, r
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("rotate_on_the_fly: every form of spectrum, at positions near and far", "[kernels][fly]",
+TEMPLATE_TEST_CASE("rows_on_the_fly: every form of spectrum, at positions near and far", "[kernels][fly]",
                    double, float, rw::f16, rw::bf16) {
     const auto far =
         rw::position_ids::from(std::vector<double>{0, 1, -7, 0.25, 131071, 1e7, 123456789, -1e6});
@@ -73,11 +75,11 @@ TEMPLATE_TEST_CASE("rotate_on_the_fly: every form of spectrum, at positions near
     check_against_table<TestType>(rw::spectrum::selected(std::span(omega).first(3 * 21), {}, 1, 3), far, 3);
 }
 
-TEST_CASE("rotate_on_the_fly: int32, int64, float and double positions are one call", "[kernels][fly]") {
+TEST_CASE("rows_on_the_fly: int32, int64, float and double positions are one call", "[kernels][fly]") {
     const auto rope = rw::frequencies::geometric({.rotary_dim = 64});
     const auto run = [&](const auto& positions) {
         heads_buffer<float> q({1, 3, 4, 64}), k({1, 3, 1, 64});
-        rw::rotate_on_the_fly<rw::half_split>(q.fill(1).view(), k.fill(2).view(), rope, positions);
+        rw::rotate(rw::half_split{}, q.fill(1).view(), k.fill(2).view(), rw::rows_on_the_fly(rope, positions));
         auto both = q.dense();
         for (float v : k.dense()) both.push_back(v);
         return both;
@@ -87,26 +89,28 @@ TEST_CASE("rotate_on_the_fly: int32, int64, float and double positions are one c
     CHECK(support::same_bits(run(std::vector<std::int64_t>{5, -2, 70000}), want));
     CHECK(support::same_bits(run(std::vector<float>{5, -2, 70000}), want));
     heads_buffer<float> q({1, 3, 4, 64}), k({1, 3, 1, 64});
-    rw::rotate_on_the_fly<rw::half_split>(q.fill(1).view(), rope, std::vector<int>{5, -2, 70000});
-    rw::rotate_on_the_fly<rw::half_split>(k.fill(2).view(), rope, std::vector<int>{5, -2, 70000});
+    const std::vector<int> positions{5, -2, 70000};
+    rw::rotate(rw::half_split{}, q.fill(1).view(), rw::rows_on_the_fly(rope, positions));
+    rw::rotate(rw::half_split{}, k.fill(2).view(), rw::rows_on_the_fly(rope, positions));
     auto apart = q.dense();
     for (float v : k.dense()) apart.push_back(v);
     CHECK(support::same_bits(apart, want));
 }
 
-TEST_CASE("rotate_on_the_fly: position 0 is the identity, and no bit depends on the split",
+TEST_CASE("rows_on_the_fly: position 0 is the identity, and no bit depends on the split",
           "[kernels][fly]") {
     const auto rope = rw::frequencies::geometric({.rotary_dim = 40});
     heads_buffer<float> x({1, 2, 3, 40});
     const auto before = x.fill(1).dense();
-    rw::rotate_on_the_fly<rw::interleaved>(x.view(), rope, std::vector<int>{0, 0});
+    const std::vector<int> origin{0, 0};
+    rw::rotate(rw::interleaved{}, x.view(), rw::rows_on_the_fly(rope, origin));
     CHECK(support::same_bits(x.dense(), before));
     std::vector<double> positions{3, 1e6, -4, 0.5, 17, 99, 2};
     heads_buffer<rw::bf16> whole({1, 7, 3, 40}), split({1, 7, 3, 40}, 1, 1);
-    rw::rotate_on_the_fly<rw::half_split>(whole.fill(2).view(), rope, positions);
+    rw::rotate(rw::half_split{}, whole.fill(2).view(), rw::rows_on_the_fly(rope, positions));
     split.fill(2);
     for (rw::index part = 0; part < 10; ++part)
-        rw::rotate_on_the_fly<rw::half_split>(split.view(), rope, positions, rw::part_of{10, part});
+        rw::rotate(rw::half_split{}, split.view(), rw::rows_on_the_fly(rope, positions), rw::part_of{10, part});
     CHECK(support::same_bits(whole.dense(), split.dense()));
-    rw::rotate_on_the_fly<rw::half_split>(rw::heads_view<float>{}, rope, std::vector<int>{});
+    rw::rotate(rw::half_split{}, rw::heads_view<float>{}, rw::rows_on_the_fly(rope, std::span<const int>()));
 }

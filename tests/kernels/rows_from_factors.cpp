@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 
-#include <ropewalk/kernels/rotate_factored.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 
 #include <random>
 

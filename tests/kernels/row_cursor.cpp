@@ -1,5 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#include <ropewalk/kernels/rotate_uniform.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include <cmath>
 
@@ -23,7 +23,7 @@ rw::rotation_table<C> spread(const rw::uniform_table<C>& table, rw::index pairs)
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("rotate uniform: the bits of a full table, every layout and width", "[kernels][drope]",
+TEMPLATE_TEST_CASE("rotate uniform: the bits of a full table, every layout and width", "[kernels][row_cursor]",
                    float, double, rw::f16, rw::bf16) {
     using C = rw::compute_t<TestType>;
     const std::vector<double> phi{0.3, -2.9, 100.5, 3.1};
@@ -45,7 +45,7 @@ TEMPLATE_TEST_CASE("rotate uniform: the bits of a full table, every layout and w
             }
 }
 
-TEST_CASE("rotate uniform: untouched tokens, both tensors, parts, and back", "[kernels][drope]") {
+TEST_CASE("rotate uniform: untouched tokens, both tensors, parts, and back", "[kernels][row_cursor]") {
     rw::position_ids ids;
     ids.append(rw::listed_run{{1.5}}).append(rw::untouched_run{1}).append(rw::listed_run{{-0.5}});
     const rw::uniform_table<float> table(ids);
@@ -66,7 +66,7 @@ TEST_CASE("rotate uniform: untouched tokens, both tensors, parts, and back", "[k
     for (std::size_t i = 0; i < back.size(); ++i) CHECK(back[i] == Approx(before[i]).margin(1e-6));
 }
 
-TEST_CASE("rotate uniform: half a turn changes every sign", "[kernels][drope]") {
+TEST_CASE("rotate uniform: half a turn changes every sign", "[kernels][row_cursor]") {
     const std::vector<double> pi{3.14159265358979323846};
     const rw::uniform_table<double> table(rw::position_ids::from(pi));
     support::heads_buffer<double> x({1, 1, 2, 6});
