@@ -37,7 +37,8 @@ void fused_case(benchmark::State& state, rw::index tokens, rw::norm_extent exten
          .contenders = {
              {"kernel", [&] { rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, rows); }},
              {"unfused", [&] {
-                  rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, no_pairs);
+                  rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, no_pairs,
+                                           {.untouched = rw::untouched_tokens::normalised});
                   rw::rotate(rw::half_split{}, qv, kv, rows);
               }}}});
     if (!bench::still_normal(q)) state.SkipWithError("the data left their range");

@@ -26,7 +26,7 @@ std::vector<float> numbers(std::size_t count) {
 }
 }  // namespace
 
-TEST_CASE("table_set: every token turns as its own table would turn it", "[angles][table_set]") {
+TEST_CASE("table_set: every token is rotated as its own table would rotate it", "[angles][table_set]") {
     table_set<float> set({plain, yarn}, 4);
     const std::vector<std::int32_t> tables{0, 1, 1, 0, -1, 0};
     const std::vector<std::int32_t> positions{3, 3, 900, 17, 5, -1};

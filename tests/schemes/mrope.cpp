@@ -226,7 +226,7 @@ TEST_CASE("mrope: the text models and sections of Qwen2-VL and Qwen3-VL", "[sche
     CHECK(partial.rotary_dim == 64);
     CHECK(partial.spectrum_for(1).pairs() == 32);
     CHECK_THROWS_WITH(rw::mrope::text_model({.head_dim = 64, .rotary_dim = 128}),
-                      "make_fixed_scheme: head_dim must hold the channels that turn, got 64");
+                      "make_fixed_scheme: head_dim must hold the channels that rotate, got 64");
 }
 
 TEST_CASE("mrope: a video of 64 x 16 x 16 needs 1,792 cosines and sines", "[schemes][mrope]") {

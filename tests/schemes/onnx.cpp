@@ -231,10 +231,10 @@ TEST_CASE("onnx: what does not fit is refused by name", "[schemes][onnx][errors]
          [](call& c) { c.attributes.rotary_embedding_dim = 12; }},
         {"rotary_embedding_dim must be 0 .. head_size, got -2",
          [](call& c) { c.attributes.rotary_embedding_dim = -2; }},
-        {"the channels that turn must be even, got 5",
+        {"the channels that rotate must be even, got 5",
          [](call& c) { c.attributes.rotary_embedding_dim = 5; }},
         {"sin_cache must be shaped like cos_cache, got [8,5]", [](call& c) { c.sin_dims[0] = 8; }},
-        {"cos_cache must end in half the channels that turn, got [9,4]",
+        {"cos_cache must end in half the channels that rotate, got [9,4]",
          [](call& c) {
              c.cos_dims = c.sin_dims = {9, 4};
          }},

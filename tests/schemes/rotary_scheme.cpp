@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include <ropewalk/angles/factored_table.hpp>

@@ -20,8 +20,8 @@ namespace ROPEWALK_NAMESPACE::road {
 /// Accuracy: f64 within 1e-12, f32 within 1e-5 of make_intervention_matrix times h, for order-1 inputs.
 /// Source:   RoAd, Liao and Monz 2024, section 3.3 (distributed interchange interventions).
 ///
-///     road::intervention<float> turn(projection, road::make_blocks(learned));
-///     turn.mix(hidden);
+///     road::intervention<float> change(projection, road::make_blocks(learned));
+///     change.mix(hidden);
 template <class T = float>
 class intervention {
   public:

@@ -33,7 +33,7 @@ class latent_cache {
 
     /// The config.
     const mla::config& sizes() const noexcept { return config_; }
-    /// How fast the shared keys turn.
+    /// How fast the shared keys rotate.
     const spectrum& frequencies() const noexcept { return omega_; }
     index tokens() const noexcept { return tokens_; }
     index width() const noexcept { return mla::cached_channels(config_); }
@@ -53,7 +53,7 @@ class latent_cache {
     }
 
     /// New tokens, raw [tokens, latent + rope_dim] = W_kv_a x: one pass normalises the latent into the cache
-    /// and turns the key behind it. They stand at tokens(), tokens() + 1, ...
+    /// and rotates the key behind it. They stand at tokens(), tokens() + 1, ...
     /// Throws: invalid_config when norm is not [latent] or count < 0.
     void append(const value* raw, index count, std::span<const value> norm) {
         detail::require(static_cast<index>(norm.size()) == config_.latent, "latent_cache::append",
@@ -78,13 +78,12 @@ class latent_cache {
                 to[c] = E(static_cast<value>(from[c] * factor * norm[static_cast<std::size_t>(c)]));
             fill_cos_sin(static_cast<double>(tokens_), omega_.turns_data().data(), omega_.magnitude(), pairs,
                          cos_sin.data(), cos_sin.data() + pairs);
-            rotate_into(rope_.read_layout, rope_.write_layout,
-                        heads_view<const value>(from + config_.latent, 1, 1, config_.rope_dim),
+            rotate_into(rope_, heads_view<const value>(from + config_.latent, 1, 1, config_.rope_dim),
                         heads_view<E>(to + config_.latent, 1, 1, config_.rope_dim), one_row(cos_sin.data()));
         }
     }
 
-    /// Moves tokens [first, first + count) by `distance` positions: their shared keys turn once more, their
+    /// Moves tokens [first, first + count) by `distance` positions: their shared keys rotate once more, their
     /// latents stay. Later tokens keep their place; dropping rows is the caller's matter.
     /// Throws:   invalid_config when the tokens are not in the cache or the distance is not finite.
     /// Accuracy: one more rounding in E a shift.
@@ -169,7 +168,7 @@ class latent_attention {
     /// On the scores.
     double softmax_scale() const noexcept { return scale_; }
 
-    /// Queries of tokens standing at first, first + 1, ...; their last rope_dim channels turned.
+    /// Queries of tokens standing at first, first + 1, ...; their last rope_dim channels rotated.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * (nope + rope)].
     matrix make_queries(const matrix& x, index first) const;
     /// [q_nope W_k | q_pe] head by head: what a row of the cache is multiplied with.
@@ -233,7 +232,7 @@ class latent_attention {
     matrix forward_naive(const matrix& x, latent_cache<E>& cache, std::span<T> scores = {}) const;
 
   private:
-    /// A cache of another config would be read beside its rows, or hold keys that turned otherwise.
+    /// A cache of another config would be read beside its rows, or hold keys that are rotated otherwise.
     template <class E>
     void require_own(const char* who, const latent_cache<E>& cache) const {
         const mla::config& c = cache.sizes();
@@ -244,7 +243,7 @@ class latent_attention {
                         c.rms_epsilon);
         for (index i = 0; i < omega_.pairs(); ++i)
             detail::require(cache.frequencies().omega(i) == omega_.omega(i), who,
-                            "cache must turn its keys as the layer does, its frequency being",
+                            "cache must rotate its keys as the layer does, its frequency being",
                             cache.frequencies().omega(i));
     }
     Eigen::Map<const matrix, 0, Eigen::OuterStride<>> up(index head, index first, index rows) const {

@@ -172,7 +172,7 @@ retrieval_cache<T>::retrieval_cache(std::vector<vector_quantizer<T>> quantizers,
     detail::require(rope_.head_dim == d, who, "rope.head_dim must be the codewords' channels",
                     rope_.head_dim);
     detail::require(rope_.first_channel >= 0 && rope_.first_channel + rope_.rotary_dim <= d, who,
-                    "rope must turn channels of the head, up to", rope_.first_channel + rope_.rotary_dim);
+                    "rope must rotate channels of the head, up to", rope_.first_channel + rope_.rotary_dim);
     detail::require(!rope_.rotates || 2 * omega_.pairs() == rope_.rotary_dim, who,
                     "rope.frequencies must have rotary_dim / 2 pairs", omega_.pairs());
     detail::require(omega_.axes() == 1 && omega_.heads() == 1 && !omega_.is_mixed(), who,

@@ -43,7 +43,7 @@ inline double ntk_base(const ntk_config& c) {
                               c.alpha);
 }
 
-/// The alpha under which the last position of a context `factor` times as long turns the slowest pair as far
+/// The alpha under which the last position of a context `factor` times as long rotates the slowest pair as far
 /// as the last trained position did: (original_context * factor - 1) / (original_context - 1).
 /// Throws:   invalid_config on a factor that is not > 0 or an original_context <= 1.
 /// Source:   Wiselnn570/VideoRoPE videorope_plus, rotary_embedding.py ("videorope++_v1").

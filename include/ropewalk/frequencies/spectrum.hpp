@@ -11,7 +11,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How fast every pair turns: frequencies [heads or 1, axes, pairs] and one magnitude.
+/// How fast every pair rotates: frequencies [heads or 1, axes, pairs] and one magnitude.
 /// Two storage forms. *Selected*: each pair reads one axis (1-D, axial, M-RoPE sections, ...). *Mixed*:
 /// each pair reads every axis (learned 2-D, DRoPE head by head). heads() == 1 means: shared by all heads.
 /// Units:    stored as turns per unit of position (omega / 2 pi); omega() gives radians per unit.

@@ -38,7 +38,7 @@ inline rotary_scheme axial(const axial_config& config) {
                             .axes = config.axes}));
 }
 
-/// Where the tokens stand, from the processor's (x, y) of every patch; padding (-1, -1) turns like any other
+/// Where the tokens stand, from the processor's (x, y) of every patch; padding (-1, -1) rotates like any other
 /// and is masked in attention.
 /// Shapes: xy [tokens, 2].
 /// Throws: invalid_config on an odd number of coordinates.

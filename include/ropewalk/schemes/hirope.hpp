@@ -16,7 +16,7 @@
 /// Source: HiRoPE, Zhang et al. 2024 (no official code; the readings taken are named where they matter).
 namespace ROPEWALK_NAMESPACE::hirope {
 
-/// Which level each pair reads: the first channels_of_level[0] channels, which turn fastest, the tokens, the
+/// Which level each pair reads: the first channels_of_level[0] channels, which rotate fastest, the tokens, the
 /// next ones the units, and so on. One ladder, not restarted.
 /// Shapes:   channels_of_level sums to 2 * pairs.
 /// Throws:   invalid_config on odd or negative channels, or another sum.

@@ -14,14 +14,14 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What one layer of a model does to its queries and keys: which channels of a head turn, how they pair
+/// What one layer of a model does to its queries and keys: which channels of a head rotate, how they pair
 /// up, how fast, and what else the logits need. Read from a config, taken from a preset or filled in.
 /// Units:    channels of one head; frequencies in radians per position.
 /// Requires: rotary_dim even, first_channel + rotary_dim <= head_dim.
 struct rotary_scheme {
     std::string name = {};  ///< what explain and messages call the scheme
     index head_dim = 0;
-    index first_channel = 0;  ///< where the turning slice begins in a head of head_dim channels
+    index first_channel = 0;  ///< where the rotated slice begins in a head of head_dim channels
     index rotary_dim = 0;     ///< channels of the slice; the rest passes through
     pair_layout read_layout = {};
     pair_layout write_layout = {};        ///< another one than read_layout in DeepSeek only
@@ -41,7 +41,7 @@ struct rotary_scheme {
         return rotates && frequencies ? frequencies(context_length) : spectrum{};
     }
 
-    /// The turning slice of a view of whole heads (head_dim channels). One of rotary_dim channels is the
+    /// The rotated slice of a view of whole heads (head_dim channels). One of rotary_dim channels is the
     /// slice already (MLA's shared k_pe, which carries no other channels). Any other comes back whole, which
     /// the kernels then refuse.
     template <class T>
