@@ -8,11 +8,7 @@
 #include <random>
 #include <vector>
 
-#include <ropewalk/attention/kv_injection.hpp>
-#include <ropewalk/attention/object_mask.hpp>
-#include <ropewalk/kernels/rotate.hpp>
-#include <ropewalk/kernels/rows_from_factors.hpp>
-#include <ropewalk/schemes/flux.hpp>
+#include <ropewalk/ropewalk.hpp>
 
 namespace rw = ropewalk;
 namespace edit = ropewalk::kv_injection;

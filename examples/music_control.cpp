@@ -10,7 +10,6 @@
 #include <vector>
 
 #include <ropewalk/attention/exact.hpp>
-#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/musecontrollite.hpp>
 #include <ropewalk/schemes/stable_audio.hpp>
 

@@ -19,7 +19,8 @@ void fused_case(benchmark::State& state, rw::index tokens, rw::norm_extent exten
     auto q = bench::normal_numbers<T>(static_cast<std::size_t>(tokens * q_heads * dim), 1);
     auto k = bench::normal_numbers<T>(static_cast<std::size_t>(tokens * k_heads * dim), 2);
     const rw::heads_view<T> qv(q.data(), tokens, q_heads, dim), kv(k.data(), tokens, k_heads, dim);
-    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192, {.max_rows = 8192});
+    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192,
+                                    {.max_rows = 8192});
     std::vector<std::int32_t> positions;
     for (rw::index n = 0; n < tokens; ++n)
         positions.push_back(static_cast<std::int32_t>((n * 5077 + 5000) % 8192));

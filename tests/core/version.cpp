@@ -44,7 +44,8 @@ TEST_CASE("version: the namespaces say the version, and the one with loops what 
     CHECK(std::string(ROPEWALK_DETAIL_TEXT(ROPEWALK_DETAIL_MODE)) == mode);
     CHECK(std::string(ROPEWALK_DETAIL_TEXT(ROPEWALK_VIEW_NAMESPACE)) == "ropewalk::inline " + version);
     CHECK(std::string(ROPEWALK_DETAIL_TEXT(ROPEWALK_NAMESPACE)) ==
-          "ropewalk::inline " + version + "::inline " + ROPEWALK_DETAIL_TEXT(ROPEWALK_ISA) + "::inline " + mode);
+          "ropewalk::inline " + version + "::inline " + ROPEWALK_DETAIL_TEXT(ROPEWALK_ISA) + "::inline " +
+              mode);
     // Users write neither.
     CHECK(std::is_same_v<ropewalk::version_test_view, tag>);
     CHECK(std::is_same_v<ropewalk::version_test_kernel, ropewalk::ROPEWALK_ISA::version_test_kernel>);

@@ -11,8 +11,8 @@
 #include <ropewalk/frequencies/yarn.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kernels/rows_from_factors.hpp>
-#include <ropewalk/schemes/hope.hpp>
 #include <ropewalk/models/model_config.hpp>
+#include <ropewalk/schemes/hope.hpp>
 #include <ropewalk/schemes/video_rope.hpp>
 #include <ropewalk/schemes/vrope.hpp>
 
@@ -51,7 +51,7 @@ std::vector<double> scores(const rw::spectrum& s, const rw::position_ids& where)
     std::reverse(k.begin(), k.end());
     const auto table = rw::make_factored_table<double>(s, where);
     rw::rotate(rw::half_split{}, rw::heads_view(q.data(), n, 1, head_dim),
-                               rw::heads_view(k.data(), n, 1, head_dim), table);
+               rw::heads_view(k.data(), n, 1, head_dim), table);
     std::vector<double> all;
     for (rw::index i = 0; i < n; ++i)
         for (rw::index j = 0; j < n; ++j)

@@ -145,9 +145,10 @@ TEST_CASE("onnx: caches of cos and sin are an ordinary rotation", "[schemes][onn
         std::copy_n(table.sin_row(p).begin(), 5, c.sin.begin() + p * 5);
     }
     c.run();
-    rw::rotate(rw::half_split{}, rw::heads_view<float>::heads_first(
-                                   c.x.data(), {.batches = 2, .tokens = 4, .heads = 3, .channels = 10}),
-                               table.rows(std::span<const std::int64_t>(c.ids)));
+    rw::rotate(rw::half_split{},
+               rw::heads_view<float>::heads_first(c.x.data(),
+                                                  {.batches = 2, .tokens = 4, .heads = 3, .channels = 10}),
+               table.rows(std::span<const std::int64_t>(c.ids)));
     CHECK(c.y == c.x);
 }
 

@@ -121,9 +121,10 @@ TEST_CASE("rotary_scheme: require_fits says what a hot call keeps to itself",
                   rw::require_fits(rw::pair_layout::blocked_by(6), x, table));
     rw::rows_view<float> of_heads = table.rows();
     of_heads.heads = 2;
-    CHECK_REFUSES("require_fits: rows with heads of their own must be as many as the heads of the view: wanted 3, "
-                  "got 2",
-                  rw::require_fits(rw::half_split{}, x, of_heads));
+    CHECK_REFUSES(
+        "require_fits: rows with heads of their own must be as many as the heads of the view: wanted 3, "
+        "got 2",
+        rw::require_fits(rw::half_split{}, x, of_heads));
 }
 
 TEST_CASE("rotary_scheme: every verb takes q and k, with rows in common or of their own, or no rows at all",

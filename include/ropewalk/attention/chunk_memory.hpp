@@ -108,7 +108,8 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
             : 0;
     const auto first = static_cast<double>(first_token);
     const auto table = make_rotation_table<T>(frequencies, position_ids::text(tokens, first));
-    std::vector<T> rotated_q(static_cast<std::size_t>(tokens * heads * channels)), rotated_k(rotated_q.size());
+    std::vector<T> rotated_q(static_cast<std::size_t>(tokens * heads * channels)),
+        rotated_k(rotated_q.size());
     const heads_view<T> q(rotated_q.data(), tokens, heads, channels),
         k(rotated_k.data(), tokens, heads, channels);
     rotate_into(config.layout, t.q, q, table);
@@ -215,7 +216,8 @@ class memory_bank {
     std::span<const T> storage() const noexcept {
         return {rows_.data(), static_cast<std::size_t>(slots_ * dim_)};
     }
-    /// Row `age`, 0 the oldest, slots - 1 the newest. Another age is a misfit and, where the program goes on, empty.
+    /// Row `age`, 0 the oldest, slots - 1 the newest. Another age is a misfit and, where the program goes on,
+    /// empty.
     std::span<const T> row(index age) const noexcept {
         if (age < 0 || age >= slots_) {
             detail::tell("memory_bank::row", {"age must be >= 0 and below the slots, last", slots_ - 1, age});

@@ -92,7 +92,8 @@ class linear_attention_state {
         std::fill(power_of_pair_.begin(), power_of_pair_.end(), nothing);
         std::fill(power_of_mass_.begin(), power_of_mass_.end(), nothing);
     }
-    void take(pair_layout layout, const T* key, typename scaled_feature_map<T>::head rotated, const T* value) {
+    void take(pair_layout layout, const T* key, typename scaled_feature_map<T>::head rotated,
+              const T* value) {
         for (std::size_t i = 0; i < mass_.size(); ++i) {
             const T power = std::min(key[i], T(0));
             if (power == nothing) continue;
@@ -111,7 +112,8 @@ class linear_attention_state {
             }
         }
     }
-    void read(pair_layout layout, const T* query, typename scaled_feature_map<T>::head rotated, T* out) const {
+    void read(pair_layout layout, const T* query, typename scaled_feature_map<T>::head rotated,
+              T* out) const {
         T above = nothing, below = nothing;  // the powers of numerator and denominator
         const index pairs = channels_ / 2;
         for (index p = 0; p < pairs; ++p)

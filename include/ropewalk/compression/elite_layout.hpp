@@ -12,9 +12,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How a head is laid out once only its elite pairs rotate: [others' first channels, others' second channels |
-/// elite first channels, elite second channels], pairs ascending in both parts, so the rotated slice lies at
-/// the end and is half-split by itself. Permuting the rows of W_q and W_k when a model is loaded makes the
+/// How a head is laid out once only its elite pairs rotate: [others' first channels, others' second channels
+/// | elite first channels, elite second channels], pairs ascending in both parts, so the rotated slice lies
+/// at the end and is half-split by itself. Permuting the rows of W_q and W_k when a model is loaded makes the
 /// projections come out like this; nothing is moved at run time.
 /// Throws:   invalid_config when a pair is out of range or named twice, lists differ in length, or the
 ///           layout the channels come from does not fit.

@@ -190,7 +190,8 @@ class latent_attention {
     /// Absorbed attention of one query token over the first `tokens` rows of a cache.
     /// Shapes:   absorbed [heads, latent + rope], latents out [heads, latent]; both contiguous.
     /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object.
-    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets the
+    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
+    /// the
     ///           program go on.
     template <class E>
     bool attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
@@ -199,12 +200,13 @@ class latent_attention {
         if (tokens > cache.tokens())
             return detail::tell(who, {"tokens must be at most those of the cache", cache.tokens(), tokens});
         if (cache.sizes().latent != config_.latent)
-            return detail::tell(who, {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent});
+            return detail::tell(
+                who, {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent});
         if (cache.width() != width)
             return detail::tell(who, {"width of the cache must be latent + rope_dim", width, cache.width()});
         return attention_.attend(heads_view<const T>(absorbed, 1, config_.heads, width), cache.keys(),
-                          cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
-                          {.scale = scale_, .count = tokens});
+                                 cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
+                                 {.scale = scale_, .count = tokens});
     }
     /// Values of all heads from their summed latents. Shapes: [tokens, heads * latent] ->
     /// [tokens, heads * value_dim].

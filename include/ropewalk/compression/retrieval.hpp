@@ -97,7 +97,8 @@ class retrieval_cache {
 
     /// One decode step over all tokens appended so far; the last of them is the query's own.
     /// Requires: k and v hold at least tokens() tokens; spans of the trace are empty or hold what they must.
-    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets the
+    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
+    /// the
     ///           program go on.
     template <class Q, class K, class V, class O>
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
@@ -315,7 +316,8 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
     const index d = quantizers_[0].channels(), heads = options_.heads, pairs = omega_.pairs();
     const auto view = [](const heads_shape& x, const heads_shape& wanted) noexcept -> misfit {
         if (x.batches != 1) return {"batches must be 1", 1, x.batches};
-        if (x.tokens < wanted.tokens) return {"tokens must be at least those appended, or 1", wanted.tokens, x.tokens};
+        if (x.tokens < wanted.tokens)
+            return {"tokens must be at least those appended, or 1", wanted.tokens, x.tokens};
         if (x.heads != wanted.heads) return {"heads must be those of the cache", wanted.heads, x.heads};
         if (x.channels != wanted.channels)
             return {"channels must be those of the cache", wanted.channels, x.channels};
@@ -326,12 +328,13 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
         return {"spans of the trace must be empty or hold a number a head and token", lines * tokens_,
                 static_cast<index>(size)};
     };
-    if (!detail::fits("retrieval_cache::attend",
-                      detail::first_of(view(q.shape, {1, 1, heads, d}), view(k.shape, {1, tokens_, kv_heads(), d}),
-                                       view(v.shape, {1, tokens_, kv_heads(), options_.value_channels}),
-                                       view(out.shape, {1, 1, heads, options_.value_channels}),
-                                       span(trace.approximate_scores.size(), heads),
-                                       span(trace.top.size(), heads), span(trace.attended.size(), kv_heads()))))
+    if (!detail::fits(
+            "retrieval_cache::attend",
+            detail::first_of(view(q.shape, {1, 1, heads, d}), view(k.shape, {1, tokens_, kv_heads(), d}),
+                             view(v.shape, {1, tokens_, kv_heads(), options_.value_channels}),
+                             view(out.shape, {1, 1, heads, options_.value_channels}),
+                             span(trace.approximate_scores.size(), heads), span(trace.top.size(), heads),
+                             span(trace.attended.size(), kv_heads()))))
         return false;
     T* const near = near_.data();
     for (index h = 0; h < heads; ++h)
@@ -342,7 +345,8 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
         fill_cos_sin(static_cast<double>(tokens_ - 1), omega_.turns_data().data(), omega_.magnitude(), pairs,
                      cos_sin_.data(), cos_sin_.data() + pairs);
         using keys = detail::rotated_keys<T, K>;
-        rotate_twice(rope_.read_layout, rope_.slice(q.token_slice(0, 1)), rope_.slice(heads_view<T>(near, 1, heads, d)),
+        rotate_twice(rope_.read_layout, rope_.slice(q.token_slice(0, 1)),
+                     rope_.slice(heads_view<T>(near, 1, heads, d)),
                      rope_.slice(heads_view<T>(far_.data(), 1, heads, d)),
                      keys::row_of(cos_sin_.data(), pairs), keys::row_of(cos_sin_far_.data(), pairs));
     }
@@ -372,7 +376,7 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
             attention_.attend(own, k.head_slice(kv, 1), values, to, choice);
         } else {
             const detail::rotated_keys<T, K> rotated{k.head_slice(kv, 1), rope_, omega_, rotated_.data(),
-                                                   cos_sin_.data()};
+                                                     cos_sin_.data()};
             attention_.attend_through(own, 1, rotated, values, to, choice);
         }
     }

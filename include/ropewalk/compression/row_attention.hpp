@@ -90,7 +90,8 @@ class row_attention {
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const row_choice& rows,
                 heads_view<Q> own_q, heads_view<K> own_k) noexcept {
         if (k.channels() != q.channels())
-            return detail::tell(who, {"channels of the keys must be the queries'", q.channels(), k.channels()});
+            return detail::tell(who,
+                                {"channels of the keys must be the queries'", q.channels(), k.channels()});
         return attend_through(q, k.heads(), detail::stored_keys<K>{k}, v, out, rows, own_q, own_k);
     }
 
@@ -170,18 +171,22 @@ bool row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
         if (channels < 0 || channels > shape_.key_channels)
             return {"key channels must be at most those it was built for", shape_.key_channels, channels};
         if (value_channels < 0 || value_channels > shape_.value_channels)
-            return {"value channels must be at most those it was built for", shape_.value_channels, value_channels};
+            return {"value channels must be at most those it was built for", shape_.value_channels,
+                    value_channels};
         if (own < 0 || own > shape_.own_channels)
             return {"own channels must be at most those it was built for", shape_.own_channels, own};
         if (out.heads() != heads) return {"heads of the result must be the queries'", heads, out.heads()};
         if (out.channels() != value_channels)
             return {"channels of the result must be the values'", value_channels, out.channels()};
-        if (kv_heads <= 0 || heads % kv_heads != 0) return {"kv heads must divide the heads", heads, kv_heads};
-        if (v.heads() != kv_heads) return {"heads of the values must be those of the keys", kv_heads, v.heads()};
+        if (kv_heads <= 0 || heads % kv_heads != 0)
+            return {"kv heads must divide the heads", heads, kv_heads};
+        if (v.heads() != kv_heads)
+            return {"heads of the values must be those of the keys", kv_heads, v.heads()};
         if (rows.count < 0) return {"count must be >= 0", 0, rows.count};
         if (own == 0) return {};
         if (own_q.heads() != heads) return {"heads of own_q must be the queries'", heads, own_q.heads()};
-        if (own_k.channels() != own) return {"channels of own_k must be those of own_q", own, own_k.channels()};
+        if (own_k.channels() != own)
+            return {"channels of own_k must be those of own_q", own, own_k.channels()};
         if (own_k.heads() <= 0 || heads % own_k.heads() != 0)
             return {"heads of own_k must divide the heads", heads, own_k.heads()};
         return {};

@@ -256,7 +256,8 @@ class vector_quantizer {
 
     /// The codeword of every key of one kv head, before rotation.
     /// Shapes:   keys [1, tokens, 1, channels] of compute type T; labels [tokens].
-    /// Returns:  true; false, and nothing is written, where sizes do not agree and ROPEWALK_ON_MISFIT lets the
+    /// Returns:  true; false, and nothing is written, where sizes do not agree and ROPEWALK_ON_MISFIT lets
+    /// the
     ///           program go on.
     template <class E>
     bool encode(heads_view<E> keys, std::span<std::uint16_t> labels) const noexcept {

@@ -58,7 +58,7 @@ inline std::vector<double> periods(const periods_config& config) {
 /// Source: timm, which notes it.
 inline std::vector<double> rounded_to_bf16(std::vector<double> periods) {
     for (double& p : periods) p = static_cast<double>(static_cast<float>(bf16(static_cast<float>(p))));
-    return period;
+    return periods;
 }
 
 /// The scheme of a model from its periods (its checkpoint's, or periods()).
@@ -66,7 +66,7 @@ inline std::vector<double> rounded_to_bf16(std::vector<double> periods) {
 /// Throws: invalid_config on no period or one that is not > 0.
 /// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py.
 inline rotary_scheme axial(std::span<const double> periods) {
-    detail::require(!periods.empty(), "dinov3::axial", "periods must not be empty", period.size());
+    detail::require(!periods.empty(), "dinov3::axial", "periods must not be empty", periods.size());
     std::vector<double> omega;
     std::vector<int> axis_of;
     for (int axis = 0; axis < 2; ++axis)

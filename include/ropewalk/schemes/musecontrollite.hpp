@@ -59,9 +59,10 @@ inline constexpr index max_channels = 1024;
 /// Source:   fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
 template <class T, class R>
 bool rotate_as_released(heads_view<T> x, const R& given) noexcept {
-    static_assert(std::is_same_v<detail::rows_of_t<R>, rows_for<T>>,
-                  "ropewalk: rotate_as_released takes a rotation_table or its rows, of double for f64 data and of "
-                  "float for all other");
+    static_assert(
+        std::is_same_v<detail::rows_of_t<R>, rows_for<T>>,
+        "ropewalk: rotate_as_released takes a rotation_table or its rows, of double for f64 data and of "
+        "float for all other");
     using C = compute_t<T>;
     using S = stored_t<T>;
     constexpr const char* who = "musecontrollite::rotate_as_released";
@@ -89,8 +90,8 @@ bool rotate_as_released(heads_view<T> x, const R& given) noexcept {
                 }
             }
         }
-    return missing < 0 ||
-           detail::tell(who, {"rows of the tokens must be below the rows of the table", rows.table_rows - 1, missing});
+    return missing < 0 || detail::tell(who, {"rows of the tokens must be below the rows of the table",
+                                             rows.table_rows - 1, missing});
 }
 
 }  // namespace ROPEWALK_NAMESPACE::musecontrollite

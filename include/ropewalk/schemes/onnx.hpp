@@ -114,7 +114,8 @@ inline void check_onnx_caches(onnx_rotary_plan& plan, std::span<const std::int64
                      "cos_cache must be [batch, seq, rotary / 2]", cos);
         plan.cache_rows = tokens;
     }
-    require_dims(cos.back() == plan.rotary_dim / 2, "cos_cache must end in half the channels that rotate", cos);
+    require_dims(cos.back() == plan.rotary_dim / 2, "cos_cache must end in half the channels that rotate",
+                 cos);
 }
 
 }  // namespace detail

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
-#include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -53,14 +53,15 @@ struct rotary_scheme {
 
 static_assert(scheme_like<rotary_scheme>);
 
-/// The table of a layer whose spectrum is that of `context_length`, with the rows of that many positions; it grows
-/// no further than the context the model is offered for, where the scheme says it.
-/// Throws: invalid_config on context_length < 1, past max_context, or what the scaling refuses at that length.
+/// The table of a layer whose spectrum is that of `context_length`, with the rows of that many positions; it
+/// grows no further than the context the model is offered for, where the scheme says it. Throws:
+/// invalid_config on context_length < 1, past max_context, or what the scaling refuses at that length.
 template <class T = float>
 [[nodiscard]] position_table<T> make_position_table(const rotary_scheme& rope, std::int64_t context_length) {
     const auto rows = static_cast<index>(context_length);
-    return position_table<T>(rope.spectrum_for(context_length), rows,
-                             {.max_rows = rope.max_context > 0 ? static_cast<index>(rope.max_context) : index{0}});
+    return position_table<T>(
+        rope.spectrum_for(context_length), rows,
+        {.max_rows = rope.max_context > 0 ? static_cast<index>(rope.max_context) : index{0}});
 }
 
 }  // namespace ROPEWALK_NAMESPACE
