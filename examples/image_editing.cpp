@@ -8,6 +8,8 @@
 #include <random>
 #include <vector>
 
+#include <ropewalk/attention/kv_injection.hpp>
+#include <ropewalk/attention/object_mask.hpp>
 #include <ropewalk/ropewalk.hpp>
 
 namespace rw = ropewalk;
