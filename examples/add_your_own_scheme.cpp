@@ -35,8 +35,8 @@ rw::rotary_scheme make_prime_scheme(rw::index head_dim) {
 
 double score(const rw::rotary_scheme& rope, rw::position_table<float>& table, std::vector<float> q,
              std::vector<float> k, int query_at, int key_at) {
-    rw::rotate(rope, rw::heads_view(q.data(), 1, 1, rope.head_dim), table.rows({&query_at, 1}));
-    rw::rotate(rope, rw::heads_view(k.data(), 1, 1, rope.head_dim), table.rows({&key_at, 1}));
+    rw::rotate(rope, rw::heads_view(q.data(), 1, 1, rope.head_dim), table.rows(query_at));
+    rw::rotate(rope, rw::heads_view(k.data(), 1, 1, rope.head_dim), table.rows(key_at));
     double sum = 0;
     for (std::size_t i = 0; i < q.size(); ++i) sum += static_cast<double>(q[i]) * static_cast<double>(k[i]);
     return sum;

@@ -52,7 +52,7 @@ int main() {
             scheme, view,
             rw::drope::scene<double>(scheme, rw::position_ids::from(std::vector<double>(4), 2), where));
         rw::rotate(rw::half_split{}, rw::heads_view(plain.data(), 2, 1, channels),
-                                   rw::make_rotation_table<double>(ladder, where));
+                   rw::make_rotation_table<double>(ladder, where));
         const double drope = score(turned) / length;
         least = std::min(least, drope);
         most = std::max(most, drope);

@@ -55,8 +55,8 @@ std::vector<float> outputs(const attention::anchor_pack& pack, const attention::
     };
     const std::vector<std::int64_t> positions(pack.positions.begin(), pack.positions.end());
     rw::rotate(rw::half_split{}, view(q), view(k),
-                               rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = channels}),
-                                                       rw::position_ids::from(positions)));
+               rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = channels}),
+                                       rw::position_ids::from(positions)));
     attention::attend_anchored(mask, view(q), view(k), view(v), view(out));
     return {out.end() - length * channels, out.end()};
 }

@@ -1,9 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 // What forming an angle in float costs: worst error of cos and sin against f64. angle_precision [FILE.svg]
-#include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/rotate_on_the_fly.hpp>
-#include <ropewalk/schemes/ggml.hpp>
+#include <ropewalk/ropewalk.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -47,10 +44,11 @@ int main(int argc, char** argv) {
         const auto running = rw::ggml::make_table({.n_dims = 128}, positions);
         std::vector<float> fly(positions.size() * 128, 0.0f);  // rotating (1, 0) gives (cos, sin)
         for (std::size_t at = 0; at < fly.size(); at += 2) fly[at] = 1.0f;
-        rw::rotate_on_the_fly<rw::interleaved>(rw::heads_view(fly.data(), 50, 1, 128), rope, positions);
+        rw::rotate(rw::interleaved{}, rw::heads_view(fly.data(), 50, 1, 128),
+                   rw::rows_on_the_fly(rope, positions));
         double errors[4] = {};
         for (rw::index n = 0; n < 50; ++n) {
-            const float* turned = fly.data() + n * 128;
+            const float* rotated = fly.data() + n * 128;
             const auto of_table = [&](const auto& t) {
                 return worst(
                     exact, n, [&](auto i) { return t.cos_row(n)[i]; },
@@ -58,8 +56,8 @@ int main(int argc, char** argv) {
             };
             const double row[] = {of_table(table),
                                   worst(
-                                      exact, n, [&](auto i) { return turned[2 * i]; },
-                                      [&](auto i) { return turned[2 * i + 1]; }),
+                                      exact, n, [&](auto i) { return rotated[2 * i]; },
+                                      [&](auto i) { return rotated[2 * i + 1]; }),
                                   of_table(product), of_table(running)};
             for (int k = 0; k < 4; ++k) errors[k] = std::max(errors[k], row[k]);
         }

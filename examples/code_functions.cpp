@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
     const auto plain = rw::frequencies::geometric({.rotary_dim = channels});
     rw::rotate(rope, view(far_q), view(far_k), rw::make_rotation_table(rope.spectrum_for(1), where));
     rw::rotate(rw::half_split{}, view(q), view(k),
-                               rw::make_rotation_table(plain, rw::position_ids::text(tokens)));
+               rw::make_rotation_table(plain, rw::position_ids::text(tokens)));
     std::vector<float> merged(static_cast<std::size_t>(tokens * tokens)), all_near(merged);
     rw::fill_windowed_scores(view(q), view(k), view(far_q), view(far_k), std::span(merged),
                              {.window = window});

@@ -18,6 +18,7 @@
 
 #include <ropewalk/adapters/phase_shift.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "figures/svg.hpp"
 #include "tinylm/score.hpp"

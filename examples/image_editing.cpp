@@ -10,7 +10,7 @@
 
 #include <ropewalk/attention/kv_injection.hpp>
 #include <ropewalk/attention/object_mask.hpp>
-#include <ropewalk/schemes/flux.hpp>
+#include <ropewalk/ropewalk.hpp>
 
 namespace rw = ropewalk;
 namespace edit = ropewalk::kv_injection;

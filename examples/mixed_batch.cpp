@@ -50,7 +50,7 @@ int main() {
     auto together = x;
     std::vector<std::int32_t> rows(positions.size());
     rw::rotate(rw::half_split{}, rw::heads_view(together.data(), rw::index(positions.size()), heads, dim),
-                               tables.rows(table_of_token, positions, rows));
+               tables.rows(table_of_token, positions, rows));
 
     std::size_t first = 0;
     bool same = true;
@@ -65,7 +65,7 @@ int main() {
             trained_tokens += table == 0;
             rw::position_table own(spectra[table], 2048);
             rw::rotate(rw::half_split{}, rw::heads_view(alone.data() + n * width, 1, heads, dim),
-                                       own.rows(std::span(positions).subspan(first + n, 1)));
+                       own.rows(std::span(positions).subspan(first + n, 1)));
         }
         const bool equal =
             std::memcmp(alone.data(), together.data() + first * width, alone.size() * sizeof(float)) == 0;

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 #include <ropewalk/schemes/mrope.hpp>
 

@@ -11,6 +11,8 @@
 #include "tinylm/model.hpp"
 #include "tinylm/score.hpp"
 
+#include <ropewalk/kernels/rotate.hpp>
+
 namespace tinylm {
 namespace {
 

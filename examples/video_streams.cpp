@@ -6,11 +6,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/schemes/fixed_scheme.hpp>
-#include <ropewalk/schemes/hope.hpp>
-#include <ropewalk/schemes/video_rope.hpp>
-#include <ropewalk/schemes/vrope.hpp>
+#include <ropewalk/ropewalk.hpp>
 
 #include "figures/svg.hpp"
 

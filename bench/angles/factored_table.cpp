@@ -5,7 +5,8 @@
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/axis_map.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/rotate_factored.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/positions/mrope.hpp>
 #include <ropewalk/positions/video_rope.hpp>
 #include <ropewalk/positions/vrope.hpp>

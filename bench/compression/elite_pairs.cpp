@@ -9,6 +9,7 @@
 
 #include <ropewalk/compression/elite_layout.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/measure.hpp"
 

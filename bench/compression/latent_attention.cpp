@@ -7,8 +7,8 @@
 
 #include <benchmark/benchmark.h>
 
-#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/compression/latent_attention.hpp>
+#include <ropewalk/core/simd_permute.hpp>
 
 #include "support/measure.hpp"
 

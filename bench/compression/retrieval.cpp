@@ -11,8 +11,8 @@
 
 #include <benchmark/benchmark.h>
 
-#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/compression/retrieval.hpp>
+#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 

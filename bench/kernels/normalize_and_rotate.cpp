@@ -4,6 +4,7 @@
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/measure.hpp"
 
@@ -18,7 +19,8 @@ void fused_case(benchmark::State& state, rw::index tokens, rw::norm_extent exten
     auto q = bench::normal_numbers<T>(static_cast<std::size_t>(tokens * q_heads * dim), 1);
     auto k = bench::normal_numbers<T>(static_cast<std::size_t>(tokens * k_heads * dim), 2);
     const rw::heads_view<T> qv(q.data(), tokens, q_heads, dim), kv(k.data(), tokens, k_heads, dim);
-    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192, {.max_rows = 8192});
+    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192,
+                                    {.max_rows = 8192});
     std::vector<std::int32_t> positions;
     for (rw::index n = 0; n < tokens; ++n)
         positions.push_back(static_cast<std::int32_t>((n * 5077 + 5000) % 8192));
@@ -36,7 +38,8 @@ void fused_case(benchmark::State& state, rw::index tokens, rw::norm_extent exten
          .contenders = {
              {"kernel", [&] { rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, rows); }},
              {"unfused", [&] {
-                  rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, no_pairs);
+                  rw::normalize_and_rotate(rw::half_split{}, qv, kv, norm_q, norm_k, no_pairs,
+                                           {.untouched = rw::untouched_tokens::normalised});
                   rw::rotate(rw::half_split{}, qv, kv, rows);
               }}}});
     if (!bench::still_normal(q)) state.SkipWithError("the data left their range");

@@ -83,7 +83,8 @@ void peer_case(benchmark::State& state, const description& peer, rw::index token
     using layout = typename Peer::layout;
     auto q = bench::normal_numbers<T>(static_cast<std::size_t>(tokens * q_heads * dim), 1);
     auto k = bench::normal_numbers<T>(static_cast<std::size_t>(tokens * k_heads * dim), 2);
-    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim, .base = base}), context, {.max_rows = context});
+    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim, .base = base}), context,
+                                    {.max_rows = context});
     layer<T> x{.tokens = tokens, .q = q, .k = k, .positions = {}, .angles = table.table()};
     for (rw::index n = 0; n < tokens; ++n)
         x.positions.push_back(static_cast<std::int32_t>((n * 5077 + 5000) % context));

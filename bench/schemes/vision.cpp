@@ -5,8 +5,8 @@
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/frequencies/mixed.hpp>
-#include <ropewalk/kernels/rotate_factored.hpp>
-#include <ropewalk/kernels/rotate_uniform.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/flux.hpp>
 #include <ropewalk/schemes/rope_vit.hpp>
 

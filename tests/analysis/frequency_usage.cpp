@@ -12,7 +12,7 @@
 
 using namespace ropewalk;
 
-TEST_CASE("frequency_usage: wavelengths, and the pairs that turn fully in training",
+TEST_CASE("frequency_usage: wavelengths, and the pairs that rotate fully in training",
           "[analysis][frequency_usage]") {
     const auto s = frequencies::geometric({.rotary_dim = 128});
     const auto lengths = analysis::make_wavelengths(s);

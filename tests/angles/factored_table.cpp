@@ -42,7 +42,7 @@ rw::grid_block diagonal(rw::index t, rw::index h, rw::index w, double step) {
 template <class T>
 std::complex<double> factor_of(const rw::factored_table<T>& table, rw::index token, rw::index head,
                                rw::index pair) {
-    const rw::factored_rows_view<T> rows = table;
+    const rw::factored_rows_view<T> rows = table.rows();
     rw::index b = 0;
     while (rows.blocks[b].first_token + rows.blocks[b].tokens <= token) ++b;
     const auto& block = rows.blocks[b];

@@ -16,7 +16,8 @@ TEST_CASE("pair_matrix_table: rows, row numbers and what it refuses", "[angles][
     CHECK(rows.row(1) == -1);
     CHECK(rows.a[rows.row_stride] == 3);
     CHECK(rows.d[rows.row_stride + 1] == 16);
-    CHECK_THROWS_WITH(table.rows(std::vector<int>{2}), Contains("got 2"));
+    const std::vector<int> beyond{2};
+    CHECK_THROWS_WITH(table.rows(beyond), Contains("got 2"));
     CHECK_THROWS_WITH(rw::pair_matrix_table<float>(odd, odd, odd, odd, 2), Contains("got 3"));
     CHECK_THROWS_WITH(rw::pair_matrix_table<float>(a, b, c, odd, 2), Contains("one size"));
     CHECK_THROWS_WITH(rw::pair_matrix_table<float>::from_rotate_half(odd, odd, 2), Contains("got 3"));

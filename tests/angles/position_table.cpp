@@ -43,19 +43,26 @@ TEST_CASE("position_table: grows to what is asked, and rows handed out stay vali
 
 TEST_CASE("position_table: starts empty, and refuses what it cannot serve", "[angles][position_table]") {
     rw::position_table empty(rw::frequencies::geometric({.rotary_dim = 16}), 0);
-    CHECK(empty.rows(std::vector<int>{}).tokens == 0);
-    CHECK(empty.rows(std::vector<int>{0}).table_rows == 1);
-    rw::position_table fixed(rw::frequencies::geometric({.rotary_dim = 16}), 8, rw::growth::fixed);
-    CHECK_THROWS_WITH(fixed.rows(std::vector<int>{8}), Contains("got 8"));
-    CHECK_THROWS_WITH(fixed.rows(std::vector<std::int64_t>{-5}), Contains("got -5"));
+    const std::vector<int> none, first{0}, eight{8};
+    CHECK(empty.rows(none).tokens == 0);
+    CHECK(empty.rows(first).table_rows == 1);
+    rw::position_table fixed(rw::frequencies::geometric({.rotary_dim = 16}), 8, {.max_rows = 8});
+    CHECK_THROWS_WITH(fixed.rows(eight),
+                      "position_table: row or position must be -1 (untouched) or below 8, got 8");
+    CHECK_THROWS_WITH(fixed.rows(std::int64_t{-5}), Contains("got -5"));
+    CHECK_THROWS_WITH(fixed.reserve(9), Contains("max_rows, got 9"));
+    CHECK_THROWS_WITH(rw::position_table(rw::frequencies::geometric({.rotary_dim = 16}), 9, {.max_rows = 8}),
+                      Contains("max_rows, got 9"));
     CHECK_THROWS_WITH(rw::position_table(rw::frequencies::geometric({.rotary_dim = 16}), -1),
                       Contains("rows"));
     const auto plane = rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 16}),
                                                     rw::axis_map::sections({4, 4}));
     CHECK_THROWS_WITH(rw::position_table(plane, 8), Contains("axis") && Contains("got 2"));
-    CHECK_THROWS_AS(empty.rows(std::vector<std::int64_t>{(std::int64_t(1) << 62)}), rw::invalid_config);
-    CHECK_THROWS_WITH(empty.rows(std::vector<std::int64_t>{INT64_MAX}),
-                      "position_table: position must be below the largest index, got 9223372036854775807");
+    const std::vector<std::int64_t> huge{std::int64_t(1) << 62}, largest{INT64_MAX};
+    CHECK_THROWS_AS(empty.rows(huge), rw::invalid_config);
+    CHECK_THROWS_WITH(empty.rows(largest),
+                      "position_table: row or position must be -1 (untouched) or below 1048576, got "
+                      "9223372036854775807");
     CHECK(empty.row_count() == 1);
 }
 

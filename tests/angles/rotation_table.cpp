@@ -128,10 +128,12 @@ TEST_CASE("rotation_table: from an engine's own arrays of any type and stride", 
 TEST_CASE("rotation_table: rows are checked once", "[angles][rotation_table]") {
     const auto t =
         rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}), rw::position_ids::text(4));
-    CHECK(t.rows(std::vector<int>{3, 0, -1}).tokens == 3);
-    CHECK_THROWS_WITH(t.rows(std::vector<int>{4}), Contains("row") && Contains("got 4"));
-    CHECK_THROWS_WITH(t.rows(std::vector<int>{-2}), Contains("got -2"));
-    CHECK_THROWS_WITH(t.rows(std::vector<std::int64_t>{1LL << 40}), Contains("1099511627776"));
+    const std::vector<int> three{3, 0, -1}, past{4}, below{-2};
+    const std::vector<std::int64_t> wide{1LL << 40};
+    CHECK(t.rows(three).tokens == 3);
+    CHECK_THROWS_WITH(t.rows(past), Contains("row") && Contains("got 4"));
+    CHECK_THROWS_WITH(t.rows(below), Contains("got -2"));
+    CHECK_THROWS_WITH(t.rows(wide), Contains("1099511627776"));
     CHECK_THROWS_WITH(rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}),
                                               rw::position_ids::from(std::vector<int>{1, 2}, 2)),
                       Contains("axes") && Contains("got 2"));
@@ -193,6 +195,7 @@ TEST_CASE("make_rows_view: an engine's own arrays where they stand, checked as a
     CHECK_THROWS_WITH(of({.rows = -1}), Contains("make_rows_view: rows must be >= 0, got -1"));
     CHECK_THROWS_WITH(of({.rows = 1, .heads = 0}), Contains("heads must be >= 1, got 0"));
     CHECK_THROWS_WITH(of({.rows = 1, .pairs = -4}), Contains("pairs must be >= 0, got -4"));
-    CHECK_THROWS_WITH(rw::make_rows_view(both.data(), both.data(), shape, std::vector<int>{5}),
+    const std::vector<int> past{5};
+    CHECK_THROWS_WITH(rw::make_rows_view(both.data(), both.data(), shape, past),
                       Contains("make_rows_view: row") && Contains("got 5"));
 }

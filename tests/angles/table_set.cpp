@@ -26,7 +26,7 @@ std::vector<float> numbers(std::size_t count) {
 }
 }  // namespace
 
-TEST_CASE("table_set: every token turns as its own table would turn it", "[angles][table_set]") {
+TEST_CASE("table_set: every token is rotated as its own table would rotate it", "[angles][table_set]") {
     table_set<float> set({plain, yarn}, 4);
     const std::vector<std::int32_t> tables{0, 1, 1, 0, -1, 0};
     const std::vector<std::int32_t> positions{3, 3, 900, 17, 5, -1};
@@ -38,7 +38,7 @@ TEST_CASE("table_set: every token turns as its own table would turn it", "[angle
     position_table<float> alone[] = {position_table<float>(plain, 1), position_table<float>(yarn, 1)};
     for (int n = 0; n < 4; ++n)
         rotate(half_split{}, heads_view(apart.data() + n * 32, 1, 2, 16),
-                           alone[tables[n]].rows(std::span(positions).subspan(n, 1)));
+               alone[tables[n]].rows(std::span(positions).subspan(n, 1)));
     CHECK(together == apart);  // the two untouched tokens included
 #if !defined(__FAST_MATH__)    // which says that there is no NaN
     CHECK(std::isnan(rows.magnitude));

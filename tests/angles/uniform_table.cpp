@@ -63,6 +63,6 @@ TEST_CASE("uniform_table: what has no direction is refused", "[angles][drope]") 
 #endif
     const rw::uniform_table<float> one(rw::position_ids::text(1));
     const std::vector<std::int32_t> beyond{0, 1};
-    CHECK_REFUSES("uniform_table::rows: row must be -1 (untouched) or below the table's rows, got 1",
+    CHECK_REFUSES("uniform_table::rows: row or position must be -1 (untouched) or below 1, got 1",
                   one.rows(std::span<const std::int32_t>(beyond)));
 }

@@ -130,7 +130,7 @@ TEST_CASE("anchor: shared and copied anchors give every document token the same 
         auto k = q, v = q;
         const rw::heads_view<double> qv(q.data(), n, 1, d), kv(k.data(), n, 1, d);
         rw::rotate(rw::half_split{}, qv, kv,
-                                   rw::make_rotation_table<double>(omega, rw::position_ids::from(at)));
+                   rw::make_rotation_table<double>(omega, rw::position_ids::from(at)));
         attention::attend_anchored(mask, qv, kv, rw::heads_view<double>(v.data(), n, 1, d),
                                    rw::heads_view<double>(out.data(), n, 1, d));
         return out;
@@ -169,7 +169,7 @@ TEST_CASE("anchor: shifting one document's positions changes its anchor column a
             at.push_back(pack.positions[i] + (pack.segments[i] == 2 ? shift : 0.0));
         const rw::heads_view<double> qv(q.data(), n, 1, d), kv(k.data(), n, 1, d);
         rw::rotate(rw::half_split{}, qv, kv,
-                                   rw::make_rotation_table<double>(omega, rw::position_ids::from(at)));
+                   rw::make_rotation_table<double>(omega, rw::position_ids::from(at)));
         rw::attend(qv, kv, rw::heads_view<double>(v.data(), n, 1, d),
                    rw::heads_view<double>(out.data(), n, 1, d),
                    {.mask = pack.mask.dense(), .scores = scores});

@@ -74,10 +74,9 @@ TEST_CASE("chunk memory: the branches are exact attention under their masks", "[
     std::vector<double> want(q.size());
     rw::attend(view(q, s.tokens), view(mk, slots), view(mv, slots), view(want, s.tokens));
     CHECK(worst(got.memory, want) < 1e-12);
-    rw::rotate(rw::half_split{}, 
-        view(q, s.tokens), view(k, s.tokens),
-        rw::make_rotation_table<double>(rw::frequencies::geometric({.rotary_dim = channels}),
-                                        rw::position_ids::text(s.tokens)));
+    rw::rotate(rw::half_split{}, view(q, s.tokens), view(k, s.tokens),
+               rw::make_rotation_table<double>(rw::frequencies::geometric({.rotary_dim = channels}),
+                                               rw::position_ids::text(s.tokens)));
     rw::attend(view(q, s.tokens), view(k, s.tokens), view(v, s.tokens), view(want, s.tokens),
                {.causal = true});
     CHECK(worst(got.full, want) < 1e-12);

@@ -6,6 +6,7 @@
 
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "tests/support/catch.hpp"
 

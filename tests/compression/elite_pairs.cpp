@@ -141,7 +141,8 @@ TEST_CASE("elite_pairs: uniform and contribution baselines", "[compression][elit
     }
 }
 
-TEST_CASE("elite_pairs: zero queries give distance zero and the lowest pairs, no NaN", "[compression][elite]") {
+TEST_CASE("elite_pairs: zero queries give distance zero and the lowest pairs, no NaN",
+          "[compression][elite]") {
     std::vector<double> q(5 * 8), k(5 * 8, 1.0);
     const auto omega = rw::frequencies::geometric({.rotary_dim = 8});
     const auto r = rw::make_elite_ranking(rw::heads_view(q.data(), 5, 1, 8),

@@ -148,10 +148,10 @@ TEST_CASE("latent_attention: a cache of another config is refused before anythin
     refused(c, "layer's latent, got 8");
     c = low;
     c.base = 5e5;
-    refused(c, "must turn its keys as the layer does");
+    refused(c, "must rotate its keys as the layer does");
     c = low;
     c.factor = 8;
-    refused(c, "must turn its keys as the layer does");
+    refused(c, "must rotate its keys as the layer does");
     c = low;
     c.rms_epsilon = 1e-5;
     refused(c, "layer's rms_epsilon, got");

@@ -3,6 +3,7 @@
 
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/gaussian.hpp"
@@ -64,7 +65,8 @@ TEST_CASE("low_rank: the best split of a width loses least of all splits", "[com
     CHECK_THROWS_WITH(rw::make_best_split(wk, wv, layout, -1), Contains("together, got -1"));
 }
 
-TEST_CASE("low_rank: two latents side by side reproduce what each factorisation does", "[compression][low_rank]") {
+TEST_CASE("low_rank: two latents side by side reproduce what each factorisation does",
+          "[compression][low_rank]") {
     const auto full = rw::make_elite_weights<double>(wq, wk, wv, layout, rw::latent_split{8, 12});
     CHECK(full.latent() == 20);
     CHECK((full.effective_keys() - layout.packed_rows(wk)).norm() < 1e-12);

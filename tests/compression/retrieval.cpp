@@ -6,6 +6,7 @@
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
 #include "tests/support/catch.hpp"

@@ -3,6 +3,7 @@
 
 #include <ropewalk/compression/retrieval.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
 #include "tests/support/catch.hpp"

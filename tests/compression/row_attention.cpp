@@ -114,7 +114,8 @@ TEST_CASE("row_attention: no list means the first rows; no row at all gives zero
     CHECK(out == listed);
 }
 
-TEST_CASE("row_attention: a second key part of every head, of a group or shared", "[compression][row_attention]") {
+TEST_CASE("row_attention: a second key part of every head, of a group or shared",
+          "[compression][row_attention]") {
     for (rw::index own_heads : {1, 2, 6}) {
         const sizes s{6, 1, 10, 10, 40};
         auto q = noise<double>(60, 1), k = noise<double>(400, 2), own_q = noise<double>(6 * 5, 3);
@@ -132,7 +133,8 @@ TEST_CASE("row_attention: a second key part of every head, of a group or shared"
     }
 }
 
-TEST_CASE("row_attention: huge score differences neither overflow nor make NaN", "[compression][row_attention]") {
+TEST_CASE("row_attention: huge score differences neither overflow nor make NaN",
+          "[compression][row_attention]") {
     std::vector<float> q{1e4f}, k{-1e30f, 1e30f, 0, 3e33f}, v{1, 2, 3, 4}, out(1);
     rw::row_attention<> attention({.heads = 1, .key_channels = 1, .value_channels = 1});
     attention.attend(rw::heads_view(q.data(), 1, 1, 1), rw::heads_view(k.data(), 4, 1, 1),

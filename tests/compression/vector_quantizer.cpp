@@ -41,7 +41,8 @@ TEST_CASE("vector_quantizer: fewer queries than channels need epsilon", "[compre
     CHECK_THROWS_WITH(rw::make_plain_metric(0), Contains("channels must be >= 1, got 0"));
 }
 
-TEMPLATE_TEST_CASE("vector_quantizer: every key gets its nearest codeword", "[compression][vq]", float, double) {
+TEMPLATE_TEST_CASE("vector_quantizer: every key gets its nearest codeword", "[compression][vq]", float,
+                   double) {
     using matrix = typename rw::vector_quantizer<TestType>::matrix;
     const auto lanes = rw::simd::lanes<TestType>;
     for (rw::index d : {1, 3, 8, 20, 64})

@@ -5,6 +5,7 @@
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "tests/support/catch.hpp"
 

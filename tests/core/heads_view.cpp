@@ -108,3 +108,16 @@ TEST_CASE("heads_view: a mutable view becomes a read-only one of the same place"
     CHECK(c.at(0, 1, 2) == v.at(0, 1, 2));
     CHECK(c.shape.heads == 3);
 }
+
+TEST_CASE("heads_view: a slice outside its view has extents of -1", "[core][heads_view]") {
+    float memory[12] = {};
+    const rw::heads_view v(memory, 2, 3, 2);
+    for (const auto& outside : {v.token_slice(1, 2), v.token_slice(-1, 1), v.token_slice(3, 0),
+                                v.head_slice(2, 2), v.head_slice(0, 2, 3), v.head_slice(0, 1, 0),
+                                v.channel_slice(1, 2), v.batch_slice(1, 1), v.batch_slice(0, -1)}) {
+        CHECK(outside.tokens() == -1);
+        CHECK(outside.heads() == -1);
+        CHECK(outside.data == nullptr);
+        CHECK_FALSE(outside.empty());  // nothing to do is what a caller may ask for
+    }
+}

@@ -28,13 +28,24 @@ TEST_CASE("version: the text is made of its numbers", "[core][version]") {
                                                       std::to_string(ROPEWALK_VERSION_PATCH));
 }
 
-TEST_CASE("version: the namespaces say the version, and the one with loops the instruction set",
+TEST_CASE("version: the namespaces say the version, and the one with loops what else its code depends on",
           "[core][version]") {
-    const std::string version =
-        "v" + std::to_string(ROPEWALK_VERSION_MAJOR) + "_" + std::to_string(ROPEWALK_VERSION_MINOR);
+    const std::string version = "v" + std::to_string(ROPEWALK_VERSION_MAJOR) + "_" +
+                                std::to_string(ROPEWALK_VERSION_MINOR) + "_" +
+                                std::to_string(ROPEWALK_VERSION_PATCH);
+#if defined(__cpp_exceptions)
+    std::string mode = "on_misfit_stop_throws";
+#else
+    std::string mode = "on_misfit_stop_aborts";
+#endif
+#if !defined(NDEBUG)
+    mode += "_asserts";
+#endif
+    CHECK(std::string(ROPEWALK_DETAIL_TEXT(ROPEWALK_DETAIL_MODE)) == mode);
     CHECK(std::string(ROPEWALK_DETAIL_TEXT(ROPEWALK_VIEW_NAMESPACE)) == "ropewalk::inline " + version);
     CHECK(std::string(ROPEWALK_DETAIL_TEXT(ROPEWALK_NAMESPACE)) ==
-          "ropewalk::inline " + version + "::inline " + ROPEWALK_DETAIL_TEXT(ROPEWALK_ISA));
+          "ropewalk::inline " + version + "::inline " + ROPEWALK_DETAIL_TEXT(ROPEWALK_ISA) + "::inline " +
+              mode);
     // Users write neither.
     CHECK(std::is_same_v<ropewalk::version_test_view, tag>);
     CHECK(std::is_same_v<ropewalk::version_test_kernel, ropewalk::ROPEWALK_ISA::version_test_kernel>);

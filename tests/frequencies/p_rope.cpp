@@ -70,9 +70,9 @@ std::vector<double> scores_by_distance(const spectrum& s, const std::vector<doub
     std::vector<double> q = query, keys, scores;
     for (ropewalk::index n = 0; n < count; ++n) keys.insert(keys.end(), key.begin(), key.end());
     rotate(half_split{}, heads_view(q.data(), 1, 1, channels),
-                       make_rotation_table<double>(s, position_ids::from(std::vector<double>{4000})));
+           make_rotation_table<double>(s, position_ids::from(std::vector<double>{4000})));
     rotate(half_split{}, heads_view(keys.data(), count, 1, channels),
-                       make_rotation_table<double>(s, position_ids().append(text_run{count, 4000, -1})));
+           make_rotation_table<double>(s, position_ids().append(text_run{count, 4000, -1})));
     for (ropewalk::index n = 0; n < count; ++n)
         scores.push_back(std::inner_product(q.begin(), q.end(), keys.begin() + n * channels, 0.0));
     return scores;
@@ -81,7 +81,7 @@ std::vector<double> scores_by_distance(const spectrum& s, const std::vector<doub
 /// x turned as a token at this position is.
 std::vector<double> turned(const spectrum& s, std::vector<double> x, double position) {
     rotate(half_split{}, heads_view(x.data(), 1, 1, static_cast<ropewalk::index>(x.size())),
-                       make_rotation_table<double>(s, position_ids::from(std::vector<double>{position})));
+           make_rotation_table<double>(s, position_ids::from(std::vector<double>{position})));
     return x;
 }
 

@@ -6,6 +6,7 @@
 #include <ropewalk/compression/codebook.hpp>
 #include <ropewalk/compression/retrieval.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
 #include "runner.hpp"

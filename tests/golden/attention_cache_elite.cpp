@@ -5,6 +5,7 @@
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/compression/low_rank.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "runner.hpp"
 

@@ -3,6 +3,7 @@
 // DeepSeek's multi-head latent attention and its decoupled rotation.
 
 #include <ropewalk/compression/latent_attention.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "runner.hpp"
 

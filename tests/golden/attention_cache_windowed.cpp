@@ -6,6 +6,7 @@
 #include <ropewalk/attention/windowed_scores.hpp>
 #include <ropewalk/compression/windowed_query.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "runner.hpp"
 

@@ -4,6 +4,7 @@
 
 #include <ropewalk/angles/make_angles.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/hirope.hpp>
 
 #include "vision_support.hpp"

@@ -8,8 +8,8 @@
 #include <ropewalk/adapters/phase_shift.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/kernels/rotate.hpp>
-#include <ropewalk/schemes/ggml.hpp>
 #include <ropewalk/models/huggingface_json.hpp>
+#include <ropewalk/schemes/ggml.hpp>
 
 #include "runner.hpp"
 

@@ -7,6 +7,8 @@
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/make_angles.hpp>
 #include <ropewalk/frequencies/axis_map.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include "runner.hpp"

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include <ropewalk/attention/kv_injection.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/freeflux.hpp>
 #include <ropewalk/schemes/lumina.hpp>
 #include <ropewalk/schemes/qwen_image.hpp>

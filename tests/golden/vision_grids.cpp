@@ -2,6 +2,7 @@
 
 // Image encoders: RoPE-ViT, Swin, EVA-02, DINOv3, SAM, Pixtral, Qwen2-VL, Llama 4, Gemma 4.
 
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/dinov3.hpp>
 #include <ropewalk/schemes/eva02.hpp>
 #include <ropewalk/schemes/gemma4_vision.hpp>

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/drope.hpp>
 #include <ropewalk/schemes/musecontrollite.hpp>
 #include <ropewalk/schemes/stable_audio.hpp>

@@ -7,7 +7,8 @@
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/exact.hpp>
-#include <ropewalk/kernels/rotate_factored.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include "runner.hpp"

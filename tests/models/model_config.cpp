@@ -6,6 +6,7 @@
 #include <random>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include "support/catch.hpp"

@@ -105,8 +105,8 @@ TEMPLATE_TEST_CASE("shards: the union of the ranks' parts has the bits of the wh
                     const rw::heads_view view(local.data(), static_cast<rw::index>(mine.size()), heads,
                                               channels);
                     if (own_table)  // the rank knows its own positions only
-                        rw::rotate(rw::half_split{}, 
-                            view, rw::make_rotation_table<C>(omega, positions::select_tokens(where, rows)));
+                        rw::rotate(rw::half_split{}, view,
+                                   rw::make_rotation_table<C>(omega, positions::select_tokens(where, rows)));
                     else
                         rw::rotate(rw::half_split{}, view, table.rows(rows));
                     for (std::size_t i = 0; i < mine.size(); ++i)

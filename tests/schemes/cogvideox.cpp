@@ -4,6 +4,9 @@
 
 #include <algorithm>
 
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
+
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include <ropewalk/kernels/rotate.hpp>
+
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
 #include "support/refusal.hpp"
@@ -130,9 +132,9 @@ TEST_CASE("DRoPE: equals RoPE with all frequencies 1, and harmonics keep the per
     rw::rotate(rw::half_split{}, a.view(), rw::uniform_table<double>(at));
     rw::rotate(rw::half_split{}, b.view(), rw::make_rotation_table<double>(drope::harmonics(ones), at));
     rw::rotate(rw::half_split{}, c.view(), rw::make_rotation_table<double>(drope::harmonics(several), at));
-    rw::rotate(rw::half_split{}, 
-        d.view(), rw::make_rotation_table<double>(drope::harmonics(several),
-                                                  rw::positions::headings(std::span<const double>(wound))));
+    rw::rotate(rw::half_split{}, d.view(),
+               rw::make_rotation_table<double>(drope::harmonics(several),
+                                               rw::positions::headings(std::span<const double>(wound))));
     CHECK(support::same_bits(a.dense(), b.dense()));
     const auto x = c.numbers(), y = d.numbers();
     for (std::size_t i = 0; i < x.size(); ++i) CHECK(x[i] == Approx(y[i]).epsilon(1e-12).margin(1e-12));
@@ -223,7 +225,7 @@ TEST_CASE("DRoPE: harmonics of a scene are those of a table, in whole heads and 
     support::heads_buffer<double> block({1, 3, 3, 16});
     block.fill(1);
     rw::rotate(rw::half_split{}, block.view().head_slice(0, 1).channel_slice(8, 8),
-                               rw::make_rotation_table<double>(drope::harmonics(several), at));
+               rw::make_rotation_table<double>(drope::harmonics(several), at));
     const auto expected = block.numbers();
     for (std::size_t n = 0; n < 3; ++n)
         for (std::size_t c = 8; c < 16; ++c) CHECK(s.q[n * 48 + c] == expected[n * 48 + c]);

@@ -20,7 +20,7 @@ TEST_CASE("fixed scheme: the same frequencies at any length", "[schemes][fixed]"
 
 TEST_CASE("fixed scheme: slices that do not fit are refused", "[schemes][fixed]") {
     const auto s = rw::frequencies::geometric({.rotary_dim = 12});
-    CHECK_REFUSES("make_fixed_scheme: head_dim must hold the channels that turn, got 8",
+    CHECK_REFUSES("make_fixed_scheme: head_dim must hold the channels that rotate, got 8",
                   rw::make_fixed_scheme({.head_dim = 8}, s));
     CHECK_REFUSES("make_fixed_scheme: layout must divide the channels, got 8",
                   rw::make_fixed_scheme({.layout = rw::pair_layout::blocked_by(8)}, s));

@@ -4,7 +4,8 @@
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
-#include <ropewalk/kernels/rotate_factored.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 
 #include "support/angles_of.hpp"
 #include "support/catch.hpp"
@@ -127,8 +128,10 @@ TEST_CASE("FLUX.1: the norm of all tokens and the turn of the image in one call"
         support::heads_buffer<T> q({1, 9, 3, 16}), k({1, 9, 3, 16}), q2 = q.fill(1), k2 = k.fill(2);
         rw::normalize_and_rotate(rope.read_layout, q.view(), k.view(), norm_q, norm_k, table,
                                  {.untouched = rw::untouched_tokens::normalised});
-        rw::normalize_and_rotate(rope.read_layout, q2.view(), norm_q, no_pairs);
-        rw::normalize_and_rotate(rope.read_layout, k2.view(), norm_k, no_pairs);
+        rw::normalize_and_rotate(rope.read_layout, q2.view(), norm_q, no_pairs,
+                                 {.untouched = rw::untouched_tokens::normalised});
+        rw::normalize_and_rotate(rope.read_layout, k2.view(), norm_k, no_pairs,
+                                 {.untouched = rw::untouched_tokens::normalised});
         // 16-bit data round between two passes, so only tokens that do not turn have the same bits there.
         const rw::index same = sizeof(T) == 4 ? 9 : 3;
         if (sizeof(T) == 4) rw::rotate(rope, q2.view(), k2.view(), table);

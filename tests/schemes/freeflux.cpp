@@ -3,6 +3,8 @@
 
 #include <limits>
 
+#include <ropewalk/kernels/rotate.hpp>
+
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
 #include "support/refusal.hpp"

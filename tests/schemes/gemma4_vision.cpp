@@ -2,6 +2,7 @@
 #include <ropewalk/schemes/gemma4_vision.hpp>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/angles_of.hpp"
 #include "support/catch.hpp"
@@ -38,7 +39,7 @@ TEST_CASE("Gemma 4 vision: two half-split RoPEs side by side", "[schemes][gemma4
         std::vector<int> along;
         for (std::size_t n = 0; n < 3; ++n) along.push_back(xy[2 * n + axis]);
         rw::rotate(rw::half_split{}, halves.view().channel_slice(16 * axis, 16),
-                                   rw::make_rotation_table<double>(ladder, rw::position_ids::from(along)));
+                   rw::make_rotation_table<double>(ladder, rw::position_ids::from(along)));
     }
     const auto a = whole.numbers(), b = halves.numbers();
     for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).epsilon(1e-14).margin(1e-14));

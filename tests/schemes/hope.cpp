@@ -6,6 +6,8 @@
 #include <random>
 
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 
 #include "tests/support/catch.hpp"
 

@@ -2,6 +2,8 @@
 
 #include <ropewalk/schemes/hunyuan_video.hpp>
 
+#include <ropewalk/angles/factored_table.hpp>
+
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;

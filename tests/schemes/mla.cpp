@@ -2,6 +2,7 @@
 #include <ropewalk/schemes/mla.hpp>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include <vector>
 

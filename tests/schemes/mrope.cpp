@@ -9,8 +9,10 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/frequencies/llama3.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
-#include <ropewalk/schemes/hope.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/models/model_config.hpp>
+#include <ropewalk/schemes/hope.hpp>
 #include <ropewalk/schemes/video_rope.hpp>
 #include <ropewalk/schemes/vrope.hpp>
 
@@ -49,7 +51,7 @@ std::vector<double> scores(const rw::spectrum& s, const rw::position_ids& where)
     std::reverse(k.begin(), k.end());
     const auto table = rw::make_factored_table<double>(s, where);
     rw::rotate(rw::half_split{}, rw::heads_view(q.data(), n, 1, head_dim),
-                               rw::heads_view(k.data(), n, 1, head_dim), table);
+               rw::heads_view(k.data(), n, 1, head_dim), table);
     std::vector<double> all;
     for (rw::index i = 0; i < n; ++i)
         for (rw::index j = 0; j < n; ++j)
@@ -224,7 +226,7 @@ TEST_CASE("mrope: the text models and sections of Qwen2-VL and Qwen3-VL", "[sche
     CHECK(partial.rotary_dim == 64);
     CHECK(partial.spectrum_for(1).pairs() == 32);
     CHECK_THROWS_WITH(rw::mrope::text_model({.head_dim = 64, .rotary_dim = 128}),
-                      "make_fixed_scheme: head_dim must hold the channels that turn, got 64");
+                      "make_fixed_scheme: head_dim must hold the channels that rotate, got 64");
 }
 
 TEST_CASE("mrope: a video of 64 x 16 x 16 needs 1,792 cosines and sines", "[schemes][mrope]") {

@@ -6,6 +6,7 @@
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/budgets.hpp"
 #include "support/catch.hpp"
@@ -63,7 +64,7 @@ TEMPLATE_TEST_CASE("MuseControlLite: the released code's map against its formula
     rw::position_ids where;
     where.append(rw::text_run{2, 3, 0.5}).append(rw::untouched_run{1});
     const auto table = rw::make_rotation_table<C>(rope.spectrum_for(1), where);
-    const rw::rows_view<C> rows = table;
+    const rw::rows_view<C> rows = table.rows();
     support::heads_buffer<TestType> x({1, 3, 2, 24}, 3, 1);
     x.fill(5);
     const auto before = x.numbers();

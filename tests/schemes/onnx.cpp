@@ -2,6 +2,7 @@
 #include <ropewalk/schemes/onnx.hpp>
 
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include <cmath>
 #include <random>
@@ -144,9 +145,10 @@ TEST_CASE("onnx: caches of cos and sin are an ordinary rotation", "[schemes][onn
         std::copy_n(table.sin_row(p).begin(), 5, c.sin.begin() + p * 5);
     }
     c.run();
-    rw::rotate(rw::half_split{}, rw::heads_view<float>::heads_first(
-                                   c.x.data(), {.batches = 2, .tokens = 4, .heads = 3, .channels = 10}),
-                               table.rows(std::span<const std::int64_t>(c.ids)));
+    rw::rotate(rw::half_split{},
+               rw::heads_view<float>::heads_first(c.x.data(),
+                                                  {.batches = 2, .tokens = 4, .heads = 3, .channels = 10}),
+               table.rows(std::span<const std::int64_t>(c.ids)));
     CHECK(c.y == c.x);
 }
 
@@ -230,10 +232,10 @@ TEST_CASE("onnx: what does not fit is refused by name", "[schemes][onnx][errors]
          [](call& c) { c.attributes.rotary_embedding_dim = 12; }},
         {"rotary_embedding_dim must be 0 .. head_size, got -2",
          [](call& c) { c.attributes.rotary_embedding_dim = -2; }},
-        {"the channels that turn must be even, got 5",
+        {"the channels that rotate must be even, got 5",
          [](call& c) { c.attributes.rotary_embedding_dim = 5; }},
         {"sin_cache must be shaped like cos_cache, got [8,5]", [](call& c) { c.sin_dims[0] = 8; }},
-        {"cos_cache must end in half the channels that turn, got [9,4]",
+        {"cos_cache must end in half the channels that rotate, got [9,4]",
          [](call& c) {
              c.cos_dims = c.sin_dims = {9, 4};
          }},

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/angles_of.hpp"
 #include "support/catch.hpp"

@@ -5,7 +5,8 @@
 
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/kernels/rotate_factored.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 
 #include "support/angles_of.hpp"
 #include "support/catch.hpp"

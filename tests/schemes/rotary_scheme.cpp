@@ -1,9 +1,13 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
+#include <ropewalk/kernels/rows_on_the_fly.hpp>
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
@@ -94,14 +98,17 @@ TEST_CASE("rotary_scheme: require_fits says what a hot call keeps to itself",
         };
         fits({1, tokens, heads, head_dim});
         fits({1, tokens, heads, 8});
-        fits({1, 2, heads, head_dim});
         fits({1, 0, heads, 77});
-        CHECK_REFUSES("require_fits: channels must be twice the rows' pairs, got 42",
-                      fits({1, tokens, 1, 42}));
-        CHECK_REFUSES("require_fits: channels must be twice the rows' pairs, got 10",
-                      fits({1, tokens, heads, 10}));
-        CHECK_REFUSES("require_fits: batches * tokens must be at most the rows' tokens, got 10",
+        rw::require_fits(rope, rw::heads_view<double>(memory.data(), 2, heads, head_dim),
+                         table.rows().token_slice(1, 2));
+        const std::string channels =
+            "require_fits: channels must be the head_dim or the rotary_dim of the scheme: wanted 14, got ";
+        CHECK_REFUSES(channels + "42", fits({1, tokens, 1, 42}));
+        CHECK_REFUSES(channels + "10", fits({1, tokens, heads, 10}));
+        CHECK_REFUSES("require_fits: rows must be those of batches * tokens tokens: wanted 10, got 5",
                       fits({2, tokens, heads, head_dim}));
+        CHECK_REFUSES("require_fits: rows must be those of batches * tokens tokens: wanted 2, got 5",
+                      fits({1, 2, heads, head_dim}));
         auto still = rope;
         still.rotates = false;
         rw::require_fits(still, rw::heads_view<double>(memory.data(), tokens, heads, 42), table);
@@ -110,15 +117,17 @@ TEST_CASE("rotary_scheme: require_fits says what a hot call keeps to itself",
     std::vector<float> memory(1000);
     const rw::heads_view<float> x(memory.data(), tokens, heads, 8);
     rw::require_fits(rw::pair_layout::blocked_by(4), x, table);
-    CHECK_REFUSES("require_fits: the layout's group must be even and divide the channels, group, got 6",
+    CHECK_REFUSES("require_fits: rotated channels must be a multiple of the layout's group: wanted 6, got 8",
                   rw::require_fits(rw::pair_layout::blocked_by(6), x, table));
-    rw::rows_view<float> of_heads = table;
+    rw::rows_view<float> of_heads = table.rows();
     of_heads.heads = 2;
-    CHECK_REFUSES("require_fits: heads must be at most the rows' heads, got 3",
-                  rw::require_fits(rw::half_split{}, x, of_heads));
+    CHECK_REFUSES(
+        "require_fits: rows with heads of their own must be as many as the heads of the view: wanted 3, "
+        "got 2",
+        rw::require_fits(rw::half_split{}, x, of_heads));
 }
 
-TEST_CASE("rotary_scheme: every turn takes q and k, with rows in common or of their own, or no rows at all",
+TEST_CASE("rotary_scheme: every verb takes q and k, with rows in common or of their own, or no rows at all",
           "[schemes][rotary_scheme]") {
     for (const auto& rope : {one_layout(), two_layouts()}) {
         const auto table = table_of(rope), other = rw::make_rotation_table<double>(
@@ -126,11 +135,11 @@ TEST_CASE("rotary_scheme: every turn takes q and k, with rows in common or of th
         const auto numbers = rows_of_both();
         const auto rows = table.rows(std::span<const std::int32_t>(numbers));
         const auto rows_k = other.rows(std::span<const std::int32_t>(numbers));
-        const auto check = [&](auto together, auto turn_q, auto turn_k) {
+        const auto check = [&](auto together, auto rotate_q, auto rotate_k) {
             auto q = filled(), k = filled(2), q_alone = filled(), k_alone = filled(2);
             together(q.view(), k.view());
-            turn_q(q_alone.view());
-            turn_k(k_alone.view());
+            rotate_q(q_alone.view());
+            rotate_k(k_alone.view());
             CHECK(support::same_bits(q.dense(), q_alone.dense()));
             CHECK(support::same_bits(k.dense(), k_alone.dense()));
             CHECK_FALSE(support::same_bits(k.dense(), filled(2).dense()));
@@ -148,7 +157,7 @@ TEST_CASE("rotary_scheme: every turn takes q and k, with rows in common or of th
     auto q = filled(), k = filled(2), want_q = filled(), want_k = filled(2);
     std::vector<double> where;
     for (const std::int32_t row : rows_of_both()) where.push_back(37 + row);
-    rw::rotate_on_the_fly(rope, q.view(), k.view(), omega, where);
+    rw::rotate(rope, q.view(), k.view(), rw::rows_on_the_fly(omega, where));
     const auto table = rw::make_rotation_table<double>(omega, rw::position_ids::from(where));
     rw::rotate(rope, want_q.view(), want_k.view(), table);
     CHECK(worst(q.dense(), want_q.dense()) < 1e-14);
@@ -164,7 +173,8 @@ TEST_CASE("rotary_scheme: rotating is rotating the slice, the rest passes throug
         const auto rows = table.rows(std::span<const std::int32_t>(table_rows));
         auto x = filled(), want = filled();
         const auto part = want.view().channel_slice(4, 8);
-        rw::rotate_into(rope.read_layout, rope.write_layout, rw::heads_view<const double>(part), part, rows);
+        rw::rotate_into(rw::layout_slice{.read = rope.read_layout, .write = rope.write_layout},
+                        rw::heads_view<const double>(part), part, rows);
         rw::rotate(rope, x.view(), rows);
         CHECK(support::same_bits(x.dense(), want.dense()));
         CHECK(x.canaries_alive());
@@ -191,13 +201,13 @@ TEST_CASE("rotary_scheme: the inverse goes back to the layout that was read, the
         const auto rows = table.rows(std::span<const std::int32_t>(table_rows));
         auto x = filled();
         rw::rotate(rope, x.view(), rows);
-        const auto turned = x.dense();
+        const auto rotated = x.dense();
         rw::unrotate(rope, x.view(), rows);
         CHECK(worst(x.dense(), filled().dense()) < 1e-15 * 8);
         auto gradient = filled(2);
         rw::rotate_gradient(rope, gradient.view(), rows);
         CHECK(gradient.canaries_alive());
-        CHECK(dot(filled(2).dense(), turned) ==
+        CHECK(dot(filled(2).dense(), rotated) ==
               Approx(dot(gradient.dense(), filled().dense())).epsilon(1e-12));
     }
 }
@@ -248,26 +258,26 @@ TEST_CASE("rotary_scheme: factored rows of a grid give what its table gives", "[
     const auto omega = rope.spectrum_for(1);
     const auto table = rw::make_rotation_table<double>(omega, where);
     const auto factored = rw::make_factored_table<double>(omega, where);
-    const auto check = [&](auto turn) {
+    const auto check = [&](auto verb) {
         buffer x({1, 10, heads, head_dim}), y({1, 10, heads, head_dim});
         x.fill(4);
         y.fill(4);
         const auto before = y.dense();
-        turn(x.view(), table);
-        turn(y.view(), factored);
+        verb(x.view(), table);
+        verb(y.view(), factored);
         CHECK(worst(x.dense(), y.dense()) < 2e-15);
         CHECK(worst(y.dense(), before) > 0.1);
         CHECK(y.canaries_alive());
         auto still = rope;
         still.rotates = false;
-        const auto turned = y.dense();
+        const auto rotated = y.dense();
         rw::rotate(still, y.view(), factored);
         rw::rotate(still, y.view(), y.view(), factored);
         rw::unrotate(still, y.view(), factored);
         rw::unrotate(still, y.view(), y.view(), factored);
         rw::rotate_gradient(still, y.view(), y.view(), factored);
         rw::rotate_gradient(still, y.view(), factored);
-        CHECK(support::same_bits(y.dense(), turned));
+        CHECK(support::same_bits(y.dense(), rotated));
     };
     check([&](auto x, const auto& rows) { rw::rotate(rope, x, rows); });
     check([&](auto x, const auto& rows) { rw::rotate(rope, x.head_slice(0, 2), x.head_slice(2, 1), rows); });

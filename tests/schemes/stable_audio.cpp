@@ -2,6 +2,7 @@
 #include <ropewalk/schemes/stable_audio.hpp>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 #include "support/angles_of.hpp"
 #include "support/catch.hpp"
@@ -29,7 +30,7 @@ TEST_CASE("Stable Audio: half of the channels turn, half-split among themselves"
 TEST_CASE("Stable Audio: at least 32 channels", "[schemes][stable_audio]") {
     CHECK(stable_audio::self_attention({.head_dim = 40}).rotary_dim == 32);
     CHECK(stable_audio::self_attention({.head_dim = 128}).rotary_dim == 64);
-    CHECK_REFUSES("stable_audio::self_attention: head_dim must hold the channels that turn, got 24",
+    CHECK_REFUSES("stable_audio::self_attention: head_dim must hold the channels that rotate, got 24",
                   stable_audio::self_attention({.head_dim = 24}));
 }
 

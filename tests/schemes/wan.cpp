@@ -6,6 +6,8 @@
 #include <random>
 
 #include <ropewalk/angles/make_angles.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/cogvideox.hpp>
 #include <ropewalk/schemes/hunyuan_video.hpp>
 

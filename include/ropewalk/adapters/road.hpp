@@ -13,7 +13,7 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
-/// RoAd: a layer's output h = W x + b is turned and scaled pair by pair, y = R h. An `adapter` holds what
+/// RoAd: a layer's output h = W x + b is rotated and scaled pair by pair, y = R h. An `adapter` holds what
 /// is learned (angles theta, magnitudes alpha), `pair_blocks` the 2 x 2 matrices they make, and a
 /// pair_matrix_table one row of blocks an adapter, for mix_pairs with the layout of the blocks.
 /// Source: Liao and Monz 2024 (arXiv 2409.00119); Hugging Face peft, tuners/road, whose pairing and
@@ -325,7 +325,7 @@ pair_matrix_table<T> make_table(const pair_blocks& r) {
 }
 
 /// RoPE after a road_1 adapter as one table: the angle of pair i of head h becomes theta + position omega,
-/// so queries or keys are turned once. Per-head rows: q and k each need their own table.
+/// so queries or keys are rotated once. Per-head rows: q and k each need their own table.
 /// Shapes:   the adapter's channels are heads * 2 * spectrum pairs; `layout` is RoPE's.
 /// Throws:   invalid_config unless the adapter is road_1, pairs as `layout` does inside a head (its group is
 ///           the head for half_split, 2 for interleaved), has one alpha for all pairs (it becomes the

@@ -151,14 +151,16 @@ class adapter_bank {
     std::vector<one_group> groups_;
 };
 
-/// Turns every token of x by its request's adapter, in place; base tokens are neither read nor written.
+/// Transforms every token of x by its request's adapter, in place; base tokens are neither read nor written.
 /// Shapes:   x [requests, tokens_each, 1, channels] as in adapter_bank::rows.
+/// Returns:  as kernels/mix_pairs.
 /// Cost:     as kernels/mix_pairs, once over the tokens of each group size.
 /// Source:   peft, Linear._mixed_batch_forward.
 template <class T>
-void mix_pairs(heads_view<T> x, const bank_rows<compute_t<T>>& rows) noexcept {
+bool mix_pairs(heads_view<T> x, const bank_rows<compute_t<T>>& rows) noexcept {
     for (const auto& group : rows.groups())
-        if (group.rows.pairs > 0) ropewalk::mix_pairs(group.layout, x, group.rows);
+        if (group.rows.pairs > 0 && !ropewalk::mix_pairs(group.layout, x, group.rows)) return false;
+    return true;
 }
 
 }  // namespace ROPEWALK_NAMESPACE::road

@@ -20,8 +20,8 @@ namespace ROPEWALK_NAMESPACE::road {
 /// Accuracy: f64 within 1e-12, f32 within 1e-5 of make_intervention_matrix times h, for order-1 inputs.
 /// Source:   RoAd, Liao and Monz 2024, section 3.3 (distributed interchange interventions).
 ///
-///     road::intervention<float> turn(projection, road::make_blocks(learned));
-///     turn.mix(hidden);
+///     road::intervention<float> change(projection, road::make_blocks(learned));
+///     change.mix(hidden);
 template <class T = float>
 class intervention {
   public:
@@ -45,18 +45,20 @@ class intervention {
     index subspace() const noexcept { return projection_.rows(); }
 
     /// h <- h + M^T (R M h - M h), in place.
-    /// Shapes:   h [batches, tokens, heads, channels], any strides. A view of other channels is an assertion
-    ///           in debug and left alone in release.
+    /// Shapes:   h [batches, tokens, heads, channels], any strides.
+    /// Returns:  true; false, with h untouched, where its channels are others and ROPEWALK_ON_MISFIT lets the
+    ///           program go on.
     template <class E>
-    void mix(heads_view<E> h) noexcept {
+    bool mix(heads_view<E> h) noexcept {
         static_assert(std::is_same_v<compute_t<E>, T>,
                       "f64 data by an intervention<double>, other by <float>");
-        const bool fits = h.empty() || h.channels() == channels();
-        ROPEWALK_EXPECT(fits);
-        if (!fits) return;
+        if (!h.empty() && h.channels() != channels())
+            return detail::tell("road::intervention::mix",
+                                {"channels must be those of the projection", channels(), h.channels()});
         for (index b = 0; b < h.batches(); ++b)
             for (index n = 0; n < h.tokens(); ++n)
                 for (index head = 0; head < h.heads(); ++head) mix_row(h.at(b, n, head));
+        return true;
     }
 
   private:

@@ -21,7 +21,7 @@ inline std::vector<double> make_wavelengths(const spectrum& s) {
     return wavelengths;
 }
 
-/// How many pairs turn fully within a context: those have met every angle in training, the others meet new
+/// How many pairs rotate fully within a context: those have met every angle in training, the others meet new
 /// ones past it. (The critical dimension is twice this number.)
 /// Source: Scaling Laws of RoPE-based Extrapolation, Liu et al. 2023.
 inline index count_full_turns(const spectrum& s, double context_length) {

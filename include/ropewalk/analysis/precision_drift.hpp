@@ -109,7 +109,7 @@ inline std::vector<double> rotated(mode m, std::span<const double> x, double pos
     std::vector<double> out(x.begin(), x.end());
     if (m == mode::exact || m == mode::kernel_f32 || m == mode::kernel_bf16) {
         const auto s = spectrum::from_omega(std::vector<double>(rope.omega.begin(), rope.omega.end()));
-        const auto turn = [&]<class T>(T) {
+        const auto run = [&]<class T>(T) {
             std::vector<T> own;
             for (double v : x)
                 if constexpr (std::is_same_v<T, double>) {
@@ -122,7 +122,7 @@ inline std::vector<double> rotated(mode m, std::span<const double> x, double pos
             for (std::size_t c = 0; c < own.size(); ++c)
                 out[c] = static_cast<double>(static_cast<compute_t<T>>(own[c]));
         };
-        m == mode::exact ? turn(double{}) : m == mode::kernel_f32 ? turn(float{}) : turn(bf16{});
+        m == mode::exact ? run(double{}) : m == mode::kernel_f32 ? run(float{}) : run(bf16{});
         return out;
     }
     for (index i = 0; i < pairs; ++i) {

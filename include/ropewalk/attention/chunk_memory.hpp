@@ -108,11 +108,12 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
             : 0;
     const auto first = static_cast<double>(first_token);
     const auto table = make_rotation_table<T>(frequencies, position_ids::text(tokens, first));
-    std::vector<T> turned_q(static_cast<std::size_t>(tokens * heads * channels)), turned_k(turned_q.size());
-    const heads_view<T> q(turned_q.data(), tokens, heads, channels),
-        k(turned_k.data(), tokens, heads, channels);
-    rotate_into(config.layout, config.layout, t.q, q, table);
-    rotate_into(config.layout, config.layout, t.k, k, table);
+    std::vector<T> rotated_q(static_cast<std::size_t>(tokens * heads * channels)),
+        rotated_k(rotated_q.size());
+    const heads_view<T> q(rotated_q.data(), tokens, heads, channels),
+        k(rotated_k.data(), tokens, heads, channels);
+    rotate_into(config.layout, t.q, q, table);
+    rotate_into(config.layout, t.k, k, table);
 
     const auto rows = [&](const auto& view, index h) {
         using E = std::remove_pointer_t<decltype(view.data)>;
@@ -215,9 +216,13 @@ class memory_bank {
     std::span<const T> storage() const noexcept {
         return {rows_.data(), static_cast<std::size_t>(slots_ * dim_)};
     }
-    /// Row `age`, 0 the oldest, slots - 1 the newest.
+    /// Row `age`, 0 the oldest, slots - 1 the newest. Another age is a misfit and, where the program goes on,
+    /// empty.
     std::span<const T> row(index age) const noexcept {
-        ROPEWALK_EXPECT(age >= 0 && age < slots_);
+        if (age < 0 || age >= slots_) {
+            detail::tell("memory_bank::row", {"age must be >= 0 and below the slots, last", slots_ - 1, age});
+            return {};
+        }
         return {rows_.data() + (oldest_ + age) % slots_ * dim_, static_cast<std::size_t>(dim_)};
     }
     /// Replaces the contents: [slots, dim], oldest first.

@@ -92,7 +92,8 @@ class linear_attention_state {
         std::fill(power_of_pair_.begin(), power_of_pair_.end(), nothing);
         std::fill(power_of_mass_.begin(), power_of_mass_.end(), nothing);
     }
-    void take(pair_layout layout, const T* key, typename scaled_feature_map<T>::head turned, const T* value) {
+    void take(pair_layout layout, const T* key, typename scaled_feature_map<T>::head rotated,
+              const T* value) {
         for (std::size_t i = 0; i < mass_.size(); ++i) {
             const T power = std::min(key[i], T(0));
             if (power == nothing) continue;
@@ -101,21 +102,22 @@ class linear_attention_state {
         }
         const index pairs = channels_ / 2;
         for (index p = 0; p < pairs; ++p) {
-            if (turned.powers[p] == nothing) continue;
+            if (rotated.powers[p] == nothing) continue;
             T& top = power_of_pair_[static_cast<std::size_t>(p)];
-            const T old = raise(top, turned.powers[p]), fresh = std::exp(turned.powers[p] - top);
+            const T old = raise(top, rotated.powers[p]), fresh = std::exp(rotated.powers[p] - top);
             for (const index i : {layout.first(p, pairs), layout.second(p, pairs)}) {
                 T* row = sums_.data() + i * width_;
-                const T weight = turned.features[i] * fresh;
+                const T weight = rotated.features[i] * fresh;
                 for (index j = 0; j < width_; ++j) row[j] = row[j] * old + weight * value[j];
             }
         }
     }
-    void read(pair_layout layout, const T* query, typename scaled_feature_map<T>::head turned, T* out) const {
+    void read(pair_layout layout, const T* query, typename scaled_feature_map<T>::head rotated,
+              T* out) const {
         T above = nothing, below = nothing;  // the powers of numerator and denominator
         const index pairs = channels_ / 2;
         for (index p = 0; p < pairs; ++p)
-            above = std::max(above, turned.powers[p] + power_of_pair_[static_cast<std::size_t>(p)]);
+            above = std::max(above, rotated.powers[p] + power_of_pair_[static_cast<std::size_t>(p)]);
         for (std::size_t i = 0; i < mass_.size(); ++i)
             below = std::max(below, std::min(query[i], T(0)) + power_of_mass_[i]);
         T weight = 0;
@@ -126,10 +128,10 @@ class linear_attention_state {
         }
         for (index j = 0; j < width_; ++j) out[j] = 0;
         for (index p = 0; p < pairs; ++p) {
-            const T share = std::exp(turned.powers[p] + power_of_pair_[static_cast<std::size_t>(p)] - above);
+            const T share = std::exp(rotated.powers[p] + power_of_pair_[static_cast<std::size_t>(p)] - above);
             for (const index i : {layout.first(p, pairs), layout.second(p, pairs)})
                 for (index j = 0; j < width_; ++j)
-                    out[j] += turned.features[i] * share * sums_[static_cast<std::size_t>(i * width_ + j)];
+                    out[j] += rotated.features[i] * share * sums_[static_cast<std::size_t>(i * width_ + j)];
         }
         for (index j = 0; j < width_; ++j)
             out[j] = out[j] == 0 ? out[j] / weight : out[j] / weight * std::exp(above - below);
@@ -168,14 +170,15 @@ struct linear_attention_tensors {
 /// however negative the activations are (down to half the range of T).
 /// The numerator's weights may be negative, so this is no probability.
 /// Shapes:   q, k, v, out as above; q heads a multiple of kv heads; rows as for rotate.
-/// Requires: T double or float; rows_view<T>; out overlaps none of the others.
+/// Requires: T double or float; rows of T, or a table of them; out overlaps none of the others.
 /// Throws:   invalid_config on shapes that disagree.
 /// Cost:     O(tokens * channels * value channels) a head; one state of that size.
 /// Accuracy: arithmetic in T; features too small for T keep their share of the quotient.
 /// Source:   RoFormer, Su et al. 2021, eq. 19.
-template <class T>
+template <class T, class R>
 void fill_linear_attention(pair_layout layout, causality order, const linear_attention_tensors<T>& t,
-                           std::type_identity_t<rows_view<T>> rows) {
+                           const R& given) {
+    const auto& rows = detail::rows_of(given);
     static_assert(std::is_same_v<T, double> || std::is_same_v<T, float>, "linear attention is f64 or f32");
     constexpr const char* who = "fill_linear_attention";
     const auto require = [](bool holds, const char* what, index got) {
@@ -194,7 +197,7 @@ void fill_linear_attention(pair_layout layout, causality order, const linear_att
     require(kv_heads >= 1 && t.q.heads() % kv_heads == 0, "heads of q must be a multiple of those of k",
             t.q.heads());
     require(channels == 2 * rows.pairs, "channels must be twice the pairs of the rows", channels);
-    require(rows.tokens == t.q.batches() * tokens, "rows must name one row a token", rows.tokens);
+    require(rows.count() == t.q.batches() * tokens, "rows must name one row a token", rows.count());
 
     detail::scaled_feature_map<T> fq(layout, t.q), fk(layout, t.k);
     rotate(layout, fq.view(), fk.view(), rows);

@@ -12,16 +12,16 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How a head is laid out once only its elite pairs turn: [others' first channels, others' second channels |
-/// elite first channels, elite second channels], pairs ascending in both parts, so the turning slice lies at
-/// the end and is half-split by itself. Permuting the rows of W_q and W_k when a model is loaded makes the
+/// How a head is laid out once only its elite pairs rotate: [others' first channels, others' second channels
+/// | elite first channels, elite second channels], pairs ascending in both parts, so the rotated slice lies
+/// at the end and is half-split by itself. Permuting the rows of W_q and W_k when a model is loaded makes the
 /// projections come out like this; nothing is moved at run time.
 /// Throws:   invalid_config when a pair is out of range or named twice, lists differ in length, or the
 ///           layout the channels come from does not fit.
 /// Source:   CiaranZhou/EliteKV convert/convert.py; modeling_llama_EliteKV.py, the sdpa path.
 class elite_layout {
   public:
-    /// elite [heads, count]: the pairs of every kv head that turn.
+    /// elite [heads, count]: the pairs of every kv head that rotate.
     elite_layout(std::span<const index> elite, index heads, index head_dim, pair_layout from = half_split{})
         : heads_(heads), head_dim_(head_dim), pairs_(elite.begin(), elite.end()) {
         constexpr const char* who = "elite_layout";
@@ -54,9 +54,9 @@ class elite_layout {
 
     index heads() const noexcept { return heads_; }
     index head_dim() const noexcept { return head_dim_; }
-    /// r, the pairs of a head that turn.
+    /// r, the pairs of a head that rotate.
     index count() const noexcept { return count_; }
-    /// Channels of a head that turn.
+    /// Channels of a head that rotate.
     index rope_channels() const noexcept { return 2 * count_; }
     /// Channels of a head that do not.
     index nope_channels() const noexcept { return head_dim_ - 2 * count_; }

@@ -54,7 +54,7 @@ namespace detail {
 /// One head of one sequence, pair by pair and token by token, as it came and rotated.
 struct head_pairs {
     index tokens = 0;
-    aligned_vector<double> plain_x, plain_y, turned_x, turned_y;  ///< [pairs, tokens]
+    aligned_vector<double> plain_x, plain_y, rotated_x, rotated_y;  ///< [pairs, tokens]
 
     template <class E>
     head_pairs(heads_view<E> x, index b, index head, pair_layout layout, const rotation_table<double>& table)
@@ -77,7 +77,7 @@ struct head_pairs {
         };
         split(plain_x, plain_y);
         rotate(layout, heads_view<double>(row.data(), tokens, 1, d), table);
-        split(turned_x, turned_y);
+        split(rotated_x, rotated_y);
     }
 };
 
@@ -102,7 +102,7 @@ inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<co
                 const auto at = [&](const aligned_vector<double>& v, double by) {
                     return simd::broadcast(v[static_cast<std::size_t>(row + n)] * by);
                 };
-                const pack tx = at(q.turned_x, scale), ty = at(q.turned_y, scale);
+                const pack tx = at(q.rotated_x, scale), ty = at(q.rotated_y, scale);
                 const pack px = at(q.plain_x, -scale), py = at(q.plain_y, -scale);
                 for (index s = 0; s < steps; ++s) {
                     const index j = j0 + s * lanes, some = std::min(lanes, seen - j);
@@ -110,8 +110,8 @@ inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<co
                         const double* p = v.data() + row + j;
                         return some == lanes ? simd::load(p) : simd::load_some(p, some);
                     };
-                    pack delta = tx * key(k.turned_x);
-                    delta = simd::fma(ty, key(k.turned_y), delta);
+                    pack delta = tx * key(k.rotated_x);
+                    delta = simd::fma(ty, key(k.rotated_y), delta);
                     delta = simd::fma(px, key(k.plain_x), delta);
                     delta = simd::fma(py, key(k.plain_y), delta);
                     simd::store(deltas.data() + static_cast<index>(c) * block + s * lanes, delta);
@@ -252,14 +252,14 @@ elite_ranking make_contribution_ranking(heads_view<Q> q, heads_view<K> k, const 
                     const auto count = static_cast<std::size_t>(q.tokens());
                     double kx = 0, ky = 0;
                     const auto take = [&](std::size_t n) {
-                        kx += key.turned_x[row + n];
-                        ky += key.turned_y[row + n];
+                        kx += key.rotated_x[row + n];
+                        ky += key.rotated_y[row + n];
                     };
                     for (std::size_t n = 0; n < count && !options.causal; ++n) take(n);
                     for (std::size_t n = 0; n < count; ++n) {
                         if (options.causal) take(n);
                         sum[static_cast<std::size_t>(i)] +=
-                            query.turned_x[row + n] * kx + query.turned_y[row + n] * ky;
+                            query.rotated_x[row + n] * kx + query.rotated_y[row + n] * ky;
                     }
                 }
             }

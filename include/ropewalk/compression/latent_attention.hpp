@@ -11,6 +11,7 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/compression/row_attention.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/schemes/mla.hpp>
 
@@ -32,7 +33,7 @@ class latent_cache {
 
     /// The config.
     const mla::config& sizes() const noexcept { return config_; }
-    /// How fast the shared keys turn.
+    /// How fast the shared keys rotate.
     const spectrum& frequencies() const noexcept { return omega_; }
     index tokens() const noexcept { return tokens_; }
     index width() const noexcept { return mla::cached_channels(config_); }
@@ -52,7 +53,7 @@ class latent_cache {
     }
 
     /// New tokens, raw [tokens, latent + rope_dim] = W_kv_a x: one pass normalises the latent into the cache
-    /// and turns the key behind it. They stand at tokens(), tokens() + 1, ...
+    /// and rotates the key behind it. They stand at tokens(), tokens() + 1, ...
     /// Throws: invalid_config when norm is not [latent] or count < 0.
     void append(const value* raw, index count, std::span<const value> norm) {
         detail::require(static_cast<index>(norm.size()) == config_.latent, "latent_cache::append",
@@ -77,13 +78,12 @@ class latent_cache {
                 to[c] = E(static_cast<value>(from[c] * factor * norm[static_cast<std::size_t>(c)]));
             fill_cos_sin(static_cast<double>(tokens_), omega_.turns_data().data(), omega_.magnitude(), pairs,
                          cos_sin.data(), cos_sin.data() + pairs);
-            rotate_into(rope_.read_layout, rope_.write_layout,
-                        heads_view<const value>(from + config_.latent, 1, 1, config_.rope_dim),
+            rotate_into(rope_, heads_view<const value>(from + config_.latent, 1, 1, config_.rope_dim),
                         heads_view<E>(to + config_.latent, 1, 1, config_.rope_dim), one_row(cos_sin.data()));
         }
     }
 
-    /// Moves tokens [first, first + count) by `distance` positions: their shared keys turn once more, their
+    /// Moves tokens [first, first + count) by `distance` positions: their shared keys rotate once more, their
     /// latents stay. Later tokens keep their place; dropping rows is the caller's matter.
     /// Throws:   invalid_config when the tokens are not in the cache or the distance is not finite.
     /// Accuracy: one more rounding in E a shift.
@@ -168,7 +168,7 @@ class latent_attention {
     /// On the scores.
     double softmax_scale() const noexcept { return scale_; }
 
-    /// Queries of tokens standing at first, first + 1, ...; their last rope_dim channels turned.
+    /// Queries of tokens standing at first, first + 1, ...; their last rope_dim channels rotated.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * (nope + rope)].
     matrix make_queries(const matrix& x, index first) const;
     /// [q_nope W_k | q_pe] head by head: what a row of the cache is multiplied with.
@@ -189,18 +189,24 @@ class latent_attention {
 
     /// Absorbed attention of one query token over the first `tokens` rows of a cache.
     /// Shapes:   absorbed [heads, latent + rope], latents out [heads, latent]; both contiguous.
-    /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object. A call that
-    ///           does not fit is an assertion in debug and leaves `out` untouched in release.
+    /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object.
+    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
+    /// the
+    ///           program go on.
     template <class E>
-    void attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
+    bool attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
         const index width = config_.latent + config_.rope_dim;
-        const bool fits =
-            tokens <= cache.tokens() && cache.sizes().latent == config_.latent && cache.width() == width;
-        ROPEWALK_EXPECT(fits);
-        if (!fits) return;
-        attention_.attend(heads_view<const T>(absorbed, 1, config_.heads, width), cache.keys(),
-                          cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
-                          {.scale = scale_, .count = tokens});
+        constexpr const char* who = "latent_attention::attend";
+        if (tokens > cache.tokens())
+            return detail::tell(who, {"tokens must be at most those of the cache", cache.tokens(), tokens});
+        if (cache.sizes().latent != config_.latent)
+            return detail::tell(
+                who, {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent});
+        if (cache.width() != width)
+            return detail::tell(who, {"width of the cache must be latent + rope_dim", width, cache.width()});
+        return attention_.attend(heads_view<const T>(absorbed, 1, config_.heads, width), cache.keys(),
+                                 cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
+                                 {.scale = scale_, .count = tokens});
     }
     /// Values of all heads from their summed latents. Shapes: [tokens, heads * latent] ->
     /// [tokens, heads * value_dim].
@@ -228,7 +234,7 @@ class latent_attention {
     matrix forward_naive(const matrix& x, latent_cache<E>& cache, std::span<T> scores = {}) const;
 
   private:
-    /// A cache of another config would be read beside its rows, or hold keys that turned otherwise.
+    /// A cache of another config would be read beside its rows, or hold keys that are rotated otherwise.
     template <class E>
     void require_own(const char* who, const latent_cache<E>& cache) const {
         const mla::config& c = cache.sizes();
@@ -239,7 +245,7 @@ class latent_attention {
                         c.rms_epsilon);
         for (index i = 0; i < omega_.pairs(); ++i)
             detail::require(cache.frequencies().omega(i) == omega_.omega(i), who,
-                            "cache must turn its keys as the layer does, its frequency being",
+                            "cache must rotate its keys as the layer does, its frequency being",
                             cache.frequencies().omega(i));
     }
     Eigen::Map<const matrix, 0, Eigen::OuterStride<>> up(index head, index first, index rows) const {

@@ -12,6 +12,7 @@
 #include <ropewalk/compression/score_selection.hpp>
 #include <ropewalk/compression/vector_quantizer.hpp>
 #include <ropewalk/compression/windowed_query.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -29,7 +30,7 @@ namespace detail {
 
 /// Keys that are rotated at their position (token n stands at n) on their way from memory.
 template <class T, class K>
-struct turned_keys {
+struct rotated_keys {
     heads_view<K> view;
     const rotary_scheme& rope;
     const spectrum& omega;
@@ -95,10 +96,12 @@ class retrieval_cache {
     void append(heads_view<E> keys);
 
     /// One decode step over all tokens appended so far; the last of them is the query's own.
-    /// Requires: k and v hold at least tokens() tokens. A view that does not fit is an assertion in debug and
-    ///           leaves `out` alone in release.
+    /// Requires: k and v hold at least tokens() tokens; spans of the trace are empty or hold what they must.
+    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
+    /// the
+    ///           program go on.
     template <class Q, class K, class V, class O>
-    void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
+    bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                 const retrieval_trace<T>& trace = {}) noexcept;
 
     index tokens() const noexcept { return tokens_; }
@@ -140,7 +143,7 @@ class retrieval_cache {
     row_attention<T> attention_;
     index tokens_ = 0, rows_read_ = 0, bytes_read_ = 0;
     std::vector<kv_state> state_;
-    detail::aligned_vector<T> near_, far_, scores_, cos_sin_far_, cos_sin_, turned_;
+    detail::aligned_vector<T> near_, far_, scores_, cos_sin_far_, cos_sin_, rotated_;
     std::vector<order> keys_;
     std::vector<std::uint8_t> actions_;
     std::vector<detail::score_threshold<order>> thresholds_;
@@ -170,7 +173,7 @@ retrieval_cache<T>::retrieval_cache(std::vector<vector_quantizer<T>> quantizers,
     detail::require(rope_.head_dim == d, who, "rope.head_dim must be the codewords' channels",
                     rope_.head_dim);
     detail::require(rope_.first_channel >= 0 && rope_.first_channel + rope_.rotary_dim <= d, who,
-                    "rope must turn channels of the head, up to", rope_.first_channel + rope_.rotary_dim);
+                    "rope must rotate channels of the head, up to", rope_.first_channel + rope_.rotary_dim);
     detail::require(!rope_.rotates || 2 * omega_.pairs() == rope_.rotary_dim, who,
                     "rope.frequencies must have rotary_dim / 2 pairs", omega_.pairs());
     detail::require(omega_.axes() == 1 && omega_.heads() == 1 && !omega_.is_mixed(), who,
@@ -196,7 +199,7 @@ retrieval_cache<T>::retrieval_cache(std::vector<vector_quantizer<T>> quantizers,
     if (pairs > 0)
         fill_cos_sin(options.relative_position, omega_.turns_data().data(), omega_.magnitude(), pairs,
                      cos_sin_far_.data(), cos_sin_far_.data() + pairs);
-    if (options.keys == cached_keys::unrotated) turned_.resize(sized(row_attention<T>::tile * d));
+    if (options.keys == cached_keys::unrotated) rotated_.resize(sized(row_attention<T>::tile * d));
 }
 
 template <class T>
@@ -273,22 +276,18 @@ template <class T>
 void retrieval_cache<T>::fill_trace(index kv, index rows, const retrieval_trace<T>& trace) const noexcept {
     const kv_state& state = state_[static_cast<std::size_t>(kv)];
     const index codewords = quantizers_[0].count(), first = sinks_end(), last = window_begin();
-    const auto wants = [&](auto span, index lines) {
-        ROPEWALK_EXPECT(span.empty() || static_cast<index>(span.size()) == lines * tokens_);
-        return static_cast<index>(span.size()) == lines * tokens_ && tokens_ > 0;
-    };
-    if (wants(trace.attended, kv_heads())) {
+    if (!trace.attended.empty()) {
         std::uint8_t* const line = trace.attended.data() + kv * tokens_;
         std::fill_n(line, tokens_, std::uint8_t{0});
         for (index j = 0; j < rows; ++j) line[attended_[static_cast<std::size_t>(j)]] = 1;
     }
     for (index g = 0; g < group(); ++g) {
         const index h = kv * group() + g;
-        if (wants(trace.approximate_scores, options_.heads))
+        if (!trace.approximate_scores.empty())
             for (index n = 0; n < tokens_; ++n)
                 trace.approximate_scores.data()[h * tokens_ + n] =
                     scores_.data()[g * codewords + state.labels.data()[n]];
-        if (!wants(trace.top, options_.heads)) continue;
+        if (trace.top.empty()) continue;
         std::uint8_t* const line = trace.top.data() + h * tokens_;
         std::fill_n(line, tokens_, std::uint8_t{0});
         index left = top_count();
@@ -312,17 +311,31 @@ void retrieval_cache<T>::fill_trace(index kv, index rows, const retrieval_trace<
 
 template <class T>
 template <class Q, class K, class V, class O>
-void retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
+bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                                 const retrieval_trace<T>& trace) noexcept {
     const index d = quantizers_[0].channels(), heads = options_.heads, pairs = omega_.pairs();
-    const auto fits = [&](const auto& x, index tokens, index of, index channels) {
-        return x.batches() == 1 && x.tokens() >= tokens && x.heads() == of && x.channels() == channels;
+    const auto view = [](const heads_shape& x, const heads_shape& wanted) noexcept -> misfit {
+        if (x.batches != 1) return {"batches must be 1", 1, x.batches};
+        if (x.tokens < wanted.tokens)
+            return {"tokens must be at least those appended, or 1", wanted.tokens, x.tokens};
+        if (x.heads != wanted.heads) return {"heads must be those of the cache", wanted.heads, x.heads};
+        if (x.channels != wanted.channels)
+            return {"channels must be those of the cache", wanted.channels, x.channels};
+        return {};
     };
-    const bool match = fits(q, 1, heads, d) && fits(k, tokens_, kv_heads(), d) &&
-                       fits(v, tokens_, kv_heads(), options_.value_channels) &&
-                       fits(out, 1, heads, options_.value_channels);
-    ROPEWALK_EXPECT(match);
-    if (!match) return;
+    const auto span = [&](std::size_t size, index lines) noexcept -> misfit {
+        if (size == 0 || static_cast<index>(size) == lines * tokens_) return {};
+        return {"spans of the trace must be empty or hold a number a head and token", lines * tokens_,
+                static_cast<index>(size)};
+    };
+    if (!detail::fits(
+            "retrieval_cache::attend",
+            detail::first_of(view(q.shape, {1, 1, heads, d}), view(k.shape, {1, tokens_, kv_heads(), d}),
+                             view(v.shape, {1, tokens_, kv_heads(), options_.value_channels}),
+                             view(out.shape, {1, 1, heads, options_.value_channels}),
+                             span(trace.approximate_scores.size(), heads), span(trace.top.size(), heads),
+                             span(trace.attended.size(), kv_heads()))))
+        return false;
     T* const near = near_.data();
     for (index h = 0; h < heads; ++h)
         for (index c = 0; c < d; ++c)
@@ -331,8 +344,9 @@ void retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
     if (rope_.rotates && pairs > 0) {
         fill_cos_sin(static_cast<double>(tokens_ - 1), omega_.turns_data().data(), omega_.magnitude(), pairs,
                      cos_sin_.data(), cos_sin_.data() + pairs);
-        using keys = detail::turned_keys<T, K>;
-        rotate_twice(rope_.read_layout, rope_.slice(q), rope_.slice(heads_view<T>(near, 1, heads, d)),
+        using keys = detail::rotated_keys<T, K>;
+        rotate_twice(rope_.read_layout, rope_.slice(q.token_slice(0, 1)),
+                     rope_.slice(heads_view<T>(near, 1, heads, d)),
                      rope_.slice(heads_view<T>(far_.data(), 1, heads, d)),
                      keys::row_of(cos_sin_.data(), pairs), keys::row_of(cos_sin_far_.data(), pairs));
     }
@@ -361,11 +375,12 @@ void retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
         if (options_.keys == cached_keys::rotated || pairs == 0) {
             attention_.attend(own, k.head_slice(kv, 1), values, to, choice);
         } else {
-            const detail::turned_keys<T, K> turned{k.head_slice(kv, 1), rope_, omega_, turned_.data(),
-                                                   cos_sin_.data()};
-            attention_.attend_through(own, 1, turned, values, to, choice);
+            const detail::rotated_keys<T, K> rotated{k.head_slice(kv, 1), rope_, omega_, rotated_.data(),
+                                                     cos_sin_.data()};
+            attention_.attend_through(own, 1, rotated, values, to, choice);
         }
     }
+    return true;
 }
 
 }  // namespace ROPEWALK_NAMESPACE

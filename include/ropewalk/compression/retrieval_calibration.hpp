@@ -5,13 +5,14 @@
 
 #include <ropewalk/angles/repeated_row.hpp>
 #include <ropewalk/compression/codebook.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
 /// What the quantizers of a layer are made from, beside its queries and keys.
 struct retrieval_calibration {
-    double relative_position = 2048;  ///< b, as the retrieval_cache will score: queries are turned to it
+    double relative_position = 2048;  ///< b, as the retrieval_cache will score: queries are rotated to it
     std::int64_t context_length = 1;  ///< what the scheme's frequencies are asked for
     double epsilon = 1e-6;            ///< of make_query_metric
     codebook_options codebook = {};   ///< how many codewords, and how they are found

@@ -11,6 +11,7 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/compression/retrieval_options.hpp>
 #include <ropewalk/compression/row_attention.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -131,12 +132,12 @@ retrieval_reference::retrieval_reference(heads_view<Q> q, heads_view<K> k, heads
     k_ = copy(k);
     v_ = copy(v);
     const auto omega = rope.spectrum_for(options.context_length);
-    const auto turn = [&](std::vector<double>& x, index tokens, index heads, index first) {
+    const auto rotate_tokens = [&](std::vector<double>& x, index tokens, index heads, index first) {
         rotate(rope, heads_view<double>(x.data(), tokens, heads, channels_),
                make_rotation_table<double>(omega, position_ids::text(tokens, static_cast<double>(first))));
     };
-    turn(q_, 1, heads_, tokens_ - 1);
-    if (options.keys == cached_keys::unrotated) turn(k_, tokens_, kv_heads_, 0);
+    rotate_tokens(q_, 1, heads_, tokens_ - 1);
+    if (options.keys == cached_keys::unrotated) rotate_tokens(k_, tokens_, kv_heads_, 0);
 
     const index group = heads_ / kv_heads_;
     std::vector<double> scores(sized(tokens_));

@@ -10,6 +10,7 @@
 #include <ropewalk/compression/row_products.hpp>
 #include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/kernels/fit.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -51,8 +52,9 @@ struct stored_keys {
 ///           value channels. k and v may be the same memory (MLA's latents). With a second key part:
 ///           own_q [1, 1, heads, own], own_k [1, tokens, 1 or kv heads or heads, own], added to the scores.
 /// Requires: the sizes fit the shape it was built with; chosen tokens exist; q, k, v and out share one
-///           compute type T, in any storage format. A call that does not fit is an assertion in debug
-///           and leaves `out` untouched in release. One object serves one thread at a time.
+///           compute type T, in any storage format. One object serves one thread at a time.
+/// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets the
+///           program go on.
 /// Throws:   the constructor only: invalid_config on negative sizes.
 /// Cost:     no allocation after construction. Tiles of 32 rows stay in the L1 or L2 cache between the two
 ///           times they are used; the next tile is prefetched meanwhile.
@@ -80,27 +82,30 @@ class row_attention {
 
     /// One decode step over the chosen rows of a cache; with own_q and own_k a second part of every key.
     template <class Q, class K, class V, class O>
-    void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
+    bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                 const row_choice& rows) noexcept {
-        attend(q, k, v, out, rows, heads_view<Q>{}, heads_view<K>{});
+        return attend(q, k, v, out, rows, heads_view<Q>{}, heads_view<K>{});
     }
     template <class Q, class K, class V, class O>
-    void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const row_choice& rows,
+    bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const row_choice& rows,
                 heads_view<Q> own_q, heads_view<K> own_k) noexcept {
-        const bool fits = k.channels() == q.channels();
-        ROPEWALK_EXPECT(fits);
-        if (fits) attend_through(q, k.heads(), detail::stored_keys<K>{k}, v, out, rows, own_q, own_k);
+        if (k.channels() != q.channels())
+            return detail::tell(who,
+                                {"channels of the keys must be the queries'", q.channels(), k.channels()});
+        return attend_through(q, k.heads(), detail::stored_keys<K>{k}, v, out, rows, own_q, own_k);
     }
 
     /// The same with keys that are made as they are read: keys(token, kv head, slot) returns a pointer that
     /// stays good until `slot` (0 .. 31) is used again, keys.prefetch(token, kv head) announces one.
     template <class Q, class Keys, class V, class O, class K = Q>
-    void attend_through(heads_view<Q> q, index kv_heads, Keys&& keys, heads_view<V> v, heads_view<O> out,
+    bool attend_through(heads_view<Q> q, index kv_heads, Keys&& keys, heads_view<V> v, heads_view<O> out,
                         const row_choice& rows, heads_view<Q> own_q = {}, heads_view<K> own_k = {}) noexcept;
 
     static constexpr index tile = 32;  ///< keys that are scored at once
 
   private:
+    static constexpr const char* who = "row_attention::attend";
+
     template <class E>
     static const stored_t<E>* stored(E* p) noexcept {
         return reinterpret_cast<const stored_t<E>*>(p);
@@ -155,19 +160,38 @@ class row_attention {
 
 template <class T>
 template <class Q, class Keys, class V, class O, class K>
-void row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& keys, heads_view<V> v,
+bool row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& keys, heads_view<V> v,
                                       heads_view<O> out, const row_choice& rows, heads_view<Q> own_q,
                                       heads_view<K> own_k) noexcept {
     const index heads = q.heads(), channels = q.channels(), value_channels = v.channels();
     const index own = own_q.empty() ? 0 : own_q.channels();
-    const bool match = heads <= shape_.heads && channels <= shape_.key_channels &&
-                       value_channels <= shape_.value_channels && own <= shape_.own_channels &&
-                       out.heads() == heads && out.channels() == value_channels && kv_heads > 0 &&
-                       v.heads() == kv_heads && heads % kv_heads == 0 && rows.count >= 0 &&
-                       (own == 0 || (own_q.heads() == heads && own_k.channels() == own && own_k.heads() > 0 &&
-                                     heads % own_k.heads() == 0));
-    ROPEWALK_EXPECT(match);
-    if (!match) return;
+    const auto wrong = [&]() noexcept -> misfit {
+        if (heads < 0 || heads > shape_.heads)
+            return {"heads must be at most those it was built for", shape_.heads, heads};
+        if (channels < 0 || channels > shape_.key_channels)
+            return {"key channels must be at most those it was built for", shape_.key_channels, channels};
+        if (value_channels < 0 || value_channels > shape_.value_channels)
+            return {"value channels must be at most those it was built for", shape_.value_channels,
+                    value_channels};
+        if (own < 0 || own > shape_.own_channels)
+            return {"own channels must be at most those it was built for", shape_.own_channels, own};
+        if (out.heads() != heads) return {"heads of the result must be the queries'", heads, out.heads()};
+        if (out.channels() != value_channels)
+            return {"channels of the result must be the values'", value_channels, out.channels()};
+        if (kv_heads <= 0 || heads % kv_heads != 0)
+            return {"kv heads must divide the heads", heads, kv_heads};
+        if (v.heads() != kv_heads)
+            return {"heads of the values must be those of the keys", kv_heads, v.heads()};
+        if (rows.count < 0) return {"count must be >= 0", 0, rows.count};
+        if (own == 0) return {};
+        if (own_q.heads() != heads) return {"heads of own_q must be the queries'", heads, own_q.heads()};
+        if (own_k.channels() != own)
+            return {"channels of own_k must be those of own_q", own, own_k.channels()};
+        if (own_k.heads() <= 0 || heads % own_k.heads() != 0)
+            return {"heads of own_k must divide the heads", heads, own_k.heads()};
+        return {};
+    }();
+    if (!detail::fits(who, wrong)) return false;
     const index group = heads / kv_heads;
     fill_scaled(q, static_cast<T>(rows.scale), q_.data());
     if (own > 0) fill_scaled(own_q, static_cast<T>(rows.scale), own_q_.data());
@@ -209,6 +233,7 @@ void row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
         for (index c = 0; c < value_channels; ++c)
             to[c] = stored_t<O>(static_cast<compute_t<O>>(weight == 0 ? T(0) : sum[c] / weight));
     }
+    return true;
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -256,14 +256,20 @@ class vector_quantizer {
 
     /// The codeword of every key of one kv head, before rotation.
     /// Shapes:   keys [1, tokens, 1, channels] of compute type T; labels [tokens].
-    /// Requires: sizes that agree (an assertion in debug; nothing is written in release).
+    /// Returns:  true; false, and nothing is written, where sizes do not agree and ROPEWALK_ON_MISFIT lets
+    /// the
+    ///           program go on.
     template <class E>
-    void encode(heads_view<E> keys, std::span<std::uint16_t> labels) const noexcept {
+    bool encode(heads_view<E> keys, std::span<std::uint16_t> labels) const noexcept {
         static_assert(std::is_same_v<compute_t<E>, T>, "keys of the quantizer's compute type");
-        const bool match = keys.channels() == channels() && keys.heads() == 1 && keys.batches() == 1 &&
-                           keys.tokens() == static_cast<index>(labels.size());
-        ROPEWALK_EXPECT(match);
-        if (!match) return;
+        constexpr const char* who = "vector_quantizer::encode";
+        const auto labelled = static_cast<index>(labels.size());
+        if (keys.channels() != channels())
+            return detail::tell(who, {"channels must be the codewords'", channels(), keys.channels()});
+        if (keys.heads() != 1) return detail::tell(who, {"heads must be 1", 1, keys.heads()});
+        if (keys.batches() != 1) return detail::tell(who, {"batches must be 1", 1, keys.batches()});
+        if (keys.tokens() != labelled)
+            return detail::tell(who, {"labels must be as many as the tokens", keys.tokens(), labelled});
         constexpr index at_once = 4;
         T key[at_once * most_channels], z[at_once * most_channels];
         std::int32_t label[at_once];
@@ -279,6 +285,7 @@ class vector_quantizer {
             for (index r = 0; r < some; ++r)
                 labels[static_cast<std::size_t>(n + r)] = static_cast<std::uint16_t>(label[r]);
         }
+        return true;
     }
 
     /// z = k L for contiguous keys [count, channels].

@@ -121,7 +121,6 @@ namespace frequencies {
 /// scaling method composes with every axis map through this.
 /// Requires: a selected spectrum. axes 0 means: one more than the largest axis named.
 /// Throws:   invalid_config when the map's length is not the number of pairs.
-/// Source:   design of this library.
 inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair, index axes = 0) {
     const auto count = static_cast<index>(axis_of_pair.size());
     detail::require(!s.is_mixed(), "assign_axes", "spectrum must be of the selected form", "a mixed one");
@@ -140,7 +139,6 @@ inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair
 }
 
 /// The axis that each pair of a selected spectrum reads, -1 for a pair at rest.
-/// Source: design of this library.
 inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
     detail::require(!s.is_mixed(), "axes_of_pairs", "spectrum must be of the selected form", "a mixed one");
     std::vector<int> axis_of;

@@ -39,7 +39,7 @@ inline void require_length(const char* function, std::int64_t context_length) {
 namespace frequencies {
 
 struct geometric_config {
-    index rotary_dim = 0;  ///< channels that turn, even; the exponent's denominator (not head_dim)
+    index rotary_dim = 0;  ///< channels that rotate, even; the exponent's denominator (not head_dim)
     double base = 1e4;     ///< rope_theta, freq_base
 };
 

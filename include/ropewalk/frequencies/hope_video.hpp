@@ -11,7 +11,8 @@ namespace ROPEWALK_NAMESPACE::frequencies {
 /// Not the HoPE of the same year that keeps the high frequencies of text models.
 /// Throws:   invalid_config unless the three sections sum to the spectrum's pairs, or when its magnitude is
 ///           not 1: then a pair at rest would be scaled, and the temporal part is defined to stay as it is.
-/// Accuracy: pairs at rest keep every finite value (a zero may lose its sign). They turn by an angle of 0 at
+/// Accuracy: pairs at rest keep every finite value (a zero may lose its sign). They rotate by an angle of 0
+/// at
 ///           the price of any pair: half-split, their channels end both halves of a head, and no slice of a
 ///           head is the rest of it.
 /// Source:   HoPE: Hybrid of Position Embedding, 2025; hrlics/HoPE

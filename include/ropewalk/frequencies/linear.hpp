@@ -7,7 +7,7 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// Every frequency divided by one factor: a token at position p turns as one at p / factor did.
+/// Every frequency divided by one factor: a token at position p rotates as one at p / factor did.
 /// Composes with any spectrum, whatever its axes and heads.
 /// Throws:   invalid_config unless factor is finite and > 0.
 /// Source:   Position Interpolation, Chen et al. 2023, eq. 4.

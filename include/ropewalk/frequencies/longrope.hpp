@@ -82,7 +82,7 @@ struct dynamic_longrope_config {
 };
 
 /// Microsoft's dynamic rescale: the divisors move linearly with the length, from 1 at original_context to
-/// the searched ones at max_context. The line is not clamped: a shorter sequence is turned a little faster
+/// the searched ones at max_context. The line is not clamped: a shorter sequence is rotated a little faster
 /// than plain, as the official code does.
 /// Throws:   invalid_config like longrope, on max_context <= original_context, and when a divisor would
 ///           not be > 0.

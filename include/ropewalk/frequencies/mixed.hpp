@@ -25,7 +25,7 @@ struct mixed_config {
     weight_axes order = weight_axes::x_first;  ///< which weight axis belongs to which position axis
 };
 
-/// Learned frequencies: every pair of every head turns with every axis, angle = sum over axes of position *
+/// Learned frequencies: every pair of every head rotates with every axis, angle = sum over axes of position *
 /// weight.
 /// Shapes:   weights [axes, depth, heads, pairs] row-major, which is also [2, depth, H * D/2] of RoPE-ViT's
 ///           models, [2, H * D/2] of its self-attention module, [2, H, D/2] of a Swin block and [2, depth, H,

@@ -18,7 +18,7 @@ struct p_rope_config {
     index head_dim = 0;  ///< the ladder is the full one: its exponent divides by head_dim
     double base = 1e4;
     double p = 1;                       ///< fraction of the frequencies kept, in [0, 1]
-    kept_end keep = kept_end::highest;  ///< which end of the ladder turns
+    kept_end keep = kept_end::highest;  ///< which end of the ladder rotates
     double factor = 1;                  ///< position interpolation on top (Hugging Face "proportional")
 };
 
@@ -35,7 +35,7 @@ inline index p_rope_kept_pairs(const p_rope_config& c) {
 
 /// p-RoPE: the full ladder with the 1 - p lowest frequencies at rest, so that those channels carry no
 /// position. p = 1 is RoPE, p = 0 is NoPE. Not partial rotary, which squeezes a full ladder into the first
-/// channels: under half_split the channels that turn here are 0 .. kept-1 and P .. P + kept-1.
+/// channels: under half_split the channels that rotate here are 0 .. kept-1 and P .. P + kept-1.
 /// Units:    radians per position; magnitude 1; pairs = head_dim / 2.
 /// Throws:   invalid_config on an odd head_dim, base or factor <= 0, p outside [0, 1].
 /// Cost:     one pow a pair.
@@ -51,23 +51,23 @@ inline spectrum p_rope(const p_rope_config& c) {
 }
 
 /// Partial rotary written over the whole head: a ladder of its own over the first int(p * head_dim)
-/// channels' pairs, the rest at rest. It is what GPT-NeoX's rotary_pct turns, as a spectrum to compare with
+/// channels' pairs, the rest at rest. It is what GPT-NeoX's rotary_pct rotates, as a spectrum to compare with
 /// p_rope; a model that uses it slices the channels instead (its pairs are those of the slice).
 /// Throws:   invalid_config like p_rope.
 /// Source:   GPT-NeoX rotary_pct; Round and Round We Go, Barbero et al. 2024, section 6 (RoPE-partial).
 inline spectrum partial_ladder(const p_rope_config& c) {
-    const index turning = p_rope_kept_pairs(c);
+    const index rotated = p_rope_kept_pairs(c);
     detail::require_ladder("partial_ladder", c.head_dim, c.base);
     detail::require_factor("partial_ladder", "factor must be finite and > 0", c.factor);
     std::vector<double> omega(static_cast<std::size_t>(c.head_dim / 2));
-    if (turning > 0) {
-        const auto ladder = linear({.rotary_dim = 2 * turning, .base = c.base, .factor = c.factor}).omegas();
+    if (rotated > 0) {
+        const auto ladder = linear({.rotary_dim = 2 * rotated, .base = c.base, .factor = c.factor}).omegas();
         std::copy(ladder.begin(), ladder.end(), omega.begin());
     }
     return spectrum::from_omega(omega);
 }
 
-/// Channels that turn under partial rotary: int(head_dim * factor), truncated towards 0.
+/// Channels that rotate under partial rotary: int(head_dim * factor), truncated towards 0.
 /// Throws:   invalid_config on head_dim < 1, a factor outside [0, 1] or an odd result.
 /// Source:   Hugging Face partial_rotary_factor, rotary_pct.
 inline index partial_rotary_dim(index head_dim, double partial_rotary_factor) {

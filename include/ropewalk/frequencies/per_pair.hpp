@@ -32,7 +32,7 @@ inline spectrum divide_pairs(const spectrum& s, std::span<const double> factors)
         s, [factors](double omega, index i) { return omega / factors[static_cast<std::size_t>(i)]; });
 }
 
-/// The divisors that turn `from` into `to`, pair by pair: what a converter writes to rope_freqs.weight.
+/// The divisors that take `from` to `to`, pair by pair: what a converter writes to rope_freqs.weight.
 /// A pair at rest in both has divisor 1.
 /// Requires: two selected spectra of one head.
 /// Throws:   invalid_config when the numbers of pairs differ or a pair rests in one of the two only.

@@ -11,7 +11,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How fast every pair turns: frequencies [heads or 1, axes, pairs] and one magnitude.
+/// How fast every pair rotates: frequencies [heads or 1, axes, pairs] and one magnitude.
 /// Two storage forms. *Selected*: each pair reads one axis (1-D, axial, M-RoPE sections, ...). *Mixed*:
 /// each pair reads every axis (learned 2-D, DRoPE head by head). heads() == 1 means: shared by all heads.
 /// Units:    stored as turns per unit of position (omega / 2 pi); omega() gives radians per unit.
@@ -132,7 +132,6 @@ inline spectrum spectrum::mixed(std::span<const double> omega, index heads, inde
 
 /// The same form, axes, heads and magnitude with every frequency replaced by change(omega, pair).
 /// Throws:   invalid_config when a changed frequency is not finite.
-/// Source:   design of this library.
 template <class Change>
 spectrum map_omega(const spectrum& s, Change change) {
     std::vector<double> omega;

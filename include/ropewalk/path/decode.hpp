@@ -29,30 +29,43 @@ constexpr index decode_scratch(index tokens, index heads, index value_channels) 
 ///           the new token as the last: its value is there already, its key is written here. out [1, heads,
 ///           value channels]. scratch: decode_scratch numbers, on return scratch[h * tokens + j] are the
 ///           probabilities when tokens > 1 (of queries h; kv head h / (heads / kv heads)).
-/// Requires: as update_keys. Keys hold what fill_key_cache or earlier steps left. A call that does not fit is
-///           an assertion in debug and writes nothing in release.
+/// Requires: as update_keys. Keys hold what fill_key_cache or earlier steps left.
+/// Returns:  as update_keys.
 /// Cost:     one pass over the keys, read and written, and one over the values; no allocation.
 /// Accuracy: as update_keys; sums of values in C.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py, decoding branch; the gate is scaled too.
 template <class K, class V, class O>
-void decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> keys, heads_view<V> values,
+bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> keys, heads_view<V> values,
             heads_view<O> out, std::type_identity_t<std::span<compute_t<K>>> scratch) noexcept {
     using C = compute_t<K>;
     static_assert(std::is_same_v<C, compute_t<V>>, "f64 keys and values of another type do not mix");
     const index tokens = keys.tokens(), heads = step.q.heads(), kv_heads = keys.heads();
     const index channels = keys.channels(), width = values.channels(), last = tokens - 1;
-    if (keys.empty() || step.q.empty()) return;
+    if (keys.empty() || step.q.empty()) return true;
     // All that the step needs, so that a call that does not fit leaves keys and results as they were.
-    const bool fits = detail::step_fits(keys, step.transform) && values.batches() == 1 &&
-                      out.batches() == 1 && out.tokens() == 1 && step.k.batches() == 1 &&
-                      step.k.tokens() == 1 && step.q.batches() == 1 && step.q.tokens() == 1 &&
-                      values.tokens() == tokens && values.heads() == kv_heads && heads % kv_heads == 0 &&
-                      step.k.heads() == kv_heads && step.k.channels() == channels &&
-                      step.q.channels() == channels && out.heads() == heads && out.channels() == width &&
-                      static_cast<index>(scratch.size()) >= decode_scratch(tokens, heads, width) &&
-                      (step.gate_sums.empty() || static_cast<index>(step.gate_sums.size()) == tokens * heads);
-    ROPEWALK_EXPECT(fits);
-    if (!fits) return;
+    const auto wrong = [&]() noexcept -> misfit {
+        const auto gates = static_cast<index>(step.gate_sums.size()), room = static_cast<index>(scratch.size());
+        if (const misfit carried = detail::fit_step(keys, step.transform); !carried.ok()) return carried;
+        if (const misfit query = detail::fit_query(keys, step.q.shape); !query.ok()) return query;
+        if (step.k.batches() != 1) return {"batches of k must be 1", 1, step.k.batches()};
+        if (step.k.tokens() != 1) return {"tokens of k must be 1", 1, step.k.tokens()};
+        if (step.k.heads() != kv_heads) return {"heads of k must be the keys'", kv_heads, step.k.heads()};
+        if (step.k.channels() != channels) return {"channels of k must be the keys'", channels, step.k.channels()};
+        if (values.batches() != 1) return {"batches of the values must be 1", 1, values.batches()};
+        if (values.tokens() != tokens) return {"tokens of the values must be the keys'", tokens, values.tokens()};
+        if (values.heads() != kv_heads) return {"heads of the values must be the keys'", kv_heads, values.heads()};
+        if (width < 0) return {"channels of the values must be >= 0", 0, width};
+        if (out.batches() != 1) return {"batches of out must be 1", 1, out.batches()};
+        if (out.tokens() != 1) return {"tokens of out must be 1", 1, out.tokens()};
+        if (out.heads() != heads) return {"heads of out must be the queries'", heads, out.heads()};
+        if (out.channels() != width) return {"channels of out must be the values'", width, out.channels()};
+        if (room < decode_scratch(tokens, heads, width))
+            return {"scratch must hold decode_scratch numbers", decode_scratch(tokens, heads, width), room};
+        if (gates != 0 && gates != tokens * heads)
+            return {"gate_sums must be empty or hold tokens * heads numbers", tokens * heads, gates};
+        return {};
+    }();
+    if (!detail::fits("path::decode", wrong)) return false;
     const index group = heads / kv_heads;
 
     // The old keys' scores lie [heads, last]; spread them to [heads, tokens] from the back.
@@ -106,6 +119,7 @@ void decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
         for (index c = 0; c < width; ++c)
             reinterpret_cast<stored_t<O>*>(out.at(0, 0, h))[c] =
                 stored_t<O>(static_cast<compute_t<O>>(sums[h * width + c]));
+    return true;
 }
 
 }  // namespace ROPEWALK_NAMESPACE::path

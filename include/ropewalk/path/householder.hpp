@@ -210,10 +210,27 @@ void carry_keys(heads_view<K> keys, const path::step_transform<C>& t, heads_view
     }
 }
 
+/// The misfit of a token's transform with the keys it carries.
 template <class K, class C>
-bool step_fits(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
-    return keys.batches() == 1 && t.w.tokens() == 1 && t.w.heads() == keys.heads() &&
-           t.w.channels() == keys.channels() && static_cast<index>(t.beta.size()) == keys.heads();
+misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
+    const auto betas = static_cast<index>(t.beta.size());
+    if (keys.batches() != 1) return {"batches of the keys must be 1", 1, keys.batches()};
+    if (t.w.tokens() != 1) return {"tokens of w must be 1", 1, t.w.tokens()};
+    if (t.w.heads() != keys.heads()) return {"heads of w must be the keys'", keys.heads(), t.w.heads()};
+    if (t.w.channels() != keys.channels())
+        return {"channels of w must be the keys'", keys.channels(), t.w.channels()};
+    if (betas != keys.heads()) return {"beta must hold a number a kv head", keys.heads(), betas};
+    return {};
+}
+/// The misfit of the new token's queries with the keys.
+template <class K>
+misfit fit_query(const heads_view<K>& keys, const heads_shape& q) noexcept {
+    if (q.batches != 1) return {"batches of q must be 1", 1, q.batches};
+    if (q.tokens != 1) return {"tokens of q must be 1", 1, q.tokens};
+    if (q.channels != keys.channels()) return {"channels of q must be the keys'", keys.channels(), q.channels};
+    if (q.heads < 0 || q.heads % keys.heads() != 0)
+        return {"heads of q must be a multiple of the kv heads", keys.heads(), q.heads};
+    return {};
 }
 
 }  // namespace ROPEWALK_NAMESPACE::detail
@@ -223,39 +240,45 @@ namespace ROPEWALK_NAMESPACE::path {
 /// Carries every cached key past one new token, in place: k <- k - beta (k . w) w.
 /// Shapes:   keys [tokens, kv heads, channels], any strides; w [1, kv heads, channels]; beta [kv heads].
 /// Requires: one sequence (batches = 1); beta in [0, 2] and |w| <= 1, or norms grow.
+/// Returns:  true; false, and nothing is written, where the call does not fit and ROPEWALK_ON_MISFIT lets the
+///           program go on.
 /// Cost:     reads and writes the keys once; no allocation.
 /// Accuracy: f64 within 1e-14, f32 within 1e-5 for order-1 rows of up to 200 channels; 16-bit: that plus half
 ///           a storage ulp, once a token. w = 0 or beta = 0 leaves a key as it is, bit for bit.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py, rank_one_update.
 template <class K>
-void update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t) noexcept {
+bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t) noexcept {
     using C = compute_t<K>;
-    if (keys.empty()) return;
-    const bool fits = detail::step_fits(keys, t);
-    ROPEWALK_EXPECT(fits);
-    if (fits) detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, {}, nullptr, 0);
+    if (keys.empty()) return true;
+    if (!detail::fits("path::update_keys", detail::fit_step(keys, t))) return false;
+    detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, {}, nullptr, 0);
+    return true;
 }
 
 /// update_keys and the scores of the new token's queries in one pass, each row in registers throughout:
 /// scores[h, j] = q_h . k_j with the key after its update, not scaled. Query head h reads kv head
 /// h / (heads / kv heads).
 /// Shapes:   q [1, heads, channels]; scores [heads, tokens].
+/// Returns:  as update_keys.
 /// Cost:     as update_keys plus heads * channels multiply-adds a token. A score is that of the key as it is
 ///           stored: the same bits as update_keys and the product afterwards.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py (there in two passes).
 template <class K>
-void update_keys_and_score(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
+bool update_keys_and_score(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
                            std::type_identity_t<heads_view<const compute_t<K>>> q,
                            std::type_identity_t<std::span<compute_t<K>>> scores) noexcept {
     using C = compute_t<K>;
     if (keys.empty() || q.empty()) return update_keys(keys, t);
-    const bool fits = detail::step_fits(keys, t) && q.batches() == 1 && q.tokens() == 1 &&
-                      q.channels() == keys.channels() && q.heads() % keys.heads() == 0 &&
-                      static_cast<index>(scores.size()) >= q.heads() * keys.tokens();
-    ROPEWALK_EXPECT(fits);
-    if (fits)
-        detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, q, scores.data(),
-                                           q.heads() / keys.heads());
+    const auto wrong = [&]() noexcept -> misfit {
+        const auto held = static_cast<index>(scores.size()), wanted = q.heads() * keys.tokens();
+        if (const misfit step = detail::fit_step(keys, t); !step.ok()) return step;
+        if (const misfit query = detail::fit_query(keys, q.shape); !query.ok()) return query;
+        if (held < wanted) return {"scores must hold heads * tokens numbers", wanted, held};
+        return {};
+    }();
+    if (!detail::fits("path::update_keys_and_score", wrong)) return false;
+    detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, q, scores.data(), q.heads() / keys.heads());
+    return true;
 }
 
 }  // namespace ROPEWALK_NAMESPACE::path

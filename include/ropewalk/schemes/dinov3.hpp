@@ -32,13 +32,13 @@ inline std::vector<double> periods(const periods_config& config) {
     detail::require(config.head_dim > 0 && config.head_dim % 4 == 0, who,
                     "head_dim must be a multiple of 4 and > 0", config.head_dim);
     const bool ranged = config.min_period != 0 || config.max_period != 0;
-    std::vector<double> turn(static_cast<std::size_t>(config.head_dim / 4));
+    std::vector<double> period(static_cast<std::size_t>(config.head_dim / 4));
     if (!ranged) {
         const double base = config.base.value_or(100);
         detail::require_ladder(who, config.head_dim / 2, base);
         const auto ladder = detail::ladder(config.head_dim / 2, base);
-        for (std::size_t i = 0; i < turn.size(); ++i) turn[i] = 1 / ladder[i];
-        return turn;
+        for (std::size_t i = 0; i < period.size(); ++i) period[i] = 1 / ladder[i];
+        return period;
     }
     detail::require(!config.base, who, "base must not be given beside min_period and max_period",
                     config.base.value_or(0));
@@ -46,12 +46,12 @@ inline std::vector<double> periods(const periods_config& config) {
                     "min_period must be finite and > 0 beside max_period", config.min_period);
     detail::require(std::isfinite(config.max_period) && config.max_period > 0, who,
                     "max_period must be finite and > 0 beside min_period", config.max_period);
-    for (std::size_t i = 0; i < turn.size(); ++i) {
+    for (std::size_t i = 0; i < period.size(); ++i) {
         const double part =
-            turn.size() == 1 ? 0 : static_cast<double>(i) / static_cast<double>(turn.size() - 1);
-        turn[i] = config.min_period * std::pow(config.max_period / config.min_period, part);
+            period.size() == 1 ? 0 : static_cast<double>(i) / static_cast<double>(period.size() - 1);
+        period[i] = config.min_period * std::pow(config.max_period / config.min_period, part);
     }
-    return turn;
+    return period;
 }
 
 /// The same rounded to bfloat16: released weights carry their periods so.

@@ -12,9 +12,9 @@
 #include <ropewalk/positions/heading.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// DRoPE: headings of agents. All pairs of a heading block turn by the heading itself, so that scores depend
-/// on the difference of two headings modulo a full turn.
-/// Source: DRoPE, Zhao et al. 2025 (no official code; how position and heading are combined is a parameter).
+/// DRoPE: headings of agents. All pairs of a heading block rotate by the heading itself, so that scores
+/// depend on the difference of two headings modulo a full turn. Source: DRoPE, Zhao et al. 2025 (no official
+/// code; how position and heading are combined is a parameter).
 namespace ROPEWALK_NAMESPACE::drope {
 
 /// What a head does: the position rotates it, the heading does, each rotates its own block of channels
@@ -50,7 +50,8 @@ struct agents_config {
     /// The position's block in `blocks` heads, the heading has the rest; not given: half of the head.
     std::optional<index> position_channels = {};
     /// What the heading of each pair is multiplied by; empty: 1, which is DRoPE itself. One a pair of the
-    /// widest block that a heading turns (head_dim / 2 in `heading` heads); a narrower block takes the first.
+    /// widest block that a heading rotates (head_dim / 2 in `heading` heads); a narrower block takes the
+    /// first.
     std::vector<int> harmonics = {};
     double base = 1e4;                  ///< of the position's ladder
     double unit = 1;                    ///< lengths of this many position units are one step of the ladder
@@ -58,9 +59,8 @@ struct agents_config {
 };
 
 /// Runs of heads of one mode with a constant step, so that a kernel call covers many heads.
-/// Source: design of this library.
 struct head_run {
-    head_mode mode = head_mode::none;  ///< what turns these heads
+    head_mode mode = head_mode::none;  ///< what rotates these heads
     index first = 0;                   ///< the first of these heads
     index count = 0;                   ///< how many heads
     index step = 1;                    ///< from one of these heads to the next
@@ -169,7 +169,7 @@ class agents {
     std::vector<head_run> runs_;
 };
 
-/// Cos and sin of a scene: a row an agent where positions turn, one number pair an agent for the heading
+/// Cos and sin of a scene: a row an agent where positions rotate, one number pair an agent for the heading
 /// (a row where it has harmonics).
 /// Shapes:   xy [agents, 2] in metres (or whatever `unit` counts), headings [agents] in radians.
 /// Throws:   invalid_config on sizes that disagree or numbers that are not finite.
@@ -246,7 +246,8 @@ bool rotate(const agents& scheme, heads_view<T> x, const scene<C>& where) noexce
     constexpr const char* who = "drope::rotate";
     if (x.empty()) return true;
     if (x.heads() != scheme.heads())
-        return detail::tell(who, {"heads must be as many as the modes of the scheme", scheme.heads(), x.heads()});
+        return detail::tell(who,
+                            {"heads must be as many as the modes of the scheme", scheme.heads(), x.heads()});
     if (x.channels() != scheme.config().head_dim)
         return detail::tell(who, {"channels must be head_dim", scheme.config().head_dim, x.channels()});
     const pair_layout layout = scheme.config().layout;

@@ -17,15 +17,15 @@ enum class ladder_kind : std::uint8_t { language, pixel, constant };
 
 struct axial_config {
     index head_dim = 64;
-    index first_channel = 0;  ///< where the channels that turn begin (start index)
-    index rotary_dim = 0;     ///< how many turn (dim); 0: up to the end of the head, as released models do
+    index first_channel = 0;  ///< where the channels that rotate begin (start index)
+    index rotary_dim = 0;     ///< how many rotate (dim); 0: up to the end of the head, as released models do
     double base = 1e4;
     ladder_kind ladder = ladder_kind::language;  ///< which ladder of frequencies
     double max_frequency = 10;                   ///< pixel only
 };
 
 /// The scheme of a model.
-/// Throws: invalid_config when the channels that turn are no multiple of 4 or do not fit in head_dim, on a
+/// Throws: invalid_config when the channels that rotate are no multiple of 4 or do not fit in head_dim, on a
 ///         base or max_frequency that is not finite, and on no ladder of the class.
 /// Source: baaivision/EVA EVA-02/asuka/rope.py, VisionRotaryEmbeddingFast and, with a slice of the channels,
 ///         VisionRotaryEmbedding.

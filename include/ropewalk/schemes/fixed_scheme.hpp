@@ -12,15 +12,14 @@ namespace ROPEWALK_NAMESPACE {
 
 struct fixed_scheme_config {
     std::string name = {};    ///< what explain and messages call the scheme
-    index head_dim = 0;       ///< 0: the channels that turn
-    index first_channel = 0;  ///< where the turning slice begins
+    index head_dim = 0;       ///< 0: the channels that rotate
+    index first_channel = 0;  ///< where the rotated slice begins
     pair_layout layout = {};
 };
 
 /// A scheme whose frequencies do not depend on the context length: every image, audio and agent model.
 /// Throws:   invalid_config when there are no pairs, they do not fit in head_dim or the layout cannot lay
 ///           them out.
-/// Source:   design of this library.
 inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectrum frequencies) {
     constexpr const char* who = "make_fixed_scheme";
     const index rotary_dim = 2 * frequencies.pairs();
@@ -28,7 +27,7 @@ inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectr
     const index head_dim = config.head_dim == 0 ? rotary_dim + config.first_channel : config.head_dim;
     detail::require(config.first_channel >= 0, who, "first_channel must be >= 0", config.first_channel);
     detail::require(config.first_channel + rotary_dim <= head_dim, who,
-                    "head_dim must hold the channels that turn", head_dim);
+                    "head_dim must hold the channels that rotate", head_dim);
     detail::require(config.layout.fits(frequencies.pairs()), who, "layout must divide the channels",
                     config.layout.group);
     rotary_scheme rope;
@@ -47,8 +46,8 @@ enum class first_axis : std::uint8_t { row, column };
 
 struct axial_scheme_config {
     std::string name = {};    ///< what explain and messages call the scheme
-    index head_dim = 0;       ///< a multiple of 4 where it turns whole
-    index first_channel = 0;  ///< where the turning slice begins
+    index head_dim = 0;       ///< a multiple of 4 where it rotates whole
+    index first_channel = 0;  ///< where the rotated slice begins
     index rotary_dim = 0;     ///< its width, a multiple of 4; 0: up to the end of the head
     double base = 1e4;
     first_axis first = first_axis::row;  ///< the coordinate that the first half of the pairs reads
@@ -57,7 +56,7 @@ struct axial_scheme_config {
 
 namespace detail {
 
-/// The checked width of the slice that turns.
+/// The checked width of the slice that rotates.
 template <class Config>
 index axial_channels(const char* who, const Config& config) {
     const index dim = config.head_dim, first = config.first_channel;
@@ -67,21 +66,22 @@ index axial_channels(const char* who, const Config& config) {
     }
     require(dim > 0, who, "head_dim must be > 0", dim);
     require(first >= 0 && first < dim, who, "first_channel must be >= 0 and below head_dim", first);
-    const index turning = config.rotary_dim == 0 ? dim - first : config.rotary_dim;
-    require(turning > 0 && turning % 4 == 0 && turning <= dim - first, who,
-            "rotary_dim must be a multiple of 4, > 0 and within the head", turning);
-    return turning;
+    const index rotated = config.rotary_dim == 0 ? dim - first : config.rotary_dim;
+    require(rotated > 0 && rotated % 4 == 0 && rotated <= dim - first, who,
+            "rotary_dim must be a multiple of 4, > 0 and within the head", rotated);
+    return rotated;
 }
 
 }  // namespace detail
 
 /// 2-D axial RoPE over the axes (row, column) of positions::grid: half of the pairs each, both with the
 /// ladder base^(-4 i / rotary_dim).
-/// Throws:   invalid_config when the channels that turn are no multiple of 4, do not fit in head_dim, or base
+/// Throws:   invalid_config when the channels that rotate are no multiple of 4, do not fit in head_dim, or
+/// base
 ///           is not > 0.
 /// Source:   RoPE-ViT, Heo et al. 2024; EVA-02, Fang et al. 2023.
 inline rotary_scheme make_axial_scheme(const axial_scheme_config& config) {
-    const index turning = detail::axial_channels(config.name.c_str(), config);
+    const index rotated = detail::axial_channels(config.name.c_str(), config);
     detail::require(std::isfinite(config.base) && config.base > 0, config.name.c_str(),
                     "base must be finite and > 0", config.base);
     const int first = config.first == first_axis::row ? 0 : 1;
@@ -89,7 +89,7 @@ inline rotary_scheme make_axial_scheme(const axial_scheme_config& config) {
                               .head_dim = config.head_dim,
                               .first_channel = config.first_channel,
                               .layout = config.layout},
-                             frequencies::axial({.channels = {turning / 2, turning / 2},
+                             frequencies::axial({.channels = {rotated / 2, rotated / 2},
                                                  .base = config.base,
                                                  .axis_of_block = {first, 1 - first},
                                                  .axes = 2}));

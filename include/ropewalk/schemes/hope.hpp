@@ -11,7 +11,7 @@
 namespace ROPEWALK_NAMESPACE::hope_video {
 
 struct over_config {
-    std::vector<index> sections = {16, 24, 24};  ///< pairs of t, h, w; those of t do not turn
+    std::vector<index> sections = {16, 24, 24};  ///< pairs of t, h, w; those of t do not rotate
     double scale = 0;  ///< step of a frame, to be chosen; a block's temporal_scale goes before it
 };
 

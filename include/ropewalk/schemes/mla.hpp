@@ -17,7 +17,7 @@ struct config {
     index query_rank = 1536;  ///< q_lora_rank; 0: queries come from one matrix
     index latent = 512;       ///< kv_lora_rank
     index nope_dim = 128;     ///< channels of a head that no position touches, before the others
-    index rope_dim = 64;      ///< channels that turn; the key's are shared by all heads
+    index rope_dim = 64;      ///< channels that rotate; the key's are shared by all heads
     index value_dim = 128;    ///< channels of a value
     double base = 1e4;
     double factor = 40;
@@ -81,7 +81,7 @@ inline void require_valid(const mla::config& c) {
 
 namespace ROPEWALK_NAMESPACE::mla {
 
-/// The frequencies of the turning channels: the plain ladder, or YaRN without its magnitude, which
+/// The frequencies of the rotated channels: the plain ladder, or YaRN without its magnitude, which
 /// DeepSeek moves into the logits.
 /// Units:    radians per position.
 /// Throws:   invalid_config on what geometric and yarn refuse, on a size, context or rms_epsilon that is

@@ -13,8 +13,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// A multimodal scheme: how fast and over which axes the pairs turn, and how tokens are numbered.
-/// Source: design of this library.
+/// A multimodal scheme: how fast and over which axes the pairs rotate, and how tokens are numbered.
 ///
 ///     const auto scheme = video_rope::over(text, {});
 ///     const auto prompt = positions::make_stream(scheme.rule, segments);
@@ -22,14 +21,13 @@ namespace ROPEWALK_NAMESPACE {
 ///     rotate(scheme.rope, q, k, table);
 template <positions::position_rule Rule>
 struct stream_scheme {
-    rotary_scheme rope;  ///< the scheme that turns queries and keys
+    rotary_scheme rope;  ///< the scheme that rotates queries and keys
     Rule rule;           ///< where the tokens of a stream stand
 };
 
 /// A scheme with every spectrum of another changed: the scaling, its dependence on the length and its
 /// channels stay the text model's.
 /// Throws:   what `change` throws on the spectrum of length 1, so that bad sections are refused here.
-/// Source:   design of this library.
 inline rotary_scheme with_frequencies(const rotary_scheme& text, std::string name,
                                       std::function<spectrum(const spectrum&)> change) {
     rotary_scheme s = text;
@@ -65,7 +63,7 @@ inline std::vector<index> default_sections(section_map map) {
 /// which VideoRoPE, HoPE and Qwen2.5-Omni share.
 struct text_config {
     index head_dim = 128;
-    index rotary_dim = 0;  ///< channels that turn, from the first; 0: all of them
+    index rotary_dim = 0;  ///< channels that rotate, from the first; 0: all of them
     double base = 1e6;
     pair_layout layout = half_split{};
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/positions/timeline.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
@@ -46,7 +47,6 @@ inline position_ids query_positions(index query_tokens, index key_tokens) {
 }
 
 /// Channels of a head that rotate_as_released can hold.
-/// Source: design of this library.
 inline constexpr index max_channels = 1024;
 
 /// The map of the released code, for its checkpoints only. It reads interleaved pairs and writes half-split
@@ -57,21 +57,28 @@ inline constexpr index max_channels = 1024;
 /// Cost:     one pass and a copy of each head.
 /// Accuracy: f64, f32: 2 ulp of the largest input of an output.
 /// Source:   fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
-template <class T>
-bool rotate_as_released(heads_view<T> x, std::type_identity_t<rows_for<T>> rows) noexcept {
+template <class T, class R>
+bool rotate_as_released(heads_view<T> x, const R& given) noexcept {
+    static_assert(
+        std::is_same_v<detail::rows_of_t<R>, rows_for<T>>,
+        "ropewalk: rotate_as_released takes a rotation_table or its rows, of double for f64 data and of "
+        "float for all other");
     using C = compute_t<T>;
     using S = stored_t<T>;
     constexpr const char* who = "musecontrollite::rotate_as_released";
+    const rows_for<T>& rows = detail::rows_of(given);
     if (!detail::fits(who, fit(half_split{}, x, rows))) return false;
     if (x.empty()) return true;
     if (x.channels() > max_channels)
         return detail::tell(who, {"channels must be at most 1024", max_channels, x.channels()});
     const index pairs = rows.pairs;
+    index missing = -1;
     C in[max_channels];
     for (index b = 0; b < x.batches(); ++b)
         for (index n = 0; n < x.tokens(); ++n) {
             const index row = rows.row(b * x.tokens() + n);
-            if (row < 0) continue;
+            if (row >= rows.table_rows) missing = row;
+            if (row < 0 || row >= rows.table_rows) continue;
             for (index h = 0; h < x.heads(); ++h) {
                 S* const p = reinterpret_cast<S*>(x.at(b, n, h));
                 const C* const cos = rows.cos_at(row, h);
@@ -83,7 +90,8 @@ bool rotate_as_released(heads_view<T> x, std::type_identity_t<rows_for<T>> rows)
                 }
             }
         }
-    return true;
+    return missing < 0 || detail::tell(who, {"rows of the tokens must be below the rows of the table",
+                                             rows.table_rows - 1, missing});
 }
 
 }  // namespace ROPEWALK_NAMESPACE::musecontrollite

@@ -27,7 +27,7 @@ struct tensor {
 struct rotary_embedding_attributes {
     std::int64_t interleaved = 0;           ///< 0: half_split, 1: interleaved pairs
     std::int64_t num_heads = 0;             ///< heads of a rank-3 input; rank 4 names them in its shape
-    std::int64_t rotary_embedding_dim = 0;  ///< leading channels of a head that turn; 0 = all
+    std::int64_t rotary_embedding_dim = 0;  ///< leading channels of a head that rotate; 0 = all
 };
 
 /// The inputs of RotaryEmbedding. T: float, f16, bf16 (and double). C is the caches' type, T by the standard.
@@ -88,7 +88,7 @@ inline onnx_rotary_plan make_onnx_rotary_plan(std::span<const std::int64_t> x,
     require(attributes.rotary_embedding_dim >= 0 && attributes.rotary_embedding_dim <= channels, who,
             "rotary_embedding_dim must be 0 .. head_size", attributes.rotary_embedding_dim);
     plan.rotary_dim = attributes.rotary_embedding_dim == 0 ? channels : attributes.rotary_embedding_dim;
-    require(plan.rotary_dim % 2 == 0, who, "the channels that turn must be even", plan.rotary_dim);
+    require(plan.rotary_dim % 2 == 0, who, "the channels that rotate must be even", plan.rotary_dim);
     return plan;
 }
 
@@ -114,14 +114,15 @@ inline void check_onnx_caches(onnx_rotary_plan& plan, std::span<const std::int64
                      "cos_cache must be [batch, seq, rotary / 2]", cos);
         plan.cache_rows = tokens;
     }
-    require_dims(cos.back() == plan.rotary_dim / 2, "cos_cache must end in half the channels that turn", cos);
+    require_dims(cos.back() == plan.rotary_dim / 2, "cos_cache must end in half the channels that rotate",
+                 cos);
 }
 
 }  // namespace detail
 
 namespace onnx {
 
-/// The standard's RotaryEmbedding: y = x with the first rotary_embedding_dim channels of each head turned by
+/// The standard's RotaryEmbedding: y = x with the first rotary_embedding_dim channels of each head rotated by
 /// cos and sin of its token. The caches may hold any numbers (a folded magnitude, not of unit norm).
 ///
 ///     onnx::rotary_embedding<float>({.x = {x, x_dims}, .cos_cache = {cos, cache_dims},

@@ -45,7 +45,6 @@ inline rotary_scheme axial(const axial_config& config) {
 }
 
 /// Patches of one image.
-/// Source: design of this library.
 struct image {
     index height = 0;
     index width = 0;

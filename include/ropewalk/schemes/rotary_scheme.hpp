@@ -7,22 +7,21 @@
 #include <utility>
 #include <vector>
 
+#include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
-#include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What one layer of a model does to its queries and keys: which channels of a head turn, how they pair
+/// What one layer of a model does to its queries and keys: which channels of a head rotate, how they pair
 /// up, how fast, and what else the logits need. Read from a config, taken from a preset or filled in.
 /// Units:    channels of one head; frequencies in radians per position.
 /// Requires: rotary_dim even, first_channel + rotary_dim <= head_dim.
-/// Source:   design of this library.
 struct rotary_scheme {
     std::string name = {};  ///< what explain and messages call the scheme
     index head_dim = 0;
-    index first_channel = 0;  ///< where the turning slice begins in a head of head_dim channels
+    index first_channel = 0;  ///< where the rotated slice begins in a head of head_dim channels
     index rotary_dim = 0;     ///< channels of the slice; the rest passes through
     pair_layout read_layout = {};
     pair_layout write_layout = {};        ///< another one than read_layout in DeepSeek only
@@ -42,7 +41,7 @@ struct rotary_scheme {
         return rotates && frequencies ? frequencies(context_length) : spectrum{};
     }
 
-    /// The turning slice of a view of whole heads (head_dim channels). One of rotary_dim channels is the
+    /// The rotated slice of a view of whole heads (head_dim channels). One of rotary_dim channels is the
     /// slice already (MLA's shared k_pe, which carries no other channels). Any other comes back whole, which
     /// the kernels then refuse.
     template <class T>
@@ -54,14 +53,15 @@ struct rotary_scheme {
 
 static_assert(scheme_like<rotary_scheme>);
 
-/// The table of a layer whose spectrum is that of `context_length`, with the rows of that many positions; it grows
-/// no further than the context the model is offered for, where the scheme says it.
-/// Throws: invalid_config on context_length < 1, past max_context, or what the scaling refuses at that length.
+/// The table of a layer whose spectrum is that of `context_length`, with the rows of that many positions; it
+/// grows no further than the context the model is offered for, where the scheme says it. Throws:
+/// invalid_config on context_length < 1, past max_context, or what the scaling refuses at that length.
 template <class T = float>
 [[nodiscard]] position_table<T> make_position_table(const rotary_scheme& rope, std::int64_t context_length) {
     const auto rows = static_cast<index>(context_length);
-    return position_table<T>(rope.spectrum_for(context_length), rows,
-                             {.max_rows = rope.max_context > 0 ? static_cast<index>(rope.max_context) : index{0}});
+    return position_table<T>(
+        rope.spectrum_for(context_length), rows,
+        {.max_rows = rope.max_context > 0 ? static_cast<index>(rope.max_context) : index{0}});
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -8,7 +8,7 @@
 #include <ropewalk/frequencies/linear.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Stable Audio Open: half of the channels of a head turn, half-split, in self-attention only; prepended
+/// Stable Audio Open: half of the channels of a head rotate, half-split, in self-attention only; prepended
 /// tokens count as positions.
 /// Source: Stable Audio Open, Evans et al. 2024; Stability-AI/stable-audio-tools models/transformer.py.
 namespace ROPEWALK_NAMESPACE::stable_audio {
@@ -22,13 +22,13 @@ struct self_attention_config {
 };
 
 /// The scheme of the diffusion transformer's self-attention; positions are 0, 1, ....
-/// Throws:   invalid_config when head_dim is below the channels that turn (at least 32 by default), or a
+/// Throws:   invalid_config when head_dim is below the channels that rotate (at least 32 by default), or a
 ///           factor is not > 0.
 /// Source:   Stability-AI/stable-audio-tools stable_audio_tools/models/transformer.py, RotaryEmbedding.
 inline rotary_scheme self_attention(const self_attention_config& config) {
     constexpr const char* who = "stable_audio::self_attention";
     const index dim = config.rotary_dim == 0 ? std::max<index>(config.head_dim / 2, 32) : config.rotary_dim;
-    detail::require(config.head_dim >= dim, who, "head_dim must hold the channels that turn",
+    detail::require(config.head_dim >= dim, who, "head_dim must hold the channels that rotate",
                     config.head_dim);
     detail::require_factor(who, "base_rescale_factor must be finite and > 0", config.base_rescale_factor);
     detail::require(dim > 2 || config.base_rescale_factor == 1, who,
