@@ -114,7 +114,8 @@ ROPEWALK_DETAIL_API int ropewalk_rotate(const ropewalk_rotate_call* call) {
     return chosen.load(std::memory_order_relaxed)(call);
 }
 
-ROPEWALK_DETAIL_API int ropewalk_explain_rotate(const ropewalk_rotate_call* call, char* text, std::size_t size) {
+ROPEWALK_DETAIL_API int ropewalk_explain_rotate(const ropewalk_rotate_call* call, char* text,
+                                                std::size_t size) {
     const unit* u = choose();
     if (u == nullptr) return explain(ropewalk_status_text(ROPEWALK_NO_UNIT), text, size, ROPEWALK_NO_UNIT);
     const ropewalk_detail_reason why = u->explain_rotate(call);

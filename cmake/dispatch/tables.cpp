@@ -32,7 +32,8 @@ constexpr rw::index most_channels = 65536, most_rows = 0x7fffffff;
 
 rw::spectrum spectrum_of(const options_type& o) {
     switch (o.scaling) {
-        case ROPEWALK_UNSCALED: return rw::frequencies::geometric({.rotary_dim = o.rotary_dim, .base = o.base});
+        case ROPEWALK_UNSCALED:
+            return rw::frequencies::geometric({.rotary_dim = o.rotary_dim, .base = o.base});
         case ROPEWALK_LINEAR:
             return rw::frequencies::linear({.rotary_dim = o.rotary_dim, .base = o.base, .factor = o.factor});
         case ROPEWALK_LLAMA3:
@@ -55,7 +56,8 @@ rw::spectrum spectrum_of(const options_type& o) {
         default: {
             rw::detail::require(o.scaling == ROPEWALK_GIVEN_FREQUENCIES, "ropewalk_make_table",
                                 "scaling must be an enum ropewalk_scaling", o.scaling);
-            rw::detail::require(o.frequencies != nullptr, "ropewalk_make_table", "frequencies must not be null", 0);
+            rw::detail::require(o.frequencies != nullptr, "ropewalk_make_table",
+                                "frequencies must not be null", 0);
             const auto pairs = static_cast<std::size_t>(o.rotary_dim / 2);
             return rw::spectrum::from_omega(std::span<const double>(o.frequencies, pairs));
         }
@@ -77,8 +79,8 @@ ropewalk_table* make(const options_type* options) {
     const options_type& o = *options;
     require(o.size == sizeof o, who, "size must be sizeof(ropewalk_table_options)", o.size);
     require(o.version == ROPEWALK_C_VERSION, who, "version must be ROPEWALK_C_VERSION", o.version);
-    require(o.dtype == ROPEWALK_F32 || o.dtype == ROPEWALK_F64, who, "dtype must be ROPEWALK_F32 or ROPEWALK_F64",
-            o.dtype);
+    require(o.dtype == ROPEWALK_F32 || o.dtype == ROPEWALK_F64, who,
+            "dtype must be ROPEWALK_F32 or ROPEWALK_F64", o.dtype);
     require(o.reserved == 0, who, "reserved must be 0", o.reserved);
     require(o.rotary_dim >= 0 && o.rotary_dim <= most_channels && o.rotary_dim % 2 == 0, who,
             "rotary_dim must be even and at most 65536", o.rotary_dim);

@@ -198,13 +198,16 @@ rw::misfit fit_of(const ropewalk_rotate_call& call, const rw::heads_view<T>& x) 
     if (m.ok() && !x.empty() && layout.read != layout.write && call.rows.pairs > rw::detail::changed_pairs)
         return {"pairs must be at most 512 where the layout changes in place", rw::detail::changed_pairs,
                 call.rows.pairs};
+    if (m.ok() && !x.empty() && call.first_channel > x.channels())  // with no pairs, all else fits
+        return {"first_channel must be at most the channels", x.channels(), call.first_channel};
     return m;
 }
 std::int32_t k_dtype_of(const ropewalk_rotate_call& call) noexcept {
     return call.k_dtype == 0 ? call.dtype : call.k_dtype;
 }
 rw::misfit fit_of_call(const ropewalk_rotate_call& call) noexcept {
-    const rw::misfit q = with_dtype(call.dtype, [&]<class T>(T) { return fit_of(call, view_of<T>(call, call.q)); });
+    const rw::misfit q =
+        with_dtype(call.dtype, [&]<class T>(T) { return fit_of(call, view_of<T>(call, call.q)); });
     if (!q.ok()) return q;
     return with_dtype(k_dtype_of(call), [&]<class T>(T) { return fit_of(call, view_of_k<T>(call)); });
 }
@@ -215,7 +218,8 @@ bool run_all(const ropewalk_rotate_call& call) noexcept {
 }
 /// q and k of different types are two calls: sixteen kernels for four would be four times the code.
 bool run_each(const ropewalk_rotate_call& call) noexcept {
-    const bool q = with_dtype(call.dtype, [&]<class T>(T) { return run<T>(call, view_of<T>(call, call.q), {}); });
+    const bool q =
+        with_dtype(call.dtype, [&]<class T>(T) { return run<T>(call, view_of<T>(call, call.q), {}); });
     const bool k = with_dtype(call.k_dtype, [&]<class T>(T) { return run<T>(call, view_of_k<T>(call), {}); });
     return q && k;
 }
@@ -229,11 +233,12 @@ int rotate(const ropewalk_rotate_call* pointer) noexcept {
     return fit_of_call(call).ok() && run_each(call) ? ROPEWALK_OK : ROPEWALK_BAD_CALL;
 }
 
-/// Whether every row is there; a call finds that out token by token. Views without heads say nothing of how many
-/// tokens there are in memory.
+/// Whether every row is there; a call finds that out token by token. Views without heads say nothing of how
+/// many tokens there are in memory.
 reason check_indices(const ropewalk_rotate_call& call) noexcept {
     const bool ordinal = call.rows.row_of_token == nullptr && call.rows.row_of_token_64 == nullptr;
-    if (ordinal || call.rows.pairs == 0 || (call.q.heads == 0 && (call.k.data == nullptr || call.k.heads == 0)))
+    if (ordinal || call.rows.pairs == 0 ||
+        (call.q.heads == 0 && (call.k.data == nullptr || call.k.heads == 0)))
         return {};
     auto rows = rows_of<float>(call);  // the indices are the same for either type
     if (call.rows.batch_stride == ROPEWALK_SAME_ROWS) rows = rows.batch_slice(0, call.batches == 0 ? 0 : 1);

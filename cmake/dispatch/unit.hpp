@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
-// What a unit offers to pick.cpp. Its name has the version in it and it is never exported: two versions in one
-// process do not meet.
+// What a unit offers to pick.cpp. Its name has the version in it and it is never exported: two versions in
+// one process do not meet.
 
 #include <ropewalk/ropewalk.h>
 

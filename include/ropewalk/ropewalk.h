@@ -6,9 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
-// Rotation for C, and for programs that ship one binary to many CPUs: plain calls, carried out by the widest of
-// the units that ropewalk_add_dispatch() compiled and this CPU has. C11 and C++20 alike. No call throws, ends the
-// program or starts a thread, and none but ropewalk_make_table() allocates.
+// Rotation for C, and for programs that ship one binary to many CPUs: plain calls, carried out by the widest
+// of the units that ropewalk_add_dispatch() compiled and this CPU has. C11 and C++20 alike. No call throws,
+// ends the program or starts a thread, and none but ropewalk_make_table() allocates.
 
 /// What this header understands: the `version` of every struct.
 #define ROPEWALK_C_VERSION 1
@@ -38,16 +38,17 @@ enum ropewalk_direction {
 };
 /// What came of a call; ropewalk_status_text() has it in words.
 enum ropewalk_status {
-    ROPEWALK_OK = 0,        ///< done
-    ROPEWALK_BAD_CALL = 1,  ///< a field that cannot be, or tensors that do not fit the rows; nothing was touched
+    ROPEWALK_OK = 0,  ///< done
+    ROPEWALK_BAD_CALL =
+        1,  ///< a field that cannot be, or tensors that do not fit the rows; nothing was touched
     ROPEWALK_NO_UNIT = 2,   ///< not built, or not for this CPU
     ROPEWALK_NO_MEMORY = 3  ///< nothing was made
 };
 /// In ropewalk_rows::batch_stride: every batch reads the entries of the first.
 #define ROPEWALK_SAME_ROWS (-1)
 
-/// Queries or keys: [batches, tokens, heads, channels], strides in elements, channels adjacent. Heads do not share
-/// channels; strides may be negative.
+/// Queries or keys: [batches, tokens, heads, channels], strides in elements, channels adjacent. Heads do not
+/// share channels; strides may be negative.
 typedef struct ropewalk_tensor {
     void* data;              ///< the first element
     ptrdiff_t heads;         ///< how many
@@ -57,10 +58,10 @@ typedef struct ropewalk_tensor {
 } ropewalk_tensor;
 
 /// cos and sin [table_rows, table_heads, pairs] of double for ROPEWALK_F64 and of float otherwise, the
-/// magnitude multiplied in. Token (b, n) reads the row that entry first_token + b * batch_stride + n of the index
-/// array names (at most one of the two arrays, of row_count entries; neither: the entry's own number). A negative
-/// row leaves the token alone. So does one that the table does not have, and the call says ROPEWALK_BAD_CALL when
-/// the other tokens are done.
+/// magnitude multiplied in. Token (b, n) reads the row that entry first_token + b * batch_stride + n of the
+/// index array names (at most one of the two arrays, of row_count entries; neither: the entry's own number).
+/// A negative row leaves the token alone. So does one that the table does not have, and the call says
+/// ROPEWALK_BAD_CALL when the other tokens are done.
 typedef struct ropewalk_rows {
     const void* cos;                 ///< cosines
     const void* sin;                 ///< sines
@@ -113,9 +114,9 @@ static inline ropewalk_rotate_call ropewalk_new_rotate_call(void) {
 /// Rotates in place. Calls on disjoint data may run side by side. Returns an enum ropewalk_status.
 int ropewalk_rotate(const ropewalk_rotate_call* call);
 
-/// What ropewalk_rotate(call) would return, and why: "channels must be twice the pairs of the rows: wanted 128,
-/// got 64", or "fits". Touches no tensor and reads all indices. `text`, of `size` characters, may be NULL; it is
-/// cut where it does not suffice, and always ends in 0.
+/// What ropewalk_rotate(call) would return, and why: "channels must be twice the pairs of the rows: wanted
+/// 128, got 64", or "fits". Touches no tensor and reads all indices. `text`, of `size` characters, may be
+/// NULL; it is cut where it does not suffice, and always ends in 0.
 int ropewalk_explain_rotate(const ropewalk_rotate_call* call, char* text, size_t size);
 
 /// Frequencies that a model names by a few numbers; the numbers a rule does not use are not read.
@@ -149,8 +150,8 @@ typedef struct ropewalk_table_options {
     const double* positions;    ///< the position of each row; NULL: 0, 1, 2, ...
 } ropewalk_table_options;
 
-/// Unscaled, base 10000, YaRN's betas 32 and 1, Llama 3.1's factors 1 and 4, f32; rotary_dim and rows are to be
-/// filled in.
+/// Unscaled, base 10000, YaRN's betas 32 and 1, Llama 3.1's factors 1 and 4, f32; rotary_dim and rows are to
+/// be filled in.
 static inline ropewalk_table_options ropewalk_new_table_options(void) {
     ropewalk_table_options options;
     memset(&options, 0, sizeof options);
@@ -173,10 +174,11 @@ typedef struct ropewalk_table ropewalk_table;
 /// Makes a table: the one kind of call here that allocates. On success *table is to be freed by
 /// ropewalk_free_table(); else it is NULL and `text`, of `size` characters or NULL, says which parameter was
 /// refused. Returns an enum ropewalk_status.
-int ropewalk_make_table(const ropewalk_table_options* options, ropewalk_table** table, char* text, size_t size);
+int ropewalk_make_table(const ropewalk_table_options* options, ropewalk_table** table, char* text,
+                        size_t size);
 void ropewalk_free_table(ropewalk_table* table);
-/// The rows of the table for ropewalk_rotate_call::rows, valid until it is freed; without an index array, token n
-/// reads row n. Any number of threads may use them. No rows where table is NULL.
+/// The rows of the table for ropewalk_rotate_call::rows, valid until it is freed; without an index array,
+/// token n reads row n. Any number of threads may use them. No rows where table is NULL.
 ropewalk_rows ropewalk_table_rows(const ropewalk_table* table);
 
 /// An enum ropewalk_status in words.

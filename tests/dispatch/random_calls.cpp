@@ -1,7 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// Random calls through the C interface: a good call with some fields replaced. What a second reading of ropewalk.h,
-// in 128-bit arithmetic, finds wrong has to be refused with nothing touched; what it finds right has to be done.
-// Calls that are right but for the memory they claim cannot be told by the library, so they are not made.
+// Random calls through the C interface: a good call with some fields replaced. What a second reading of
+// ropewalk.h, in 128-bit arithmetic, finds wrong has to be refused with nothing touched; what it finds right
+// has to be done. Calls that are right but for the memory they claim cannot be told by the library, so they
+// are not made.
 //
 //     random_calls [calls] [seed]
 #include <ropewalk/ropewalk.h>
@@ -31,7 +32,9 @@ bool count(std::ptrdiff_t x) { return x >= 0 && x <= most; }
 bool stride(std::ptrdiff_t x) { return x >= -most && x <= most; }
 wide magnitude(wide x) { return x < 0 ? -x : x; }
 
-wide channels_of(const ropewalk_rotate_call& c) { return c.channels == 0 ? 2 * wide(c.rows.pairs) : c.channels; }
+wide channels_of(const ropewalk_rotate_call& c) {
+    return c.channels == 0 ? 2 * wide(c.rows.pairs) : c.channels;
+}
 bool empty(const ropewalk_rotate_call& c, const ropewalk_tensor& x) {
     return c.batches == 0 || c.tokens == 0 || x.heads == 0 || channels_of(c) == 0;
 }
@@ -40,7 +43,8 @@ bool group_fits(std::int32_t layout, std::ptrdiff_t group, wide pairs) {
 }
 
 bool tensor_fits(const ropewalk_rotate_call& c, const ropewalk_tensor& x) {
-    if (!count(x.heads) || !stride(x.batch_stride) || !stride(x.token_stride) || !stride(x.head_stride)) return false;
+    if (!count(x.heads) || !stride(x.batch_stride) || !stride(x.token_stride) || !stride(x.head_stride))
+        return false;
     if (empty(c, x)) return true;
     if (x.data == nullptr) return false;
     struct level {
@@ -60,7 +64,8 @@ bool tensor_fits(const ropewalk_rotate_call& c, const ropewalk_tensor& x) {
     if (wide(c.first_channel) + 2 * wide(c.rows.pairs) > channels_of(c)) return false;
     const std::int32_t write = c.write_layout == 0 ? c.layout : c.write_layout;
     const std::ptrdiff_t write_group = c.write_layout == 0 ? c.group : c.write_group;
-    if (!group_fits(c.layout, c.group, c.rows.pairs) || !group_fits(write, write_group, c.rows.pairs)) return false;
+    if (!group_fits(c.layout, c.group, c.rows.pairs) || !group_fits(write, write_group, c.rows.pairs))
+        return false;
     const bool changes = write != c.layout || (write == ROPEWALK_BLOCKED && write_group != c.group);
     return !changes || c.rows.pairs <= 512;
 }
@@ -79,15 +84,18 @@ wide table_end(const ropewalk_rotate_call& c) {
 bool call_fits(const ropewalk_rotate_call& c) {
     const auto among = [](std::int32_t x, int last) { return x >= 1 && x <= last; };
     const ropewalk_rows& r = c.rows;
-    if (c.size != sizeof c || c.version != ROPEWALK_C_VERSION || !among(c.dtype, 4) || !among(c.layout, 3)) return false;
+    if (c.size != sizeof c || c.version != ROPEWALK_C_VERSION || !among(c.dtype, 4) || !among(c.layout, 3))
+        return false;
     if (c.k_dtype != 0 && (!among(c.k_dtype, 4) || (c.k_dtype == 1) != (c.dtype == 1))) return false;
-    if ((c.write_layout != 0 && !among(c.write_layout, 3)) || c.direction < 0 || c.direction > 2) return false;
-    for (std::ptrdiff_t x : {c.batches, c.tokens, c.channels, c.first_channel, r.pairs, r.table_rows, r.table_heads,
-                             r.first_token, r.row_count})
+    if ((c.write_layout != 0 && !among(c.write_layout, 3)) || c.direction < 0 || c.direction > 2)
+        return false;
+    for (std::ptrdiff_t x : {c.batches, c.tokens, c.channels, c.first_channel, r.pairs, r.table_rows,
+                             r.table_heads, r.first_token, r.row_count})
         if (!count(x)) return false;
     if (wide(c.batches) * c.tokens > most || (r.batch_stride != ROPEWALK_SAME_ROWS && !count(r.batch_stride)))
         return false;
-    if ((r.row_of_token != nullptr && r.row_of_token_64 != nullptr) || c.parts < 1 || c.part < 0 || c.part >= c.parts)
+    if ((r.row_of_token != nullptr && r.row_of_token_64 != nullptr) || c.parts < 1 || c.part < 0 ||
+        c.part >= c.parts)
         return false;
     if (!tensor_fits(c, c.q) || (c.k.data != nullptr && !tensor_fits(c, c.k))) return false;
     if (c.batches == 0 || c.tokens == 0 || r.pairs == 0) return true;
@@ -104,8 +112,7 @@ bool is_there(const ropewalk_rotate_call& c, const ropewalk_tensor& x, std::int3
     wide low = 0, high = channels_of(c);
     const std::ptrdiff_t steps[] = {x.head_stride, x.token_stride, x.batch_stride};
     const std::ptrdiff_t extents[] = {x.heads, c.tokens, c.batches};
-    for (int i = 0; i < 3; ++i)
-        (steps[i] < 0 ? low : high) += (wide(extents[i]) - 1) * wide(steps[i]);
+    for (int i = 0; i < 3; ++i) (steps[i] < 0 ? low : high) += (wide(extents[i]) - 1) * wide(steps[i]);
     return -low * size <= wide(tensor_bytes) / 2 && high * size <= wide(tensor_bytes) / 2;
 }
 bool is_there(const ropewalk_rotate_call& c) {
@@ -135,13 +142,15 @@ void print(const ropewalk_rotate_call& c) {
     number("first_channel", c.first_channel), number("parts", c.parts), number("part", c.part);
     for (const ropewalk_tensor* x : {&c.q, &c.k}) {
         std::printf("\n  %s", x == &c.q ? "q" : "k");
-        number("data", x->data != nullptr), number("heads", x->heads), number("batch_stride", x->batch_stride);
+        number("data", x->data != nullptr), number("heads", x->heads),
+            number("batch_stride", x->batch_stride);
         number("token_stride", x->token_stride), number("head_stride", x->head_stride);
     }
     const ropewalk_rows& r = c.rows;
     std::printf("\n  rows"), number("cos", r.cos != nullptr), number("sin", r.sin != nullptr);
     number("table_rows", r.table_rows), number("table_heads", r.table_heads), number("pairs", r.pairs);
-    number("row_stride", r.row_stride), number("head_stride", r.head_stride), number("row_count", r.row_count);
+    number("row_stride", r.row_stride), number("head_stride", r.head_stride),
+        number("row_count", r.row_count);
     number("narrow", r.row_of_token != nullptr), number("broad", r.row_of_token_64 != nullptr);
     number("first_token", r.first_token), number("batch_stride", r.batch_stride), std::printf("\n");
 }
@@ -162,7 +171,8 @@ class maker {
         c.batches = below(4), c.tokens = below(4);
         c.rows.pairs = one_of({0, 1, 2, 3, 4, 8, 17});
         c.group = c.write_group = 2;
-        if (below(3) == 0) c.first_channel = below(3), c.channels = 2 * c.rows.pairs + c.first_channel + below(3);
+        if (below(3) == 0)
+            c.first_channel = below(3), c.channels = 2 * c.rows.pairs + c.first_channel + below(3);
         const std::ptrdiff_t channels = static_cast<std::ptrdiff_t>(channels_of(c));
         const auto tensor = [&](std::vector<double>& data) {
             ropewalk_tensor x{data.data() + data.size() / 2, below(3) + (below(5) != 0 ? 1 : 0), 0, 0, 0};
@@ -183,7 +193,8 @@ class maker {
         r.row_stride = r.pairs + below(3);
         if (below(4) == 0) {
             c.k.data = nullptr;
-            r.table_heads = c.q.heads, r.head_stride = r.row_stride, r.row_stride *= std::max<std::ptrdiff_t>(1, c.q.heads);
+            r.table_heads = c.q.heads, r.head_stride = r.row_stride,
+            r.row_stride *= std::max<std::ptrdiff_t>(1, c.q.heads);
         }
         const int kind = below(3);
         if (kind == 1) r.row_of_token = m.narrow.data(), r.row_count = index_entries;
@@ -203,27 +214,38 @@ class maker {
     std::ptrdiff_t number() {
         const std::ptrdiff_t one = 1;
         if (below(2) == 0) return below(60) - 20;
-        return one_of({-1, 0, 1, 16, 513, one << 31, one << 32, -(one << 32), one << 33, (one << 55) + 1, one << 56,
-                       (one << 56) + 1, -(one << 56), one << 60, one << 62, PTRDIFF_MAX, PTRDIFF_MAX - 1, PTRDIFF_MIN,
-                       PTRDIFF_MIN + 1});
+        return one_of({-1, 0, 1, 16, 513, one << 31, one << 32, -(one << 32), one << 33, (one << 55) + 1,
+                       one << 56, (one << 56) + 1, -(one << 56), one << 60, one << 62, PTRDIFF_MAX,
+                       PTRDIFF_MAX - 1, PTRDIFF_MIN, PTRDIFF_MIN + 1});
     }
     void replace_one(ropewalk_rotate_call& c, memory& m) {
         ropewalk_rows& r = c.rows;
-        std::int32_t* const words[] = {&c.version, &c.dtype, &c.k_dtype, &c.layout, &c.write_layout, &c.direction};
+        std::int32_t* const words[] = {&c.version, &c.dtype,        &c.k_dtype,
+                                       &c.layout,  &c.write_layout, &c.direction};
         std::ptrdiff_t* const numbers[] = {
-            &c.group,          &c.write_group,   &c.batches,        &c.tokens,      &c.channels,      &c.first_channel,
-            &c.q.heads,        &c.q.batch_stride, &c.q.token_stride, &c.q.head_stride, &c.k.heads,      &c.k.batch_stride,
-            &c.k.token_stride, &c.k.head_stride, &r.table_rows,     &r.table_heads, &r.pairs,         &r.row_stride,
-            &r.head_stride,    &r.row_count,     &r.first_token,    &r.batch_stride, &c.parts,         &c.part};
+            &c.group,          &c.write_group,   &c.batches,     &c.tokens,
+            &c.channels,       &c.first_channel, &c.q.heads,     &c.q.batch_stride,
+            &c.q.token_stride, &c.q.head_stride, &c.k.heads,     &c.k.batch_stride,
+            &c.k.token_stride, &c.k.head_stride, &r.table_rows,  &r.table_heads,
+            &r.pairs,          &r.row_stride,    &r.head_stride, &r.row_count,
+            &r.first_token,    &r.batch_stride,  &c.parts,       &c.part};
         const int which = below(36);
-        if (which < 6) *words[which] = static_cast<std::int32_t>(number());
-        else if (which < 30) *numbers[which - 6] = number();
-        else if (which == 30) c.size = static_cast<std::size_t>(number());
-        else if (which == 31) c.q.data = nullptr;
-        else if (which == 32) r.cos = nullptr;
-        else if (which == 33) r.sin = nullptr;
-        else if (which == 34) r.row_of_token = m.narrow.data();
-        else r.row_of_token_64 = m.broad.data();
+        if (which < 6)
+            *words[which] = static_cast<std::int32_t>(number());
+        else if (which < 30)
+            *numbers[which - 6] = number();
+        else if (which == 30)
+            c.size = static_cast<std::size_t>(number());
+        else if (which == 31)
+            c.q.data = nullptr;
+        else if (which == 32)
+            r.cos = nullptr;
+        else if (which == 33)
+            r.sin = nullptr;
+        else if (which == 34)
+            r.row_of_token = m.narrow.data();
+        else
+            r.row_of_token_64 = m.broad.data();
     }
 
     std::mt19937 engine_;
@@ -261,14 +283,16 @@ int main(int argc, char** argv) {
                                 : status == ROPEWALK_BAD_CALL && said == ROPEWALK_BAD_CALL && untouched;
         if (!right || !silent) {
             std::printf("call %ld of seed %u: %s, but %d, explained %d (%s), %s\n", i, seed,
-                        fits ? "fits" : "does not fit", status, said, text, untouched ? "untouched" : "touched");
+                        fits ? "fits" : "does not fit", status, said, text,
+                        untouched ? "untouched" : "touched");
             print(c);
             ++failures;
         }
         ++(fits ? done : refused);
         if (!untouched) m.q = fresh.q, m.k = fresh.k;
     }
-    std::printf("%ld calls: %ld done, %ld refused, %ld not made; %ld failures\n", calls, done, refused, left, failures);
+    std::printf("%ld calls: %ld done, %ld refused, %ld not made; %ld failures\n", calls, done, refused, left,
+                failures);
     const bool both = done > calls / 20 && refused > calls / 20;
     return failures == 0 && both ? 0 : 1;
 }

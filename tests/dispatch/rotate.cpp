@@ -67,8 +67,9 @@ TEMPLATE_TEST_CASE("dispatch: every unit of this CPU keeps the kernels' promise"
     }
 }
 
-TEST_CASE("dispatch: the unit of the tests' own flags has the bits of the kernels in all directions and parts",
-          "[dispatch]") {
+TEST_CASE(
+    "dispatch: the unit of the tests' own flags has the bits of the kernels in all directions and parts",
+    "[dispatch]") {
 #define NAME2(x) #x
 #define NAME(x) NAME2(x)
     if (ropewalk_use_unit(NAME(ROPEWALK_ISA)) != ROPEWALK_OK)
@@ -129,7 +130,8 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
     }
 }
 
-TEST_CASE("dispatch: a row that the table does not have leaves its token alone and is told", "[dispatch][errors]") {
+TEST_CASE("dispatch: a row that the table does not have leaves its token alone and is told",
+          "[dispatch][errors]") {
     const auto table = table_of<float>(8);
     heads_buffer<float> q({1, 5, 2, 16}, 1);
     heads_buffer<rw::f16> k({1, 5, 1, 16}, 1);
@@ -140,7 +142,8 @@ TEST_CASE("dispatch: a row that the table does not have leaves its token alone a
             const auto before_q = q.fill(1).dense();
             const auto before_k = k.fill(2).dense();
             auto outside = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), table.rows());
-            if (with_k) outside = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), k.view(), table.rows());
+            if (with_k)
+                outside = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), k.view(), table.rows());
             outside.rows.row_of_token = rows.data(), outside.rows.row_count = 5;
             CHECK(ropewalk_rotate(&outside) == ROPEWALK_BAD_CALL);
             const auto kept = [&](const auto& after, const auto& before, std::size_t token) {
@@ -154,7 +157,8 @@ TEST_CASE("dispatch: a row that the table does not have leaves its token alone a
             }
             char text[128];
             CHECK(ropewalk_explain_rotate(&outside, text, sizeof text) == ROPEWALK_BAD_CALL);
-            CHECK(std::string(text) == "rows of the tokens must be among the rows of the table: wanted 4, got 99");
+            CHECK(std::string(text) ==
+                  "rows of the tokens must be among the rows of the table: wanted 4, got 99");
         }
     }
 }
@@ -168,8 +172,8 @@ TEST_CASE("dispatch: q and k of different types, as two calls have them", "[disp
         heads_buffer<float> q({2, 2, 3, 48}, 1), want_q = q.fill(1);
         heads_buffer<rw::bf16> k({2, 2, 2, 48}, 1), want_k = k.fill(2);
         for (rw::index part = 0; part < 5; ++part)
-            CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, q.view(), k.view(), view,
-                                                                      {.part = {5, part}})));
+            CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, q.view(), k.view(),
+                                                                      view, {.part = {5, part}})));
         CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, want_q.view(), view)));
         CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, want_k.view(), view)));
         CHECK(support::same_bits(q.dense(), want_q.dense()));
@@ -193,8 +197,9 @@ TEST_CASE("dispatch: slices of rows and of channels, and two layouts", "[dispatc
     const rw::layout_slice slice{.read = rw::interleaved{}, .write = rw::half_split{}, .first_channel = 5};
     for (const std::string& unit : units()) {
         REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
-        for (const auto& rows : {all.in_batches(2), all.in_batches(2).token_slice(1, 2), all, all.token_slice(2, 4),
-                                 all.token_slice(0, 2).repeated(2), table.rows_from(1, 2).repeated(2)}) {
+        for (const auto& rows :
+             {all.in_batches(2), all.in_batches(2).token_slice(1, 2), all, all.token_slice(2, 4),
+              all.token_slice(0, 2).repeated(2), table.rows_from(1, 2).repeated(2)}) {
             const rw::index batches = 2, tokens = rows.count() / 2;
             heads_buffer<double> x({batches, tokens, 2, 20}, 1), want = x.fill(1);
             for (const auto direction : {ROPEWALK_ROTATE, ROPEWALK_GRADIENT, ROPEWALK_UNROTATE}) {
@@ -241,9 +246,10 @@ TEST_CASE("dispatch: products that wrap, strides under which heads meet, and wha
         CHECK(why([](call& c) { c.rows.table_rows = std::ptrdiff_t(1) << 55; }) == "the table");
         CHECK(why([](call& c) { c.q.head_stride = 15; }) == "the head stride");
         CHECK(why([](call& c) { c.q.token_stride = 31; }) == "the token stride");
-        CHECK(why([](call& c) { c.q.token_stride = 0; }) == "the head stride");
+        CHECK(why([](call& c) { c.q.token_stride = 0; }) == "the token stride");
         CHECK(why([](call& c) { c.q.head_stride = PTRDIFF_MIN; }) == "head_stride");
-        CHECK(why([](call& c) { c.rows.table_heads = 2, c.rows.head_stride = 7; }) == "head_stride of the rows");
+        CHECK(why([](call& c) { c.rows.table_heads = 2, c.rows.head_stride = 7; }) ==
+              "head_stride of the rows");
         CHECK(why([](call& c) { c.rows.table_heads = 3, c.rows.head_stride = 8; }) ==
               "rows with heads of their own");
         CHECK(why([](call& c) { c.rows.first_token = 1; }) == "table_rows");
@@ -283,10 +289,11 @@ TEST_CASE("dispatch: views that do not fit their rows or each other make a call 
         CHECK(refused(q, make_rotate_call(layout, q.view(), table.rows(two))));
     }
     // k alone is a call like q alone.
+    const auto first = rows.token_slice(0, 1);
     heads_buffer<float> alone = k, other = k;
     CHECK(rw::dispatch::rotate(
-        make_rotate_call(rw::half_split{}, rw::heads_view<float>{}, alone.view(), rows)));
-    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, other.view(), rows)));
+        make_rotate_call(rw::half_split{}, rw::heads_view<float>{}, alone.view(), first)));
+    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, other.view(), first)));
     CHECK(support::same_bits(alone.dense(), other.dense()));
     CHECK_FALSE(support::same_bits(alone.dense(), k.dense()));
 }

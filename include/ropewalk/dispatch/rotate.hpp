@@ -40,7 +40,8 @@ constexpr std::int32_t dtype_number() noexcept {
 constexpr std::int32_t layout_number(pair_layout layout) noexcept {
     using kind = pair_layout::kind_type;
     static_assert(int(kind::half_split) + 1 == ROPEWALK_HALF_SPLIT &&
-                  int(kind::interleaved) + 1 == ROPEWALK_INTERLEAVED && int(kind::blocked) + 1 == ROPEWALK_BLOCKED);
+                  int(kind::interleaved) + 1 == ROPEWALK_INTERLEAVED &&
+                  int(kind::blocked) + 1 == ROPEWALK_BLOCKED);
     return static_cast<std::int32_t>(layout.kind) + 1;
 }
 
@@ -75,21 +76,22 @@ ropewalk_rows make_rows(const rows_view<C>& rows) noexcept {
     return out;
 }
 
-/// A call from views and their rows: q and k with the same batches and tokens (others: a call each), of types of
-/// their own. Views that do not fit make a call that is refused.
+/// A call from views and their rows: q and k with the same batches and tokens (others: a call each), of types
+/// of their own. Views that do not fit make a call that is refused.
 template <class TQ, class TK>
 [[nodiscard]] rotate_call make_rotate_call(layout_slice layout, heads_view<TQ> q, heads_view<TK> k,
-                                           const rows_view<compute_t<TQ>>& rows, call_options options = {}) noexcept {
+                                           const rows_view<compute_t<TQ>>& rows,
+                                           call_options options = {}) noexcept {
     static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
                   "ropewalk: q and k of f64 and of another type read rows of two types: make a call each");
     static_assert(!std::is_const_v<TQ> && !std::is_const_v<TK>,
                   "ropewalk: a view of const elements cannot be rotated in place");
     const heads_shape shape = q.empty() ? k.shape : q.shape;
-    const bool fits = shape.batches >= 0 && shape.tokens >= 0 && shape.channels >= 0 &&
-                      (k.empty() || (k.channels() == shape.channels && k.batches() == shape.batches &&
-                                     k.tokens() == shape.tokens)) &&
-                      rows.count() == shape.batches * shape.tokens &&
-                      (rows.batches == 1 || rows.batches == shape.batches);
+    const bool fits =
+        shape.batches >= 0 && shape.tokens >= 0 && shape.channels >= 0 &&
+        (k.empty() ||
+         (k.channels() == shape.channels && k.batches() == shape.batches && k.tokens() == shape.tokens)) &&
+        rows.count() == shape.batches * shape.tokens && (rows.batches == 1 || rows.batches == shape.batches);
     rotate_call call = ::ropewalk_new_rotate_call();
     if (!fits) call.size = 0;
     call.dtype = q.empty() ? detail::dtype_number<TK>() : detail::dtype_number<TQ>();
@@ -113,20 +115,23 @@ template <class TQ, class TK>
 /// The same for one view.
 template <class T>
 [[nodiscard]] rotate_call make_rotate_call(layout_slice layout, heads_view<T> x,
-                                           const rows_view<compute_t<T>>& rows, call_options options = {}) noexcept {
+                                           const rows_view<compute_t<T>>& rows,
+                                           call_options options = {}) noexcept {
     return make_rotate_call(layout, x, heads_view<T>{}, rows, options);
 }
 /// The same for a layout of whole heads: views of twice as many channels as the rows have pairs.
 template <class TQ, class TK>
 [[nodiscard]] rotate_call make_rotate_call(pair_layout layout, heads_view<TQ> q, heads_view<TK> k,
-                                           const rows_view<compute_t<TQ>>& rows, call_options options = {}) noexcept {
+                                           const rows_view<compute_t<TQ>>& rows,
+                                           call_options options = {}) noexcept {
     rotate_call call = make_rotate_call(layout_slice{.read = layout}, q, k, rows, options);
     if (call.channels != 0 && call.channels != 2 * rows.pairs) call.size = 0;
     return call;
 }
 template <class T>
 [[nodiscard]] rotate_call make_rotate_call(pair_layout layout, heads_view<T> x,
-                                           const rows_view<compute_t<T>>& rows, call_options options = {}) noexcept {
+                                           const rows_view<compute_t<T>>& rows,
+                                           call_options options = {}) noexcept {
     return make_rotate_call(layout, x, heads_view<T>{}, rows, options);
 }
 

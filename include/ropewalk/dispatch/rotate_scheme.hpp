@@ -16,7 +16,8 @@ template <class TQ, class TK>
     if (!rope.rotates) return true;
     const layout_slice layout{.read = rope.read_layout, .write = rope.write_layout};
     rotate_call call = make_rotate_call(layout, rope.slice(q), rope.slice(k), rows, options);
-    if (rows.pairs != rope.rotary_dim / 2 || (call.channels != 0 && call.channels != rope.rotary_dim)) return false;
+    if (rows.pairs != rope.rotary_dim / 2 || (call.channels != 0 && call.channels != rope.rotary_dim))
+        return false;
     return rotate(call);
 }
 /// The same for one view.

@@ -1,5 +1,6 @@
-# cmake -D nm=... -D library=... -D expected=NONE|API -P exports.cmake
-# Which of our symbols a shared library offers to others: none, or the functions of ropewalk.h and nothing else.
+# cmake -D nm=... -D library=... -D expected=NONE|API|ONLY -P exports.cmake
+# Which symbols a shared library offers to others: none of ours; of ours the functions of ropewalk.h; or those and
+# nothing else.
 execute_process(COMMAND ${nm} -D --defined-only ${library} OUTPUT_VARIABLE text RESULT_VARIABLE code)
 if(NOT code EQUAL 0)
     message(FATAL_ERROR "nm failed on ${library}")
@@ -8,6 +9,9 @@ string(REPLACE "\n" ";" lines "${text}")
 set(api "")
 foreach(line IN LISTS lines)
     string(REGEX REPLACE "^.* " "" symbol "${line}")
+    if(expected STREQUAL "ONLY" AND symbol AND NOT symbol MATCHES "^ropewalk_")
+        message(FATAL_ERROR "exported: ${symbol}")
+    endif()
     if(symbol MATCHES "ropewalk")
         list(APPEND api ${symbol})
         if(NOT symbol MATCHES "^ropewalk_[a-z_]+$" OR expected STREQUAL "NONE")
@@ -15,7 +19,7 @@ foreach(line IN LISTS lines)
         endif()
     endif()
 endforeach()
-if(expected STREQUAL "API" AND NOT "ropewalk_rotate" IN_LIST api)
+if(NOT expected STREQUAL "NONE" AND NOT "ropewalk_rotate" IN_LIST api)
     message(FATAL_ERROR "ropewalk_rotate is not exported")
 endif()
 list(LENGTH api count)

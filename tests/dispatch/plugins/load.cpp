@@ -28,7 +28,8 @@ void ask(void* library, const char* path) {
     // The copy with another version rotates the other way round.
     const bool other = std::strcmp(s.version, OTHER_VERSION) == 0;
     const double want = std::cos(1.0) + (other ? 1 : -1) * std::sin(1.0);
-    check(std::fabs(static_cast<double>(s.rotated) - want) < 1e-6, "computed with another version's code", path);
+    check(std::fabs(static_cast<double>(s.rotated) - want) < 1e-6, "computed with another version's code",
+          path);
     check(s.misfit <= 0, "took a call that does not fit", path);
     check(s.refused != 0, "took a bad parameter", path);
 }
@@ -53,13 +54,16 @@ int main(int argc, char** argv) {
         std::vector<const void*> seen;
         for (std::size_t i = 0; i < paths.size(); ++i) {
             const auto own = reinterpret_cast<const void* (*)()>(dlsym(libraries[i], "own_rotate"));
-            const auto rotate = reinterpret_cast<int (*)(float*, float, float)>(dlsym(libraries[i], "rotate_one_pair"));
+            const auto rotate =
+                reinterpret_cast<int (*)(float*, float, float)>(dlsym(libraries[i], "rotate_one_pair"));
             check(own != nullptr && rotate != nullptr, "lacks a function", paths[i]);
             if (own == nullptr || rotate == nullptr) continue;
-            for (const void* other : seen) check(other != own(), "calls another library's ropewalk_rotate", paths[i]);
+            for (const void* other : seen)
+                check(other != own(), "calls another library's ropewalk_rotate", paths[i]);
             seen.push_back(own());
             float pair[2] = {1, 0};
-            check(rotate(pair, 0.6f, 0.8f) == 0 && pair[0] == 0.6f && pair[1] == 0.8f, "did not rotate", paths[i]);
+            check(rotate(pair, 0.6f, 0.8f) == 0 && pair[0] == 0.6f && pair[1] == 0.8f, "did not rotate",
+                  paths[i]);
         }
     }
     std::printf("%d failures\n", failures);

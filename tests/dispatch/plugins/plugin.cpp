@@ -1,6 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// A plugin that uses the headers. two_plugins.cpp loads several, compiled from different versions and in different
-// modes, with every symbol visible and nothing inlined: each must run its own code.
+// A plugin that uses the headers. two_plugins.cpp loads several, compiled from different versions and in
+// different modes, with every symbol visible and nothing inlined: each must run its own code.
 #include "plugin.h"
 
 #include <ropewalk/angles/rotation_table.hpp>
