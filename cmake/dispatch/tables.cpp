@@ -7,6 +7,7 @@
 #include "unit.hpp"
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/axis_map.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/frequencies/linear.hpp>
 #include <ropewalk/frequencies/llama3.hpp>
@@ -28,7 +29,7 @@ struct ropewalk_table {
 namespace {
 
 using options_type = ropewalk_table_options;
-constexpr rw::index most_channels = 65536, most_rows = 0x7fffffff;
+constexpr rw::index most_channels = 65536, most_rows = 0x7fffffff, most_axes = 16;
 
 rw::spectrum spectrum_of(const options_type& o) {
     switch (o.scaling) {
@@ -66,10 +67,12 @@ rw::spectrum spectrum_of(const options_type& o) {
 
 template <class C>
 rw::rotation_table<C> table_of(const options_type& o, const rw::spectrum& s) {
-    std::vector<double> positions(static_cast<std::size_t>(o.rows));
-    for (std::size_t i = 0; i < positions.size(); ++i)
-        positions[i] = o.positions != nullptr ? o.positions[i] : static_cast<double>(i);
-    return rw::make_rotation_table<C>(s, rw::position_ids::from(positions));
+    if (o.positions == nullptr)
+        return rw::make_rotation_table<C>(s, rw::position_ids::text(o.rows, 0, o.axes));
+    const std::vector<double> positions(o.positions, o.positions + o.rows * o.axes);
+    for (double p : positions)
+        rw::detail::require(p - p == 0, "ropewalk_make_table", "positions must be finite", p);
+    return rw::make_rotation_table<C>(s, rw::position_ids::from(positions, o.axes));
 }
 
 ropewalk_table* make(const options_type* options) {
@@ -87,7 +90,16 @@ ropewalk_table* make(const options_type* options) {
     require(o.rows >= 0 && o.rows <= most_rows, who, "rows must be >= 0 and below 2^31", o.rows);
     require(o.magnitude - o.magnitude == 0 && o.magnitude != 0, who, "magnitude must be finite and not 0",
             o.magnitude);
+    require(o.axes >= 1 && o.axes <= most_axes, who, "axes must be from 1 to 16", o.axes);
+    require(o.axes == 1 || o.axis_of_pair != nullptr, who, "axis_of_pair must not be null where axes is",
+            o.axes);
     rw::spectrum s = spectrum_of(o);
+    if (o.axis_of_pair != nullptr) {
+        const std::vector<int> axes(o.axis_of_pair, o.axis_of_pair + o.rotary_dim / 2);
+        for (int axis : axes)
+            require(axis >= 0 && axis < o.axes, who, "axis_of_pair must be from 0 to below axes", axis);
+        s = rw::frequencies::assign_axes(s, axes, o.axes);
+    }
     s = s.with_magnitude(s.magnitude() * o.magnitude);
     if (o.dtype == ROPEWALK_F64) return new ropewalk_table{table_of<double>(o, s)};
     return new ropewalk_table{table_of<float>(o, s)};

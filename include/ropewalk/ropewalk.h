@@ -147,11 +147,13 @@ typedef struct ropewalk_table_options {
     const double* frequencies;  ///< rotary_dim / 2 numbers in radians a position, or NULL
     double magnitude;           ///< a further factor on cos and sin
     ptrdiff_t rows;             ///< rows of the table, at most 2^31 - 1
-    const double* positions;    ///< the position of each row; NULL: 0, 1, 2, ...
+    ptrdiff_t axes;             ///< of a position, at most 16
+    const int32_t* axis_of_pair;  ///< which axis each of the rotary_dim / 2 pairs reads; NULL with one axis
+    const double* positions;      ///< [rows, axes]; NULL: row r is position r on every axis
 } ropewalk_table_options;
 
-/// Unscaled, base 10000, YaRN's betas 32 and 1, Llama 3.1's factors 1 and 4, f32; rotary_dim and rows are to
-/// be filled in.
+/// Unscaled, base 10000, YaRN's betas 32 and 1, Llama 3.1's factors 1 and 4, f32, one axis; rotary_dim and
+/// rows are to be filled in.
 static inline ropewalk_table_options ropewalk_new_table_options(void) {
     ropewalk_table_options options;
     memset(&options, 0, sizeof options);
@@ -165,10 +167,11 @@ static inline ropewalk_table_options ropewalk_new_table_options(void) {
     options.beta_fast = 32;
     options.beta_slow = 1;
     options.magnitude = 1;
+    options.axes = 1;
     return options;
 }
 
-/// cos and sin of many positions, exact to half a unit in the last place at any position.
+/// cos and sin of many positions, as accurate at position 10^6 as at 0.
 typedef struct ropewalk_table ropewalk_table;
 
 /// Makes a table: the one kind of call here that allocates. On success *table is to be freed by

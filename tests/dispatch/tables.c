@@ -95,7 +95,33 @@ int main(void) {
         ropewalk_free_table(table);
     }
 
-    ropewalk_table_options bad = o;
+    // Two axes: pairs 0 and 2 read the first.
+    const int32_t axis_of_pair[] = {0, 1, 0, 1};
+    const double two[] = {1, 10, 2, 20, 3, 30};
+    ropewalk_table_options axes = o;
+    axes.scaling = ROPEWALK_GIVEN_FREQUENCIES;
+    axes.rows = 3;
+    axes.axes = 2;
+    axes.axis_of_pair = axis_of_pair;
+    axes.positions = two;
+    check(ropewalk_make_table(&axes, &table, text, sizeof text) == ROPEWALK_OK, text);
+    const ropewalk_rows of_two = ropewalk_table_rows(table);
+    for (int n = 0; n < 3; ++n)
+        for (int i = 0; i < 4; ++i)
+            check(fabs(((const double*)of_two.cos)[n * of_two.row_stride + i] -
+                       2 * cos(two[2 * n + axis_of_pair[i]] * frequencies[i])) < 1e-14,
+                  "cosine of two axes");
+    ropewalk_free_table(table);
+    const int32_t outside[] = {0, 1, 2, 0};
+    ropewalk_table_options bad = axes;
+    bad.axis_of_pair = outside, refused(bad, "axis_of_pair");
+    bad.axis_of_pair = NULL, refused(bad, "axis_of_pair");
+    bad = axes, bad.axes = 0, refused(bad, "axes");
+    bad = axes, bad.axes = PTRDIFF_MAX, refused(bad, "axes");
+    const double hole[] = {1, NAN, 2, 20, 3, 30};
+    bad = axes, bad.positions = hole, refused(bad, "positions");
+
+    bad = o;
     bad.size = 8, refused(bad, "size");
     bad = o, bad.version = 0, refused(bad, "version");
     bad = o, bad.dtype = ROPEWALK_BF16, refused(bad, "dtype");
