@@ -288,6 +288,10 @@ TEST_CASE("dispatch: views that do not fit their rows or each other make a call 
         CHECK(refused(wide, make_rotate_call(layout, q.view(), wide.view(), rows)));
         CHECK(refused(q, make_rotate_call(layout, q.view(), table.rows(two))));
     }
+    // Views without anything in them are done, whatever their rows.
+    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, q.view().head_slice(0, 0), rows)));
+    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, q.view().token_slice(0, 0), rows)));
+    CHECK(refused(q, make_rotate_call(rw::half_split{}, q.view().token_slice(3, 3), rows)));
     // k alone is a call like q alone.
     const auto first = rows.token_slice(0, 1);
     heads_buffer<float> alone = k, other = k;

@@ -86,12 +86,14 @@ template <class TQ, class TK>
                   "ropewalk: q and k of f64 and of another type read rows of two types: make a call each");
     static_assert(!std::is_const_v<TQ> && !std::is_const_v<TK>,
                   "ropewalk: a view of const elements cannot be rotated in place");
+    const bool nothing = q.empty() && k.empty();
     const heads_shape shape = q.empty() ? k.shape : q.shape;
     const bool fits =
-        shape.batches >= 0 && shape.tokens >= 0 && shape.channels >= 0 &&
-        (k.empty() ||
-         (k.channels() == shape.channels && k.batches() == shape.batches && k.tokens() == shape.tokens)) &&
-        rows.count() == shape.batches * shape.tokens && (rows.batches == 1 || rows.batches == shape.batches);
+        nothing || (shape.batches >= 0 && shape.tokens >= 0 && shape.channels >= 0 &&
+                    (k.empty() || (k.channels() == shape.channels && k.batches() == shape.batches &&
+                                   k.tokens() == shape.tokens)) &&
+                    rows.count() == shape.batches * shape.tokens &&
+                    (rows.batches == 1 || rows.batches == shape.batches));
     rotate_call call = ::ropewalk_new_rotate_call();
     if (!fits) call.size = 0;
     call.dtype = q.empty() ? detail::dtype_number<TK>() : detail::dtype_number<TQ>();
@@ -108,6 +110,10 @@ template <class TQ, class TK>
     call.q = q.empty() ? make_tensor(k) : make_tensor(q);
     if (!q.empty() && !k.empty()) call.k = make_tensor(k);
     call.rows = make_rows(rows);
+    if (nothing) {  // whatever the rows are
+        call.batches = call.tokens = call.channels = 0;
+        call.q = {};
+    }
     call.parts = options.part.parts;
     call.part = options.part.part;
     return call;
