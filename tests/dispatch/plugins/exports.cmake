@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.20)
 # cmake -D nm=... -D library=... -D expected=NONE|API|ONLY -P exports.cmake
 # Which symbols a shared library offers to others: none of ours; of ours the functions of ropewalk.h; or those and
 # nothing else.
