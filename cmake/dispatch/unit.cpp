@@ -212,15 +212,30 @@ rw::misfit fit_of_call(const ropewalk_rotate_call& call) noexcept {
     return with_dtype(k_dtype_of(call), [&]<class T>(T) { return fit_of(call, view_of_k<T>(call)); });
 }
 
+/// No heads, at an address all the same: the kernel adds to the address of both tensors.
+template <class T>
+rw::heads_view<T> nothing_at(void* data) noexcept {
+    rw::heads_view<T> nothing;
+    nothing.data = static_cast<T*>(data);
+    return nothing;
+}
 bool run_all(const ropewalk_rotate_call& call) noexcept {
-    return with_dtype(call.dtype,
-                      [&]<class T>(T) { return run<T>(call, view_of<T>(call, call.q), view_of_k<T>(call)); });
+    return with_dtype(call.dtype, [&]<class T>(T) {
+        const bool has_q = call.q.heads != 0;
+        const bool has_k = call.k.data != nullptr && call.k.heads != 0;
+        return run<T>(call, has_q ? view_of<T>(call, call.q) : nothing_at<T>(call.k.data),
+                      has_k ? view_of<T>(call, call.k) : nothing_at<T>(call.q.data));
+    });
 }
 /// q and k of different types are two calls: sixteen kernels for four would be four times the code.
 bool run_each(const ropewalk_rotate_call& call) noexcept {
-    const bool q =
-        with_dtype(call.dtype, [&]<class T>(T) { return run<T>(call, view_of<T>(call, call.q), {}); });
-    const bool k = with_dtype(call.k_dtype, [&]<class T>(T) { return run<T>(call, view_of_k<T>(call), {}); });
+    const auto one = [&](std::int32_t dtype, const ropewalk_tensor& x) {
+        return x.heads == 0 || with_dtype(dtype, [&]<class T>(T) {
+                   return run<T>(call, view_of<T>(call, x), nothing_at<T>(x.data));
+               });
+    };
+    const bool q = one(call.dtype, call.q);
+    const bool k = one(call.k_dtype, call.k);
     return q && k;
 }
 
