@@ -3,6 +3,9 @@
 # its own whatever the project's are, and the choice between them at run time. Names, widest first:
 # avx512_bf16 avx512 avx2_fma_f16c sse2 on x86-64, neon on AArch64; all of them unless UNITS is given.
 # Each unit is the object library <TARGET>_ropewalk_<name>.
+# The functions are as visible as TARGET's CXX_VISIBILITY_PRESET says; where it says nothing they are exported, but
+# TARGET itself always calls its own copy, whatever else the process has loaded. What is inside units never is.
+# Units are compiled without link-time optimisation: it merges code of different instruction-set flags.
 function(ropewalk_add_dispatch target)
     set(here ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/dispatch)
     cmake_parse_arguments(arg "" "" "UNITS" ${ARGN})
@@ -30,6 +33,7 @@ function(ropewalk_add_dispatch target)
     if(known STREQUAL "neon")
         set(flags_pick "")
     endif()
+    set(flags_tables ${flags_pick} -fexceptions)  # caught before they reach a caller
     # As wide as the unit's name says.
     foreach(name avx512 avx512_bf16)
         if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
@@ -56,13 +60,14 @@ function(ropewalk_add_dispatch target)
         set(object ${target}_ropewalk_${name})
         add_library(${object} OBJECT ${here}/${source})
         target_link_libraries(${object} PRIVATE ropewalk::core)
-        target_compile_options(${object} PRIVATE -O2 -fno-exceptions ${flags_${name}})
+        target_compile_options(${object} PRIVATE -O2 -fno-exceptions -fno-lto ${flags_${name}} ${visibility})
         if(pic)
             set_target_properties(${object} PROPERTIES POSITION_INDEPENDENT_CODE ON)
         endif()
         target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
     endmacro()
     set(list "")
+    set(visibility -fvisibility=hidden -fvisibility-inlines-hidden)
     foreach(name IN LISTS known)
         if(name IN_LIST arg_UNITS)
             string(APPEND list " UNIT(${name})")
@@ -70,7 +75,12 @@ function(ropewalk_add_dispatch target)
             target_compile_definitions(${object} PRIVATE ROPEWALK_DISPATCH_UNIT=${name})
         endif()
     endforeach()
+    set(preset $<TARGET_PROPERTY:${target},CXX_VISIBILITY_PRESET>)
+    set(exported $<IF:$<OR:$<STREQUAL:${preset},>,$<STREQUAL:${preset},default>>,protected,${preset}>)
+    ropewalk_add_object(tables tables.cpp)
+    target_compile_definitions(${object} PRIVATE ROPEWALK_DISPATCH_VISIBILITY=${exported})
     ropewalk_add_object(pick pick.cpp)
+    target_compile_definitions(${object} PRIVATE ROPEWALK_DISPATCH_VISIBILITY=${exported})
     target_compile_definitions(${object} PRIVATE "ROPEWALK_DISPATCH_UNITS=${list}")
     target_include_directories(${target} PUBLIC
         $<BUILD_INTERFACE:$<TARGET_PROPERTY:ropewalk::core,INTERFACE_INCLUDE_DIRECTORIES>>)

@@ -1,6 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// What the run-time door costs: the same rotation of one head by a direct call and through the unit of these
-// flags. door_ns: the difference of a call.
+// What the run-time dispatch costs: the same rotation of one head by a direct call and through the unit of these
+// flags. dispatch_ns: the difference of a call.
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/dispatch/rotate.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
@@ -17,7 +17,7 @@ namespace {
 #define BENCH_NAME2(x) #x
 #define BENCH_NAME(x) BENCH_NAME2(x)
 
-void door_case(benchmark::State& state, rw::index heads) {
+void dispatch_case(benchmark::State& state, rw::index heads) {
     auto x = bench::normal_numbers<float>(static_cast<std::size_t>(heads * 128));
     const auto table = rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 128}),
                                                rw::position_ids::text(1, 5000));
@@ -31,8 +31,8 @@ void door_case(benchmark::State& state, rw::index heads) {
          .roof = [&] { bench::roof_pass(x); },
          .contenders = {{"kernel", [&] { benchmark::DoNotOptimize(rw::dispatch::rotate(call)); }},
                         {"direct", [&] { rw::rotate(rw::pair_layout(rw::half_split{}), view, rows); }}}});
-    const double door = state.counters["kernel_ns"];
-    state.counters["door_ns"] = door - door * state.counters["direct_over_kernel"];
+    const double dispatch = state.counters["kernel_ns"];
+    state.counters["dispatch_ns"] = dispatch - dispatch * state.counters["direct_over_kernel"];
     state.SetLabel(std::string(ropewalk_unit()) + (same_unit ? "" : ", another unit than the direct call's"));
 }
 
@@ -40,7 +40,7 @@ const int registered = [] {
     for (rw::index heads : {1, 40})
         benchmark::RegisterBenchmark(
             ("dispatch/half_split/f32/tokens:1/heads:" + std::to_string(heads) + "/dim:128").c_str(),
-            [=](benchmark::State& state) { door_case(state, heads); })
+            [=](benchmark::State& state) { dispatch_case(state, heads); })
             ->UseManualTime()
             ->Iterations(4 * bench::turns);
     return 0;

@@ -42,11 +42,8 @@ int main(void) {
             cosines[r * pairs + i] = (float)cos(r * pow(10000, -i / (double)pairs));
             sines[r * pairs + i] = (float)sin(r * pow(10000, -i / (double)pairs));
         }
-    ropewalk_rotate_call call;
-    memset(&call, 0, sizeof call);
-    call.size = sizeof call;
+    ropewalk_rotate_call call = ropewalk_new_rotate_call();
     call.dtype = ROPEWALK_F32;
-    call.batches = 1;
     call.tokens = tokens;
     call.q = (ropewalk_tensor){q, q_heads, 0, q_heads * channels, channels};
     call.k = (ropewalk_tensor){k, k_heads, 0, k_heads * channels, channels};
@@ -57,9 +54,7 @@ int main(void) {
                                 .pairs = pairs,
                                 .row_stride = pairs,
                                 .row_of_token = rows,
-                                .row_count = tokens,
-                                .magnitude = 1};
-    call.parts = 1;
+                                .row_count = tokens};
 
     int failures = 0;
     for (ptrdiff_t i = 0; ropewalk_available_unit(i) != NULL; ++i) {
@@ -78,7 +73,17 @@ int main(void) {
     failures += ropewalk_available_unit(0) == NULL;
     failures += ropewalk_use_unit("abacus") != ROPEWALK_NO_UNIT;
     failures += ropewalk_rotate(NULL) != ROPEWALK_BAD_CALL;
+    char text[200];
+    failures += ropewalk_explain_rotate(&call, text, sizeof text) != ROPEWALK_OK || strcmp(text, "fits") != 0;
+    call.channels = channels + 2;
+    failures += ropewalk_rotate(&call) != ROPEWALK_BAD_CALL;
+    failures += ropewalk_explain_rotate(&call, text, sizeof text) != ROPEWALK_BAD_CALL;
+    printf("%s\n", text);
+    failures += strstr(text, "stride") == NULL;  // heads of 42 channels would overlap
+    call.channels = 0;
     call.dtype = 9;
     failures += ropewalk_rotate(&call) != ROPEWALK_BAD_CALL;
+    failures += ropewalk_explain_rotate(&call, text, 10) != ROPEWALK_BAD_CALL || strlen(text) != 9;
+    failures += ropewalk_explain_rotate(&call, NULL, 0) != ROPEWALK_BAD_CALL;
     return failures != 0;
 }

@@ -6,11 +6,14 @@
 #include <ropewalk/kernels/rotate.hpp>
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <string>
 #include <type_traits>
 
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
+#include "support/numbers.hpp"
 #include "support/rotation_oracle.hpp"
 
 namespace rw = ropewalk;
@@ -64,27 +67,28 @@ TEMPLATE_TEST_CASE("dispatch: every unit of this CPU keeps the kernels' promise"
     }
 }
 
-TEST_CASE("dispatch: the unit of the tests' own flags has the bits of the kernels in all turns and parts",
-          "[dispatch]") {
+TEST_CASE(
+    "dispatch: the unit of the tests' own flags has the bits of the kernels in all directions and parts",
+    "[dispatch]") {
 #define NAME2(x) #x
 #define NAME(x) NAME2(x)
     if (ropewalk_use_unit(NAME(ROPEWALK_ISA)) != ROPEWALK_OK)
         return;  // compiled for something between two units
     const auto table = table_of<float>(20);
-    heads_buffer<float> direct({1, 5, 3, 40}), door = direct.fill(1);
+    heads_buffer<float> direct({1, 5, 3, 40}), through = direct.fill(1);
     rw::rotate(rw::interleaved{}, direct.view(), table);
     for (rw::index part = 0; part < 7; ++part)
-        CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, door.view(),
+        CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(),
                                                                   table.rows(), {.part = {7, part}})));
-    CHECK(support::same_bits(direct.dense(), door.dense()));
+    CHECK(support::same_bits(direct.dense(), through.dense()));
     rw::rotate_gradient(rw::interleaved{}, direct.view(), table);
-    CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, door.view(), table.rows(),
-                                                              {.turn = ROPEWALK_GRADIENT})));
-    CHECK(support::same_bits(direct.dense(), door.dense()));
+    CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(), table.rows(),
+                                                              {.direction = ROPEWALK_GRADIENT})));
+    CHECK(support::same_bits(direct.dense(), through.dense()));
     rw::unrotate(rw::interleaved{}, direct.view(), table);
-    CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, door.view(), table.rows(),
-                                                              {.turn = ROPEWALK_UNROTATE})));
-    CHECK(support::same_bits(direct.dense(), door.dense()));
+    CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(), table.rows(),
+                                                              {.direction = ROPEWALK_UNROTATE})));
+    CHECK(support::same_bits(direct.dense(), through.dense()));
 }
 
 TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[dispatch][errors]") {
@@ -102,19 +106,18 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
     for (const std::string& unit : units()) {
         REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
         CHECK(refused([](call& c) { c.size = 8; }));
-        CHECK(refused([](call& c) { c.dtype = -1; }));
-        CHECK(refused([](call& c) { c.dtype = 4; }));
-        CHECK(refused([](call& c) { c.layout = 3; }));
+        CHECK(refused([](call& c) { c.dtype = 0; }));
+        CHECK(refused([](call& c) { c.dtype = 5; }));
+        CHECK(refused([](call& c) { c.layout = 4; }));
         CHECK(refused([](call& c) { c.layout = ROPEWALK_BLOCKED, c.group = 3; }));
-        CHECK(refused([](call& c) { c.turn = 3; }));
-        CHECK(refused([](call& c) { c.turn = ROPEWALK_UNROTATE, c.rows.magnitude = 0; }));
+        CHECK(refused([](call& c) { c.direction = 3; }));
         CHECK(refused([](call& c) { c.tokens = -1; }));
         CHECK(refused([](call& c) { c.q.data = nullptr; }));
         CHECK(refused([](call& c) { c.q.heads = -2; }));
         CHECK(refused([](call& c) { c.rows.cos = nullptr; }));
         CHECK(refused([](call& c) { c.rows.table_heads = 0; }));
         CHECK(refused([](call& c) { c.rows.table_rows = 4; }));
-        CHECK(refused([](call& c) { c.reserved = 1; }));
+        CHECK(refused([](call& c) { c.version = ROPEWALK_C_VERSION + 1; }));
         CHECK(refused([](call& c) {
             static const int four[] = {0, 1, 2, 3};
             c.rows.row_of_token = four, c.rows.row_count = 4;
@@ -125,17 +128,143 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
         empty.tokens = 0, empty.q.data = nullptr, empty.rows.cos = nullptr;
         CHECK(ropewalk_rotate(&empty) == ROPEWALK_OK);
     }
-    // A row that the table does not have leaves its token alone.
-    std::vector<int> rows{0, 99, 1, -7, 2};
-    auto outside = good;
-    outside.rows.row_of_token = rows.data(), outside.rows.row_count = 5;
-    CHECK(ropewalk_rotate(&outside) == ROPEWALK_OK);
-    const auto after = x.dense();
-    for (std::size_t token : {1u, 3u})
-        CHECK(std::equal(after.begin() + std::ptrdiff_t(token) * 32,
-                         after.begin() + std::ptrdiff_t(token + 1) * 32,
-                         before.begin() + std::ptrdiff_t(token) * 32));
-    CHECK_FALSE(std::equal(after.begin(), after.begin() + 32, before.begin()));
+}
+
+TEST_CASE("dispatch: a row that the table does not have leaves its token alone and is told",
+          "[dispatch][errors]") {
+    const auto table = table_of<float>(8);
+    heads_buffer<float> q({1, 5, 2, 16}, 1);
+    heads_buffer<rw::f16> k({1, 5, 1, 16}, 1);
+    const std::vector<int> rows{0, 99, 1, -7, 2};
+    for (const std::string& unit : units()) {
+        REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
+        for (const bool with_k : {false, true}) {
+            const auto before_q = q.fill(1).dense();
+            const auto before_k = k.fill(2).dense();
+            auto outside = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), table.rows());
+            if (with_k)
+                outside = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), k.view(), table.rows());
+            outside.rows.row_of_token = rows.data(), outside.rows.row_count = 5;
+            CHECK(ropewalk_rotate(&outside) == ROPEWALK_BAD_CALL);
+            const auto kept = [&](const auto& after, const auto& before, std::size_t token) {
+                const std::size_t size = after.size() / 5;
+                return std::memcmp(&after[token * size], &before[token * size], size * sizeof after[0]) == 0;
+            };
+            for (std::size_t token = 0; token < 5; ++token) {
+                const bool has_row = token != 1 && token != 3;
+                CHECK(kept(q.dense(), before_q, token) == !(has_row && rows[token] >= 0));
+                CHECK(kept(k.dense(), before_k, token) == !(has_row && with_k));
+            }
+            char text[128];
+            CHECK(ropewalk_explain_rotate(&outside, text, sizeof text) == ROPEWALK_BAD_CALL);
+            CHECK(std::string(text) ==
+                  "rows of the tokens must be among the rows of the table: wanted 4, got 99");
+        }
+    }
+}
+
+TEST_CASE("dispatch: q and k of different types, as two calls have them", "[dispatch]") {
+    const auto table = table_of<float>(24);
+    const std::vector<std::int64_t> rows{4, -1, 0, 2};
+    const auto view = table.rows(rows);
+    for (const std::string& unit : units()) {
+        REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
+        heads_buffer<float> q({2, 2, 3, 48}, 1), want_q = q.fill(1);
+        heads_buffer<rw::bf16> k({2, 2, 2, 48}, 1), want_k = k.fill(2);
+        for (rw::index part = 0; part < 5; ++part)
+            CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, q.view(), k.view(),
+                                                                      view, {.part = {5, part}})));
+        CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, want_q.view(), view)));
+        CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, want_k.view(), view)));
+        CHECK(support::same_bits(q.dense(), want_q.dense()));
+        CHECK(support::same_bits(k.dense(), want_k.dense()));
+        CHECK((q.canaries_alive() && k.canaries_alive()));
+        // k does not fit: q is not touched either.
+        auto call = rw::dispatch::make_rotate_call(rw::interleaved{}, q.view(), k.view(), view);
+        call.k.head_stride = 47;
+        CHECK(ropewalk_rotate(&call) == ROPEWALK_BAD_CALL);
+        CHECK(support::same_bits(q.dense(), want_q.dense()));
+        call = rw::dispatch::make_rotate_call(rw::interleaved{}, q.view(), k.view(), view);
+        call.k_dtype = ROPEWALK_F64;  // reads rows of another type
+        CHECK(ropewalk_rotate(&call) == ROPEWALK_BAD_CALL);
+    }
+}
+
+TEST_CASE("dispatch: slices of rows and of channels, and two layouts", "[dispatch]") {
+    const auto table = table_of<double>(6);
+    const std::vector<std::uint32_t> numbers{4, 3, 0, 2, 1, 1};
+    const auto all = table.rows(numbers);
+    const rw::layout_slice slice{.read = rw::interleaved{}, .write = rw::half_split{}, .first_channel = 5};
+    for (const std::string& unit : units()) {
+        REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
+        for (const auto& rows :
+             {all.in_batches(2), all.in_batches(2).token_slice(1, 2), all, all.token_slice(2, 4),
+              all.token_slice(0, 2).repeated(2), table.rows_from(1, 2).repeated(2)}) {
+            const rw::index batches = 2, tokens = rows.count() / 2;
+            heads_buffer<double> x({batches, tokens, 2, 20}, 1), want = x.fill(1);
+            for (const auto direction : {ROPEWALK_ROTATE, ROPEWALK_GRADIENT, ROPEWALK_UNROTATE}) {
+                CHECK(rw::dispatch::rotate(
+                    rw::dispatch::make_rotate_call(slice, x.view(), rows, {.direction = direction})));
+                if (direction == ROPEWALK_ROTATE) rw::rotate(slice, want.view(), rows);
+                if (direction == ROPEWALK_GRADIENT) rw::rotate_gradient(slice, want.view(), rows);
+                if (direction == ROPEWALK_UNROTATE) rw::unrotate(slice, want.view(), rows);
+            }
+            CHECK(support::worst(x.dense(), want.dense()) < 1e-14);
+            CHECK(x.canaries_alive());
+        }
+    }
+}
+
+TEST_CASE("dispatch: products that wrap, strides under which heads meet, and what else was taken once",
+          "[dispatch][errors]") {
+    const auto table = table_of<float>(8);
+    heads_buffer<float> x({1, 5, 2, 16});
+    x.fill(1);
+    const auto before = x.dense();
+    const auto good = rw::dispatch::make_rotate_call(rw::half_split{}, x.view(), table.rows());
+    using call = rw::dispatch::rotate_call;
+    const auto why = [&](auto change) {
+        auto changed = good;
+        change(changed);
+        char text[160];
+        CHECK(ropewalk_rotate(&changed) == ROPEWALK_BAD_CALL);
+        CHECK(support::same_bits(x.dense(), before));
+        CHECK(ropewalk_explain_rotate(&changed, text, sizeof text) == ROPEWALK_BAD_CALL);
+        const std::string reason = text;
+        return reason.substr(0, reason.find(" must"));
+    };
+    for (const std::string& unit : units()) {
+        REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
+        CHECK(why([](call& c) {
+                  c.batches = c.tokens = std::ptrdiff_t(1) << 32;
+                  c.q.data = nullptr, c.rows.cos = c.rows.sin = nullptr;
+              }) == "batches * tokens");
+        CHECK(why([](call& c) { c.rows.pairs = std::ptrdiff_t(1) << 62; }) == "pairs");
+        CHECK(why([](call& c) { c.rows.pairs = PTRDIFF_MAX; }) == "pairs");
+        CHECK(why([](call& c) { c.rows.row_stride = 7; }) == "row_stride");
+        CHECK(why([](call& c) { c.rows.row_stride = PTRDIFF_MAX; }) == "row_stride");
+        CHECK(why([](call& c) { c.rows.table_rows = std::ptrdiff_t(1) << 55; }) == "the table");
+        CHECK(why([](call& c) { c.q.head_stride = 15; }) == "the head stride");
+        CHECK(why([](call& c) { c.q.token_stride = 31; }) == "the token stride");
+        CHECK(why([](call& c) { c.q.token_stride = 0; }) == "the token stride");
+        CHECK(why([](call& c) { c.q.head_stride = PTRDIFF_MIN; }) == "head_stride");
+        CHECK(why([](call& c) { c.rows.table_heads = 2, c.rows.head_stride = 7; }) ==
+              "head_stride of the rows");
+        CHECK(why([](call& c) { c.rows.table_heads = 3, c.rows.head_stride = 8; }) ==
+              "rows with heads of their own");
+        CHECK(why([](call& c) { c.rows.first_token = 1; }) == "table_rows");
+        CHECK(why([](call& c) { c.rows.first_token = PTRDIFF_MAX; }) == "first_token");
+        CHECK(why([](call& c) { c.batches = 5, c.tokens = 1, c.rows.batch_stride = PTRDIFF_MAX; }) ==
+              "batch_stride of the rows");
+        CHECK(why([](call& c) { c.first_channel = 1; }) == "first_channel + 2 * pairs");
+        CHECK(why([](call& c) { c.channels = PTRDIFF_MIN; }) == "channels");
+        CHECK(why([](call& c) {
+                  static const std::int32_t narrow[5] = {};
+                  static const std::int64_t wide[5] = {};
+                  c.rows.row_of_token = narrow, c.rows.row_of_token_64 = wide, c.rows.row_count = 5;
+              }) == "row_of_token and row_of_token_64");
+        CHECK(why([](call& c) { c.part = -1; }) == "part");
+    }
 }
 
 TEST_CASE("dispatch: views that do not fit their rows or each other make a call that is refused",
@@ -159,11 +288,16 @@ TEST_CASE("dispatch: views that do not fit their rows or each other make a call 
         CHECK(refused(wide, make_rotate_call(layout, q.view(), wide.view(), rows)));
         CHECK(refused(q, make_rotate_call(layout, q.view(), table.rows(two))));
     }
+    // Views without anything in them are done, whatever their rows.
+    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, q.view().head_slice(0, 0), rows)));
+    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, q.view().token_slice(0, 0), rows)));
+    CHECK(refused(q, make_rotate_call(rw::half_split{}, q.view().token_slice(3, 3), rows)));
     // k alone is a call like q alone.
+    const auto first = rows.token_slice(0, 1);
     heads_buffer<float> alone = k, other = k;
     CHECK(rw::dispatch::rotate(
-        make_rotate_call(rw::half_split{}, rw::heads_view<float>{}, alone.view(), rows)));
-    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, other.view(), rows)));
+        make_rotate_call(rw::half_split{}, rw::heads_view<float>{}, alone.view(), first)));
+    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, other.view(), first)));
     CHECK(support::same_bits(alone.dense(), other.dense()));
     CHECK_FALSE(support::same_bits(alone.dense(), k.dense()));
 }

@@ -3,6 +3,7 @@
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
 #include "support/catch.hpp"
@@ -12,7 +13,7 @@
 namespace rw = ropewalk;
 using support::heads_buffer;
 
-TEST_CASE("dispatch: a scheme through the door does what it does directly", "[dispatch]") {
+TEST_CASE("dispatch: a scheme through the dispatch does what it does directly", "[dispatch]") {
     const auto omega = rw::frequencies::geometric({.rotary_dim = 16});
     auto rope =
         rw::make_fixed_scheme({.head_dim = 24, .first_channel = 8, .layout = rw::interleaved{}}, omega);
@@ -22,26 +23,26 @@ TEST_CASE("dispatch: a scheme through the door does what it does directly", "[di
         REQUIRE(ropewalk_use_unit(ropewalk_available_unit(i)) == ROPEWALK_OK);
         for (const bool two_layouts : {false, true}) {
             rope.write_layout = two_layouts ? rw::pair_layout(rw::half_split{}) : rope.read_layout;
-            for (const auto turn : {ROPEWALK_ROTATE, ROPEWALK_UNROTATE, ROPEWALK_GRADIENT}) {
+            for (const auto direction : {ROPEWALK_ROTATE, ROPEWALK_UNROTATE, ROPEWALK_GRADIENT}) {
                 heads_buffer<float> q({1, 5, 2, 24}, 1), k({1, 5, 1, 24}, 1);
                 heads_buffer<float> want_q = q.fill(1), want_k = k.fill(2);
-                CHECK(rw::dispatch::rotate(rope, q.view(), k.view(), rows, {.turn = turn}));
+                CHECK(rw::dispatch::rotate(rope, q.view(), k.view(), rows, {.direction = direction}));
                 const auto direct = [&](auto x) {
-                    if (turn == ROPEWALK_ROTATE) return rw::rotate(rope, x, rows);
-                    if (turn == ROPEWALK_UNROTATE) return rw::unrotate(rope, x, rows);
-                    rw::rotate_gradient(rope, x, rows);
+                    if (direction == ROPEWALK_ROTATE) return rw::rotate(rope, x, rows);
+                    if (direction == ROPEWALK_UNROTATE) return rw::unrotate(rope, x, rows);
+                    return rw::rotate_gradient(rope, x, rows);
                 };
                 direct(want_q.view()), direct(want_k.view());
                 CHECK(support::worst(q.dense(), want_q.dense()) < 2e-6);
                 CHECK(support::worst(k.dense(), want_k.dense()) < 2e-6);
                 heads_buffer<float> alone({1, 5, 2, 24}, 1);
                 alone.fill(1);
-                CHECK(rw::dispatch::rotate(rope, alone.view(), rows, {.turn = turn}));
+                CHECK(rw::dispatch::rotate(rope, alone.view(), rows, {.direction = direction}));
                 CHECK(support::same_bits(alone.dense(), q.dense()));
                 heads_buffer<float> packed({1, 5, 1, 48}, 1);
                 packed.fill(1);
                 const auto before = packed.dense();
-                CHECK_FALSE(rw::dispatch::rotate(rope, packed.view(), rows, {.turn = turn}));
+                CHECK_FALSE(rw::dispatch::rotate(rope, packed.view(), rows, {.direction = direction}));
                 CHECK(support::same_bits(packed.dense(), before));
             }
         }

@@ -11,69 +11,133 @@
 namespace ROPEWALK_VIEW_NAMESPACE::dispatch {
 
 /// The plain call that crosses from code compiled for any CPU to a unit compiled for this one; see
-/// ropewalk.h for its fields. Source: design of this library.
+/// ropewalk.h for its fields.
 using rotate_call = ::ropewalk_rotate_call;
 
 /// Carries the call out with the unit of this CPU. Link a target given to ropewalk_add_dispatch().
 /// Returns:  whether the call could be carried out; one with a field that cannot be, or made from views that
-///           do not fit their rows, is refused whole.
-/// Cost:     one indirect call, a check of the fields and a copy of some twenty numbers: 8 to 16 ns.
+///           do not fit their rows, is refused whole. ropewalk_explain_rotate() says why.
+/// Cost:     one indirect call, a check of the fields and a copy of some forty numbers.
 /// Accuracy: as rotate, each unit. Units differ in the last bit where only some have fused multiply-add.
-/// Source:   design of this library.
 [[nodiscard]] inline bool rotate(const rotate_call& call) noexcept {
     return ::ropewalk_rotate(&call) == ROPEWALK_OK;
 }
 
-/// `turn` and `part` as in the kernels.
-/// Source:   design of this library.
+/// `direction` and `part` as in the kernels.
 struct call_options {
-    ropewalk_turn turn = ROPEWALK_ROTATE;  ///< which of the three turns
-    part_of part = {};                     ///< the share of the work that this call takes
+    ropewalk_direction direction = ROPEWALK_ROTATE;  ///< forward, inverse or transpose
+    part_of part = {};                               ///< the share of the work that this call takes
 };
+
+namespace detail {
+
+template <class T>
+constexpr std::int32_t dtype_number() noexcept {
+    static_assert(int(storage::f64) + 1 == ROPEWALK_F64 && int(storage::f32) + 1 == ROPEWALK_F32 &&
+                  int(storage::f16) + 1 == ROPEWALK_F16 && int(storage::bf16) + 1 == ROPEWALK_BF16);
+    return static_cast<std::int32_t>(dtype<T>::format) + 1;
+}
+constexpr std::int32_t layout_number(pair_layout layout) noexcept {
+    using kind = pair_layout::kind_type;
+    static_assert(int(kind::half_split) + 1 == ROPEWALK_HALF_SPLIT &&
+                  int(kind::interleaved) + 1 == ROPEWALK_INTERLEAVED &&
+                  int(kind::blocked) + 1 == ROPEWALK_BLOCKED);
+    return static_cast<std::int32_t>(layout.kind) + 1;
+}
+
+}  // namespace detail
+
 /// A view as a plain struct.
 template <class T>
 constexpr ropewalk_tensor make_tensor(heads_view<T> x) noexcept {
     return {x.data, x.shape.heads, x.strides.batch, x.strides.token, x.strides.head};
 }
-/// A call from views that fit the rows: [batches, tokens, heads, 2 * pairs], q and k with the same batches
-/// and tokens (others: a call each). Views that do not fit make a call that is refused.
-/// Source:   design of this library.
-template <class T>
-constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> q, heads_view<T> k,
-                                       rows_view<compute_t<T>> rows, call_options options = {}) noexcept {
-    static_assert(int(storage::f64) == ROPEWALK_F64 && int(storage::f32) == ROPEWALK_F32 &&
-                  int(storage::f16) == ROPEWALK_F16 && int(storage::bf16) == ROPEWALK_BF16);
-    static_assert(int(pair_layout::kind_type::interleaved) == ROPEWALK_INTERLEAVED &&
-                  int(pair_layout::kind_type::blocked) == ROPEWALK_BLOCKED);
-    if (q.empty()) {
-        q = k;
-        k = {};
+
+/// Rows as a plain struct, for a view of that many batches and tokens.
+template <class C>
+ropewalk_rows make_rows(const rows_view<C>& rows) noexcept {
+    ropewalk_rows out{};
+    out.cos = rows.cos;
+    out.sin = rows.sin;
+    out.table_rows = rows.table_rows;
+    out.table_heads = rows.heads;
+    out.pairs = rows.pairs;
+    out.row_stride = rows.row_stride;
+    out.head_stride = rows.head_stride;
+    // Rows that were checked are below 2^31, so the sign of unsigned ones does not matter.
+    out.row_of_token = rows.indices.unsigned_narrow != nullptr
+                           ? reinterpret_cast<const std::int32_t*>(rows.indices.unsigned_narrow)
+                           : rows.indices.narrow;
+    out.row_of_token_64 = rows.indices.wide;
+    const index last_batch = rows.batches > 1 ? (rows.batches - 1) * rows.batch_stride : 0;
+    out.row_count = rows.first_token + last_batch + rows.tokens;
+    out.first_token = rows.first_token;
+    if (rows.batches != 1) out.batch_stride = rows.batch_stride == 0 ? ROPEWALK_SAME_ROWS : rows.batch_stride;
+    return out;
+}
+
+/// A call from views and their rows: q and k with the same batches and tokens (others: a call each), of types
+/// of their own. Views that do not fit make a call that is refused.
+template <class TQ, class TK>
+[[nodiscard]] rotate_call make_rotate_call(layout_slice layout, heads_view<TQ> q, heads_view<TK> k,
+                                           const rows_view<compute_t<TQ>>& rows,
+                                           call_options options = {}) noexcept {
+    static_assert(std::is_same_v<compute_t<TQ>, compute_t<TK>>,
+                  "ropewalk: q and k of f64 and of another type read rows of two types: make a call each");
+    static_assert(!std::is_const_v<TQ> && !std::is_const_v<TK>,
+                  "ropewalk: a view of const elements cannot be rotated in place");
+    const bool nothing = q.empty() && k.empty();
+    const heads_shape shape = q.empty() ? k.shape : q.shape;
+    const bool fits =
+        nothing || (shape.batches >= 0 && shape.tokens >= 0 && shape.channels >= 0 &&
+                    (k.empty() || (k.channels() == shape.channels && k.batches() == shape.batches &&
+                                   k.tokens() == shape.tokens)) &&
+                    rows.count() == shape.batches * shape.tokens &&
+                    (rows.batches == 1 || rows.batches == shape.batches));
+    rotate_call call = ::ropewalk_new_rotate_call();
+    if (!fits) call.size = 0;
+    call.dtype = q.empty() ? detail::dtype_number<TK>() : detail::dtype_number<TQ>();
+    call.k_dtype = detail::dtype_number<TK>();
+    call.layout = detail::layout_number(layout.read);
+    call.write_layout = detail::layout_number(layout.write);
+    call.direction = options.direction;
+    call.group = layout.read.group;
+    call.write_group = layout.write.group;
+    call.batches = shape.batches;
+    call.tokens = shape.tokens;
+    call.channels = shape.channels;
+    call.first_channel = layout.first_channel;
+    call.q = q.empty() ? make_tensor(k) : make_tensor(q);
+    if (!q.empty() && !k.empty()) call.k = make_tensor(k);
+    call.rows = make_rows(rows);
+    if (nothing) {  // whatever the rows are
+        call.batches = call.tokens = call.channels = 0;
+        call.q = {};
     }
-    const bool fits = (q.empty() || q.channels() == 2 * rows.pairs) &&
-                      (k.empty() || (k.channels() == q.channels() && k.batches() == q.batches() &&
-                                     k.tokens() == q.tokens())) &&
-                      rows.tokens >= q.batches() * q.tokens();
-    rotate_call call{};
-    call.size = fits ? sizeof call : 0;
-    call.dtype = static_cast<std::int32_t>(dtype<T>::format);
-    call.layout = static_cast<std::int32_t>(layout.kind);
-    call.turn = options.turn;
-    call.group = layout.group;
-    call.batches = q.batches();
-    call.tokens = q.tokens();
-    call.q = make_tensor(q);
-    call.k = make_tensor(k);
-    call.rows = {rows.cos,          rows.sin,        rows.table_rows,  rows.heads,
-                 rows.pairs,        rows.row_stride, rows.head_stride, rows.indices.narrow,
-                 rows.indices.wide, rows.tokens,     rows.magnitude};
     call.parts = options.part.parts;
     call.part = options.part.part;
     return call;
 }
 /// The same for one view.
 template <class T>
-constexpr rotate_call make_rotate_call(pair_layout layout, heads_view<T> x, rows_view<compute_t<T>> rows,
-                                       call_options options = {}) noexcept {
+[[nodiscard]] rotate_call make_rotate_call(layout_slice layout, heads_view<T> x,
+                                           const rows_view<compute_t<T>>& rows,
+                                           call_options options = {}) noexcept {
+    return make_rotate_call(layout, x, heads_view<T>{}, rows, options);
+}
+/// The same for a layout of whole heads: views of twice as many channels as the rows have pairs.
+template <class TQ, class TK>
+[[nodiscard]] rotate_call make_rotate_call(pair_layout layout, heads_view<TQ> q, heads_view<TK> k,
+                                           const rows_view<compute_t<TQ>>& rows,
+                                           call_options options = {}) noexcept {
+    rotate_call call = make_rotate_call(layout_slice{.read = layout}, q, k, rows, options);
+    if (call.channels != 0 && call.channels != 2 * rows.pairs) call.size = 0;
+    return call;
+}
+template <class T>
+[[nodiscard]] rotate_call make_rotate_call(pair_layout layout, heads_view<T> x,
+                                           const rows_view<compute_t<T>>& rows,
+                                           call_options options = {}) noexcept {
     return make_rotate_call(layout, x, heads_view<T>{}, rows, options);
 }
 
