@@ -43,6 +43,15 @@ struct stored_keys {
     }
 };
 
+/// Whether every chosen row is one of `tokens` rows.
+inline bool rows_within(const row_choice& rows, index tokens) noexcept {
+    if (rows.count < 0) return false;
+    if (!rows.listed) return rows.count <= tokens;
+    bool within = true;
+    for (index j = 0; j < rows.count; ++j) within &= rows.listed[j] >= 0 && rows.listed[j] < tokens;
+    return within;
+}
+
 }  // namespace detail
 
 /// One query token against chosen rows of a cache: softmax(scale q . k) v over those rows and no others.
@@ -50,7 +59,7 @@ struct stored_keys {
 /// Shapes:   q [1, 1, heads, key channels], k [1, tokens, kv heads, key channels], v and out alike with
 ///           value channels. k and v may be the same memory (MLA's latents). With a second key part:
 ///           own_q [1, 1, heads, own], own_k [1, tokens, 1 or kv heads or heads, own], added to the scores.
-/// Requires: the sizes fit the shape it was built with; chosen tokens exist; q, k, v and out share one
+/// Requires: the sizes fit the shape it was built with; chosen tokens exist in k, v and own_k; q, k, v and out share one
 ///           compute type T, in any storage format. A call that does not fit is an assertion in debug
 ///           and leaves `out` untouched in release. One object serves one thread at a time.
 /// Throws:   the constructor only: invalid_config on negative sizes.
@@ -87,7 +96,7 @@ class row_attention {
     template <class Q, class K, class V, class O>
     void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const row_choice& rows,
                 heads_view<Q> own_q, heads_view<K> own_k) noexcept {
-        const bool fits = k.channels() == q.channels();
+        const bool fits = k.channels() == q.channels() && detail::rows_within(rows, k.tokens());
         ROPEWALK_EXPECT(fits);
         if (fits) attend_through(q, k.heads(), detail::stored_keys<K>{k}, v, out, rows, own_q, own_k);
     }
@@ -163,9 +172,11 @@ void row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
     const bool match = heads <= shape_.heads && channels <= shape_.key_channels &&
                        value_channels <= shape_.value_channels && own <= shape_.own_channels &&
                        out.heads() == heads && out.channels() == value_channels && kv_heads > 0 &&
-                       v.heads() == kv_heads && heads % kv_heads == 0 && rows.count >= 0 &&
+                       v.heads() == kv_heads && heads % kv_heads == 0 && rows.count >= 0 && q.tokens() == 1 &&
+                       out.tokens() == 1 && detail::rows_within(rows, v.tokens()) &&
                        (own == 0 || (own_q.heads() == heads && own_k.channels() == own && own_k.heads() > 0 &&
-                                     heads % own_k.heads() == 0));
+                                     heads % own_k.heads() == 0 && own_q.tokens() == 1 &&
+                                     detail::rows_within(rows, own_k.tokens())));
     ROPEWALK_EXPECT(match);
     if (!match) return;
     const index group = heads / kv_heads;
