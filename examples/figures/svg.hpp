@@ -77,10 +77,12 @@ struct axis {
     double low = 0, high = 1;
     std::vector<double> ticks = {};  ///< on the scale
     double at(double value) const { return (scaled(value, scale) - low) / (high - low); }
-    std::string label(double tick) const {
-        return scale == axis_scale::log10 ? number(std::pow(10, tick), "%g")
-                                          : number(scale == axis_scale::log2 ? std::exp2(tick) : tick, "%g");
+    double value(double tick) const {
+        return scale == axis_scale::log10  ? std::pow(10, tick)
+               : scale == axis_scale::log2 ? std::exp2(tick)
+                                           : tick;
     }
+    std::string label(double tick) const { return number(value(tick), "%g"); }
 };
 inline axis make_axis(const std::vector<double>& values, axis_scale scale) {
     axis a{.scale = scale, .low = HUGE_VAL, .high = -HUGE_VAL};
@@ -88,13 +90,24 @@ inline axis make_axis(const std::vector<double>& values, axis_scale scale) {
         const double s = scaled(value, scale);
         if (std::isfinite(s)) a.low = std::min(a.low, s), a.high = std::max(a.high, s);
     }
-    if (!(a.low < a.high)) a.low = std::isfinite(a.low) ? a.low - 0.5 : 0, a.high = a.low + 1;
+    if (!(a.low <= a.high)) a.low = a.high = 0.5;
+    // Where neighbouring doubles are all there is between the ends, or a difference that overflows, ticks
+    // cannot be told apart: the range is then widened or cut to one that a picture can show.
+    constexpr double most = 1e300;
+    a.low = std::clamp(a.low, -most, most), a.high = std::clamp(a.high, -most, most);
+    const double size = std::max(std::abs(a.low), std::abs(a.high));
+    if (a.high - a.low < std::max(1e-9 * size, 1e-300)) {
+        const double middle = a.low / 2 + a.high / 2, half = std::max(0.5, 0.05 * size);
+        a.low = middle - half, a.high = middle + half;
+    }
     double step = std::pow(10, std::floor(std::log10((a.high - a.low) / 4)));
     for (double more : {2.0, 2.5, 2.0})
         if ((a.high - a.low) / step > 8) step *= more;
     if (scale != axis_scale::linear) step = std::max(1.0, std::ceil(step));
     const double first = std::ceil(a.low / step - 1e-9), last = std::floor(a.high / step + 1e-9);
-    for (double tick = first; tick <= last; ++tick) a.ticks.push_back(tick * step + 0.0);
+    for (int k = 0; first + k <= last && k < 1000; ++k)
+        if (const double tick = (first + k) * step + 0.0; std::isfinite(a.value(tick)))
+            a.ticks.push_back(tick);
     return a;
 }
 

@@ -8,4 +8,5 @@
 #include <ropewalk/path/block_transform.hpp>
 #include <ropewalk/path/prefill.hpp>
 #include <ropewalk/path/lazy_keys.hpp>
+#include <ropewalk/path/deferred_keys.hpp>
 #include <ropewalk/path/generation.hpp>

@@ -107,3 +107,37 @@ TEST_CASE("fill_cos_sin: position 0 and frequency 0 are the identity, no pairs a
     rw::fill_cos_sin(1e7, turns, 1, 0, c + 3, s + 3);
     CHECK((c[3] == 7 && s[3] == 7));
 }
+
+TEST_CASE("fill_cos_sin: a row is a rotation at any position, a timestamp in nanoseconds included",
+          "[angles][sincos]") {
+    const auto rope = rw::frequencies::geometric({.rotary_dim = 128, .base = 1e4});
+    const double* turns = rope.turns_data().data();
+    std::mt19937_64 engine(37);
+    std::vector<double> positions{
+        1764380000123456789.0, -1764380000123456789.0, 0x1p53, 0x1p62, 1e100, 0x1p1000};
+    for (int exponent = 48; exponent < 70; ++exponent)
+        for (int k = 0; k < 20; ++k)
+            positions.push_back(std::ldexp(1 + static_cast<double>(engine() >> 11) * 0x1p-53, exponent));
+    double off32 = 0, off64 = 0, off_reduced = 0, over = 0;
+    for (const double p : positions) {
+        float c[64], s[64];
+        double cd[64], sd[64];
+        rw::fill_cos_sin(p, turns, 1, 64, c, s);
+        rw::fill_cos_sin(p, turns, 1, 64, cd, sd);
+        for (std::size_t i = 0; i < 64; ++i) {
+            off32 = std::max(off32, std::abs(std::hypot(double{c[i]}, double{s[i]}) - 1));
+            off64 = std::max(off64, std::abs(std::hypot(cd[i], sd[i]) - 1));
+            const double reduced = rw::detail::reduced_turns(p, turns[i]);
+            off_reduced = std::max(off_reduced, std::abs(reduced));
+            if (p > 1e30) continue;
+            const auto want = exact(p, turns[i]);
+            over =
+                std::max({over, std::abs(double{c[i]} - want.cos) / budgets::table_f32(want.cos, want.angle),
+                          std::abs(cd[i] - want.cos) / budgets::table_f64(want.angle)});
+        }
+    }
+    CHECK(off32 < 2e-7);
+    CHECK(off64 < 1e-15);
+    CHECK(off_reduced <= 0.5);
+    CHECK(over <= 1);
+}

@@ -300,6 +300,102 @@ TEST_CASE("attend: huge scores stay finite and hidden NaN stays hidden", "[atten
         CHECK((i < out.size() - 16 ? poisoned_out[i] == out[i] : std::isnan(poisoned_out[i])));
 }
 
+namespace {
+
+/// One head of one channel; every query is `query`.
+template <class T>
+std::vector<T> attended(const std::vector<T>& keys, const std::vector<T>& values, T query,
+                        const rw::attend_options<T>& options) {
+    const auto tokens = static_cast<rw::index>(keys.size());
+    const std::vector<T> q(keys.size(), query);
+    std::vector<T> out(keys.size(), T(7));
+    rw::attend(rw::heads_view(q.data(), tokens, 1, 1), rw::heads_view(keys.data(), tokens, 1, 1),
+               rw::heads_view(values.data(), tokens, 1, 1), rw::heads_view(out.data(), tokens, 1, 1),
+               options);
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("attend: does not swallow NaN", "[attention][exact][nan]") {
+    const auto run = [&]<class T>(T) {
+        const T nan = std::numeric_limits<T>::quiet_NaN();
+        const auto one = attended<T>({1, nan, 1}, {10, 20, 30}, 1, {.causal = true});
+        CHECK(one[0] == 10);
+        CHECK(std::isnan(one[1]));
+        CHECK(std::isnan(one[2]));
+        for (const T v : attended<T>({1, nan, 1}, {10, 20, 30}, nan, {.causal = true})) CHECK(std::isnan(v));
+        // A hidden key behind a NaN does not bring the maximum back, in the same tile or in the next.
+        std::vector<T> keys(130, T(1)), values(130);
+        for (std::size_t j = 0; j < 130; ++j) values[j] = static_cast<T>(j);
+        keys[128] = nan;
+        auto out = attended<T>(keys, values, 1, {.causal = true});
+        CHECK(out[127] == Approx(63.5));
+        CHECK(std::isnan(out[128]));
+        CHECK(std::isnan(out[129]));
+        keys[128] = 1;
+        for (const std::size_t at : {0, 5, 63, 64, 100}) {
+            keys[at] = nan;
+            out = attended<T>(keys, values, 1, {.causal = true});
+            for (std::size_t n = 0; n < 130; ++n) REQUIRE(std::isnan(out[n]) == (n >= at));
+            out = attended<T>(keys, values, 1, {.causal = true, .window = 3});
+            for (std::size_t n = 0; n < 130; ++n) REQUIRE(std::isnan(out[n]) == (n >= at && n < at + 3));
+            keys[at] = 1;
+        }
+        // Its probabilities are NaN too.
+        std::vector<T> p(9);
+        attended<T>({1, nan, 1}, {10, 20, 30}, 1, {.causal = true, .probabilities = p});
+        CHECK(p[0] == 1);
+        CHECK(std::isnan(p[4]));
+        CHECK(p[5] == 0);
+    };
+    run(double{});
+    run(float{});
+}
+
+TEST_CASE("attend: a bias of -infinity hides a NaN or infinite key", "[attention][exact][nan]") {
+    const auto run = [&]<class T>(T) {
+        const T inf = std::numeric_limits<T>::infinity();
+        const std::vector<T> bias{0, -inf, -inf, 0, 0, -inf, 0, -inf, 0};
+        for (const T bad : {std::numeric_limits<T>::quiet_NaN(), inf, -inf}) {
+            const auto out = attended<T>({1, bad, 1}, {10, 20, 30}, 1, {.bias = bias});
+            CHECK(out[0] == 10);
+            CHECK(std::isnan(out[1]) == (bad != -inf));  // an infinite score is no number as a softmax
+            CHECK(out[2] == 20);
+        }
+        // Random biases against a mask of the same keys: the same bits.
+        unsigned state = 1;
+        const auto next = [&] { return (state = state * 1664525u + 1013904223u) >> 16; };
+        for (int round = 0; round < 400; ++round) {
+            const std::size_t n = 1 + next() % 9;
+            std::vector<T> keys(n), values(n), hides(n * n);
+            std::vector<std::uint8_t> mask(n * n);
+            for (std::size_t j = 0; j < n; ++j) {
+                const unsigned kind = next() % 6;
+                keys[j] = kind == 0   ? std::numeric_limits<T>::quiet_NaN()
+                          : kind == 1 ? inf
+                                      : static_cast<T>(next() % 100) / 50;
+                values[j] = kind == 0 && next() % 2 == 0 ? keys[j] : static_cast<T>(next() % 100);
+            }
+            for (std::size_t i = 0; i < n * n; ++i) {
+                mask[i] = next() % 2;
+                hides[i] = mask[i] ? T(0) : -inf;
+            }
+            const auto by_bias = attended<T>(keys, values, 1, {.bias = hides}),
+                       by_mask = attended<T>(keys, values, 1, {.mask = mask});
+            for (std::size_t i = 0; i < n; ++i) {
+                bool nan = false;
+                for (std::size_t j = 0; j < n; ++j)
+                    nan = nan || (mask[i * n + j] && (!std::isfinite(keys[j]) || std::isnan(values[j])));
+                REQUIRE(std::isnan(by_bias[i]) == nan);
+                REQUIRE((nan || by_bias[i] == by_mask[i]));
+            }
+        }
+    };
+    run(double{});
+    run(float{});
+}
+
 TEST_CASE("attend: nothing to attend to gives zeros, no tokens are a no-op", "[attention][exact]") {
     const std::vector<float> q(16, 1.0f);
     std::vector<float> out(16, 7.0f);
@@ -336,6 +432,10 @@ TEST_CASE("attend: sizes that disagree are refused by name and value", "[attenti
     refuse({}, "out.batches must equal q.batches, got 2", {}, {2, 5, 2, 8});
     refuse({}, "window must be >= 0, got -1", {.window = -1});
     refuse({}, "scale must be finite, got inf", {.scale = std::numeric_limits<double>::infinity()});
+    // Distances to keys would overflow.
+    for (const rw::index far_off : {PTRDIFF_MAX, PTRDIFF_MIN, (rw::index{1} << 53) + 1})
+        refuse({}, "first_query must be within +-2^53, got " + std::to_string(far_off),
+               {.first_query = far_off});
     const std::vector<std::uint8_t> mask(24);
     refuse({}, "mask must hold Lq * Lk flags, or that a batch, or that a batch and head, got 24",
            {.mask = mask});

@@ -101,7 +101,7 @@ TEST_CASE("object mask: the Gaussian keeps an even map, spreads a peak and mirro
     const numbers even(12, 0.25);
     for (const double v : injection::make_smoothed_map(even, {3, 4})) CHECK(v == Approx(0.25).epsilon(1e-15));
 
-    const double side = std::exp(-2.0), sum = 1 + 2 * side;                          // sigma 0.5
+    const double side = std::exp(-1.0), sum = 1 + 2 * side;                          // exp(-distance^2)
     CHECK(injection::make_smoothed_map(drawn("..#+"), {1, 4}, 0) == drawn("..#+"));  // any grid
     const auto middle = injection::make_smoothed_map(drawn(".........."
                                                            "....#....."
@@ -118,6 +118,21 @@ TEST_CASE("object mask: the Gaussian keeps an even map, spreads a peak and mirro
     const double wide = std::exp(-1 / (2 * 0.8 * 0.8));
     CHECK(corner[0] == Approx(4 * wide * wide / std::pow(1 + 2 * wide, 2)).epsilon(1e-14));
     CHECK(corner[8] == Approx(corner[0]).epsilon(1e-14));
+}
+
+TEST_CASE("object mask: FreeFlux's smoothing is exp(-d^2), its released code's sigma of 0.5",
+          "[attention][freeflux][object_mask]") {
+    // The released exponent is -(d / (2 sigma))^2.
+    const double released = std::exp(-std::pow(1 / (2 * 0.5), 2));
+    const auto map = injection::make_smoothed_map(drawn("....#...."), {3, 3});
+    CHECK(map[4] == Approx(0.3319106649).epsilon(1e-9));  // 1 / (1 + 2 / e)^2
+    CHECK(injection::make_smoothed_map(drawn("........."
+                                             "....#...."
+                                             "........."),
+                                       {3, 9})[14] /
+              map[4] ==
+          Approx(released).epsilon(1e-14));
+    CHECK(injection::object_region{}.sigma == injection::freeflux_sigma);
 }
 
 TEST_CASE("object mask: the largest region counts diagonals, and the first of equals wins",
@@ -192,31 +207,35 @@ TEST_CASE("object mask: where nothing stands out there is no object", "[attentio
     numbers nearly = even;
     nearly[4] += 1e-8;  // far below the floor
     CHECK(injection::make_object_tokens(nearly, {.grid = {3, 3}}).empty());
-    CHECK(injection::make_object_tokens(nearly, {.grid = {3, 3}, .range_floor = 0}) == indices{4});
+    CHECK(injection::make_object_tokens(nearly, {.grid = {3, 3}, .sigma = 0.5, .range_floor = 0}) ==
+          indices{4});
+    // Under the published smoothing a direct neighbour has 1 / e of the middle, above 0.3 of it.
+    CHECK(injection::make_object_tokens(nearly, {.grid = {3, 3}, .range_floor = 0}) ==
+          indices{1, 3, 4, 5, 7});
 }
 
 TEST_CASE("object mask: a word that one patch answers is found and kept in the injection",
           "[attention][freeflux][object_mask]") {
-    // 2 text tokens, an image of 4 x 4; the word's query and key point where those of 2 x 2 tokens do.
-    const indices sail{1}, object{5, 6, 9, 10};
-    support::heads_buffer<float> q({1, 18, 1, 8}), k({1, 18, 1, 8});
+    // 2 text tokens, an image of 6 x 6; the word's query and key point where those of 2 x 2 tokens do.
+    const indices sail{1}, object{14, 15, 20, 21};
+    support::heads_buffer<float> q({1, 38, 1, 8}), k({1, 38, 1, 8});
     q.each([](float& x) { x = 0; });
     k.each([](float& x) { x = 0; });
     for (auto* x : {&q, &k}) {
         x->view().at(0, 1, 0)[0] = 4;
         for (const rw::index i : object) x->view().at(0, 2 + i, 0)[0] = 4;
     }
-    const auto map = injection::make_word_map(q.view(), k.view(), {.image = {2, 16}, .word = sail});
-    const auto keep = injection::make_object_tokens(map, {.grid = {4, 4}, .first_token = 2});
-    CHECK(keep == indices{7, 8, 11, 12});
-    support::heads_buffer<float> keys({2, 18, 1, 8}), values({2, 18, 1, 8});
+    const auto map = injection::make_word_map(q.view(), k.view(), {.image = {2, 36}, .word = sail});
+    const auto keep = injection::make_object_tokens(map, {.grid = {6, 6}, .first_token = 2});
+    CHECK(keep == indices{16, 17, 22, 23});
+    support::heads_buffer<float> keys({2, 38, 1, 8}), values({2, 38, 1, 8});
     keys.fill(1);
     values.fill(2);
     const auto before = keys.dense();
-    injection::inject_keys_values(keys.view(), values.view(), {}, {2, 16}, keep);
-    for (rw::index n = 0; n < 18; ++n) {
+    injection::inject_keys_values(keys.view(), values.view(), {}, {2, 36}, keep);
+    for (rw::index n = 0; n < 38; ++n) {
         const bool own = n < 2 || std::find(keep.begin(), keep.end(), n) != keep.end();
-        CHECK(keys.view().at(1, n, 0)[3] == before[static_cast<std::size_t>(((own ? 18 : 0) + n) * 8 + 3)]);
+        CHECK(keys.view().at(1, n, 0)[3] == before[static_cast<std::size_t>(((own ? 38 : 0) + n) * 8 + 3)]);
     }
 }
 

@@ -88,3 +88,32 @@ TEST_CASE("partial attention: parts of another shape are refused", "[attention][
         "join_partial_attention: parts must have the shape of out, tokens, got 70",
         (rw::join_partial_attention(std::span<const rw::partial_attention<double>>(parts), out.view()), 0));
 }
+
+TEST_CASE("partial attention: a part shorter than its shape is refused, not read past its end",
+          "[attention][partial]") {
+    sequence<double> x;
+    support::heads_buffer<double> out({2, tokens, heads, 5});
+    const auto join = [&](rw::partial_attention<double> part) {
+        const std::vector<rw::partial_attention<double>> parts{x.part(0, 1), std::move(part)};
+        rw::join_partial_attention(std::span<const rw::partial_attention<double>>(parts), out.view());
+        return 0;
+    };
+    CHECK(join(x.part(1, 1)) == 0);
+    auto part = x.part(1, 1);
+    part.out.pop_back();
+    CHECK_REFUSES(
+        "join_partial_attention: parts must have an out of batches * Lq * heads * channels numbers, "
+        "got " +
+            std::to_string(part.out.size()),
+        join(part));
+    part = x.part(1, 1);
+    part.log_weight.clear();
+    CHECK_REFUSES(
+        "join_partial_attention: parts must have a log_weight of batches * Lq * heads numbers, got 0",
+        join(part));
+    part.log_weight.resize(2 * tokens * heads + 1);
+    CHECK_REFUSES(
+        "join_partial_attention: parts must have a log_weight of batches * Lq * heads numbers, got " +
+            std::to_string(part.log_weight.size()),
+        join(part));
+}

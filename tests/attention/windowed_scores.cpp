@@ -60,10 +60,45 @@ TEST_CASE("windowed scores: no window, all window, and without causality", "[att
     swapped.far_k = x.near_k;
     CHECK(swapped.scores({.window = 0}) == all);
     CHECK(none != all);
-    const auto both_ways = x.scores({.window = 1, .causal = false});
-    CHECK(both_ways[1] != 0);  // query 0 sees key 1, far
-    CHECK(both_ways[1] == x.scores({.causal = false})[1]);
-    CHECK(both_ways[0] == all[0]);  // its own key is near
+}
+
+TEST_CASE("windowed scores: without causality the window reaches both ways", "[attention][windowed]") {
+    copies x;
+    const auto near = x.scores({.window = 1000, .causal = false}),
+               far = x.scores({.window = 0, .causal = false});
+    for (std::size_t at = 0; at < near.size(); ++at) REQUIRE(near[at] != far[at]);
+    for (const rw::index first : {0, -3, 5})
+        for (const rw::index window : {1, 2, 4, 9}) {
+            const auto got = x.scores({.window = window, .causal = false, .first_query = first});
+            std::size_t at = 0;
+            for (rw::index h = 0; h < heads; ++h)
+                for (rw::index n = 0; n < tokens; ++n)
+                    for (rw::index j = 0; j < tokens; ++j, ++at)
+                        REQUIRE(got[at] == (std::abs(first + n - j) < window ? near[at] : far[at]));
+        }
+}
+
+TEST_CASE("attend_windowed: does not swallow NaN, and a hidden one changes nothing",
+          "[attention][windowed]") {
+    copies x;
+    support::heads_buffer<double> clean({1, tokens, heads, 6}), out({1, tokens, heads, 6});
+    const auto attend = [&](support::heads_buffer<double>& to) {
+        rw::attend_windowed(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(), x.v.view(),
+                            to.view(), {.window = 3});
+    };
+    attend(clean);
+    x.near_k.view().at(0, 4, 1)[2] = std::nan("");  // seen near, by the queries 4, 5 and 6 of heads 2 and 3
+    attend(out);
+    for (rw::index n = 0; n < tokens; ++n)
+        for (rw::index h = 0; h < heads; ++h)
+            for (rw::index c = 0; c < 6; ++c) {
+                const double got = out.view().at(0, n, h)[c];
+                if (h >= 2 && n >= 4 && n <= 6) {
+                    CHECK(std::isnan(got));
+                } else {
+                    CHECK(got == clean.view().at(0, n, h)[c]);
+                }
+            }
 }
 
 TEST_CASE("windowed scores: one decoded query stands at the end of the keys", "[attention][windowed]") {
@@ -126,6 +161,10 @@ TEST_CASE("windowed scores: sizes that disagree are refused", "[attention][windo
     copies x;
     std::vector<double> small(3);
     CHECK_REFUSES("fill_windowed_scores: window must be >= 0, got -1", x.scores({.window = -1}));
+    for (const rw::index far_off : {PTRDIFF_MAX, PTRDIFF_MIN})
+        CHECK_REFUSES(
+            "fill_windowed_scores: first_query must be within +-2^53, got " + std::to_string(far_off),
+            x.scores({.window = 1, .first_query = far_off}));
     CHECK_REFUSES("fill_windowed_scores: scores must hold batches * heads * Lq * Lk numbers, got 3",
                   (rw::fill_windowed_scores(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(),
                                             std::span<double>(small), {}),

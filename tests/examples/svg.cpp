@@ -36,6 +36,46 @@ TEST_CASE("svg: a line chart has a path a series, a gap for what cannot be drawn
           1);  // series one begins at the left edge; series two's first point is log 0
 }
 
+TEST_CASE("svg: an axis over neighbouring doubles, subnormal numbers or all of them has a few ticks",
+          "[examples][svg]") {
+    const double big = std::numeric_limits<double>::max(), least = std::numeric_limits<double>::denorm_min();
+    const std::vector<std::pair<double, double>> ranges{{1, std::nextafter(1, 2)},
+                                                        {1e16, std::nextafter(1e16, 1e17)},
+                                                        {0, 1e-320},
+                                                        {0, least},
+                                                        {-least, least},
+                                                        {-big, big},
+                                                        {big, big},
+                                                        {1e300, std::nextafter(1e300, big)},
+                                                        {0, big},
+                                                        {-1e-12, 1e-12}};
+    for (const auto& [low, high] : ranges)
+        for (const auto scale : {svg::axis_scale::linear, svg::axis_scale::log2, svg::axis_scale::log10}) {
+            CAPTURE(low, high);
+            const auto axis = svg::detail::make_axis({low, high}, scale);
+            CHECK(axis.low < axis.high);
+            CHECK(std::isfinite(axis.high - axis.low));
+            CHECK(axis.ticks.size() >= 1);
+            CHECK(axis.ticks.size() <= 1000);
+            if (scale == svg::axis_scale::linear) CHECK(axis.ticks.size() <= 10);
+            for (std::size_t k = 0; k < axis.ticks.size(); ++k) {
+                CHECK(std::isfinite(axis.ticks[k]));
+                if (k > 0) CHECK(axis.ticks[k] > axis.ticks[k - 1]);
+            }
+            const auto text = svg::make(svg::chart{.title = "",
+                                                   .x_label = "",
+                                                   .y_label = "",
+                                                   .lines = {{"s", {1, 2}, {low, high}}},
+                                                   .y_scale = scale});
+            CHECK(text.size() < 100000);
+            CHECK(text.find("inf") == std::string::npos);
+        }
+    // A single value has the range of 1 around it, as before.
+    const auto one = svg::detail::make_axis({3, 3}, svg::axis_scale::linear);
+    CHECK(one.low == 2.5);
+    CHECK(one.high == 3.5);
+}
+
 TEST_CASE("svg: charts in a column keep their sizes", "[examples][svg]") {
     const svg::chart small{.title = "a", .x_label = "", .y_label = "", .width = 300, .height = 200},
         large{.title = "b", .x_label = "", .y_label = "", .width = 500, .height = 250};

@@ -3,6 +3,7 @@
 #include <ropewalk/frequencies/llama3.hpp>
 
 #include <cmath>
+#include <numbers>
 
 #include <ropewalk/frequencies/per_pair.hpp>
 
@@ -55,6 +56,26 @@ TEST_CASE("llama3: an empty band divides nothing by zero", "[frequencies][llama3
         const double ratio = plain.omega(i) / s.omega(i);
         CHECK((std::abs(ratio - 1) < 1e-14 || std::abs(ratio - 16) < 1e-12));
     }
+}
+
+TEST_CASE("llama3: a pair exactly at an empty band is divided, and not 0 / 0", "[frequencies][llama3]") {
+    // Pair 0 turns context / 2 pi times over the context: both ends of the band stand there.
+    const double edge = 8192.0 * 1.0 / (2 * std::numbers::pi);
+    const auto s = frequencies::llama3({.rotary_dim = 128,
+                                        .factor = 16,
+                                        .low_freq_factor = edge,
+                                        .high_freq_factor = edge,
+                                        .original_context = 8192});
+    CHECK(s.omega(0) == Approx(1.0 / 16).epsilon(1e-15));
+    const auto plain = frequencies::geometric({.rotary_dim = 128, .base = 5e5});
+    for (ropewalk::index i = 1; i < 64; ++i) CHECK(s.omega(i) == Approx(plain.omega(i) / 16).epsilon(1e-14));
+    // One step of the band below, the pair is kept.
+    const auto below = frequencies::llama3({.rotary_dim = 128,
+                                            .factor = 16,
+                                            .low_freq_factor = 1,
+                                            .high_freq_factor = std::nextafter(edge, 0),
+                                            .original_context = 8192});
+    CHECK(below.omega(0) == Approx(1).epsilon(1e-15));
 }
 
 TEST_CASE("llama3: refuses impossible numbers", "[frequencies][llama3][errors]") {

@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/frequencies/spectrum.hpp>
 
+#include <ropewalk/frequencies/linear.hpp>
+
 #include <limits>
 
 #include "tests/support/catch.hpp"
@@ -37,7 +39,7 @@ TEST_CASE("spectrum: one axis, shared by all heads", "[frequencies][spectrum]") 
 
 TEST_CASE("spectrum: omega survives the way through turns within 1.5 ulp", "[frequencies][spectrum]") {
     std::vector<double> omega;
-    for (int i = -2000; i < 2000; ++i) omega.push_back(std::exp(i * 0.0137));
+    for (int i = -2000; i < 2000; ++i) omega.push_back(std::exp(i * 0.0103));
     const auto s = spectrum::from_omega(omega);
     int wrong = 0;
     for (rw::index i = 0; i < s.pairs(); ++i)
@@ -139,4 +141,24 @@ TEST_CASE("spectrum: bad input is refused with the parameter and its value", "[f
                         "spectrum: omega must hold heads * axes * pairs numbers, got 3");
     REQUIRE_THROWS_AS(spectrum::mixed(omega, -1, 1), rw::invalid_config);
     REQUIRE_THROWS_AS(spectrum::mixed(omega, 1, 0), rw::invalid_config);
+}
+
+TEST_CASE("spectrum: frequencies and magnitudes that no table holds are refused", "[frequencies][spectrum]") {
+    const std::vector<double> most{0x1p30, -0x1p30, 0}, past{1, 0x1.0000001p30}, below{-1e200};
+    CHECK(spectrum::from_omega(most).omega(1) == Approx(-0x1p30));
+    CHECK_THROWS_WITH(spectrum::from_omega(past),
+                      "spectrum: frequencies must be at most 2^30 radians a position, got 1073741828");
+    CHECK_THROWS_AS(spectrum::mixed(below, 1, 1), rw::invalid_config);
+    CHECK_THROWS_AS(rw::map_omega(spectrum::from_omega(most), [](double w, rw::index) { return 2 * w; }),
+                    rw::invalid_config);
+    for (const double m : {0x1p60, -0x1p60, 0x1p-60})
+        CHECK(spectrum::from_omega(most).with_magnitude(m).magnitude() == m);
+    for (const double m : {0x1.1p60, 0x1.fp-61, 5e-324, 1e308, -1e300})
+        CHECK_THROWS_AS(spectrum::from_omega(most).with_magnitude(m), rw::invalid_config);
+    CHECK_THROWS_WITH(spectrum::from_omega(most, 0x1p-61),
+                      "spectrum: magnitude must be 2^-60 to 2^60 in size, got 4.336808689942018e-19");
+    // From bases and factors as files have them.
+    CHECK_THROWS_AS(rw::frequencies::geometric({.rotary_dim = 64, .base = 1e-200}), rw::invalid_config);
+    CHECK_THROWS_AS(rw::frequencies::linear({.rotary_dim = 64, .factor = 1e-308}), rw::invalid_config);
+    CHECK_THROWS_AS(spectrum::mixed(most, rw::index{1} << 40, rw::index{1} << 40), rw::invalid_config);
 }

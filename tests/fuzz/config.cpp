@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/huggingface_json.hpp>
 
@@ -68,6 +69,17 @@ void check(const rw::model_schemes& layers) {
             fuzz::require(std::isfinite(s.magnitude()), "a magnitude is not finite");
             for (rw::index i = 0; i < s.pairs(); ++i)
                 fuzz::require(std::isfinite(s.omega(i)), "a frequency is not finite");
+            // What kernels read: rows of f32 at the first and the last positions, rotations all of them.
+            rw::position_ids where(s.axes());
+            where.append(rw::text_run{2, 0, 1}).append(rw::text_run{2, static_cast<double>(length), 1});
+            const auto table = rw::make_rotation_table<float>(s, where);
+            const double m = std::abs(s.magnitude());
+            for (rw::index n = 0; n < table.row_count(); ++n)
+                for (std::size_t i = 0; i < static_cast<std::size_t>(s.pairs()); ++i) {
+                    const auto c = static_cast<double>(table.cos_row(n)[i]),
+                               t = static_cast<double>(table.sin_row(n)[i]);
+                    fuzz::require(std::abs(std::hypot(c, t) - m) <= 1e-6 * m, "a row is no rotation");
+                }
         }
 }
 

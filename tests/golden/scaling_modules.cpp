@@ -107,9 +107,14 @@ ggml::rope_mode mode_of(const golden_case& c) {
     for (char& letter : word) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
     const std::string prefix = "ggml_rope_type_";
     if (word.starts_with(prefix)) word.erase(0, prefix.size());
-    require(word.starts_with("neox") || word.starts_with("norm"),
-            "mode " + word + " is not one of ggml_rope_ext");
-    return word.starts_with("neox") ? ggml::rope_mode::neox : ggml::rope_mode::normal;
+    const std::pair<const char*, ggml::rope_mode> modes[] = {{"neox", ggml::rope_mode::neox},
+                                                             {"norm", ggml::rope_mode::normal},
+                                                             {"mrope", ggml::rope_mode::mrope},
+                                                             {"vision", ggml::rope_mode::vision},
+                                                             {"imrope", ggml::rope_mode::imrope}};
+    for (const auto& [name, value] : modes)
+        if (word.starts_with(name)) return value;
+    throw error("mode " + word + " is not one of ggml's");
 }
 
 void ggml_rope_ext(const golden_case& c, results& out) {
@@ -125,6 +130,12 @@ void ggml_rope_ext(const golden_case& c, results& out) {
     narrow_number("beta_slow", p.beta_slow);
     p.n_offs = c.integer("n_offs", p.n_offs);
     p.n_ctx_orig = static_cast<std::int32_t>(c.integer("n_ctx_orig", p.n_ctx_orig));
+    if (c.has("sections")) {
+        const auto sections = c.integers("sections");
+        require(sections.size() <= 4, "config.sections must be at most four numbers");
+        std::copy(sections.begin(), sections.end(), p.sections.begin());
+    }
+    p.read = ggml::reading::literal;
     if (c.has_input("freq_factors")) p.freq_factors = c.input<float>("freq_factors").values;
     const auto positions = c.input<std::int32_t>("positions").values;
     if (c.has_output("corr_dims")) {

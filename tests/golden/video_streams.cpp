@@ -264,6 +264,7 @@ void tmrope(const golden_case& c, results& out) {
     }
     positions::tmrope_rule rule;
     rule.clock.tokens_per_second = c.number("position_id_per_seconds", rule.clock.tokens_per_second);
+    if (c.has("time_arithmetic")) rule.clock.arithmetic = arithmetic_of(c, "float32");
     rule.seconds_per_chunk = c.number("seconds_per_chunk", rule.seconds_per_chunk);
     const auto stream = positions::make_stream(rule, std::span<const positions::media_segment>(segments));
     out.check("position_ids", {3, stream.positions.tokens()}, axis_first(stream.positions));

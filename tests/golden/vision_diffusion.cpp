@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <ropewalk/attention/kv_injection.hpp>
+#include <ropewalk/attention/object_mask.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/schemes/freeflux.hpp>
@@ -137,6 +138,23 @@ void freeflux_injection(const golden_case& c, results& out) {
     check_attention(out, view_of(q, c.order()), keys, values, q.shape, c.order());
 }
 
+void freeflux_object(const golden_case& c, results& out) {
+    const auto maps = c.input("maps");
+    kv_injection::object_region cut{.grid = {c.integer("grid_h"), c.integer("grid_w")},
+                                    .first_token = c.integer("text_len", 512)};
+    cut.threshold = c.number("threshold", cut.threshold);
+    const auto each = static_cast<std::size_t>(cut.grid.height * cut.grid.width);
+    std::vector<double> smoothed, object;
+    for (std::size_t first = 0; first + each <= maps.values.size(); first += each)
+        for (const double v : kv_injection::make_smoothed_map(
+                 std::span<const double>(maps.values).subspan(first, each), cut.grid))
+            smoothed.push_back(v);
+    for (const index n : kv_injection::make_object_tokens(maps.values, cut))
+        object.push_back(static_cast<double>(n));
+    out.check("smoothed", maps.shape, smoothed);
+    out.check("object_tokens", object);
+}
+
 void qwen_image_joint(const golden_case& c, results& out) {
     const auto rope = in_layout_of(c, qwen_image::joint(joint_of(c, {16, 56, 56}, 1e4)));
     qwen_image::sequence_config sequence;
@@ -174,6 +192,7 @@ const registration all[] = {{"FLUX 3-axis RoPE", flux1},
                             {"FLUX.2 4-axis RoPE", flux2},
                             {"FreeFlux RoPE probing", freeflux_probing},
                             {"FreeFlux KV injection", freeflux_injection},
+                            {"FreeFlux object mask", freeflux_object},
                             {"Qwen-Image 3-axis RoPE", qwen_image_joint},
                             {"Lumina-Image 2.0 3-axis RoPE", lumina_joint}};
 

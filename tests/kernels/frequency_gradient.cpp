@@ -38,7 +38,7 @@ TEST_CASE("frequency gradient: equals central differences", "[kernels][mixed]") 
                               rw::pair_layout::blocked_by(4)}) {
         std::vector<double> gradient(16);
         auto y = rotated(weights, layout);
-        rw::accumulate_frequency_gradient<double>(layout, y.view(), g.view(), where, gradient);
+        rw::accumulate_omega_gradient(layout, y.view(), g.view(), where, gradient);
         for (std::size_t i = 0; i < 16; ++i) {
             constexpr double step = 1e-5;
             auto up = weights, down = weights;
@@ -49,8 +49,55 @@ TEST_CASE("frequency gradient: equals central differences", "[kernels][mixed]") 
         }
         // A second call adds.
         auto twice = gradient;
-        rw::accumulate_frequency_gradient<double>(layout, y.view(), g.view(), where, twice);
+        rw::accumulate_omega_gradient(layout, y.view(), g.view(), where, twice);
         for (std::size_t i = 0; i < 16; ++i) CHECK(twice[i] == Approx(2 * gradient[i]));
+    }
+}
+
+TEST_CASE("frequency gradient: has the order of the weights it is for, and deduces what it is given",
+          "[kernels][mixed]") {
+    namespace frequencies = rw::frequencies;
+    const rw::heads_shape shape{1, 6, 2, 8};
+    const auto where = rw::positions::grid({.height = 2, .width = 3});
+    support::heads_buffer<double> x(shape, 1), g(shape, 2);
+    x.fill(1);
+    g.fill(2);
+    for (const auto order : {frequencies::weight_axes::x_first, frequencies::weight_axes::as_positions}) {
+        const frequencies::mixed_config config{
+            .heads = 2, .axes = 2, .pairs = 4, .depth = 3, .layer = 1, .order = order};
+        std::vector<double> weights(48);
+        for (std::size_t i = 0; i < 48; ++i) weights[i] = 0.3 + 0.07 * static_cast<double>(i % 17);
+        const auto rotated = [&](const std::vector<double>& w) {
+            support::heads_buffer<double> y = x;
+            rw::rotate(rw::half_split{}, y.view(),
+                       rw::make_rotation_table<double>(frequencies::mixed(config, w), where));
+            return y;
+        };
+        auto y = rotated(weights);
+        std::vector<double> gradient(48, 1.0);  // it adds
+        const rw::heads_view<const double> upstream = g.view();
+        rw::accumulate_frequency_gradient(rw::half_split{}, y.view(), upstream, where, config, gradient);
+        const auto up = g.numbers();
+        for (std::size_t i = 0; i < 48; ++i) {
+            double numeric = 0;
+            for (const double step : {1e-5, -1e-5}) {
+                auto moved = weights;
+                moved[i] += step;
+                const auto out = rotated(moved).numbers();
+                for (std::size_t n = 0; n < out.size(); ++n) numeric += up[n] * out[n] / (2 * step);
+            }
+            CHECK(gradient[i] - 1 == Approx(numeric).epsilon(1e-7).margin(1e-7));
+            CHECK((gradient[i] == 1) == (i / 8 % 3 != 1));  // only its layer
+        }
+        // 16-bit activations with an f32 upstream.
+        support::heads_buffer<rw::bf16> half(shape);
+        support::heads_buffer<float> single(shape);
+        half.fill(1);
+        single.fill(2);
+        std::vector<double> narrow(48);
+        rw::accumulate_frequency_gradient(rw::half_split{}, half.view(), single.view(), where, config,
+                                          narrow);
+        CHECK(narrow[8] != 0);
     }
 }
 
@@ -59,13 +106,26 @@ TEST_CASE("frequency gradient: sizes that disagree are refused", "[kernels][mixe
     const auto where = rw::position_ids::text(2);
     std::vector<double> gradient(2), wrong(3);
     const rw::pair_layout layout = rw::half_split{};
+    CHECK_REFUSES("accumulate_omega_gradient: upstream.channels must be those of rotated, got 8",
+                  (rw::accumulate_omega_gradient(layout, x.view(), wide.view(), where, gradient), 0));
+    CHECK_REFUSES("accumulate_omega_gradient: omega_gradient must hold heads * axes * pairs numbers, got 3",
+                  (rw::accumulate_omega_gradient(layout, x.view(), x.view(), where, wrong), 0));
     CHECK_REFUSES(
-        "accumulate_frequency_gradient: upstream.channels must be those of rotated, got 8",
-        (rw::accumulate_frequency_gradient<float>(layout, x.view(), wide.view(), where, gradient), 0));
-    CHECK_REFUSES("accumulate_frequency_gradient: gradient must hold heads * axes * pairs numbers, got 3",
-                  (rw::accumulate_frequency_gradient<float>(layout, x.view(), x.view(), where, wrong), 0));
-    CHECK_REFUSES("accumulate_frequency_gradient: positions must have one token a token of rotated, got 3",
-                  (rw::accumulate_frequency_gradient<float>(layout, x.view(), x.view(),
-                                                            rw::position_ids::text(3), gradient),
-                   0));
+        "accumulate_omega_gradient: positions must have one token a token of rotated, got 3",
+        (rw::accumulate_omega_gradient(layout, x.view(), x.view(), rw::position_ids::text(3), gradient), 0));
+    const auto weighted = [&](const rw::frequencies::mixed_config& config) {
+        rw::accumulate_frequency_gradient(layout, x.view(), x.view(), where, config, gradient);
+        return 0;
+    };
+    const std::string who = "accumulate_frequency_gradient: ";
+    CHECK(weighted({.heads = 1, .axes = 1, .pairs = 2}) == 0);
+    CHECK_REFUSES(who + "config.heads must be those of rotated, got 2",
+                  weighted({.heads = 2, .axes = 1, .pairs = 1}));
+    CHECK_REFUSES(who + "config.pairs must be those of rotated, got 1", weighted({.axes = 2, .pairs = 1}));
+    CHECK_REFUSES(who + "config.axes must be those of positions, got 2", weighted({.axes = 2, .pairs = 2}));
+    CHECK_REFUSES(who + "config.layer must be below depth, got 1",
+                  weighted({.axes = 1, .pairs = 2, .layer = 1}));
+    CHECK_REFUSES(who + "config.depth must be >= 1, got 0", weighted({.axes = 1, .pairs = 2, .depth = 0}));
+    CHECK_REFUSES(who + "gradient must hold axes * depth * heads * pairs numbers, got 2",
+                  weighted({.axes = 1, .pairs = 2, .depth = 2}));
 }

@@ -50,6 +50,56 @@ TEST_CASE("ragged batch: what cannot be is refused by name", "[kv][compression][
                   rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table<int>{.pages = starts}));
 }
 
+TEST_CASE("ragged batch: offsets, starts and pages deduce their types", "[kv][compression]") {
+    const ints offsets{0, 3, 3, 5}, pages{7, 2, 1};
+    const longs starts{6, 9, 0};
+    const std::vector<std::uint32_t> unsigned_offsets{0, 3, 3, 5};
+    CHECK(rw::make_positions(rw::ragged_batch{offsets, starts}) == longs{6, 7, 8, 0, 1});
+    CHECK(rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table{pages, 1, 16}) ==
+          longs{7 * 16 + 6, 7 * 16 + 7, 7 * 16 + 8, 16, 17});
+    CHECK(rw::make_slots(rw::ragged_batch{unsigned_offsets, starts}, rw::block_table{starts, 1, 16}) ==
+          longs{6 * 16 + 6, 6 * 16 + 7, 6 * 16 + 8, 0, 1});
+    CHECK(rw::make_slots(rw::ragged_batch{offsets, starts}, 10) == longs{6, 7, 8, 20, 21});
+    static_assert(std::is_same_v<decltype(rw::block_table{pages, 8, 16}), rw::block_table<int>>);
+    static_assert(std::is_same_v<decltype(rw::ragged_batch{std::span<const int>(offsets), starts}),
+                                 rw::ragged_batch<int, std::int64_t>>);
+}
+
+TEST_CASE("make_slots: products that wrap are refused, no page becomes a negative slot",
+          "[kv][compression][errors]") {
+    const longs offsets{0, 1, 2, 3, 4}, starts{0, 0, 0, 0}, none;
+    // 4 * 2^62 is 0 in 64 bits, and an empty table had that many.
+    CHECK_REFUSES(
+        "make_slots: pages_per_request must be >= 0, got an overflowing size",
+        rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table{none, rw::index{1} << 62, 16}));
+    CHECK_REFUSES("make_slots: pages_per_request must be >= 0, got -1",
+                  rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table{none, -1, 16}));
+    const longs one{0, 1}, zero{0};
+    const auto page = [&](std::int64_t entry, rw::index tokens) {
+        const longs pages{entry};
+        return rw::make_slots(rw::ragged_batch{one, zero}, rw::block_table{pages, 1, tokens});
+    };
+    CHECK_REFUSES("make_slots: pages must have slots within 63 bits, got 2305843009213693951",
+                  page(INT64_MAX / 4, 16));
+    CHECK(page(INT64_MAX / 16 - 1, 16) == longs{(INT64_MAX / 16 - 1) * 16});
+    CHECK_REFUSES("make_slots: pages must have slots within 63 bits, got 576460752303423487",
+                  page(INT64_MAX / 16, 16));
+    const std::vector<std::uint64_t> huge{UINT64_MAX};
+    CHECK_REFUSES("make_slots: pages must have slots within 63 bits, got 18446744073709551615",
+                  rw::make_slots(rw::ragged_batch{one, zero}, rw::block_table{huge, 1, 16}));
+    const longs last{INT64_MAX}, two{0, 2};
+    CHECK_REFUSES("make_positions: starts must keep positions within 63 bits, got 9223372036854775807",
+                  rw::make_positions(rw::ragged_batch{two, last}));
+    CHECK_REFUSES("make_positions: starts must keep positions within 63 bits, got 18446744073709551615",
+                  rw::make_positions(rw::ragged_batch{one, huge}));
+    CHECK_REFUSES("cache_plan: slots must fit in 63 bits, got 18446744073709551615",
+                  rw::cache_plan(huge, 5, 4));
+    CHECK_REFUSES("cache_plan: page_tokens must be below 2^31, got 9223372036854775807",
+                  rw::cache_plan(longs{}, 5, INT64_MAX));
+    CHECK_REFUSES("cache_plan: pages must be >= 0 and below 2^31, got 2147483648",
+                  rw::cache_plan(longs{}, rw::index{1} << 31, 4));
+}
+
 TEST_CASE("cache_plan: slots become pages and tokens, once", "[kv][compression]") {
     const rw::cache_plan plan(longs{17, -1, 3}, 5, 4);
     REQUIRE(plan.tokens() == 3);

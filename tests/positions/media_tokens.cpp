@@ -3,6 +3,7 @@
 #include <ropewalk/positions/media_tokens.hpp>
 
 #include <ropewalk/positions/mrope.hpp>
+#include <ropewalk/positions/tmrope.hpp>
 
 #include "tests/support/catch.hpp"
 
@@ -127,6 +128,99 @@ TEST_CASE("find_media: seconds and scales go to their blocks", "[positions][medi
     CHECK(s[0].temporal_scale == 0.75);
     CHECK(s[1].temporal_scale == 1);
     CHECK(s[2].temporal_scale == 1.5);
+}
+
+TEST_CASE("find_media: audio in video inside a batch, for Qwen2.5-Omni and Qwen3-Omni",
+          "[positions][media_tokens][tmrope]") {
+    for (const auto& tokens : {qwen25_omni_tokens, qwen3_omni_tokens}) {
+        const std::int64_t A = tokens.audio, a = tokens.audio_start, z = tokens.audio_end;
+        // One sequence with a video that sounds and an image, left-padded; one with sound and a silent video.
+        const ids_type ids{0, 0, 0, 5, S, a, V, V, A, A, A, V, V, A, z, E, S, I, E, 6,  //
+                           5, a, A, A, z, 6, S, V, V, E, 6, 6, a, z, 6, 6, 0, 0, 0, 0};
+        ids_type mask(40, 1);
+        for (const std::size_t n : {0, 1, 2, 36, 37, 38, 39}) mask[n] = 0;
+        const grids_type images{1, 2, 2}, videos{2, 2, 4, 1, 2, 4}, lengths{4, 2};
+        const std::vector<double> seconds{2, 1};
+        const token_batch batch{.batches = 2,
+                                .input_ids = ids,
+                                .attention_mask = mask,
+                                .image_grids = images,
+                                .video_grids = videos,
+                                .seconds_per_grid = seconds,
+                                .audio_lengths = lengths};
+        const auto found = find_media(batch, tokens);
+        const auto& first = found[0].segments;
+        REQUIRE(first.size() == 4);
+        CHECK(first[1].kind == media::video_with_audio);
+        CHECK(first[1].tokens == 4);
+        CHECK(first[1].frames == 2);
+        CHECK(first[1].seconds_per_frame == 2);
+        CHECK(first[2].kind == media::image);
+        const auto& second = found[1].segments;
+        REQUIRE(second.size() == 5);
+        CHECK(second[1].kind == media::audio);
+        CHECK(second[1].tokens == 2);
+        CHECK(second[3].kind == media::video);
+        CHECK(second[3].seconds_per_frame == 1);
+        CHECK(second[4].tokens == 6);  // a pair of markers around nothing is text
+        // The same streams as segments written by hand; every token of the batch has its place.
+        const auto rule = tokens.audio == qwen3_omni_tokens.audio ? tmrope_rule::qwen3_omni() : tmrope_rule{};
+        const auto streams = make_streams(rule, found, 1.0);
+        const auto by_hand = make_stream(rule, {{.tokens = 1},
+                                                {.kind = media::video_with_audio,
+                                                 .tokens = 4,
+                                                 .frames = 2,
+                                                 .height = 1,
+                                                 .width = 2,
+                                                 .seconds_per_frame = 2},
+                                                {.kind = media::image, .height = 1, .width = 1},
+                                                {.tokens = 1}});
+        REQUIRE(streams[0].positions.tokens() == 20);
+        REQUIRE(by_hand.positions.tokens() == 17);
+        for (rw::index n = 0; n < 17; ++n)
+            for (rw::index axis = 0; axis < 3; ++axis)
+                REQUIRE(streams[0].positions.at(n + 3, axis) == by_hand.positions.at(n, axis));
+        CHECK(streams[0].positions.at(0) == 1);
+        CHECK(streams[0].next_position == by_hand.next_position);
+        CHECK(streams[1].tokens == 16);
+        CHECK(streams[1].positions.tokens() == 20);
+    }
+}
+
+TEST_CASE("find_media: sound without its markers or lengths is refused",
+          "[positions][media_tokens][errors]") {
+    const auto& tokens = qwen25_omni_tokens;
+    const std::int64_t A = tokens.audio, a = tokens.audio_start, z = tokens.audio_end;
+    const grids_type video{1, 2, 2}, three{3}, two{1, 1};
+    const auto refuse = [&](const ids_type& ids, const grids_type& lengths = {}, bool has_video = false) {
+        token_batch batch{.input_ids = ids, .audio_lengths = lengths};
+        if (has_video) batch.video_grids = video;
+        find_media(batch, tokens);
+    };
+    CHECK_THROWS_WITH(refuse({5, A}), "find_media: audio token 1 of sequence 0 must follow audio_start");
+    CHECK_THROWS_WITH(refuse({V}, {}, true),
+                      "find_media: video token 0 of sequence 0 must follow vision_start");
+    CHECK_THROWS_WITH(refuse({a, A, A}),
+                      "find_media: audio 0 must be followed by audio_end in sequence 0, got its end");
+    CHECK_THROWS_WITH(refuse({a, A, A, 5}),
+                      "find_media: audio 0 must be followed by audio_end in sequence 0, got id 5");
+    CHECK_THROWS_WITH(refuse({S, a, A, V, z, 5}, {}, true),
+                      "find_media: video 0 must be followed by vision_end in sequence 0, got id 5");
+    CHECK_THROWS_WITH(refuse({S, V, V, E}, {}, true),
+                      "find_media: video 0 must be followed by vision_end in sequence 0, got id 151656");
+    CHECK_THROWS_WITH(refuse({a, A, A, z}, three),
+                      "find_media: audio 0 must have 3 tokens in sequence 0, got 2");
+    CHECK_THROWS_WITH(refuse({a, A, z, a, A, z, a, A, z}, two),
+                      "find_media: audio 2 must have a length in sequence 0, got 1");
+    CHECK_THROWS_WITH(refuse({a, A, z}, two),
+                      "find_media: audio_lengths must belong to sounds of input_ids, got 2 for 1 sounds");
+    const ids_type plain{5};
+    CHECK_THROWS_WITH(find_media({.input_ids = plain, .audio_lengths = two}),
+                      "find_media: audio_lengths must be empty where tokens have no audio, got 2");
+    auto frames = tokens;
+    frames.blocks = video_blocks::frame_by_frame;
+    CHECK_THROWS_WITH(find_media({.input_ids = plain}, frames),
+                      "find_media: blocks must be whole where tokens have audio, got 1");
 }
 
 TEST_CASE("find_media: bad input names the block", "[positions][media_tokens][errors]") {

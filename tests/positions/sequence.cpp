@@ -2,6 +2,8 @@
 
 #include <ropewalk/positions/sequence.hpp>
 
+#include <ropewalk/positions/grid.hpp>
+
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
@@ -54,10 +56,21 @@ TEST_CASE("slice_tokens: chunks laid end to end are the whole", "[positions][seq
 
 TEST_CASE("slice_tokens: a cut grid stays structured", "[positions][sequence]") {
     rw::position_ids ids(1);
-    ids.append(rw::grid_block{.extents = {1000, 1000, 1000}, .coordinates = {{{}, {}, {}}}, .origin = {}});
-    const auto slice = positions::slice_tokens(ids, 123'456'789, 700'000'000);
+    ids.append(rw::grid_block{
+        .extents = {1000, 1000, 1000},
+        .coordinates = {{positions::evenly_spaced(1000, 0, 1e6), positions::evenly_spaced(1000, 0, 1e3),
+                         positions::evenly_spaced(1000)}},
+        .origin = {0.5}});
+    constexpr rw::index first = 123'456'789;
+    const auto slice = positions::slice_tokens(ids, first, 700'000'000);
     CHECK(slice.tokens() == 700'000'000);
     CHECK(slice.segments().size() <= 5);
+    // Every token stands at its number in the whole grid, also on both sides of each seam.
+    for (rw::index s = 0; s < static_cast<rw::index>(slice.segments().size()); ++s)
+        for (const rw::index n : {slice.segment_start(s), slice.segment_start(s + 1) - 1})
+            CHECK(slice.at(n) == static_cast<double>(first + n) + 0.5);
+    for (rw::index n = 0; n < 700'000'000; n += 9'999'937)
+        CHECK(slice.at(n) == static_cast<double>(first + n) + 0.5);
 }
 
 TEST_CASE("slice_tokens: positions past 2^31 tokens stay exact", "[positions][sequence]") {

@@ -106,8 +106,9 @@ TEST_CASE("tmrope: by time each frame follows the sound before it", "[positions]
                                        .height = 1,
                                        .width = 2,
                                        .seconds_per_frame = 0.75}});
-    // Frames at 1, 2.5 and 4; sound at 1, 2, 3, 4: the frame goes first where both start.
-    CHECK(axis(s.positions, 0) == std::vector<double>{0, 0, 1, 1, 1, 2, 2.5, 2.5, 3, 4, 4, 4, 5, 5});
+    // Frames at 2, 3.5 and 5; sound at 2, 3, 4, 5: the frame goes first where both start.
+    // The markers stand one behind the other.
+    CHECK(axis(s.positions, 0) == std::vector<double>{0, 1, 2, 2, 2, 3, 3.5, 3.5, 4, 5, 5, 5, 6, 7});
 }
 
 TEST_CASE("tmrope: a chunk longer than the clip loses no sound", "[positions][tmrope]") {
@@ -120,16 +121,87 @@ TEST_CASE("tmrope: a chunk longer than the clip loses no sound", "[positions][tm
 
 TEST_CASE("tmrope: frames further off than any count come after all sound", "[positions][tmrope]") {
     const double seconds = GENERATE(1e17, 1e18, 1e300);
-    const auto s = make_stream(tmrope_rule{.order = sound_order::by_time}, {{.kind = media::video_with_audio,
-                                                                             .tokens = 3,
-                                                                             .frames = 2,
-                                                                             .height = 1,
-                                                                             .width = 1,
-                                                                             .seconds_per_frame = seconds}});
+    // f32 has no times that far.
+    const tmrope_rule rule{.clock = {.tokens_per_second = 25, .arithmetic = time_arithmetic::float64},
+                           .order = sound_order::by_time};
+    const auto s = make_stream(rule, {{.kind = media::video_with_audio,
+                                       .tokens = 3,
+                                       .frames = 2,
+                                       .height = 1,
+                                       .width = 1,
+                                       .seconds_per_frame = seconds}});
     const auto t = axis(s.positions, 0);
     REQUIRE(t.size() == 2 + 5 + 2);
-    CHECK(std::vector<double>(t.begin(), t.begin() + 6) == std::vector<double>{0, 0, 1, 1, 2, 3});
+    CHECK(std::vector<double>(t.begin(), t.begin() + 6) == std::vector<double>{0, 1, 2, 2, 3, 4});
     CHECK(t[6] == Approx(25 * seconds));
+}
+
+TEST_CASE("tmrope: the clock is the reference's f32 by default, and the exact one rounds fractions",
+          "[positions][tmrope]") {
+    const auto frame = [](rw::index f, double seconds, time_arithmetic a) {
+        return frame_clock{.tokens_per_second = 25, .arithmetic = a}.at(f, seconds);
+    };
+    using enum time_arithmetic;
+    CHECK(tmrope_rule{}.clock.arithmetic == float32);
+    CHECK(frame(29, 0.08, exact) == 58);  // 29 * 2 / 25 * 25
+    CHECK(frame(29, 0.08, float32) == 58);
+    CHECK(frame(29, 0.08, float64) == 57);
+    CHECK(frame(69, 2.0 / 30, exact) == 115);
+    CHECK(frame(69, 2.0 / 30, float32) == 115);
+    CHECK(frame(69, 2.0 / 30, float64) == 114);
+    CHECK(frame(14, 0.7, exact) == 245);
+    // Frame rates as they are sampled, two frames a grid step, against whole-number division.
+    for (const rw::index fps : {1, 2, 3, 7, 12, 15, 24, 25, 30, 50, 60})
+        for (rw::index f = 0; f < 3000; ++f)
+            REQUIRE(frame(f, 2.0 / static_cast<double>(fps), exact) == static_cast<double>(f * 50 / fps));
+    // Whole frames a reference in f32 still has right at these rates.
+    for (const rw::index fps : {15, 30})
+        for (rw::index f = 0; f < 768; ++f)
+            REQUIRE(frame(f, 2.0 / static_cast<double>(fps), float32) == static_cast<double>(f * 50 / fps));
+    // The quotient is rounded once where nothing is truncated; a rate may be a fraction too.
+    const frame_clock clock{
+        .tokens_per_second = 12.5, .quantization = time_quantization::none, .arithmetic = exact};
+    CHECK(clock.at(7, 0.08) == 7);
+    CHECK(clock.at(1, 1.0 / 3) == 12.5 / 3);
+    // No fraction of a small denominator: as float64. Nor is what would overflow.
+    const double irrational = std::sqrt(2.0);
+    CHECK(frame(5, irrational, exact) == std::trunc(5 * irrational * 25));
+    CHECK(frame(rw::index{1} << 60, 3, exact) == 0x1p60 * 75);
+    CHECK(frame(3, 1e300, exact) == Approx(7.5e301));
+    CHECK(frame(3, 0, exact) == 0);
+    CHECK(frame(3, 1e-300, exact) == 0);
+}
+
+TEST_CASE("tmrope: Qwen3-Omni's rule merges by time, keeps fractions and counts both markers",
+          "[positions][tmrope]") {
+    const auto rule = tmrope_rule::qwen3_omni();
+    CHECK(rule.clock.tokens_per_second == 13);
+    const auto s = make_stream(rule, {{.tokens = 2},
+                                      {.kind = media::video_with_audio,
+                                       .tokens = 15,
+                                       .frames = 3,
+                                       .height = 1,
+                                       .width = 2,
+                                       .seconds_per_frame = 0.5},
+                                      {.kind = media::audio, .tokens = 1},
+                                      {.tokens = 1}});
+    // text 0 1, markers 2 3; frames at 4, 10.5, 17, sound at 4 .. 18; markers 19 20; audio 21 .. 23
+    CHECK(axis(s.positions, 0) == std::vector<double>{0,  1,  2,    3,    4,  4,  4,  5,  6,  7,  8,
+                                                      9,  10, 10.5, 10.5, 11, 12, 13, 14, 15, 16, 17,
+                                                      17, 17, 18,   19,   20, 21, 22, 23, 24});
+    CHECK(s.positions.at(13, 2) == 4);
+    CHECK(s.positions.at(14, 2) == 5);
+    CHECK(s.next_position == 25);
+}
+
+TEST_CASE("tmrope: audio tokens of Qwen3-Omni come in windows of a hundred frames", "[positions][tmrope]") {
+    const std::vector<std::pair<rw::index, rw::index>> known{
+        {0, 0}, {1, 1}, {8, 1}, {9, 2}, {40, 5}, {99, 13}, {100, 13}, {101, 14}, {200, 26}, {640, 83}};
+    for (const auto& [frames, tokens] : known)
+        CHECK(audio_tokens(frames, audio_encoder::qwen3_omni) == tokens);
+    CHECK(audio_tokens(std::numeric_limits<rw::index>::max(), audio_encoder::qwen3_omni) > 0);
+    CHECK_THROWS_WITH(audio_tokens(-1, audio_encoder::qwen3_omni),
+                      "audio_tokens: mel_frames must be >= 0, got -1");
 }
 
 TEST_CASE("tmrope: audio tokens of mel frames", "[positions][tmrope]") {

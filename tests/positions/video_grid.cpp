@@ -68,7 +68,9 @@ TEST_CASE("video_grid: refuses sizes below one", "[positions][video_grid][errors
                       "cogvideox_crop: height must be in 1 .. 2^53, got 0");
     CHECK_THROWS_WITH(cogvideox_grid({.frames = 0, .height = 3, .width = 3}),
                       "cogvideox_grid: frames must be in 1 .. 2^53, got 0");
-    const crop_region crop{0, 0, 3, 3};
+    const crop_region crop{.height = 3, .width = 3};  // from the grid's first row and column
+    CHECK(crop.top == 0);
+    CHECK(crop.left == 0);
     CHECK_THROWS_WITH(cogvideox_grid({.frames = 2, .height = -3, .width = 2}, crop),
                       "cogvideox_grid: height must be in 1 .. 2^53, got -3");
     CHECK_THROWS_WITH(cogvideox_grid({.frames = 2, .height = 3, .width = 0}, crop),

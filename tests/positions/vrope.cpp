@@ -92,6 +92,12 @@ TEST_CASE("vrope: the time axis is the middle of the frame", "[positions][vrope]
     CHECK(s.positions.at(0, 4) == 0);
     CHECK(s.positions.at(1, 4) == 1 + 3);
     CHECK(s.positions.at(24, 4) == 1 + 6 + 3);
+    // Of an odd length of 5 it is the exact middle, 2 past the first.
+    const auto odd =
+        make_stream(vrope_rule{.time_axes = 1},
+                    {{.tokens = 1}, {.kind = media::video, .frames = 2, .height = 3, .width = 3}});
+    CHECK(odd.positions.at(1, 4) == 1 + 2);
+    CHECK(odd.positions.at(18, 4) == 1 + 5 + 2);
 }
 
 TEST_CASE("vrope: what a frame of 24 x 24 takes of the positions", "[positions][vrope]") {

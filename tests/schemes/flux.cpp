@@ -50,6 +50,39 @@ TEST_CASE("FLUX.1: text is untouched, the image at (0, row, column), references 
           std::vector<double>{0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 1, 1, 0, 0, 1, 0, 1, 2, 0, 0});
 }
 
+TEST_CASE("FLUX.1 Kontext: references placed by offset are tiled", "[schemes][flux]") {
+    const auto starts = [](const std::vector<flux::image>& references) {
+        const auto ids = flux::flux1_positions({.text_tokens = 0,
+                                                .generated = {1, 1},
+                                                .references = references,
+                                                .order = flux::reference_order::tiled});
+        std::vector<std::vector<double>> first;
+        rw::index n = 1;
+        for (const auto& one : references) {
+            first.push_back({ids.at(n, 0), ids.at(n, 1), ids.at(n, 2)});
+            n += one.height * one.width;
+        }
+        CHECK(ids.tokens() == n);
+        return first;
+    };
+    using at = std::vector<std::vector<double>>;
+    CHECK(starts({{2, 3}, {2, 2}}) == at{{1, 0, 0}, {1, 2, 0}});
+    // Tall ones go side by side, wide ones on top of each other; a third one after what both cover.
+    CHECK(starts({{5, 2}, {5, 2}}) == at{{1, 0, 0}, {1, 0, 2}});
+    CHECK(starts({{2, 5}, {2, 5}, {2, 2}}) == at{{1, 0, 0}, {1, 2, 0}, {1, 4, 0}});
+    CHECK(starts({{2, 2}, {2, 2}, {2, 2}}) == at{{1, 0, 0}, {1, 2, 0}, {1, 0, 2}});
+    CHECK(starts({}).empty());
+    // One reference has the same ids under both orders.
+    const auto ids = [](flux::reference_order order) {
+        return flux::flux1_positions(
+                   {.text_tokens = 3, .generated = {2, 2}, .references = {{3, 2}}, .order = order})
+            .values();
+    };
+    CHECK(ids(flux::reference_order::tiled) == ids(flux::reference_order::counted));
+    CHECK_REFUSES("flux1_positions: order must be an order of references, got 2",
+                  ids(static_cast<flux::reference_order>(2)));
+}
+
 TEST_CASE("FLUX: the text that is named becomes untouched and keeps its bits, patch (0, 0, 0) does not",
           "[schemes][flux]") {
     // Two tokens of text and an image of 1 x 3: all ids of token 2 are 0 too.

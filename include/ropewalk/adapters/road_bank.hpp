@@ -74,16 +74,18 @@ class adapter_bank {
         detail::require_valid("road::adapter_bank::set", blocks);
         detail::require(blocks.channels() == channels_, "road::adapter_bank::set",
                         "blocks must have the layer's channels", blocks.channels());
-        auto& own = place_[static_cast<std::size_t>(id)];
-        auto found = std::find_if(groups_.begin(), groups_.end(),
+        // Made aside, so that a failure leaves the bank as it was.
+        std::vector<one_group> groups = groups_;
+        place own = place_[static_cast<std::size_t>(id)];
+        auto found = std::find_if(groups.begin(), groups.end(),
                                   [&](const one_group& g) { return g.group == blocks.group; });
-        if (found == groups_.end())
-            found = groups_.insert(
-                groups_.end(),
+        if (found == groups.end())
+            found = groups.insert(
+                groups.end(),
                 one_group{blocks.group, {}, {}, make_table<T>(std::span<const pair_blocks>())});
-        const auto group = static_cast<std::int32_t>(found - groups_.begin());
+        const auto group = static_cast<std::int32_t>(found - groups.begin());
         if (own.group != group) {
-            if (own.group >= 0) groups_[static_cast<std::size_t>(own.group)].unused.push_back(own.row);
+            if (own.group >= 0) groups[static_cast<std::size_t>(own.group)].unused.push_back(own.row);
             if (found->unused.empty()) {
                 found->unused.push_back(static_cast<std::int32_t>(found->blocks.size()));
                 found->blocks.push_back(blocks);
@@ -93,6 +95,8 @@ class adapter_bank {
         }
         found->blocks[static_cast<std::size_t>(own.row)] = blocks;
         found->table = make_table<T>(found->blocks);
+        place_[static_cast<std::size_t>(id)] = own;
+        groups_.swap(groups);
     }
 
     /// -1 for the base.

@@ -10,10 +10,12 @@ namespace ROPEWALK_NAMESPACE {
 namespace detail {
 
 /// position * turns less its nearest integer, in [-1/2, 1/2]. The product is formed exactly (fma), so
-/// the only error is that of `turns` itself.
+/// the only error is that of `turns` itself. Past 2^53 the nearest double may be many turns away: what is
+/// left is reduced once more.
 inline double reduced_turns(double position, double turns) noexcept {
     const double whole = std::nearbyint(position * turns);
-    return std::fma(position, turns, -whole);
+    const double rest = std::fma(position, turns, -whole);
+    return rest - std::nearbyint(rest);
 }
 
 /// c[0] + c[1] z + ... by Horner's rule.
@@ -60,9 +62,13 @@ template <class T>
 ROPEWALK_ALWAYS_INLINE simd::two_packs<double> cos_sin_of(simd::pack<double> position4,
                                                           simd::pack<double> turns,
                                                           simd::pack<double> magnitude) noexcept {
-    // In quarter turns: the nearest one picks functions and signs, the rest is exact where fma is fused.
-    const auto quarter = simd::nearest(position4 * turns);
-    const auto r = simd::fms(position4, turns, quarter);
+    // In quarter turns: the nearest one picks functions and signs, the rest is exact where fma is fused. Past
+    // 2^53 the product's rounding is whole quarters, and only the second reduction keeps |r| <= 1/2.
+    const auto nearest = simd::nearest(position4 * turns);
+    const auto rest = simd::fms(position4, turns, nearest);
+    const auto more = simd::nearest(rest);
+    const auto quarter = nearest + more;
+    const auto r = rest - more;
     const auto z = r * r;
     const auto s = polynomial(quarter_turn_fits<T>::sin, z) * r;
     const auto c = polynomial(quarter_turn_fits<T>::cos, z);
@@ -78,7 +84,10 @@ ROPEWALK_ALWAYS_INLINE void store_row(double* p, simd::pack<double> x) noexcept 
 /// Shapes:   turns, cos, sin [pairs]; float or double rows.
 /// Units:    turns per unit of position, as spectrum::turns_data() has them.
 /// Cost:     64 pairs with AVX-512: about 45 ns, float and double alike.
-/// Accuracy: float: 0.5 ulp of f32 + 2^-52 |angle| + 1e-11, at any position; double: 2^-52 (1 + |angle|).
+/// Accuracy: float: 0.5 ulp of f32 + 2^-52 |angle| + 1e-11, at any position up to 2^1000; double: 2^-52 (1 +
+///           |angle|). From 2^51 turns on that is no statement about the angle, as it cannot be where
+///           products are not fused: what is left is that a row is a rotation times the magnitude, on every
+///           unit.
 /// Source:   Cody and Waite's reduction, done in turns so that it needs no long constant.
 template <class T>
 void fill_cos_sin(double position, const double* turns, double magnitude, index pairs, T* cos,

@@ -16,7 +16,7 @@ namespace ROPEWALK_NAMESPACE {
 /// under different scalings, a base and an extended context side by side, LongRoPE's start tokens.
 /// Shapes:   every spectrum has one axis and the same heads and pairs; a table has rows 0 .. its count - 1.
 /// Throws:   invalid_config on spectra that do not go together, a table that is not there, a position below
-///           -1 and (fixed) one past the end.
+///           -1 and (fixed) one past the end; std::bad_alloc where it cannot grow. The set is then as it was.
 /// Cost:     2 * sizeof(T) bytes a pair and row over all tables, no more. Growing copies; the old block is
 ///           kept, so rows already handed out stay valid as long as the set lives.
 /// Requires: rows() of a set that may grow is not called from two threads at once; views may be used from
@@ -151,6 +151,7 @@ class table_set {
                     }
                 }
         }
+        detail::make_room(blocks_, 1);  // what could still fail comes before the first change
         first_row_ = std::move(first);
         blocks_.push_back(std::move(next));
     }

@@ -60,6 +60,14 @@ inline spread spread_of(const char* parameter_must, std::size_t size, index batc
     return {};
 }
 
+/// The key index of query 0, where distances to every key are far from overflowing.
+inline index checked_first_query(const char* who, std::optional<index> given, index queries, index keys) {
+    constexpr index most = index{1} << 53;
+    const index first = given.value_or(keys - queries);
+    require(first >= -most && first <= most, who, "first_query must be within +-2^53", first);
+    return first;
+}
+
 /// Which keys a query sees, for one batch and query head.
 template <class T>
 struct attend_rules {
@@ -96,7 +104,7 @@ class attend_plan {
         };
         return {.keys = keys_,
                 .window = options_.window,
-                .first_query = options_.first_query.value_or(keys_ - queries_),
+                .first_query = *options_.first_query,
                 .causal = options_.causal,
                 .mask = at(options_.mask, mask_),
                 .bias = at(options_.bias, bias_),
@@ -108,7 +116,7 @@ class attend_plan {
     T* scores() const noexcept { return options_.scores.data(); }
 
   private:
-    index queries_, keys_;
+    index keys_;
     attend_options<T> options_;
     spread mask_, bias_, query_documents_, key_documents_;
 };
@@ -116,7 +124,7 @@ class attend_plan {
 template <class T>
 attend_plan<T>::attend_plan(heads_shape q, heads_shape k, heads_shape v, heads_shape out,
                             const attend_options<T>& options)
-    : queries_(q.tokens), keys_(k.tokens), options_(options) {
+    : keys_(k.tokens), options_(options) {
     constexpr const char* who = "attend";
     require(k.batches == q.batches, who, "k.batches must equal q.batches", k.batches);
     require(v.batches == q.batches, who, "v.batches must equal q.batches", v.batches);
@@ -130,11 +138,13 @@ attend_plan<T>::attend_plan(heads_shape q, heads_shape k, heads_shape v, heads_s
     require(k.channels == q.channels, who, "k.channels must equal q.channels", k.channels);
     require(out.channels == v.channels, who, "out.channels must equal v.channels", out.channels);
     require(options.window >= 0, who, "window must be >= 0", options.window);
+    options_.first_query = checked_first_query(who, options.first_query, q.tokens, k.tokens);
     if (!options_.scale) options_.scale = 1 / std::sqrt(static_cast<double>(std::max<index>(q.channels, 1)));
     require(std::isfinite(*options_.scale), who, "scale must be finite", *options_.scale);
 
-    const index each = q.tokens * k.tokens;
-    const index all = q.batches * q.heads * each;
+    constexpr const char* sizes = "batches * heads * Lq * Lk must fit";
+    const index each = checked_product(who, sizes, {q.tokens, k.tokens});
+    const index all = checked_product(who, sizes, {q.batches, q.heads, each});
     mask_ = spread_of("mask must hold Lq * Lk flags, or that a batch, or that a batch and head",
                       options.mask.size(), q.batches, q.heads, each);
     bias_ = spread_of("bias must hold Lq * Lk numbers, or that a batch, or that a batch and head",
@@ -168,8 +178,9 @@ struct running_softmax {
     /// Scores of one tile, hidden ones at -infinity; `count` of them are keys.
     void add(const T* scores, index count, const T* values, T* sum, index channels) noexcept {
         T top = peak;
-        for (index j = 0; j < count; ++j)
-            if (!(scores[j] <= top)) top = scores[j];  // a NaN gets through, and the row shows it
+        // The first NaN that is seen stays: nothing is larger or smaller, and the row shows it.
+        for (index j = 0; j < count && top == top; ++j)
+            if (!(scores[j] <= top)) top = scores[j];
         if (top == hidden) return;
         T weights[attend_tile];
         index seen[attend_tile], seen_count = 0;
@@ -220,8 +231,8 @@ struct running_softmax {
 ///           the window hide. One pass over the keys (online softmax), two when probabilities are wanted.
 ///           Scratch of heads / kv heads * Lq * (channels + value channels) numbers.
 /// Accuracy: f64 within 1e-13 and f32 within 3e-6 of extended precision, for values and scores of order 1.
-///           A query that sees nothing gets zeros. A key that is hidden from a query cannot change its
-///           result, NaN included.
+///           A query that sees nothing gets zeros. A key that is hidden from a query, by a bias of -infinity
+///           too, cannot change its result, NaN included; a query that sees a NaN gets NaN.
 /// Source:   Vaswani et al. 2017; online softmax, Milakov and Gimelshein 2018; grouped heads, Ainslie et al.
 ///           2023.
 ///
@@ -254,7 +265,11 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out
             Eigen::Map<const Eigen::Matrix<T, tile, Eigen::Dynamic>>(key_columns.data(), tile, channels) *
             Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, 1>>(x, channels);
         if (rules.bias)
-            for (index j = 0; j < width; ++j) s[j] += rules.bias[n * keys + j0 + j];
+            for (index j = 0; j < width; ++j) {
+                // Looked at before it is added: NaN - infinity would not hide a NaN.
+                const T bias = rules.bias[n * keys + j0 + j];
+                s[j] = bias == hidden ? hidden : s[j] + bias;
+            }
         if (keep) std::copy_n(s, width, keep + j0);
         for (index j = 0; j < width; ++j)
             if (!rules.seen(n, j0 + j)) s[j] = hidden;

@@ -24,13 +24,18 @@ struct word_on_image {
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
 };
 
+/// The published smoothing, weights exp(-distance^2), as a standard deviation: sqrt(1/2). The released code
+/// calls its parameter sigma = 0.5 and divides the distance by 2 sigma before it is squared.
+/// Source: wtybest/FreeFlux editing/utils.py.
+inline constexpr double freeflux_sigma = 0.70710678118654752440;
+
 /// How a region is cut out of word maps.
 struct object_region {
-    grid_extents grid = {};     ///< of the image tokens
-    index first_token = 0;      ///< of the image in the sequence: the tokens of the text before it
-    double sigma = 0.5;         ///< standard deviation of the 3 x 3 Gaussian, in tokens; 0: no smoothing
-    double threshold = 0.3;     ///< on the map, brought to [0, 1]; what lies above it is object
-    double range_floor = 1e-6;  ///< added to max - min, so that noise on an even map is not blown up
+    grid_extents grid = {};         ///< of the image tokens
+    index first_token = 0;          ///< of the image in the sequence: the tokens of the text before it
+    double sigma = freeflux_sigma;  ///< standard deviation of the 3 x 3 Gaussian, in tokens; 0: no smoothing
+    double threshold = 0.3;         ///< on the map, brought to [0, 1]; what lies above it is object
+    double range_floor = 1e-6;      ///< added to max - min, so that noise on an even map is not blown up
 };
 
 }  // namespace ROPEWALK_NAMESPACE::kv_injection
@@ -109,13 +114,12 @@ std::vector<double> make_word_map(heads_view<Q> q, heads_view<K> k, const word_o
 /// A map under a 3 x 3 Gaussian whose weights sum to 1; beyond the border it is mirrored without repeating
 /// the border itself.
 /// Shapes:   map [height, width], row-major, as the result.
-/// Units:    sigma in tokens: exp(-distance^2 / (2 sigma^2)). Implementations whose exponent is
-///           -(distance / (2 sigma))^2 at sigma 0.5 are sigma = sqrt(0.5) here.
+/// Units:    sigma in tokens: exp(-distance^2 / (2 sigma^2)), so that freeflux_sigma is exp(-distance^2).
 /// Throws:   invalid_config on a map that is not of the grid's size, sigma < 0 or not finite, and on a grid
 ///           of one row or column, which cannot be mirrored (sigma 0 takes any).
 /// Source:   wtybest/FreeFlux editing/utils.py.
 inline std::vector<double> make_smoothed_map(std::span<const double> map, grid_extents grid,
-                                             double sigma = 0.5) {
+                                             double sigma = freeflux_sigma) {
     constexpr const char* who = "make_smoothed_map";
     detail::require(map.size() == detail::tokens_of(who, grid), who,
                     "map must hold grid.height x grid.width numbers", map.size());

@@ -62,17 +62,27 @@ partial_attention<compute_t<Q>> make_partial_attention(heads_view<Q> q, heads_vi
 /// Attention over the keys of all parts. The result depends on the parts and their order alone, so ranks
 /// that join them in one order get the same bits wherever each part was made.
 /// Shapes:   out [batches, Lq, heads, value channels], that of every part.
-/// Throws:   invalid_config on parts of other shapes. No parts, or none that a query sees, give zeros.
+/// Throws:   invalid_config on parts of other shapes, or whose out or log_weight has not the length of their
+///           shape, as what came from another rank may have. No parts, or none that a query sees, give zeros.
 /// Cost:     one pass over the parts.
 /// Accuracy: f64 1e-13, f32 3e-6 of attend over all keys at once, for values of order 1.
 /// Source:   as partial_attention.
 template <class T, class O>
 void join_partial_attention(std::span<const partial_attention<T>> parts, heads_view<O> out) {
+    constexpr const char* who = "join_partial_attention";
+    const index rows = detail::checked_product(who, "out must have extents >= 0 that fit in memory",
+                                               {out.batches(), out.tokens(), out.heads()});
+    detail::checked_product(who, "out must have extents >= 0 that fit in memory", {rows, out.channels()});
     for (const auto& part : parts) {
         const heads_shape& s = part.shape;
         const bool same = s.batches == out.batches() && s.tokens == out.tokens() && s.heads == out.heads() &&
                           s.channels == out.channels();
-        detail::require(same, "join_partial_attention", "parts must have the shape of out, tokens", s.tokens);
+        detail::require(same, who, "parts must have the shape of out, tokens", s.tokens);
+        detail::require(static_cast<index>(part.out.size()) == rows * out.channels(), who,
+                        "parts must have an out of batches * Lq * heads * channels numbers", part.out.size());
+        detail::require(static_cast<index>(part.log_weight.size()) == rows, who,
+                        "parts must have a log_weight of batches * Lq * heads numbers",
+                        part.log_weight.size());
     }
     const auto channels = static_cast<std::size_t>(out.channels());
     std::size_t row = 0;

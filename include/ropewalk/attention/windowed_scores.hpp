@@ -14,20 +14,20 @@ namespace ROPEWALK_NAMESPACE {
 
 /// Which pairs of query and key count as near.
 struct windowed_options {
-    index window = 0;                       ///< near: query index - key index < window (strictly)
-    bool causal = true;                     ///< a key after its query is hidden
+    index window = 0;                       ///< near: |query index - key index| < window (strictly)
+    bool causal = true;                     ///< a key after its query is hidden, near or not
     std::optional<double> scale = {};       ///< on q . k; 1 / sqrt(channels) when not given
     std::optional<index> first_query = {};  ///< key index of query 0; Lk - Lq when not given (decode)
     double hidden = 0;                      ///< what is written for a hidden pair
 };
 
 /// Scores of two rotations of the same queries and keys: of the near one where the query is closer than
-/// `window` to the key, of the far one elsewhere. The distance decides, so no single rotation can do this.
-/// HiRoPE: near plain positions, far hierarchical ones. Windowed RoPE (A2ATS): far queries rotated to one
-/// distance, far keys not rotated (repeat_row). ReRoPE: the same with the distance of the window.
-/// Shapes:   near_q and far_q [batches, Lq, heads, channels], near_k and far_k [batches, Lk, kv heads,
+/// `window` to the key, before or after it, of the far one elsewhere. The distance decides, so no single
+/// rotation can do this. HiRoPE: near plain positions, far hierarchical ones. Windowed RoPE (A2ATS): far
+/// queries rotated to one distance, far keys not rotated (repeat_row). ReRoPE: the same with the distance of
+/// the window. Shapes:   near_q and far_q [batches, Lq, heads, channels], near_k and far_k [batches, Lk, kv
+/// heads,
 ///           channels] (query head h reads kv head h / (heads / kv heads)); scores [batches, heads, Lq, Lk].
-///           Without causality a key after its query is near when it is closer than `window` too.
 /// Throws:   invalid_config on sizes that disagree or a negative window.
 /// Cost:     one dot product a visible pair: two copies of the keys, not two score matrices.
 /// Accuracy: sums in the type of the scores.
@@ -53,13 +53,14 @@ void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view
     same("far_k.channels must be near_k's", channels, far_k.channels());
     detail::require(heads == 0 || (near_k.heads() > 0 && heads % near_k.heads() == 0), who,
                     "near_k.heads must be > 0 and divide near_q.heads", near_k.heads());
-    same("scores must hold batches * heads * Lq * Lk numbers", batches * heads * queries * keys,
+    same("scores must hold batches * heads * Lq * Lk numbers",
+         detail::checked_product(who, "batches * heads * Lq * Lk must fit", {batches, heads, queries, keys}),
          static_cast<index>(scores.size()));
     detail::require(options.window >= 0, who, "window must be >= 0", options.window);
     const double scale =
         options.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(channels, 1))));
     detail::require(std::isfinite(scale), who, "scale must be finite", scale);
-    const index first = options.first_query.value_or(keys - queries);
+    const index first = detail::checked_first_query(who, options.first_query, queries, keys);
     const index group = heads == 0 ? 1 : heads / near_k.heads();
 
     const auto dot = [channels](const auto* q, const auto* k) {

@@ -213,6 +213,10 @@ void retrieval_cache<T>::append(heads_view<E> keys) {
     detail::require(keys.tokens() >= 0 && keys.tokens() <= std::numeric_limits<std::int32_t>::max() - tokens_,
                     who, "keys must number less than 2^31 in all, new ones", keys.tokens());
     const auto old = static_cast<std::size_t>(tokens_);
+    // All memory first: what could fail comes before the first change.
+    for (kv_state& state : state_)
+        detail::make_room(state.labels, static_cast<std::size_t>(keys.tokens()));
+    detail::make_room(attended_, static_cast<std::size_t>(keys.tokens() + 1));
     for (index kv = 0; kv < kv_heads(); ++kv) {
         kv_state& state = state_[static_cast<std::size_t>(kv)];
         state.labels.resize(old + static_cast<std::size_t>(keys.tokens()));

@@ -44,6 +44,15 @@ struct stored_keys {
     }
 };
 
+/// Whether every chosen row is one of `tokens` rows.
+inline bool rows_within(const row_choice& rows, index tokens) noexcept {
+    if (rows.count < 0) return false;
+    if (!rows.listed) return rows.count <= tokens;
+    bool within = true;
+    for (index j = 0; j < rows.count; ++j) within &= rows.listed[j] >= 0 && rows.listed[j] < tokens;
+    return within;
+}
+
 }  // namespace detail
 
 /// One query token against chosen rows of a cache: softmax(scale q . k) v over those rows and no others.
@@ -51,7 +60,7 @@ struct stored_keys {
 /// Shapes:   q [1, 1, heads, key channels], k [1, tokens, kv heads, key channels], v and out alike with
 ///           value channels. k and v may be the same memory (MLA's latents). With a second key part:
 ///           own_q [1, 1, heads, own], own_k [1, tokens, 1 or kv heads or heads, own], added to the scores.
-/// Requires: the sizes fit the shape it was built with; chosen tokens exist; q, k, v and out share one
+/// Requires: the sizes fit the shape it was built with; chosen tokens exist in k, v and own_k; q, k, v and out share one
 ///           compute type T, in any storage format. One object serves one thread at a time.
 /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets the
 ///           program go on.
@@ -92,6 +101,8 @@ class row_attention {
         if (k.channels() != q.channels())
             return detail::tell(who,
                                 {"channels of the keys must be the queries'", q.channels(), k.channels()});
+        if (!detail::rows_within(rows, k.tokens()))
+            return detail::tell(who, {"chosen tokens must exist in the keys", k.tokens(), rows.count});
         return attend_through(q, k.heads(), detail::stored_keys<K>{k}, v, out, rows, own_q, own_k);
     }
 
@@ -183,7 +194,14 @@ bool row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
         if (v.heads() != kv_heads)
             return {"heads of the values must be those of the keys", kv_heads, v.heads()};
         if (rows.count < 0) return {"count must be >= 0", 0, rows.count};
+        if (q.tokens() != 1) return {"the queries must be those of one token", 1, q.tokens()};
+        if (out.tokens() != 1) return {"the result must be that of one token", 1, out.tokens()};
+        if (!detail::rows_within(rows, v.tokens()))
+            return {"chosen tokens must exist in the values", v.tokens(), rows.count};
         if (own == 0) return {};
+        if (own_q.tokens() != 1) return {"own_q must be that of one token", 1, own_q.tokens()};
+        if (!detail::rows_within(rows, own_k.tokens()))
+            return {"chosen tokens must exist in own_k", own_k.tokens(), rows.count};
         if (own_q.heads() != heads) return {"heads of own_q must be the queries'", heads, own_q.heads()};
         if (own_k.channels() != own)
             return {"channels of own_k must be those of own_q", own, own_k.channels()};

@@ -29,6 +29,13 @@ constexpr index largest(index first, Rest... rest) noexcept {
     return first;
 }
 
+/// Room for `more` elements behind those of a vector, at least doubling: afterwards they can be added without
+/// a failure, and one by one in constant time.
+template <class Vector>
+void make_room(Vector& v, std::size_t more) {
+    if (v.capacity() - v.size() < more) v.reserve(v.size() + (v.size() < more ? more : v.size()));
+}
+
 /// The product of counts, refused when it would not fit (tables sized by a hostile config).
 /// Throws: invalid_config on a negative count or on overflow.
 inline index checked_product(const char* function, const char* what, std::initializer_list<index> counts) {

@@ -25,6 +25,20 @@ struct mixed_config {
     weight_axes order = weight_axes::x_first;  ///< which weight axis belongs to which position axis
 };
 
+}  // namespace ROPEWALK_NAMESPACE::frequencies
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Where the weights of a head and a position axis begin.
+inline index mixed_weights_at(const frequencies::mixed_config& c, index head, index axis) noexcept {
+    const index own = c.order == frequencies::weight_axes::x_first ? c.axes - 1 - axis : axis;
+    return ((own * c.depth + c.layer) * c.heads + head) * c.pairs;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::frequencies {
+
 /// Learned frequencies: every pair of every head rotates with every axis, angle = sum over axes of position *
 /// weight.
 /// Shapes:   weights [axes, depth, heads, pairs] row-major, which is also [2, depth, H * D/2] of RoPE-ViT's
@@ -52,8 +66,7 @@ spectrum mixed(const mixed_config& config, std::span<const W> weights) {
     std::vector<double> omega;
     for (index h = 0; h < config.heads; ++h)
         for (index a = 0; a < config.axes; ++a) {
-            const index axis = config.order == weight_axes::x_first ? config.axes - 1 - a : a;
-            const index first = ((axis * config.depth + config.layer) * config.heads + h) * config.pairs;
+            const index first = detail::mixed_weights_at(config, h, a);
             for (index i = 0; i < config.pairs; ++i)
                 omega.push_back(static_cast<double>(weights[static_cast<std::size_t>(first + i)]));
         }

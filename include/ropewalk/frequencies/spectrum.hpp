@@ -15,7 +15,10 @@ namespace ROPEWALK_NAMESPACE {
 /// Two storage forms. *Selected*: each pair reads one axis (1-D, axial, M-RoPE sections, ...). *Mixed*:
 /// each pair reads every axis (learned 2-D, DRoPE head by head). heads() == 1 means: shared by all heads.
 /// Units:    stored as turns per unit of position (omega / 2 pi); omega() gives radians per unit.
-/// Throws:   invalid_config naming the parameter (NaN or infinite frequencies, sizes that disagree).
+/// Throws:   invalid_config naming the parameter: frequencies that are not finite or past 2^30 radians a
+///           position, where the angles of neighbouring positions have nothing to do with one another; a
+///           magnitude outside 2^-60 .. 2^60 in size, whose square or its inverse f32 does not hold; sizes that
+///           disagree.
 /// Cost:     built once a model (or once a context length); copies are plain vectors.
 /// Accuracy: f64; omega -> turns -> omega loses at most 1.5 ulp.
 /// Source:   RoFormer, Su et al. 2021, section 3.2.2.
@@ -74,12 +77,16 @@ class spectrum {
     static std::size_t at(index i) noexcept { return static_cast<std::size_t>(i); }
     static double checked_magnitude(double m) {
         detail::require(std::isfinite(m) && m != 0, "spectrum", "magnitude must be finite and not 0", m);
+        detail::require(std::abs(m) >= 0x1p-60 && std::abs(m) <= 0x1p60, "spectrum",
+                        "magnitude must be 2^-60 to 2^60 in size", m);
         return m;
     }
     static std::vector<double> to_turns(std::span<const double> omega) {
         std::vector<double> turns(omega.size());
         for (std::size_t i = 0; i < omega.size(); ++i) {
             detail::require(std::isfinite(omega[i]), "spectrum", "frequencies must be finite", omega[i]);
+            detail::require(std::abs(omega[i]) <= 0x1p30, "spectrum",
+                            "frequencies must be at most 2^30 radians a position", omega[i]);
             turns[i] = omega[i] / (2 * std::numbers::pi);
         }
         return turns;
@@ -118,6 +125,7 @@ inline spectrum spectrum::mixed(std::span<const double> omega, index heads, inde
     const auto count = static_cast<index>(omega.size());
     detail::require(heads >= 1, "spectrum", "heads must be >= 1", heads);
     detail::require(axes >= 1, "spectrum", "axes must be >= 1", axes);
+    detail::checked_product("spectrum", "heads * axes must fit", {heads, axes});
     detail::require(count % (heads * axes) == 0, "spectrum", "omega must hold heads * axes * pairs numbers",
                     count);
     spectrum s;

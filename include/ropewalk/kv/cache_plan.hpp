@@ -2,25 +2,28 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include <ropewalk/kv/cache_view.hpp>
 #include <ropewalk/kernels/partition.hpp>
+#include <ropewalk/kv/cache_view.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
 /// Requests of different lengths, their tokens one behind the other.
 /// Shapes:   offsets [requests + 1] (first token of each request, and the end), starts [requests]: the
-///           position of the first of these tokens, that is how many the cache already holds.
+///           position of the first of these tokens, that is how many the cache already holds. Each of any
+///           integer type, given as vectors, arrays or spans.
 /// Source:   the indptr and offsets of FlashInfer's ragged calls; cu_seqlens.
-template <class I = std::int32_t>
+template <class I = std::int32_t, class J = I>
 struct ragged_batch {
     std::span<const I> offsets;  ///< [requests + 1], first token of each, and the end
-    std::span<const I> starts;   ///< [requests], position of the first of these tokens
+    std::span<const J> starts;   ///< [requests], position of the first of these tokens
 };
 template <class A, class B>
-ragged_batch(const A&, const B&) -> ragged_batch<typename A::value_type>;
+ragged_batch(const A&, const B&) -> ragged_batch<typename A::value_type, typename B::value_type>;
 
 /// Which page holds positions [p * page_tokens, (p + 1) * page_tokens) of a request.
 /// Shapes:   pages [requests, pages_per_request]; entries past a request's end are not read.
@@ -30,11 +33,13 @@ struct block_table {
     index pages_per_request = 0;  ///< columns of the table
     index page_tokens = 0;
 };
+template <class A>
+block_table(const A&, index, index) -> block_table<typename A::value_type>;
 
 namespace detail {
 
-template <class I>
-index requests_of(const char* who, const ragged_batch<I>& batch) {
+template <class I, class J>
+index requests_of(const char* who, const ragged_batch<I, J>& batch) {
     require(!batch.offsets.empty(), who, "offsets must hold requests + 1 numbers", batch.offsets.size());
     require(batch.starts.size() + 1 == batch.offsets.size(), who,
             "starts must hold one number less than offsets", batch.starts.size());
@@ -42,14 +47,20 @@ index requests_of(const char* who, const ragged_batch<I>& batch) {
     for (std::size_t r = 0; r < batch.starts.size(); ++r) {
         require(batch.offsets[r + 1] >= batch.offsets[r], who, "offsets must not decrease",
                 batch.offsets[r + 1]);
-        require(batch.starts[r] >= 0, who, "starts must be >= 0", batch.starts[r]);
+        require(batch.starts[r] >= J{0}, who, "starts must be >= 0", batch.starts[r]);
+        require(std::in_range<index>(batch.offsets[r + 1]), who, "offsets must fit in 63 bits",
+                batch.offsets[r + 1]);
+        const index more = static_cast<index>(batch.offsets[r + 1] - batch.offsets[r]);
+        require(std::in_range<index>(batch.starts[r]) &&
+                    static_cast<index>(batch.starts[r]) <= std::numeric_limits<index>::max() - more,
+                who, "starts must keep positions within 63 bits", batch.starts[r]);
     }
     return static_cast<index>(batch.starts.size());
 }
 
 /// f(request, token, position) for every token of a checked batch.
-template <class I, class F>
-void each_token(const ragged_batch<I>& batch, F f) {
+template <class I, class J, class F>
+void each_token(const ragged_batch<I, J>& batch, F f) {
     for (std::size_t r = 0; r < batch.starts.size(); ++r)
         for (I n = batch.offsets[r]; n < batch.offsets[r + 1]; ++n)
             f(static_cast<index>(r), static_cast<index>(n),
@@ -62,8 +73,8 @@ void each_token(const ragged_batch<I>& batch, F f) {
 /// Shapes:   -> [offsets.back()].
 /// Throws:   invalid_config on offsets that do not start at 0 or decrease, on negative starts.
 /// Source:   design of this library.
-template <class I>
-std::vector<std::int64_t> make_positions(ragged_batch<I> batch) {
+template <class I, class J>
+std::vector<std::int64_t> make_positions(ragged_batch<I, J> batch) {
     detail::requests_of("make_positions", batch);
     std::vector<std::int64_t> positions;
     detail::each_token(batch, [&](index, index, index p) { positions.push_back(p); });
@@ -72,32 +83,39 @@ std::vector<std::int64_t> make_positions(ragged_batch<I> batch) {
 
 /// The slot of every token of a ragged batch in a paged cache.
 /// Shapes:   -> [offsets.back()], slot = page * page_tokens + position % page_tokens.
-/// Throws:   invalid_config on sizes that disagree and on a position past a request's pages.
+/// Throws:   invalid_config on sizes that disagree or do not fit in 63 bits, a position past a request's
+/// pages,
+///           and a page whose slots do not fit in 63 bits.
 /// Source:   vLLM's slot mapping.
-template <class I, class J>
-std::vector<std::int64_t> make_slots(ragged_batch<I> batch, block_table<J> table) {
+template <class I, class J, class P>
+std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, block_table<P> table) {
     constexpr const char* who = "make_slots";
     const index requests = detail::requests_of(who, batch);
     detail::require(table.page_tokens >= 1, who, "page_tokens must be >= 1", table.page_tokens);
-    detail::require(static_cast<index>(table.pages.size()) == requests * table.pages_per_request, who,
+    const index entries =
+        detail::checked_product(who, "pages_per_request must be >= 0", {requests, table.pages_per_request});
+    detail::require(static_cast<index>(table.pages.size()) == entries, who,
                     "pages must hold requests * pages_per_request numbers", table.pages.size());
+    const index last_page = std::numeric_limits<index>::max() / table.page_tokens - 1;
     std::vector<std::int64_t> slots;
     detail::each_token(batch, [&](index r, index, index position) {
         const index page = position / table.page_tokens;
         detail::require(page < table.pages_per_request, who, "positions must be below the pages of a request",
                         position);
         const auto entry = table.pages[static_cast<std::size_t>(r * table.pages_per_request + page)];
-        detail::require(entry >= 0, who, "pages must be >= 0 where tokens stand", entry);
+        detail::require(entry >= P{0}, who, "pages must be >= 0 where tokens stand", entry);
+        detail::require(std::in_range<index>(entry) && static_cast<index>(entry) <= last_page, who,
+                        "pages must have slots within 63 bits", entry);
         slots.push_back(static_cast<std::int64_t>(entry) * table.page_tokens + position % table.page_tokens);
     });
     return slots;
 }
 /// The same in a contiguous cache with one page of `capacity` tokens a request.
-template <class I>
-std::vector<std::int64_t> make_slots(ragged_batch<I> batch, index capacity) {
-    std::vector<I> pages(batch.starts.size());
-    for (std::size_t r = 0; r < pages.size(); ++r) pages[r] = static_cast<I>(r);
-    return make_slots(batch, block_table<I>{pages, 1, capacity});
+template <class I, class J>
+std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, index capacity) {
+    std::vector<index> pages(batch.starts.size());
+    for (std::size_t r = 0; r < pages.size(); ++r) pages[r] = static_cast<index>(r);
+    return make_slots(batch, block_table<index>{pages, 1, capacity});
 }
 
 /// Which rows of a cache the tokens of a call belong to: checked once, used by every layer whose cache
@@ -114,10 +132,11 @@ class cache_plan {
         : pages_(pages), page_tokens_(page_tokens) {
         constexpr const char* who = "cache_plan";
         detail::require(page_tokens >= 1, who, "page_tokens must be >= 1", page_tokens);
-        detail::require(pages >= 0 && pages <= 0x7fffffff && page_tokens <= 0x7fffffff, who,
-                        "pages must be >= 0 and below 2^31", pages);
+        detail::require(pages >= 0 && pages <= 0x7fffffff, who, "pages must be >= 0 and below 2^31", pages);
+        detail::require(page_tokens <= 0x7fffffff, who, "page_tokens must be below 2^31", page_tokens);
         std::vector<std::int64_t> taken;
         for (const I given : slots) {
+            detail::require(std::in_range<std::int64_t>(given), who, "slots must fit in 63 bits", given);
             const auto slot = static_cast<std::int64_t>(given);
             if (slot < 0) {
                 places_.emplace_back();

@@ -48,10 +48,13 @@ class block_transform {
                                                                         static_cast<index>(w.size()));
         const index n = tokens();
         const Eigen::Matrix<T, 1, Eigen::Dynamic> moved = row - (row * w_.transpose()) * y_;
-        w_.conservativeResize(n + 1, row.cols());
-        y_.conservativeResize(n + 1, row.cols());
-        w_.row(n) = row;
-        y_.row(n) = beta * moved;
+        matrix<T> w_now(n + 1, row.cols()), y_now(n + 1, row.cols());
+        w_now.topRows(n) = w_;
+        y_now.topRows(n) = y_;
+        w_now.row(n) = row;
+        y_now.row(n) = beta * moved;
+        w_.swap(w_now);
+        y_.swap(y_now);
     }
 
     /// Rows q^T <- q^T P: queries carried back to before the block's first token. q [any, channels].

@@ -244,7 +244,8 @@ namespace ROPEWALK_NAMESPACE::path {
 ///           program go on.
 /// Cost:     reads and writes the keys once; no allocation.
 /// Accuracy: f64 within 1e-14, f32 within 1e-5 for order-1 rows of up to 200 channels; 16-bit: that plus half
-///           a storage ulp, once a token. w = 0 or beta = 0 leaves a key as it is, bit for bit.
+///           a storage ulp, once a token: bf16 keys are off by 1.3 % after 64 tokens, by 21 % after 16384
+///           (deferred_keys rounds once a block). w = 0 or beta = 0 leaves a key as it is, bit for bit.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py, rank_one_update.
 template <class K>
 bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t) noexcept {

@@ -49,11 +49,18 @@ class lazy_keys {
         for (T b : beta)
             detail::require(b >= 0 && b <= 2, who, "beta must be in [0, 2]", static_cast<double>(b));
         const bool opens = tokens_ % config_.block == 0;
+        // The open blocks of all heads are made aside, so that a failure leaves the cache as it was.
+        std::vector<block> grown;
+        grown.reserve(heads_.size());
         for (index h = 0; h < config_.kv_heads; ++h) {
             auto& blocks = heads_[static_cast<std::size_t>(h)];
-            if (opens)
-                blocks.push_back({matrix<T>(0, config_.channels), block_transform<T>(config_.channels)});
-            auto& [keys, transform] = blocks.back();
+            if (opens) {
+                detail::make_room(blocks, 1);
+                grown.push_back({matrix<T>(0, config_.channels), block_transform<T>(config_.channels)});
+            } else {
+                grown.push_back(blocks.back());
+            }
+            auto& [keys, transform] = grown.back();
             const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> row(w.at(0, 0, h), config_.channels);
             const T b = beta[static_cast<std::size_t>(h)];
             keys -= (b * (keys * row.transpose()).eval()) * row;
@@ -61,6 +68,12 @@ class lazy_keys {
             keys.bottomRows(1) =
                 Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>>(k.at(0, 0, h), config_.channels);
             transform.accumulate({w.at(0, 0, h), static_cast<std::size_t>(config_.channels)}, b);
+        }
+        for (std::size_t h = 0; h < heads_.size(); ++h) {
+            if (opens)
+                heads_[h].push_back(std::move(grown[h]));
+            else
+                std::swap(heads_[h].back(), grown[h]);
         }
         ++tokens_;
     }

@@ -16,14 +16,38 @@ struct media_tokens {
     std::int64_t video = 151656;                ///< the id of a video token
     index spatial_merge = 2;                    ///< patches merged to one token, in each direction
     video_blocks blocks = video_blocks::whole;  ///< whether each frame is a block
+
+    /// The id of an audio token; no_audio: a family without sound, whose markers are text. With sound the
+    /// four markers below belong to the blocks they enclose, as tmrope_rule places them.
+    std::int64_t audio = no_audio;
+    std::int64_t audio_start = 0;   ///< the marker before sound
+    std::int64_t audio_end = 0;     ///< the marker behind sound
+    std::int64_t vision_start = 0;  ///< the marker before an image or a video
+    std::int64_t vision_end = 0;    ///< the marker behind an image or a video
+
+    static constexpr std::int64_t no_audio = -1;
 };
+
+/// The ids of Qwen2.5-Omni and of Qwen3-Omni.
+/// Source: their config.json (audio_token_index / audio_token_id, audio_start_token_id, ...).
+inline constexpr media_tokens qwen25_omni_tokens = {.audio = 151646,
+                                                    .audio_start = 151647,
+                                                    .audio_end = 151648,
+                                                    .vision_start = 151652,
+                                                    .vision_end = 151653};
+inline constexpr media_tokens qwen3_omni_tokens = {.audio = 151675,
+                                                   .audio_start = 151669,
+                                                   .audio_end = 151670,
+                                                   .vision_start = 151652,
+                                                   .vision_end = 151653};
 
 /// A batch as a processor hands it to a model.
 /// Shapes: input_ids and attention_mask [batches, tokens] (an empty mask keeps every token); grids [n, 3]
 ///         as frames, height, width in patches before merging, in the order of the whole batch;
 ///         seconds_per_grid [videos] (empty: 1); temporal_scales [images + videos], in the order in which
 ///         they first appear in the batch (empty: the rule's). All are counted in videos, also where every
-///         frame is a block.
+///         frame is a block. audio_lengths [sounds]: audio tokens of each (audio_tokens of its mel frames),
+///         those of videos included (empty: as many as input_ids shows).
 /// Source: Hugging Face processors of Qwen2-VL (image_grid_thw, video_grid_thw, second_per_grid_ts).
 struct token_batch {
     index batches = 1;
@@ -33,10 +57,10 @@ struct token_batch {
     std::span<const index> video_grids = {};            ///< [videos, 3]
     std::span<const double> seconds_per_grid = {};      ///< [videos]; empty: 1
     std::span<const double> temporal_scales = {};       ///< [images + videos]; empty: the rule's
+    std::span<const index> audio_lengths = {};          ///< [sounds] in audio tokens; empty: not checked
 };
 
 /// One sequence of the batch: its segments and where padding stands.
-/// Source: design of this library.
 struct media_sequence {
     std::vector<media_segment> segments = {};  ///< in order
     std::vector<std::uint8_t> mask = {};       ///< [padded tokens], 0 = padding
@@ -109,6 +133,84 @@ class grid_reader {
     std::string taken_;
 };
 
+/// What starts at a token of a family with sound.
+enum class opening : std::uint8_t { none, vision, sound, vision_and_sound };
+
+/// Reads the markers of a family with sound and counts its sounds; a family without has none.
+class sound_reader {
+  public:
+    sound_reader(std::span<const index> lengths, const positions::media_tokens& tokens)
+        : lengths_(lengths), tokens_(tokens) {
+        constexpr const char* who = "find_media";
+        require(lengths.empty() || audible(), who, "audio_lengths must be empty where tokens have no audio",
+                lengths.size());
+        require(!audible() || tokens.blocks == positions::video_blocks::whole, who,
+                "blocks must be whole where tokens have audio", static_cast<int>(tokens.blocks));
+    }
+
+    opening opens(const std::vector<std::int64_t>& ids, std::size_t n) const noexcept {
+        if (!audible()) return opening::none;
+        const auto at = [&](std::size_t i) { return n + i < ids.size() ? ids[n + i] : -1; };
+        if (at(0) == tokens_.audio_start) return at(1) == tokens_.audio ? opening::sound : opening::none;
+        if (at(0) != tokens_.vision_start) return opening::none;
+        if (at(1) == tokens_.image || at(1) == tokens_.video) return opening::vision;
+        const bool both = at(1) == tokens_.audio_start && (at(2) == tokens_.video || at(2) == tokens_.audio);
+        return both ? opening::vision_and_sound : opening::none;
+    }
+    /// A sound of its own, which starts at its marker.
+    positions::media_segment take(const std::vector<std::int64_t>& ids, std::size_t& n, index sequence) {
+        positions::media_segment s{.kind = positions::media::audio};
+        for (++n; n < ids.size() && ids[n] == tokens_.audio; ++n) ++s.tokens;
+        close(opening::sound, s, "audio " + text(next_), ids, n, static_cast<std::size_t>(sequence));
+        return s;
+    }
+    /// Steps over the markers behind a block and checks how much was heard.
+    void close(opening opened, const positions::media_segment& s, const std::string& what,
+               const std::vector<std::int64_t>& ids, std::size_t& n, std::size_t sequence) {
+        const auto pass = [&](std::int64_t marker, const char* name) {
+            if (n == ids.size() || ids[n] != marker)
+                fail("find_media: " + what + " must be followed by " + name + " in sequence " +
+                     text(sequence) + ", got " + (n == ids.size() ? "its end" : "id " + text(ids[n])));
+            ++n;
+        };
+        if (opened == opening::sound || opened == opening::vision_and_sound) {
+            if (!lengths_.empty() && (next_ >= lengths_.size() || lengths_[next_] != s.tokens))
+                fail("find_media: audio " + text(next_) + " must have " +
+                     (next_ < lengths_.size() ? text(lengths_[next_]) + " tokens" : "a length") +
+                     " in sequence " + text(sequence) + ", got " + text(s.tokens));
+            ++next_;
+            pass(tokens_.audio_end, "audio_end");
+        }
+        if (opened == opening::vision || opened == opening::vision_and_sound)
+            pass(tokens_.vision_end, "vision_end");
+    }
+    /// Refuses an image or a video without its marker.
+    void require_opened(opening opened, const char* kind, std::size_t n, std::size_t sequence) const {
+        if (audible() && opened == opening::none)
+            fail(std::string("find_media: ") + kind + " token " + text(n) + " of sequence " + text(sequence) +
+                 " must follow vision_start");
+    }
+    /// Refuses sound outside its markers.
+    void require_plain(std::int64_t id, std::size_t n, std::size_t sequence) const {
+        if (audible() && id == tokens_.audio)
+            fail("find_media: audio token " + text(n) + " of sequence " + text(sequence) +
+                 " must follow audio_start");
+    }
+    /// Refuses lengths that no sound asked for.
+    void require_all_used() const {
+        require(lengths_.empty() || next_ == lengths_.size(), "find_media",
+                "audio_lengths must belong to sounds of input_ids",
+                text(lengths_.size()) + " for " + text(next_) + " sounds");
+    }
+
+  private:
+    bool audible() const noexcept { return tokens_.audio != positions::media_tokens::no_audio; }
+
+    std::span<const index> lengths_;
+    positions::media_tokens tokens_;
+    std::size_t next_ = 0;
+};
+
 }  // namespace ROPEWALK_NAMESPACE::detail
 
 namespace ROPEWALK_NAMESPACE::positions {
@@ -116,10 +218,15 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// The segments of every sequence of a batch, found in its token ids: a block starts at the first image
 /// or video token after the last block and has as many tokens as its grid; everything else is text.
 /// Grids are handed out in order over the whole batch; masked tokens are padding.
-/// Throws:   invalid_config naming the image or video: a grid that is not positive or not divisible by the
-///           merge, visual tokens without a grid, a grid without its tokens, sizes that disagree.
+/// A family with sound (media_tokens::audio) has its blocks between markers, which belong to them: sound, an
+/// image, a video, and a video whose sound is among its tokens (vision_start audio_start ... audio_end
+/// vision_end), in the order in which tmrope_rule places them.
+/// Throws:   invalid_config naming the image, video or sound: a grid that is not positive or not divisible by
+///           the merge, visual tokens without a grid, a grid without its tokens, sizes that disagree, a
+///           missing marker.
 /// Cost:     O(tokens).
-/// Source:   huggingface/transformers models/qwen2_vl get_rope_index; QwenLM/Qwen3-VL rope2d.py.
+/// Source:   huggingface/transformers models/qwen2_vl, models/qwen2_5_omni and models/qwen3_omni_moe
+///           get_rope_index; QwenLM/Qwen3-VL rope2d.py.
 inline std::vector<media_sequence> find_media(const token_batch& batch, const media_tokens& tokens = {}) {
     constexpr const char* who = "find_media";
     using detail::text;
@@ -131,6 +238,7 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
                     who, "attention_mask must be empty or as long as input_ids", batch.attention_mask.size());
     detail::grid_reader images("image", batch.image_grids, tokens, video_blocks::whole);
     detail::grid_reader videos("video", batch.video_grids, tokens, tokens.blocks);
+    detail::sound_reader sounds(batch.audio_lengths, tokens);
     detail::require(
         batch.seconds_per_grid.empty() || static_cast<index>(batch.seconds_per_grid.size()) == videos.count(),
         who, "seconds_per_grid must be empty or one number a video", batch.seconds_per_grid.size());
@@ -161,12 +269,23 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
             plain = 0;
         };
         for (std::size_t n = 0; n < ids.size();) {
-            const bool image = ids[n] == tokens.image;
-            if (!image && ids[n] != tokens.video) {
+            using detail::opening;
+            const opening opens = sounds.opens(ids, n);
+            if (opens == opening::sound) {
+                end_text();
+                sequence.segments.push_back(sounds.take(ids, n, static_cast<index>(b)));
+                continue;
+            }
+            const bool with_sound = opens == opening::vision_and_sound;
+            n += with_sound ? 2 : opens == opening::vision ? 1 : 0;
+            const bool image = !with_sound && ids[n] == tokens.image;
+            if (!image && !with_sound && ids[n] != tokens.video) {
+                sounds.require_plain(ids[n], n, b);
                 ++plain;
                 ++n;
                 continue;
             }
+            sounds.require_opened(opens, image ? "image" : "video", n, b);
             end_text();
             detail::grid_reader& grids = image ? images : videos;
             const auto number = static_cast<std::size_t>(grids.used());
@@ -186,20 +305,28 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
             const index wanted = detail::checked_product(who, "frames x height x width must fit",
                                                          {block.frames, block.height, block.width});
             index found = 0;
-            while (n < ids.size() && found < wanted && ids[n] == (image ? tokens.image : tokens.video)) {
-                ++found;
-                ++n;
+            for (; n < ids.size(); ++n) {
+                if (with_sound && ids[n] == tokens.audio) {
+                    ++block.tokens;
+                } else if (found < wanted && ids[n] == (image ? tokens.image : tokens.video)) {
+                    ++found;
+                } else {
+                    break;
+                }
             }
             if (found != wanted)
                 detail::fail("find_media: " + grids.taken() + " (" + text(block.frames) + " x " +
                              text(block.height) + " x " + text(block.width) + " after merging) must have " +
                              text(wanted) + " tokens in sequence " + text(b) + ", got " + text(found));
+            if (with_sound) block.kind = media::video_with_audio;
+            sounds.close(opens, block, grids.taken(), ids, n, b);
             sequence.segments.push_back(block);
         }
         end_text();
     }
     images.require_all_used();
     videos.require_all_used();
+    sounds.require_all_used();
     return sequences;
 }
 
@@ -208,6 +335,7 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
 /// Source:   huggingface/transformers get_rope_index; pads stand at 1 in 4.x, at 0 in 5.x.
 ///
 ///     const auto streams = make_streams(mrope_rule{}, find_media({.input_ids = ids, .image_grids = grids}));
+///     const auto omni = make_streams(tmrope_rule{}, find_media(batch, qwen25_omni_tokens));
 template <position_rule Rule>
 std::vector<position_stream> make_streams(const Rule& rule, std::span<const media_sequence> sequences,
                                           std::optional<double> padding_position = {}) {

@@ -11,9 +11,13 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// compute (half a second collapses all frames). none: the product as it is.
 enum class time_quantization : std::uint8_t { trunc_after_product, trunc_interval_first, none };
 
-/// float32: each product rounded to f32, as the reference evaluates it; near whole numbers it truncates
-/// differently from f64.
-enum class time_arithmetic : std::uint8_t { float64, float32 };
+/// In what time is multiplied; near whole numbers the three truncate differently.
+/// float32: each product rounded to f32, as the reference evaluates it.
+/// float64: each product rounded to f64: 29 * 0.08 * 25 is below 58.
+/// exact:   seconds and rate are the fractions they were written as (0.08 is 2 / 25, the double nearest to
+///          2 / 30 is 2 / 30; denominators to 2^20), and only the whole product is rounded. What is no such
+///          fraction, or has a product past 2^62, is multiplied as float64.
+enum class time_arithmetic : std::uint8_t { float64, float32, exact };
 
 /// Where text goes on after a block. max_plus_one: 1 + the largest position on any axis (transformers 4.x,
 /// the fine-tuning code of Qwen). spatial_max: start + max(height, width), whatever the frames
@@ -24,12 +28,57 @@ enum class block_transition : std::uint8_t { max_plus_one, spatial_max };
 /// Source: the config.json of Qwen2.5-VL; QwenLM/Qwen3-VL rope2d.py.
 inline constexpr double qwen25_vl_tokens_per_second = 2;
 
+}  // namespace ROPEWALK_NAMESPACE::positions
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// numerator / denominator; denominator 0: not a fraction we know.
+struct fraction {
+    std::int64_t numerator = 0, denominator = 0;
+};
+
+/// The fraction of a denominator up to 2^20 whose nearest double is x >= 0: a convergent of x, since a double
+/// is closer to what it was rounded from than any other fraction of that size.
+inline fraction fraction_of(double x) noexcept {
+    if (!(x < 0x1p31)) return {};
+    double left = x;
+    std::int64_t before[2] = {0, 1}, now[2] = {1, 0};  // numerators, denominators
+    for (int term = 0; term < 40; ++term) {
+        const double whole = std::floor(left);
+        if (!(whole < 0x1p31)) return {};
+        const auto factor = static_cast<std::int64_t>(whole);
+        const std::int64_t n = factor * now[0] + before[0], d = factor * now[1] + before[1];
+        if (d > std::int64_t{1} << 20 || n > std::int64_t{1} << 51) return {};
+        if (static_cast<double>(n) / static_cast<double>(d) == x) return {n, d};
+        before[0] = now[0], before[1] = now[1], now[0] = n, now[1] = d;
+        left = 1 / (left - whole);
+    }
+    return {};
+}
+
+/// count * seconds * rate from exact fractions, truncated or rounded once.
+inline double exact_time(index count, double seconds, double rate, bool whole) noexcept {
+    const double product = static_cast<double>(count) * seconds * rate;
+    const fraction s = fraction_of(seconds), r = fraction_of(rate);
+    const double n =
+        static_cast<double>(count) * static_cast<double>(s.numerator) * static_cast<double>(r.numerator);
+    if (s.denominator == 0 || r.denominator == 0 || !(n < 0x1p62))
+        return whole ? std::trunc(product) : product;
+    const std::int64_t top = count * s.numerator * r.numerator, bottom = s.denominator * r.denominator;
+    const auto quotient = static_cast<double>(top / bottom);
+    return whole ? quotient : quotient + static_cast<double>(top % bottom) / static_cast<double>(bottom);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::positions {
+
 /// How frames advance in time: tokens_per_second 0 counts frames, as Qwen2-VL does.
 struct frame_clock {
     double tokens_per_second = 0;  ///< positions a second; 0 counts frames
     /// Where positions are truncated.
     time_quantization quantization = time_quantization::trunc_after_product;
-    time_arithmetic arithmetic = time_arithmetic::float64;  ///< in which precision they are multiplied
+    time_arithmetic arithmetic = time_arithmetic::float32;  ///< in which precision they are multiplied
 
     void check(const char* who) const {
         detail::require(std::isfinite(tokens_per_second) && tokens_per_second >= 0, who,
@@ -41,6 +90,9 @@ struct frame_clock {
         const double seconds = quantization == time_quantization::trunc_interval_first
                                    ? std::trunc(seconds_per_frame)
                                    : seconds_per_frame;
+        if (arithmetic == time_arithmetic::exact)
+            return detail::exact_time(frame, seconds, tokens_per_second,
+                                      quantization != time_quantization::none);
         const double product =
             arithmetic == time_arithmetic::float32
                 ? static_cast<double>(static_cast<float>(frame) * static_cast<float>(seconds) *

@@ -158,6 +158,37 @@ struct stream_state {
     void add_shared_text(index count, double step = 1) { add(text_run{count, next, step}, count); }
 };
 
+/// Brings a state back to what it was, unless kept: segments are only added, and of those that were there only
+/// a text run at the end grows.
+class stream_rollback {
+  public:
+    explicit stream_rollback(stream_state& state) noexcept
+        : state_(state), segments_(state.segments.size()), next_(state.next), highest_(state.highest),
+          tokens_(state.tokens), open_(state.open) {
+        if (open_) last_ = std::get<text_run>(state.segments.back());
+    }
+    stream_rollback(const stream_rollback&) = delete;
+    stream_rollback& operator=(const stream_rollback&) = delete;
+    ~stream_rollback() {
+        if (kept_) return;
+        while (state_.segments.size() > segments_) state_.segments.pop_back();
+        if (open_) *std::get_if<text_run>(&state_.segments.back()) = last_;
+        state_.next = next_;
+        state_.highest = highest_;
+        state_.tokens = tokens_;
+        state_.open = open_;
+    }
+    void keep() noexcept { kept_ = true; }
+
+  private:
+    stream_state& state_;
+    std::size_t segments_;
+    double next_, highest_;
+    index tokens_;
+    bool open_, kept_ = false;
+    text_run last_ = {};
+};
+
 }  // namespace ROPEWALK_NAMESPACE::detail
 
 namespace ROPEWALK_NAMESPACE::positions {
@@ -193,15 +224,19 @@ class stream_builder {
   public:
     explicit stream_builder(Rule rule = {}) : rule_(std::move(rule)) { rule_.check(); }
 
-    /// Adds what comes next.
+    /// Adds what comes next: all of it or, after a failure, nothing.
     stream_builder& append(const media_segment& segment) {
-        detail::require_valid(count_, segment, state_.tokens);
-        rule_.place(state_, segment, count_);
-        ++count_;
-        return *this;
+        return append(std::span<const media_segment>(&segment, 1));
     }
     stream_builder& append(std::span<const media_segment> segments) {
-        for (const auto& segment : segments) append(segment);
+        detail::stream_rollback rollback(state_);
+        index number = count_;
+        for (const auto& segment : segments) {
+            detail::require_valid(number, segment, state_.tokens);
+            rule_.place(state_, segment, number++);
+        }
+        rollback.keep();
+        count_ = number;
         return *this;
     }
     /// Tokens so far.

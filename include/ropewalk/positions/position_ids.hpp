@@ -77,7 +77,7 @@ class position_ids {
         return ids;
     }
 
-    /// Adds tokens behind ours.
+    /// Adds tokens behind ours; after a failure these are as they were.
     position_ids& append(position_segment segment);
     /// All segments of another sequence with the same axes, after ours.
     position_ids& append(const position_ids& other);
@@ -170,6 +170,7 @@ inline position_ids& position_ids::append(position_segment segment) {
     const index count = checked_tokens(segment);
     detail::require(count <= std::numeric_limits<index>::max() - before, "position_ids::append",
                     "tokens must fit in 63 bits", count);
+    detail::make_room(starts_, 1);
     segments_.push_back(std::move(segment));
     starts_.push_back(before + count);
     return *this;
@@ -177,8 +178,18 @@ inline position_ids& position_ids::append(position_segment segment) {
 
 inline position_ids& position_ids::append(const position_ids& other) {
     detail::require(other.axes_ == axes_, "position_ids::append", "axes must be equal", other.axes_);
-    const std::vector<position_segment> copy = other.segments_;  // other may be *this
-    for (const auto& segment : copy) append(segment);
+    detail::require(other.tokens() <= std::numeric_limits<index>::max() - tokens(), "position_ids::append",
+                    "tokens must fit in 63 bits", other.tokens());
+    std::vector<position_segment> copy = other.segments_;  // other may be *this
+    detail::make_room(segments_, copy.size());
+    detail::make_room(starts_, copy.size());
+    // From here on nothing can fail: these segments were checked when the other sequence took them.
+    const std::vector<index>& starts = other.starts_;
+    const index before = tokens();
+    for (std::size_t s = 0; s < copy.size(); ++s) {
+        segments_.push_back(std::move(copy[s]));
+        starts_.push_back(before + starts[s]);
+    }
     return *this;
 }
 

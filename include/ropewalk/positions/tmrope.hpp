@@ -5,32 +5,54 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// How the tokens of a video and its sound share one stretch. chunks: two seconds of frames, two seconds of
-/// sound, ... (Qwen2.5-Omni). by_time: each frame after the sound before it (Qwen3-Omni; the frame first
-/// when both start together).
+/// How the tokens of a video and its sound share one stretch, and where its pairs of markers stand.
+/// chunks:  two seconds of frames, two seconds of sound, ...; both start markers share a position, and both
+///          end markers (Qwen2.5-Omni).
+/// by_time: each frame after the sound before it, the frame first when both start together; markers stand
+///          one behind the other (Qwen3-Omni).
 enum class sound_order : std::uint8_t { chunks, by_time };
 
-/// Audio tokens of a sound: two convolutions halve its mel frames.
+/// The audio encoders whose lengths differ. qwen25_omni: two convolutions halve the mel frames. qwen3_omni:
+/// windows of 100 frames of 13 tokens each, and what is left is halved three times.
+enum class audio_encoder : std::uint8_t { qwen25_omni, qwen3_omni };
+
+/// Audio tokens of a sound.
 /// Throws:   invalid_config on mel_frames < 0 (too few for a token give 0).
-/// Source:   huggingface/transformers models/qwen2_5_omni, the audio encoder's output lengths.
-inline index audio_tokens(index mel_frames) {
+/// Source:   huggingface/transformers models/qwen2_5_omni and models/qwen3_omni_moe, the audio encoder's
+///           output lengths.
+///
+///     audio_tokens(640, audio_encoder::qwen3_omni);   // 83
+inline index audio_tokens(index mel_frames, audio_encoder encoder = audio_encoder::qwen25_omni) {
     detail::require(mel_frames >= 0, "audio_tokens", "mel_frames must be >= 0", mel_frames);
-    const index halved = mel_frames == 0 ? 0 : (mel_frames - 1) / 2 + 1;
-    return halved < 2 ? 0 : (halved - 2) / 2 + 1;
+    const auto halved = [](index n) { return n == 0 ? 0 : (n - 1) / 2 + 1; };
+    if (encoder == audio_encoder::qwen3_omni)
+        return mel_frames / 100 * 13 + halved(halved(halved(mel_frames % 100)));
+    const index once = halved(mel_frames);
+    return once < 2 ? 0 : (once - 2) / 2 + 1;
 }
 
 /// Time-aligned M-RoPE: axes t, h, w as in mrope_rule, one position every 1 / tokens_per_second of a second
 /// for frames and sound alike. The start and end markers of vision and audio are placed by the rule: one
-/// token each around an image, a video or audio, and two that share a position around a video with audio.
+/// token each around an image, a video or audio, and two around a video with audio (see sound_order).
 /// media_segment::tokens of audio are those without markers.
 /// Units:    positions of 40 ms by default.
 /// Throws:   invalid_config on a clock of 0, a chunk shorter than one position or longer than 2^53, or a
 ///           video with audio that has no audio tokens.
-/// Source:   Qwen2.5-Omni, Xu et al. 2025; huggingface/transformers models/qwen2_5_omni get_rope_index.
+/// Source:   Qwen2.5-Omni, Xu et al. 2025; huggingface/transformers models/qwen2_5_omni and
+///           models/qwen3_omni_moe get_rope_index.
 struct tmrope_rule {
-    frame_clock clock = {.tokens_per_second = 25};  ///< how frames advance in time
+    frame_clock clock = {.tokens_per_second = 25};  ///< how frames advance in time; f32, as the reference
     double seconds_per_chunk = 2;                   ///< how long video and sound take turns
     sound_order order = sound_order::chunks;        ///< how picture and sound take turns
+
+    /// Qwen3-Omni: frames at fractions of positions, sound merged by time. `position_id_per_seconds` is its
+    /// config's key: 13 in the released checkpoints.
+    /// Source:   huggingface/transformers models/qwen3_omni_moe get_rope_index; Qwen3-Omni's config.json.
+    static constexpr tmrope_rule qwen3_omni(double position_id_per_seconds = 13) noexcept {
+        return {
+            .clock = {.tokens_per_second = position_id_per_seconds, .quantization = time_quantization::none},
+            .order = sound_order::by_time};
+    }
 
     static constexpr index axes() noexcept { return 3; }
     /// Positions from a text token to the next.
@@ -70,7 +92,8 @@ struct tmrope_rule {
     double chunk_positions() const noexcept {
         return std::trunc(clock.tokens_per_second * seconds_per_chunk);
     }
-    static void add_two_markers(detail::stream_state& state) {
+    void add_two_markers(detail::stream_state& state) const {
+        if (order == sound_order::by_time) return state.add_text(2);
         state.add(text_run{2, state.next, 0}, 2);
         state.highest = std::max(state.highest, state.next);
         state.next += 1;

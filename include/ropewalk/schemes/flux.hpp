@@ -85,10 +85,19 @@ struct image {
     index width = 0;
 };
 
+/// Where several references of FLUX.1 Kontext stand.
+/// counted: reference r at (r + 1, row, column), so that they lie behind one another.
+/// tiled:   all of them on axis 0 at 1, side by side: each goes below what is there, or to its right where
+///          that keeps the larger side of the whole smaller.
+/// Source:  both are in use for the released model, which was trained on one reference:
+///          comfyanonymous/ComfyUI comfy/ldm/flux/model.py, its methods "index" and "offset".
+enum class reference_order : std::uint8_t { counted, tiled };
+
 struct sequence_config {
     index text_tokens = 512;
-    image generated = {};                ///< the image being made
-    std::vector<image> references = {};  ///< Kontext's conditioning image, FLUX.2's references
+    image generated = {};                              ///< the image being made
+    std::vector<image> references = {};                ///< Kontext's conditioning image, FLUX.2's references
+    reference_order order = reference_order::counted;  ///< of FLUX.1's references; FLUX.2 has them counted
 };
 
 }  // namespace ROPEWALK_NAMESPACE::flux
@@ -111,18 +120,37 @@ inline grid_block flux_image(const char* who, const flux::image& size, double ti
 namespace ROPEWALK_NAMESPACE::flux {
 
 /// FLUX.1 and Kontext: text first, untouched (its ids are all 0), then the image at (0, row, column), then
-/// each reference r at (r + 1, row, column). The model normalises queries and keys of text too before it
-/// turns them: normalize_and_rotate with options.untouched = untouched_tokens::normalised does both at once.
-/// Throws:   invalid_config on negative sizes.
-/// Source:   black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
+/// each reference r at (r + 1, row, column), or as reference_order::tiled says. The model normalises queries
+/// and keys of text too before it turns them: normalize_and_rotate with options.untouched =
+/// untouched_tokens::normalised does both at once. Throws:   invalid_config on negative sizes. Source:
+/// black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
+///
+///     flux1_positions({.text_tokens = 0, .generated = {64, 64}, .references = {{2, 3}, {2, 2}},
+///                      .order = flux::reference_order::tiled});   // the second starts at (1, 2, 0)
 inline position_ids flux1_positions(const sequence_config& config) {
     constexpr const char* who = "flux1_positions";
     detail::require_count(who, "text_tokens", config.text_tokens);
     position_ids ids(3);
     if (config.text_tokens != 0) ids.append(untouched_run{config.text_tokens});
     ids.append(detail::flux_image(who, config.generated, 0, 3));
-    for (std::size_t r = 0; r < config.references.size(); ++r)
-        ids.append(detail::flux_image(who, config.references[r], static_cast<double>(r + 1), 3));
+    detail::require(config.order <= reference_order::tiled, who, "order must be an order of references",
+                    static_cast<int>(config.order));
+    if (config.order == reference_order::counted) {
+        for (std::size_t r = 0; r < config.references.size(); ++r)
+            ids.append(detail::flux_image(who, config.references[r], static_cast<double>(r + 1), 3));
+        return ids;
+    }
+    double height = 0, width = 0;  // what the references so far cover
+    for (const image& reference : config.references) {
+        grid_block block = detail::flux_image(who, reference, 1, 3);
+        const auto rows = static_cast<double>(reference.height),
+                   columns = static_cast<double>(reference.width);
+        const bool beside = rows + height > columns + width;
+        block.origin[beside ? 2 : 1] = beside ? width : height;
+        height = std::max(height, rows + block.origin[1]);
+        width = std::max(width, columns + block.origin[2]);
+        ids.append(std::move(block));
+    }
     return ids;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 #include <span>
@@ -9,21 +10,30 @@
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/frequencies/per_pair.hpp>
-#include <ropewalk/frequencies/yarn.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE::ggml {
 
-/// GGML_ROPE_TYPE_*, the modes that ggml_rope_ext takes. (MROPE 8, VISION 24 and IMROPE 40 belong to
-/// ggml_rope_multi, which reads four positions a token.)
-enum class rope_mode : int { normal = 0, neox = 2 };
+/// GGML_ROPE_TYPE_*. normal and neox are those of ggml_rope_ext, a position a token; the others are those of
+/// ggml_rope_multi, four positions a token (time, row, column and one more).
+/// vision: n_dims is half of the head and all of the head turns; each section has a ladder of its own.
+/// imrope: the sections are spread over the pairs three by three.
+enum class rope_mode : int { normal = 0, neox = 2, mrope = 8, vision = 24, imrope = 40 };
 
-/// The parameters of ggml_rope_ext, named as there.
+/// Whether a mode reads four positions a token.
+constexpr bool is_multi(rope_mode mode) noexcept { return (static_cast<int>(mode) & 8) != 0; }
+
+/// checked: parameters under which YaRN has no meaning are refused. literal: what ggml computes from them, as
+/// from n_ctx_orig 0, where its ramp ends before it starts and every pair but the first is interpolated.
+enum class reading : std::uint8_t { checked, literal };
+
+/// The parameters of ggml_rope_ext and ggml_rope_multi, named as there.
 /// Source: ggml-org/ggml include/ggml.h.
 struct rope_ext {
-    index n_dims = 0;                    ///< channels that turn
-    rope_mode mode = rope_mode::normal;  ///< normal: interleaved pairs; neox: half-split
+    index n_dims = 0;                    ///< channels that turn; vision: half of them
+    rope_mode mode = rope_mode::normal;  ///< normal: interleaved pairs; all others: half-split
     std::int32_t n_ctx_orig = 0;         ///< read with ext_factor != 0 only
     float freq_base = 10000.0f;
     float freq_scale = 1.0f;   ///< 1 / s
@@ -32,13 +42,20 @@ struct rope_ext {
     float beta_fast = 32.0f;
     float beta_slow = 1.0f;
     index n_offs = 0;                      ///< first channel that turns
-    std::vector<float> freq_factors = {};  ///< divisor of each pair's angle, [n_dims / 2] or none
+    std::vector<float> freq_factors = {};  ///< divisor of each pair's angle, one a pair or none
+    /// ggml_rope_multi's sections: pairs of each axis, repeated where they are fewer than the pairs and cut
+    /// off where they are more.
+    std::array<index, 4> sections = {};
+    reading read = reading::checked;  ///< of YaRN's parameters
+
+    /// Pairs of channels that turn.
+    constexpr index pairs() const noexcept { return mode == rope_mode::vision ? n_dims : n_dims / 2; }
 };
 
-/// Normal pairs neighbours, neox pairs halves.
+/// Normal pairs neighbours, the others pair halves.
 /// Source: ggml-org/ggml GGML_ROPE_TYPE_NEOX.
 inline pair_layout layout_of(rope_mode mode) noexcept {
-    return mode == rope_mode::neox ? pair_layout(half_split{}) : pair_layout(interleaved{});
+    return mode == rope_mode::normal ? pair_layout(interleaved{}) : pair_layout(half_split{});
 }
 
 }  // namespace ROPEWALK_NAMESPACE::ggml
@@ -48,7 +65,12 @@ namespace ROPEWALK_NAMESPACE::detail {
 /// What the ramp of YaRN is made of.
 inline void require_rope_ext_ramp(const char* who, const ggml::rope_ext& p) {
     require(p.n_dims > 0 && p.n_dims % 2 == 0, who, "n_dims must be even and > 0", p.n_dims);
-    require(p.n_ctx_orig > 0, who, "n_ctx_orig must be > 0 with YaRN", p.n_ctx_orig);
+    if (p.read == ggml::reading::literal) {
+        require(p.n_ctx_orig >= 0, who, "n_ctx_orig must be >= 0", p.n_ctx_orig);
+    } else {
+        require(p.n_ctx_orig > 0, who, "n_ctx_orig must be > 0 with YaRN (reading::literal takes 0)",
+                p.n_ctx_orig);
+    }
     require(std::isfinite(p.freq_base) && p.freq_base > 0 && p.freq_base != 1, who,
             "freq_base must be finite, > 0 and not 1 with YaRN", p.freq_base);
     require(std::isfinite(p.beta_fast) && p.beta_fast > 0, who, "beta_fast must be finite and > 0",
@@ -61,14 +83,17 @@ inline void require_rope_ext(const ggml::rope_ext& p) {
     using ggml::rope_mode;
     constexpr const char* who = "ggml::rope_ext";
     require(p.n_dims > 0 && p.n_dims % 2 == 0, who, "n_dims must be even and > 0", p.n_dims);
-    require(p.mode == rope_mode::normal || p.mode == rope_mode::neox, who,
-            "mode must be 0 (normal) or 2 (neox)", static_cast<int>(p.mode));
+    require(p.n_dims <= 65536, who, "n_dims must be <= 65536", p.n_dims);
+    require(p.mode == rope_mode::normal || p.mode == rope_mode::neox || p.mode == rope_mode::mrope ||
+                p.mode == rope_mode::vision || p.mode == rope_mode::imrope,
+            who, "mode must be 0 (normal), 2 (neox), 8 (mrope), 24 (vision) or 40 (imrope)",
+            static_cast<int>(p.mode));
     require(std::isfinite(p.freq_base) && p.freq_base > 0, who, "freq_base must be > 0", p.freq_base);
     require(std::isfinite(p.freq_scale) && p.freq_scale > 0, who, "freq_scale must be > 0", p.freq_scale);
     require(std::isfinite(p.ext_factor), who, "ext_factor must be finite", p.ext_factor);
     require(std::isfinite(p.attn_factor) && p.attn_factor != 0, who, "attn_factor must be finite and not 0",
             p.attn_factor);
-    require(p.n_offs >= 0, who, "n_offs must be >= 0", p.n_offs);
+    require(p.n_offs >= 0 && p.n_offs <= index{1} << 53, who, "n_offs must be in 0 .. 2^53", p.n_offs);
     if (p.ext_factor != 0) {
         require_rope_ext_ramp(who, p);
         require(1 + 0.1 * std::log(1 / static_cast<double>(p.freq_scale)) > 0, who,
@@ -77,8 +102,58 @@ inline void require_rope_ext(const ggml::rope_ext& p) {
     }
     if (!p.freq_factors.empty()) {
         const std::vector<double> wide(p.freq_factors.begin(), p.freq_factors.end());
-        require_pair_factors(who, "freq_factors must hold one number > 0 a pair", p.n_dims / 2, wide);
+        require_pair_factors(who, "freq_factors must hold one number > 0 a pair", p.pairs(), wide);
     }
+    if (!is_multi(p.mode)) return;
+    for (const index n : p.sections) {
+        require(n >= 0, who, "sections must be >= 0", n);
+        require(n <= 65536, who, "sections must be <= 65536", n);
+    }
+    require(p.sections[0] > 0 || p.sections[1] > 0 || p.sections[2] > 0, who,
+            "sections must give one of the first three axes a pair", p.sections[0]);
+}
+
+/// Which axis a pair reads and how far down its ladder it stands: angle = position[axis] * base^(-2 step /
+/// n_dims).
+struct ggml_pair {
+    int axis = 0;
+    index step = 0;
+};
+
+/// Walks the pairs as ggml does: sections wrap, and vision starts a ladder again where a section begins.
+/// Where several begin at once, as behind an empty one, only the first of them does.
+inline std::vector<ggml_pair> ggml_pairs(const ggml::rope_ext& p) {
+    using ggml::rope_mode;
+    const index t = p.sections[0], h = p.sections[1], w = p.sections[2], e = p.sections[3];
+    std::vector<ggml_pair> pairs(static_cast<std::size_t>(p.pairs()));
+    std::array<index, 4> step = {};
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+        const auto number = static_cast<index>(i);
+        if (!is_multi(p.mode)) {
+            pairs[i] = {0, number};
+            continue;
+        }
+        const index sector = number % (t + h + w + e);
+        if (p.mode == rope_mode::vision) {
+            if (sector == 0) {
+                step[0] = 0;
+            } else if (sector == t) {
+                step[1] = 0;
+            } else if (sector == t + h) {
+                step[2] = 0;
+            } else if (sector == t + h + w) {
+                step[3] = 0;
+            }
+        }
+        int axis = sector < t ? 0 : sector < t + h ? 1 : sector < t + h + w ? 2 : 3;
+        if (p.mode == rope_mode::imrope) {
+            axis = static_cast<int>(sector % 3);
+            if (sector >= 3 * p.sections[static_cast<std::size_t>(axis)]) axis = 3;
+        }
+        pairs[i] = {axis, step[static_cast<std::size_t>(axis)]};
+        for (index& s : step) ++s;
+    }
+    return pairs;
 }
 
 }  // namespace ROPEWALK_NAMESPACE::detail
@@ -107,75 +182,112 @@ inline correction_pairs make_correction_pairs(const rope_ext& p) {
             std::min(static_cast<float>(p.n_dims - 1), std::ceil(pair_of(p.beta_slow)))};
 }
 
+/// How much of the plain angle a pair keeps under YaRN: ext_factor before the ramp, 0 behind it. The ramp
+/// counts pairs from the first of the head, whatever axis they read.
+/// Source: ggml-org/ggml src/ggml-cpu/ops.cpp rope_yarn_ramp.
+inline float make_ramp(const correction_pairs& bounds, index pair, float ext_factor) noexcept {
+    const float along = (static_cast<float>(pair) - bounds.low) / std::max(0.001f, bounds.high - bounds.low);
+    return (1 - std::clamp(along, 0.0f, 1.0f)) * ext_factor;
+}
+
+/// Positions as ggml_rope_multi has them, [4, tokens], or as ggml_rope_ext has them, [tokens].
+/// Throws: invalid_config when they are not a multiple of four numbers.
+/// Source: ggml-org/ggml include/ggml.h, ggml_rope_multi.
+inline position_ids make_positions(rope_mode mode, std::span<const std::int32_t> positions) {
+    if (!is_multi(mode)) return position_ids::from(positions);
+    detail::require(positions.size() % 4 == 0, "ggml::make_positions",
+                    "positions must hold four numbers a token", positions.size());
+    const std::size_t tokens = positions.size() / 4;
+    std::vector<std::int32_t> by_token;
+    for (std::size_t n = 0; n < tokens; ++n)
+        for (std::size_t axis = 0; axis < 4; ++axis) by_token.push_back(positions[axis * tokens + n]);
+    return position_ids::from(std::span<const std::int32_t>(by_token), 4);
+}
+
 /// cos and sin exactly as ggml's CPU backend makes them: the angle is a running f32 product, so it drifts
 /// from the exact one (1.3e-2 rad at position 131071 of a 128-channel head). For parity with ggml; exact
-/// tables come from the spectrum of make_scheme.
-/// Shapes:   positions [tokens]; the table has a row a token.
+/// tables come from make_spectrum. Its backward pass is rotate_gradient with the same table.
+/// Shapes:   positions [tokens], of the multi modes [4, tokens]; the table has a row a token.
 /// Throws:   invalid_config naming the parameter.
 /// Accuracy: ggml's own, up to the libm's last bit.
-/// Source:   ggml-org/ggml src/ggml-cpu/ops.cpp rope_yarn, ggml_rope_cache_init.
+/// Source:   ggml-org/ggml src/ggml-cpu/ops.cpp rope_yarn, ggml_rope_cache_init, ggml_mrope_cache_init.
 template <class T = float>
 rotation_table<T> make_table(const rope_ext& p, std::span<const std::int32_t> positions) {
     detail::require_rope_ext(p);
-    const index pairs = p.n_dims / 2;
+    const std::size_t axes = is_multi(p.mode) ? 4 : 1;
+    detail::require(positions.size() % axes == 0, "ggml::make_table",
+                    "positions must hold four numbers a token", positions.size());
+    const std::size_t tokens = positions.size() / axes;
+    const auto pairs = detail::ggml_pairs(p);
     const float theta_scale = std::pow(p.freq_base, -2.0f / static_cast<float>(p.n_dims));
     const bool yarn = p.ext_factor != 0;
     const correction_pairs bounds = yarn ? make_correction_pairs(p) : correction_pairs{0, 0};
     const float magnitude =
         yarn ? p.attn_factor * (1.0f + 0.1f * std::log(1.0f / p.freq_scale)) : p.attn_factor;
-    rotation_table<T> table(static_cast<index>(positions.size()), 1, pairs, static_cast<double>(magnitude));
+    rotation_table<T> table(static_cast<index>(tokens), 1, p.pairs(), static_cast<double>(magnitude));
     for (index n = 0; n < table.row_count(); ++n) {
-        auto running = static_cast<float>(positions[static_cast<std::size_t>(n)]);
-        for (index i = 0; i < pairs; ++i) {
+        float running[4] = {};  // of each axis, one product a pair since its ladder began
+        for (index i = 0; i < p.pairs(); ++i) {
+            const detail::ggml_pair pair = pairs[static_cast<std::size_t>(i)];
+            for (std::size_t a = 0; a < axes; ++a) {
+                const bool begins = i == 0 || (pair.step == 0 && static_cast<int>(a) == pair.axis);
+                if (begins)
+                    running[a] = static_cast<float>(positions[a * tokens + static_cast<std::size_t>(n)]);
+            }
+            const float turned = running[pair.axis];
             const float plain =
-                p.freq_factors.empty() ? running : running / p.freq_factors[static_cast<std::size_t>(i)];
+                p.freq_factors.empty() ? turned : turned / p.freq_factors[static_cast<std::size_t>(i)];
             float angle = p.freq_scale * plain;
             if (yarn) {
-                const float along =
-                    (static_cast<float>(i) - bounds.low) / std::max(0.001f, bounds.high - bounds.low);
-                const float keep = (1 - std::clamp(along, 0.0f, 1.0f)) * p.ext_factor;
+                const float keep = make_ramp(bounds, i, p.ext_factor);
                 angle = angle * (1 - keep) + plain * keep;
             }
             table.cos_data(n)[i] = static_cast<T>(std::cos(angle) * magnitude);
             table.sin_data(n)[i] = static_cast<T>(std::sin(angle) * magnitude);
-            running *= theta_scale;
+            for (std::size_t a = 0; a < axes; ++a) running[a] *= theta_scale;
         }
     }
     return table;
 }
 
-/// The same parameters as a scheme with exact frequencies and any position.
+/// The same parameters as exact frequencies, over one axis or, of the multi modes, over four.
 /// Throws:   invalid_config naming the parameter.
-/// Accuracy: f64; differs from ggml by ggml's f32 rounding only (and where both bounds fall on one side of
-///           the pairs, a config without meaning).
-/// Source:   ggml-org/ggml ggml_rope_ext.
-inline rotary_scheme make_scheme(const rope_ext& p) {
+/// Accuracy: f64; differs from ggml by ggml's f32 rounding only.
+/// Source:   ggml-org/ggml ggml_rope_ext, ggml_rope_multi.
+///
+///     const auto rows = make_rotation_table(ggml::make_spectrum(p), ggml::make_positions(p.mode, pos));
+inline spectrum make_spectrum(const rope_ext& p) {
     detail::require_rope_ext(p);
-    const double factor = 1 / static_cast<double>(p.freq_scale);
     const bool with_yarn = p.ext_factor != 0;
-    spectrum s = frequencies::geometric({.rotary_dim = p.n_dims, .base = static_cast<double>(p.freq_base)});
-    if (with_yarn) {
-        s = frequencies::yarn({.rotary_dim = p.n_dims,
-                               .base = static_cast<double>(p.freq_base),
-                               .factor = factor,
-                               .original_context = static_cast<double>(p.n_ctx_orig),
-                               .beta_fast = static_cast<double>(p.beta_fast),
-                               .beta_slow = static_cast<double>(p.beta_slow),
-                               .extrapolation_factor = static_cast<double>(p.ext_factor),
-                               .attention_factor = 1 + 0.1 * std::log(factor),
-                               .attn_factor = static_cast<double>(p.attn_factor)});
-    } else {
-        s = map_omega(s, [&p](double omega, index) {
-                return omega * static_cast<double>(p.freq_scale);
-            }).with_magnitude(static_cast<double>(p.attn_factor));
+    const correction_pairs bounds = with_yarn ? make_correction_pairs(p) : correction_pairs{0, 0};
+    const auto scale = static_cast<double>(p.freq_scale);
+    std::vector<double> omega;
+    std::vector<int> axis_of;
+    for (const detail::ggml_pair& pair : detail::ggml_pairs(p)) {
+        const auto i = static_cast<index>(omega.size());
+        double plain = std::pow(static_cast<double>(p.freq_base),
+                                -2 * static_cast<double>(pair.step) / static_cast<double>(p.n_dims));
+        if (!p.freq_factors.empty()) plain /= static_cast<double>(p.freq_factors[omega.size()]);
+        const double keep = with_yarn ? static_cast<double>(make_ramp(bounds, i, p.ext_factor)) : 0;
+        omega.push_back(plain * scale * (1 - keep) + plain * keep);
+        axis_of.push_back(pair.axis);
     }
-    if (!p.freq_factors.empty())
-        s = frequencies::divide_pairs(s, std::vector<double>(p.freq_factors.begin(), p.freq_factors.end()));
+    const double magnitude =
+        static_cast<double>(p.attn_factor) * (with_yarn ? 1 + 0.1 * std::log(1 / scale) : 1.0);
+    return spectrum::selected(omega, axis_of, is_multi(p.mode) ? 4 : 1, 1, magnitude);
+}
+
+/// The same parameters as a scheme: which channels turn and how they pair up, with exact frequencies.
+/// Throws:   invalid_config naming the parameter.
+/// Accuracy: that of make_spectrum.
+/// Source:   ggml-org/ggml ggml_rope_ext, ggml_rope_multi.
+inline rotary_scheme make_scheme(const rope_ext& p) {
+    const spectrum s = make_spectrum(p);
     rotary_scheme scheme;
-    scheme.name = "ggml_rope_ext";
+    scheme.name = is_multi(p.mode) ? "ggml_rope_multi" : "ggml_rope_ext";
     scheme.first_channel = p.n_offs;
-    scheme.rotary_dim = p.n_dims;
-    scheme.head_dim = p.n_offs + p.n_dims;
+    scheme.rotary_dim = 2 * p.pairs();
+    scheme.head_dim = p.n_offs + scheme.rotary_dim;
     scheme.read_layout = scheme.write_layout = layout_of(p.mode);
     scheme.original_context = p.n_ctx_orig;
     scheme.frequencies = [s](std::int64_t) { return s; };
