@@ -116,6 +116,7 @@
 #include <ropewalk/models/explain.hpp>
 #include <ropewalk/models/gguf_models.hpp>
 #include <ropewalk/models/gguf_keys.hpp>
+#include <ropewalk/models/gguf_rope.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>
 #include <ropewalk/models/huggingface_models.hpp>
