@@ -115,7 +115,9 @@
 #include <ropewalk/models/presets.hpp>
 #include <ropewalk/models/explain.hpp>
 #include <ropewalk/models/gguf_models.hpp>
+#include <ropewalk/models/gguf_types.hpp>
 #include <ropewalk/models/gguf_keys.hpp>
+#include <ropewalk/models/gguf_file.hpp>
 #include <ropewalk/models/gguf_rope.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>

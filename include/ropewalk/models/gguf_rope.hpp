@@ -13,6 +13,7 @@
 namespace ROPEWALK_NAMESPACE::detail {
 
 /// rope.scaling.type, and s = 1 / freq_scale.
+/// Source: ggml-org/ggml docs/gguf.md; llama.cpp's loader.
 struct gguf_scale {
     std::string type;
     double factor;
