@@ -89,6 +89,8 @@
 #include <ropewalk/schemes/sam.hpp>
 #include <ropewalk/schemes/pixtral.hpp>
 #include <ropewalk/schemes/qwen_vl_vision.hpp>
+#include <ropewalk/schemes/vision_towers.hpp>
+#include <ropewalk/schemes/audio_towers.hpp>
 #include <ropewalk/schemes/llama4_vision.hpp>
 #include <ropewalk/schemes/gemma4_vision.hpp>
 #include <ropewalk/schemes/flux.hpp>

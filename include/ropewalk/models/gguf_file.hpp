@@ -351,8 +351,9 @@ class gguf_file_reader {
 
 /// Reads the header of a GGUF file: its keys, and the names, types and extents of its tensors. Of the
 /// tensors' data only the numbers of rope_freqs, rope_factors_long and rope_factors_short are read, which
-/// from_gguf needs. Versions 2 and 3, little-endian. Requires: a stream that can be sought in. Throws:
-/// invalid_config naming the key or tensor and the value: a wrong magic, version, type, length or
+/// from_gguf needs. Versions 2 and 3, little-endian.
+/// Requires: a stream that can be sought in.
+/// Throws:   invalid_config naming the key or tensor and the value: a wrong magic, version, type, length or
 ///           count, a name twice, tensors that do not follow one another, a file that ends too early.
 /// Cost:     O(header); at most 64 MB kept, whatever the file claims.
 /// Source:   ggml-org/ggml docs/gguf.md.
