@@ -124,3 +124,4 @@
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>
 #include <ropewalk/models/huggingface_models.hpp>
+#include <ropewalk/models/tower_models.hpp>

@@ -41,13 +41,13 @@ std::vector<media_segment> in_pieces(const std::vector<media_segment>& segments)
 /// `seconds` a frame of the videos.
 template <class Rule>
 void chunks_equal_the_whole(const Rule& rule, double seconds = 1) {
-    auto conversation = ::conversation;
-    for (auto& s : conversation)
+    auto spoken = conversation;
+    for (auto& s : spoken)
         if (s.kind == media::video) s.seconds_per_frame = seconds;
-    const auto whole = make_stream(rule, std::span<const media_segment>(conversation));
+    const auto whole = make_stream(rule, std::span<const media_segment>(spoken));
     stream_builder<Rule> builder(rule);
     rw::index before = 0;
-    for (const auto& piece : in_pieces(conversation)) {
+    for (const auto& piece : in_pieces(spoken)) {
         builder.append(piece);
         const auto now = builder.stream();
         REQUIRE(now.tokens == builder.tokens());
