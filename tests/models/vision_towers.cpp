@@ -260,6 +260,12 @@ TEST_CASE("vision_towers: what is wrong is refused by key path", "[models][tower
     CHECK_REFUSES(of + "hidden_size must be the width of 7 heads, got 512",
                   read(R"({"model_type": "mimi", "num_attention_heads": 7})"));
     CHECK_REFUSES(of + "rope_theta must be > 0, got 0", read(R"({"model_type": "mimi", "rope_theta": 0})"));
+    const std::string fast = of + "the frequencies must be <= 65536 radians a position, got ";
+    CHECK(
+        support::refusal([] { read(R"({"model_type": "mimi", "rope_theta": 1e-200})"); }).starts_with(fast));
+    CHECK(support::refusal([] {
+              read(R"({"model_type": "lightglue", "descriptor_dim": 8})", {.learned = {-1e9, 0}});
+          }) == fast + "-1000000000");
     CHECK_REFUSES(of + "rope_parameters.rope_type must be default or axial, got \"yarn\"",
                   read(R"({"model_type": "mimi", "rope_parameters": {"rope_type": "yarn"}})"));
     CHECK_REFUSES(of + "rope_parameters.factor must be a key that is read here, got 2",

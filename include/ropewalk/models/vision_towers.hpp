@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <initializer_list>
 #include <span>
@@ -51,6 +52,9 @@ namespace detail {
 class tower_reader {
   public:
     static constexpr const char* who = "from_tower";
+    /// The fastest pair that a config may ask for: beyond it positions of some millions would need more
+    /// digits than a double has.
+    static constexpr double most_radians = 65536;
 
     tower_reader(const nlohmann::json& node, std::string path, std::string model_type,
                  const tower_reading& reading)
@@ -90,6 +94,7 @@ class tower_reader {
         if (!(base_ > 0))
             fail(std::string(who) + ": " + keys_.path_of("rope_theta") + " must be > 0, got " + text(base_));
         build(partial);
+        require_bounded();
         for (const auto& key : keys_.unread())
             if (key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos)
                 keys_.reject(key, "a key that is read here (it would be ignored)", keys_.node().at(key));
@@ -99,6 +104,14 @@ class tower_reader {
 
   private:
     using grids = std::span<const qwen_vl_vision::grid_thw>;
+
+    void require_bounded() const {
+        const auto s = read_.rope.spectrum_for(1);
+        for (index a = 0; a < s.axes(); ++a)
+            for (index i = 0; i < s.pairs(); ++i)
+                require(std::abs(s.omega(0, a, i)) <= most_radians, who,
+                        "the frequencies must be <= 65536 radians a position", s.omega(0, a, i));
+    }
 
     /// The first of several keys, a whole number in 1 .. 65536.
     index size_of(std::initializer_list<const char*> names, index otherwise) {
