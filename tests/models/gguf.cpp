@@ -579,3 +579,14 @@ TEST_CASE("gguf: a layout for an architecture that is not in the table", "[model
     CHECK(mla.first_channel == 128);
     CHECK(mla.ignored.empty());
 }
+
+TEST_CASE("gguf: one file of several says that rotary tensors may be in another", "[models][gguf]") {
+    auto f = file("llama", {{"block_count", i64{1}}, {"attention.key_length", i64{64}}});
+    f.values["split.count"] = i64{1};
+    CHECK(from_gguf(f).ropes[0].notes.empty());
+    f.values["split.count"] = i64{3};
+    CHECK(make_model_schemes(from_gguf(f))[0].notes ==
+          std::vector<std::string>{"one of 3 files: rotary tensors of another one are not seen here"});
+    f.rope_freqs.assign(32, 1.0f);
+    CHECK(from_gguf(f).ropes[0].notes.empty());
+}

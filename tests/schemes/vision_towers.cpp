@@ -54,7 +54,7 @@ TEST_CASE("vision_towers: Muse Glimmer reads columns before rows", "[schemes][to
         check_angle(got[static_cast<std::size_t>(5 * 8 + p)], rung(1e4, p % 4, 8) * (p < 4 ? 2 : 1));
 }
 
-TEST_CASE("vision_towers: MiniMax M3 has three blocks and a still rest", "[schemes][towers]") {
+TEST_CASE("vision_towers: MiniMax M3 has three blocks and leaves two channels alone", "[schemes][towers]") {
     const auto rope = towers::minimax_m3_vl();
     CHECK(rope.head_dim == 80);
     CHECK(rope.rotary_dim == 78);
@@ -97,7 +97,7 @@ TEST_CASE("vision_towers: MLCD's class token is rotated by what it learned", "[s
                   towers::mlcd({.head_dim = 16}, learned));
 }
 
-TEST_CASE("vision_towers: EfficientLoFTR turns the whole width, from 1", "[schemes][towers]") {
+TEST_CASE("vision_towers: EfficientLoFTR rotates the whole width, from 1", "[schemes][towers]") {
     const auto rope = towers::efficientloftr({.head_dim = 32});
     CHECK(rope.read_layout == pair_layout(interleaved{}));
     const auto got = angles(rope, towers::loftr_patches(2, 3));

@@ -224,7 +224,7 @@ inline void read_without_rotation(gguf_keys& keys, const gguf_metadata& file, st
 /// chosen by the length asked of the scheme (llama.cpp chooses once, from the allocated context). Layers
 /// without key heads, recurrent ones and those that the architecture leaves alone are NoPE.
 /// Throws:   invalid_config naming the key and the value, also where an architecture of sections has none and
-///           where a pair would turn by more than 65536 radians a position; in strict reading also on an
+///           where a pair would rotate by more than 65536 radians a position; in strict reading also on an
 ///           unknown architecture without a layout and on rotary keys that would be ignored, such as sections
 ///           of an architecture whose order is not known here. With a layout an unknown architecture needs
 ///           rope.freq_base, and keys of layer rules are refused.
@@ -287,6 +287,11 @@ inline model_config from_gguf(const gguf_metadata& file, const gguf_reading& rea
                  {&tensors.rope_freqs, &tensors.rope_factors_long, &tensors.rope_factors_short})
                 detail::cut_tensor(*tensor, stored, rotated);
         detail::read_tensors(global, tensors, rotated, scale.type);
+        if (const auto part = file.values.find("split.count");
+            part != file.values.end() && tensors.rope_freqs.empty() && tensors.rope_factors_long.empty())
+            if (const auto* parts = std::get_if<std::int64_t>(&part->second); parts != nullptr && *parts > 1)
+                global.notes.push_back("one of " + detail::text(*parts) +
+                                       " files: rotary tensors of another one are not seen here");
         config.ropes.push_back(std::move(global));
         detail::gguf_layer_reader layers(keys, rules, config);
         layers.read_sliding_rope(untouched);

@@ -40,8 +40,9 @@ namespace ROPEWALK_NAMESPACE::audio_towers {
 
 /// Music Flamingo: what the encoder puts out is rotated itself, before the projector and not in attention,
 /// over two axes: the window of 30 seconds and the frame within it, each with the ladder base^(-2 i /
-/// channels); interleaved pairs from channel 0, the rest still. Over the positions of music_flamingo_frames.
-/// Throws: invalid_config on a width outside 4 .. 65536, a base that is not > 1, or a partial that is not in
+/// channels); interleaved pairs from channel 0, the other channels untouched. Over the positions of
+/// music_flamingo_frames. Throws: invalid_config on a width outside 4 .. 65536, a base that is not > 1, or a
+/// partial that is not in
 ///         (0, 1/2] or leaves an odd number of channels.
 /// Source: huggingface/transformers models/musicflamingo, MusicFlamingoRotaryEmbedding.
 inline rotary_scheme music_flamingo(const music_flamingo_config& config = {}) {

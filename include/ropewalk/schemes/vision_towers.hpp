@@ -72,7 +72,7 @@ inline rotary_scheme muse_glimmer(const axial_config& config) {
 }
 
 /// MiniMax M3 VL: blocks of head_dim / 6 pairs for time, row and column, each with a ladder of its own;
-/// half-split pairs within those channels, and what is left of the head is still. Over the positions of
+/// half-split pairs within those channels, and what is left of the head is untouched. Over the positions of
 /// time_patches.
 /// Throws:   invalid_config on a head_dim outside 6 .. 65536 or a base that is not > 0.
 /// Source:   huggingface/transformers models/minimax_m3_vl, MiniMaxM3VLVisionRotaryEmbedding.
@@ -152,8 +152,8 @@ inline position_ids mlcd_patches(index height, index width) {
     return ids;
 }
 
-/// EfficientLoFTR: the whole width turns at once, before it is cut into heads; the axes alternate from pair
-/// to pair, row first, both with the ladder base^(-4 i / channels), interleaved pairs. Its aggregated
+/// EfficientLoFTR: the whole width is rotated at once, before it is cut into heads; the axes alternate from
+/// pair to pair, row first, both with the ladder base^(-4 i / channels), interleaved pairs. Its aggregated
 /// features stand at 1, 2, ... on both axes: see loftr_patches.
 /// Throws:   invalid_config when head_dim (here the width of all heads) is no multiple of 4 or base is not >
 ///           0.
@@ -217,7 +217,7 @@ inline position_ids lightglue_keypoints(std::span<const double> xy, double heigh
 /// two frequencies, 2i and 2i + 1 modulo the block's pairs, since its code tiles what it should repeat.
 /// Released weights were trained so: give this table and the first 2 * pairs channels of a head to mix_pairs,
 /// interleaved. Three blocks of 2 * (head_dim / 6) channels for frame, row and column, base 1e4; what is left
-/// is still.
+/// is untouched.
 /// Shapes:   positions [tokens, 3] as frame, row, column; the table has a row a token and 3 * (head_dim / 6)
 ///           pairs.
 /// Throws:   invalid_config on a head_dim outside 6 .. 65536 or positions of another number of axes.
