@@ -1,10 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <istream>
 #include <limits>
@@ -21,14 +23,6 @@
 #include <ropewalk/models/gguf_types.hpp>
 
 namespace ROPEWALK_NAMESPACE {
-
-/// What a GGUF file says of one tensor.
-struct gguf_tensor {
-    std::string name = {};
-    std::uint32_t type = 0;                   ///< gguf_tensor_type::id
-    std::vector<std::uint64_t> extents = {};  ///< fastest first
-    std::uint64_t offset = 0;                 ///< from the start of the tensors' data
-};
 
 /// The header of a GGUF file.
 /// Source: ggml-org/ggml docs/gguf.md.
@@ -127,21 +121,44 @@ class gguf_file_reader {
     [[noreturn]] void wrong(const std::string& what, const std::string& must, const std::string& got) const {
         fail(std::string(who) + ": " + what + " must " + must + ", got " + got);
     }
-    void take(char* to, std::uint64_t count, const std::string& what) {
+    void require_left(std::uint64_t count, const std::string& what) const {
         if (count > left_) wrong(what, "lie within the file", text(left_) + " of " + text(count) + " bytes");
-        in_.read(to, static_cast<std::streamsize>(count));
-        if (static_cast<std::uint64_t>(in_.gcount()) != count)
-            wrong(what, "be readable", text(in_.gcount()) + " of " + text(count) + " bytes");
-        left_ -= count;
+    }
+    /// Reads on once the buffer is used up. Requires: left_ > 0.
+    void refill(const std::string& what) {
+        const auto wanted = static_cast<std::streamsize>(std::min<std::uint64_t>(left_, buffer_.size()));
+        in_.read(buffer_.data(), wanted);
+        if (in_.gcount() != wanted)
+            wrong(what, "be readable", text(in_.gcount()) + " of " + text(wanted) + " bytes");
+        at_ = 0;
+        end_ = static_cast<std::size_t>(wanted);
+    }
+    void take(char* to, std::uint64_t count, const std::string& what) {
+        require_left(count, what);
+        while (count > 0) {
+            if (at_ == end_) refill(what);
+            const std::uint64_t now = std::min<std::uint64_t>(count, end_ - at_);
+            std::memcpy(to, buffer_.data() + at_, static_cast<std::size_t>(now));
+            to += now;
+            advance(now, count);
+        }
     }
     void skip(std::uint64_t count, const std::string& what) {
-        if (count > left_) wrong(what, "lie within the file", text(left_) + " of " + text(count) + " bytes");
-        if (count < 4096)
-            in_.ignore(static_cast<std::streamsize>(count));
-        else
+        require_left(count, what);
+        advance(std::min<std::uint64_t>(count, end_ - at_), count);
+        if (count >= buffer_.size()) {  // the buffer is used up: seek instead of reading
             in_.seekg(static_cast<std::streamoff>(count), std::ios_base::cur);
-        if (!in_.good()) wrong(what, "be readable", text(count) + " bytes that are not");
-        left_ -= count;
+            if (!in_.good()) wrong(what, "be readable", text(count) + " bytes that are not");
+            left_ -= count;
+        } else if (count > 0) {
+            refill(what);
+            advance(count, count);
+        }
+    }
+    void advance(std::uint64_t now, std::uint64_t& count) noexcept {
+        at_ += static_cast<std::size_t>(now);
+        left_ -= now;
+        count -= now;
     }
     /// Little-endian, whatever the machine.
     std::uint64_t number(std::uint64_t width, const std::string& what) {
@@ -157,21 +174,25 @@ class gguf_file_reader {
         if (kept_ > most_gguf_bytes)
             wrong(what, "leave the header below " + text(most_gguf_bytes) + " bytes", text(kept_));
     }
+    std::string characters(std::uint64_t length, const std::string& what) {
+        keep(length, what);
+        require_left(length, what);
+        std::string all(static_cast<std::size_t>(length), '\0');
+        take(all.data(), length, what);
+        return all;
+    }
     std::string name(const std::string& what, std::uint64_t longest) {
         const std::uint64_t length = number(8, what);
         if (length == 0 || length > longest)
             wrong(what, "have 1 to " + text(longest) + " bytes", text(length));
-        keep(length + 64, what);
-        if (length > left_)
-            wrong(what, "lie within the file", text(left_) + " of " + text(length) + " bytes");
-        std::string all(static_cast<std::size_t>(length), '\0');
-        take(all.data(), length, what);
+        keep(64, what);
+        std::string all = characters(length, what);
         for (const char c : all)
             if (c <= ' ' || c > '~') wrong(what, "be printable", hex(static_cast<unsigned char>(c)));
         return all;
     }
 
-    /// Whether a key says something of rotation: then nothing of it may be passed over.
+    /// Whether a key says something of rotation: nothing of it may be passed over.
     static bool matters(const std::string& key) {
         return key.find(".rope.") != std::string::npos || key.find(".attention.") != std::string::npos ||
                key == "general.architecture" || key == "general.alignment" || key.ends_with("block_count");
@@ -235,11 +256,7 @@ class gguf_file_reader {
             skip(length, key);
             return pass_over(key, "have at most " + text(longest_gguf_text) + " bytes", text(length));
         }
-        keep(length, key);
-        if (length > left_) wrong(key, "lie within the file", text(left_) + " of " + text(length) + " bytes");
-        std::string all(static_cast<std::size_t>(length), '\0');
-        take(all.data(), length, key);
-        store(key, std::move(all));
+        store(key, characters(length, key));
     }
     void read_array(const std::string& key) {
         const std::uint64_t type = number(4, key);
@@ -335,11 +352,14 @@ class gguf_file_reader {
                 wrong(called, "lie within the file", text(size_) + " bytes");
             in_.seekg(static_cast<std::streamoff>(data_ + t.offset), std::ios_base::beg);
             left_ = size_ - data_ - t.offset;
+            at_ = end_ = 0;
             for (std::uint64_t i = 0; i < count; ++i) to.push_back(static_cast<float>(real(f32, called)));
         }
     }
 
     std::istream& in_;
+    std::vector<char> buffer_ = std::vector<char>(16384);
+    std::size_t at_ = 0, end_ = 0;  // what of the buffer is not taken
     gguf_file file_;
     std::set<std::string> keys_, tensors_;
     std::uint64_t size_ = 0, left_ = 0, kept_ = 0;

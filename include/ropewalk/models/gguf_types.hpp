@@ -3,7 +3,9 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include <ropewalk/core/version.hpp>
 
@@ -37,5 +39,13 @@ inline const gguf_tensor_type* find_gguf_tensor_type(std::uint32_t id) noexcept 
         if (type.id == id) return &type;
     return nullptr;
 }
+
+/// What a GGUF file says of one tensor.
+struct gguf_tensor {
+    std::string name = {};
+    std::uint32_t type = 0;                   ///< gguf_tensor_type::id
+    std::vector<std::uint64_t> extents = {};  ///< fastest first
+    std::uint64_t offset = 0;                 ///< from the start of the tensors' data
+};
 
 }  // namespace ROPEWALK_NAMESPACE
