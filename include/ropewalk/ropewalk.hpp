@@ -119,7 +119,6 @@
 #include <ropewalk/models/gguf_models.hpp>
 #include <ropewalk/models/gguf_types.hpp>
 #include <ropewalk/models/gguf_keys.hpp>
-#include <ropewalk/models/gguf_file.hpp>
 #include <ropewalk/models/gguf_rope.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>
