@@ -87,11 +87,16 @@ TEST_CASE("multimodal_config: Qwen3-VL and Qwen3.5 give every frame a block", "[
 TEST_CASE("multimodal_config: the Omni models align sound and picture", "[models][multimodal]") {
     const auto half = read(R"({"model_type": "qwen2_5_omni", "thinker_config": {
         "model_type": "qwen2_5_omni_thinker", "image_token_index": 11, "video_token_index": 12,
-        "audio_token_index": 13, "position_id_per_seconds": 25, "seconds_per_chunk": 2,
+        "audio_token_index": 13, "audio_start_token_id": 14, "audio_end_token_id": 15,
+        "vision_start_token_id": 16, "position_id_per_seconds": 25, "seconds_per_chunk": 2,
         "vision_config": {"spatial_merge_size": 2, "tokens_per_second": 25}}})");
     CHECK(half.tokens.image == 11);
     CHECK(half.tokens.video == 12);
     CHECK(half.audio == 13);
+    CHECK(half.audio_start == 14);
+    CHECK(half.audio_end == 15);
+    CHECK(half.vision_start == 16);
+    CHECK_FALSE(half.vision_end);
     CHECK(by_time(half).clock.tokens_per_second == 25);
     CHECK(by_time(half).order == positions::sound_order::chunks);
     CHECK(by_time(half).clock.quantization == positions::time_quantization::trunc_after_product);

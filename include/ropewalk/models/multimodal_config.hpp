@@ -21,8 +21,12 @@ namespace ROPEWALK_NAMESPACE {
 /// Source: huggingface/transformers, the configurations of Qwen2-VL and its successors.
 struct multimodal_config {
     std::string model_type = {};
-    positions::media_tokens tokens = {};     ///< ids, merge and blocks, for find_media
-    std::optional<std::int64_t> audio = {};  ///< the id of an audio token, in models that hear
+    positions::media_tokens tokens = {};            ///< ids, merge and blocks, for find_media
+    std::optional<std::int64_t> audio = {};         ///< the id of an audio token, in models that hear
+    std::optional<std::int64_t> vision_start = {};  ///< the ids of the markers around media, where said
+    std::optional<std::int64_t> vision_end = {};
+    std::optional<std::int64_t> audio_start = {};
+    std::optional<std::int64_t> audio_end = {};
     /// Where tokens stand: by the frame, or by the time of frames and sound alike.
     std::variant<positions::mrope_rule, positions::tmrope_rule> rule = {};
 };
@@ -112,6 +116,10 @@ inline multimodal_config from_multimodal(const nlohmann::json& config) {
         detail::fail(std::string(who) + ": " + top.path_of("video_token_id") +
                      " must be another than that of images, got " + detail::text(read.tokens.video));
     if (family->audio >= 0) read.audio = detail::token_id_of(top, "audio").value_or(family->audio);
+    read.vision_start = detail::token_id_of(top, "vision_start");
+    read.vision_end = detail::token_id_of(top, "vision_end");
+    read.audio_start = detail::token_id_of(top, "audio_start");
+    read.audio_end = detail::token_id_of(top, "audio_end");
     if (family->frame_by_frame) read.tokens.blocks = positions::video_blocks::frame_by_frame;
 
     double rate = family->tokens_per_second;
