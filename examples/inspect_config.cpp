@@ -1,7 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// What does a model's config.json say of its rotary embedding? Explains every kind of layer; with a folder
-// it draws wavelengths, decay and what each scaling would move.     inspect_config [FILE [FOLDER]]
+// What does a model's config.json or GGUF file say of its rotary embedding? Explains every kind of layer;
+// with a folder it draws wavelengths, decay and what each scaling would move.
+//     inspect_config [FILE [FOLDER]]
 #include <cstdio>
 #include <fstream>
 #include <numeric>
@@ -10,6 +11,8 @@
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
 #include <ropewalk/models/explain.hpp>
+#include <ropewalk/models/gguf.hpp>
+#include <ropewalk/models/gguf_file.hpp>
 #include <ropewalk/models/huggingface_json.hpp>
 
 #include "figures/svg.hpp"
@@ -63,11 +66,17 @@ void draw(const rw::rotary_scheme& rope, const rw::rope_parameters& said, const 
     svg::write(stem + "_scalings.svg", moved);
 }
 
+rw::model_config read(const std::string& path) {
+    if (path.ends_with(".gguf")) return rw::from_gguf(rw::read_gguf_file(path).metadata);
+    std::ifstream in(path);
+    return rw::from_huggingface(nlohmann::json::parse(in));
+}
+
 int main(int argc, char** argv) try {
-    std::ifstream in(argc > 1 ? argv[1] : "data/tinylm/config.json");
-    const auto config = rw::from_huggingface(nlohmann::json::parse(in));
+    const auto config = read(argc > 1 ? argv[1] : "data/tinylm/config.json");
     const auto layers = rw::make_model_schemes(config);
     std::printf("%s", rw::explain(layers).c_str());
+    if (config.ropes.empty()) return 0;  // nothing rotates
     const auto& said = config.ropes.front();
     const auto rope = rw::make_scheme(config, said);
     const auto plain = geometric({.rotary_dim = rope.rotary_dim, .base = said.base});

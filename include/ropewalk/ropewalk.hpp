@@ -97,6 +97,8 @@
 #include <ropewalk/schemes/sam.hpp>
 #include <ropewalk/schemes/pixtral.hpp>
 #include <ropewalk/schemes/qwen_vl_vision.hpp>
+#include <ropewalk/schemes/vision_towers.hpp>
+#include <ropewalk/schemes/audio_towers.hpp>
 #include <ropewalk/schemes/llama4_vision.hpp>
 #include <ropewalk/schemes/gemma4_vision.hpp>
 #include <ropewalk/schemes/flux.hpp>
@@ -123,7 +125,10 @@
 #include <ropewalk/models/presets.hpp>
 #include <ropewalk/models/explain.hpp>
 #include <ropewalk/models/gguf_models.hpp>
+#include <ropewalk/models/gguf_types.hpp>
 #include <ropewalk/models/gguf_keys.hpp>
+#include <ropewalk/models/gguf_rope.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>
 #include <ropewalk/models/huggingface_models.hpp>
+#include <ropewalk/models/tower_models.hpp>

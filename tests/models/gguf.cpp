@@ -453,8 +453,10 @@ TEST_CASE("gguf: a base of sliding layers is read where layers slide", "[models]
 
 TEST_CASE("gguf: refuses what is missing, wrong or would be ignored", "[models][gguf][errors]") {
     CHECK_REFUSES("from_gguf: general.architecture must be a string, got nothing", from_gguf({}));
-    CHECK_REFUSES("from_gguf: general.architecture must be one whose pair layout is known here, got novel",
-                  from_gguf(file("novel", {})));
+    CHECK_REFUSES(
+        "from_gguf: general.architecture must be one whose pair layout is known here (or pass a layout), got "
+        "novel",
+        from_gguf(file("novel", {})));
     CHECK_REFUSES("from_gguf: llama.block_count must be given, got nothing", from_gguf(file("llama", {})));
     std::map<std::string, gguf_value> good{
         {"block_count", i64{2}}, {"attention.head_count", i64{4}}, {"embedding_length", i64{256}}};
@@ -466,6 +468,29 @@ TEST_CASE("gguf: refuses what is missing, wrong or would be ignored", "[models][
     bad["rope.scaling.type"] = std::string("wavelet");
     CHECK_REFUSES("from_gguf: llama.rope.scaling.type must be none, linear, yarn or longrope, got wavelet",
                   from_gguf(file("llama", bad)));
+    // Frequencies and magnitudes that no table holds.
+    for (const auto& [key, value] :
+         std::vector<std::pair<std::string, double>>{{"rope.freq_base", 1e-200},
+                                                     {"rope.scaling.factor", 1e-308},
+                                                     {"rope.scaling.attn_factor", 1e300},
+                                                     {"rope.scaling.attn_factor", 1e-300}}) {
+        bad = good;
+        bad[key] = value;
+        INFO(key << " " << value);
+        CHECK_FALSE(support::refusal([&] { from_gguf(file("llama", bad)); }).empty());
+        CHECK_FALSE(support::refusal([&] { from_gguf(file("llama", bad), strictness::lenient); }).empty());
+    }
+    bad = good;
+    bad["rope.scaling.factor"] = 1 / 65536.0;  // the fastest pair at the limit
+    CHECK(make_model_schemes(from_gguf(file("llama", bad)))[0].spectrum_for(1).omega(0) ==
+          Approx(65536).epsilon(1e-12));
+    bad["rope.scaling.factor"] = 1 / 65537.0;
+    CHECK_FALSE(support::refusal([&] { from_gguf(file("llama", bad)); }).empty());
+    auto tensors = file("llama", good);
+    tensors.rope_factors_short.assign(32, 1.0f);
+    tensors.rope_factors_long.assign(32, 1e-38f);  // only beyond the trained length
+    tensors.values["llama.rope.scaling.original_context_length"] = i64{4096};
+    CHECK_FALSE(support::refusal([&] { from_gguf(tensors); }).empty());
     bad = good;
     bad["rope.bogus"] = 1.0;
     CHECK_REFUSES(
@@ -520,4 +545,48 @@ TEST_CASE("gguf: sections in the order of their architecture", "[models][gguf][m
     CHECK(from_gguf(metadata("novel", {24, 20, 20, 0}), strictness::lenient).ignored ==
           std::vector<std::string>{"general.architecture", "novel.rope.dimension_sections"});
     CHECK(from_gguf(metadata("qwen3", {0, 0, 0, 0})).ropes[0].sections.empty());
+}
+
+TEST_CASE("gguf: a layout for an architecture that is not in the table", "[models][gguf]") {
+    std::map<std::string, gguf_value> keys{{"block_count", i64{3}}, {"attention.key_length", i64{64}}};
+    const gguf_reading halves{.layout = half_split{}};
+    CHECK_REFUSES("from_gguf: novel.rope.freq_base must be given, got nothing",
+                  from_gguf(file("novel", keys), halves));
+    keys["rope.freq_base"] = 5e5;
+    const auto read = from_gguf(file("novel", keys), halves);
+    CHECK(read.read_layout == pair_layout(half_split{}));
+    CHECK(read.write_layout == pair_layout(half_split{}));
+    CHECK(read.ignored == std::vector<std::string>{"general.architecture"});
+    CHECK(make_model_schemes(read)[2].spectrum_for(1).omega(31) ==
+          Approx(std::pow(5e5, -31.0 / 32)).epsilon(1e-14));
+    CHECK(from_gguf(file("novel", keys), {.layout = interleaved{}}).read_layout ==
+          pair_layout(interleaved{}));
+    // What layers do is not a matter of the layout.
+    for (const char* key : {"attention.sliding_window_pattern", "full_attention_interval",
+                            "attention.key_length_mla", "rope.freq_base_swa"}) {
+        auto more = keys;
+        more[key] = i64{2};
+        CHECK_REFUSES(std::string("from_gguf: novel.") + key +
+                          " must be absent: what it means to this architecture is not known here, got 2",
+                      from_gguf(file("novel", more), halves));
+    }
+    // A known architecture keeps its rules and turns the pairs that it is told to.
+    const auto mla = from_gguf(file("deepseek2", {{"block_count", i64{1}},
+                                                  {"attention.key_length", i64{192}},
+                                                  {"rope.dimension_count", i64{64}}}),
+                               halves);
+    CHECK(mla.read_layout == pair_layout(half_split{}));
+    CHECK(mla.first_channel == 128);
+    CHECK(mla.ignored.empty());
+}
+
+TEST_CASE("gguf: one file of several says that rotary tensors may be in another", "[models][gguf]") {
+    auto f = file("llama", {{"block_count", i64{1}}, {"attention.key_length", i64{64}}});
+    f.values["split.count"] = i64{1};
+    CHECK(from_gguf(f).ropes[0].notes.empty());
+    f.values["split.count"] = i64{3};
+    CHECK(make_model_schemes(from_gguf(f))[0].notes ==
+          std::vector<std::string>{"one of 3 files: rotary tensors of another one are not seen here"});
+    f.rope_freqs.assign(32, 1.0f);
+    CHECK(from_gguf(f).ropes[0].notes.empty());
 }

@@ -21,6 +21,8 @@ gguf_metadata file() {
                        {"a.flag", false},
                        {"a.word", std::string("yarn")},
                        {"a.list", longs{3, 4}},
+                       {"a.gaps", longs{0, 0, 5, 2}},
+                       {"a.zeros", longs{0, 0}},
                        {"a.none", longs{}},
                        {"a.below", longs{-3, 4}},
                        {"a.reals", std::vector<double>{1.5}}}};
@@ -36,6 +38,9 @@ TEST_CASE("gguf_keys: values of every kind, of one architecture", "[models][gguf
     CHECK(keys.count("whole") == 7);
     CHECK(keys.count_or_first("whole") == 7);
     CHECK(keys.count_or_first("list") == 3);
+    CHECK(keys.count_or_first("gaps") == 5);
+    CHECK(keys.count_or_first("zeros") == 0);
+    CHECK(keys.of_layers("gaps", 5, 1) != nullptr);  // the last of five is left out
     CHECK(keys.flag("flag") == false);
     CHECK(keys.word("word") == "yarn");
     CHECK(keys.counts("list", 4) == longs{3, 4});
@@ -76,6 +81,8 @@ TEST_CASE("gguf_keys: a value of another kind is refused by its name", "[models]
                   keys.count_or_first("below"));
     CHECK_REFUSES(of + "list must be an array with one number a layer, got [3, 4]",
                   keys.of_layers("list", 3));
+    CHECK_REFUSES(of + "gaps must be an array with one number a layer, got [0, 0, 5, 2]",
+                  keys.of_layers("gaps", 6, 1));
     CHECK_REFUSES(of + "whole must be a bool, got 7", keys.flag("whole"));
     CHECK_REFUSES(of + "flag must be a string, got false", keys.word("flag"));
     CHECK_REFUSES(of + "reals must be an array of whole numbers, got [1.5]", keys.counts("reals", 4));
@@ -99,4 +106,6 @@ TEST_CASE("gguf_keys: unread are the architecture's rotary keys that nobody aske
     keys.number("rope.freq_base");
     keys.word("rope.absent");
     CHECK(keys.unread() == std::vector<std::string>{"a.rope.bogus"});
+    CHECK(keys.has_rope());
+    CHECK_FALSE(gguf_keys(f, "b").has_rope());
 }

@@ -125,6 +125,10 @@ TEST_CASE("find_media: seconds and scales go to their blocks", "[positions][medi
     const auto& s = found[0].segments;
     CHECK(s[0].seconds_per_frame == 0.5);
     CHECK(s[2].seconds_per_frame == 2);
+    CHECK(s[0].timed);
+    CHECK_FALSE(s[1].timed);
+    CHECK_FALSE(
+        find_media({.input_ids = ids, .image_grids = images, .video_grids = videos})[0].segments[0].timed);
     CHECK(s[0].temporal_scale == 0.75);
     CHECK(s[1].temporal_scale == 1);
     CHECK(s[2].temporal_scale == 1.5);

@@ -87,7 +87,7 @@ TEST_CASE("mrope: time of Qwen2.5-VL under every quantisation", "[positions][mro
     CHECK(frame_times(at(2, trunc_after_product, f32), 46, 0.7)[45] == 63);
     CHECK(frame_times(at(2, trunc_after_product, f64), 46, 0.7)[45] == 62);
     // An interval of one position is Qwen2-VL.
-    CHECK(frame_times(at(2, trunc_after_product, f64), 9, 0.5) == frame_times(mrope_rule{}, 9, 123));
+    CHECK(frame_times(at(2, trunc_after_product, f64), 9, 0.5) == frame_times(mrope_rule{}, 9, 1));
     // Text after a slow video starts past its last frame.
     CHECK(make_stream(at(25, trunc_after_product, f64),
                       {{.kind = media::video, .frames = 3, .height = 4, .width = 4, .seconds_per_frame = 2}})
@@ -138,4 +138,23 @@ TEST_CASE("baselines: vanilla, time and their sum", "[positions][mrope]") {
     CHECK(tad.delta(delta_length::padded) == time.delta(delta_length::padded));
     CHECK_THROWS_WITH(stream_builder(baseline_rule{.axis_count = 0}),
                       "baseline_rule: axis_count must be >= 1, got 0");
+}
+
+TEST_CASE("mrope: seconds without a clock are refused, however they come", "[positions][mrope][errors]") {
+    const media_segment slow{
+        .kind = media::video, .frames = 4, .height = 1, .width = 1, .seconds_per_frame = 2};
+    CHECK_THROWS_WITH(
+        make_stream(mrope_rule{}, {slow}),
+        "position_stream: segment 0 (video 4 x 1 x 1): seconds_per_frame must not be given to a "
+        "rule that counts frames (clock.tokens_per_second 0), got 2");
+    // 4 frames of 2 seconds at 2 positions a second: the last at 12, text behind it at 13.
+    CHECK(make_stream(mrope_rule{.clock = {.tokens_per_second = 2}}, {slow}).next_position == 13);
+    auto given = slow;
+    given.seconds_per_frame = 1;
+    CHECK(make_stream(mrope_rule{}, {given}).next_position == 4);
+    given.timed = true;  // as find_media marks what seconds_per_grid says
+    CHECK_THROWS_WITH(
+        make_stream(mrope_rule{}, {given}),
+        "position_stream: segment 0 (video 4 x 1 x 1): seconds_per_frame must not be given to a "
+        "rule that counts frames (clock.tokens_per_second 0), got 1");
 }

@@ -18,7 +18,7 @@ namespace {
 
 const std::vector<media_segment> conversation{
     {.tokens = 3},
-    {.kind = media::video, .frames = 3, .height = 4, .width = 5, .seconds_per_frame = 0.7},
+    {.kind = media::video, .frames = 3, .height = 4, .width = 5},
     {.tokens = 2},
     {.kind = media::image, .height = 2, .width = 3},
     {.kind = media::video, .frames = 2, .height = 1, .width = 1, .temporal_scale = 0.7},
@@ -38,12 +38,16 @@ std::vector<media_segment> in_pieces(const std::vector<media_segment>& segments)
     return pieces;
 }
 
+/// `seconds` a frame of the videos.
 template <class Rule>
-void chunks_equal_the_whole(const Rule& rule) {
-    const auto whole = make_stream(rule, std::span<const media_segment>(conversation));
+void chunks_equal_the_whole(const Rule& rule, double seconds = 1) {
+    auto spoken = conversation;
+    for (auto& s : spoken)
+        if (s.kind == media::video) s.seconds_per_frame = seconds;
+    const auto whole = make_stream(rule, std::span<const media_segment>(spoken));
     stream_builder<Rule> builder(rule);
     rw::index before = 0;
-    for (const auto& piece : in_pieces(conversation)) {
+    for (const auto& piece : in_pieces(spoken)) {
         builder.append(piece);
         const auto now = builder.stream();
         REQUIRE(now.tokens == builder.tokens());
@@ -81,7 +85,7 @@ TEST_CASE("stream_builder: chunks equal the whole under every rule", "[positions
     chunks_equal_the_whole(mrope_rule{});
     chunks_equal_the_whole(mrope_rule{.transition = block_transition::spatial_max});
     chunks_equal_the_whole(
-        mrope_rule{.clock = {.tokens_per_second = 2, .quantization = time_quantization::none}});
+        mrope_rule{.clock = {.tokens_per_second = 2, .quantization = time_quantization::none}}, 0.7);
     chunks_equal_the_whole(baseline_rule{.kind = baseline::vanilla});
     chunks_equal_the_whole(baseline_rule{.kind = baseline::time});
     chunks_equal_the_whole(baseline_rule{.kind = baseline::tad});

@@ -87,20 +87,27 @@ class gguf_keys {
         if (whole == nullptr || *whole < least || *whole > most) wrong(key, range_text(least, most));
         return static_cast<index>(*whole);
     }
-    /// A whole number, or the first entry of an array with one number a layer.
+    /// A whole number, or the first that is not 0 of an array with one a layer (0: no attention there).
     std::optional<index> count_or_first(const std::string& key) {
         const gguf_value* v = find(key);
         const auto* all = v == nullptr ? nullptr : std::get_if<std::vector<std::int64_t>>(v);
         if (all == nullptr) return count(key);
-        if (all->empty() || all->front() < 0) wrong(key, "a whole number >= 0 or an array with one a layer");
-        return static_cast<index>(all->front());
+        index first = 0;
+        for (const std::int64_t n : *all) {
+            if (n < 0) wrong(key, "a whole number >= 0 or an array with one a layer");
+            if (first == 0) first = static_cast<index>(n);
+        }
+        if (all->empty()) wrong(key, "a whole number >= 0 or an array with one a layer");
+        return first;
     }
-    /// The array with one number a layer, where the key holds one and not a single number.
-    const std::vector<std::int64_t>* of_layers(const std::string& key, index layers) {
+    /// The array with one number a layer, where the key holds one and not a single number. The last `extra`
+    /// layers (those that predict further tokens) may be left out.
+    const std::vector<std::int64_t>* of_layers(const std::string& key, index layers, index extra = 0) {
         const gguf_value* v = find(key);
         const auto* all = v == nullptr ? nullptr : std::get_if<std::vector<std::int64_t>>(v);
-        if (all != nullptr && static_cast<index>(all->size()) != layers)
-            wrong(key, "an array with one number a layer");
+        if (all == nullptr) return nullptr;
+        const auto size = static_cast<index>(all->size());
+        if (size != layers && size != layers - extra) wrong(key, "an array with one number a layer");
         return all;
     }
     std::optional<bool> flag(const std::string& key) {
@@ -142,6 +149,12 @@ class gguf_keys {
         for (const auto& [key, value] : file_.values)
             if (key.starts_with(prefix_ + "rope.") && !seen_.contains(key)) left.push_back(key);
         return left;
+    }
+
+    /// Whether the file has any rotary key of the architecture.
+    bool has_rope() const {
+        const auto first = file_.values.lower_bound(prefix_ + "rope.");
+        return first != file_.values.end() && first->first.starts_with(prefix_ + "rope.");
     }
 
   private:

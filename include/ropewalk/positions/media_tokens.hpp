@@ -296,8 +296,10 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
                 block.kind = media::video;
                 block.seconds_per_frame = 0;
             }
-            if (!image && !batch.seconds_per_grid.empty())
+            if (!image && !batch.seconds_per_grid.empty()) {
                 block.seconds_per_frame = batch.seconds_per_grid[number];
+                block.timed = true;
+            }
             if (!batch.temporal_scales.empty()) {
                 block.temporal_scale = starts ? batch.temporal_scales[first_seen++] : video_scale;
                 if (!image) video_scale = block.temporal_scale;

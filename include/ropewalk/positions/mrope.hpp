@@ -141,7 +141,8 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// {}                               Qwen2-VL, and Qwen3-VL when every frame is a block of its own
 /// {.clock.tokens_per_second = 2}   Qwen2.5-VL (time from media_segment::seconds_per_frame)
 /// Units:    positions; the first generated token stands one past the largest position so far.
-/// Throws:   invalid_config on audio (see tmrope_rule) and on options that are not finite.
+/// Throws:   invalid_config on audio (see tmrope_rule), on options that are not finite, and on seconds
+///           without a clock: they would say nothing, and a model that has them has a clock.
 /// Source:   Qwen2-VL, Wang et al. 2024; QwenLM/Qwen3-VL rope2d.py get_rope_index_2, _25 and _3;
 ///           huggingface/transformers models/qwen2_5_vl.
 struct mrope_rule {
@@ -159,6 +160,12 @@ struct mrope_rule {
         if (s.kind == media::text) return state.add_text(s.tokens);
         if (s.kind == media::shared_text) return state.add_shared_text(s.tokens);
         detail::require_silent(number, s);
+        // 0 is a still that was repeated: no time passes.
+        const bool untimed = !s.timed && (s.seconds_per_frame == 1 || s.seconds_per_frame == 0);
+        detail::require_segment(clock.tokens_per_second > 0 || untimed, number, s,
+                                "seconds_per_frame must not be given to a rule that counts frames "
+                                "(clock.tokens_per_second 0)",
+                                s.seconds_per_frame);
         auto times = detail::times_of(clock, s, number);
         const double start = state.next;
         const auto side = static_cast<double>(std::max(s.height, s.width));

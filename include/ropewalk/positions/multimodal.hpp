@@ -25,6 +25,7 @@ struct media_segment {
     index width = 0;               ///< of images and video
     double seconds_per_frame = 1;  ///< second_per_grid_ts: what one frame of the grid covers
     double temporal_scale = 0;     ///< step of a frame in VideoRoPE and HoPE; 0: the rule's own
+    bool timed = false;            ///< whether the seconds were given: a rule without a clock refuses them
 
     /// Whether it has a grid.
     constexpr bool visual() const noexcept {

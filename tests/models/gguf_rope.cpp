@@ -1,0 +1,51 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/models/gguf_rope.hpp>
+
+#include <cmath>
+
+#include "support/catch.hpp"
+#include "support/refusal.hpp"
+
+using namespace ropewalk;
+using i64 = std::int64_t;
+namespace checks = ropewalk::ROPEWALK_ISA::detail;
+
+TEST_CASE("gguf_rope: the scale of a file", "[models][gguf]") {
+    const auto scale = [](std::map<std::string, gguf_value> values) {
+        const gguf_metadata file{.values = std::move(values)};
+        checks::gguf_keys keys(file, "a");
+        return checks::gguf_scale_of(keys);
+    };
+    CHECK(scale({}).factor == 1);
+    CHECK(scale({}).type == "linear");
+    CHECK(scale({{"a.rope.scale_linear", 8.0}}).factor == 8);
+    CHECK(scale({{"a.rope.scale_linear", 8.0}, {"a.rope.scaling.factor", 2.0}}).factor == 2);
+    CHECK(scale({{"a.rope.scaling.factor", 0.0}}).factor == 1);
+    CHECK(scale({{"a.rope.scaling.factor", 4.0}, {"a.rope.scaling.type", std::string("none")}}).factor == 1);
+    CHECK_REFUSES("from_gguf: a.rope.scaling.factor must be a number >= 0, got -2",
+                  scale({{"a.rope.scaling.factor", -2.0}}));
+}
+
+TEST_CASE("gguf_rope: a tensor of more pairs than a layer rotates is cut, any other is left",
+          "[models][gguf]") {
+    std::vector<float> tensor(64, 1.0f);
+    checks::cut_tensor(tensor, 128, 64);
+    CHECK(tensor.size() == 32);
+    checks::cut_tensor(tensor, 128, 64);
+    CHECK(tensor.size() == 32);
+    tensor.assign(63, 1.0f);
+    checks::cut_tensor(tensor, 128, 64);
+    CHECK(tensor.size() == 63);
+}
+
+TEST_CASE("gguf_rope: the multiplier of latent attention is a tenth", "[models][gguf]") {
+    const gguf_metadata file{.values = {{"a.rope.scaling.yarn_log_multiplier", 0.0707},
+                                        {"a.rope.scaling.original_context_length", i64{4096}}}};
+    checks::gguf_keys keys(file, "a");
+    const auto p = checks::gguf_rope(keys, {.name = "a", .latent = true}, {"yarn", 40}, 64);
+    CHECK(p.scaling == rope_scaling::yarn);
+    CHECK(p.mscale_all_dim == Approx(0.707).epsilon(1e-14));
+    CHECK(p.logit_scale == Approx(std::pow(1 + 0.1 * 0.707 * std::log(40.0), 2)).epsilon(1e-14));
+    checks::gguf_keys again(file, "a");
+    CHECK(checks::gguf_rope(again, {}, {"yarn", 40}, 64).logit_scale == 1);
+}
