@@ -110,6 +110,7 @@
 #include <ropewalk/schemes/ggml.hpp>
 
 #include <ropewalk/models/strictness.hpp>
+#include <ropewalk/models/rope_parameters.hpp>
 #include <ropewalk/models/model_config.hpp>
 #include <ropewalk/models/presets_llama.hpp>
 #include <ropewalk/models/presets.hpp>
@@ -118,4 +119,5 @@
 #include <ropewalk/models/gguf_keys.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>
-#include <ropewalk/models/huggingface_models.hpp>
+#include <ropewalk/models/model_types.hpp>
+#include <ropewalk/models/model_types_table.hpp>
