@@ -188,6 +188,12 @@ class huggingface_reader {
         // Layers of one type with one base, share and size take one rope.
         std::map<std::string, int> plain;
         const bool lists = !layers_.theta.empty() || !layers_.partial.empty() || !layers_.head_dim.empty();
+        if (!lists && (by_type_ || rules_.rule == layer_rule::by_type))
+            for (std::size_t l = 0; l < layers_.kinds.size(); ++l)  // the parameters of full layers come first
+                if (const auto kind = dictionary_of(layers_.kinds[l]); !layers_.nope[l] && !is_local(kind)) {
+                    plain[kind] = rope_of(kind);
+                    break;
+                }
         for (std::size_t l = 0; l < layers_.kinds.size(); ++l) {
             if (layers_.nope[l]) {
                 config_.rope_of_layer.push_back(-1);

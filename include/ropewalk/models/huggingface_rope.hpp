@@ -20,8 +20,8 @@ struct huggingface_rope_context {
     double max_context;       // 0: not said
     double original_context;  // of the top level, which overrides the dictionary's
     bool latent_attention;
-    const model_rules& rules;
-    bool by_type;  // whether the dictionary is the one of a layer type
+    const model_rules& rules = no_rules;
+    bool by_type = false;  // whether the dictionary is the one of a layer type
     std::vector<std::string>& ignored;
 };
 

@@ -50,15 +50,16 @@ inline std::string json_text(const nlohmann::json& value) {
 
 /// Refuses what is nested too deep for code that recurses (copies, comparisons, texts of a value), without
 /// recursing itself.
-/// Throws: invalid_config naming the path of the first value that lies too deep.
+/// Throws: invalid_config naming the key path of the first value that lies too deep.
 inline void require_shallow(const char* function, const nlohmann::json& root, std::size_t deepest = 64) {
     struct level {
         nlohmann::json::const_iterator at, end;
+        bool object;
     };
     if (!root.is_structured()) return;
-    std::vector<level> open = {{root.begin(), root.end()}};
+    std::vector<level> open = {{root.begin(), root.end(), root.is_object()}};
     while (!open.empty()) {
-        auto& [at, end] = open.back();
+        auto& [at, end, object] = open.back();
         if (at == end) {
             open.pop_back();
             if (!open.empty()) ++open.back().at;
@@ -70,13 +71,13 @@ inline void require_shallow(const char* function, const nlohmann::json& root, st
         }
         if (open.size() == deepest) {
             std::string path;
-            if (root.is_object()) path = open.front().at.key();
-            for (std::size_t l = 1; l < 3 && l < open.size(); ++l) path += " > ...";
+            for (std::size_t l = 0; l < 4 && open[l].object; ++l)
+                path += (l == 0 ? "" : ".") + open[l].at.key().substr(0, 80);
             fail(std::string(function) + ": " + (path.empty() ? "the config" : path) +
-                 " must be nested at most 64 deep, got more");
+                 " must be nested at most " + text(static_cast<std::int64_t>(deepest)) + " deep, got more");
         }
         const nlohmann::json& inside = *at;
-        open.push_back({inside.begin(), inside.end()});
+        open.push_back({inside.begin(), inside.end(), inside.is_object()});
     }
 }
 

@@ -99,6 +99,9 @@ struct model_rules {
     const std::array<std::int16_t, 12>* listed = nullptr;  ///< marked layers, -1 ends
 };
 
+/// Of a class that is not known.
+inline constexpr model_rules no_rules = {};
+
 /// A class that wraps a text model, and the class of the text where the config does not say it.
 struct composite_type {
     std::string_view model_type;

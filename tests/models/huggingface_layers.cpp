@@ -1,0 +1,3 @@
+#include <ropewalk/models/huggingface_layers.hpp>
+
+#include "support/catch.hpp"

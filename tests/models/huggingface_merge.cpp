@@ -1,0 +1,3 @@
+#include <ropewalk/models/huggingface_merge.hpp>
+
+#include "support/catch.hpp"

@@ -1,0 +1,3 @@
+#include <ropewalk/models/huggingface_sizes.hpp>
+
+#include "support/catch.hpp"

@@ -1,0 +1,3 @@
+#include <ropewalk/models/model_types.hpp>
+
+#include "support/catch.hpp"

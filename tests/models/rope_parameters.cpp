@@ -1,0 +1,3 @@
+#include <ropewalk/models/rope_parameters.hpp>
+
+#include "support/catch.hpp"
