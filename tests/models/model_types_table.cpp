@@ -2,6 +2,8 @@
 #include <ropewalk/models/model_types_table.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <fstream>
 #include <set>
 #include <string>
 
@@ -192,4 +194,107 @@ TEST_CASE("model_types_table: missing kinds of layers are the class's", "[models
         INFO(name);
         CHECK(map_of(make_model_schemes(from_huggingface(bare_config(name)))) == map);
     }
+}
+
+namespace {
+
+/// "3a 1-" is aaa-.
+std::string spelled_out(const std::string& runs) {
+    std::string map;
+    for (std::size_t at = 0; at < runs.size(); ++at) {
+        std::size_t length = 0;
+        for (; runs[at] >= '0' && runs[at] <= '9'; ++at)
+            length = 10 * length + static_cast<std::size_t>(runs[at] - '0');
+        map.append(length, runs[at++]);
+    }
+    return map;
+}
+
+/// One kind of layer against what the official code was measured to do.
+void check_kind(const rotary_scheme& rope, const nlohmann::json& kind) {
+    REQUIRE(rope.rotates);
+    const auto s = rope.spectrum_for(1);
+    const auto count = [&](const char* key) { return kind.at(key).get<ropewalk::index>(); };
+    // Some classes hand over the slice alone, others the head.
+    const bool whole = count("width") == rope.head_dim;
+    CHECK((whole || count("width") == rope.rotary_dim));
+    CHECK((rope.first_channel == count("first") || (whole && rope.first_channel == 0)));
+    ropewalk::index moving = 0;
+    for (ropewalk::index i = 0; i < s.pairs(); ++i) moving += s.omega(i) != 0;
+    CHECK(moving == count("pairs"));
+    CHECK(s.magnitude() == Approx(kind.at("magnitude").get<double>()).epsilon(1e-5));
+    if (kind.contains("logits"))
+        CHECK(rope.logit_scale == Approx(kind.at("logits").get<double>()).epsilon(1e-6));
+    const auto offset = whole ? rope.first_channel : 0;
+    for (const auto& row : kind.at("at")) {
+        ropewalk::index pair = -1;
+        for (ropewalk::index i = 0; i < s.pairs() && pair < 0; ++i)
+            if (rope.read_layout.first(i, s.pairs()) + offset == row[0]) pair = i;
+        INFO("channel " << row[0]);
+        REQUIRE(pair >= 0);
+        CHECK(rope.read_layout.second(pair, s.pairs()) + offset == row[1]);
+        CHECK(rope.write_layout.first(pair, s.pairs()) + offset == row[2]);
+        CHECK(rope.write_layout.second(pair, s.pairs()) + offset == row[3]);
+        CHECK(s.omega(pair) == Approx(row[4].get<double>()).epsilon(5e-6));
+    }
+    const auto axes = kind.at("axes").get<std::string>();
+    CHECK((s.axes() > 1) == !axes.empty());
+    for (std::size_t i = 0; i < axes.size(); ++i)
+        CHECK(s.axis_of(0, static_cast<ropewalk::index>(i)) == axes[i] - '0');
+}
+
+}  // namespace
+
+TEST_CASE("model_types_table: each class's default text comes to what its code was measured to do",
+          "[models][huggingface][classes]") {
+    std::ifstream file(ROPEWALK_TEST_DATA "/../../models/data/text_classes.json");
+    REQUIRE(file);
+    const auto cases = nlohmann::json::parse(file);
+    CHECK(cases.size() >= 151);
+    std::set<std::string> seen;
+    for (const auto& c : cases) {
+        const auto name = c.at("config").at("model_type").get<std::string>();
+        INFO(name);
+        CHECK(seen.insert(name).second);
+        const auto schemes = make_model_schemes(from_huggingface(c.at("config")));
+        const auto map = spelled_out(c.at("layers").get<std::string>());
+        REQUIRE(static_cast<std::size_t>(schemes.layers()) == map.size());
+        std::set<std::pair<char, int>> done;
+        for (std::size_t l = 0; l < map.size(); ++l) {
+            const auto layer = static_cast<ropewalk::index>(l);
+            INFO("layer " << l);
+            CHECK(schemes[layer].rotates == (map[l] != '-'));
+            if (map[l] != '-' && done.insert({map[l], schemes.scheme_of(layer)}).second)
+                check_kind(schemes[layer], c.at("kinds").at(static_cast<std::size_t>(map[l] - 'a')));
+        }
+    }
+}
+
+TEST_CASE("model_types_table: a sparse indexer rotates heads of its own", "[models][huggingface]") {
+    const auto first = [](nlohmann::json config) { return make_model_schemes(from_huggingface(config))[0]; };
+    nlohmann::json config = {{"model_type", "deepseek_v32"},
+                             {"num_hidden_layers", 2},
+                             {"index_head_dim", 128},
+                             {"qk_nope_head_dim", 128},
+                             {"qk_rope_head_dim", 64}};
+    const auto v32 = first(config);
+    REQUIRE(v32.indexer != nullptr);
+    CHECK(v32.indexer->head_dim == 128);
+    CHECK(v32.indexer->first_channel == 0);
+    CHECK(v32.indexer->rotary_dim == 64);
+    CHECK(v32.indexer->read_layout == half_split{});
+    CHECK(v32.indexer->write_layout == half_split{});
+    CHECK(v32.indexer->spectrum_for(1).omega(31) == v32.spectrum_for(1).omega(31));
+    CHECK_FALSE(v32.rotates_output_back);
+    config["model_type"] = "glm_moe_dsa";
+    CHECK(first(config).indexer->read_layout == interleaved{});
+    config["indexer_rope_interleave"] = false;
+    CHECK(first(config).indexer->read_layout == half_split{});
+    const auto v4 = first({{"model_type", "deepseek_v4"}, {"num_hidden_layers", 2}});
+    REQUIRE(v4.indexer != nullptr);
+    CHECK(v4.first_channel == 448);
+    CHECK(v4.rotates_output_back);
+    CHECK(v4.indexer->first_channel == 64);
+    CHECK(v4.indexer->read_layout == interleaved{});
+    CHECK(first({{"model_type", "llama"}, {"head_dim", 64}, {"num_hidden_layers", 2}}).indexer == nullptr);
 }

@@ -189,7 +189,8 @@ class huggingface_reader {
         std::map<std::string, int> plain;
         const bool lists = !layers_.theta.empty() || !layers_.partial.empty() || !layers_.head_dim.empty();
         if (!lists && (by_type_ || rules_.rule == layer_rule::by_type))
-            for (std::size_t l = 0; l < layers_.kinds.size(); ++l)  // the parameters of full layers come first
+            for (std::size_t l = 0; l < layers_.kinds.size();
+                 ++l)  // the parameters of full layers come first
                 if (const auto kind = dictionary_of(layers_.kinds[l]); !layers_.nope[l] && !is_local(kind)) {
                     plain[kind] = rope_of(kind);
                     break;
@@ -239,6 +240,7 @@ class huggingface_reader {
     int rope_of(const std::string& kind) {
         if (by_type_) {
             const auto at = dict_->find(kind);
+            if (!layers_.typed) top_.missing("layer_types");
             if (at == dict_->end()) {
                 if (!dict_->contains("full_attention") || rules_.rule == layer_rule::by_type)
                     top_.missing(name_ + "." + kind);
@@ -289,7 +291,7 @@ class huggingface_reader {
                                          .config = config_};
         rope_parameters p = read_numbers(numbers);
         if (rules_.scaling != nullptr && !is_local(kind) && !has_type(keys)) {
-            take_default_scaling(p, *rules_.scaling);
+            take_default_scaling(numbers, p, *rules_.scaling);
             for (const char* key : {"partial_rotary_factor", "rope_theta"}) keys.find(key);
         } else {
             huggingface_rope({.keys = keys,
@@ -303,9 +305,10 @@ class huggingface_reader {
                               .ignored = config_.ignored})
                 .read_into(p);
         }
+        read_stepped_ntk(p);
         settle_share(numbers, p);
         read_sections(numbers, p);
-        note_other_factors(p);
+        note_other_factors(numbers, p);
         for (const char* inert : {"max_position_embeddings", "apply_yarn_scaling"}) keys.find(inert);
         for (const auto& key : keys.unread()) pass_over(keys, key);
         for (std::size_t i = 0; i < config_.ropes.size(); ++i)
@@ -317,40 +320,12 @@ class huggingface_reader {
     }
     bool has_type(json_object& keys) { return keys.has("rope_type") || keys.has("type"); }
 
-    /// The scaling of a class whose config says none.
-    void take_default_scaling(rope_parameters& p, const default_scaling& d) {
-        p.scaling = d.kind;
-        if (d.kind != rope_scaling::proportional) p.factor = d.factor;
-        p.original_context = d.original_context;
-        p.low_freq_factor = d.low_freq_factor;
-        p.high_freq_factor = d.high_freq_factor;
-        p.truncate = d.truncate;
-        p.mscale = p.mscale_all_dim = d.mscale;
-        if (rules_.place == slice_place::behind_nope && d.mscale != 0) {
-            const double m = frequencies::yarn_mscale(d.factor, d.mscale);
-            p.logit_scale = m * m;
-        }
-        config_.because.push_back(std::string("the class's own scaling, ") + to_text(d.kind));
-    }
-
-    void note_other_factors(rope_parameters& p) {
-        if (rules_.model_type == "llama4_text" && top_.flag("attn_temperature_tuning").value_or(true))
-            p.notes.push_back(
-                "queries of NoPE layers are multiplied by a factor of the position "
-                "(attn_temperature_tuning)");
-        if (rules_.model_type == "roformer" && top_.flag("rotary_value").value_or(false))
-            p.notes.push_back("values are rotated as well (rotary_value)");
-        if (top_.flag("use_logn_attn").value_or(false))
-            p.notes.push_back(
-                "queries beyond the trained length are multiplied by the logarithm of their position to its "
-                "base (use_logn_attn)");
-        if (config_.rotates_output_back)
-            p.notes.push_back("attention's output is unrotated at the query's position");
-        if (p.order == section_order::doubled_channels && !p.sections.empty())
-            p.notes.push_back(
-                "with unlike position axes the official code multiplies the two channels of a pair with cos "
-                "and "
-                "sin of different axes, which is no rotation; the axis given here is the second channel's");
+    /// Qwen-1's own dynamic NTK; to any other class the key means nothing.
+    void read_stepped_ntk(rope_parameters& p) {
+        if (!known_ || !top_.flag("use_dynamic_ntk").value_or(false)) return;
+        if (rules_.keys != key_names::qwen) return pass_over(top_, "use_dynamic_ntk");
+        if (sizes_.max_context == 0) top_.missing("seq_length");
+        if (p.scaling == rope_scaling::none) p.scaling = rope_scaling::stepped_ntk;
     }
 
     huggingface_reading reading_;

@@ -15,6 +15,7 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 /// What a config and its class say of each layer.
 struct layer_reading {
+    bool typed = false;                       ///< whether the config or the class says types at all
     std::vector<std::string> kinds = {};      ///< [layers], the layer type
     std::vector<bool> nope = {};              ///< [layers]
     std::vector<double> theta = {};           ///< [layers] or empty
@@ -52,7 +53,8 @@ class huggingface_layers {
     layer_reading read() {
         const auto n = static_cast<std::size_t>(c_.layers);
         r_.nope.assign(n, false);
-        if (!read_types() && !read_numbers() && !read_indices()) take_default_map();
+        r_.typed = read_types() || read_numbers() || read_indices();
+        if (!r_.typed) take_default_map();
         if (c_.rules.last_is_full) r_.kinds.back() = full;
         silence_types();
         read_lists();
@@ -189,6 +191,7 @@ class huggingface_layers {
         const char* other = rule == layer_rule::attention_only ? linear : sliding;
         r_.kinds.assign(size(), full);
         if (c_.rules.local_theta == 1e4 && c_.rules.flat == flat_scaling::compressed_only) return;
+        r_.typed = two_kinds || rule == layer_rule::by_type;
         if (!two_kinds || cross) return;
         for (std::size_t l = 0; l < size(); ++l)
             if (!is_marked(l, every)) r_.kinds[l] = other;

@@ -236,6 +236,8 @@ class huggingface_rope {
         if (c_.rules.place == slice_place::back && !p.attention_factor) p.attention_factor = 1;
         p.mscale = c_.keys.number("mscale").value_or(0);
         p.mscale_all_dim = c_.keys.number("mscale_all_dim").value_or(0);
+        // The official code clamps a ramp that ends past the last pair; one that runs down is an accident.
+        p.bounds = strict() ? frequencies::bounds_check::upward : frequencies::bounds_check::literal;
         p.beta_fast = nonzero("beta_fast", 32);
         p.beta_slow = nonzero("beta_slow", 1);
         p.truncate = c_.keys.flag("truncate").value_or(true);

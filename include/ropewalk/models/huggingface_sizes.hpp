@@ -86,7 +86,7 @@ inline void read_head(const huggingface_sizes& c, std::optional<std::int64_t> hi
         config.first_channel =
             sized("qk_nope_head_dim", top.count("qk_nope_head_dim", 0)).value_or(c.rules.nope_dim);
         if (c.rules.rule == layer_rule::none && config.rotary_channels == 0) config.rotary_channels = 2;
-        if (config.rotary_channels == 0) top.missing("qk_rope_head_dim");
+        if (config.rotary_channels == 0) top.reject("qk_rope_head_dim", "a number of channels >= 1", 0);
         config.head_dim = config.first_channel + config.rotary_channels;
         top.find("head_dim");  // written as qk_rope_head_dim by some converters; the pair above decides
         return;
@@ -98,6 +98,8 @@ inline void read_head(const huggingface_sizes& c, std::optional<std::int64_t> hi
     if (!dim) {
         if (!hidden) top.missing("hidden_size");
         if (!heads) top.missing("num_attention_heads");
+        if (c.strict && !c.rules.floors_head_dim && *hidden % *heads != 0)
+            top.reject("hidden_size", "a multiple of num_attention_heads", *hidden);
         dim = *hidden / *heads;
         if (*dim == 0) top.reject("hidden_size", "at least num_attention_heads", *hidden);
         if (c.rules.keys == key_names::zamba)
@@ -249,6 +251,42 @@ inline void settle_share(const huggingface_rope_numbers& c, rope_parameters& p) 
         p.rotary_dim = rotary;
         c.config.indexer_first_channel = c.config.indexer_dim - rotary;
     }
+}
+
+/// The scaling of a class whose config says none.
+inline void take_default_scaling(const huggingface_rope_numbers& c, rope_parameters& p,
+                                 const default_scaling& d) {
+    p.scaling = d.kind;
+    if (d.kind != rope_scaling::proportional) p.factor = d.factor;
+    p.original_context = d.original_context;
+    p.low_freq_factor = d.low_freq_factor;
+    p.high_freq_factor = d.high_freq_factor;
+    p.truncate = d.truncate;
+    p.mscale = p.mscale_all_dim = d.mscale;
+    if (c.rules.place == slice_place::behind_nope && d.mscale != 0) {
+        const double m = frequencies::yarn_mscale(d.factor, d.mscale);
+        p.logit_scale = m * m;
+    }
+    c.config.because.push_back(std::string("the class's own scaling, ") + to_text(d.kind));
+}
+
+/// What the class does to q and k that no table can do.
+inline void note_other_factors(const huggingface_rope_numbers& c, rope_parameters& p) {
+    if (c.rules.model_type == "llama4_text" && c.top.flag("attn_temperature_tuning").value_or(true))
+        p.notes.push_back(
+            "queries of NoPE layers are multiplied by a factor of the position (attn_temperature_tuning)");
+    if (c.rules.model_type == "roformer" && c.top.flag("rotary_value").value_or(false))
+        p.notes.push_back("values are rotated as well (rotary_value)");
+    if (c.top.flag("use_logn_attn").value_or(false))
+        p.notes.push_back(
+            "queries beyond the trained length are multiplied by the logarithm of their position to its "
+            "base (use_logn_attn)");
+    if (c.config.rotates_output_back)
+        p.notes.push_back("attention's output is unrotated at the query's position");
+    if (p.order == section_order::doubled_channels && !p.sections.empty())
+        p.notes.push_back(
+            "with unlike position axes the official code multiplies the two channels of a pair with cos and "
+            "sin of different axes, which is no rotation; the axis given here is the second channel's");
 }
 
 inline void read_sections(const huggingface_rope_numbers& c, rope_parameters& p) {

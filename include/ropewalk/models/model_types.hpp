@@ -94,6 +94,7 @@ struct model_rules {
     bool reads_position_type = false;  ///< whether position_embedding_type turns the rotation off
     length_rule length = length_rule::followed;
     bool ignores_rope_scaling = false;  ///< whether the code looks at rope_parameters only
+    bool floors_head_dim = false;       ///< whether hidden_size / num_attention_heads need not come out even
     bool backward = false;              ///< pairs rotate by -p omega
     std::string_view first_type = {};   ///< the layer type of full layers, if it is not "full_attention"
     const std::array<std::int16_t, 12>* listed = nullptr;  ///< marked layers, -1 ends

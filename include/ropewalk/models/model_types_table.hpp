@@ -72,7 +72,7 @@ inline constexpr auto model_types = [] {
         {.model_type = "flex_olmo", .theta = 5e5},
         {.model_type = "gemma", .head_dim = 256},
         {.model_type = "gemma2", .head_dim = 256},
-        {.model_type = "glm4_moe", .partial = 0.5, .honours_partial = true},
+        {.model_type = "glm4_moe", .partial = 0.5, .honours_partial = true, .floors_head_dim = true},
         {.model_type = "gpt_neox", .partial = 0.25, .honours_partial = true, .keys = k::gpt_neox},
         {.model_type = "gpt_neox_japanese", .keys = k::gpt_neox},
         {.model_type = "gpt_oss", .theta = 150000, .head_dim = 64, .scaling = &yarn_by_32},
