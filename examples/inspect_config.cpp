@@ -4,11 +4,13 @@
 // it draws wavelengths, decay and what each scaling would move.     inspect_config [FILE [FOLDER]]
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 #include <numeric>
 
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
+#include <ropewalk/models/config_text.hpp>
 #include <ropewalk/models/explain.hpp>
 #include <ropewalk/models/huggingface_json.hpp>
 
@@ -65,9 +67,10 @@ void draw(const rw::rotary_scheme& rope, const rw::rope_parameters& said, const 
 
 int main(int argc, char** argv) try {
     std::ifstream in(argc > 1 ? argv[1] : "data/tinylm/config.json");
-    const auto config = rw::from_huggingface(nlohmann::json::parse(in));
-    const auto layers = rw::make_model_schemes(config);
-    std::printf("%s", rw::explain(layers).c_str());
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    const auto config = rw::from_huggingface(rw::parse_config(text));
+    std::printf("%s", rw::explain(config).c_str());
+    if (config.ropes.empty()) return 0;  // nothing rotates
     const auto& said = config.ropes.front();
     const auto rope = rw::make_scheme(config, said);
     const auto plain = geometric({.rotary_dim = rope.rotary_dim, .base = said.base});

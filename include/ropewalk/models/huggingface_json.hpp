@@ -49,6 +49,7 @@ class huggingface_reader {
   private:
     static constexpr const char* who = "from_huggingface";
     static constexpr std::size_t most_ropes = 256;  // different sets of parameters in one model
+    static constexpr std::size_t most_channels = std::size_t{1} << 20;  // of all of them together
 
     bool strict() const noexcept { return reading_.keys == strictness::strict; }
     /// A key that changes nothing here: an error, or on the list of what was ignored.
@@ -311,10 +312,22 @@ class huggingface_reader {
         note_other_factors(numbers, p);
         for (const char* inert : {"max_position_embeddings", "apply_yarn_scaling"}) keys.find(inert);
         for (const auto& key : keys.unread()) pass_over(keys, key);
-        for (std::size_t i = 0; i < config_.ropes.size(); ++i)
+        return place_of(std::move(p), path);
+    }
+
+    /// Layers with equal parameters share one rope. Their names tell them apart as far as a class has types;
+    /// with more of them a name means nothing.
+    int place_of(rope_parameters p, const std::string& path) {
+        constexpr std::size_t most_named = 16;
+        for (std::size_t i = 0; i < config_.ropes.size(); ++i) {
+            if (config_.ropes.size() >= most_named) p.name = config_.ropes[i].name;
             if (config_.ropes[i] == p) return static_cast<int>(i);
-        if (config_.ropes.size() == most_ropes)
-            top_.reject(path, "one of at most 256 different sets of rope parameters", most_ropes + 1);
+        }
+        const auto channels = static_cast<std::size_t>(std::max(p.head_dim, config_.head_dim));
+        if (config_.ropes.size() == std::min(most_ropes, std::max(most_named, most_channels / channels)))
+            fail(std::string(who) + ": " + path + " must be one of at most " +
+                 text(static_cast<index>(config_.ropes.size())) +
+                 " different sets of rope parameters, got more");
         config_.ropes.push_back(std::move(p));
         return static_cast<int>(config_.ropes.size()) - 1;
     }
