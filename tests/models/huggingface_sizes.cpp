@@ -168,10 +168,10 @@ TEST_CASE("huggingface_sizes: absurd sizes are refused by their key", "[models][
     CHECK(refusal("llama", R"({"hidden_size":1000000000000,"num_attention_heads":1})") ==
           "from_huggingface: hidden_size must be that of heads of <= 65536 channels, got 1000000000000");
     CHECK(
-        refusal("deepseek_v3", R"({"qk_nope_head_dim":9223372036854775807})") ==
-        "from_huggingface: qk_nope_head_dim must be a number of channels <= 65536, got 9223372036854775807");
-    CHECK(refusal("gemma4_text", R"({"global_head_dim":9223372036854775807})") ==
-          "from_huggingface: global_head_dim must be a number of channels <= 65536, got 9223372036854775807");
+        refusal("deepseek_v3", R"({"qk_nope_head_dim":4611686018427387904})") ==
+        "from_huggingface: qk_nope_head_dim must be a number of channels <= 65536, got 4611686018427387904");
+    CHECK(refusal("gemma4_text", R"({"global_head_dim":4611686018427387904})") ==
+          "from_huggingface: global_head_dim must be a number of channels <= 65536, got 4611686018427387904");
     CHECK(refusal("llama", R"({"head_dim":64,"num_hidden_layers":-1})") ==
           "from_huggingface: num_hidden_layers must be a whole number in [1, 2^63), got -1");
     json many = config_of("llama", R"({"head_dim":64,"num_hidden_layers":300})");

@@ -226,11 +226,12 @@ inline void settle_share(const huggingface_rope_numbers& c, rope_parameters& p) 
     if (p.scaling == rope_scaling::proportional) return;
     if (c.known && !c.rules.honours_partial && p.scaling == rope_scaling::none &&
         p.partial_rotary_factor != 1 && p.rotary_dim == 0) {
+        const json_object& said = c.keys.node().contains("partial_rotary_factor") ? c.keys : c.top;
         if (c.strict)
-            c.keys.reject("partial_rotary_factor",
-                          "1 or absent: the official code of this class ignores it and other engines do not",
-                          p.partial_rotary_factor);
-        c.config.ignored.push_back(c.keys.path_of("partial_rotary_factor"));
+            said.reject("partial_rotary_factor",
+                        "1 or absent: the official code of this class ignores it and other engines do not",
+                        p.partial_rotary_factor);
+        c.config.ignored.push_back(said.path_of("partial_rotary_factor"));
         p.partial_rotary_factor = 1;
     }
     if (c.rules.place == slice_place::behind_nope) p.partial_rotary_factor = 1;
