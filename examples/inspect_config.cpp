@@ -5,11 +5,13 @@
 //     inspect_config [FILE [FOLDER]]
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 #include <numeric>
 
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
+#include <ropewalk/models/config_text.hpp>
 #include <ropewalk/models/explain.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/gguf_file.hpp>
@@ -69,13 +71,13 @@ void draw(const rw::rotary_scheme& rope, const rw::rope_parameters& said, const 
 rw::model_config read(const std::string& path) {
     if (path.ends_with(".gguf")) return rw::from_gguf(rw::read_gguf_file(path).metadata);
     std::ifstream in(path);
-    return rw::from_huggingface(nlohmann::json::parse(in));
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    return rw::from_huggingface(rw::parse_config(text));
 }
 
 int main(int argc, char** argv) try {
     const auto config = read(argc > 1 ? argv[1] : "data/tinylm/config.json");
-    const auto layers = rw::make_model_schemes(config);
-    std::printf("%s", rw::explain(layers).c_str());
+    std::printf("%s", rw::explain(config).c_str());
     if (config.ropes.empty()) return 0;  // nothing rotates
     const auto& said = config.ropes.front();
     const auto rope = rw::make_scheme(config, said);

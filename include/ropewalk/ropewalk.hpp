@@ -120,6 +120,7 @@
 #include <ropewalk/schemes/ggml.hpp>
 
 #include <ropewalk/models/strictness.hpp>
+#include <ropewalk/models/rope_parameters.hpp>
 #include <ropewalk/models/model_config.hpp>
 #include <ropewalk/models/presets_llama.hpp>
 #include <ropewalk/models/presets.hpp>
@@ -132,3 +133,5 @@
 #include <ropewalk/models/weight_layout.hpp>
 #include <ropewalk/models/huggingface_models.hpp>
 #include <ropewalk/models/tower_models.hpp>
+#include <ropewalk/models/model_types.hpp>
+#include <ropewalk/models/model_types_table.hpp>

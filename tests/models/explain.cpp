@@ -39,6 +39,27 @@ TEST_CASE("explain: resolved frequencies at the length asked for", "[models][exp
     }
 }
 
+TEST_CASE("explain: which rule of a config gave what, and what was passed over", "[models][explain]") {
+    model_config c;
+    c.model_type = "novel";
+    c.layers = 4;
+    c.head_dim = 16;
+    c.because = {"class novel", "NoPE layers from no_rope_layers", "class novel"};
+    c.ignored = {"rope_other"};
+    c.indexer_dim = 32;
+    c.indexer_layout = interleaved{};
+    c.ropes.push_back({.backward = true});
+    c.rope_of_layer = {0, -1, 0, 0};
+    const auto said = explain(c);
+    CHECK(
+        said.starts_with("novel, 4 layers\n  because     class novel\n  because     NoPE layers from "
+                         "no_rope_layers\n  ignored     rope_other\n"));
+    CHECK(says(said, "layers 0, 2..3: novel"));
+    CHECK(says(said, "layers 1: novel NoPE"));
+    CHECK(says(said, "indexer     channels 0..15 of 32, interleaved"));
+    CHECK(says(said, "8 pairs turn the other way"));
+}
+
 TEST_CASE("explain: a model's layers, NoPE layers, pairs at rest, several axes", "[models][explain]") {
     const auto smol = explain(presets::smollm3_3b(weights::hugging_face));
     CHECK(says(smol, "layers 0..2, 4..6, 8..10"));

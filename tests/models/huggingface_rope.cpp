@@ -58,7 +58,7 @@ TEST_CASE("huggingface_rope: every name of a scaling", "[models][huggingface]") 
         {"mrope", rope_scaling::none},
         {"linear", rope_scaling::linear},
         {"dynamic", rope_scaling::dynamic_ntk},
-        {"ntk", rope_scaling::ntk},
+        {"ntk", rope_scaling::fixed_ntk},  // with alpha it is ntk
         {"dynamic-linear", rope_scaling::dynamic_linear},
         {"yarn", rope_scaling::longrope},  // Phi-3's, see below
         {"dynamic-yarn", rope_scaling::dynamic_yarn},
@@ -79,6 +79,9 @@ TEST_CASE("huggingface_rope: every name of a scaling", "[models][huggingface]") 
         INFO(to_text(scaling));
         auto node = json::parse("{\"type\":\"" + std::string(to_text(scaling)) + keys);
         if (scaling == rope_scaling::yarn) node.erase("short_factor");
+        if (scaling == rope_scaling::ntk) node["alpha"] = 4.0;
+        if (scaling == rope_scaling::stepped_ntk || scaling == rope_scaling::fixed_ntk)
+            continue;  // no such name
         CHECK(read(node.dump().c_str(), long_context).rope.scaling == scaling);
     }
     CHECK(read("{}").rope.scaling == rope_scaling::none);
@@ -96,8 +99,7 @@ TEST_CASE("huggingface_rope: two spellings of one scaling agree", "[models][hugg
     CHECK(r.ignored.empty());
 }
 
-TEST_CASE("huggingface_rope: a scaling names the key it cannot do without",
-          "[models][huggingface][errors]") {
+TEST_CASE("huggingface_rope: a scaling names the key it cannot do without", "[models][huggingface][errors]") {
     const auto refusal = [](const char* text, around a = {}) {
         return support::refusal([&] { static_cast<void>(read(text, a)); });
     };
@@ -141,14 +143,22 @@ TEST_CASE(
                   read(bare, {.read = strictness::lenient}));
 }
 
-TEST_CASE("huggingface_rope: alpha makes NTK static and its other keys inert", "[models][huggingface]") {
+TEST_CASE("huggingface_rope: alpha makes NTK static up to the trained length and its other keys inert",
+          "[models][huggingface]") {
     const auto hunyuan = read(R"({"type":"dynamic","alpha":1000.0,"factor":1.0,"beta_fast":32,"beta_slow":1,
         "mscale":1.0,"mscale_all_dim":0.0,"surprise":1})");
-    CHECK(hunyuan.rope.scaling == rope_scaling::ntk);
+    CHECK(hunyuan.rope.scaling == rope_scaling::ntk);  // no trained length is known
     CHECK(hunyuan.rope.factor == 1000.0);
+    const auto trained = read(R"({"type":"dynamic","alpha":1000.0,"factor":2.0})", long_context);
+    CHECK(trained.rope.scaling == rope_scaling::dynamic_ntk);
+    CHECK(trained.rope.alpha == 1000.0);
+    CHECK(trained.rope.factor == 2.0);
     CHECK(hunyuan.unread == names{"surprise"});
     CHECK(read(R"({"type":"ntk","alpha":3.0})").rope.factor == 3.0);
-    CHECK(read(R"({"type":"ntk","factor":4.0})").rope.factor == 4.0);
+    const auto fixed = read(R"({"type":"ntk","factor":4.0,"mixed_b":0.5})");
+    CHECK(fixed.rope.scaling == rope_scaling::fixed_ntk);
+    CHECK(fixed.rope.factor == 4.0);
+    CHECK(fixed.rope.mixed_b == 0.5);
 }
 
 TEST_CASE("huggingface_rope: a key that belongs to another scaling stays unread", "[models][huggingface]") {

@@ -119,15 +119,13 @@ TEST_CASE("strictness: rope_scaling beside rope_parameters is merged into it", "
                   leniently(config_with(R"({"rope_parameters":{"factor":1},"rope_scaling":3})")));
 }
 
-TEST_CASE("strictness: strict reading refuses a ramp of YaRN that runs the wrong way or off the pairs",
+TEST_CASE("strictness: strict reading refuses a ramp of YaRN that runs the wrong way",
           "[models][strictness][errors]") {
     const std::pair<const char*, const char*> cases[] = {
         {R"("original_max_position_embeddings":4)",
          "yarn: original_context must let the ramp run upwards: low must be <= high, got 0"},
         {R"("original_max_position_embeddings":1e30)",
-         "yarn: original_context must let the ramp run upwards: low must be <= high, got 443"},
-        {R"("original_max_position_embeddings":10000000)",
-         "yarn: original_context must let the ramp end at a pair: high must be <= pairs - 1, got 100"}};
+         "yarn: original_context must let the ramp run upwards: low must be <= high, got 443"}};
     for (const char* type : {"yarn", "dynamic-yarn"})
         for (const auto& [keys, refusal] : cases) {
             INFO(type << " " << keys);
@@ -155,6 +153,16 @@ TEST_CASE("strictness: a key of Qwen-1 that changes the scores is listed, noted 
           names{"queries beyond the trained length are multiplied by the logarithm of their position to its "
                 "base (use_logn_attn)"});
     config["use_dynamic_ntk"] = true;
+    const auto stepped = make_model_schemes(from_huggingface(config));
+    CHECK(stepped[0].length_dependent);
+    // alpha is 1 up to the trained length, 3 up to twice and 7 up to four times it.
+    const auto slowest = [&](std::int64_t length) { return stepped[0].spectrum_for(length).omega(63); };
+    CHECK(slowest(8192) == slowest(1));
+    CHECK(slowest(8193) == Approx(slowest(1) / 3).epsilon(1e-12));
+    CHECK(slowest(16384) == Approx(slowest(1) / 3).epsilon(1e-12));
+    CHECK(slowest(16385) == Approx(slowest(1) / 7).epsilon(1e-12));
+    // To another class the key means nothing.
+    config["model_type"] = "llama";
     CHECK_REFUSES(
         "from_huggingface: use_dynamic_ntk must be a key that is read here (it would be ignored), got true",
         from_huggingface(config));
@@ -174,8 +182,9 @@ TEST_CASE("strictness: lenient reading lists a model whose layout it had to gues
     const auto read = leniently(unknown);
     CHECK(read.ignored == names{"model_type"});
     CHECK(read.read_layout == half_split{});
-    // With a layout nothing is guessed, and without a name there is nothing to list.
-    CHECK(from_huggingface(unknown, {.keys = strictness::lenient, .layout = interleaved{}}).ignored.empty());
+    // With a layout its other rules are still guessed; without a name there is nothing to list.
+    CHECK(from_huggingface(unknown, {.keys = strictness::lenient, .layout = interleaved{}}).ignored ==
+          names{"model_type"});
     auto nameless = unknown;
     nameless.erase("model_type");
     CHECK(leniently(nameless).ignored.empty());

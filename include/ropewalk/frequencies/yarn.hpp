@@ -55,8 +55,9 @@ inline double yarn_mscale(double factor, double mscale = 1.0) {
 }
 
 /// How strictly YaRN's ramp bounds are read. `literal` keeps the official code's clamps whatever they
-/// give; `strict` refuses bounds that would make the ramp run the wrong way.
-enum class bounds_check { literal, strict };
+/// give; `upward` refuses bounds that would make the ramp run the wrong way; `strict` also those past the last
+/// pair.
+enum class bounds_check { literal, upward, strict };
 
 struct yarn_config {
     index rotary_dim = 0;
@@ -101,6 +102,7 @@ inline ramp_bounds yarn_ramp(const frequencies::yarn_config& c) {
     require(c.beta_fast >= c.beta_slow, "yarn", "beta_fast must be >= beta_slow", c.beta_fast);
     require(bounds.low <= bounds.high, "yarn",
             "original_context must let the ramp run upwards: low must be <= high", bounds.low);
+    if (c.bounds == frequencies::bounds_check::upward) return bounds;
     require(bounds.high <= static_cast<double>(c.rotary_dim / 2 - 1), "yarn",
             "original_context must let the ramp end at a pair: high must be <= pairs - 1", bounds.high);
     return bounds;
@@ -124,8 +126,8 @@ namespace frequencies {
 /// YaRN: high frequencies stay, low ones are divided by `factor`, a ramp over the pair index between.
 /// Units:    radians per position; the magnitude is part of the result.
 /// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, factor, original_context or a beta <= 0,
-///           attention_factor <= 0, mscales whose magnitude is not > 0, attn_factor 0, or (strict)
-///           beta_fast < beta_slow or bounds that leave 0 <= low <= high <= pairs - 1.
+///           attention_factor <= 0, mscales whose magnitude is not > 0, attn_factor 0, or (upward, strict)
+///           beta_fast < beta_slow or low > high, or (strict) bounds that leave 0 <= low <= high <= pairs - 1.
 /// Cost:     one pow a pair.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   YaRN, Peng et al. 2023; jquesnelle/yarn LlamaYaRNScaledRotaryEmbedding; Hugging Face "yarn".

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <numbers>
 #include <string>
@@ -44,7 +45,7 @@ inline std::string table_line(const rotary_scheme& rope, const spectrum& s, inde
     char buffer[160];
     const double omega = s.omega(pair);
     const std::string channels = pair_text(rope.read_layout, rope.first_channel, pair, s.pairs());
-    const std::string wavelength = omega == 0 ? "at rest" : rounded(2 * std::numbers::pi / omega);
+    const std::string wavelength = omega == 0 ? "at rest" : rounded(2 * std::numbers::pi / std::abs(omega));
     std::snprintf(buffer, sizeof buffer, "  %5td  %-14s %-14s %-14s", pair, channels.c_str(),
                   rounded(omega).c_str(), wavelength.c_str());
     std::string line = buffer;
@@ -58,7 +59,6 @@ inline std::string table_line(const rotary_scheme& rope, const spectrum& s, inde
 /// What a scheme does, in words and numbers: which channels turn and how they pair, the resolved
 /// frequencies at a context length, the magnitude and where it is applied.
 /// Throws:   invalid_config when the scheme refuses the context length.
-/// Source:   design of this library.
 inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
     using detail::text;
     std::string out = (rope.name.empty() ? "scheme" : rope.name) + "\n";
@@ -96,8 +96,15 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
                                         " beside 1/sqrt(head_dim); the tables do not hold it") +
            "\n";
     for (const auto& note : rope.notes) out += "  note        " + note + "\n";
-    index resting = 0;
-    for (index i = 0; i < s.pairs(); ++i) resting += s.omega(i) == 0;
+    if (rope.indexer != nullptr) {
+        const auto& own = *rope.indexer;
+        out += "  indexer     channels " + text(own.first_channel) + ".." +
+               text(own.first_channel + own.rotary_dim - 1) + " of " + text(own.head_dim) + ", " +
+               detail::layout_text(own.read_layout) + ", the same frequencies\n";
+    }
+    index resting = 0, backward = 0;
+    for (index i = 0; i < s.pairs(); ++i) resting += s.omega(i) == 0, backward += s.omega(i) < 0;
+    if (backward > 0) out += "  sense       " + text(backward) + " pairs turn the other way, by -p omega\n";
     if (resting > 0) out += "  at rest     " + text(resting) + " of " + text(s.pairs()) + " pairs\n";
     out += rope.length_dependent ? "  frequencies depend on the length; at " + text(length) + " tokens:\n"
                                  : "  frequencies at any length:\n";
@@ -125,6 +132,23 @@ inline std::string explain(const model_schemes& model, explanation how = {}) {
         out += "layers " + layers + ": " + explain(model.distinct()[s], how);
     }
     return out;
+}
+
+/// What a config comes to: which rule of its class or which of its keys gave what, what was passed over, and
+/// every scheme with the runs of layers that take it.
+/// Throws:   what make_model_schemes throws.
+/// Cost:     milliseconds: a text for people.
+inline std::string explain(const model_config& config, explanation how = {}) {
+    std::string out = (config.model_type.empty() ? "a model" : config.model_type) + ", " +
+                      detail::text(config.layers) + " layers\n";
+    std::vector<std::string> said;
+    for (const auto& rule : config.because) {
+        if (std::find(said.begin(), said.end(), rule) != said.end()) continue;
+        said.push_back(rule);
+        out += "  because     " + rule + "\n";
+    }
+    for (const auto& key : config.ignored) out += "  ignored     " + key + "\n";
+    return out + explain(make_model_schemes(config), how);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -8,6 +8,7 @@
 
 #include <ropewalk/models/json_reader.hpp>
 #include <ropewalk/models/model_config.hpp>
+#include <ropewalk/models/model_types.hpp>
 
 namespace ROPEWALK_NAMESPACE::detail {
 
@@ -19,6 +20,8 @@ struct huggingface_rope_context {
     double max_context;       // 0: not said
     double original_context;  // of the top level, which overrides the dictionary's
     bool latent_attention;
+    const model_rules& rules = no_rules;
+    bool by_type = false;  // whether the dictionary is the one of a layer type
     std::vector<std::string>& ignored;
 };
 
@@ -47,6 +50,9 @@ class huggingface_rope {
             {"dynamic", rope_scaling::dynamic_ntk},
             {"ntk", rope_scaling::ntk},
             {"dynamic-linear", rope_scaling::dynamic_linear},
+            {"xdrope", rope_scaling::dynamic_ntk},
+            {"telechat3-yarn", rope_scaling::yarn},
+            {"deepseek_yarn", rope_scaling::yarn},
             {"yarn", rope_scaling::yarn},
             {"dynamic-yarn", rope_scaling::dynamic_yarn},
             {"longrope", rope_scaling::longrope},
@@ -60,9 +66,17 @@ class huggingface_rope {
         return at->second;
     }
 
-    rope_scaling type_of() {
+    rope_scaling type_of(rope_parameters& p) {
         const auto now = c_.keys.word("rope_type");
-        const auto old = c_.keys.word("type");
+        auto old = c_.keys.word("type");
+        if (old && !now && c_.rules.rule == layer_rule::by_type && !c_.by_type &&
+            c_.rules.flat != flat_scaling::compressed_only && scaling_of(*old) != rope_scaling::none) {
+            // It is written into dictionaries that say rope_type "default" already.
+            follow_quirk(p, "type",
+                         "the official code of this class looks at rope_type only and does not scale");
+            for (const auto& [key, value] : c_.keys.node().items()) c_.keys.find(key);
+            return rope_scaling::none;
+        }
         const char* key = now ? "rope_type" : "type";
         if (!now && !old) return rope_scaling::none;
         auto scaling = scaling_of(now ? *now : *old);
@@ -100,7 +114,7 @@ class huggingface_rope {
     }
 
     void read_scaling(rope_parameters& p) {
-        p.scaling = type_of();
+        p.scaling = type_of(p);
         switch (p.scaling) {
             case rope_scaling::none: break;
             case rope_scaling::linear:
@@ -113,21 +127,9 @@ class huggingface_rope {
                 break;
             case rope_scaling::dynamic_linear: require_max_context(); break;
             case rope_scaling::ntk:
-                p.factor = c_.keys.number("alpha");
-                if (!p.factor) p.factor = required("factor");
-                break;
-            case rope_scaling::dynamic_ntk:
-                if (const auto alpha =
-                        c_.keys.number("alpha")) {  // Hunyuan: static, its other c_.keys are inert
-                    p.scaling = rope_scaling::ntk;
-                    p.factor = alpha;
-                    for (const char* inert : {"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
-                        c_.keys.find(inert);
-                    break;
-                }
-                p.factor = required("factor");
-                require_max_context();
-                break;
+            case rope_scaling::fixed_ntk: read_ntk(p); break;
+            case rope_scaling::stepped_ntk: break;  // no dictionary names it
+            case rope_scaling::dynamic_ntk: read_dynamic(p); break;
             case rope_scaling::yarn:
             case rope_scaling::dynamic_yarn: read_yarn(p); break;
             case rope_scaling::longrope:
@@ -137,6 +139,13 @@ class huggingface_rope {
                 if (!p.factor && !p.attention_factor) require_max_context();
                 p.short_factors = factors_of("short_factor");
                 p.long_factors = factors_of("long_factor");
+                p.short_mscale = c_.keys.number("short_mscale");
+                p.long_mscale = c_.keys.number("long_mscale");
+                if (c_.rules.length != length_rule::followed) {
+                    keep_length(p, "longrope (the official code of this class keeps the short factors)");
+                    p.long_factors = p.short_factors;
+                    p.long_mscale = p.short_mscale;
+                }
                 break;
             case rope_scaling::llama3:
                 p.factor = required("factor");
@@ -146,6 +155,65 @@ class huggingface_rope {
                 break;
             case rope_scaling::proportional: p.factor = c_.keys.number("factor"); break;
         }
+    }
+
+    /// What the official code does with a key and no other engine: an error, or followed leniently.
+    void refuse_quirk(const char* key, const char* must) {
+        const auto* value = c_.keys.find(key);
+        if (value == nullptr) value = c_.keys.find(key = "type");
+        if (strict()) c_.keys.reject(key, must, value != nullptr ? *value : nlohmann::json());
+        c_.ignored.push_back(c_.keys.path_of(key));
+    }
+
+    void keep_length(rope_parameters& p, const std::string& what) {
+        if (c_.rules.length == length_rule::refused)
+            return refuse_quirk("rope_type", ("another than " + what).c_str());
+        follow_quirk(p, c_.keys.has("rope_type") ? "rope_type" : "type", what.c_str());
+    }
+
+    /// The same where a strict reader follows it too, and says so.
+    void follow_quirk(rope_parameters& p, const char* key, const char* what) {
+        c_.ignored.push_back(c_.keys.path_of(key));
+        p.notes.emplace_back(what);
+    }
+
+    /// alpha alone is the static form; factor is vLLM's and gte's, which scales the frequencies too.
+    void read_ntk(rope_parameters& p) {
+        p.factor = c_.keys.number("alpha");
+        if (p.factor) return;
+        p.factor = required("factor");
+        p.scaling = rope_scaling::fixed_ntk;
+        p.mixed_b = c_.keys.number("mixed_b");
+    }
+
+    void read_dynamic(rope_parameters& p) {
+        if (const auto alpha = c_.keys.number("alpha")) {
+            // Hunyuan. Its other keys are inert up to the trained length.
+            for (const char* inert : {"beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
+                c_.keys.find(inert);
+            p.factor = c_.keys.number("factor");
+            if (!p.factor || c_.max_context == 0) {
+                p.scaling = rope_scaling::ntk;
+                p.factor = alpha;
+                return;
+            }
+            p.alpha = alpha;
+            p.notes.push_back(
+                "past max_position_embeddings the official code forgets alpha and goes on as "
+                "dynamic NTK by factor; other engines keep alpha");
+            return;
+        }
+        if (c_.keys.word("rope_type").value_or("") == "xdrope" ||
+            c_.keys.word("type").value_or("") == "xdrope") {
+            p.scaling = rope_scaling::none;
+            c_.keys.find("factor");
+            return;
+        }
+        p.factor = required("factor");
+        require_max_context();
+        if (c_.rules.length == length_rule::followed) return;
+        keep_length(p, "dynamic (the official code of this class never updates its frequencies)");
+        p.scaling = rope_scaling::none;
     }
 
     std::vector<double> factors_of(const char* key) {
@@ -164,12 +232,20 @@ class huggingface_rope {
             return v == 0 ? fallback : v;
         };
         p.attention_factor = c_.keys.number("attention_factor");
+        // DeepSeek V4 scales no cos and sin unless its config says so.
+        if (c_.rules.place == slice_place::back && !p.attention_factor) p.attention_factor = 1;
         p.mscale = c_.keys.number("mscale").value_or(0);
         p.mscale_all_dim = c_.keys.number("mscale_all_dim").value_or(0);
+        // The official code clamps a ramp that ends past the last pair; one that runs down is an accident.
+        p.bounds = strict() ? frequencies::bounds_check::upward : frequencies::bounds_check::literal;
         p.beta_fast = nonzero("beta_fast", 32);
         p.beta_slow = nonzero("beta_slow", 1);
         p.truncate = c_.keys.flag("truncate").value_or(true);
-        p.bounds = strict() ? frequencies::bounds_check::strict : frequencies::bounds_check::literal;
+        if (!p.truncate && c_.rules.rule == layer_rule::by_type) {
+            p.truncate = true;
+            follow_quirk(p, "truncate",
+                         "the official code does not look at truncate in the dictionary of a layer type");
+        }
         p.extrapolation_factor = c_.keys.number("extrapolation_factor").value_or(1);
         p.attn_factor = c_.keys.number("attn_factor").value_or(1);
         if (c_.keys.flag("finetuned").value_or(false)) p.trained = frequencies::yarn_training::extended;

@@ -17,11 +17,77 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
+/// The beginning of a value as text, at most 80 characters, in bounded time whatever the value holds.
+inline void append_json_text(std::string& out, const nlohmann::json& value, int depth) {
+    constexpr std::size_t longest = 80;
+    if (out.size() > longest) return;
+    if (value.is_string()) {  // a long one is cut before it is quoted
+        const auto& word = value.get_ref<const std::string&>();
+        const nlohmann::json part = word.size() > longest ? word.substr(0, longest) : word;
+        out += part.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        return;
+    }
+    if (!value.is_structured()) {
+        out += value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        return;
+    }
+    out += value.is_array() ? '[' : '{';
+    bool first = true;
+    for (auto at = value.begin(); at != value.end() && out.size() <= longest; ++at, first = false) {
+        if (!first) out += ',';
+        if (value.is_object()) append_json_text(out, nlohmann::json(at.key()), depth), out += ':';
+        if (depth == 0) return out.append("..."), void();
+        append_json_text(out, *at, depth - 1);
+    }
+    out += value.is_array() ? ']' : '}';
+}
+inline std::string json_text(const nlohmann::json& value) {
+    std::string shown;
+    append_json_text(shown, value, 8);
+    if (shown.size() > 80) shown = shown.substr(0, 77) + "...";
+    return shown;
+}
+
+/// Refuses what is nested too deep for code that recurses (copies, comparisons, texts of a value), without
+/// recursing itself.
+/// Throws: invalid_config naming the key path of the first value that lies too deep.
+inline void require_shallow(const char* function, const nlohmann::json& root, std::size_t deepest = 64) {
+    struct level {
+        nlohmann::json::const_iterator at, end;
+        bool object;
+    };
+    if (!root.is_structured()) return;
+    std::vector<level> open = {{root.begin(), root.end(), root.is_object()}};
+    while (!open.empty()) {
+        auto& [at, end, object] = open.back();
+        if (at == end) {
+            open.pop_back();
+            if (!open.empty()) ++open.back().at;
+            continue;
+        }
+        if (!at->is_structured() || at->empty()) {
+            ++at;
+            continue;
+        }
+        if (open.size() == deepest) {
+            std::string path;
+            for (std::size_t l = 0; l < 4 && open[l].object; ++l)
+                path += (l == 0 ? "" : ".") + open[l].at.key().substr(0, 80);
+            fail(std::string(function) + ": " + (path.empty() ? "the config" : path) +
+                 " must be nested at most " + text(static_cast<std::int64_t>(deepest)) + " deep, got more");
+        }
+        const nlohmann::json& inside = *at;
+        open.push_back({inside.begin(), inside.end(), inside.is_object()});
+    }
+}
+
 /// One JSON object read key by key: every value is checked for its type, every error names the key path,
 /// and the keys that nobody read are known at the end.
-/// Source: design of this library.
+/// Source: RFC 8259.
 class json_object {
   public:
+    static constexpr std::size_t longest_list = 65536;  ///< entries of a list that is read
+
     json_object(const char* function, const nlohmann::json& node, std::string path)
         : function_(function), node_(&node), path_(std::move(path)) {
         if (!node.is_object()) reject("", "an object", node);
@@ -39,6 +105,10 @@ class json_object {
         return at == node_->end() || at->is_null() ? nullptr : &*at;
     }
     bool has(const std::string& key) { return find(key) != nullptr; }
+    /// An object inside this one, at a path below it.
+    json_object inner(const std::string& key, const nlohmann::json& node) const {
+        return {function_, node, path_of(key)};
+    }
 
     std::optional<double> number(const std::string& key) {
         const auto* v = find(key);
@@ -107,8 +177,7 @@ class json_object {
         fail(std::string(function_) + ": " + path_of(key) + " must be given, got nothing");
     }
     [[noreturn]] void reject(const std::string& key, const char* what, const nlohmann::json& got) const {
-        std::string shown = got.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-        if (shown.size() > 80) shown = shown.substr(0, 77) + "...";
+        const std::string shown = json_text(got);
         const std::string name = path_of(key);
         fail(std::string(function_) + ": " + (name.empty() ? "the config" : name) + " must be " + what +
              ", got " + shown);
@@ -128,6 +197,7 @@ class json_object {
         const auto* v = find(key);
         if (v == nullptr) return none;
         if (!v->is_array()) reject(key, "an array", *v);
+        if (v->size() > longest_list) reject(key, "an array of at most 65536 entries", v->size());
         return *v;
     }
 

@@ -1,96 +1,16 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <ropewalk/frequencies/axis_map.hpp>
-#include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/frequencies/linear.hpp>
-#include <ropewalk/frequencies/llama3.hpp>
-#include <ropewalk/frequencies/longrope.hpp>
-#include <ropewalk/frequencies/ntk.hpp>
-#include <ropewalk/frequencies/p_rope.hpp>
-#include <ropewalk/frequencies/yarn.hpp>
+#include <ropewalk/models/rope_parameters.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 namespace ROPEWALK_NAMESPACE {
-
-/// The scaling methods a config can name.
-enum class rope_scaling {
-    none,
-    linear,
-    dynamic_linear,
-    ntk,
-    dynamic_ntk,
-    ntk_by_parts,
-    yarn,
-    dynamic_yarn,
-    longrope,
-    llama3,
-    proportional,
-};
-
-/// The name of a scaling, as configs write it.
-/// Source: Hugging Face rope_type; jquesnelle/yarn for the ones Hugging Face has not.
-inline const char* to_text(rope_scaling scaling) noexcept {
-    switch (scaling) {
-        case rope_scaling::none: return "default";
-        case rope_scaling::linear: return "linear";
-        case rope_scaling::dynamic_linear: return "dynamic-linear";
-        case rope_scaling::ntk: return "ntk";
-        case rope_scaling::dynamic_ntk: return "dynamic";
-        case rope_scaling::ntk_by_parts: return "ntk-by-parts";
-        case rope_scaling::yarn: return "yarn";
-        case rope_scaling::dynamic_yarn: return "dynamic-yarn";
-        case rope_scaling::longrope: return "longrope";
-        case rope_scaling::llama3: return "llama3";
-        case rope_scaling::proportional: return "proportional";
-    }
-    return "?";
-}
-
-/// How mrope_section is dealt to the pairs: one run an axis, or spread over the ladder (Qwen3-VL).
-enum class section_order { contiguous, interleaved };
-
-/// What a config says of one kind of layer. A field that its scaling does not read is ignored; `factor`
-/// absent means what the scaling's publication derives it from.
-/// Source: Hugging Face rope_parameters; GGUF rope.* keys.
-struct rope_parameters {
-    rope_scaling scaling = rope_scaling::none;  ///< which scaling the other fields belong to
-    double base = 1e4;
-    double partial_rotary_factor = 1;   ///< of the rotary channels; proportional: p of p-RoPE
-    std::optional<double> factor = {};  ///< s; ntk: alpha
-    double original_context = 0;        ///< L0; 0 = max_context
-    double max_context = 0;             ///< max_position_embeddings
-    std::optional<double> attention_factor = {};
-    double mscale = 0;
-    double mscale_all_dim = 0;
-    double attn_factor = 1;  ///< multiplies the magnitude of any scaling
-    double beta_fast = 32;
-    double beta_slow = 1;
-    /// How the ramp's ends are read: a strict reader sets strict.
-    frequencies::bounds_check bounds = frequencies::bounds_check::literal;
-    bool truncate = true;  ///< YaRN: whether the ramp's bounds are rounded to whole pairs
-    double extrapolation_factor = 1;
-    /// What a dynamic YaRN model was trained with.
-    frequencies::yarn_training trained = frequencies::yarn_training::plain;
-    double low_freq_factor = 1;
-    double high_freq_factor = 4;
-    std::vector<double> short_factors = {};
-    std::vector<double> long_factors = {};
-    std::vector<double> pair_factors = {};  ///< GGUF rope_freqs.weight: divisors on top, empty = none
-    std::vector<index> sections = {};       ///< pairs of each position axis; empty = one axis
-    index ladders = 1;  ///< position axes with a ladder each over an equal share of the pairs (ChatGLM-6B)
-    section_order order = section_order::contiguous;  ///< how the sections are dealt to the pairs
-    index rotary_dim = 0;                 ///< given in channels (GPT-J); 0 = from partial_rotary_factor
-    index head_dim = 0;                   ///< 0 = the model's (Gemma 4's global layers have their own)
-    double logit_scale = 1;               ///< factor on q.k beside 1/sqrt(head_dim)
-    std::string name = {};                ///< the layer type the config gives it, if any
-    std::vector<std::string> notes = {};  ///< what else is done to q.k there, in words
-};
 
 /// What any config says of a model's rotary embedding, as plain data: read one with from_huggingface or
 /// from_gguf, take a preset, or fill it in.
@@ -108,145 +28,12 @@ struct model_config {
     std::vector<rope_parameters> ropes = {};  ///< one a kind of layer
     std::vector<int> rope_of_layer = {};      ///< [layers], -1 = NoPE; empty = ropes[0] everywhere
     std::vector<std::string> ignored = {};    ///< keys a lenient reader passed over
+    index indexer_dim = 0;                    ///< channels of a sparse indexer's head; 0 = no indexer
+    index indexer_first_channel = 0;          ///< where its rotary part begins
+    pair_layout indexer_layout = {};
+    bool rotates_output_back = false;       ///< attention's output is unrotated at the query's position
+    std::vector<std::string> because = {};  ///< which rule of the model's class gave what, in words
 };
-
-namespace detail {
-
-/// Published heads have up to 576 channels; far above that a config is broken.
-inline constexpr index longest_head = 65536;
-
-/// The context length that a scaling falls back on where the config names no original one.
-inline double original_context_of(const rope_parameters& p) {
-    return p.original_context != 0 ? p.original_context : p.max_context;
-}
-
-inline double required_factor(const rope_parameters& p) {
-    require(p.factor.has_value(), "make_model_schemes", "factor must be given", to_text(p.scaling));
-    return *p.factor;
-}
-
-/// YaRN's factor: given, or by how much max_context exceeds the original one.
-inline double yarn_factor_of(const rope_parameters& p) {
-    if (p.factor) return *p.factor;
-    const double original = original_context_of(p);
-    require(original > 0, "make_model_schemes", "original_context must be given where factor is not",
-            original);
-    require(p.max_context > 0, "make_model_schemes", "factor must be given where max_context is not",
-            p.max_context);
-    return p.max_context / original;
-}
-
-inline frequencies::yarn_config yarn_of(const rope_parameters& p, index rotary_dim) {
-    return {.rotary_dim = rotary_dim,
-            .base = p.base,
-            .factor = p.scaling == rope_scaling::yarn ? yarn_factor_of(p) : 1,  // else the length decides
-            .original_context = original_context_of(p),
-            .beta_fast = p.beta_fast,
-            .beta_slow = p.beta_slow,
-            .truncate = p.truncate,
-            .extrapolation_factor = p.extrapolation_factor,
-            .attention_factor = p.attention_factor,
-            .mscale = p.mscale,
-            .mscale_all_dim = p.mscale_all_dim,
-            .attn_factor = p.attn_factor,
-            .bounds = p.bounds};
-}
-
-/// The spectrum on one axis, before axis map and divisors.
-inline spectrum scaled_spectrum(const rope_parameters& p, index rotary_dim, std::int64_t length) {
-    using namespace frequencies;
-    switch (p.scaling) {
-        case rope_scaling::none: return geometric({.rotary_dim = rotary_dim, .base = p.base});
-        case rope_scaling::linear:
-            return linear({.rotary_dim = rotary_dim, .base = p.base, .factor = required_factor(p)});
-        case rope_scaling::dynamic_linear:
-            return dynamic_linear({.rotary_dim = rotary_dim, .base = p.base, .max_context = p.max_context},
-                                  length);
-        case rope_scaling::ntk:
-            return ntk({.rotary_dim = rotary_dim, .base = p.base, .alpha = required_factor(p)});
-        case rope_scaling::dynamic_ntk:
-            return dynamic_ntk({.rotary_dim = rotary_dim,
-                                .base = p.base,
-                                .factor = required_factor(p),
-                                .max_context = p.max_context},
-                               length);
-        case rope_scaling::ntk_by_parts:
-            return ntk_by_parts({.rotary_dim = rotary_dim,
-                                 .base = p.base,
-                                 .factor = required_factor(p),
-                                 .original_context = original_context_of(p),
-                                 .extrapolation_factor = p.extrapolation_factor});
-        case rope_scaling::yarn: return yarn(yarn_of(p, rotary_dim));
-        case rope_scaling::dynamic_yarn:
-            return dynamic_yarn(
-                {.yarn = yarn_of(p, rotary_dim), .max_context = p.max_context, .trained = p.trained}, length);
-        case rope_scaling::longrope:
-            return longrope({.rotary_dim = rotary_dim,
-                             .base = p.base,
-                             .short_factors = p.short_factors,
-                             .long_factors = p.long_factors,
-                             .original_context = original_context_of(p),
-                             .max_context = p.max_context,
-                             .factor = p.factor,
-                             .attention_factor = p.attention_factor},
-                            length);
-        case rope_scaling::llama3:
-            return llama3({.rotary_dim = rotary_dim,
-                           .base = p.base,
-                           .factor = required_factor(p),
-                           .low_freq_factor = p.low_freq_factor,
-                           .high_freq_factor = p.high_freq_factor,
-                           .original_context = original_context_of(p)});
-        case rope_scaling::proportional:
-            return p_rope({.head_dim = rotary_dim,
-                           .base = p.base,
-                           .p = p.partial_rotary_factor,
-                           .factor = p.factor.value_or(1)});
-    }
-    return {};
-}
-
-/// The same one-axis spectrum once an axis, one after the other.
-inline spectrum side_by_side(const spectrum& s, index axes) {
-    std::vector<double> omega;
-    std::vector<int> axis_of;
-    for (index a = 0; a < axes; ++a)
-        for (index i = 0; i < s.pairs(); ++i) {
-            omega.push_back(s.omega(i));
-            axis_of.push_back(static_cast<int>(a));
-        }
-    return spectrum::selected(omega, axis_of, axes, 1, s.magnitude());
-}
-
-inline std::int64_t as_length(double tokens) {
-    return tokens >= 1 && tokens < 9e18 ? static_cast<std::int64_t>(tokens) : 0;
-}
-
-}  // namespace detail
-
-/// The spectrum that one kind of layer has at a context length.
-/// Throws:   invalid_config naming the parameter that the scaling refuses, or sections that do not add up
-///           to the pairs.
-/// Source:   the frequencies/ header of the scaling.
-inline spectrum make_spectrum(const rope_parameters& p, index rotary_dim, std::int64_t context_length) {
-    detail::require(p.ladders >= 1 && rotary_dim % (2 * p.ladders) == 0, "make_spectrum",
-                    "ladders must divide the pairs", p.ladders);
-    spectrum s = detail::scaled_spectrum(p, rotary_dim / p.ladders, context_length);
-    const bool is_yarn = p.scaling == rope_scaling::yarn || p.scaling == rope_scaling::dynamic_yarn;
-    if (!is_yarn) s = s.with_magnitude(s.magnitude() * p.attn_factor);  // YaRN has it in its own magnitude
-    if (p.ladders > 1) s = detail::side_by_side(s, p.ladders);
-    if (!p.pair_factors.empty()) s = frequencies::divide_pairs(s, p.pair_factors);
-    if (p.sections.empty()) return s;
-    index left = s.pairs();
-    for (index n : p.sections) {  // before a map of them is made
-        detail::require(n >= 0 && n <= left, "make_spectrum",
-                        "sections must be >= 0 and sum to no more than the pairs", n);
-        left -= n;
-    }
-    const auto map = p.order == section_order::interleaved ? axis_map::interleaved_sections(p.sections)
-                                                           : axis_map::sections(p.sections);
-    return frequencies::assign_axes(s, map, static_cast<index>(p.sections.size()));
-}
 
 /// The schemes of a model's layers. Layers of one kind share one scheme, so one table serves them all.
 /// Source: design of this library.
@@ -312,13 +99,26 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
     s.max_context = detail::as_length(rope.max_context);
     s.length_dependent = rope.scaling == rope_scaling::dynamic_linear ||
                          rope.scaling == rope_scaling::dynamic_ntk ||
+                         rope.scaling == rope_scaling::stepped_ntk ||
                          rope.scaling == rope_scaling::dynamic_yarn || rope.scaling == rope_scaling::longrope;
     s.frequencies = [rope, rotary_dim = s.rotary_dim](std::int64_t length) {
         return make_spectrum(rope, rotary_dim, length);
     };
+    s.rotates_output_back = config.rotates_output_back;
     const spectrum first = s.spectrum_for(1);
-    if (s.length_dependent) return s;
-    s.frequencies = [first](std::int64_t) { return first; };
+    if (!s.length_dependent) s.frequencies = [first](std::int64_t) { return first; };
+    if (config.indexer_dim == 0) return s;
+    detail::require(config.indexer_dim <= detail::longest_head && config.indexer_first_channel >= 0 &&
+                        config.indexer_first_channel <= config.indexer_dim - s.rotary_dim,
+                    who, "indexer_dim must hold the rotary channels and be <= 65536", config.indexer_dim);
+    auto indexer = std::make_shared<rotary_scheme>(s);
+    indexer->name += " indexer";
+    indexer->head_dim = config.indexer_dim;
+    indexer->first_channel = config.indexer_first_channel;
+    indexer->read_layout = indexer->write_layout = config.indexer_layout;
+    indexer->logit_scale = 1;
+    indexer->rotates_output_back = false;
+    s.indexer = std::move(indexer);
     return s;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -359,7 +360,8 @@ inline rotary_scheme deepseek(const char* name, index layers, double mscale, wei
     model_config c = uniform_config({name, layers, 192, layout_or_throw(name, origin, interleaved{})}, {});
     c.first_channel = 128;
     c.rotary_channels = 64;
-    if (origin == weights::hugging_face) c.write_layout = half_split{};
+    const bool writes_half = std::string_view(name) != "deepseek_v2" && origin == weights::hugging_face;
+    if (writes_half) c.write_layout = half_split{};
     const double m = frequencies::yarn_mscale(40, mscale);
     c.ropes.front() = {.scaling = rope_scaling::yarn,
                        .factor = 40,
@@ -380,7 +382,7 @@ namespace presets {
 /// 128 channels without position need it too.
 /// Source: deepseek-ai/DeepSeek-V3 inference/model.py; huggingface/transformers models/deepseek_v3.
 inline rotary_scheme deepseek_v3(weights origin) { return detail::deepseek("deepseek_v3", 61, 1.0, origin); }
-/// DeepSeek-V2: as V3 with mscale = mscale_all_dim = 0.707.
+/// DeepSeek-V2: as V3 with mscale = mscale_all_dim = 0.707, written interleaved as it is read.
 /// Source: config.json of deepseek-ai/DeepSeek-V2-Chat.
 inline rotary_scheme deepseek_v2(weights origin) {
     return detail::deepseek("deepseek_v2", 60, 0.707, origin);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,12 @@ struct rotary_scheme {
     std::vector<std::string> notes = {};  ///< what else the model does to q.k that no table can do
     /// What spectrum_for returns; empty: no pairs.
     std::function<spectrum(std::int64_t context_length)> frequencies = {};
+    /// How the layer's sparse indexer rotates its own queries and keys (DeepSeek V3.2 and V4, GLM-5): other
+    /// heads, slice and layout, the same frequencies. Null: no indexer.
+    std::shared_ptr<const rotary_scheme> indexer = {};
+    /// Whether attention's output is unrotated at the query's position, its values being rotated keys
+    /// (DeepSeek V4).
+    bool rotates_output_back = false;
 
     /// The spectrum at a context length: a pure function. No pairs where nothing rotates.
     /// Throws: invalid_config on context_length < 1 or what the scaling refuses at that length.

@@ -1,0 +1,186 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#include <ropewalk/models/huggingface_sizes.hpp>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <ropewalk/models/huggingface_json.hpp>
+
+#include "support/catch.hpp"
+#include "support/refusal.hpp"
+
+using namespace ropewalk;
+using nlohmann::json;
+using names = std::vector<std::string>;
+
+namespace {
+
+json config_of(const char* model_type, const char* keys) {
+    json config = {{"model_type", model_type}, {"num_hidden_layers", 2}};
+    config.update(json::parse(keys));
+    return config;
+}
+rotary_scheme first(const char* model_type, const char* keys) {
+    return make_model_schemes(from_huggingface(config_of(model_type, keys)))[0];
+}
+std::string refusal(const char* model_type, const char* keys) {
+    return support::refusal([&] { static_cast<void>(from_huggingface(config_of(model_type, keys))); });
+}
+
+}  // namespace
+
+TEST_CASE("huggingface_sizes: sizes under their other names", "[models][huggingface]") {
+    CHECK(first("jetmoe", R"({"kv_channels":96})").head_dim == 96);
+    CHECK(first("zamba2", R"({"num_hidden_layers":8,"hybrid_layer_ids":[0],"attention_head_dim":160,
+        "kv_channels":80})")
+              .head_dim == 160);
+    CHECK(
+        first("zamba2", R"({"hybrid_layer_ids":[0],"hidden_size":2560,"num_attention_heads":32})").head_dim ==
+        160);
+    const auto dbrx = from_huggingface({{"model_type", "dbrx"},
+                                        {"d_model", 6144},
+                                        {"n_heads", 48},
+                                        {"n_layers", 40},
+                                        {"max_seq_len", 32768},
+                                        {"attn_config", {{"rope_theta", 5e5}}}});
+    CHECK(dbrx.layers == 40);
+    CHECK(dbrx.head_dim == 128);
+    CHECK(dbrx.ropes[0].base == 5e5);
+    CHECK(dbrx.ropes[0].max_context == 32768);
+    CHECK(from_huggingface({{"model_type", "longcat_flash"}, {"num_layers", 28}}).layers == 28);
+    const auto moonshine = from_huggingface({{"model_type", "moonshine"},
+                                             {"hidden_size", 288},
+                                             {"decoder_num_hidden_layers", 3},
+                                             {"decoder_num_attention_heads", 8}});
+    CHECK(moonshine.layers == 3);
+    CHECK(make_model_schemes(moonshine)[0].rotary_dim == 32);  // 0.9 of 36
+}
+
+TEST_CASE("huggingface_sizes: an odd share has one pair more and exponents over the share",
+          "[models][huggingface]") {
+    const char* sizes = R"({"hidden_size":4096,"num_attention_heads":96})";  // heads of 42, half of it is 21
+    const auto s = first("glm4_moe", sizes).spectrum_for(1);
+    REQUIRE(s.pairs() == 11);
+    for (ropewalk::index i = 0; i < 11; ++i)
+        CHECK(s.omega(i) == Approx(std::pow(1e4, -2.0 * static_cast<double>(i) / 21)).epsilon(1e-13));
+    json config = config_of("glm4_moe", sizes);
+    config["max_position_embeddings"] = 1000;
+    config["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}};
+    const auto grown = make_model_schemes(from_huggingface(config))[0].spectrum_for(2000);
+    const double base = 1e4 * std::pow(3.0, 21.0 / 19);  // alpha = 2 * 2000 / 1000 - 1
+    CHECK(grown.omega(10) == Approx(std::pow(base, -20.0 / 21)).epsilon(1e-13));
+    // YaRN's ramp is not defined for it.
+    config["rope_scaling"] = {
+        {"rope_type", "yarn"}, {"factor", 2.0}, {"original_max_position_embeddings", 500}};
+    CHECK_THROWS_AS(from_huggingface(config), invalid_config);
+    CHECK(refusal("llama", sizes) ==
+          "from_huggingface: hidden_size must be a multiple of num_attention_heads, got 4096");
+}
+
+TEST_CASE("huggingface_sizes: a share that the class ignores is refused, or leniently not followed",
+          "[models][huggingface][errors]") {
+    const char* half = R"({"head_dim":64,"partial_rotary_factor":0.5})";
+    CHECK(refusal("granite", half) ==
+          "from_huggingface: partial_rotary_factor must be 1 or absent: the official code of this class "
+          "ignores it "
+          "and other engines do not, got 0.5");
+    const auto lenient = from_huggingface(config_of("granite", half), {.keys = strictness::lenient});
+    CHECK(make_model_schemes(lenient)[0].rotary_dim == 64);
+    CHECK(lenient.ignored == names{"partial_rotary_factor"});
+    CHECK(first("glm4_moe", half).rotary_dim == 32);
+    CHECK(first("granite", R"({"head_dim":64,"partial_rotary_factor":1.0})").rotary_dim == 64);
+}
+
+TEST_CASE(
+    "huggingface_sizes: a key that says what is done anyway changes nothing, and another value means it",
+    "[models][huggingface][inert]") {
+    const char* inert[] = {R"({"use_mrope":false})",
+                           R"({"rope_interleaved":false})",
+                           R"({"use_rotary_pos_emb":true})",
+                           R"({"rotary_pct":1.0})",
+                           R"({"rope_percent":1})",
+                           R"({"rotary_emb_interleaved":false})",
+                           R"({"rotary_emb_scale_base":null})",
+                           R"({"rotary_scaling_factor":null})",
+                           R"({"rotary_emb_fraction":1.0})",
+                           R"({"attn_rotary_emb":64})",
+                           R"({"rope_scaling":null})",
+                           R"({"position_embedding_type":"rope_gptj"})",
+                           R"({"rotary_dim":64})",
+                           R"({"rope_parameters":{"rope_type":"default","max_position_embeddings":9}})"};
+    const auto plain = first("llama", R"({"head_dim":64})");
+    for (const char* keys : inert) {
+        INFO(keys);
+        auto config = config_of("llama", R"({"head_dim":64})");
+        config.update(json::parse(keys));
+        const auto read = from_huggingface(config);
+        const auto rope = make_model_schemes(read)[0];
+        CHECK(read.ignored.empty());
+        CHECK(rope.rotary_dim == 64);
+        CHECK(rope.read_layout == plain.read_layout);
+        CHECK(rope.spectrum_for(1).omegas() == plain.spectrum_for(1).omegas());
+    }
+    CHECK(first("llama", R"({"head_dim":64,"rope_interleaved":true})").read_layout == interleaved{});
+    CHECK(first("llama", R"({"head_dim":64,"rotary_dim":32})").rotary_dim == 32);
+    CHECK(first("nemotron", R"({"head_dim":128,"rope_percent":0.25})").rotary_dim == 32);
+    CHECK(refusal("llama", R"({"head_dim":64,"use_mrope":true})") ==
+          "from_huggingface: use_mrope must be false where there is no mrope_section, got true");
+    CHECK(refusal("llama", R"({"head_dim":64,"attn_rotary_emb":32})") ==
+          "from_huggingface: attn_rotary_emb must be head_dim, got 32");
+    CHECK(refusal("llama", R"({"head_dim":64,"rotary_emb_scale_base":512})") ==
+          "from_huggingface: rotary_emb_scale_base must be null (it is not read here), got 512");
+    CHECK(refusal("qwen2", R"({"head_dim":64,"dual_chunk_attention_config":{"chunk_size":8}})") ==
+          "from_huggingface: dual_chunk_attention_config must be absent (dual chunk attention rotates with "
+          "positions inside chunks), got {\"chunk_size\":8}");
+}
+
+TEST_CASE("huggingface_sizes: bases by layer type come from the dictionary, a key of the type or the class",
+          "[models][huggingface]") {
+    const auto bases = [](const char* type, const char* keys) {
+        auto config = config_of(type, keys);
+        config["layer_types"] = {"full_attention", "sliding_attention"};
+        const auto read = from_huggingface(config);
+        const auto of = [&](std::size_t l) {
+            return read.ropes[static_cast<std::size_t>(read.rope_of_layer[l])].base;
+        };
+        return std::pair(of(0), of(1));
+    };
+    CHECK(bases("modernbert", R"({"head_dim":64})") == std::pair(160000.0, 1e4));
+    CHECK(bases("modernbert", R"({"head_dim":64,"global_rope_theta":7,"local_rope_theta":5})") ==
+          std::pair(7.0, 5.0));
+    CHECK(bases("mimo_v2_flash", R"({"rope_theta":7,"swa_rope_theta":5})") == std::pair(7.0, 5.0));
+    CHECK(bases("gemma3n_text", R"({"rope_theta":7,"rope_local_base_freq":5})") == std::pair(7.0, 5.0));
+    CHECK(bases("laguna",
+                R"({"rope_parameters":{"full_attention":{"rope_theta":7},"sliding_attention":{}}})") ==
+          std::pair(7.0, 1e4));
+    const auto v4 = from_huggingface(config_of("deepseek_v4", R"({"rope_theta":7,"compress_rope_theta":5,
+        "compress_ratios":[0,4]})"));
+    CHECK(v4.ropes[static_cast<std::size_t>(v4.rope_of_layer[0])].base == 7);
+    CHECK(v4.ropes[static_cast<std::size_t>(v4.rope_of_layer[1])].base == 5);
+}
+
+TEST_CASE("huggingface_sizes: absurd sizes are refused by their key", "[models][huggingface][errors]") {
+    CHECK(refusal("llama", R"({"head_dim":64,"num_hidden_layers":1000000000000000000})") ==
+          "from_huggingface: num_hidden_layers must be a number of layers <= 65536, got 1000000000000000000");
+    CHECK(refusal("llama", R"({"head_dim":1000000000000})") ==
+          "from_huggingface: head_dim must be a number of channels <= 65536, got 1000000000000");
+    CHECK(refusal("llama", R"({"hidden_size":1000000000000,"num_attention_heads":1})") ==
+          "from_huggingface: hidden_size must be that of heads of <= 65536 channels, got 1000000000000");
+    CHECK(
+        refusal("deepseek_v3", R"({"qk_nope_head_dim":4611686018427387904})") ==
+        "from_huggingface: qk_nope_head_dim must be a number of channels <= 65536, got 4611686018427387904");
+    CHECK(refusal("gemma4_text", R"({"global_head_dim":4611686018427387904})") ==
+          "from_huggingface: global_head_dim must be a number of channels <= 65536, got 4611686018427387904");
+    CHECK(refusal("llama", R"({"head_dim":64,"num_hidden_layers":-1})") ==
+          "from_huggingface: num_hidden_layers must be a whole number in [1, 2^63), got -1");
+    json many = config_of("llama", R"({"head_dim":64,"num_hidden_layers":300})");
+    for (int l = 0; l < 300; ++l) {
+        const auto kind = "k" + std::to_string(l) + "_attention";
+        many["layer_types"].push_back(kind);
+        many["rope_parameters"][kind] = {{"rope_theta", 1000 + l}};
+    }
+    const auto text = support::refusal([&] { static_cast<void>(from_huggingface(many)); });
+    CHECK(text.find("must be one of at most 256 different sets of rope parameters, got more") !=
+          std::string::npos);
+}
