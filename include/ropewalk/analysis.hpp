@@ -7,5 +7,5 @@
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
 #include <ropewalk/analysis/marchenko_pastur.hpp>
-#include <ropewalk/analysis/needle_perplexity.hpp>
 #include <ropewalk/analysis/precision_drift.hpp>
+#include <ropewalk/analysis/needle_perplexity.hpp>
