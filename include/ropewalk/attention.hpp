@@ -11,3 +11,5 @@
 #include <ropewalk/attention/object_mask.hpp>
 #include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/chunk_memory.hpp>
+#include <ropewalk/attention/dual_chunk.hpp>
+#include <ropewalk/attention/self_extend.hpp>

@@ -33,6 +33,7 @@
 #include <ropewalk/positions/visual_rules.hpp>
 #include <ropewalk/positions/circle.hpp>
 #include <ropewalk/positions/xd_rope.hpp>
+#include <ropewalk/positions/streaming.hpp>
 
 #include <ropewalk/frequencies/spectrum.hpp>
 #include <ropewalk/frequencies/geometric.hpp>

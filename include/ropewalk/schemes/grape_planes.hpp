@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <ropewalk/core/heads_view.hpp>
