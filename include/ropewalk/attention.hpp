@@ -13,3 +13,4 @@
 #include <ropewalk/attention/chunk_memory.hpp>
 #include <ropewalk/attention/dual_chunk.hpp>
 #include <ropewalk/attention/self_extend.hpp>
+#include <ropewalk/attention/grape_bias.hpp>

@@ -73,6 +73,8 @@
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/fourier_table.hpp>
 #include <ropewalk/angles/xpos_table.hpp>
+#include <ropewalk/angles/skew_exponential.hpp>
+#include <ropewalk/angles/block_table.hpp>
 #include <ropewalk/angles/make_angles.hpp>
 
 #include <ropewalk/kernels/pair_layout.hpp>
@@ -86,6 +88,7 @@
 #include <ropewalk/kernels/rotate_on_the_fly.hpp>
 #include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
+#include <ropewalk/kernels/mix_blocks.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/turn_head.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
@@ -131,6 +134,8 @@
 #include <ropewalk/schemes/multimodal_orders.hpp>
 #include <ropewalk/schemes/video_diffusion.hpp>
 #include <ropewalk/schemes/grape_planes.hpp>
+#include <ropewalk/schemes/block_rotations.hpp>
+#include <ropewalk/schemes/grape.hpp>
 
 #include <ropewalk/models/strictness.hpp>
 #include <ropewalk/models/model_config.hpp>
