@@ -14,3 +14,5 @@
 #include <ropewalk/attention/dual_chunk.hpp>
 #include <ropewalk/attention/self_extend.hpp>
 #include <ropewalk/attention/grape_bias.hpp>
+#include <ropewalk/attention/sparse_index.hpp>
+#include <ropewalk/attention/compressed_keys.hpp>

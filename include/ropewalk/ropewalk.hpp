@@ -89,6 +89,7 @@
 #include <ropewalk/kernels/rotate_factored.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/mix_blocks.hpp>
+#include <ropewalk/kernels/pope.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/turn_head.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
