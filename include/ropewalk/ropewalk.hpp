@@ -100,6 +100,7 @@
 #include <ropewalk/kv/append.hpp>
 #include <ropewalk/kv/append_latent.hpp>
 #include <ropewalk/kv/shift_keys.hpp>
+#include <ropewalk/kv/rebase.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
