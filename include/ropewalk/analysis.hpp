@@ -8,3 +8,4 @@
 #include <ropewalk/analysis/frequency_usage.hpp>
 #include <ropewalk/analysis/marchenko_pastur.hpp>
 #include <ropewalk/analysis/precision_drift.hpp>
+#include <ropewalk/analysis/needle_perplexity.hpp>

@@ -18,3 +18,5 @@
 #include <ropewalk/compression/elite_pairs.hpp>
 #include <ropewalk/compression/elite_layout.hpp>
 #include <ropewalk/compression/low_rank.hpp>
+#include <ropewalk/compression/key_codes.hpp>
+#include <ropewalk/compression/commuting_codebook.hpp>

@@ -33,6 +33,10 @@
 #include <ropewalk/positions/vrope.hpp>
 #include <ropewalk/positions/video_rope.hpp>
 #include <ropewalk/positions/video_grid.hpp>
+#include <ropewalk/positions/visual_rules.hpp>
+#include <ropewalk/positions/circle.hpp>
+#include <ropewalk/positions/xd_rope.hpp>
+#include <ropewalk/positions/streaming.hpp>
 
 #include <ropewalk/frequencies/spectrum.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
@@ -49,6 +53,17 @@
 #include <ropewalk/frequencies/ntk.hpp>
 #include <ropewalk/frequencies/longrope.hpp>
 #include <ropewalk/frequencies/llama3.hpp>
+#include <ropewalk/frequencies/cope.hpp>
+#include <ropewalk/frequencies/telechat3.hpp>
+#include <ropewalk/frequencies/grok.hpp>
+#include <ropewalk/frequencies/ntk_mixed.hpp>
+#include <ropewalk/frequencies/qwen1.hpp>
+#include <ropewalk/frequencies/phimoe.hpp>
+#include <ropewalk/frequencies/hope_text.hpp>
+#include <ropewalk/frequencies/longrope2.hpp>
+#include <ropewalk/frequencies/golden_directions.hpp>
+#include <ropewalk/frequencies/axis_orders.hpp>
+#include <ropewalk/frequencies/grape.hpp>
 
 #include <ropewalk/angles/rows_view.hpp>
 #include <ropewalk/angles/row_ranges.hpp>
@@ -60,6 +75,10 @@
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/angles/table_set.hpp>
 #include <ropewalk/angles/pair_matrix_table.hpp>
+#include <ropewalk/angles/fourier_table.hpp>
+#include <ropewalk/angles/xpos_table.hpp>
+#include <ropewalk/angles/skew_exponential.hpp>
+#include <ropewalk/angles/block_table.hpp>
 #include <ropewalk/angles/make_angles.hpp>
 
 #include <ropewalk/kernels/pair_layout.hpp>
@@ -75,6 +94,8 @@
 #include <ropewalk/kernels/fit.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
+#include <ropewalk/kernels/mix_blocks.hpp>
+#include <ropewalk/kernels/pope.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/head_norm.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
@@ -87,6 +108,7 @@
 #include <ropewalk/kv/append_latent.hpp>
 #include <ropewalk/kv/shift_keys.hpp>
 #include <ropewalk/kv/prepare_attention.hpp>
+#include <ropewalk/kv/rebase.hpp>
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
@@ -118,6 +140,14 @@
 #include <ropewalk/schemes/hunyuan_video.hpp>
 #include <ropewalk/schemes/onnx.hpp>
 #include <ropewalk/schemes/ggml.hpp>
+#include <ropewalk/schemes/rope_plus_plus.hpp>
+#include <ropewalk/schemes/dropped_rope.hpp>
+#include <ropewalk/schemes/falcon_perception.hpp>
+#include <ropewalk/schemes/multimodal_orders.hpp>
+#include <ropewalk/schemes/video_diffusion.hpp>
+#include <ropewalk/schemes/grape_planes.hpp>
+#include <ropewalk/schemes/block_rotations.hpp>
+#include <ropewalk/schemes/grape.hpp>
 
 #include <ropewalk/models/strictness.hpp>
 #include <ropewalk/models/rope_parameters.hpp>

@@ -1,0 +1,111 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/angles/skew_exponential.hpp>
+
+namespace ROPEWALK_VIEW_NAMESPACE {
+
+/// The square matrices of the tokens of one call, one a block of neighbouring channels.
+/// Shapes:   matrices [table_rows, heads or 1, blocks, size, size], each matrix column by column; block n is
+///           channels [n size, (n + 1) size) of a head. A negative row means the token is not touched.
+/// Requires: every row is below table_rows; the table outlives the call.
+/// Source:   LieRE, arXiv 2406.10322.
+template <class C>
+struct block_rows_view {
+    const C* matrices = nullptr;
+    index table_rows = 0;
+    index heads = 1;
+    index blocks = 0;
+    index size = 0;
+    index tokens = 0;             ///< how many tokens (batches * tokens) have a row
+    detail::row_indices indices;  ///< default: row = token ordinal
+
+    constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }
+    constexpr const C* at(index row, index head) const noexcept {
+        return matrices + (row * heads + (heads == 1 ? 0 : head)) * blocks * size * size;
+    }
+};
+
+}  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE {
+
+struct block_table_shape {
+    index rows = 0;
+    index heads = 1;
+    index blocks = 0;  ///< of a head
+    index size = 2;    ///< channels of a block, 1 .. 64
+};
+
+/// A rotation matrix for every block of every head and row: what blocks wider than a pair need. With size 2
+/// it says what a rotation_table of interleaved pairs says, in four numbers a pair instead of two. Throws:
+/// invalid_config on negative extents, heads < 1, a size outside 1 .. 64, or rows out of range. Cost: size *
+/// sizeof(T) bytes a channel and row: size / 2 times a plain table of full-width cos and sin. Accuracy: as
+/// fill_rotation_exponential, rounded to T once. Source:   LieRE, arXiv 2406.10322; ComRoPE, arXiv
+/// 2506.03737.
+template <class T = float>
+class block_table {
+  public:
+    explicit block_table(const block_table_shape& shape) : shape_(shape) {
+        constexpr const char* who = "block_table";
+        detail::require(shape.heads >= 1, who, "heads must be >= 1", shape.heads);
+        detail::require(shape.size >= 1 && shape.size <= max_block_size, who, "size must be in 1 .. 64",
+                        shape.size);
+        values_.resize(static_cast<std::size_t>(
+            detail::checked_product(who, "rows, heads and blocks must be >= 0",
+                                    {shape.rows, shape.heads, shape.blocks, shape.size, shape.size})));
+    }
+
+    const block_table_shape& shape() const noexcept { return shape_; }
+    /// One entry of a block's matrix.
+    T at(index row, index head, index block, index r, index c) const noexcept {
+        return values_[offset(row, head, block) + static_cast<std::size_t>(c * shape_.size + r)];
+    }
+    /// Stores a matrix, given row by row.
+    void set(index row, index head, index block, std::span<const double> matrix) noexcept {
+        T* const to = values_.data() + offset(row, head, block);
+        for (index r = 0; r < shape_.size; ++r)
+            for (index c = 0; c < shape_.size; ++c)
+                to[c * shape_.size + r] =
+                    static_cast<T>(matrix[static_cast<std::size_t>(r * shape_.size + c)]);
+    }
+
+    /// Row = token ordinal.
+    [[nodiscard]] block_rows_view<T> rows() const noexcept {
+        return {values_.data(), shape_.rows, shape_.heads, shape_.blocks, shape_.size, shape_.rows, {}};
+    }
+    operator block_rows_view<T>() const noexcept { return rows(); }
+    /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the
+    /// caller's array, which must outlive it.
+    [[nodiscard]] block_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
+        return checked(row_of_token);
+    }
+    [[nodiscard]] block_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
+        return checked(row_of_token);
+    }
+
+  private:
+    std::size_t offset(index row, index head, index block) const noexcept {
+        ROPEWALK_EXPECT(row >= 0 && row < shape_.rows && head >= 0 && head < shape_.heads && block >= 0 &&
+                        block < shape_.blocks);
+        return static_cast<std::size_t>(((row * shape_.heads + head) * shape_.blocks + block) * shape_.size *
+                                        shape_.size);
+    }
+    template <class I>
+    block_rows_view<T> checked(std::span<const I> row_of_token) const {
+        detail::require_rows("block_table::rows", row_of_token, shape_.rows);
+        auto v = rows();
+        v.tokens = static_cast<index>(row_of_token.size());
+        v.indices = detail::indices_of(row_of_token);
+        return v;
+    }
+
+    block_table_shape shape_;
+    detail::aligned_vector<T> values_;
+};
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,164 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include <ropewalk/core/index.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// Largest side of a block that is rotated as a whole.
+inline constexpr index max_block_size = 64;
+
+namespace detail {
+
+/// A square matrix of a known side, row-major.
+class square {
+  public:
+    explicit square(index side) : side_(side), values_(static_cast<std::size_t>(side * side)) {}
+    square(index side, std::span<const double> values) : side_(side), values_(values.begin(), values.end()) {}
+
+    index side() const noexcept { return side_; }
+    double& operator()(index r, index c) noexcept { return values_[static_cast<std::size_t>(r * side_ + c)]; }
+    double operator()(index r, index c) const noexcept {
+        return values_[static_cast<std::size_t>(r * side_ + c)];
+    }
+    std::span<const double> values() const noexcept { return values_; }
+    std::span<double> values() noexcept { return values_; }
+
+    static square identity(index side) {
+        square m(side);
+        for (index i = 0; i < side; ++i) m(i, i) = 1;
+        return m;
+    }
+    friend square operator*(const square& a, const square& b) {
+        square out(a.side_);
+        for (index r = 0; r < a.side_; ++r)
+            for (index k = 0; k < a.side_; ++k) {
+                const double v = a(r, k);
+                for (index c = 0; c < a.side_; ++c) out(r, c) += v * b(k, c);
+            }
+        return out;
+    }
+    square transposed() const {
+        square out(side_);
+        for (index r = 0; r < side_; ++r)
+            for (index c = 0; c < side_; ++c) out(c, r) = (*this)(r, c);
+        return out;
+    }
+    /// Largest sum of magnitudes of a row.
+    double size() const noexcept {
+        double most = 0;
+        for (index r = 0; r < side_; ++r) {
+            double sum = 0;
+            for (index c = 0; c < side_; ++c) sum += std::abs((*this)(r, c));
+            most = std::max(most, sum);
+        }
+        return most;
+    }
+    void scale(double by) noexcept {
+        for (double& v : values_) v *= by;
+    }
+
+  private:
+    index side_;
+    std::vector<double> values_;
+};
+
+/// exp(a): scaled until its size is at most a quarter, summed, squared back.
+inline square matrix_exponential(square a) {
+    int halvings = 0;
+    for (double size = a.size(); size > 0.25; size /= 2) ++halvings;
+    a.scale(std::ldexp(1.0, -halvings));
+    square sum = square::identity(a.side()), term = sum;
+    for (int k = 1; k <= 13; ++k) {  // 0.25^14 / 14! is below 2^-64
+        term = term * a;
+        term.scale(1.0 / k);
+        for (std::size_t i = 0; i < sum.values().size(); ++i) sum.values()[i] += term.values()[i];
+    }
+    for (; halvings > 0; --halvings) sum = sum * sum;
+    return sum;
+}
+
+inline index checked_side(const char* who, index side, std::size_t numbers) {
+    require(side >= 1 && side <= max_block_size, who, "side must be in 1 .. 64", side);
+    require(static_cast<index>(numbers) == side * side, who, "matrices must hold side * side numbers",
+            numbers);
+    return side;
+}
+
+}  // namespace detail
+
+/// The rotation exp(s) of a skew-symmetric matrix s (s^T = -s), row-major. Sides 2 and 3 by sine and cosine,
+/// others by scaling, a Taylor sum and squaring.
+/// Shapes:   s and out [side, side], which may be the same memory.
+/// Throws:   invalid_config on side outside 1 .. 64, other sizes, or entries that are not finite or not skew.
+/// Accuracy: sides 2 and 3: 4 ulp at any angle; others 2^-50 times the size of s, at least 1e-15.
+/// Source:   Rodrigues 1840; Moler and Van Loan 2003, method 3.
+inline void fill_rotation_exponential(std::span<const double> s, index side, std::span<double> out) {
+    constexpr const char* who = "fill_rotation_exponential";
+    detail::checked_side(who, side, s.size());
+    detail::checked_side(who, side, out.size());
+    detail::square a(side, s);
+    for (index r = 0; r < side; ++r)
+        for (index c = 0; c <= r; ++c) {
+            detail::require(std::isfinite(a(r, c)), who, "entries must be finite", a(r, c));
+            detail::require(a(r, c) == -a(c, r), who, "matrices must be skew-symmetric, sum",
+                            a(r, c) + a(c, r));
+        }
+    detail::square turned(side);
+    if (side == 2) {
+        const double w = a(1, 0);
+        turned(0, 0) = turned(1, 1) = std::cos(w);
+        turned(1, 0) = std::sin(w);
+        turned(0, 1) = -turned(1, 0);
+    } else if (side == 3) {
+        const double t = std::hypot(a(0, 1), a(0, 2), a(1, 2));
+        const double half = std::sin(t / 2) / (t / 2);
+        const double first = t < 1e-4 ? 1 - t * t / 6 : std::sin(t) / t;
+        const double second = t < 1e-4 ? 0.5 - t * t / 24 : half * half / 2;  // (1 - cos t) / t^2
+        const auto squared = a * a;
+        turned = detail::square::identity(3);
+        for (std::size_t i = 0; i < 9; ++i)
+            turned.values()[i] += first * a.values()[i] + second * squared.values()[i];
+    } else {
+        turned = detail::matrix_exponential(std::move(a));
+    }
+    std::copy(turned.values().begin(), turned.values().end(), out.begin());
+}
+
+/// The gradient of a loss by s, where y = exp(s) x: the derivative of the exponential at s^T in the direction
+/// g x^T, g the gradient by y. For a generator u of s = u - u^T take it minus its transpose.
+/// Shapes:   s, direction (the sum of g x^T) and out [side, side].
+/// Throws:   as fill_rotation_exponential; invalid_config on a direction that is not finite.
+/// Cost:     an exponential of twice the side.
+/// Source:   Van Loan 1978: the upper right block of exp([[a, e], [0, a]]).
+inline void fill_exponential_gradient(std::span<const double> s, std::span<const double> direction,
+                                      index side, std::span<double> out) {
+    constexpr const char* who = "fill_exponential_gradient";
+    for (const std::size_t size : {s.size(), direction.size(), out.size()})
+        detail::checked_side(who, side, size);
+    detail::square both(2 * side);
+    for (index r = 0; r < side; ++r)
+        for (index c = 0; c < side; ++c) {
+            const auto at = static_cast<std::size_t>(r * side + c);
+            detail::require(std::isfinite(s[at]), who, "entries must be finite", s[at]);
+            detail::require(std::isfinite(direction[at]), who, "direction must be finite", direction[at]);
+            both(c, r) = both(side + c, side + r) = s[at];
+        }
+    // The answer is linear in the direction: scaled to 1 it does not cost the rotation its digits.
+    double most = 0;
+    for (const double v : direction) most = std::max(most, std::abs(v));
+    for (index r = 0; r < side && most > 0; ++r)
+        for (index c = 0; c < side; ++c)
+            both(r, side + c) = direction[static_cast<std::size_t>(r * side + c)] / most;
+    const auto whole = detail::matrix_exponential(std::move(both));
+    for (index r = 0; r < side; ++r)
+        for (index c = 0; c < side; ++c)
+            out[static_cast<std::size_t>(r * side + c)] = most * whole(r, side + c);
+}
+
+}  // namespace ROPEWALK_NAMESPACE

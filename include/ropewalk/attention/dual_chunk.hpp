@@ -1,0 +1,285 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <ropewalk/attention/partial_attention.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// Where positions of dual chunk attention are clamped. released_code: at chunk_size (ChunkLlama and vLLM).
+/// paper: at chunk_size - 1.
+enum class chunk_clamp : std::uint8_t { released_code, paper };
+
+/// The position that a query takes for the keys of its own chunk, of the chunk before it, and of all older
+/// ones. The two critical ones are not clamped and only serve to estimate which keys matter.
+enum class chunk_row : std::uint8_t { same, previous, older, previous_critical, older_critical };
+
+struct dual_chunk_config {
+    index chunk_size = 8192;      ///< no distance exceeds it
+    index local_size = 1024;      ///< distances stay exact up to this far across a chunk's border
+    double original_context = 0;  ///< length from which logits grow; 0: never
+    chunk_clamp clamp = chunk_clamp::released_code;  ///< where positions are clamped
+};
+
+/// Dual chunk attention (Qwen2.5-1M, Qwen3's million-token configs): keys carry their position modulo
+/// L = chunk_size - local_size, queries one of three positions, so that no distance exceeds chunk_size. One
+/// cache, whose keys are never rotated again.
+/// Units:    positions.
+/// Throws:   invalid_config on local_size < 0, chunk_size <= local_size or original_context < 0.
+/// Source:   Training-Free Long-Context Scaling, arXiv 2402.17463; HKUNLP/ChunkLlama; vllm-project/vllm
+///           rotary_embedding/dual_chunk_rope.py.
+class dual_chunk {
+  public:
+    explicit dual_chunk(const dual_chunk_config& config = {}) : config_(config) {
+        constexpr const char* who = "dual_chunk";
+        detail::require(config.local_size >= 0, who, "local_size must be >= 0", config.local_size);
+        detail::require(config.chunk_size > config.local_size, who, "chunk_size must be > local_size",
+                        config.chunk_size);
+        detail::require(std::isfinite(config.original_context) && config.original_context >= 0, who,
+                        "original_context must be finite and >= 0", config.original_context);
+    }
+
+    const dual_chunk_config& config() const noexcept { return config_; }
+    /// L: positions of keys are below it.
+    index period() const noexcept { return config_.chunk_size - config_.local_size; }
+    /// Which chunk a token is in.
+    index chunk_of(std::int64_t token) const noexcept { return static_cast<index>(token / period()); }
+    /// The largest position of any row: a table of rows_needed() rows serves every length.
+    index rows_needed() const noexcept {
+        return std::max(config_.chunk_size, period() + config_.chunk_size - 1) + 1;
+    }
+
+    std::int64_t key_position(std::int64_t token) const noexcept { return token % period(); }
+    std::int64_t query_position(chunk_row row, std::int64_t token) const noexcept {
+        const std::int64_t own = token % period(), length = period(), size = config_.chunk_size;
+        const std::int64_t most = config_.clamp == chunk_clamp::paper ? size - 1 : size;
+        switch (row) {
+            case chunk_row::previous: return std::min(own + length, most);
+            case chunk_row::older: return std::min(2 * length - 1, most);
+            case chunk_row::previous_critical: return own + length;
+            case chunk_row::older_critical: return own + size;
+            default: return own;
+        }
+    }
+    /// The row with which a query at token i looks at a key at token j.
+    chunk_row row_for(std::int64_t i, std::int64_t j) const noexcept {
+        const index behind = chunk_of(i) - chunk_of(j);
+        return behind <= 0 ? chunk_row::same : behind == 1 ? chunk_row::previous : chunk_row::older;
+    }
+    /// The distance that a query at token i sees to a key at token j <= i.
+    std::int64_t distance(std::int64_t i, std::int64_t j) const noexcept {
+        return query_position(row_for(i, j), i) - key_position(j);
+    }
+
+    /// Positions of tokens [first, first + count), for a table's rows.
+    std::vector<std::int64_t> key_positions(index count, std::int64_t first = 0) const {
+        return listed(count, [&](index n) { return key_position(first + n); });
+    }
+    std::vector<std::int64_t> query_positions(chunk_row row, index count, std::int64_t first = 0) const {
+        return listed(count, [&](index n) { return query_position(row, first + n); });
+    }
+
+    /// g(length) = max(1, 0.1 ln(length / original_context) + 1). Prefill multiplies keys and queries by it,
+    /// so logits carry its square; decode multiplies the new key and the query by g of the current length,
+    /// and keys keep what they were written with. Throws: invalid_config on length < 1.
+    double logit_factor(std::int64_t length) const {
+        detail::require(length >= 1, "dual_chunk::logit_factor", "length must be >= 1", length);
+        if (config_.original_context == 0) return 1;
+        return std::max(1.0, 0.1 * std::log(static_cast<double>(length) / config_.original_context) + 1);
+    }
+
+  private:
+    template <class F>
+    static std::vector<std::int64_t> listed(index count, F f) {
+        detail::require(count >= 0, "dual_chunk", "count must be >= 0", count);
+        std::vector<std::int64_t> all(static_cast<std::size_t>(count));
+        for (index n = 0; n < count; ++n) all[static_cast<std::size_t>(n)] = f(n);
+        return all;
+    }
+    dual_chunk_config config_;
+};
+
+/// The same queries under the three rotations of dual chunk attention, [batches, Lq, heads, channels] each.
+/// A part that no query needs may be any of the others: all of a first chunk is `same`.
+/// Source: arXiv 2402.17463.
+template <class T>
+struct dual_chunk_queries {
+    heads_view<T> same;
+    heads_view<T> previous;
+    heads_view<T> older;
+
+    heads_view<T> row(chunk_row r) const noexcept {
+        return r == chunk_row::same ? same : r == chunk_row::previous ? previous : older;
+    }
+};
+
+struct dual_chunk_options {
+    std::optional<double> scale = {};       ///< on q . k; 1 / sqrt(channels) when not given
+    double factor = 1;                      ///< logit_factor(length): logits carry its square
+    std::optional<index> first_query = {};  ///< token of query 0; Lk - Lq when not given
+    double hidden = 0;                      ///< what is written for a key after its query
+};
+
+namespace detail {
+
+template <class Q, class K>
+double dual_chunk_scale(const char* who, const dual_chunk_queries<Q>& q, heads_view<K> k,
+                        const dual_chunk_options& options) {
+    for (const auto& part : {q.previous, q.older}) {
+        require(part.batches() == q.same.batches(), who, "queries must have the same batches",
+                part.batches());
+        require(part.tokens() == q.same.tokens(), who, "queries must have the same tokens", part.tokens());
+        require(part.heads() == q.same.heads(), who, "queries must have the same heads", part.heads());
+        require(part.channels() == q.same.channels(), who, "queries must have the same channels",
+                part.channels());
+    }
+    require(k.batches() == q.same.batches(), who, "k.batches must be the queries'", k.batches());
+    require(k.channels() == q.same.channels(), who, "k.channels must be the queries'", k.channels());
+    require(q.same.heads() == 0 || (k.heads() > 0 && q.same.heads() % k.heads() == 0), who,
+            "k.heads must be > 0 and divide the queries'", k.heads());
+    const double scale =
+        options.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(q.same.channels(), 1))));
+    require(std::isfinite(scale), who, "scale must be finite", scale);
+    require(std::isfinite(options.factor), who, "factor must be finite", options.factor);
+    const index first = options.first_query.value_or(k.tokens() - q.same.tokens());
+    require(first >= 0, who, "first_query must be >= 0", first);
+    return scale * options.factor * options.factor;
+}
+
+}  // namespace detail
+
+/// Scores of dual chunk attention: each pair of query and key with the query's row for the key's chunk.
+/// Shapes:   queries as dual_chunk_queries, k [batches, Lk, kv heads, channels] rotated by key_positions;
+///           scores [batches, heads, Lq, Lk].
+/// Throws:   invalid_config on sizes that disagree.
+/// Cost:     one dot product a visible pair, as any attention.
+/// Accuracy: sums in the type of the scores.
+/// Source:   arXiv 2402.17463; HKUNLP/ChunkLlama chunkllama_attn_replace.py.
+template <class Q, class K, class T>
+void fill_dual_chunk_scores(const dual_chunk& chunks, const dual_chunk_queries<Q>& q, heads_view<K> k,
+                            std::span<T> scores, const dual_chunk_options& options = {}) {
+    constexpr const char* who = "fill_dual_chunk_scores";
+    const double scale = detail::dual_chunk_scale(who, q, k, options);
+    const index queries = q.same.tokens(), keys = k.tokens(), heads = q.same.heads();
+    const index wanted = detail::checked_product(who, "extents must be >= 0 and fit in memory",
+                                                 {q.same.batches(), heads, queries, keys});
+    detail::require(static_cast<index>(scores.size()) == wanted, who,
+                    "scores must hold batches * heads * Lq * Lk numbers", scores.size());
+    const index first = options.first_query.value_or(keys - queries);
+    const index group = heads == 0 ? 1 : heads / k.heads();
+    T* out = scores.data();
+    for (index b = 0; b < q.same.batches(); ++b)
+        for (index h = 0; h < heads; ++h)
+            for (index n = 0; n < queries; ++n)
+                for (index j = 0; j < keys; ++j, ++out) {
+                    if (j > first + n) {
+                        *out = static_cast<T>(options.hidden);
+                        continue;
+                    }
+                    const auto* x = q.row(chunks.row_for(first + n, j)).at(b, n, h);
+                    const auto* y = k.at(b, j, h / group);
+                    T sum = 0;
+                    for (index c = 0; c < k.channels(); ++c)
+                        sum += detail::loaded<T>(x + c) * detail::loaded<T>(y + c);
+                    *out = static_cast<T>(scale) * sum;
+                }
+}
+
+/// Causal attention over these scores, one softmax over all chunks: the keys of a query's own chunk, of the
+/// previous one and of the older ones are three ranges, attended to one by one and joined by their weights.
+/// Shapes:   as fill_dual_chunk_scores; v [batches, Lk, kv heads, value channels], out [batches, Lq, heads,
+///           value channels].
+/// Throws:   invalid_config as fill_dual_chunk_scores and attend.
+/// Cost:     that of make_partial_attention over the same keys; scratch for 64 queries, whatever the length.
+/// Accuracy: as join_partial_attention.
+/// Source:   arXiv 2402.17463.
+template <class Q, class K, class V, class O>
+void attend_dual_chunk(const dual_chunk& chunks, const dual_chunk_queries<Q>& q, heads_view<K> k,
+                       heads_view<V> v, heads_view<O> out, const dual_chunk_options& options = {}) {
+    using T = compute_t<Q>;
+    constexpr const char* who = "attend_dual_chunk";
+    const double scale = detail::dual_chunk_scale(who, q, k, options);
+    detail::require(v.tokens() == k.tokens(), who, "v.tokens must be k.tokens", v.tokens());
+    detail::require(out.tokens() == q.same.tokens(), who, "out.tokens must be the queries'", out.tokens());
+    const index keys = k.tokens(), queries = q.same.tokens(), length = chunks.period();
+    const index first = options.first_query.value_or(keys - queries);
+    detail::require(first + queries <= keys, who, "first_query must leave every query its own key", first);
+    constexpr index tile = 64;
+    for (index n = 0; n < queries;) {
+        const index token = first + n, chunk = chunks.chunk_of(token);
+        const index count = std::min({tile, queries - n, (chunk + 1) * length - token});
+        std::vector<partial_attention<T>> parts;
+        const auto add = [&](chunk_row row, index from, index to) {
+            if (from >= to) return;
+            parts.push_back(
+                make_partial_attention(q.row(row).token_slice(n, count), k.token_slice(from, to - from),
+                                       v.token_slice(from, to - from),
+                                       {.scale = scale, .causal = true, .first_query = token - from}));
+        };
+        add(chunk_row::older, 0, (chunk - 1) * length);
+        add(chunk_row::previous, std::max<index>(0, (chunk - 1) * length), chunk * length);
+        add(chunk_row::same, chunk * length, token + count);
+        join_partial_attention(std::span<const partial_attention<T>>(parts), out.token_slice(n, count));
+        n += count;
+    }
+}
+
+/// How many queries at the end of a sequence the estimate looks at: those of the last chunk, at most `most`.
+/// Throws:   invalid_config on tokens < 1 or most < 1.
+/// Source:   vllm-project/vllm dual_chunk_flash_attn.py (sparse_attention_last_q 64).
+inline index dual_chunk_estimate_queries(const dual_chunk& chunks, index tokens, index most = 64) {
+    detail::require(tokens >= 1, "dual_chunk_estimate_queries", "tokens must be >= 1", tokens);
+    detail::require(most >= 1, "dual_chunk_estimate_queries", "most must be >= 1", most);
+    return std::min(most, (tokens - 1) % chunks.period() + 1);
+}
+
+/// How much the last queries of a sequence weigh each key, and each distance: what vLLM's sparse variant
+/// chooses its columns and diagonals by.
+/// Shapes:   column [heads, Lk], diagonal [heads, Lk], by token distance.
+struct dual_chunk_weights {
+    std::vector<double> column;
+    std::vector<double> diagonal;
+};
+
+/// Column and diagonal sums of the softmax of scores whose queries are the last of the sequence.
+/// Shapes:   scores [heads, Lq, Lk], from fill_dual_chunk_scores over the critical rows as `previous` and
+///           `older`: they keep the order inside a chunk, which clamping loses.
+/// Throws:   invalid_config on another size.
+/// Source:   vllm-project/vllm dual_chunk_flash_attn.py; MInference, arXiv 2407.02490.
+template <class T>
+dual_chunk_weights make_dual_chunk_weights(std::span<const T> scores, index heads, index queries,
+                                           index keys) {
+    constexpr const char* who = "make_dual_chunk_weights";
+    const index each =
+        detail::checked_product(who, "heads, queries and keys must be >= 0", {heads, queries, keys});
+    detail::require(static_cast<index>(scores.size()) == each, who,
+                    "scores must hold heads * queries * keys numbers", scores.size());
+    detail::require(queries <= keys, who, "queries must be at most keys", queries);
+    const auto size = static_cast<std::size_t>(heads * keys);
+    dual_chunk_weights out{std::vector<double>(size), std::vector<double>(size)};
+    std::vector<double> weight(static_cast<std::size_t>(keys));
+    for (index h = 0; h < heads; ++h)
+        for (index n = 0; n < queries; ++n) {
+            const index seen = keys - queries + n + 1;
+            const T* const row = scores.data() + (h * queries + n) * keys;
+            double peak = -std::numeric_limits<double>::infinity(), sum = 0;
+            for (index j = 0; j < seen; ++j) peak = std::max(peak, static_cast<double>(row[j]));
+            for (index j = 0; j < seen; ++j) {
+                weight[static_cast<std::size_t>(j)] = std::exp(static_cast<double>(row[j]) - peak);
+                sum += weight[static_cast<std::size_t>(j)];
+            }
+            for (index j = 0; j < seen; ++j) {
+                const double p = weight[static_cast<std::size_t>(j)] / sum;
+                out.column[static_cast<std::size_t>(h * keys + j)] += p;
+                out.diagonal[static_cast<std::size_t>(h * keys + seen - 1 - j)] += p;
+            }
+        }
+    return out;
+}
+
+}  // namespace ROPEWALK_NAMESPACE

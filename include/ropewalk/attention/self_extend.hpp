@@ -1,0 +1,107 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/positions/position_ids.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// What window / group is where it is no whole number: the quotient (the released prefill), or rounded down
+/// (the paper, and the released decode, which then disagrees with the prefill by up to 1 - 1 / group).
+enum class offset_division : std::uint8_t { exact, floor };
+
+struct self_extend_config {
+    index group = 8;                        ///< far positions are divided by it
+    index window = 1024;                    ///< keys closer than this keep their positions
+    std::optional<double> scale_base = {};  ///< trained length: queries past it grow by a ratio of logarithms
+    offset_division division = offset_division::exact;
+};
+
+/// Self-Extend: keys within `window` at their own distance, all others at distances of positions divided by
+/// `group`, shifted so that the border is continuous where the group divides the window. The cache holds keys
+/// before rotation; they are rotated twice, and fill_windowed_scores and attend_windowed join the two.
+/// Throws:   invalid_config on group or window < 1, or scale_base <= 1.
+/// Source:   LLM Maybe LongLM, arXiv 2401.01325; datamllab/LongLM self_extend_patch/Llama.py.
+///
+///     const self_extend extend({.group = 4, .window = 512});
+///     // near rows: positions as they are; far rows: far_queries(count, first), far_keys(count)
+///     attend_windowed(near_q, near_k, far_q, far_k, v, out, {.window = 512});
+class self_extend {
+  public:
+    explicit self_extend(const self_extend_config& config) : config_(config) {
+        constexpr const char* who = "self_extend";
+        detail::require(config.group >= 1, who, "group must be >= 1", config.group);
+        detail::require(config.window >= 1, who, "window must be >= 1", config.window);
+        const double base = config.scale_base.value_or(2);
+        detail::require(std::isfinite(base) && base > 1, who, "scale_base must be finite and > 1", base);
+    }
+
+    const self_extend_config& config() const noexcept { return config_; }
+
+    /// How far apart the two scales of positions are: window - window / group.
+    double offset() const noexcept {
+        const double share = static_cast<double>(config_.window) / static_cast<double>(config_.group);
+        return static_cast<double>(config_.window) -
+               (config_.division == offset_division::floor ? std::floor(share) : share);
+    }
+    /// The position of a query for far keys. Fractional where the group does not divide the window.
+    double far_query(std::int64_t token) const noexcept {
+        return static_cast<double>(token / config_.group) + offset();
+    }
+    /// The position of a far key.
+    double far_key(std::int64_t token) const noexcept { return static_cast<double>(token / config_.group); }
+    /// Positions of tokens [first, first + count).
+    position_ids far_queries(index count, std::int64_t first = 0) const {
+        return listed(count, [&](index n) { return far_query(first + n); });
+    }
+    position_ids far_keys(index count, std::int64_t first = 0) const {
+        return listed(count, [&](index n) { return far_key(first + n); });
+    }
+    /// The distance that a query at token i sees to a key at token j <= i.
+    double distance(std::int64_t i, std::int64_t j) const noexcept {
+        return i - j < config_.window ? static_cast<double>(i - j) : far_query(i) - far_key(j);
+    }
+
+    /// The factor on the query at a token, before its rotation: ln(token + 1) / ln(scale_base), at least 1.
+    double query_scale(std::int64_t token) const noexcept {
+        if (!config_.scale_base) return 1;
+        return std::max(1.0, std::log(static_cast<double>(token) + 1) / std::log(*config_.scale_base));
+    }
+    /// Multiplies the queries of tokens [first, first + x.tokens()) by it, in place.
+    template <class T>
+    void scale_queries(heads_view<T> x, std::int64_t first = 0) const noexcept {
+        if (!config_.scale_base) return;
+        for (index b = 0; b < x.batches(); ++b)
+            for (index n = 0; n < x.tokens(); ++n) {
+                const double by = query_scale(first + n);
+                for (index h = 0; h < x.heads(); ++h) {
+                    auto* const head = reinterpret_cast<stored_t<T>*>(x.at(b, n, h));
+                    for (index c = 0; c < x.channels(); ++c)
+                        head[c] = static_cast<stored_t<T>>(static_cast<compute_t<T>>(
+                            by * static_cast<double>(static_cast<compute_t<T>>(head[c]))));
+                }
+            }
+    }
+    /// The longest sequence whose distances stay below `trained`: group (trained - window) + window.
+    std::int64_t longest(std::int64_t trained) const noexcept {
+        return config_.group * (trained - config_.window) + config_.window;
+    }
+
+  private:
+    template <class F>
+    static position_ids listed(index count, F f) {
+        detail::require(count >= 0, "self_extend", "count must be >= 0", count);
+        std::vector<double> at(static_cast<std::size_t>(count));
+        for (index n = 0; n < count; ++n) at[static_cast<std::size_t>(n)] = f(n);
+        return position_ids::from(at);
+    }
+    self_extend_config config_;
+};
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,204 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include <ropewalk/core/heads_view.hpp>
+
+/// The indexers of sparse attention: a few extra heads whose scores pick the keys that the main attention may
+/// see. DeepSeek V3.2 and GLM-5 pick tokens, DeepSeek V4 picks compressed keys. Queries and keys are rotated
+/// as any others, on their slice and in their layout (V3.2: the first 64 channels, half-split, beside an
+/// interleaved main attention; GLM-5: interleaved; V4: the last 64 channels, interleaved).
+/// Source: DeepSeek-V3.2-Exp inference/model.py Indexer; huggingface/transformers models/deepseek_v32,
+///         glm_moe_dsa, deepseek_v4.
+namespace ROPEWALK_NAMESPACE::sparse_index {
+
+/// Layer norm of every head of every token, in place: the indexer's keys before their rotation.
+/// Shapes:   x [batches, tokens, heads, channels]; weight, bias [channels].
+/// Throws:   invalid_config on other sizes or an epsilon that is not finite and >= 0.
+/// Accuracy: f64 inside.
+/// Source:   DeepSeek-V3.2-Exp inference/model.py (eps 1e-6).
+template <class T>
+void normalize_keys(heads_view<T> x, std::span<const compute_t<T>> weight, std::span<const compute_t<T>> bias,
+                    double epsilon = 1e-6) {
+    constexpr const char* who = "sparse_index::normalize_keys";
+    detail::require(static_cast<index>(weight.size()) == x.channels(), who,
+                    "weight must hold channels numbers", weight.size());
+    detail::require(static_cast<index>(bias.size()) == x.channels(), who, "bias must hold channels numbers",
+                    bias.size());
+    detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be finite and >= 0", epsilon);
+    const auto count = static_cast<double>(x.channels());
+    for (index b = 0; b < x.batches(); ++b)
+        for (index n = 0; n < x.tokens(); ++n)
+            for (index h = 0; h < x.heads(); ++h) {
+                auto* const head = reinterpret_cast<stored_t<T>*>(x.at(b, n, h));
+                const auto value = [&](index c) {
+                    return static_cast<double>(static_cast<compute_t<T>>(head[c]));
+                };
+                double mean = 0, spread = 0;
+                for (index c = 0; c < x.channels(); ++c) mean += value(c) / count;
+                for (index c = 0; c < x.channels(); ++c)
+                    spread += (value(c) - mean) * (value(c) - mean) / count;
+                const double by = 1 / std::sqrt(spread + epsilon);
+                for (index c = 0; c < x.channels(); ++c) {
+                    const auto i = static_cast<std::size_t>(c);
+                    head[c] = static_cast<stored_t<T>>(
+                        static_cast<compute_t<T>>((value(c) - mean) * by * static_cast<double>(weight[i]) +
+                                                  static_cast<double>(bias[i])));
+                }
+            }
+}
+
+/// Multiplies every head by the Hadamard matrix of Sylvester's order over sqrt(channels), in place: its own
+/// inverse. Applied to queries and keys alike it changes no score; it spreads outliers before a quantiser.
+/// Shapes:   x [batches, tokens, heads, channels], channels a power of two.
+/// Throws:   invalid_config on any other number of channels.
+/// Cost:     channels log2(channels) additions a head.
+/// Source:   Sylvester 1867; DeepSeek-V3.2-Exp inference/model.py rotate_activation.
+template <class T>
+void hadamard(heads_view<T> x) {
+    const index size = x.channels();
+    detail::require(size >= 1 && (size & (size - 1)) == 0, "hadamard", "channels must be a power of two",
+                    size);
+    std::vector<compute_t<T>> v(static_cast<std::size_t>(size));
+    const auto by = static_cast<compute_t<T>>(1 / std::sqrt(static_cast<double>(size)));
+    for (index b = 0; b < x.batches(); ++b)
+        for (index n = 0; n < x.tokens(); ++n)
+            for (index h = 0; h < x.heads(); ++h) {
+                auto* const head = reinterpret_cast<stored_t<T>*>(x.at(b, n, h));
+                for (index c = 0; c < size; ++c)
+                    v[static_cast<std::size_t>(c)] = static_cast<compute_t<T>>(head[c]);
+                for (index step = 1; step < size; step *= 2)
+                    for (index c = 0; c < size; ++c) {
+                        if (c & step) continue;
+                        auto &low = v[static_cast<std::size_t>(c)],
+                             &high = v[static_cast<std::size_t>(c + step)];
+                        const auto sum = low + high;
+                        high = low - high;
+                        low = sum;
+                    }
+                for (index c = 0; c < size; ++c)
+                    head[c] = static_cast<stored_t<T>>(v[static_cast<std::size_t>(c)] * by);
+            }
+}
+
+/// score[i, j] = sum over heads of weight[i, h] / sqrt(heads) * relu(q[i, h] . k[j] / sqrt(channels)).
+/// Shapes:   q [tokens, heads, channels], k [keys, 1, channels], one batch; weights [tokens, heads], which
+/// may be
+///           negative; the result [tokens, keys].
+/// Throws:   invalid_config on sizes that disagree.
+/// Cost:     tokens * keys * heads * channels multiply-adds.
+/// Accuracy: sums in the compute type.
+/// Source:   DeepSeek-V3.2-Exp inference/model.py; huggingface/transformers DeepseekV32Indexer.
+template <class T>
+std::vector<compute_t<T>> make_scores(heads_view<const T> q, heads_view<const T> k,
+                                      std::span<const compute_t<T>> weights) {
+    using C = compute_t<T>;
+    constexpr const char* who = "sparse_index::make_scores";
+    detail::require(q.batches() == 1 && k.batches() == 1, who, "batches must be 1", q.batches());
+    detail::require(k.heads() == 1, who, "k must have one head for all", k.heads());
+    detail::require(k.channels() == q.channels(), who, "k.channels must be q's", k.channels());
+    detail::require(static_cast<index>(weights.size()) == q.tokens() * q.heads(), who,
+                    "weights must hold tokens * heads numbers", weights.size());
+    std::vector<C> scores(static_cast<std::size_t>(
+        detail::checked_product(who, "tokens and keys must fit in memory", {q.tokens(), k.tokens()})));
+    const C by_head = static_cast<C>(1 / std::sqrt(static_cast<double>(std::max<index>(q.heads(), 1))));
+    const C by_channel = static_cast<C>(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels(), 1))));
+    for (index i = 0; i < q.tokens(); ++i)
+        for (index j = 0; j < k.tokens(); ++j) {
+            const auto* y = reinterpret_cast<const stored_t<T>*>(k.at(0, j, 0));
+            C total = 0;
+            for (index h = 0; h < q.heads(); ++h) {
+                const auto* x = reinterpret_cast<const stored_t<T>*>(q.at(0, i, h));
+                C sum = 0;
+                for (index c = 0; c < q.channels(); ++c) sum += static_cast<C>(x[c]) * static_cast<C>(y[c]);
+                total += weights[static_cast<std::size_t>(i * q.heads() + h)] * by_head *
+                         std::max(by_channel * sum, C(0));
+            }
+            scores[static_cast<std::size_t>(i * k.tokens() + j)] = total;
+        }
+    return scores;
+}
+
+/// How many keys each query may choose among: its own and all before it.
+/// Shapes:   [tokens].
+/// Source:   causal masks.
+inline std::vector<index> visible_tokens(index tokens, index first = 0) {
+    std::vector<index> all;
+    for (index n = 0; n < tokens; ++n) all.push_back(first + n + 1);
+    return all;
+}
+/// How many closed windows of `rate` tokens a query at each position sees: floor((position + 1) / rate).
+/// Shapes:   positions [tokens] -> [tokens].
+/// Throws:   invalid_config on a rate < 1 or a negative position.
+/// Source:   huggingface/transformers models/deepseek_v4.
+inline std::vector<index> visible_windows(std::span<const std::int64_t> positions, index rate) {
+    detail::require(rate >= 1, "visible_windows", "rate must be >= 1", rate);
+    std::vector<index> all;
+    for (const std::int64_t p : positions) {
+        detail::require(p >= 0, "visible_windows", "positions must be >= 0", p);
+        all.push_back(static_cast<index>((p + 1) / rate));
+    }
+    return all;
+}
+
+/// The chosen keys of every query, best first; -1 where fewer are visible. Equal scores go to the earlier
+/// key. Shapes:   scores [tokens, keys], visible [tokens]; the result [tokens, count]. Throws: invalid_config
+/// on count < 0, sizes that disagree, or a visible count outside 0 .. keys (more
+///           counts as all).
+/// Cost:     a partial sort a query.
+/// Source:   DeepSeek-V3.2-Exp inference/model.py (index_topk).
+template <class T>
+std::vector<index> select(std::span<const T> scores, index keys, std::span<const index> visible,
+                          index count) {
+    constexpr const char* who = "sparse_index::select";
+    detail::require(count >= 0, who, "count must be >= 0", count);
+    const auto tokens = static_cast<index>(visible.size());
+    detail::require(static_cast<index>(scores.size()) ==
+                        detail::checked_product(who, "keys must be >= 0", {tokens, keys}),
+                    who, "scores must hold tokens * keys numbers", scores.size());
+    std::vector<index> chosen(static_cast<std::size_t>(detail::checked_product(
+                                  who, "tokens and count must fit in memory", {tokens, count})),
+                              index{-1});
+    std::vector<index> order;
+    for (index n = 0; n < tokens; ++n) {
+        const index seen = std::min(visible[static_cast<std::size_t>(n)], keys);
+        detail::require(seen >= 0, who, "visible must be >= 0", seen);
+        order.resize(static_cast<std::size_t>(seen));
+        std::iota(order.begin(), order.end(), index{0});
+        const T* const row = scores.data() + n * keys;
+        const index kept = std::min(count, seen);
+        std::partial_sort(order.begin(), order.begin() + kept, order.end(),
+                          [row](index a, index b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
+        std::copy_n(order.begin(), kept, chosen.begin() + n * count);
+    }
+    return chosen;
+}
+
+/// The choice as a mask for attend: 1 where a query may look.
+/// Shapes:   chosen [tokens, count] -> [tokens, keys].
+/// Throws:   invalid_config on a key that is not there, or sizes that disagree.
+/// Source:   huggingface/transformers DeepseekV32Indexer.
+inline std::vector<std::uint8_t> make_mask(std::span<const index> chosen, index tokens, index keys) {
+    constexpr const char* who = "sparse_index::make_mask";
+    std::vector<std::uint8_t> mask(static_cast<std::size_t>(
+        detail::checked_product(who, "tokens and keys must be >= 0", {tokens, keys})));
+    const auto total = static_cast<index>(chosen.size());
+    detail::require(tokens == 0 ? total == 0 : total % tokens == 0, who,
+                    "chosen must hold tokens * count keys", total);
+    const index count = tokens == 0 ? 0 : total / tokens;
+    for (index i = 0; i < total; ++i) {
+        const index key = chosen[static_cast<std::size_t>(i)];
+        detail::require(key >= -1 && key < keys, who, "chosen must hold -1 or keys", key);
+        if (key >= 0) mask[static_cast<std::size_t>(i / count * keys + key)] = 1;
+    }
+    return mask;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::sparse_index

@@ -1,0 +1,95 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <optional>
+#include <vector>
+
+#include <ropewalk/frequencies/per_pair.hpp>
+
+namespace ROPEWALK_NAMESPACE::frequencies {
+
+struct longrope2_config {
+    index rotary_dim = 0;
+    double base = 1e4;
+    double original_context = 0;
+    double target_context = 0;
+    double largest_factor = 64;               ///< length_scale: the most that a slow pair may be divided by
+    std::optional<index> critical_pair = {};  ///< the first slow pair; not given: the theoretical one
+};
+
+/// Where the pairs begin whose period is longer than the trained context: x = pairs log_base(L0 / 2 pi).
+/// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, original_context <= 0.
+/// Source:   LongRoPE2, Shang et al. 2025 (arXiv 2502.20082), section 3.1.
+inline double critical_pair_number(const longrope2_config& c) {
+    detail::require_ladder("longrope2", c.rotary_dim, c.base);
+    detail::require(c.base != 1, "longrope2", "base must not be 1", c.base);
+    detail::require_factor("longrope2", "original_context must be > 0", c.original_context);
+    return static_cast<double>(c.rotary_dim / 2) *
+           (std::log(c.original_context / (2 * std::numbers::pi)) / std::log(c.base));
+}
+
+/// The critical dimension of the paper, in channels: 2 ceil(x).
+/// Throws:   invalid_config as critical_pair_number.
+/// Source:   LongRoPE2, Shang et al. 2025.
+inline index longrope2_critical_channels(const longrope2_config& c) {
+    return 2 * static_cast<index>(std::ceil(critical_pair_number(c)));
+}
+
+/// The first slow pair as the search's code counts it, ceil(x) - 1; critical_pair of the configuration is
+/// what a search found and replaces it elsewhere.
+/// Throws:   invalid_config as critical_pair_number.
+/// Source:   J-shang/LongRoPE evolution/search.py.
+inline index longrope2_critical_pair(const longrope2_config& c) {
+    return static_cast<index>(std::ceil(critical_pair_number(c))) - 1;
+}
+
+/// What a pair's divisor may be.
+struct factor_bounds {
+    std::vector<double> low;   ///< [pairs]
+    std::vector<double> high;  ///< [pairs]
+};
+
+/// The bounds of the search: [1, s + 5] before the critical pair and [s, largest_factor] from it on, with
+/// s = target_context / original_context.
+/// Throws:   invalid_config as critical_pair_number, on target_context < original_context, on a
+///           critical_pair outside the pairs, or largest_factor < s.
+/// Source:   J-shang/LongRoPE evolution/search.py, its bounds held pair by pair.
+inline factor_bounds longrope2_bounds(const longrope2_config& c) {
+    const index critical = c.critical_pair.value_or(longrope2_critical_pair(c));
+    critical_pair_number(c);
+    const index pairs = c.rotary_dim / 2;
+    detail::require(critical >= 0 && critical <= pairs, "longrope2", "critical_pair must be in 0 .. pairs",
+                    critical);
+    detail::require(std::isfinite(c.target_context) && c.target_context >= c.original_context, "longrope2",
+                    "target_context must be >= original_context", c.target_context);
+    const double s = c.target_context / c.original_context;
+    detail::require(std::isfinite(c.largest_factor) && c.largest_factor >= s, "longrope2",
+                    "largest_factor must be >= target_context / original_context", c.largest_factor);
+    factor_bounds bounds;
+    for (index i = 0; i < pairs; ++i) {
+        bounds.low.push_back(i < critical ? 1 : s);
+        bounds.high.push_back(i < critical ? s + 5 : c.largest_factor);
+    }
+    return bounds;
+}
+
+/// A first guess of the divisors: S^(i / critical) up to the critical pair, S + 0.1 (i - critical) beyond,
+/// for S = largest_factor. It rises with the pair; its tail may pass the bounds, as the search's own does.
+/// Shapes:   [pairs].
+/// Throws:   invalid_config as longrope2_bounds.
+/// Source:   J-shang/LongRoPE evolution/genetic_base.py.
+inline std::vector<double> longrope2_start(const longrope2_config& c) {
+    longrope2_bounds(c);
+    const index critical = c.critical_pair.value_or(longrope2_critical_pair(c));
+    std::vector<double> factors;
+    for (index i = 0; i < c.rotary_dim / 2; ++i)
+        factors.push_back(
+            i < critical ? std::pow(c.largest_factor, static_cast<double>(i) / static_cast<double>(critical))
+                         : c.largest_factor + 0.1 * static_cast<double>(i - critical));
+    return factors;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::frequencies

@@ -1,0 +1,192 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/pair_layout.hpp>
+#include <ropewalk/kernels/partition.hpp>
+
+/// PoPE, polar position embeddings: a channel's softplus is a magnitude, its position a phase, and the two of
+/// them become two channels. Content and position no longer mix in the sign of a channel.
+/// Source: PoPE, arXiv 2509.10534; lucidrains/PoPE-pytorch.
+namespace ROPEWALK_NAMESPACE::pope {
+
+/// One frequency a channel, base^(-c / channels): twice as many as RoPE has for as many channels.
+/// Throws:   invalid_config on channels < 1 or base not > 0.
+/// Source:   PoPE, arXiv 2509.10534.
+inline spectrum make_spectrum(index channels, double base = 1e4) {
+    detail::require(channels >= 1 && channels <= std::numeric_limits<index>::max() / 4, "pope::make_spectrum",
+                    "channels must be >= 1", channels);
+    return frequencies::geometric({.rotary_dim = 2 * channels, .base = base});
+}
+
+/// The learned phases of keys as they are used, in [-2 pi, 0].
+/// Throws:   invalid_config on a NaN.
+/// Source:   lucidrains/PoPE-pytorch pope.py.
+inline std::vector<double> clamp_phases(std::span<const double> phases) {
+    std::vector<double> out;
+    for (const double v : phases) {
+        detail::require(!std::isnan(v), "pope::clamp_phases", "phases must be numbers", v);
+        out.push_back(std::clamp(v, -2 * std::numbers::pi, 0.0));
+    }
+    return out;
+}
+
+/// The rows of keys: position * frequency + phase. Queries take an ordinary table of the spectrum.
+/// Shapes:   phases [heads, channels] in radians, clamped; a table [tokens, heads, channels].
+/// Throws:   invalid_config when phases do not hold a positive number of heads, or are not finite.
+/// Source:   PoPE, arXiv 2509.10534.
+template <class T = float>
+[[nodiscard]] rotation_table<T> make_key_table(const spectrum& s, std::span<const double> phases,
+                                               const position_ids& positions) {
+    constexpr const char* who = "pope::make_key_table";
+    const auto count = static_cast<index>(phases.size());
+    detail::require(s.heads() == 1, who, "spectrum must be one for all heads", s.heads());
+    detail::require(s.pairs() > 0 && count > 0 && count % s.pairs() == 0, who,
+                    "phases must hold heads * channels numbers", count);
+    for (const double v : phases) detail::require(std::isfinite(v), who, "phases must be finite", v);
+    const auto plain = make_rotation_table<double>(s, positions);
+    rotation_table<T> table(plain.row_count(), count / s.pairs(), s.pairs());
+    for (index r = 0; r < plain.row_count(); ++r)
+        for (index h = 0; h < table.heads(); ++h)
+            for (index c = 0; c < s.pairs(); ++c) {
+                const double phase = phases[static_cast<std::size_t>(h * s.pairs() + c)];
+                const double cos = plain.cos_row(r)[static_cast<std::size_t>(c)],
+                             sin = plain.sin_row(r)[static_cast<std::size_t>(c)];
+                table.cos_data(r, h)[c] = static_cast<T>(cos * std::cos(phase) - sin * std::sin(phase));
+                table.sin_data(r, h)[c] = static_cast<T>(sin * std::cos(phase) + cos * std::sin(phase));
+            }
+    return table;
+}
+
+/// Channels of a head after widening: two for each of the rows' channels, one for each other.
+constexpr index widened_channels(index channels, index rotated) noexcept { return channels + rotated; }
+
+namespace detail_pope {
+
+template <class T>
+T softplus(T x) noexcept {
+    return std::log1p(std::exp(-std::abs(x))) + std::max(x, T(0));
+}
+template <class T>
+T sigmoid(T x) noexcept {
+    const T e = std::exp(-std::abs(x));
+    return x >= 0 ? 1 / (1 + e) : e / (1 + e);
+}
+template <class A, class B, class C>
+bool fits(pair_layout layout, heads_view<A> x, heads_view<B> wide, const rows_view<C>& rows) noexcept {
+    return x.batches() == wide.batches() && x.tokens() == wide.tokens() && x.heads() == wide.heads() &&
+           wide.channels() == widened_channels(x.channels(), rows.pairs) && rows.pairs <= x.channels() &&
+           rows.tokens >= x.batches() * x.tokens() && (rows.heads == 1 || rows.heads == x.heads()) &&
+           layout.fits(rows.pairs);
+}
+
+}  // namespace detail_pope
+
+/// (mu cos, mu sin) with mu = softplus(x) for the first channels, the others copied behind them.
+/// Shapes:   x [batches, tokens, heads, channels]; rows of r <= channels frequencies; out [batches, tokens,
+/// heads,
+///           channels + r], its first 2 r channels laid out as `layout` pairs.
+/// Requires: no overlap; as rotate. Negative rows leave a token of `out` as it was.
+/// Cost:     an exponential and a logarithm a channel.
+/// Accuracy: f64 2 ulp, f32 3 ulp of mu; 16-bit half a storage ulp more.
+/// Source:   PoPE, arXiv 2509.10534; lucidrains/PoPE-pytorch apply_pope_to_qk (interleaved), x-transformers
+///           apply_polar_pos_emb (half_split).
+template <class T>
+void widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, heads_view<T> out,
+           std::type_identity_t<rows_view<compute_t<T>>> rows, part_of part = {}) noexcept {
+    using C = compute_t<T>;
+    const bool match = x.empty() || detail_pope::fits(layout, x, out, rows);
+    ROPEWALK_EXPECT(match);
+    if (!match || x.empty()) return;
+    const work_part work = partition_tokens(x.batches() * x.tokens(), part);
+    const work_range heads = partition(x.heads(), work.heads);
+    for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
+        const index row = rows.row(token);
+        if (row < 0) continue;
+        for (index h = heads.first; h < heads.first + heads.count; ++h) {
+            const auto* from =
+                reinterpret_cast<const stored_t<T>*>(x.at(token / x.tokens(), token % x.tokens(), h));
+            auto* to = reinterpret_cast<stored_t<T>*>(out.at(token / x.tokens(), token % x.tokens(), h));
+            const C *cos = rows.cos_at(row, h), *sin = rows.sin_at(row, h);
+            for (index c = 0; c < rows.pairs; ++c) {
+                const C mu = detail_pope::softplus(static_cast<C>(from[c]));
+                to[layout.first(c, rows.pairs)] = static_cast<stored_t<T>>(mu * cos[c]);
+                to[layout.second(c, rows.pairs)] = static_cast<stored_t<T>>(mu * sin[c]);
+            }
+            std::copy_n(from + rows.pairs, x.channels() - rows.pairs, to + 2 * rows.pairs);
+        }
+    }
+}
+
+/// The gradient by x, given x and the gradient by what widen wrote.
+/// Shapes:   x and by_x [batches, tokens, heads, channels], gradient [batches, tokens, heads, channels + r].
+/// Requires: as widen.
+/// Source:   the derivative of softplus is the logistic function.
+template <class T>
+void widen_gradient(pair_layout layout, std::type_identity_t<heads_view<const T>> x,
+                    std::type_identity_t<heads_view<const T>> gradient, heads_view<T> by_x,
+                    std::type_identity_t<rows_view<compute_t<T>>> rows) noexcept {
+    using C = compute_t<T>;
+    const bool match = x.empty() || (detail_pope::fits(layout, x, gradient, rows) &&
+                                     by_x.batches() == x.batches() && by_x.tokens() == x.tokens() &&
+                                     by_x.heads() == x.heads() && by_x.channels() == x.channels());
+    ROPEWALK_EXPECT(match);
+    if (!match || x.empty()) return;
+    for (index token = 0; token < x.batches() * x.tokens(); ++token) {
+        const index row = rows.row(token), b = token / x.tokens(), n = token % x.tokens();
+        if (row < 0) continue;
+        for (index h = 0; h < x.heads(); ++h) {
+            const auto* from = reinterpret_cast<const stored_t<T>*>(x.at(b, n, h));
+            const auto* g = reinterpret_cast<const stored_t<T>*>(gradient.at(b, n, h));
+            auto* to = reinterpret_cast<stored_t<T>*>(by_x.at(b, n, h));
+            const C *cos = rows.cos_at(row, h), *sin = rows.sin_at(row, h);
+            for (index c = 0; c < rows.pairs; ++c) {
+                const C along = static_cast<C>(g[layout.first(c, rows.pairs)]) * cos[c] +
+                                static_cast<C>(g[layout.second(c, rows.pairs)]) * sin[c];
+                to[c] = static_cast<stored_t<T>>(along * detail_pope::sigmoid(static_cast<C>(from[c])));
+            }
+            std::copy_n(g + 2 * rows.pairs, x.channels() - rows.pairs, to + rows.pairs);
+        }
+    }
+}
+
+/// The gradient by the keys' phases, before their clamp, summed over all tokens.
+/// Shapes:   widened and gradient [batches, tokens, heads, channels + r], widened what widen wrote; the
+/// result
+///           [heads, r].
+/// Throws:   invalid_config on shapes that disagree.
+/// Source:   d/dphase (mu cos, mu sin) = (-mu sin, mu cos).
+template <class T>
+std::vector<double> make_phase_gradient(pair_layout layout, heads_view<const T> widened,
+                                        heads_view<const T> gradient, index rotated) {
+    constexpr const char* who = "pope::make_phase_gradient";
+    const bool same = widened.batches() == gradient.batches() && widened.tokens() == gradient.tokens() &&
+                      widened.heads() == gradient.heads() && widened.channels() == gradient.channels();
+    detail::require(same, who, "gradient must have widened's shape, tokens", gradient.tokens());
+    detail::require(rotated >= 0 && 2 * rotated <= widened.channels() && layout.fits(rotated), who,
+                    "rotated must fit in the channels", rotated);
+    std::vector<double> out(static_cast<std::size_t>(widened.heads() * rotated), 0.0);
+    for (index b = 0; b < widened.batches(); ++b)
+        for (index n = 0; n < widened.tokens(); ++n)
+            for (index h = 0; h < widened.heads(); ++h)
+                for (index c = 0; c < rotated; ++c) {
+                    const index i = layout.first(c, rotated), j = layout.second(c, rotated);
+                    const auto value = [&](heads_view<const T> v, index at) {
+                        return static_cast<double>(static_cast<compute_t<T>>(
+                            reinterpret_cast<const stored_t<T>*>(v.at(b, n, h))[at]));
+                    };
+                    out[static_cast<std::size_t>(h * rotated + c)] +=
+                        value(widened, i) * value(gradient, j) - value(widened, j) * value(gradient, i);
+                }
+    return out;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::pope

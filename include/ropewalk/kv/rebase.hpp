@@ -1,0 +1,184 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/core/heads_view.hpp>
+
+/// Moving cached keys to other positions: position-independent caching. Values never move.
+/// Source: CacheBlend (YaoJiayi/CacheBlend), LMCache, Block-Attention (TemporaryLoRA/Block-Attention).
+namespace ROPEWALK_NAMESPACE {
+
+/// The rows that move keys rotated at `old` under one spectrum to `now` under another: angle now * omega_to -
+/// old * omega_from, formed and reduced in f64, magnitude m_to / m_from. One rotation with them replaces
+/// unrotate and rotate, and leaves no square of the magnitude behind as two passes over a scheme's own table
+/// would. Shapes:   old, now [tokens, axes]; a table of tokens rows, used with rotate on the slice that
+/// turns. Requires: spectra of the same heads, axes and pairs. Throws:   invalid_config when they differ, or
+/// positions differ in tokens or axes. A token that is untouched in
+///           either is left alone.
+/// Accuracy: old = now under one spectrum is the identity bit for bit; else as make_rotation_table.
+/// Source:   R(a)^-1 R(b) = R(b - a).
+template <class T = float>
+[[nodiscard]] rotation_table<T> make_move_table(const spectrum& from, const spectrum& to,
+                                                const position_ids& old, const position_ids& now) {
+    constexpr const char* who = "make_move_table";
+    detail::require(from.heads() == to.heads(), who, "spectra must have the same heads", to.heads());
+    detail::require(from.axes() == to.axes(), who, "spectra must have the same axes", to.axes());
+    detail::require(from.pairs() == to.pairs(), who, "spectra must have the same pairs", to.pairs());
+    detail::require(old.axes() == from.axes() && now.axes() == from.axes(), who,
+                    "positions must have the spectra's axes", now.axes());
+    detail::require(now.tokens() == old.tokens(), who, "positions must be of the same tokens", now.tokens());
+    std::vector<double> omega;
+    for (index h = 0; h < to.heads(); ++h)
+        for (const double sign : {1.0, -1.0})
+            for (index a = 0; a < to.axes(); ++a)
+                for (index i = 0; i < to.pairs(); ++i)
+                    omega.push_back(sign * (sign > 0 ? to : from).omega(h, a, i));
+    position_ids both(2 * to.axes());
+    for (index n = 0; n < now.tokens(); ++n) {
+        if (!now.touched(n) || !old.touched(n)) {
+            both.append(untouched_run{1});
+            continue;
+        }
+        listed_run run;
+        for (index a = 0; a < to.axes(); ++a) run.values.push_back(now.at(n, a));
+        for (index a = 0; a < to.axes(); ++a) run.values.push_back(old.at(n, a));
+        both.append(std::move(run));
+    }
+    return make_rotation_table<T>(
+        spectrum::mixed(omega, to.heads(), 2 * to.axes(), to.magnitude() / from.magnitude()), both);
+}
+
+/// Keys as int8 with a scale a token and head: value = code * scale.
+struct int8_keys {
+    std::vector<std::int8_t> codes;  ///< [tokens, heads, channels]
+    std::vector<double> scales;      ///< [tokens, heads]
+};
+
+/// Symmetric int8 of every head of every token: scale = largest magnitude / 127, nearest, halves to even. A
+/// head of zeros has scale 0. Shapes:   x [1, tokens, heads, channels]. Throws:   invalid_config on more than
+/// one batch or a number that is not finite. Source:   absmax quantisation.
+template <class T>
+int8_keys quantize_int8(heads_view<const T> x) {
+    detail::require(x.batches() == 1, "quantize_int8", "batches must be 1", x.batches());
+    int8_keys out;
+    for (index n = 0; n < x.tokens(); ++n)
+        for (index h = 0; h < x.heads(); ++h) {
+            double most = 0;
+            for (index c = 0; c < x.channels(); ++c) {
+                const auto v = static_cast<double>(x.at(0, n, h)[c]);
+                detail::require(std::isfinite(v), "quantize_int8", "keys must be finite", v);
+                most = std::max(most, std::abs(v));
+            }
+            const double scale = most / 127;
+            out.scales.push_back(scale);
+            for (index c = 0; c < x.channels(); ++c)
+                out.codes.push_back(static_cast<std::int8_t>(
+                    scale == 0 ? 0.0 : std::nearbyint(static_cast<double>(x.at(0, n, h)[c]) / scale)));
+        }
+    return out;
+}
+/// The values of int8 keys, into x.
+/// Throws:   invalid_config when the sizes are not x's.
+/// Source:   absmax quantisation.
+template <class T>
+void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
+    constexpr const char* who = "dequantize_int8";
+    detail::require(x.batches() == 1, who, "batches must be 1", x.batches());
+    detail::require(static_cast<index>(keys.scales.size()) == x.tokens() * x.heads(), who,
+                    "scales must hold tokens * heads numbers", keys.scales.size());
+    detail::require(static_cast<index>(keys.codes.size()) == x.tokens() * x.heads() * x.channels(), who,
+                    "codes must hold tokens * heads * channels numbers", keys.codes.size());
+    for (index n = 0; n < x.tokens(); ++n)
+        for (index h = 0; h < x.heads(); ++h)
+            for (index c = 0; c < x.channels(); ++c)
+                x.at(0, n, h)[c] = static_cast<T>(
+                    static_cast<double>(
+                        keys.codes[static_cast<std::size_t>((n * x.heads() + h) * x.channels() + c)]) *
+                    keys.scales[static_cast<std::size_t>(n * x.heads() + h)]);
+}
+
+/// How a cache stores keys between shifts.
+enum class shifted_storage : std::uint8_t { f32, bf16 };
+
+/// How far `shifts` rotations one after the other may take a key from one rotation by their sum, relative to
+/// its length. Grows linearly: pairs that turn by less than half a unit in the last place do not move at all,
+/// and lengths do not show it. Keep the original and the sum instead. Throws:   invalid_config on shifts < 0.
+/// Source:   one rounding a shift, 4 n 2^-24 with f32 rows and arithmetic; n 2^-8 (1 + 2^-8)^n for bf16.
+inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts) {
+    detail::require(shifts >= 0, "shift_drift_bound", "shifts must be >= 0", shifts);
+    const auto n = static_cast<double>(shifts);
+    return storage == shifted_storage::f32 ? 4 * n * 0x1p-24 : n * 0x1p-8 * std::pow(1 + 0x1p-8, n);
+}
+
+/// Positions of tokens inside their own block: 0, 1, ... of each.
+/// Shapes:   lengths [blocks] -> [sum of lengths].
+/// Throws:   invalid_config on a negative length.
+/// Source:   TemporaryLoRA/Block-Attention block_generate.py.
+inline position_ids block_positions(std::span<const index> lengths) {
+    position_ids all;
+    for (const index n : lengths) {
+        detail::require(n >= 0, "block_positions", "lengths must be >= 0", n);
+        all.append(text_run{n, 0, 1});
+    }
+    return all;
+}
+
+struct blend_config {
+    double ratio = 0.16;  ///< share of the tokens before the suffix that is computed again
+    index suffix = 0;     ///< last tokens, which always are
+};
+
+/// Which tokens of joined caches are computed again.
+struct blend_choice {
+    std::vector<double> difference;  ///< of the tokens before the suffix
+    std::vector<index> recomputed;   ///< ascending, the suffix included
+};
+
+/// CacheBlend's choice: the floor(count * ratio) tokens before the suffix whose values differ most from the
+/// cached ones (sum of squares over heads and channels), and all of the suffix. Equal differences go to the
+/// earlier one. Shapes:   computed, cached [1, tokens, heads, channels]. Throws:   invalid_config on shapes
+/// that differ, a ratio outside [0, 1], or a suffix outside 0 .. tokens. Source:   YaoJiayi/CacheBlend
+/// vllm_blend attention/backends/xformers.py.
+template <class T>
+blend_choice choose_recomputed(const blend_config& c, heads_view<const T> computed,
+                               heads_view<const T> cached) {
+    constexpr const char* who = "choose_recomputed";
+    const bool same = computed.batches() == 1 && cached.batches() == 1 &&
+                      computed.tokens() == cached.tokens() && computed.heads() == cached.heads() &&
+                      computed.channels() == cached.channels();
+    detail::require(same, who, "cached must have computed's shape, tokens", cached.tokens());
+    detail::require(c.ratio >= 0 && c.ratio <= 1, who, "ratio must be in [0, 1]", c.ratio);
+    detail::require(c.suffix >= 0 && c.suffix <= computed.tokens(), who, "suffix must be in 0 .. tokens",
+                    c.suffix);
+    const index count = computed.tokens() - c.suffix;
+    blend_choice out;
+    for (index n = 0; n < count; ++n) {
+        double sum = 0;
+        for (index h = 0; h < computed.heads(); ++h)
+            for (index i = 0; i < computed.channels(); ++i) {
+                const double d =
+                    static_cast<double>(computed.at(0, n, h)[i]) - static_cast<double>(cached.at(0, n, h)[i]);
+                sum += d * d;
+            }
+        out.difference.push_back(sum);
+    }
+    std::vector<index> order(static_cast<std::size_t>(count));
+    std::iota(order.begin(), order.end(), index{0});
+    std::stable_sort(order.begin(), order.end(), [&](index a, index b) {
+        return out.difference[static_cast<std::size_t>(a)] > out.difference[static_cast<std::size_t>(b)];
+    });
+    order.resize(static_cast<std::size_t>(std::floor(static_cast<double>(count) * c.ratio)));
+    std::sort(order.begin(), order.end());
+    out.recomputed = std::move(order);
+    for (index n = count; n < computed.tokens(); ++n) out.recomputed.push_back(n);
+    return out;
+}
+
+}  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,143 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/attention/compressed_keys.hpp>
+
+#include <cmath>
+
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+
+#include "support/catch.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
+
+using namespace ropewalk;
+namespace rw = ropewalk;
+
+TEST_CASE("compressed_keys: the spectrum's published numbers", "[attention][compressed_keys]") {
+    const auto s = compressed_keys::make_spectrum();
+    CHECK(s.magnitude() == 1);
+    CHECK(s.omega(15) == Approx(3.635538584e-3).epsilon(1e-9));
+    CHECK(s.omega(20) == Approx(2.969777783e-4).epsilon(1e-9));
+    CHECK(s.omega(25) == Approx(5.372312671e-6).epsilon(1e-9));
+    CHECK(s.omega(31) == Approx(5.680529037e-7).epsilon(1e-9));
+    const auto plain = compressed_keys::make_spectrum({.base = 1e4, .factor = 1});
+    for (rw::index i = 0; i < 32; ++i)
+        CHECK(plain.omega(i) == Approx(frequencies::geometric({.rotary_dim = 64}).omega(i)).epsilon(1e-15));
+}
+
+TEST_CASE("compressed_keys: pooling by its formula in long double", "[attention][compressed_keys]") {
+    const rw::index rate = 3, d = 4, tokens = 11;
+    for (const auto with : {compressed_keys::overlap::none, compressed_keys::overlap::previous}) {
+        const bool joined = with == compressed_keys::overlap::previous;
+        const rw::index width = joined ? 2 * d : d;
+        const auto kv = support::noise(tokens * width, 1), gate = support::noise(tokens * width, 2, {0, 3});
+        const auto bias = support::noise(rate * width, 3), weight = support::noise(d, 4);
+        const auto got = compressed_keys::pool({.rate = rate, .with = with}, {kv, gate, bias, weight});
+        REQUIRE(got.size() == 3 * d);
+        for (rw::index w = 0; w < 3; ++w) {
+            std::vector<long double> mean(d);
+            long double square = 0;
+            for (rw::index c = 0; c < d; ++c) {
+                long double sum = 0, total = 0;
+                const auto add = [&](rw::index window, rw::index column) {
+                    for (rw::index t = 0; t < rate; ++t) {
+                        const auto at = (window * rate + t) * width + column;
+                        const long double e = std::exp((long double)gate[at] + bias[t * width + column]);
+                        sum += e * kv[at], total += e;
+                    }
+                };
+                add(w, joined ? d + c : c);
+                if (joined && w > 0) add(w - 1, c);
+                mean[c] = sum / total;
+                square += mean[c] * mean[c] / d;
+            }
+            for (rw::index c = 0; c < d; ++c)
+                CHECK(got[w * d + c] ==
+                      Approx(double(mean[c] / std::sqrt(square + 1e-6L) * weight[c])).margin(1e-14));
+        }
+    }
+    CHECK(compressed_keys::window_positions({.rate = 4, .first_window = 2}, 3) ==
+          std::vector<double>{8, 12, 16});
+}
+
+TEST_CASE("compressed_keys: a window of one token is its norm; equal gates give the mean",
+          "[attention][compressed_keys][reduces]") {
+    const std::vector<double> kv{3, 4, 1, 0}, gate{5, -1, 2, 2}, bias{0, 0}, one{1, 1};
+    const auto each = compressed_keys::pool({.rate = 1, .epsilon = 0}, {kv, gate, bias, one});
+    CHECK(each[0] == Approx(3 / std::sqrt(12.5)).epsilon(1e-15));
+    CHECK(each[2] == Approx(std::sqrt(2.0)).epsilon(1e-15));
+    const std::vector<double> flat(4), none(4);
+    const auto mean = compressed_keys::pool({.rate = 2, .epsilon = 0}, {kv, flat, none, one});
+    CHECK(mean[0] == Approx(mean[1]).epsilon(1e-15));  // (2, 2) over its own size
+}
+
+TEST_CASE("compressed_keys: rotated back, an output knows distances alone", "[attention][compressed_keys]") {
+    const rw::index tokens = 9, heads = 2, d = 8, rotary = 4, rate = 2;
+    const auto s = frequencies::geometric({.rotary_dim = rotary});
+    const auto run = [&](double from, bool back) {
+        auto q = support::noise(tokens * heads * d, 1), kv = support::noise(tokens * d, 2);
+        auto pooled = support::noise(4 * d, 3);
+        const heads_view<double> a(q.data(), tokens, heads, d), b(kv.data(), tokens, 1, d),
+            c(pooled.data(), 4, 1, d);
+        const auto own = make_rotation_table<double>(s, position_ids::text(tokens, from));
+        const auto windows = make_rotation_table<double>(
+            s, position_ids::from(std::vector<double>{from, from + 2, from + 4, from + 6}));
+        rotate(interleaved{}, a.channel_slice(d - rotary, rotary), own);
+        rotate(interleaved{}, b.channel_slice(d - rotary, rotary), own);
+        rotate(interleaved{}, c.channel_slice(d - rotary, rotary), windows);
+        std::vector<double> o(q.size());
+        const heads_view<double> out(o.data(), tokens, heads, d);
+        const std::vector<double> sinks{0.5, -1};
+        compressed_keys::attend<double>(a, b, c, out, {.sliding_window = 3, .rate = rate, .sinks = sinks});
+        if (back) unrotate(interleaved{}, out.channel_slice(d - rotary, rotary), own);
+        return o;
+    };
+    CHECK(support::worst(run(0, true), run(500, true)) < 1e-12);
+    CHECK(support::worst(run(0, false), run(500, false)) > 1e-2);
+}
+
+TEST_CASE("compressed_keys: attention by its formula in long double", "[attention][compressed_keys]") {
+    const rw::index tokens = 7, d = 3, rate = 3, window = 2;
+    const auto q = support::noise(tokens * d, 1), kv = support::noise(tokens * d, 2),
+               pooled = support::noise(2 * d, 3);
+    std::vector<double> o(tokens * d);
+    const std::vector<double> sink{0.7};
+    compressed_keys::attend<double>(
+        heads_view<const double>(q.data(), tokens, 1, d), heads_view<const double>(kv.data(), tokens, 1, d),
+        heads_view<const double>(pooled.data(), 2, 1, d), heads_view<double>(o.data(), tokens, 1, d),
+        {.sliding_window = window, .rate = rate, .sinks = sink});
+    for (rw::index n = 0; n < tokens; ++n) {
+        long double total = std::exp(0.7L), sum[3] = {};
+        const auto add = [&](const double* key) {
+            long double dot = 0;
+            for (int c = 0; c < d; ++c) dot += (long double)q[n * d + c] * key[c];
+            const long double e = std::exp(dot / std::sqrt(3.0L));
+            total += e;
+            for (int c = 0; c < d; ++c) sum[c] += e * key[c];
+        };
+        for (rw::index j = 0; j <= n; ++j)
+            if (n - j < window) add(&kv[j * d]);
+        for (rw::index w = 0; w < 2; ++w)
+            if ((w + 1) * rate <= n + 1) add(&pooled[w * d]);
+        for (int c = 0; c < d; ++c) CHECK(o[n * d + c] == Approx(double(sum[c] / total)).margin(1e-14));
+    }
+}
+
+TEST_CASE("compressed_keys: refuses sizes that do not fit", "[attention][compressed_keys][errors]") {
+    const std::vector<double> kv(6), gate(6), bias(4), one(2), few(1);
+    CHECK_REFUSES("compressed_keys::pool: rate must be >= 1, got 0",
+                  compressed_keys::pool({.rate = 0}, {kv, gate, bias, one}));
+    CHECK_REFUSES("compressed_keys::pool: gates must be as many as values, got 1",
+                  compressed_keys::pool({.rate = 2}, {kv, few, bias, one}));
+    CHECK_REFUSES("compressed_keys::pool: bias must hold rate * width numbers, got 1",
+                  compressed_keys::pool({.rate = 2}, {kv, gate, few, one}));
+    std::vector<double> o(6);
+    const heads_view<const double> q(kv.data(), 3, 1, 2), none(nullptr, 0, 1, 2);
+    const heads_view<double> out(o.data(), 3, 1, 2);
+    CHECK_REFUSES("compressed_keys::attend: sliding_window must be >= 1, got 0",
+                  compressed_keys::attend<double>(q, q, none, out, {.sliding_window = 0}));
+    CHECK_REFUSES("compressed_keys::attend: sinks must hold a number a head, got 2",
+                  compressed_keys::attend<double>(q, q, none, out, {.sinks = one}));
+}

@@ -1,0 +1,172 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+
+#include <ropewalk/kernels/pope.hpp>
+
+#include <cmath>
+
+#include "support/budgets.hpp"
+#include "support/catch.hpp"
+#include "support/heads_buffer.hpp"
+#include "support/numbers.hpp"
+#include "support/refusal.hpp"
+
+using namespace ropewalk;
+namespace rw = ropewalk;
+
+namespace {
+
+long double soft(long double x) { return std::log1p(std::exp(-std::abs(x))) + std::max(x, 0.0L); }
+
+template <class T>
+void against_long_double() {
+    using C = compute_t<T>;
+    for (const rw::index rotated : {0, 1, 4, 6})
+        for (const pair_layout layout : {pair_layout(half_split{}), pair_layout(interleaved{})}) {
+            const rw::index tokens = 4, heads = 2, channels = 6;
+            const auto s = pope::make_spectrum(std::max<rw::index>(rotated, 1), 100);
+            const auto at = support::noise(tokens, 1, {0, 50});
+            auto rows = make_rotation_table<C>(s, position_ids::from(at));
+            if (rotated == 0) rows = rotation_table<C>(tokens, 1, 0);
+            support::heads_buffer<T> x({1, tokens, heads, channels}, 3),
+                out({1, tokens, heads, channels + rotated}, 2, 1);
+            x.fill(2);
+            const std::vector<std::int32_t> row{0, 1, -1, 3};
+            const auto of_tokens = rows.rows(row);
+            out.each([](T& v) { v = T(C(7)); });
+            pope::widen(layout, x.view(), out.view(), of_tokens);
+            CHECK(out.canaries_alive());
+            const auto from = x.numbers(), got = out.numbers();
+            const double ulp = std::is_same_v<C, double> ? 0x1p-52 : 0x1p-23;
+            for (rw::index n = 0; n < tokens; ++n)
+                for (rw::index h = 0; h < heads; ++h) {
+                    const double* y = &got[(n * heads + h) * (channels + rotated)];
+                    const double* v = &from[(n * heads + h) * channels];
+                    for (rw::index c = 0; c < rotated; ++c) {
+                        const long double mu = soft(v[c]),
+                                          a = at[n] * std::pow(100.0L, -(long double)c / rotated);
+                        const double want[2] = {n == 2 ? 7 : double(mu * std::cos(a)),
+                                                n == 2 ? 7 : double(mu * std::sin(a))};
+                        const rw::index place[2] = {layout.first(c, rotated), layout.second(c, rotated)};
+                        for (int k = 0; k < 2; ++k)
+                            CHECK(std::abs(y[place[k]] - want[k]) <=
+                                  4 * ulp * double(mu) + 1e-13 + budgets::storage_rounding<T>(want[k]));
+                    }
+                    for (rw::index c = rotated; c < channels; ++c)
+                        CHECK(y[rotated + c] == (n == 2 ? 7 : v[c]));
+                }
+        }
+}
+
+}  // namespace
+
+TEST_CASE("pope: every type and layout against long double", "[kernels][pope]") {
+    against_long_double<double>();
+    against_long_double<float>();
+    against_long_double<bf16>();
+}
+
+TEST_CASE("pope: scores know the distance and the phase alone", "[kernels][pope]") {
+    const rw::index r = 4;
+    const auto s = pope::make_spectrum(r);
+    CHECK(s.omega(1) == Approx(0.1).epsilon(1e-15));
+    const auto phases = pope::clamp_phases(std::vector<double>{-1, 0.3, -7, -0.25});
+    CHECK(phases == std::vector<double>{-1, 0, -2 * std::acos(-1.0), -0.25});
+    const auto q = support::noise(r, 1), k = support::noise(r, 2);
+    const auto score = [&](double t, double from) {
+        std::vector<double> a(2 * r), b(2 * r);
+        auto qq = q, kk = k;
+        const auto of_q = make_rotation_table<double>(s, position_ids::from(std::vector<double>{t}));
+        const auto of_k =
+            pope::make_key_table<double>(s, phases, position_ids::from(std::vector<double>{from}));
+        pope::widen(interleaved{}, heads_view<double>(qq.data(), 1, 1, r),
+                    heads_view<double>(a.data(), 1, 1, 2 * r), of_q);
+        pope::widen(interleaved{}, heads_view<double>(kk.data(), 1, 1, r),
+                    heads_view<double>(b.data(), 1, 1, 2 * r), of_k);
+        double sum = 0;
+        for (rw::index c = 0; c < 2 * r; ++c) sum += a[c] * b[c];
+        return sum;
+    };
+    for (const double apart : {0.0, 5.0, 100.0}) {
+        long double want = 0;
+        for (rw::index c = 0; c < r; ++c)
+            want += soft(q[c]) * soft(k[c]) * std::cos(-apart * std::pow(1e4L, -c / 4.0L) + phases[c]);
+        for (const double from : {0.0, 33.0})
+            CHECK(score(from + apart, from) == Approx(double(want)).epsilon(1e-12));
+    }
+}
+
+TEST_CASE("pope: at one place and without phases the score is of magnitudes", "[kernels][pope][reduces]") {
+    std::vector<double> x{1, -2}, y(4);
+    const auto rows = make_rotation_table<double>(pope::make_spectrum(2), position_ids::text(1));
+    pope::widen(half_split{}, heads_view<double>(x.data(), 1, 1, 2), heads_view<double>(y.data(), 1, 1, 4),
+                rows);
+    CHECK(y[0] == Approx(1.3132616875182228).epsilon(1e-15));
+    CHECK(y[1] == Approx(0.1269280110429725).epsilon(1e-15));
+    CHECK(y[2] == 0);
+    const std::vector<double> none(2);
+    const auto keys = pope::make_key_table<double>(pope::make_spectrum(2), none, position_ids::text(3));
+    const auto plain = make_rotation_table<double>(pope::make_spectrum(2), position_ids::text(3));
+    for (rw::index n = 0; n < 3; ++n)
+        for (rw::index c = 0; c < 2; ++c) CHECK(keys.cos_row(n)[c] == plain.cos_row(n)[c]);
+}
+
+TEST_CASE("pope: gradients by differences", "[kernels][pope]") {
+    const rw::index r = 3, d = 5, tokens = 2, heads = 2;
+    const auto s = pope::make_spectrum(r);
+    const auto where = position_ids::from(std::vector<double>{2, 9});
+    auto x = support::noise(tokens * heads * d, 1), phases = support::noise(heads * r, 2, {-2, 1});
+    auto g = support::noise(tokens * heads * (d + r), 3);
+    const auto view = [&](std::vector<double>& v, rw::index channels) {
+        return heads_view<double>(v.data(), tokens, heads, channels);
+    };
+    const auto wide = [&] {
+        std::vector<double> out(g.size());
+        const auto rows = pope::make_key_table<double>(s, phases, where);
+        pope::widen(interleaved{}, view(x, d), view(out, d + r), rows);
+        return out;
+    };
+    const auto loss = [&] {
+        const auto y = wide();
+        double sum = 0;
+        for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * g[i];
+        return sum;
+    };
+    std::vector<double> by_x(x.size());
+    const auto rows = pope::make_key_table<double>(s, phases, where);
+    pope::widen_gradient(interleaved{}, view(x, d), view(g, d + r), view(by_x, d), rows);
+    auto y = wide();
+    const auto by_phase = pope::make_phase_gradient(interleaved{}, heads_view<const double>(view(y, d + r)),
+                                                    heads_view<const double>(view(g, d + r)), r);
+    const auto check = [&](std::vector<double>& p, const std::vector<double>& grad) {
+        for (std::size_t i = 0; i < p.size(); ++i) {
+            const double old = p[i];
+            p[i] = old + 1e-5;
+            const double up = loss();
+            p[i] = old - 1e-5;
+            const double down = loss();
+            p[i] = old;
+            CHECK(grad[i] == Approx((up - down) / 2e-5).margin(1e-8));
+        }
+    };
+    check(x, by_x);
+    check(phases, by_phase);
+}
+
+TEST_CASE("pope: far below zero a channel dies, far above it is itself", "[kernels][pope]") {
+    std::vector<float> x{-200, 200, 0}, y(6);
+    const auto rows = make_rotation_table<float>(pope::make_spectrum(3), position_ids::text(1));
+    pope::widen(half_split{}, heads_view<float>(x.data(), 1, 1, 3), heads_view<float>(y.data(), 1, 1, 6),
+                rows);
+    CHECK(y[0] == 0);
+    CHECK(y[1] == 200);
+    CHECK(y[2] == Approx(std::log(2.0)).epsilon(1e-7));
+}
+
+TEST_CASE("pope: refuses bad numbers", "[kernels][pope][errors]") {
+    CHECK_REFUSES("pope::make_spectrum: channels must be >= 1, got 0", pope::make_spectrum(0));
+    CHECK_REFUSES("pope::clamp_phases: phases must be numbers, got nan",
+                  pope::clamp_phases(std::vector<double>{NAN}));
+    CHECK_REFUSES(
+        "pope::make_key_table: phases must hold heads * channels numbers, got 3",
+        pope::make_key_table<>(pope::make_spectrum(2), std::vector<double>(3), position_ids::text(1)));
+}
