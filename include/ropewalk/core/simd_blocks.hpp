@@ -99,7 +99,7 @@ struct measured {
 template <int Size>
 ROPEWALK_ALWAYS_INLINE measured scale_of(const batch_scales<q8_block<Size>>& s, std::size_t i) noexcept {
     const pack<float> largest = load(static_cast<const float*>(s.up + i));
-    return {words::of(largest), largest / broadcast(127.0f)};
+    return {words::of(largest), divided(largest, broadcast(127.0f))};
 }
 template <int Size>
 ROPEWALK_ALWAYS_INLINE measured scale_of(const batch_scales<q4_block<Size>>& s, std::size_t i) noexcept {
@@ -193,7 +193,7 @@ ROPEWALK_ALWAYS_INLINE bool fill_scales(batch_scales<Block>& s, std::size_t coun
     for (std::size_t i = 0; i < count; i += n) {
         const blocks::measured m = blocks::scale_of(s, i);
         largest = blocks::larger(largest, m.largest);
-        const words factor = words::of(broadcast(1.0f) / m.scale);
+        const words factor = words::of(blocks::divided(broadcast(1.0f), m.scale));
         const words least = words::all(detail::least_in_block - 1);
         store(s.factor + i, words::above(m.largest, least, factor, words::all(0)).floats());
         store(s.scale + i, m.scale);
