@@ -275,10 +275,10 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 ///           Rotations add up. By deltas that differ, n of them leave a q8 number within 1.5 sqrt(n) d of the
 ///           exact one and within 0.3 sqrt(n) d in the mean of squares, d of the block's largest pair norm
 ///           (n = 1000: 17 % of the keys' norm in all; q4: the same in its own d, where 10 calls are 26 %,
-///           and some hundreds lose the keys). By a delta that repeats they do not behave like that: a step
-///           below half a code, which is an angle below 1 / 254, is undone by rounding, and the pair stays
-///           where it was. 1000 shifts of q8 keys by -64 tokens are off by 30 %, by -1 token by 93 %: shift
-///           seldom and far, many small ones as one.
+///           and some hundreds lose the keys). By a small delta that repeats they do not behave like that:
+///           most of a step below half a code, an angle below 1 / 254, is rounded away each time. 1000 shifts
+///           of q8 keys by -64 tokens are off by 30 % of their norm, by -1 token by 93 %: shift seldom and
+///           far, many small shifts as one.
 /// Source:   ggml-org/llama.cpp pull request 2060 (rotation of cached keys by a delta).
 template <class Block>
 void rotate_blocks(pair_layout layout, block_heads<Block> x, const block_row& row) noexcept {
