@@ -42,88 +42,136 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Blocks on their way through registers and the first cache: where they are, and their rotated numbers.
+/// Blocks on their way through registers and the first cache: their scales and rotated numbers.
 template <class Block>
 struct block_batch {
-    static constexpr std::size_t capacity = simd::batch_blocks<Block>;
-    alignas(64) float number[capacity * static_cast<std::size_t>(numbers_in<Block>)];
-    Block* block[capacity];
+    static constexpr index capacity = static_cast<index>(simd::batch_blocks<Block>);
+    alignas(64) float number[static_cast<std::size_t>(capacity * numbers_in<Block>)];
     simd::batch_scales<Block> scales;
 
-    ROPEWALK_ALWAYS_INLINE float* place(std::size_t b, std::size_t r) noexcept {
-        return number + static_cast<index>(b) * numbers_in<Block> +
-               static_cast<index>(r) * simd::lanes<float>;
+    ROPEWALK_ALWAYS_INLINE float* place(index b, std::size_t r) noexcept {
+        return number + b * numbers_in<Block> + static_cast<index>(r) * simd::lanes<float>;
     }
-    ROPEWALK_ALWAYS_INLINE void decode(std::size_t b,
+    ROPEWALK_ALWAYS_INLINE void take_scale(index b, const Block& from) noexcept {
+        scales.scale[b] = from.scale;
+    }
+    ROPEWALK_ALWAYS_INLINE void decode(index b, const Block& from,
                                        simd::pack<float> (&x)[simd::block_registers<Block>]) noexcept {
-        simd::decode_block(*block[b], scales.factor[b], x);
+        simd::decode_block(from, scales.factor[b], x);
     }
-    ROPEWALK_ALWAYS_INLINE void load_scales(std::size_t count) noexcept {
-        simd::load_scales(scales, count,
-                          [&](std::size_t b) ROPEWALK_DETAIL_INLINE_LAMBDA { return block[b]; });
-    }
-    ROPEWALK_ALWAYS_INLINE void write(std::size_t count) noexcept {
-        const bool all_numbers = simd::fill_scales(scales, count);
+    /// Blocks at places first, first + 1, ...
+    template <class BlockAt>
+    ROPEWALK_ALWAYS_INLINE void write(index first, std::size_t count, bool all_numbers,
+                                      BlockAt block) noexcept {
         simd::write_blocks(
-            [&](std::size_t b) ROPEWALK_DETAIL_INLINE_LAMBDA { return block[b]; }, scales, count, all_numbers,
-            [&](std::size_t b, std::size_t r)
-                ROPEWALK_DETAIL_INLINE_LAMBDA { return simd::load(static_cast<const float*>(place(b, r))); });
+            block, scales, static_cast<std::size_t>(first), count, all_numbers,
+            [&](std::size_t b, std::size_t r) ROPEWALK_DETAIL_INLINE_LAMBDA {
+                return simd::load(static_cast<const float*>(place(first + static_cast<index>(b), r)));
+            });
     }
 };
 
-/// U pairs of blocks, at places first .. first + 2 U - 1 of the batch; cos and sin of each pair's channels.
-template <std::size_t U, class Block>
-ROPEWALK_ALWAYS_INLINE void rotate_block_pairs(block_batch<Block>& batch, std::size_t first,
-                                               const float* const (&cos)[U],
-                                               const float* const (&sin)[U]) noexcept {
-    constexpr std::size_t R = simd::block_registers<Block>;
+/// Some blocks of some heads: blocks [first, first + blocks) of each, and for half-split pairs those `half`
+/// further on.
+template <class Block>
+struct block_tile {
+    Block* head;
+    index stride, heads, first, blocks, half;
+};
+
+/// Two blocks that form pairs, and the cos and sin of their channels.
+template <class Block>
+struct block_pair {
+    const Block *a, *b;
+    const float *cos, *sin;
+};
+
+/// U pairs of blocks, to places at, at + 1, ... of the batch.
+template <class Block, class... Pair>
+ROPEWALK_ALWAYS_INLINE void rotate_block_pairs(block_batch<Block>& batch, index at, Pair... pairs) noexcept {
+    constexpr std::size_t U = sizeof...(Pair), R = simd::block_registers<Block>;
+    const block_pair<Block> pair[U] = {pairs...};
     simd::pack<float> x[2 * U][R];
     ROPEWALK_DETAIL_UNROLL
     for (std::size_t u = 0; u < U; ++u) {
-        const std::size_t at = first + 2 * u;
-        batch.decode(at, x[2 * u]);
-        batch.decode(at + 1, x[2 * u + 1]);
+        const index place = at + 2 * static_cast<index>(u);
+        batch.decode(place, *pair[u].a, x[2 * u]);
+        batch.decode(place + 1, *pair[u].b, x[2 * u + 1]);
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
             const index i = static_cast<index>(r) * simd::lanes<float>;
-            const simd::pack<float> c = simd::load(cos[u] + i), s = simd::load(sin[u] + i);
+            const simd::pack<float> c = simd::load(pair[u].cos + i), s = simd::load(pair[u].sin + i);
             const simd::pack<float> a = x[2 * u][r], b = x[2 * u + 1][r];
             x[2 * u][r] = simd::fms<float>(a, c, b * s);
             x[2 * u + 1][r] = simd::fma(b, c, a * s);
-            simd::store(batch.place(at, r), x[2 * u][r]);
-            simd::store(batch.place(at + 1, r), x[2 * u + 1][r]);
+            simd::store(batch.place(place, r), x[2 * u][r]);
+            simd::store(batch.place(place + 1, r), x[2 * u + 1][r]);
         }
     }
-    simd::measure_blocks(batch.scales, first, std::integral_constant<std::size_t, 2 * U>{},
+    simd::measure_blocks(batch.scales, static_cast<std::size_t>(at),
+                         std::integral_constant<std::size_t, 2 * U>{},
                          [&](std::size_t b, std::size_t r) ROPEWALK_DETAIL_INLINE_LAMBDA { return x[b][r]; });
 }
 
-/// Half-split pairs of whole blocks: block p of the slice with block p + half, a batch of them at a time
-/// across heads.
+/// The pairs of a tile: four blocks at a time, of one head where it has two pairs of blocks left, else of two
+/// heads with one pair each.
+template <class Block>
+ROPEWALK_ALWAYS_INLINE void rotate_half_split_tile(block_batch<Block>& batch, const block_tile<Block>& tile,
+                                                   const float* cos, const float* sin) noexcept {
+    constexpr index size = numbers_in<Block>;
+    const auto each_head = [&](auto run) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        Block* head = tile.head + tile.first;
+        for (index h = 0, at = 0; h < tile.heads; ++h, head += tile.stride, at += 2 * tile.blocks)
+            run(head, at);
+    };
+    each_head([&](Block* head, index at) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index p = 0; p < tile.blocks; ++p) {
+            batch.take_scale(at + 2 * p, head[p]);
+            batch.take_scale(at + 2 * p + 1, head[p + tile.half]);
+        }
+    });
+    const auto count = static_cast<std::size_t>(2 * tile.blocks * tile.heads);
+    simd::load_scales(batch.scales, count);
+    const auto pair = [&](const Block* a, index p) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        return block_pair<Block>{a, a + tile.half, cos + p * size, sin + p * size};
+    };
+    if (tile.blocks == 1) {
+        const Block* head = tile.head + tile.first;
+        index h = 0;
+        for (; h + 2 <= tile.heads; h += 2, head += 2 * tile.stride)
+            rotate_block_pairs(batch, 2 * h, pair(head, 0), pair(head + tile.stride, 0));
+        if (h < tile.heads) rotate_block_pairs(batch, 2 * h, pair(head, 0));
+    } else {
+        each_head([&](const Block* head, index at) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            index p = 0;
+            for (; p + 2 <= tile.blocks; p += 2)
+                rotate_block_pairs(batch, at + 2 * p, pair(head + p, p), pair(head + p + 1, p + 1));
+            if (p < tile.blocks) rotate_block_pairs(batch, at + 2 * p, pair(head + p, p));
+        });
+    }
+    const bool all_numbers = simd::fill_scales(batch.scales, count);
+    each_head([&](Block* head, index at) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index p = 0; p < tile.blocks; ++p)
+            batch.write(at + 2 * p, 2, all_numbers, [&](std::size_t b) ROPEWALK_DETAIL_INLINE_LAMBDA {
+                return head + p + (b == 0 ? 0 : tile.half);
+            });
+    });
+}
+
+/// Half-split pairs of whole blocks: block p of the slice with block p + half.
 template <class Block>
 void rotate_half_split_blocks(block_heads<Block> x, const block_row& row) noexcept {
-    constexpr index size = numbers_in<Block>;
+    constexpr index size = numbers_in<Block>, most = block_batch<Block>::capacity / 2;
     const index half = row.pairs / size;
     block_batch<Block> batch;
-    Block* head = x.base + row.first_channel / size;
-    index p = 0;
-    for (index left = x.heads * half; left > 0;) {
-        const auto units = std::min(static_cast<std::size_t>(left), batch.capacity / 2);
-        index row_at[block_batch<Block>::capacity / 2];
-        for (std::size_t u = 0; u < units; ++u) {
-            batch.block[2 * u] = head + p;
-            batch.block[2 * u + 1] = head + p + half;
-            row_at[u] = p * size;
-            if (++p == half) p = 0, head += x.stride;
-        }
-        batch.load_scales(2 * units);
-        std::size_t u = 0;
-        for (; u + 2 <= units; u += 2)
-            rotate_block_pairs<2>(batch, 2 * u, {row.cos + row_at[u], row.cos + row_at[u + 1]},
-                                  {row.sin + row_at[u], row.sin + row_at[u + 1]});
-        if (u < units) rotate_block_pairs<1>(batch, 2 * u, {row.cos + row_at[u]}, {row.sin + row_at[u]});
-        batch.write(2 * units);
-        left -= static_cast<index>(units);
+    for (index first = 0; first < half; first += most) {
+        const index blocks = std::min(half - first, most), heads = most / blocks;
+        for (index h = 0; h < x.heads; h += heads)
+            rotate_half_split_tile(
+                batch,
+                block_tile<Block>{x.base + h * x.stride, x.stride, std::min(heads, x.heads - h),
+                                  row.first_channel / size + first, blocks, half},
+                row.cos + first * size, row.sin + first * size);
     }
 }
 
@@ -131,7 +179,7 @@ void rotate_half_split_blocks(block_heads<Block> x, const block_row& row) noexce
 /// 1) and (0, 0) of channels outside the slice.
 template <class Block>
 struct interleaved_row {
-    static constexpr index capacity = static_cast<index>(simd::batch_blocks<Block>) * numbers_in<Block>;
+    static constexpr index capacity = block_batch<Block>::capacity * numbers_in<Block>;
     alignas(64) float cos[static_cast<std::size_t>(capacity)];
     alignas(64) float sin[static_cast<std::size_t>(capacity)];
 
@@ -162,52 +210,67 @@ struct interleaved_row {
     }
 };
 
-/// Interleaved pairs from an even channel on: every block by itself.
+/// The blocks of a tile, each by itself.
 template <class Block>
-void rotate_interleaved_blocks(block_heads<Block> x, const block_row& row) noexcept {
+ROPEWALK_ALWAYS_INLINE void rotate_interleaved_tile(block_batch<Block>& batch, const block_tile<Block>& tile,
+                                                    const float* cos, const float* sin) noexcept {
     constexpr index size = numbers_in<Block>;
     constexpr std::size_t R = simd::block_registers<Block>;
-    const index end = (row.first_channel + 2 * row.pairs + size - 1) / size;
-    interleaved_row<Block> whole;
-    block_batch<Block> batch;
-    for (index first = row.first_channel / size; first < end; first += whole.capacity / size) {
-        const index here = std::min(end - first, whole.capacity / size);
-        whole.fill(row, first * size, here * size);
-        Block* head = x.base + first;
-        index p = 0;
-        for (index left = x.heads * here; left > 0;) {
-            const auto count = std::min(static_cast<std::size_t>(left), batch.capacity);
-            index row_at[block_batch<Block>::capacity];
-            for (std::size_t b = 0; b < count; ++b) {
-                batch.block[b] = head + p;
-                row_at[b] = p * size;
-                if (++p == here) p = 0, head += x.stride;
-            }
-            batch.load_scales(count);
-            simd::blocks::in_fours(
-                count,
-                [&]<std::size_t B>(std::size_t at,
-                                   std::integral_constant<std::size_t, B> of) ROPEWALK_DETAIL_INLINE_LAMBDA {
+    const auto each_head = [&](auto run) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        Block* head = tile.head + tile.first;
+        for (index h = 0, at = 0; h < tile.heads; ++h, head += tile.stride, at += tile.blocks) run(head, at);
+    };
+    each_head([&](Block* head, index at) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index p = 0; p < tile.blocks; ++p) batch.take_scale(at + p, head[p]);
+    });
+    const auto count = static_cast<std::size_t>(tile.blocks * tile.heads);
+    simd::load_scales(batch.scales, count);
+    each_head([&](const Block* head, index at) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        simd::blocks::in_fours(
+            static_cast<std::size_t>(tile.blocks),
+            [&]<std::size_t B>(std::size_t first, std::integral_constant<std::size_t, B> of)
+                ROPEWALK_DETAIL_INLINE_LAMBDA {
                     simd::pack<float> y[B][R];
                     ROPEWALK_DETAIL_UNROLL
                     for (std::size_t b = 0; b < B; ++b) {
-                        batch.decode(at + b, y[b]);
+                        const auto p = static_cast<index>(first + b);
+                        batch.decode(at + p, head[p], y[b]);
                         ROPEWALK_DETAIL_UNROLL
                         for (std::size_t r = 0; r < R; ++r) {
-                            const index i = row_at[at + b] + static_cast<index>(r) * simd::lanes<float>;
-                            const simd::pack<float> c = simd::load(static_cast<const float*>(whole.cos + i));
-                            const simd::pack<float> s = simd::load(static_cast<const float*>(whole.sin + i));
+                            const index i = p * size + static_cast<index>(r) * simd::lanes<float>;
+                            const simd::pack<float> c = simd::load(cos + i), s = simd::load(sin + i);
                             y[b][r] = simd::fma(y[b][r], c, simd::swap_pairs(y[b][r]) * s);
-                            simd::store(batch.place(at + b, r), y[b][r]);
+                            simd::store(batch.place(at + p, r), y[b][r]);
                         }
                     }
-                    simd::measure_blocks(batch.scales, at, of,
+                    simd::measure_blocks(batch.scales, static_cast<std::size_t>(at) + first, of,
                                          [&](std::size_t b, std::size_t r)
                                              ROPEWALK_DETAIL_INLINE_LAMBDA { return y[b][r]; });
                 });
-            batch.write(count);
-            left -= static_cast<index>(count);
-        }
+    });
+    const bool all_numbers = simd::fill_scales(batch.scales, count);
+    each_head([&](Block* head, index at) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        batch.write(at, static_cast<std::size_t>(tile.blocks), all_numbers,
+                    [&](std::size_t b) ROPEWALK_DETAIL_INLINE_LAMBDA { return head + b; });
+    });
+}
+
+/// Interleaved pairs from an even channel on: every block by itself.
+template <class Block>
+void rotate_interleaved_blocks(block_heads<Block> x, const block_row& row) noexcept {
+    constexpr index size = numbers_in<Block>, most = block_batch<Block>::capacity;
+    const index end = (row.first_channel + 2 * row.pairs + size - 1) / size;
+    interleaved_row<Block> whole;
+    block_batch<Block> batch;
+    for (index first = row.first_channel / size; first < end; first += most) {
+        const index blocks = std::min(end - first, most), heads = most / blocks;
+        whole.fill(row, first * size, blocks * size);
+        for (index h = 0; h < x.heads; h += heads)
+            rotate_interleaved_tile(batch,
+                                    block_tile<Block>{x.base + h * x.stride, x.stride,
+                                                      std::min(heads, x.heads - h), first, blocks, 0},
+                                    static_cast<const float*>(whole.cos),
+                                    static_cast<const float*>(whole.sin));
     }
 }
 
