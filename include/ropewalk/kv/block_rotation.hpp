@@ -321,9 +321,9 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 
 }  // namespace detail
 
-/// Rotates heads of q8 or q4 blocks where they are, by one row of cos and sin: decoded, rotated in f32,
-/// encoded again, all between the registers and the first cache. Shapes:   heads of adjacent blocks; channels
-/// [first_channel, first_channel + 2 * pairs) of each are rotated.
+/// Rotates heads of q8 or q4 blocks where they are, by one row of cos and sin: decoded, rotated in f32 and
+/// encoded again between the registers and the first cache.
+/// Shapes:   heads of adjacent blocks; channels [first_channel, first_channel + 2 * pairs) of each are rotated.
 ///           Blocks without such a channel keep their bytes. A block that the slice covers in part is encoded
 ///           anew as a whole.
 /// Requires: block_slice_fits; a slice that does not is an assertion in debug and touches nothing in release.
@@ -332,7 +332,8 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 /// Accuracy: bit for bit simd::decode_head, rotation in f32 (each output within 2 ulp of the pair norm), then
 ///           simd::encode_head. With d' the largest magnitude of the new block / 127 (q4: / 8), every number
 ///           is within 0.5625 d' (q4: |d'|, half of that but for what faces the block's largest number from
-///           the other side of zero) of the rotated one: 127 * 2^-11 d' of it is the scale's rounding to f16.
+///           the other side of zero) of the rotated one: 127 * 2^-11 d' of it is the scale's rounding to f16,
+///           where that is a normal f16.
 ///           A block whose largest code is 127 or -127 (q4: 0), as encoders leave it, is not changed by a
 ///           rotation by 0; a NaN in it or in the row makes its numbers NaN.
 ///           Rotations add up. By deltas that differ, n of them leave a q8 number within 1.5 sqrt(n) d of the
