@@ -323,7 +323,7 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 
 /// Rotates heads of q8 or q4 blocks where they are, by one row of cos and sin: decoded, rotated in f32 and
 /// encoded again between the registers and the first cache.
-/// Shapes:   heads of adjacent blocks; channels [first_channel, first_channel + 2 * pairs) of each are rotated.
+/// Shapes:   heads of adjacent blocks; rotated are channels [first_channel, first_channel + 2 * pairs).
 ///           Blocks without such a channel keep their bytes. A block that the slice covers in part is encoded
 ///           anew as a whole.
 /// Requires: block_slice_fits; a slice that does not is an assertion in debug and touches nothing in release.
