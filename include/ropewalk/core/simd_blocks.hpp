@@ -207,8 +207,8 @@ ROPEWALK_ALWAYS_INLINE bool fill_scales(batch_scales<Block>& s, std::size_t coun
 }
 
 /// Step 3: `count` blocks of places first, first + 1, ...; `all_numbers` is what fill_scales said of them.
-/// Shapes:   block(b) points to a block, x(b, r) gives its register r again, b from 0 on; memory that it reads
-///           is no block's own.
+/// Shapes:   block(b) points to a block, x(b, r) gives its register r again, b from 0 on, and reads nothing of
+///           the blocks.
 template <class BlockAt, class Block, class Numbers>
 ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block>& s, std::size_t first,
                                          std::size_t count, bool all_numbers, Numbers x) noexcept {
