@@ -23,7 +23,7 @@ namespace ROPEWALK_NAMESPACE::simd {
 template <class Block>
 inline constexpr std::size_t block_registers = static_cast<std::size_t>(numbers_in<Block> / lanes<float>);
 
-/// Blocks whose scales are made together: 4 KB of numbers, 4 blocks at least, 32 at most.
+/// Blocks whose scales are made together: those of 4 KB of numbers as floats, at least 4.
 template <class Block>
 inline constexpr std::size_t batch_blocks = numbers_in<Block> > 256 ? 4 : 1024 / numbers_in<Block> / 4 * 4;
 
@@ -207,8 +207,8 @@ ROPEWALK_ALWAYS_INLINE bool fill_scales(batch_scales<Block>& s, std::size_t coun
 }
 
 /// Step 3: `count` blocks of places first, first + 1, ...; `all_numbers` is what fill_scales said of them.
-/// Shapes:   block(b) points to a block, x(b, r) gives its register r again, b from 0 on, and reads nothing of
-///           the blocks.
+/// Shapes:   block(b) points to a block, x(b, r) gives its register r again, b from 0 on; it reads
+///           nothing of the blocks.
 template <class BlockAt, class Block, class Numbers>
 ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block>& s, std::size_t first,
                                          std::size_t count, bool all_numbers, Numbers x) noexcept {
