@@ -101,6 +101,8 @@
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 
 #include <ropewalk/kv/cache_view.hpp>
+#include <ropewalk/kv/block_cache_view.hpp>
+#include <ropewalk/kv/block_rotation.hpp>
 #include <ropewalk/kv/cache_plan.hpp>
 #include <ropewalk/kv/append_checks.hpp>
 #include <ropewalk/kv/cache_writer.hpp>

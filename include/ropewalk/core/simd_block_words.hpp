@@ -211,6 +211,15 @@ ROPEWALK_ALWAYS_INLINE void store_largest(float* p, const words (&m)[4]) noexcep
 #endif
 }
 
+/// a / b, correctly rounded; xsimd 8.1 divides by an estimate of 1 / b on NEON.
+ROPEWALK_ALWAYS_INLINE pack<float> divided(pack<float> a, pack<float> b) noexcept {
+#if defined(ROPEWALK_DETAIL_NEON)
+    return pack<float>(vdivq_f32(a, b));
+#else
+    return a / b;
+#endif
+}
+
 /// v + 0.49999997, with the sign of v.
 ROPEWALK_ALWAYS_INLINE pack<float> half_further(pack<float> v) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)

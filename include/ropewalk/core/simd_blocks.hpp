@@ -23,7 +23,7 @@ namespace ROPEWALK_NAMESPACE::simd {
 template <class Block>
 inline constexpr std::size_t block_registers = static_cast<std::size_t>(numbers_in<Block> / lanes<float>);
 
-/// Blocks whose scales are made together: 4 KB of numbers, 4 blocks at least, 32 at most.
+/// Blocks whose scales are made together: those of 4 KB of numbers as floats, at least 4.
 template <class Block>
 inline constexpr std::size_t batch_blocks = numbers_in<Block> > 256 ? 4 : 1024 / numbers_in<Block> / 4 * 4;
 
@@ -33,9 +33,10 @@ template <class Block>
 struct batch_scales {
     static constexpr std::size_t capacity = 32;
     static_assert(batch_blocks<Block> <= capacity);
-    alignas(64) float up[capacity];      ///< largest magnitude; q4: largest positive number
-    alignas(64) float down[capacity];    ///< q4: size of the largest negative number
-    alignas(64) float factor[capacity];  ///< 1 / scale before its rounding to f16, or 0
+    static constexpr std::size_t beyond = 16;   // four places are written at once
+    alignas(64) float up[capacity + beyond];    ///< largest magnitude; q4: largest positive number
+    alignas(64) float down[capacity + beyond];  ///< q4: size of the largest negative number
+    alignas(64) float factor[capacity];         ///< 1 / scale before its rounding to f16, or 0
     alignas(64) f16 scale[capacity];
 };
 
@@ -99,7 +100,7 @@ struct measured {
 template <int Size>
 ROPEWALK_ALWAYS_INLINE measured scale_of(const batch_scales<q8_block<Size>>& s, std::size_t i) noexcept {
     const pack<float> largest = load(static_cast<const float*>(s.up + i));
-    return {words::of(largest), largest / broadcast(127.0f)};
+    return {words::of(largest), divided(largest, broadcast(127.0f))};
 }
 template <int Size>
 ROPEWALK_ALWAYS_INLINE measured scale_of(const batch_scales<q4_block<Size>>& s, std::size_t i) noexcept {
@@ -168,9 +169,9 @@ ROPEWALK_ALWAYS_INLINE void write_codes(q4_block<Size>* to, pack<float> factor, 
 
 }  // namespace blocks
 
-/// Step 1, registers of 1 to 4 blocks: their largest numbers to places first .. first + 3 of the batch.
+/// Step 1, registers of 1 to 4 blocks: their largest numbers to places first, first + 1, ... of the batch.
+/// Four places are written: go from the lower ones to the higher.
 /// Shapes:   x(b, r) gives register r of block b, r < block_registers<Block>, lanes in channel order.
-/// Requires: first is a multiple of 4.
 template <class Block, std::size_t B, class Numbers>
 ROPEWALK_ALWAYS_INLINE void measure_blocks(batch_scales<Block>& into, std::size_t first,
                                            std::integral_constant<std::size_t, B> count, Numbers x) noexcept {
@@ -193,7 +194,7 @@ ROPEWALK_ALWAYS_INLINE bool fill_scales(batch_scales<Block>& s, std::size_t coun
     for (std::size_t i = 0; i < count; i += n) {
         const blocks::measured m = blocks::scale_of(s, i);
         largest = blocks::larger(largest, m.largest);
-        const words factor = words::of(broadcast(1.0f) / m.scale);
+        const words factor = words::of(blocks::divided(broadcast(1.0f), m.scale));
         const words least = words::all(detail::least_in_block - 1);
         store(s.factor + i, words::above(m.largest, least, factor, words::all(0)).floats());
         store(s.scale + i, m.scale);
@@ -205,12 +206,12 @@ ROPEWALK_ALWAYS_INLINE bool fill_scales(batch_scales<Block>& s, std::size_t coun
 #endif
 }
 
-/// Step 3: the first `count` blocks of a batch; `all_numbers` is what fill_scales said of them.
-/// Shapes:   block(b) points to a block, x(b, r) gives its register r again; memory that it reads is no
-///           block's own.
+/// Step 3: `count` blocks of places first, first + 1, ...; `all_numbers` is what fill_scales said of them.
+/// Shapes:   block(b) points to a block, x(b, r) gives its register r again, b from 0 on; it reads
+///           nothing of the blocks.
 template <class BlockAt, class Block, class Numbers>
-ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block>& s, std::size_t count,
-                                         bool all_numbers, Numbers x) noexcept {
+ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block>& s, std::size_t first,
+                                         std::size_t count, bool all_numbers, Numbers x) noexcept {
     std::size_t b = 0;
 #if defined(ROPEWALK_DETAIL_WORDS)
     if (all_numbers) [[likely]] {
@@ -218,19 +219,20 @@ ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block
             return [&x, i](std::size_t r) ROPEWALK_DETAIL_INLINE_LAMBDA { return x(i, r); };
         };
         for (; b + 2 <= count; b += 2) {
-            block(b)->scale = s.scale[b];
-            block(b + 1)->scale = s.scale[b + 1];
-            blocks::write_codes(block(b), broadcast(s.factor[b]), of(b), block(b + 1),
-                                broadcast(s.factor[b + 1]), of(b + 1));
+            const std::size_t place = first + b;
+            block(b)->scale = s.scale[place];
+            block(b + 1)->scale = s.scale[place + 1];
+            blocks::write_codes(block(b), broadcast(s.factor[place]), of(b), block(b + 1),
+                                broadcast(s.factor[place + 1]), of(b + 1));
         }
         if (b < count) {
-            block(b)->scale = s.scale[b];
-            blocks::write_codes(block(b), broadcast(s.factor[b]), of(b));
+            block(b)->scale = s.scale[first + b];
+            blocks::write_codes(block(b), broadcast(s.factor[first + b]), of(b));
         }
         return;
     }
 #endif
-    (void)s, (void)all_numbers;
+    (void)s, (void)first, (void)all_numbers;
     for (; b < count; ++b) {
         alignas(64) float number[numbers_in<Block>];
         for (std::size_t r = 0; r < block_registers<Block>; ++r)
@@ -239,11 +241,10 @@ ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block
     }
 }
 
-/// The scales of the first `count` places of a batch as floats; block(i) gives a place's block.
-template <class Block, class BlockAt>
-ROPEWALK_ALWAYS_INLINE void load_scales(batch_scales<Block>& s, std::size_t count, BlockAt block) noexcept {
+/// The scales of a batch's first `count` blocks, copied to `scale` by the caller, as floats in `factor`.
+template <class Block>
+ROPEWALK_ALWAYS_INLINE void load_scales(batch_scales<Block>& s, std::size_t count) noexcept {
     constexpr auto n = static_cast<std::size_t>(lanes<float>);
-    for (std::size_t i = 0; i < count; ++i) s.scale[i] = block(i)->scale;
     for (std::size_t i = count; i % n != 0; ++i) s.scale[i].bits = 0;
     for (std::size_t i = 0; i < count; i += n)
         store(s.factor + i, load(static_cast<const f16*>(s.scale + i)));
@@ -328,7 +329,7 @@ void encode_head(Block* to, const T* x, index count) noexcept {
             });
         });
         const bool all_numbers = fill_scales(s, here);
-        write_blocks([&](std::size_t b) ROPEWALK_DETAIL_INLINE_LAMBDA { return to + b; }, s, here,
+        write_blocks([&](std::size_t b) ROPEWALK_DETAIL_INLINE_LAMBDA { return to + b; }, s, 0, here,
                      all_numbers, number);
         left -= here;
         to += here;
@@ -341,7 +342,8 @@ void decode_head(float* x, const Block* from, index count) noexcept {
     batch_scales<Block> s;
     for (auto left = static_cast<std::size_t>(count); left != 0;) {
         const std::size_t here = std::min(left, batch_blocks<Block>);
-        load_scales(s, here, [&](std::size_t b) { return from + b; });
+        for (std::size_t b = 0; b < here; ++b) s.scale[b] = from[b].scale;
+        load_scales(s, here);
         for (std::size_t b = 0; b < here; ++b, x += numbers_in<Block>) {
             pack<float> number[R];
             decode_block(from[b], s.factor[b], number);
