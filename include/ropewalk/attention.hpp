@@ -4,6 +4,11 @@
 /// Every header of attention/.
 
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/attention/masks.hpp>
+#include <ropewalk/attention/tile_product.hpp>
+#include <ropewalk/attention/tile_rows.hpp>
+#include <ropewalk/attention/softmax_strip.hpp>
+#include <ropewalk/attention/tiled.hpp>
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
