@@ -9,10 +9,11 @@
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/attention/softmax_strip.hpp>
 #include <ropewalk/attention/tiled.hpp>
+#include <ropewalk/attention/tiled_gradient.hpp>
+#include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
 #include <ropewalk/attention/kv_injection.hpp>
 #include <ropewalk/attention/object_mask.hpp>
-#include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/chunk_memory.hpp>

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "support/attention_case.hpp"
+#include "support/attention_masks.hpp"
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
 
@@ -42,9 +43,11 @@ namespace rw = ropewalk;
 namespace attention = ropewalk::attention;
 using attention::attend;
 using attention::both;
+using support::all_sizes;
 using support::as;
 using support::attention_case;
 using support::attention_sizes;
+using support::for_each_mask;
 using support::noise;
 using support::worst;
 
@@ -76,75 +79,6 @@ attended<T> run(const attention_case<T>& c, const Mask& mask,
            std::span(workspace), options);
     return r;
 }
-
-/// Calls f(name, mask, rule, bias) for one mask of each kind; documents and dense pairs fit the sizes.
-template <class F>
-void for_each_mask(const attention_sizes& s, const F& f) {
-    const rw::index first = s.keys - s.queries;
-    const auto always = [](auto...) { return true; };
-    f("full", attention::full_mask{}, support::seen_pair(always), support::pair_bias{});
-    const auto causal = [first](rw::index, rw::index, rw::index n, rw::index j) { return j <= first + n; };
-    f("causal", attention::causal_mask{}, support::seen_pair(causal), support::pair_bias{});
-    f("causal from 3", attention::causal_mask{.first_query = 3},
-      support::seen_pair([](rw::index, rw::index, rw::index n, rw::index j) { return j <= 3 + n; }),
-      support::pair_bias{});
-    for (rw::index window : {1, 7, 40})
-        f("window", attention::causal_mask{.window = window},
-          support::seen_pair([=](rw::index, rw::index, rw::index n, rw::index j) {
-              return j <= first + n && first + n - j < window;
-          }),
-          support::pair_bias{});
-    if (first >= 0)
-        f("blocks", both(attention::causal_mask{}, attention::block_mask{.block = 11}),
-          support::seen_pair([=](rw::index, rw::index, rw::index n, rw::index j) {
-              return j <= first + n && (first + n) / 11 == j / 11;
-          }),
-          support::pair_bias{});
-    std::vector<std::int32_t> query_documents, key_documents;
-    for (rw::index i = 0; i < s.batches * s.queries; ++i) query_documents.push_back(std::int32_t(i / 9 % 4));
-    for (rw::index i = 0; i < s.batches * s.keys; ++i) key_documents.push_back(std::int32_t(i / 13 % 5));
-    const attention::document_mask documents{query_documents, key_documents};
-    const auto same = [&](rw::index b, rw::index, rw::index n, rw::index j) {
-        return query_documents[std::size_t(b * s.queries + n)] == key_documents[std::size_t(b * s.keys + j)];
-    };
-    f("documents", documents, support::seen_pair(same), support::pair_bias{});
-    f("causal documents", both(attention::causal_mask{}, documents),
-      support::seen_pair([&](rw::index b, rw::index h, rw::index n, rw::index j) {
-          return causal(b, h, n, j) && same(b, h, n, j);
-      }),
-      support::pair_bias{});
-    std::vector<std::uint8_t> pairs;
-    for (const double x : noise(s.pairs(), 5)) pairs.push_back(x > 0.2 ? 1 : 0);
-    const auto at = [&](rw::index b, rw::index h, rw::index n, rw::index j) {
-        return std::size_t(((b * s.heads + h) * s.queries + n) * s.keys + j);
-    };
-    f("dense pairs", attention::dense_mask<double>{.seen_pairs = pairs},
-      support::seen_pair(
-          [&](rw::index b, rw::index h, rw::index n, rw::index j) { return pairs[at(b, h, n, j)] != 0; }),
-      support::pair_bias{});
-    std::vector<double> added = noise(s.pairs(), 6, {0, 2});
-    for (std::size_t i = 0; i < added.size(); i += 3) added[i] = -infinity;
-    f("causal bias", both(attention::causal_mask{}, attention::dense_mask<double>{.added = added}),
-      support::seen_pair([&](rw::index b, rw::index h, rw::index n, rw::index j) {
-          return causal(b, h, n, j) && added[at(b, h, n, j)] != -infinity;
-      }),
-      support::pair_bias(
-          [&](rw::index b, rw::index h, rw::index n, rw::index j) { return added[at(b, h, n, j)]; }));
-}
-
-const std::vector<attention_sizes> all_sizes{
-    {.batches = 2, .queries = 1, .keys = 70, .heads = 8, .kv_heads = 2, .channels = 40, .value_channels = 24},
-    {.batches = 1, .queries = 3, .keys = 131, .heads = 4, .kv_heads = 4, .channels = 7, .value_channels = 13},
-    {.batches = 1, .queries = 9, .keys = 66, .heads = 8, .kv_heads = 1, .channels = 16, .value_channels = 33},
-    {.batches = 2,
-     .queries = 110,
-     .keys = 110,
-     .heads = 2,
-     .kv_heads = 1,
-     .channels = 20,
-     .value_channels = 20},
-    {.batches = 1, .queries = 130, .keys = 65, .heads = 2, .kv_heads = 2, .channels = 8, .value_channels = 1},
-};
 
 }  // namespace
 
@@ -325,7 +259,8 @@ TEST_CASE("tiled attention: a hidden NaN or infinity stays hidden, a seen one sh
 }
 
 TEST_CASE("tiled attention: NaN among three keys, query by query", "[attention][tiled]") {
-    const std::vector<double> one{1, 1, 1}, k{1, not_a_number, 1}, v{10, 20, 30}, all_nan{not_a_number, not_a_number, not_a_number};
+    const std::vector<double> one{1, 1, 1}, k{1, not_a_number, 1}, v{10, 20, 30},
+        all_nan{not_a_number, not_a_number, not_a_number};
     const rw::heads_view<const double> q(one.data(), 3, 1, 1), keys(k.data(), 3, 1, 1),
         values(v.data(), 3, 1, 1);
     std::vector<double> out(3);
