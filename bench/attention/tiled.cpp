@@ -8,7 +8,7 @@
 #include <Eigen/Core>
 
 #include <ropewalk/attention/anchor_mask.hpp>
-#include <ropewalk/attention/tiled.hpp>
+#include <ropewalk/attention/tiled_gradient.hpp>
 
 #include "support/measure.hpp"
 
@@ -75,6 +75,52 @@ void prefill(benchmark::State& state, index tokens, bool causal) {
                                           {"product", [&] { both.run(causal ? tokens / 2 : tokens); }}}});
 }
 
+/// The backward pass beside five products of the same sizes (two and a half times the forward's two).
+void gradient(benchmark::State& state, index tokens, bool causal) {
+    tensors<float> x(tokens, tokens, 1, 128);
+    product both(tokens, tokens, 128);
+    std::vector<float> log_weight(static_cast<std::size_t>(tokens));
+    bench::tensor<float> d_out = bench::normal_numbers<float>(x.q.size(), 5), dq(x.q.size()), dk(dq), dv(dq);
+    const auto at = [&](bench::tensor<float>& of) {
+        return rw::heads_view<float>(of.data(), tokens, 1, 128);
+    };
+    bench::tensor<std::byte> workspace(
+        static_cast<std::size_t>(attention::attend_gradient_workspace(x.q_view, x.v_view)));
+    const auto with = [&](const auto& mask) {
+        attention::attend(mask, x.q_view, x.k_view, x.v_view, x.out_view, std::span<std::byte>(x.workspace),
+                          {.log_weight = log_weight});
+        return [&, mask] {
+            attention::attend_gradient(
+                mask,
+                attention::gradient_tensors{x.q_view, x.k_view, x.v_view, x.out_view, at(d_out),
+                                            std::span<const float>(log_weight), at(dq), at(dk), at(dv)},
+                std::span<std::byte>(workspace));
+        };
+    };
+    const std::function<void()> kernel = causal ? std::function<void()>(with(attention::causal_mask{}))
+                                                : std::function<void()>(with(attention::full_mask{}));
+    bench::compare(
+        state, {.contenders = {{"kernel", kernel}, {"product", [&] {
+                                                        const index keys = causal ? tokens / 2 : tokens;
+                                                        both.run(keys), both.run(keys), both.run(keys / 2);
+                                                    }}}});
+}
+
+/// Documents of equal length behind one anchor, forward and backward, beside full causal attention: time over
+/// full causal, and that over the share of scores that is seen (bound 1.15).
+void anchored(benchmark::State& state, index tokens, index document) {
+    tensors<float> x(tokens, tokens, 1, 128);
+    attention::anchor_mask mask{{0}, true};
+    for (index n = 1; n < tokens; ++n)
+        mask.document_start.push_back(static_cast<std::int32_t>((n - 1) / document * document + 1));
+    const double share =
+        static_cast<double>(mask.seen_count()) / (0.5 * static_cast<double>(tokens * (tokens + 1)));
+    bench::compare(state, {.contenders = {{"kernel", [&] { x.attend(mask); }},
+                                          {"causal", [&] { x.attend(attention::causal_mask{}); }}}});
+    state.counters["share_seen"] = share;
+    state.counters["time_over_share"] = 1 / (share * state.counters["causal_over_kernel"]);
+}
+
 /// One query a head over a cache, beside one read of it.
 template <class T>
 void decode(benchmark::State& state, index keys) {
@@ -118,6 +164,19 @@ const int registered = [] {
                 ->UseManualTime()
                 ->Iterations(bench::turns);
         }
+    for (index tokens : {1024, 4096})
+        for (bool causal : {false, true})
+            benchmark::RegisterBenchmark(
+                ("tiled/gradient/" + std::to_string(tokens) + (causal ? "/causal" : "/full") + "/f32")
+                    .c_str(),
+                [=](benchmark::State& s) { gradient(s, tokens, causal); })
+                ->UseManualTime()
+                ->Iterations(bench::turns);
+    for (index document : {512, 1024, 2048})
+        benchmark::RegisterBenchmark(("tiled/anchored/8192/documents_of_" + std::to_string(document)).c_str(),
+                                     [=](benchmark::State& s) { anchored(s, 8192, document); })
+            ->UseManualTime()
+            ->Iterations(9);
     benchmark::RegisterBenchmark("tiled/decode/8192/f32", [](benchmark::State& s) { decode<float>(s, 8192); })
         ->UseManualTime()
         ->Iterations(bench::turns);

@@ -6,6 +6,7 @@
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/attention/masks.hpp>
 #include <ropewalk/attention/tile_product.hpp>
+#include <ropewalk/attention/tile_pieces.hpp>
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/attention/softmax_strip.hpp>
 #include <ropewalk/attention/tiled.hpp>

@@ -9,6 +9,7 @@
 
 #include <ropewalk/attention/masks.hpp>
 #include <ropewalk/attention/softmax_strip.hpp>
+#include <ropewalk/attention/tile_pieces.hpp>
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/kernels/partition.hpp>
@@ -131,64 +132,47 @@ class tiled_attention {
         std::fill_n(at_.peak, strips * strip, -std::numeric_limits<T>::infinity());
         std::fill_n(at_.weight, strips * strip, T(0));
         std::fill_n(at_.sums, strips * strip * whole_packs<T>(v_.channels()), T(0));
-        pass_keys([&](index s, const attention::score_tile& tile, bool complete, index packs) {
-            T* const peak = at_.peak + s * strip;
-            T* const weight = at_.weight + s * strip;
-            if (packs == 3)
-                softmax_strip<3>(at_.scores, strip, tile.keys, peak, weight, at_.factor);
-            else if (packs == 2)
-                softmax_strip<2>(at_.scores, strip, tile.keys, peak, weight, at_.factor);
+        pass_keys([&](const tile_piece& piece) {
+            T* const scores = at_.scores + piece.row % strip;
+            T* const factor = at_.factor + piece.row % strip;
+            T* const peak = at_.peak + piece.row;
+            T* const weight = at_.weight + piece.row;
+            if (piece.packs == 3)
+                softmax_strip<3>(scores, strip, piece.tile.keys, peak, weight, factor);
+            else if (piece.packs == 2)
+                softmax_strip<2>(scores, strip, piece.tile.keys, peak, weight, factor);
             else
-                softmax_strip<1>(at_.scores, strip, tile.keys, peak, weight, at_.factor);
-            add_values(s, tile, complete, packs);
+                softmax_strip<1>(scores, strip, piece.tile.keys, peak, weight, factor);
+            add_values(piece);
         });
         write_results();
         if (!options_.probabilities.empty()) write_probabilities();
     }
 
-    /// Calls f(strip, keys seen, complete, registers) with the scores of every strip and key tile in
-    /// at_.scores, hidden ones at -infinity.
+    /// Calls f(piece) with the scores of every piece in its columns of at_.scores, hidden ones at -infinity.
     template <class F>
     void pass_keys(const F& f) noexcept {
         for (index first = 0; first < k_.tokens(); first += options_.key_tile) {
-            attention::score_tile whole = tile_of_all();
-            whole.first_key = first;
-            whole.keys = std::min(options_.key_tile, k_.tokens() - first);
+            const attention::score_tile whole{batch_,
+                                              head_,
+                                              heads_,
+                                              first_query_,
+                                              queries_,
+                                              first,
+                                              std::min(options_.key_tile, k_.tokens() - first)};
             const attention::seen_keys any = rules_.tile(whole);
             if (any.keys <= 0) continue;
             const index kv = head_ / group_;
             keys_ = tile_rows<T>(k_, batch_, kv, any.first_key, any.keys, few_, at_.keys);
             values_ = tile_rows<T>(v_, batch_, kv, any.first_key, any.keys, few_, at_.values);
-            values_first_ = any.first_key;
-            const index rows = queries_ * heads_;
-            for (index s = 0; s * strip < rows; ++s) {
-                attention::score_tile tile = whole;
-                if (heads_ == 1) {
-                    tile.first_query = first_query_ + s * strip;
-                    tile.queries = std::min(strip, queries_ - s * strip);
-                }
-                tile.first_key = any.first_key;
-                tile.keys = any.keys;
-                bool complete = any.complete;
-                if (!complete) {
-                    const attention::seen_keys seen = rules_.tile(tile);
-                    if (seen.keys <= 0) continue;
-                    tile.first_key = seen.first_key;
-                    tile.keys = seen.keys;
-                    complete = seen.complete;
-                }
-                const index packs = (std::min(strip, rows - s * strip) + lanes - 1) / lanes;
-                const index skipped = (tile.first_key - any.first_key) * keys_.stride;
-                fill_scores(s, tile.keys, packs, {keys_.data + skipped, keys_.stride});
-                if (!complete) hide(tile);
-                f(s, tile, complete, packs);
-            }
+            rows_first_ = any.first_key;
+            each_piece<T>(rules_, whole, any, [&](const tile_piece& piece) {
+                fill_scores(piece);
+                if (!piece.complete) hide(piece);
+                f(piece);
+            });
         }
     }
-    attention::score_tile tile_of_all() const noexcept {
-        return {batch_, head_, heads_, first_query_, queries_, 0, 0};
-    }
-
     /// Queries times scale: a column each of a strip, or for few of them a row each.
     void read_queries() noexcept {
         const index rows = queries_ * heads_, channels = q_.channels(), width = whole_packs<T>(channels);
@@ -202,24 +186,27 @@ class tiled_attention {
                 for (index c = 0; c < channels; ++c) to[c] = scale_ * at_.row[c];
                 std::fill(to + channels, to + width, T(0));
             } else {
-                T* const to = at_.queries + r / strip * strip * channels + r % strip;
+                T* const to = at_.queries + strip_offset<T>(r, channels);
                 for (index c = 0; c < channels; ++c) to[c * strip] = scale_ * at_.row[c];
             }
         }
     }
-    void fill_scores(index s, index keys, index packs, matrix_at<const T> from) noexcept {
+    void fill_scores(const tile_piece& piece) noexcept {
         const index channels = q_.channels();
-        const matrix_at<T> scores{at_.scores, strip};
+        const matrix_at<const T> from = seen_rows(keys_, piece);
+        const matrix_at<T> scores{at_.scores + piece.row % strip, strip};
         if (few_)
-            row_products<T>(keys, queries_ * heads_, channels, from, {at_.queries, whole_packs<T>(channels)},
-                            scores);
+            row_products<T>(piece.tile.keys, queries_ * heads_, channels, from,
+                            {at_.queries, whole_packs<T>(channels)}, scores);
         else
-            tile_product<left::rows, onto::nothing, T>(keys, packs, channels, from,
-                                                       {at_.queries + s * strip * channels, strip}, scores);
+            tile_product<left::rows, onto::nothing, T>(
+                piece.tile.keys, piece.packs, channels, from,
+                {at_.queries + strip_offset<T>(piece.row, channels), strip}, scores);
     }
-    void hide(const attention::score_tile& tile) noexcept {
+    void hide(const tile_piece& piece) noexcept {
+        const attention::score_tile& tile = piece.tile;
         for (index j = 0; j < tile.keys; ++j) {
-            T* to = at_.scores + j * strip;
+            T* to = at_.scores + j * strip + piece.row % strip;
             for (index n = tile.first_query; n < tile.first_query + tile.queries; ++n)
                 for (index h = head_; h < head_ + heads_; ++h, ++to) {
                     if (!rules_.seen(batch_, h, n, tile.first_key + j))
@@ -229,26 +216,30 @@ class tiled_attention {
                 }
         }
     }
+    matrix_at<const T> seen_rows(matrix_at<const T> rows, const tile_piece& piece) const noexcept {
+        return {rows.data + (piece.tile.first_key - rows_first_) * rows.stride, rows.stride};
+    }
 
-    void add_values(index s, const attention::score_tile& tile, bool complete, index packs) noexcept {
+    void add_values(const tile_piece& piece) noexcept {
+        const attention::score_tile& tile = piece.tile;
         const index channels = v_.channels(), width = whole_packs<T>(channels), rows = tile.queries * heads_;
-        const matrix_at<const T> seen{values_.data + (tile.first_key - values_first_) * values_.stride,
-                                      values_.stride};
-        const matrix_at<const T> scores{at_.scores, strip};
-        T* const sums = at_.sums + s * strip * width;
+        const matrix_at<const T> seen = seen_rows(values_, piece);
+        const matrix_at<const T> scores{at_.scores + piece.row % strip, strip};
+        const T* const factor = at_.factor + piece.row % strip;
+        T* const sums = at_.sums + (few_ ? 0 : strip_offset<T>(piece.row, width));
         const index row_stride = few_ ? width : 1, channel_stride = few_ ? 1 : strip;
         // A weight of 0 hides a number, but not a NaN or an infinity: those are added pair by pair.
-        const bool careful = !complete && !all_finite<T>(seen, tile.keys, channels);
+        const bool careful = !piece.complete && !all_finite<T>(seen, tile.keys, channels);
         const matrix_at<const T> values =
             careful ? finite_rows<T>(seen, tile.keys, channels, at_.finite) : seen;
         if (few_) {
             for (index r = 0; r < rows; ++r)
-                for (index c = 0; c < width; ++c) sums[r * width + c] *= at_.factor[r];
+                for (index c = 0; c < width; ++c) sums[r * width + c] *= factor[r];
             tile_product<left::columns, onto::sum, T>(rows, width / lanes, tile.keys, scores, values,
                                                       {sums, width});
         } else {
-            tile_product<left::columns, onto::scaled_sum, T>(channels, packs, tile.keys, values, scores,
-                                                             {sums, strip}, at_.factor);
+            tile_product<left::columns, onto::scaled_sum, T>(channels, piece.packs, tile.keys, values, scores,
+                                                             {sums, strip}, factor);
         }
         if (!careful) return;
         for (index j = 0; j < tile.keys; ++j)
@@ -258,7 +249,7 @@ class tiled_attention {
                 for (index r = 0; r < rows; ++r)
                     if (rules_.seen(batch_, head_ + r % heads_, tile.first_query + r / heads_,
                                     tile.first_key + j))
-                        sums[r * row_stride + c * channel_stride] += at_.scores[j * strip + r] * value;
+                        sums[r * row_stride + c * channel_stride] += scores.data[j * strip + r] * value;
             }
     }
 
@@ -268,7 +259,7 @@ class tiled_attention {
             const index n = first_query_ + r / heads_, h = head_ + r % heads_;
             const T weight = at_.weight[r];
             const T share = weight == 0 ? T(0) : 1 / weight;
-            const T* const from = at_.sums + (few_ ? r * width : r / strip * strip * width + r % strip);
+            const T* const from = at_.sums + (few_ ? r * width : strip_offset<T>(r, width));
             const index stride = few_ ? 1 : strip;
             for (index c = 0; c < channels; ++c) at_.row[c] = from[c * stride] * share;
             write_row(at_.row, out_.at(batch_, n, h), channels);
@@ -284,13 +275,14 @@ class tiled_attention {
     void write_probabilities() noexcept {
         for (index r = 0; r < queries_ * heads_; ++r)
             std::fill_n(probabilities(first_query_ + r / heads_, head_ + r % heads_), k_.tokens(), T(0));
-        pass_keys([&](index s, const attention::score_tile& tile, bool, index) {
+        pass_keys([&](const tile_piece& piece) {
+            const attention::score_tile& tile = piece.tile;
             for (index r = 0; r < tile.queries * heads_; ++r) {
                 T* const to =
                     probabilities(tile.first_query + r / heads_, head_ + r % heads_) + tile.first_key;
-                const T peak = at_.peak[s * strip + r], weight = at_.weight[s * strip + r];
+                const T peak = at_.peak[piece.row + r], weight = at_.weight[piece.row + r];
                 for (index j = 0; j < tile.keys; ++j) {
-                    const T score = at_.scores[j * strip + r];
+                    const T score = at_.scores[j * strip + piece.row % strip + r];
                     to[j] =
                         score == -std::numeric_limits<T>::infinity() ? T(0) : std::exp(score - peak) / weight;
                 }
@@ -311,7 +303,7 @@ class tiled_attention {
     index heads_ = 1;   // of a tile, interleaved with its queries: row = query * heads + head
     index batch_ = 0, head_ = 0, first_query_ = 0, queries_ = 0;  // the tile of now
     matrix_at<const T> keys_{}, values_{};
-    index values_first_ = 0;
+    index rows_first_ = 0;  // the key of their first row
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail

@@ -135,31 +135,17 @@ class tiled_gradient {
     void run_tile() noexcept {
         read_queries();
         for (index first = 0; first < x_.k.tokens(); first += options_.key_tile) {
-            attention::score_tile tile{batch_,
-                                       head_,
-                                       1,
-                                       first_query_,
-                                       queries_,
-                                       first,
-                                       std::min(options_.key_tile, x_.k.tokens() - first)};
+            const index count = std::min(options_.key_tile, x_.k.tokens() - first);
+            const attention::score_tile tile{batch_, head_, 1, first_query_, queries_, first, count};
             const attention::seen_keys any = rules_.tile(tile);
             if (any.keys <= 0) continue;
             const auto keys = tile_rows<T>(x_.k, batch_, kv_, any.first_key, any.keys, false, at_.keys);
             const auto values = tile_rows<T>(x_.v, batch_, kv_, any.first_key, any.keys, false, at_.values);
-            for (index s = 0; s * strip < queries_; ++s) {
-                tile.first_query = first_query_ + s * strip;
-                tile.queries = std::min(strip, queries_ - s * strip);
-                tile.first_key = any.first_key;
-                tile.keys = any.keys;
-                attention::seen_keys seen = any;
-                if (!any.complete) seen = rules_.tile(tile);
-                if (seen.keys <= 0) continue;
-                tile.first_key = seen.first_key;
-                tile.keys = seen.keys;
-                const index skipped = seen.first_key - any.first_key;
-                add(s, tile, seen.complete, {keys.data + skipped * keys.stride, keys.stride},
+            each_piece<T>(rules_, tile, any, [&](const tile_piece& piece) {
+                const index skipped = piece.tile.first_key - any.first_key;
+                add(piece, {keys.data + skipped * keys.stride, keys.stride},
                     {values.data + skipped * values.stride, values.stride});
-            }
+            });
         }
         write_queries();
     }
@@ -167,7 +153,7 @@ class tiled_gradient {
     /// Queries (times scale) and the result's gradients, as rows and as columns of strips.
     void read_queries() noexcept {
         const auto columns = [](const T* row, index channels, T* strips, index r) {
-            T* const to = strips + r / strip * strip * channels + r % strip;
+            T* const to = strips + strip_offset<T>(r, channels);
             for (index c = 0; c < channels; ++c) to[c * strip] = row[c];
         };
         const index rows = (queries_ + strip - 1) / strip * strip;
@@ -197,21 +183,24 @@ class tiled_gradient {
     }
     void write_queries() noexcept {
         for (index r = 0; r < queries_; ++r) {
-            const T* const from = at_.dq + r / strip * strip * channels_ + r % strip;
+            const T* const from = at_.dq + strip_offset<T>(r, channels_);
             for (index c = 0; c < channels_; ++c) at_.row[c] = scale_ * from[c * strip];
             write_row(at_.row, x_.dq.at(batch_, first_query_ + r, head_), channels_);
         }
     }
 
-    /// Adds what one strip of queries and one tile of keys give to dq, dk and dv.
-    void add(index s, const attention::score_tile& tile, bool complete, matrix_at<const T> keys,
-             matrix_at<const T> values) noexcept {
-        const index packs = (tile.queries + lanes - 1) / lanes;
-        const matrix_at<T> shares{at_.shares, strip}, d_scores{at_.d_scores, strip};
+    /// Adds what the queries of a piece and its keys give to dq, dk and dv.
+    void add(const tile_piece& piece, matrix_at<const T> keys, matrix_at<const T> values) noexcept {
+        const attention::score_tile& tile = piece.tile;
+        const bool complete = piece.complete;
+        const index packs = piece.packs, row = piece.row;
+        const matrix_at<T> shares{at_.shares + row % strip, strip},
+            d_scores{at_.d_scores + row % strip, strip};
         tile_product<left::rows, onto::nothing, T>(tile.keys, packs, channels_, keys,
-                                                   {at_.queries + s * strip * channels_, strip}, shares);
+                                                   {at_.queries + strip_offset<T>(row, channels_), strip},
+                                                   shares);
         tile_product<left::rows, onto::nothing, T>(tile.keys, packs, value_channels_, values,
-                                                   {at_.d_out + s * strip * value_channels_, strip},
+                                                   {at_.d_out + strip_offset<T>(row, value_channels_), strip},
                                                    d_scores);
         if constexpr (attention::biased_rules<Rules>)
             if (!complete)
@@ -220,8 +209,8 @@ class tiled_gradient {
                         shares.data[j * strip + r] += static_cast<T>(
                             rules_.bias(batch_, head_, tile.first_query + r, tile.first_key + j));
                 });
-        const T* const weight = at_.log_weight + s * strip;
-        const T* const product = at_.product + s * strip;
+        const T* const weight = at_.log_weight + row;
+        const T* const product = at_.product + row;
         if (packs == 3)
             gradient_strip<3>(shares.data, d_scores.data, strip, tile.keys, weight, product);
         else if (packs == 2)
@@ -234,11 +223,11 @@ class tiled_gradient {
             });
 
         const matrix_at<const T> share{shares.data, strip}, d_score{d_scores.data, strip};
-        T* const dq = at_.dq + s * strip * channels_;
+        T* const dq = at_.dq + strip_offset<T>(row, channels_);
         T* const dk = at_.dk + tile.first_key * width_;
         T* const dv = at_.dv + tile.first_key * value_width_;
-        const matrix_at<const T> queries{at_.query_rows + s * strip * width_, width_};
-        const matrix_at<const T> d_out{at_.d_out_rows + s * strip * value_width_, value_width_};
+        const matrix_at<const T> queries{at_.query_rows + row * width_, width_};
+        const matrix_at<const T> d_out{at_.d_out_rows + row * value_width_, value_width_};
         add_product(
             tile, complete, keys, tile.keys, channels_,
             [&](matrix_at<const T> from) {
