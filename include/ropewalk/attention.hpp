@@ -9,8 +9,10 @@
 #include <ropewalk/attention/tile_pieces.hpp>
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/attention/softmax_strip.hpp>
+#include <ropewalk/attention/tiled_core.hpp>
 #include <ropewalk/attention/tiled.hpp>
 #include <ropewalk/attention/tiled_gradient.hpp>
+#include <ropewalk/attention/banded.hpp>
 #include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
