@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 
 #include <ropewalk/core/simd.hpp>
 #include <ropewalk/core/simd_storage.hpp>
@@ -13,11 +14,11 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 /// Registers across a strip of queries, and rows of a block: accumulators, one row of the right factor and
 /// one number of the left fit the register file (32 registers on AVX-512 and NEON, 16 elsewhere).
-inline constexpr int strip_packs = 3;
+inline constexpr std::size_t strip_packs = 3;
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_NEON)
-inline constexpr int block_rows = 8;
+inline constexpr std::size_t block_rows = 8;
 #else
-inline constexpr int block_rows = 4;
+inline constexpr std::size_t block_rows = 4;
 #endif
 template <class T>
 inline constexpr index strip_lanes = strip_packs* simd::lanes<T>;
@@ -36,49 +37,54 @@ struct matrix_at {
 };
 
 /// c [Rows, Packs registers] (+)= a [Rows, depth] * b [depth, Packs registers].
-template <int Rows, int Packs, left Left, onto Onto, class T>
+template <std::size_t Rows, std::size_t Packs, left Left, onto Onto, class T>
 void block_product(const T* a, index a_stride, matrix_at<const T> b, matrix_at<T> c, index depth,
                    const T* factor) noexcept {
     constexpr index lanes = simd::lanes<T>;
+    constexpr auto row_of = [](std::size_t i) { return static_cast<index>(i); };
     simd::pack<T> sum[Rows][Packs];
     ROPEWALK_DETAIL_UNROLL
-    for (int m = 0; m < Rows; ++m) {
+    for (std::size_t m = 0; m < Rows; ++m) {
         ROPEWALK_DETAIL_UNROLL
-        for (int p = 0; p < Packs; ++p) {
+        for (std::size_t p = 0; p < Packs; ++p) {
             if constexpr (Onto == onto::nothing)
                 sum[m][p] = simd::broadcast(T(0));
             else
-                sum[m][p] = simd::load(static_cast<const T*>(c.data + m * c.stride + p * lanes));
-            if constexpr (Onto == onto::scaled_sum) sum[m][p] = sum[m][p] * simd::load(factor + p * lanes);
+                sum[m][p] =
+                    simd::load(static_cast<const T*>(c.data + row_of(m) * c.stride + row_of(p) * lanes));
+            if constexpr (Onto == onto::scaled_sum)
+                sum[m][p] = sum[m][p] * simd::load(factor + row_of(p) * lanes);
         }
     }
     const T* row = b.data;
     for (index k = 0; k < depth; ++k, row += b.stride) {
         simd::pack<T> right[Packs];
         ROPEWALK_DETAIL_UNROLL
-        for (int p = 0; p < Packs; ++p) right[p] = simd::load(row + p * lanes);
+        for (std::size_t p = 0; p < Packs; ++p) right[p] = simd::load(row + row_of(p) * lanes);
         ROPEWALK_DETAIL_UNROLL
-        for (int m = 0; m < Rows; ++m) {
-            const simd::pack<T> each =
-                simd::broadcast(Left == left::rows ? a[m * a_stride + k] : a[m + k * a_stride]);
+        for (std::size_t m = 0; m < Rows; ++m) {
+            const simd::pack<T> each = simd::broadcast(Left == left::rows ? a[row_of(m) * a_stride + k]
+                                                                          : a[row_of(m) + k * a_stride]);
             ROPEWALK_DETAIL_UNROLL
-            for (int p = 0; p < Packs; ++p) sum[m][p] = simd::fma(each, right[p], sum[m][p]);
+            for (std::size_t p = 0; p < Packs; ++p) sum[m][p] = simd::fma(each, right[p], sum[m][p]);
         }
     }
     ROPEWALK_DETAIL_UNROLL
-    for (int m = 0; m < Rows; ++m) {
+    for (std::size_t m = 0; m < Rows; ++m) {
         ROPEWALK_DETAIL_UNROLL
-        for (int p = 0; p < Packs; ++p) simd::store(c.data + m * c.stride + p * lanes, sum[m][p]);
+        for (std::size_t p = 0; p < Packs; ++p)
+            simd::store(c.data + row_of(m) * c.stride + row_of(p) * lanes, sum[m][p]);
     }
 }
 
 /// c [rows, Packs registers] (+)= a [rows, depth] * b [depth, Packs registers].
-template <int Packs, left Left, onto Onto, int Rows = block_rows, class T>
+template <std::size_t Packs, left Left, onto Onto, std::size_t Rows = block_rows, class T>
 void strip_product(index rows, index depth, matrix_at<const T> a, matrix_at<const T> b, matrix_at<T> c,
                    const T* factor = nullptr) noexcept {
     const index step = Left == left::rows ? a.stride : 1;
     index m = 0;
-    for (; m + Rows <= rows; m += Rows)
+    constexpr auto block = static_cast<index>(Rows);
+    for (; m + block <= rows; m += block)
         block_product<Rows, Packs, Left, Onto>(a.data + m * step, a.stride, b,
                                                {c.data + m * c.stride, c.stride}, depth, factor);
     if constexpr (Rows > 1)
@@ -124,13 +130,15 @@ T lane_sum(simd::pack<T> x) noexcept {
 template <class T>
 void row_products(index rows, index columns, index depth, matrix_at<const T> a, matrix_at<const T> b,
                   matrix_at<T> c) noexcept {
-    constexpr index lanes = simd::lanes<T>, block = 4;
+    constexpr index lanes = simd::lanes<T>;
+    constexpr std::size_t size = 4;
+    constexpr auto block = static_cast<index>(size);
     const index whole = depth / lanes * lanes;
     index j = 0;
     for (; j + block <= rows; j += block)
         for (index r = 0; r < columns; ++r) {
             const T* const right = b.data + r * b.stride;
-            simd::pack<T> sum[block];
+            simd::pack<T> sum[size];
             ROPEWALK_DETAIL_UNROLL
             for (int i = 0; i < block; ++i) sum[i] = simd::broadcast(T(0));
             for (index k = 0; k < whole; k += lanes) {

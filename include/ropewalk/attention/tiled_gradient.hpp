@@ -69,21 +69,21 @@ struct gradient_scratch {
 
 /// scores [keys, stride] become shares exp(score - log_weight), d_shares become d_scores: share * (d_share -
 /// product), one query a lane.
-template <int Packs, class T>
+template <std::size_t Packs, class T>
 void gradient_strip(T* scores, T* d_shares, index stride, index keys, const T* log_weight,
                     const T* product) noexcept {
     constexpr index lanes = simd::lanes<T>;
     simd::pack<T> weight[Packs], sum[Packs];
     ROPEWALK_DETAIL_UNROLL
-    for (int p = 0; p < Packs; ++p) {
-        weight[p] = simd::load(log_weight + p * lanes);
-        sum[p] = simd::load(product + p * lanes);
+    for (std::size_t p = 0; p < Packs; ++p) {
+        weight[p] = simd::load(log_weight + static_cast<index>(p) * lanes);
+        sum[p] = simd::load(product + static_cast<index>(p) * lanes);
     }
     for (index j = 0; j < keys; ++j) {
         ROPEWALK_DETAIL_UNROLL
-        for (int p = 0; p < Packs; ++p) {
-            T* const score = scores + j * stride + p * lanes;
-            T* const d_share = d_shares + j * stride + p * lanes;
+        for (std::size_t p = 0; p < Packs; ++p) {
+            T* const score = scores + j * stride + static_cast<index>(p) * lanes;
+            T* const d_share = d_shares + j * stride + static_cast<index>(p) * lanes;
             const simd::pack<T> share =
                 simd::exp_of_negative(simd::load(static_cast<const T*>(score)) - weight[p]);
             simd::store(score, share);
