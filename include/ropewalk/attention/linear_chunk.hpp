@@ -89,12 +89,12 @@ class linear_chunk {
                 const index c = std::min(lanes, pairs - p);
                 const auto share = simd::exp_of_negative(simd::load_some(k.powers + p, c) -
                                                          simd::load_some(state.power_of_pair_.data() + p, c));
-                T lane[2][lanes];
-                simd::store(lane[0], share * simd::load_some(k.features + p, c));
-                simd::store(lane[1], share * simd::load_some(k.features + pairs + p, c));
+                T lane_of_first[std::size_t{simd::lanes<T>}], lane_of_second[std::size_t{simd::lanes<T>}];
+                simd::store(lane_of_first, share * simd::load_some(k.features + p, c));
+                simd::store(lane_of_second, share * simd::load_some(k.features + pairs + p, c));
                 for (index i = 0; i < c; ++i) {
-                    key_columns_[static_cast<std::size_t>((p + i) * size + n)] = lane[0][i];
-                    key_columns_[static_cast<std::size_t>((pairs + p + i) * size + n)] = lane[1][i];
+                    key_columns_[static_cast<std::size_t>((p + i) * size + n)] = lane_of_first[i];
+                    key_columns_[static_cast<std::size_t>((pairs + p + i) * size + n)] = lane_of_second[i];
                 }
             }
             T* const after = masses_.data() + n * channels_;
@@ -157,7 +157,7 @@ class linear_chunk {
                 if (c == lanes) {
                     sum = sum + term;
                 } else {  // the lanes past the last channel hold no power
-                    T lane[lanes];
+                    T lane[std::size_t{simd::lanes<T>}];
                     simd::store(lane, term);
                     for (index j = 0; j < c; ++j) tail += lane[j];
                 }
