@@ -7,7 +7,7 @@
 #include <mpi.h>
 #include <cstdio>
 #include <random>
-#include <ropewalk/attention/partial_attention.hpp>
+#include <ropewalk/attention/tiled_partial.hpp>
 #include <ropewalk/ropewalk.hpp>
 namespace rw = ropewalk;
 using data = std::vector<float>;
@@ -32,10 +32,11 @@ struct shard {
         return s;
     }
     auto attend(shard other) {  // causal: to the keys of the other shard that stand before
-        std::vector<std::uint8_t> seen;
-        for (const auto n : at)
-            for (const auto j : other.at) seen.push_back(j <= n);
-        return rw::make_partial_attention(view(q), other.view(other.k), other.view(other.v), {.mask = seen});
+        const auto keys = other.view(other.k), values = other.view(other.v);
+        std::vector<std::byte> workspace(
+            static_cast<std::size_t>(rw::attention::attend_workspace(view(q), keys, values)));
+        return rw::attention::make_partial_attention(rw::attention::position_mask{at, other.at}, view(q), keys,
+                                                     values, std::span<std::byte>(workspace));
     }
     data join(const parts& of_shards) {
         data out(q.size());

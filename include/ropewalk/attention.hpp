@@ -4,12 +4,24 @@
 /// Every header of attention/.
 
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/attention/masks.hpp>
+#include <ropewalk/attention/tile_product.hpp>
+#include <ropewalk/attention/tile_pieces.hpp>
+#include <ropewalk/attention/tile_rows.hpp>
+#include <ropewalk/attention/softmax_strip.hpp>
+#include <ropewalk/attention/tiled_core.hpp>
+#include <ropewalk/attention/tiled.hpp>
+#include <ropewalk/attention/tiled_gradient.hpp>
+#include <ropewalk/attention/banded.hpp>
+#include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/partial_attention.hpp>
+#include <ropewalk/attention/tiled_partial.hpp>
+#include <ropewalk/attention/linear_state.hpp>
+#include <ropewalk/attention/linear_chunk.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
 #include <ropewalk/attention/kv_injection.hpp>
 #include <ropewalk/attention/object_mask.hpp>
-#include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/chunk_memory.hpp>
 #include <ropewalk/attention/dual_chunk.hpp>
 #include <ropewalk/attention/self_extend.hpp>

@@ -10,6 +10,7 @@
 #include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd.hpp>
+#include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/quantized_types.hpp>

@@ -235,8 +235,8 @@ TEST_CASE("anchor: what cannot be packed is refused with its value", "[attention
     const rw::heads_view<float> view(x.data(), 2, 1, 4);
     CHECK(refusal([&] {
               attention::attend_anchored({{0, 2}, true}, view, view, view, view);
-          }) == "attend_anchored: document_start must not fall, nor pass its token, got 2");
+          }) == "anchor_mask: document_start must not fall, nor pass its token, got 2");
     CHECK(refusal([&] {
               attention::attend_anchored({{0}, true}, view, view, view, view);
-          }) == "attend_anchored: all views must have the mask's tokens, got 2");
+          }) == "anchor_mask: queries must be the mask's tokens, got 2");
 }

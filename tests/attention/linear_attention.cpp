@@ -97,6 +97,45 @@ TEST_CASE("linear_attention: the last causal token sees what the bidirectional o
         }
 }
 
+TEST_CASE("linear_attention: several chunks, causal and not, give the definition",
+          "[attention][linear_attention]") {
+    const problem<double> p{.tokens = 150};
+    const problem<float> narrow{.tokens = 150};
+    for (const auto order : {causality::causal, causality::bidirectional}) {
+        const auto got = p.run(order, 9, 0);
+        const auto f32 = narrow.run(order, 9, 0);
+        double most = 0, most_f32 = 0;
+        for (ropewalk::index b = 0; b < p.batches; ++b)
+            for (ropewalk::index m = 0; m < p.tokens; ++m)
+                for (ropewalk::index h = 0; h < p.heads; ++h) {
+                    std::vector<double> sum(p.width);
+                    double weight = 0;
+                    for (ropewalk::index n = 0; n < (order == causality::causal ? m + 1 : p.tokens); ++n) {
+                        double w = 0;
+                        for (ropewalk::index i = 0; i < p.channels; ++i)
+                            w += attention::elu_plus_one(
+                                     p.q[((b * p.tokens + m) * p.heads + h) * p.channels + i]) *
+                                 attention::elu_plus_one(
+                                     p.k[((b * p.tokens + n) * p.kv_heads + h / 2) * p.channels + i]);
+                        weight += w;
+                        for (ropewalk::index j = 0; j < p.width; ++j)
+                            sum[j] += w * p.v[((b * p.tokens + n) * p.kv_heads + h / 2) * p.width + j];
+                    }
+                    for (ropewalk::index j = 0; j < p.width; ++j) {
+                        const auto at = ((b * p.tokens + m) * p.heads + h) * p.width + j;
+                        most = std::max(most, std::abs(got[at] - sum[j] / weight));
+                        most_f32 = std::max(most_f32, std::abs(f32[at] - sum[j] / weight));
+                    }
+                }
+        CHECK(most < 1e-13);
+        CHECK(most_f32 < 1e-5);
+    }
+    const auto causal = p.run(causality::causal, 3), both = p.run(causality::bidirectional, 3);
+    const ropewalk::index row = p.heads * p.width;
+    for (ropewalk::index i = 0; i < row; ++i)
+        CHECK(causal[(p.tokens - 1) * row + i] == Approx(both[(p.tokens - 1) * row + i]).margin(1e-12));
+}
+
 TEST_CASE("linear_attention: f32 within its rounding", "[attention][linear_attention]") {
     const problem<double> p;
     problem<float> narrow;

@@ -2,15 +2,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
 
-#include <Eigen/Core>
-
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/attention/tiled.hpp>
 
 /// AnchorAttention: documents packed into one sequence share its first token, which every other token sees
 /// and which always stands at position 0.
@@ -18,7 +14,7 @@
 namespace ROPEWALK_NAMESPACE::attention {
 
 /// Token i sees document_start[i] .. i and, where the anchor is shared, token 0: two numbers a token instead
-/// of a matrix.
+/// of a matrix. A mask for `attend` and its gradient.
 /// Source: haonan3/AnchorContext, generate_doc_mask_mod.
 struct anchor_mask {
     std::vector<std::int32_t> document_start;  ///< [tokens], of the token's own document
@@ -26,9 +22,40 @@ struct anchor_mask {
 
     index tokens() const noexcept { return static_cast<index>(document_start.size()); }
     /// Whether a query sees a key.
-    bool seen(index query, index key) const noexcept {
-        return key <= query &&
-               (key >= document_start[static_cast<std::size_t>(query)] || (shared_anchor && key == 0));
+    bool seen(index query, index key) const noexcept { return at().seen(0, 0, query, key); }
+
+    struct rules {
+        const std::int32_t* start;
+        bool anchored;
+
+        /// Starts never fall: the first query's is the least of a tile.
+        seen_keys tile(const score_tile& t) const noexcept {
+            const index first = t.first_query, last = first + t.queries - 1;
+            const index begin = std::max<index>(t.first_key, start[first]);
+            const index end = std::min(t.first_key + t.keys, last + 1);
+            if (anchored && t.first_key == 0 && begin > 0)
+                return {0, std::max<index>(begin < end ? end : 1, 1), begin >= end};
+            return {begin, std::max<index>(end - begin, 0), end - 1 <= first && begin >= start[last]};
+        }
+        bool seen(index, index, index n, index j) const noexcept {
+            return j <= n && (j >= start[n] || (anchored && j == 0));
+        }
+    };
+    /// Throws: invalid_config when queries or keys are not the mask's tokens, or a document_start that falls
+    ///         or is past its token.
+    /// Cost:   one pass over the tokens.
+    rules over(const score_extent& whole) const {
+        constexpr const char* who = "anchor_mask";
+        detail::require(whole.queries == tokens(), who, "queries must be the mask's tokens", whole.queries);
+        detail::require(whole.keys == tokens(), who, "keys must be the mask's tokens", whole.keys);
+        index last = 0;
+        for (index n = 0; n < tokens(); ++n) {
+            const index start = document_start[static_cast<std::size_t>(n)];
+            detail::require(start >= last && start <= n, who,
+                            "document_start must not fall, nor pass its token", start);
+            last = start;
+        }
+        return at();
     }
     /// Written out [tokens, tokens], 1 = seen. For comparisons; `attend_anchored` needs no matrix.
     std::vector<std::uint8_t> dense() const { return written(shared_anchor); }
@@ -45,6 +72,7 @@ struct anchor_mask {
     }
 
   private:
+    rules at() const noexcept { return {document_start.data(), shared_anchor}; }
     std::vector<std::uint8_t> written(bool anchored) const {
         std::vector<std::uint8_t> mask(static_cast<std::size_t>(tokens() * tokens()), 0);
         const anchor_mask rule{document_start, anchored};
@@ -126,91 +154,20 @@ inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span
     return pack;
 }
 
-/// Softmax attention over an anchor mask, document by document.
+/// Softmax attention over an anchor mask: `attend` with the mask, and a workspace of its own.
 /// Shapes:   q [batches, tokens, heads, channels], k [.., kv heads, channels], v [.., kv heads, value
 ///           channels], out [batches, tokens, heads, value channels], rotated already; the mask is every
 ///           batch's. scale: 1 / sqrt(channels) when not given. T: arithmetic, double for f64 queries.
-/// Throws:   invalid_config on sizes that disagree, or a document_start that falls, or is past its token.
-/// Cost:     heads * mask.seen_count() * (channels + value channels) multiply-adds and what a tile of 64
-///           queries sees beyond its own; scratch of 64 * longest document.
-/// Accuracy: f64 within 1e-12, f32 within 1e-5 of exact attention under the dense mask, for order-1 inputs.
-///           A key that is hidden from a query cannot change its result, NaN included.
+/// Throws:   invalid_config as attend and anchor_mask::over.
+/// Cost:     as attend: in proportion to mask.seen_count(), and what a tile of queries sees beyond its own.
+/// Accuracy: as attend. A key that is hidden from a query cannot change its result, NaN included.
 /// Source:   Wang et al. 2024, section 4.
 template <class Q, class K, class V, class O>
 void attend_anchored(const anchor_mask& mask, heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                      heads_view<O> out, std::optional<double> scale = {}) {
-    using T = compute_t<Q>;
-    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    constexpr const char* who = "attend_anchored";
-    const index tokens = mask.tokens();
-    for (index n : {q.tokens(), k.tokens(), v.tokens(), out.tokens()})
-        detail::require(n == tokens, who, "all views must have the mask's tokens", n);
-    for (index n : {k.batches(), v.batches(), out.batches()})
-        detail::require(n == q.batches(), who, "all views must have q's batches", n);
-    detail::require(k.heads() > 0 && q.heads() % k.heads() == 0, who,
-                    "k.heads must be > 0 and divide q.heads", k.heads());
-    detail::require(v.heads() == k.heads(), who, "v.heads must equal k.heads", v.heads());
-    detail::require(out.heads() == q.heads(), who, "out.heads must equal q.heads", out.heads());
-    detail::require(k.channels() == q.channels(), who, "k.channels must equal q.channels", k.channels());
-    detail::require(out.channels() == v.channels(), who, "out.channels must equal v.channels",
-                    out.channels());
-    const double s = scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels(), 1))));
-    detail::require(std::isfinite(s), who, "scale must be finite", s);
-    for (index n = 0, last = 0; n < tokens; ++n) {
-        const index start = mask.document_start[static_cast<std::size_t>(n)];
-        detail::require(start >= last && start <= n, who, "document_start must not fall, nor pass its token",
-                        start);
-        last = start;
-    }
-
-    const auto row_of = [](const auto* p, index channels) {
-        using E = std::remove_cvref_t<decltype(*p)>;
-        Eigen::Matrix<T, 1, Eigen::Dynamic> row(channels);
-        for (index c = 0; c < channels; ++c)
-            row[c] = static_cast<T>(static_cast<compute_t<E>>(reinterpret_cast<const stored_t<E>*>(p)[c]));
-        return row;
-    };
-    for (index b = 0; b < q.batches(); ++b)
-        for (index kv = 0; kv < k.heads(); ++kv)
-            for (index first = 0, end = 0; first < tokens; first = end) {
-                const auto start_of = [&](index n) {
-                    return static_cast<index>(mask.document_start[static_cast<std::size_t>(n)]);
-                };
-                const index start = start_of(first);
-                end = first + 1;
-                while (end < tokens && start_of(end) == start) ++end;
-                const index anchors = mask.shared_anchor && start > 0 ? 1 : 0, keys = anchors + end - start;
-                matrix key_rows(keys, k.channels()), value_rows(keys, v.channels());
-                for (index j = 0; j < keys; ++j) {
-                    const index n = j < anchors ? 0 : start + j - anchors;
-                    key_rows.row(j) = row_of(k.at(b, n, kv), k.channels());
-                    value_rows.row(j) = row_of(v.at(b, n, kv), v.channels());
-                }
-                // Hidden values of a tile are multiplied by 0, which is no 0 times NaN: then query by query.
-                const index tile = value_rows.allFinite() ? 64 : 1;
-                for (index h = kv * (q.heads() / k.heads()); h < (kv + 1) * (q.heads() / k.heads()); ++h)
-                    for (index n = first; n < end; n += tile) {
-                        const index rows = std::min(tile, end - n), width = anchors + n + rows - start;
-                        matrix queries(rows, q.channels());
-                        for (index r = 0; r < rows; ++r)
-                            queries.row(r) = static_cast<T>(s) * row_of(q.at(b, n + r, h), q.channels());
-                        matrix scores = queries * key_rows.topRows(width).transpose();
-                        for (index r = 0; r < rows; ++r) {
-                            auto row = scores.row(r);
-                            const index seen = anchors + n + r + 1 - start;
-                            const T peak = row.head(seen).maxCoeff();
-                            row.head(seen) = (row.head(seen).array() - peak).exp();
-                            row.head(seen) /= row.head(seen).sum();
-                            row.tail(width - seen).setZero();
-                        }
-                        const matrix mixed = scores * value_rows.topRows(width);
-                        for (index r = 0; r < rows; ++r) {
-                            auto* to = reinterpret_cast<stored_t<O>*>(out.at(b, n + r, h));
-                            for (index c = 0; c < v.channels(); ++c)
-                                to[c] = stored_t<O>(static_cast<compute_t<O>>(mixed(r, c)));
-                        }
-                    }
-            }
+    const tiled_options<compute_t<Q>> options{.scale = scale};
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attend_workspace(q, k, v, options)));
+    attend(mask, q, k, v, out, std::span<std::byte>(workspace), options);
 }
 
 }  // namespace ROPEWALK_NAMESPACE::attention

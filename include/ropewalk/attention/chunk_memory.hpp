@@ -9,8 +9,8 @@
 #include <Eigen/Core>
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/core/heads_view.hpp>
-#include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/attention/tiled.hpp>
+#include <ropewalk/kernels/rotate.hpp>
 
 /// Chunked attention with a recurrent memory: inside a chunk full and windowed causal attention with
 /// rotated queries and keys, beside them attention of the unrotated queries over a small bank of memory
@@ -23,22 +23,27 @@ namespace ROPEWALK_NAMESPACE::attention {
 /// chunk are the same.
 enum class chunk_positions : std::uint8_t { chunk, global };
 
+/// Whether the keys of a chunk come as they are projected, or from a cache that holds them rotated.
+enum class chunk_keys : std::uint8_t { plain, rotated };
+
 struct chunk_config {
     index chunk = 512;                                   ///< tokens of a full chunk
     index local_window = 64;                             ///< tokens of a window; windows do not overlap
     chunk_positions positions = chunk_positions::chunk;  ///< where a chunk's tokens stand
     pair_layout layout = half_split{};
+    chunk_keys keys = chunk_keys::plain;  ///< rotated: attend_chunk leaves them as they are
 };
 
-/// One chunk. T: double or float. Empty memory views: no memory yet.
+/// One chunk, or its newest tokens over a cache of the chunk so far (decode): queries are the last of the
+/// keys' tokens. T: any element type; arithmetic is f64 for f64, else f32. Empty memory views: no memory yet.
 template <class T>
 struct chunk_tensors {
-    heads_view<const T> q;         ///< [1, tokens <= chunk, heads, channels], not rotated
-    heads_view<const T> k;         ///< like q
-    heads_view<const T> v;         ///< like q
-    heads_view<const T> memory_k;  ///< [1, slots, heads, channels], never rotated
+    heads_view<const T> q;  ///< [batches, queries, heads, channels], not rotated
+    heads_view<const T> k;  ///< [batches, tokens <= chunk, kv heads, channels], from the chunk's first on
+    heads_view<const T> v;  ///< like k
+    heads_view<const T> memory_k;  ///< [batches, slots, kv heads, channels], never rotated
     heads_view<const T> memory_v;  ///< like memory_k
-    heads_view<T> out;             ///< [1, tokens, heads, channels]
+    heads_view<T> out;             ///< like q
     heads_view<T> full = {};       ///< the branch over the chunk, written when given
     heads_view<T> local = {};      ///< the branch over windows, written when given
     heads_view<T> memory = {};     ///< the branch over the memory, written when given
@@ -60,115 +65,109 @@ inline std::vector<double> branch_weights(std::span<const double> logits, index 
     return weights;
 }
 
-/// The three branches of one chunk and their mix. Queries and keys are rotated once and their scores formed
-/// once for the full and the local branch, which take two softmaxes over the same tile.
-/// Shapes:   as in chunk_tensors; `frequencies` a spectrum of channels / 2 pairs, one axis; chunk_index
-///           counts from 0; logits (full, local, memory).
-/// Throws:   invalid_config on sizes that disagree, a window or chunk of 0, more tokens than a chunk, or a
-///           first position (chunk_index * chunk) that does not fit.
-/// Cost:     tokens^2 channels multiply-adds a head for scores, twice that for values, tokens slots channels
-///           for memory.
+/// The three branches of one chunk and their mix. A chunk at once, in pieces, or token by token over a cache
+/// of the chunk's keys gives the same result. Shapes:   as in chunk_tensors; the kv heads divide the heads.
+/// `frequencies` a spectrum of channels / 2 pairs,
+///           one axis; chunk_index counts from 0; logits (full, local, memory).
+/// Throws:   invalid_config on sizes that disagree, a window or chunk of 0, more tokens than a chunk, more
+///           queries than tokens, or a first position (chunk_index * chunk) that does not fit.
+/// Cost:     attend under three masks: causal, causal inside windows, and all of the memory; tiles that a
+/// mask
+///           hides are skipped. Allocates what the branches write and the rotated queries and keys.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5, for order-1 inputs. A token that a branch hides from a query
 ///           cannot change that branch, NaN included.
 /// Source:   arXiv 2507.00453, section 3, as read above.
 template <class T>
 void attend_chunk(const chunk_config& config, const spectrum& frequencies, const chunk_tensors<T>& t,
                   index chunk_index, std::span<const double> logits) {
-    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    using C = compute_t<T>;
     constexpr const char* who = "attend_chunk";
-    const index tokens = t.q.tokens(), heads = t.q.heads(), channels = t.q.channels(),
-                slots = t.memory_k.tokens();
+    const index queries = t.q.tokens(), tokens = t.k.tokens(), heads = t.q.heads(), kv_heads = t.k.heads(),
+                channels = t.q.channels(), batches = t.q.batches(), slots = t.memory_k.tokens();
     detail::require(config.chunk > 0, who, "chunk must be > 0", config.chunk);
     detail::require(config.local_window > 0, who, "local_window must be > 0", config.local_window);
     detail::require(chunk_index >= 0, who, "chunk_index must be >= 0", chunk_index);
     detail::require(tokens <= config.chunk, who, "tokens must be at most a chunk", tokens);
-    const auto same = [&](const auto& view, index rows, const char* must) {
-        detail::require(view.batches() == 1 && view.tokens() == rows && view.heads() == heads &&
+    detail::require(queries <= tokens, who, "q must have at most k's tokens", queries);
+    detail::require(heads == 0 || (kv_heads > 0 && heads % kv_heads == 0), who,
+                    "k.heads must be > 0 and divide q.heads", kv_heads);
+    const auto same = [&](const auto& view, index rows, index of_heads, const char* must) {
+        detail::require(view.batches() == batches && view.tokens() == rows && view.heads() == of_heads &&
                             view.channels() == channels,
                         who, must, view.tokens());
     };
-    same(t.q, tokens, "q must be one batch, its tokens");
-    same(t.k, tokens, "k must have q's extents, its tokens");
-    same(t.v, tokens, "v must have q's extents, its tokens");
-    same(t.out, tokens, "out must have q's extents, its tokens");
+    same(t.k, tokens, kv_heads, "k must have q's batches and channels, its tokens");
+    same(t.v, tokens, kv_heads, "v must have k's extents, its tokens");
+    same(t.out, queries, heads, "out must have q's extents, its tokens");
     for (const auto& branch : {t.full, t.local, t.memory})
-        if (branch.data) same(branch, tokens, "full, local and memory must have q's extents, their tokens");
-    if (slots > 0) same(t.memory_k, slots, "memory_k must have q's heads and channels, its slots");
+        if (branch.data)
+            same(branch, queries, heads, "full, local and memory must have q's extents, their tokens");
+    if (slots > 0) same(t.memory_k, slots, kv_heads, "memory_k must have k's heads and channels, its slots");
     detail::require(t.memory_v.tokens() == slots, who, "memory_v must have memory_k's slots",
                     t.memory_v.tokens());
-    if (slots > 0) same(t.memory_v, slots, "memory_v must have q's heads and channels, its slots");
+    if (slots > 0) same(t.memory_v, slots, kv_heads, "memory_v must have k's heads and channels, its slots");
     detail::require(frequencies.axes() == 1 && 2 * frequencies.pairs() == channels, who,
                     "frequencies must have channels / 2 pairs", frequencies.pairs());
     const auto weights = branch_weights(logits, slots);
-    if (tokens == 0 || heads == 0) return;
-
-    const index first_token =
+    const index first =
         config.positions == chunk_positions::global
             ? detail::checked_product(who, "chunk_index * chunk must fit", {chunk_index, config.chunk})
             : 0;
-    const auto first = static_cast<double>(first_token);
-    const auto table = make_rotation_table<T>(frequencies, position_ids::text(tokens, first));
-    std::vector<T> rotated_q(static_cast<std::size_t>(tokens * heads * channels)),
-        rotated_k(rotated_q.size());
-    const heads_view<T> q(rotated_q.data(), tokens, heads, channels),
-        k(rotated_k.data(), tokens, heads, channels);
-    rotate_into(config.layout, t.q, q, table);
-    rotate_into(config.layout, t.k, k, table);
+    if (queries == 0 || heads == 0 || batches == 0) return;
 
-    const auto rows = [&](const auto& view, index h) {
-        using E = std::remove_pointer_t<decltype(view.data)>;
-        return Eigen::Map<
-            const Eigen::Matrix<std::remove_const_t<E>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>, 0,
-            Eigen::OuterStride<>>(view.at(0, 0, h), view.tokens(), channels,
-                                  Eigen::OuterStride<>(view.strides.token));
+    const auto buffer = [&](index rows, index of_heads) {
+        constexpr const char* must = "extents must be >= 0 and fit in memory";
+        return std::vector<C>(static_cast<std::size_t>(
+            detail::checked_product(who, must, {batches, rows, of_heads, channels})));
     };
-    const auto scale = static_cast<T>(1 / std::sqrt(static_cast<double>(channels)));
-    // Row n over the keys begin .. end of it; zeros elsewhere.
-    const auto softmax = [](auto row, index begin, index end) {
-        row.head(begin).setZero();
-        row.tail(row.size() - end).setZero();
-        auto seen = row.segment(begin, end - begin);
-        const T peak = seen.maxCoeff();
-        seen = (seen.array() - peak).exp();
-        seen /= seen.sum();
+    const auto rotated = [&](heads_view<const T> from, index position, std::vector<C>& numbers) {
+        const heads_view<C> to(numbers.data(), from.shape);
+        const auto table = make_rotation_table<C>(
+            frequencies, position_ids::text(from.tokens(), static_cast<double>(position)));
+        for (index b = 0; b < batches; ++b) {
+            for (index n = 0; n < from.tokens(); ++n)
+                for (index h = 0; h < from.heads(); ++h)
+                    detail::read_row(from.at(b, n, h), to.at(b, n, h), channels);
+            rotate(config.layout, to.batch_slice(b, 1), table);
+        }
+        return heads_view<const C>(to);
     };
-    const auto write = [](const heads_view<T>& to, index h, const matrix& values) {
-        for (index n = 0; n < values.rows(); ++n)
-            std::copy_n(values.row(n).data(), values.cols(), to.at(0, n, h));
+    auto q_numbers = buffer(queries, heads);
+    const heads_view<const C> q = rotated(t.q, first + tokens - queries, q_numbers);
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attend_workspace(q, t.k, t.v)));
+    const auto branch = [&](const auto& mask, auto of_q, auto of_k, auto of_v, std::vector<C>& numbers) {
+        const heads_view<C> to(numbers.data(), q.shape);
+        attend(mask, of_q, of_k, of_v, to, std::span<std::byte>(workspace));
+        return to;
     };
-    for (index h = 0; h < heads; ++h) {
-        matrix full = scale * rows(q, h) * rows(k, h).transpose(), local = full;
-        for (index n = 0; n < tokens; ++n) {
-            softmax(full.row(n), 0, n + 1);
-            softmax(local.row(n), n / config.local_window * config.local_window, n + 1);
-        }
-        const auto values = rows(t.v, h);
-        matrix of_full, of_local;
-        if (values.allFinite()) {
-            of_full = full * values;
-            of_local = local * values;
-        } else {  // what a query does not see stays out: 0 times NaN is no 0
-            of_full.resize(tokens, channels);
-            of_local.resize(tokens, channels);
-            for (index n = 0; n < tokens; ++n) {
-                const index begin = n / config.local_window * config.local_window, count = n + 1 - begin;
-                of_full.row(n) = full.row(n).head(n + 1) * values.topRows(n + 1);
-                of_local.row(n) = local.row(n).segment(begin, count) * values.middleRows(begin, count);
-            }
-        }
-        matrix of_memory = matrix::Zero(tokens, channels);
-        if (slots > 0) {
-            matrix scores = scale * rows(t.q, h) * rows(t.memory_k, h).transpose();
-            for (index n = 0; n < tokens; ++n) softmax(scores.row(n), 0, slots);
-            of_memory = scores * rows(t.memory_v, h);
-        }
-        if (t.full.data) write(t.full, h, of_full);
-        if (t.local.data) write(t.local, h, of_local);
-        if (t.memory.data) write(t.memory, h, of_memory);
-        write(t.out, h,
-              static_cast<T>(weights[0]) * of_full + static_cast<T>(weights[1]) * of_local +
-                  static_cast<T>(weights[2]) * of_memory);
+    auto full_numbers = buffer(queries, heads), local_numbers = full_numbers, memory_numbers = full_numbers;
+    const causal_mask causal;
+    const auto windows = both(causal, block_mask{.block = config.local_window});
+    heads_view<C> full, local, memory(memory_numbers.data(), q.shape);
+    if (config.keys == chunk_keys::rotated) {
+        full = branch(causal, q, t.k, t.v, full_numbers);
+        local = branch(windows, q, t.k, t.v, local_numbers);
+    } else {
+        auto k_numbers = buffer(tokens, kv_heads);
+        const heads_view<const C> k = rotated(t.k, first, k_numbers);
+        full = branch(causal, q, k, t.v, full_numbers);
+        local = branch(windows, q, k, t.v, local_numbers);
     }
+    if (slots > 0) memory = branch(full_mask{}, t.q, t.memory_k, t.memory_v, memory_numbers);
+    auto mixed = buffer(1, 1);
+    for (index b = 0; b < batches; ++b)
+        for (index n = 0; n < queries; ++n)
+            for (index h = 0; h < heads; ++h) {
+                const C *f = full.at(b, n, h), *l = local.at(b, n, h), *m = memory.at(b, n, h);
+                for (index c = 0; c < channels; ++c)
+                    mixed[static_cast<std::size_t>(c)] = static_cast<C>(weights[0]) * f[c] +
+                                                         static_cast<C>(weights[1]) * l[c] +
+                                                         static_cast<C>(weights[2]) * m[c];
+                detail::write_row(mixed.data(), t.out.at(b, n, h), channels);
+                if (t.full.data) detail::write_row(f, t.full.at(b, n, h), channels);
+                if (t.local.data) detail::write_row(l, t.local.at(b, n, h), channels);
+                if (t.memory.data) detail::write_row(m, t.memory.at(b, n, h), channels);
+            }
 }
 
 /// How a summary enters the bank. Empty weights: as it is (z = 1, candidate = summary).

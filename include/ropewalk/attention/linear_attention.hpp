@@ -2,11 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <type_traits>
 #include <vector>
 
+#include <ropewalk/attention/linear_chunk.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
 namespace ROPEWALK_NAMESPACE::attention {
@@ -14,142 +13,84 @@ namespace ROPEWALK_NAMESPACE::attention {
 /// Which keys a query sees.
 enum class causality : std::uint8_t { causal, bidirectional };
 
-/// elu(x) + 1, the usual non-negative feature map.
-/// Source: Transformers are RNNs, Katharopoulos et al. 2020, eq. 7.
-template <class T>
-T elu_plus_one(T x) noexcept {
-    return x > 0 ? x + 1 : std::exp(x);
-}
-
 }  // namespace ROPEWALK_NAMESPACE::attention
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-// elu(x) + 1 of a very negative x is too small for T long before the quotient of two such sums is. So a
-// feature is kept as number * exp(power) with power = min(x, 0), sums are kept relative to the largest power
-// that went in, and only differences of powers are ever exponentiated. What is rotated shares one power a
-// pair, since a rotation mixes the two.
+/// Appends and reads of one kv head's state over all tokens that the feature maps hold, in chunks where it
+/// can.
+template <class C>
+class linear_heads {
+    using map = scaled_feature_map<C>;
+    static constexpr index size = linear_chunk<C>::size;
 
-/// The features of every token, each pair relative to the larger of its two powers, ready to be rotated.
-template <class T>
-class scaled_feature_map {
   public:
-    /// One head: its features [channels] and the power of each pair.
-    struct head {
-        const T* features;
-        const T* powers;
-    };
-    scaled_feature_map(pair_layout layout, heads_view<const T> x)
-        : shape_(x.shape),
-          features_(static_cast<std::size_t>(x.batches() * x.tokens() * x.heads() * x.channels())),
-          powers_(features_.size() / 2) {
-        const index pairs = x.channels() / 2;
-        T* power = powers_.data();
-        for (index b = 0; b < x.batches(); ++b)
-            for (index n = 0; n < x.tokens(); ++n)
-                for (index h = 0; h < x.heads(); ++h)
-                    for (index i = 0; i < pairs; ++i, ++power) {
-                        const index first = layout.first(i, pairs), second = layout.second(i, pairs);
-                        const T u = x.at(b, n, h)[first], v = x.at(b, n, h)[second];
-                        *power = std::min(std::max(u, v), T(0));
-                        view().at(b, n, h)[first] = relative(u, *power);
-                        view().at(b, n, h)[second] = relative(v, *power);
-                    }
-    }
-    heads_view<T> view() noexcept { return {features_.data(), shape_}; }
-    head at(index b, index n, index h) const noexcept {
-        const index row = (b * shape_.tokens + n) * shape_.heads + h;
-        return {features_.data() + row * shape_.channels, powers_.data() + row * (shape_.channels / 2)};
-    }
-    /// f(x) exp(-power); 0 where f(x) is.
-    static T relative(T x, T power) noexcept {
-        if (x == -std::numeric_limits<T>::infinity()) return 0;
-        return power < 0 ? std::exp(x - power) : attention::elu_plus_one(x);
-    }
+    linear_heads(index channels, index width)
+        : chunk_(channels, width), row_(static_cast<std::size_t>(width)), width_(width) {}
 
-  private:
-    heads_shape shape_;
-    std::vector<T> features_;
-    std::vector<T> powers_;
-};
-
-/// What the keys so far leave behind: sum of rotated features times values [channels, width], and the sum of
-/// plain features [channels].
-template <class T>
-class linear_attention_state {
-  public:
-    linear_attention_state(index channels, index width)
-        : channels_(channels),
-          width_(width),
-          sums_(static_cast<std::size_t>(channels * width)),
-          mass_(static_cast<std::size_t>(channels)),
-          power_of_pair_(mass_.size() / 2),
-          power_of_mass_(mass_.size()) {}
-
-    void clear() {
-        std::fill(sums_.begin(), sums_.end(), T(0));
-        std::fill(mass_.begin(), mass_.end(), T(0));
-        std::fill(power_of_pair_.begin(), power_of_pair_.end(), nothing);
-        std::fill(power_of_mass_.begin(), power_of_mass_.end(), nothing);
+    template <class V>
+    void append(linear_attention_state<C>& state, const map& keys, heads_view<V> v, index b, index kv) {
+        for_chunks(v.tokens(), [&](index first, index count) {
+            if (!chunk_.take(state, keys, v, b, kv, first, count, false))
+                for (index n = first; n < first + count; ++n) take_token(state, keys, v, b, kv, n);
+        });
     }
-    void take(pair_layout layout, const T* key, typename scaled_feature_map<T>::head rotated,
-              const T* value) {
-        for (std::size_t i = 0; i < mass_.size(); ++i) {
-            const T power = std::min(key[i], T(0));
-            if (power == nothing) continue;
-            mass_[i] *= raise(power_of_mass_[i], power);
-            mass_[i] += scaled_feature_map<T>::relative(key[i], power) * std::exp(power - power_of_mass_[i]);
-        }
-        const index pairs = channels_ / 2;
-        for (index p = 0; p < pairs; ++p) {
-            if (rotated.powers[p] == nothing) continue;
-            T& top = power_of_pair_[static_cast<std::size_t>(p)];
-            const T old = raise(top, rotated.powers[p]), fresh = std::exp(rotated.powers[p] - top);
-            for (const index i : {layout.first(p, pairs), layout.second(p, pairs)}) {
-                T* row = sums_.data() + i * width_;
-                const T weight = rotated.features[i] * fresh;
-                for (index j = 0; j < width_; ++j) row[j] = row[j] * old + weight * value[j];
+    template <class O>
+    void read(const linear_attention_state<C>& state, const map& queries, heads_view<O> out, index b,
+              index kv, index kv_heads) {
+        const index group = out.heads() / kv_heads;
+        for_chunks(out.tokens(), [&](index first, index count) {
+            for (index h = kv * group; h < (kv + 1) * group; ++h)
+                if (state.empty() || !chunk_.readable(queries, b, h, first, count))
+                    for (index n = first; n < first + count; ++n) read_token(state, queries, out, b, h, n);
+                else
+                    chunk_.read(state, queries, out, b, h, first, count, false);
+        });
+    }
+    /// Causal: every query reads the keys up to its own.
+    template <class V, class O>
+    void attend(linear_attention_state<C>& state, const map& queries, const map& keys, heads_view<V> v,
+                heads_view<O> out, index b, index kv) {
+        const index group = out.heads() / v.heads();
+        for_chunks(v.tokens(), [&](index first, index count) {
+            bool whole = true;
+            for (index h = kv * group; whole && h < (kv + 1) * group; ++h)
+                whole = chunk_.readable(queries, b, h, first, count);
+            if (whole && chunk_.take(state, keys, v, b, kv, first, count, true)) {
+                for (index h = kv * group; h < (kv + 1) * group; ++h)
+                    chunk_.read(state, queries, out, b, h, first, count, true);
+                chunk_.add(state);
+                return;
             }
-        }
-    }
-    void read(pair_layout layout, const T* query, typename scaled_feature_map<T>::head rotated,
-              T* out) const {
-        T above = nothing, below = nothing;  // the powers of numerator and denominator
-        const index pairs = channels_ / 2;
-        for (index p = 0; p < pairs; ++p)
-            above = std::max(above, rotated.powers[p] + power_of_pair_[static_cast<std::size_t>(p)]);
-        for (std::size_t i = 0; i < mass_.size(); ++i)
-            below = std::max(below, std::min(query[i], T(0)) + power_of_mass_[i]);
-        T weight = 0;
-        for (std::size_t i = 0; i < mass_.size(); ++i) {
-            const T power = std::min(query[i], T(0));
-            weight += scaled_feature_map<T>::relative(query[i], power) * mass_[i] *
-                      std::exp(power + power_of_mass_[i] - below);
-        }
-        for (index j = 0; j < width_; ++j) out[j] = 0;
-        for (index p = 0; p < pairs; ++p) {
-            const T share = std::exp(rotated.powers[p] + power_of_pair_[static_cast<std::size_t>(p)] - above);
-            for (const index i : {layout.first(p, pairs), layout.second(p, pairs)})
-                for (index j = 0; j < width_; ++j)
-                    out[j] += rotated.features[i] * share * sums_[static_cast<std::size_t>(i * width_ + j)];
-        }
-        for (index j = 0; j < width_; ++j)
-            out[j] = out[j] == 0 ? out[j] / weight : out[j] / weight * std::exp(above - below);
+            for (index n = first; n < first + count; ++n) {
+                take_token(state, keys, v, b, kv, n);
+                for (index h = kv * group; h < (kv + 1) * group; ++h)
+                    read_token(state, queries, out, b, h, n);
+            }
+        });
     }
 
   private:
-    static constexpr T nothing = -std::numeric_limits<T>::infinity();
-
-    /// Lifts `top` to `power` where that is larger; what is relative to it takes the factor returned.
-    static T raise(T& top, T power) noexcept {
-        if (!(power > top)) return 1;
-        const T factor = std::exp(top - power);
-        top = power;
-        return factor;
+    template <class F>
+    static void for_chunks(index tokens, const F& f) {
+        for (index first = 0; first < tokens; first += size) f(first, std::min(size, tokens - first));
+    }
+    template <class V>
+    void take_token(linear_attention_state<C>& state, const map& keys, heads_view<V> v, index b, index kv,
+                    index n) {
+        read_row(v.at(b, n, kv), row_.data(), width_);
+        state.take(keys.at(b, n, kv), row_.data());
+    }
+    template <class O>
+    void read_token(const linear_attention_state<C>& state, const map& queries, heads_view<O> out, index b,
+                    index h, index n) {
+        state.read(queries.at(b, n, h), row_.data());
+        write_row(row_.data(), out.at(b, n, h), width_);
     }
 
-    index channels_, width_;
-    std::vector<T> sums_, mass_, power_of_pair_, power_of_mass_;
+    linear_chunk<C> chunk_;
+    std::vector<C> row_;
+    index width_;
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail
@@ -170,16 +111,20 @@ struct linear_attention_tensors {
 /// however negative the activations are (down to half the range of T).
 /// The numerator's weights may be negative, so this is no probability.
 /// Shapes:   q, k, v, out as above; q heads a multiple of kv heads; rows as for rotate.
-/// Requires: T double or float; rows of T, or a table of them; out overlaps none of the others.
+/// Requires: T any element type, arithmetic in f64 for f64, else f32; rows of that type; out overlaps none of
+///           the others.
 /// Throws:   invalid_config on shapes that disagree.
-/// Cost:     O(tokens * channels * value channels) a head; one state of that size.
-/// Accuracy: arithmetic in T; features too small for T keep their share of the quotient.
+/// Cost:     O(tokens * channels * value channels) a head, in chunks of 64 tokens by matrix products; a chunk
+/// whose
+///           activations rise by more than 30 (f64: 300) below 0, or that holds what is not finite, goes
+///           token by token. Allocates the features of q and k.
+/// Accuracy: arithmetic as above; features too small for it keep their share of the quotient.
 /// Source:   RoFormer, Su et al. 2021, eq. 19.
 template <class T, class R>
 void fill_linear_attention(pair_layout layout, causality order, const linear_attention_tensors<T>& t,
-                           const R& given) {
+                            const R& given) {
+    using C = compute_t<T>;
     const auto& rows = detail::rows_of(given);
-    static_assert(std::is_same_v<T, double> || std::is_same_v<T, float>, "linear attention is f64 or f32");
     constexpr const char* who = "fill_linear_attention";
     const auto require = [](bool holds, const char* what, index got) {
         detail::require(holds, who, what, got);
@@ -199,22 +144,18 @@ void fill_linear_attention(pair_layout layout, causality order, const linear_att
     require(channels == 2 * rows.pairs, "channels must be twice the pairs of the rows", channels);
     require(rows.count() == t.q.batches() * tokens, "rows must name one row a token", rows.count());
 
-    detail::scaled_feature_map<T> fq(layout, t.q), fk(layout, t.k);
-    rotate(layout, fq.view(), fk.view(), rows);
-
-    detail::linear_attention_state<T> state(channels, width);
+    detail::scaled_feature_map<C> fq(layout, t.q), fk(layout, t.k);
+    rotate(half_split{}, fq.view(), fk.view(), rows);
+    detail::linear_attention_state<C> state(channels, width);
+    detail::linear_heads<C> work(channels, width);
     for (index b = 0; b < t.q.batches(); ++b)
-        for (index h = 0; h < t.q.heads(); ++h) {
-            const index kv = h / (t.q.heads() / kv_heads);
+        for (index kv = 0; kv < kv_heads; ++kv) {
             state.clear();
-            const auto take = [&](index n) {
-                state.take(layout, t.k.at(b, n, kv), fk.at(b, n, kv), t.v.at(b, n, kv));
-            };
-            if (order == causality::bidirectional)
-                for (index n = 0; n < tokens; ++n) take(n);
-            for (index n = 0; n < tokens; ++n) {
-                if (order == causality::causal) take(n);
-                state.read(layout, t.q.at(b, n, h), fq.at(b, n, h), t.out.at(b, n, h));
+            if (order == causality::causal) {
+                work.attend(state, fq, fk, t.v, t.out, b, kv);
+            } else {
+                work.append(state, fk, t.v, b, kv);
+                work.read(state, fq, t.out, b, kv, kv_heads);
             }
         }
 }

@@ -1,0 +1,278 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+
+#include <ropewalk/core/index.hpp>
+
+/// Which keys a query sees. Attention works tile by tile, so a mask answers for a tile at a time: which keys
+/// of it matter at all, and whether every query sees all of those; only where it does not is it asked pair by
+/// pair. What no query of a tile sees costs nothing.
+namespace ROPEWALK_NAMESPACE::attention {
+
+/// The whole of a call: query and key counts of every batch and head.
+struct score_extent {
+    index batches = 1;
+    index heads = 1;    ///< query heads
+    index queries = 0;  ///< query tokens of a batch
+    index keys = 0;     ///< key tokens of a batch
+};
+
+/// Scores of some queries against some keys, of one batch and a few neighbouring query heads.
+struct score_tile {
+    index batch = 0;
+    index first_head = 0, heads = 1;
+    index first_query = 0, queries = 0;
+    index first_key = 0, keys = 0;
+};
+
+/// What is seen of a tile: nothing outside keys first_key .. first_key + keys, and within them everything
+/// (`complete`) or what the mask says pair by pair. keys = 0: the tile is skipped.
+struct seen_keys {
+    index first_key = 0;
+    index keys = 0;
+    bool complete = false;
+};
+
+/// A mask made ready for one call.
+template <class M>
+concept mask_rules = requires(const M& m, const score_tile& tile, index i) {
+    { m.tile(tile) } -> std::same_as<seen_keys>;
+    { m.seen(i, i, i, i) } -> std::convertible_to<bool>;  // batch, query head, query, key
+};
+/// What `attend` takes: `over(extent)` checks the mask against a call (throws invalid_config) and returns its
+/// rules. Rules may also have `bias(batch, head, query, key)`, added to the score of a pair that is seen.
+template <class M>
+concept attention_mask = requires(const M& m, const score_extent& whole) {
+    { m.over(whole) } -> mask_rules;
+};
+template <class R>
+concept biased_rules = requires(const R& r, index i) {
+    r.bias(i, i, i, i);
+};
+
+/// Every query sees every key: encoders, cross attention.
+struct full_mask {
+    constexpr full_mask over(const score_extent&) const noexcept { return {}; }
+    constexpr seen_keys tile(const score_tile& t) const noexcept { return {t.first_key, t.keys, true}; }
+    constexpr bool seen(index, index, index, index) const noexcept { return true; }
+};
+
+/// Query n stands at key first_query + n and sees keys up to there; with a window only the nearest `window`
+/// keys, its own included.
+/// Shapes: first_query: keys - queries when not given, which is decode and prefill by chunks.
+/// Throws: invalid_config on a negative window or a first_query beyond 2^60.
+/// Source: sliding window, Beltagy et al. 2020; Jiang et al. 2023 (Mistral).
+struct causal_mask {
+    index window = 0;                       ///< 0: no window
+    std::optional<index> first_query = {};  ///< key index of query 0
+
+    struct rules {
+        index window, first_query;
+        constexpr seen_keys tile(const score_tile& t) const noexcept {
+            const index first = first_query + t.first_query, last = first + t.queries - 1;
+            const index begin = std::max(t.first_key, window > 0 ? first - window + 1 : t.first_key);
+            const index end = std::min(t.first_key + t.keys, last + 1);
+            const bool all = end - 1 <= first && (window == 0 || last - begin < window);
+            return {begin, std::max<index>(end - begin, 0), all};
+        }
+        constexpr bool seen(index, index, index n, index j) const noexcept {
+            const index distance = first_query + n - j;
+            return distance >= 0 && (window == 0 || distance < window);
+        }
+    };
+    rules over(const score_extent& whole) const {
+        constexpr index far = index{1} << 60;
+        detail::require(window >= 0 && window <= far, "causal_mask", "window must be >= 0", window);
+        const index first = first_query.value_or(whole.keys - whole.queries);
+        detail::require(first >= -far && first <= far, "causal_mask", "first_query must be within 2^60",
+                        first);
+        return {window, first};
+    }
+};
+
+/// A query sees the keys of its own document, in both directions; with a causal mask through `both`.
+/// Shapes: [tokens] or [batches, tokens]; key_documents empty: the queries' (as many keys as queries).
+/// Throws: invalid_config on lengths that do not fit.
+struct document_mask {
+    std::span<const std::int32_t> query_documents = {};
+    std::span<const std::int32_t> key_documents = {};
+
+    struct rules {
+        const std::int32_t *query, *key;
+        index query_batch, key_batch;  // strides, 0 where all batches share
+
+        seen_keys tile(const score_tile& t) const noexcept {
+            const auto* const q = query + t.batch * query_batch + t.first_query;
+            const auto* const k = key + t.batch * key_batch;
+            const auto low_high = std::minmax_element(q, q + t.queries);
+            const std::int32_t low = *low_high.first, high = *low_high.second;
+            index begin = t.first_key, end = t.first_key + t.keys;
+            const auto outside = [&](index j) { return k[j] < low || k[j] > high; };
+            while (begin < end && outside(begin)) ++begin;
+            while (begin < end && outside(end - 1)) --end;
+            bool all = low == high;
+            for (index j = begin; all && j < end; ++j) all = k[j] == low;
+            return {begin, end - begin, all};
+        }
+        bool seen(index b, index, index n, index j) const noexcept {
+            return query[b * query_batch + n] == key[b * key_batch + j];
+        }
+    };
+    rules over(const score_extent& whole) const {
+        constexpr const char* who = "document_mask";
+        const auto keys = key_documents.empty() ? query_documents : key_documents;
+        detail::require(!key_documents.empty() || whole.queries == whole.keys || query_documents.empty(), who,
+                        "key_documents must be given when keys are not as many as queries", "none");
+        const auto stride = [&](auto documents, index tokens, const char* must) {
+            const auto n = static_cast<index>(documents.size());
+            detail::require(n == tokens || (n % std::max<index>(whole.batches, 1) == 0 &&
+                                            n / std::max<index>(whole.batches, 1) == tokens),
+                            who, must, n);
+            return n == tokens ? index{0} : tokens;
+        };
+        const index query_batch =
+            stride(query_documents, whole.queries, "query_documents must hold one number a query token");
+        const index key_batch = stride(keys, whole.keys, "key_documents must hold one number a key token");
+        return {query_documents.data(), keys.data(), query_batch, key_batch};
+    }
+};
+
+/// Disjoint blocks of `block` neighbours (local windows, chunks); with a causal mask through `both`.
+/// Shapes: query n stands at key first_query + n, as in causal_mask.
+/// Throws: invalid_config when block is not positive, or on first_query outside 0 .. 2^60.
+struct block_mask {
+    index block = 64;
+    std::optional<index> first_query = {};
+
+    struct rules {
+        index block, first_query;
+        constexpr seen_keys tile(const score_tile& t) const noexcept {
+            const index low = (first_query + t.first_query) / block;
+            const index high = (first_query + t.first_query + t.queries - 1) / block;
+            const index begin = std::max(t.first_key, low * block);
+            const index end = std::min(t.first_key + t.keys, (high + 1) * block);
+            return {begin, std::max<index>(end - begin, 0), low == high};
+        }
+        constexpr bool seen(index, index, index n, index j) const noexcept {
+            return (first_query + n) / block == j / block;
+        }
+    };
+    rules over(const score_extent& whole) const {
+        constexpr index far = index{1} << 60;
+        detail::require(block > 0 && block <= far, "block_mask", "block must be > 0", block);
+        const index first = first_query.value_or(whole.keys - whole.queries);
+        detail::require(first >= 0 && first <= far, "block_mask", "first_query must be >= 0", first);
+        return {block, first};
+    }
+};
+
+/// A mask written out, an additive bias, or both: what no rule describes.
+/// Shapes: `seen_pairs` (not 0: seen) and `bias` [queries, keys], [batches, queries, keys] or
+///         [batches, query heads, queries, keys]; empty: not given. A bias of -infinity hides its pair.
+/// Throws: invalid_config on sizes that do not fit.
+template <class T>
+struct dense_mask {
+    std::span<const std::uint8_t> seen_pairs = {};
+    std::span<const T> added = {};
+
+    struct rules {
+        const std::uint8_t* pairs;
+        const T* added;
+        index pairs_batch, pairs_head, added_batch, added_head, keys;
+
+        seen_keys tile(const score_tile& t) const noexcept {
+            if (!pairs && !added) return {t.first_key, t.keys, true};
+            return {t.first_key, t.keys, false};
+        }
+        bool seen(index b, index h, index n, index j) const noexcept {
+            const index at = n * keys + j;
+            if (pairs && pairs[b * pairs_batch + h * pairs_head + at] == 0) return false;
+            return !added ||
+                   added[b * added_batch + h * added_head + at] != -std::numeric_limits<T>::infinity();
+        }
+        T bias(index b, index h, index n, index j) const noexcept {
+            return added ? added[b * added_batch + h * added_head + n * keys + j] : T(0);
+        }
+    };
+    rules over(const score_extent& whole) const {
+        constexpr const char* who = "dense_mask";
+        const index each =
+            detail::checked_product(who, "queries * keys must fit", {whole.queries, whole.keys});
+        const index batch =
+            detail::checked_product(who, "heads * queries * keys must fit", {whole.heads, each});
+        const index all =
+            detail::checked_product(who, "batches * heads * queries * keys must fit", {whole.batches, batch});
+        const auto strides = [&](std::size_t size, const char* must, index& per_batch, index& per_head) {
+            const auto n = static_cast<index>(size);
+            per_batch = per_head = 0;
+            if (n == 0 || n == each) return;
+            if (n == all) {
+                per_batch = batch, per_head = each;
+            } else {
+                detail::require(n == whole.batches * each, who, must, n);
+                per_batch = each;
+            }
+        };
+        rules r{seen_pairs.data(), added.data(), 0, 0, 0, 0, whole.keys};
+        if (seen_pairs.empty()) r.pairs = nullptr;
+        if (added.empty()) r.added = nullptr;
+        strides(seen_pairs.size(),
+                "seen_pairs must hold queries * keys flags, or that a batch, or that a batch and head",
+                r.pairs_batch, r.pairs_head);
+        strides(added.size(),
+                "added must hold queries * keys numbers, or that a batch, or that a batch and head",
+                r.added_batch, r.added_head);
+        return r;
+    }
+};
+
+/// What two masks both let through.
+template <attention_mask A, attention_mask B>
+struct both_masks {
+    A first;
+    B second;
+
+    template <class RA, class RB>
+    struct rules {
+        RA first;
+        RB second;
+        seen_keys tile(score_tile t) const noexcept {
+            const seen_keys a = first.tile(t);
+            if (a.keys == 0) return a;
+            t.first_key = a.first_key;
+            t.keys = a.keys;
+            const seen_keys b = second.tile(t);
+            return {b.first_key, b.keys, a.complete && b.complete};
+        }
+        bool seen(index b, index h, index n, index j) const noexcept {
+            return first.seen(b, h, n, j) && second.seen(b, h, n, j);
+        }
+        auto bias(index b, index h, index n, index j) const noexcept
+            requires(biased_rules<RA> || biased_rules<RB>) {
+            if constexpr (biased_rules<RA> && biased_rules<RB>)
+                return first.bias(b, h, n, j) + second.bias(b, h, n, j);
+            else if constexpr (biased_rules<RA>)
+                return first.bias(b, h, n, j);
+            else
+                return second.bias(b, h, n, j);
+        }
+    };
+    auto over(const score_extent& whole) const {
+        return rules<decltype(first.over(whole)), decltype(second.over(whole))>{first.over(whole),
+                                                                                second.over(whole)};
+    }
+};
+
+/// both(causal_mask{}, document_mask{documents}): packed documents, causal inside each.
+template <attention_mask A, attention_mask B>
+both_masks<A, B> both(A first, B second) {
+    return {first, second};
+}
+
+}  // namespace ROPEWALK_NAMESPACE::attention

@@ -1,0 +1,370 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <span>
+
+#include <ropewalk/attention/masks.hpp>
+#include <ropewalk/attention/softmax_strip.hpp>
+#include <ropewalk/attention/tile_pieces.hpp>
+#include <ropewalk/attention/tile_rows.hpp>
+#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/kernels/partition.hpp>
+
+namespace ROPEWALK_NAMESPACE::attention {
+
+/// How one call of attend runs and what else it writes. T is the type arithmetic runs in: double for f64
+/// queries, else float.
+/// Shapes: log_weight [batches, queries, heads]; probabilities [batches, heads, queries, keys]; empty: not
+///         wanted.
+template <class T>
+struct tiled_options {
+    std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
+    std::span<T> log_weight = {};      ///< log of the sum of exp(score); -infinity where nothing is seen
+    std::span<T> probabilities = {};   ///< 0 where hidden; a second pass over the keys
+    part_of part = {};                 ///< which share of the heads and query tiles this call does
+    index query_tile = 96;             ///< queries at a time
+    index key_tile = 64;               ///< keys at a time
+};
+
+}  // namespace ROPEWALK_NAMESPACE::attention
+
+/// Source: online softmax, Milakov and Gimelshein 2018; Dao et al. 2022.
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// Memory of one attention call.
+template <class T>
+struct tiled_scratch {
+    T *queries, *sums, *peak, *weight, *scores, *factor, *keys, *values, *finite, *row;
+    T *far_queries, *far_keys, *far_scores;  // for `copies` = 2
+    index bytes;
+
+    tiled_scratch(const char* who, workspace_cutter cutter, index channels, index value_channels,
+                  const attention::tiled_options<T>& options, index copies = 1) {
+        require(options.query_tile > 0, who, "query_tile must be > 0", options.query_tile);
+        require(options.key_tile > 0, who, "key_tile must be > 0", options.key_tile);
+        const index lanes = strip_lanes<T>;
+        const index strips = (std::min(options.query_tile, index{1} << 32) + lanes - 1) / lanes;
+        const index width = whole_packs<T>(std::min(channels, index{1} << 40));
+        const index value_width = whole_packs<T>(std::min(value_channels, index{1} << 40));
+        queries = cutter.template cut<T>(who, {strips, width, lanes});
+        sums = cutter.template cut<T>(who, {strips, value_width, lanes});
+        peak = cutter.template cut<T>(who, {strips, lanes});
+        weight = cutter.template cut<T>(who, {strips, lanes});
+        scores = cutter.template cut<T>(who, {options.key_tile, lanes});
+        factor = cutter.template cut<T>(who, {lanes});
+        keys = cutter.template cut<T>(who, {options.key_tile, width});
+        values = cutter.template cut<T>(who, {options.key_tile, value_width});
+        finite = cutter.template cut<T>(who, {options.key_tile, value_width});
+        row = cutter.template cut<T>(who, {largest(width, value_width, options.key_tile)});
+        const index more = copies - 1;
+        far_queries = cutter.template cut<T>(who, {more, strips, width, lanes});
+        far_keys = cutter.template cut<T>(who, {more, options.key_tile, width});
+        far_scores = cutter.template cut<T>(who, {more, options.key_tile, lanes});
+        bytes = cutter.bytes();
+    }
+};
+
+/// Sizes that q, k, v and the result must share.
+inline void check_attention(const char* who, heads_shape q, heads_shape k, heads_shape v, heads_shape out) {
+    for (index n : {q.batches, q.tokens, q.heads, q.channels, k.tokens, k.heads, v.channels})
+        require(n >= 0, who, "extents must be >= 0", n);
+    require(k.batches == q.batches, who, "k.batches must equal q.batches", k.batches);
+    require(v.batches == q.batches, who, "v.batches must equal q.batches", v.batches);
+    require(out.batches == q.batches, who, "out.batches must equal q.batches", out.batches);
+    require(v.tokens == k.tokens, who, "v.tokens must equal k.tokens", v.tokens);
+    require(out.tokens == q.tokens, who, "out.tokens must equal q.tokens", out.tokens);
+    require(q.heads == 0 || (k.heads > 0 && q.heads % k.heads == 0), who,
+            "k.heads must be > 0 and divide q.heads", k.heads);
+    require(v.heads == k.heads, who, "v.heads must equal k.heads", v.heads);
+    require(out.heads == q.heads, who, "out.heads must equal q.heads", out.heads);
+    require(k.channels == q.channels, who, "k.channels must equal q.channels", k.channels);
+    require(out.channels == v.channels, who, "out.channels must equal v.channels", out.channels);
+}
+
+/// The scale of scores: given, or 1 / sqrt(channels).
+inline double checked_scale(const char* who, std::optional<double> scale, index channels) {
+    const double s = scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(channels, 1))));
+    require(std::isfinite(s), who, "scale must be finite", s);
+    return s;
+}
+
+/// What attend writes beside its result, and its part. Returns batches * queries * heads.
+template <class T>
+index check_options(const char* who, heads_shape q, index keys, const attention::tiled_options<T>& options) {
+    require(options.part.parts > 0 && options.part.part >= 0 && options.part.part < options.part.parts, who,
+            "part must be one of parts", options.part.part);
+    const index rows =
+        checked_product(who, "batches * queries * heads must fit", {q.batches, q.tokens, q.heads});
+    require(options.log_weight.empty() || static_cast<index>(options.log_weight.size()) == rows, who,
+            "log_weight must hold batches * queries * heads numbers", options.log_weight.size());
+    if (!options.probabilities.empty()) {
+        const index pairs = checked_product(who, "batches * heads * queries * keys must fit", {rows, keys});
+        require(static_cast<index>(options.probabilities.size()) == pairs, who,
+                "probabilities must hold batches * heads * queries * keys numbers",
+                options.probabilities.size());
+    }
+    return rows;
+}
+
+/// The rows of a tile: query * heads + head. `few` (decode): they are kept as rows, else as columns of
+/// strips.
+struct query_tile {
+    index batch, first_head, heads, first_query, queries;
+    bool few;
+
+    index rows() const noexcept { return queries * heads; }
+};
+
+/// Queries times scale and keys, whose products are scores.
+template <class Q, class K>
+class score_source {
+    using T = compute_t<Q>;
+    static constexpr index lanes = simd::lanes<T>, strip = strip_lanes<T>;
+
+  public:
+    score_source(heads_view<Q> q, heads_view<K> k, double scale, T* queries, T* keys, T* row) noexcept
+        : q_(q), k_(k), scale_(static_cast<T>(scale)), queries_(queries), copy_(keys), row_(row) {}
+
+    const heads_shape& q() const noexcept { return q_.shape; }
+    const heads_shape& k() const noexcept { return k_.shape; }
+
+    void read_queries(const query_tile& tile) noexcept {
+        const index rows = tile.rows(), channels = q_.channels(), width = whole_packs<T>(channels);
+        for (index r = 0; r < (tile.few ? rows : (rows + strip - 1) / strip * strip); ++r) {
+            if (r < rows)
+                read_row(
+                    q_.at(tile.batch, tile.first_query + r / tile.heads, tile.first_head + r % tile.heads),
+                    row_, channels);
+            else
+                std::fill_n(row_, channels, T(0));
+            T* const to = queries_ + (tile.few ? r * width : strip_offset<T>(r, channels));
+            const index stride = tile.few ? 1 : strip;
+            for (index c = 0; c < channels; ++c) to[c * stride] = scale_ * row_[c];
+            if (tile.few) std::fill(to + channels, to + width, T(0));
+        }
+    }
+    void read_keys(index batch, index head, index first, index count, bool few) noexcept {
+        keys_ = tile_rows<T>(k_, batch, head, first, count, few, copy_);
+        first_ = first;
+    }
+    /// scores [keys, strip] of keys first .. first + count and the registers from row `row` on.
+    void fill(const query_tile& tile, index row, index packs, index first, index count,
+              T* scores) const noexcept {
+        const index channels = q_.channels();
+        const matrix_at<const T> from{keys_.data + (first - first_) * keys_.stride, keys_.stride};
+        if (tile.few)
+            row_products<T>(count, tile.rows(), channels, from, {queries_, whole_packs<T>(channels)},
+                            {scores, strip});
+        else
+            tile_product<left::rows, onto::nothing, T>(count, packs, channels, from,
+                                                       {queries_ + strip_offset<T>(row, channels), strip},
+                                                       {scores, strip});
+    }
+    void fill(const query_tile& tile, const tile_piece& piece, T* scores) const noexcept {
+        fill(tile, piece.row, piece.packs, piece.tile.first_key, piece.tile.keys, scores);
+    }
+
+  private:
+    heads_view<Q> q_;
+    heads_view<K> k_;
+    T scale_;
+    T *queries_, *copy_, *row_;
+    matrix_at<const T> keys_{};
+    index first_ = 0;  // the key of the first row
+};
+
+/// One call of attend: tiles of queries go by, and past each of them the tiles of keys. Scores: score_source,
+/// or what has its members.
+template <class T, class Rules, class Scores, class V, class O>
+class tiled_attention {
+    static constexpr index lanes = simd::lanes<T>, strip = strip_lanes<T>;
+
+  public:
+    tiled_attention(const Rules& rules, Scores scores, heads_view<V> v, heads_view<O> out,
+                    const tiled_scratch<T>& scratch, const attention::tiled_options<T>& options) noexcept
+        : rules_(rules),
+          scores_(scores),
+          v_(v),
+          out_(out),
+          at_(scratch),
+          options_(options),
+          q_(scores.q()),
+          group_(scores.q().heads / scores.k().heads) {}
+
+    void run() noexcept {
+        // Few queries (decode): all heads that read the same keys make one tile.
+        const index together = q_.tokens * group_;
+        const bool grouped = together <= std::min(strip, options_.query_tile);
+        const index heads = grouped ? group_ : 1, tile = grouped ? q_.tokens : options_.query_tile;
+        const index tiles = (q_.tokens + tile - 1) / tile, rows = q_.heads / heads;
+        // Parts take tiles in turn: under a causal mask late ones cost more.
+        for (index item = options_.part.part; item < q_.batches * rows * tiles; item += options_.part.parts) {
+            const index first = item % tiles * tile;
+            tile_ = {item / (rows * tiles),
+                     item / tiles % rows * heads,
+                     heads,
+                     first,
+                     std::min(tile, q_.tokens - first),
+                     grouped && 2 * together <= lanes};
+            run_tile();
+        }
+    }
+
+  private:
+    void run_tile() noexcept {
+        scores_.read_queries(tile_);
+        const index rows = tile_.rows(), strips = (rows + strip - 1) / strip;
+        std::fill_n(at_.peak, strips * strip, -std::numeric_limits<T>::infinity());
+        std::fill_n(at_.weight, strips * strip, T(0));
+        std::fill_n(at_.sums, strips * strip * whole_packs<T>(v_.channels()), T(0));
+        pass_keys([&](const tile_piece& piece) {
+            T* const scores = at_.scores + piece.row % strip;
+            T* const factor = at_.factor + piece.row % strip;
+            T* const peak = at_.peak + piece.row;
+            T* const weight = at_.weight + piece.row;
+            if (piece.packs == 3)
+                softmax_strip<3>(scores, strip, piece.tile.keys, peak, weight, factor);
+            else if (piece.packs == 2)
+                softmax_strip<2>(scores, strip, piece.tile.keys, peak, weight, factor);
+            else
+                softmax_strip<1>(scores, strip, piece.tile.keys, peak, weight, factor);
+            add_values(piece);
+        });
+        write_results();
+        if (!options_.probabilities.empty()) write_probabilities();
+    }
+
+    /// Calls f(piece) with the scores of every piece in its columns of at_.scores, hidden ones at -infinity.
+    template <class F>
+    void pass_keys(const F& f) noexcept {
+        const index keys = scores_.k().tokens;
+        for (index first = 0; first < keys; first += options_.key_tile) {
+            const attention::score_tile whole{tile_.batch,
+                                              tile_.first_head,
+                                              tile_.heads,
+                                              tile_.first_query,
+                                              tile_.queries,
+                                              first,
+                                              std::min(options_.key_tile, keys - first)};
+            const attention::seen_keys any = rules_.tile(whole);
+            if (any.keys <= 0) continue;
+            const index kv = tile_.first_head / group_;
+            scores_.read_keys(tile_.batch, kv, any.first_key, any.keys, tile_.few);
+            values_ = tile_rows<T>(v_, tile_.batch, kv, any.first_key, any.keys, tile_.few, at_.values);
+            values_first_ = any.first_key;
+            each_piece<T>(rules_, whole, any, [&](const tile_piece& piece) {
+                scores_.fill(tile_, piece, at_.scores + piece.row % strip);
+                if (!piece.complete) hide(piece);
+                f(piece);
+            });
+        }
+    }
+
+    void hide(const tile_piece& piece) noexcept {
+        const attention::score_tile& tile = piece.tile;
+        for (index j = 0; j < tile.keys; ++j) {
+            T* to = at_.scores + j * strip + piece.row % strip;
+            for (index n = tile.first_query; n < tile.first_query + tile.queries; ++n)
+                for (index h = tile_.first_head; h < tile_.first_head + tile_.heads; ++h, ++to) {
+                    if (!rules_.seen(tile_.batch, h, n, tile.first_key + j))
+                        *to = -std::numeric_limits<T>::infinity();
+                    else if constexpr (attention::biased_rules<Rules>)
+                        *to += static_cast<T>(rules_.bias(tile_.batch, h, n, tile.first_key + j));
+                }
+        }
+    }
+
+    void add_values(const tile_piece& piece) noexcept {
+        const attention::score_tile& tile = piece.tile;
+        const index channels = v_.channels(), width = whole_packs<T>(channels),
+                    rows = tile.queries * tile_.heads;
+        const matrix_at<const T> seen{values_.data + (tile.first_key - values_first_) * values_.stride,
+                                      values_.stride};
+        const matrix_at<const T> scores{at_.scores + piece.row % strip, strip};
+        const T* const factor = at_.factor + piece.row % strip;
+        T* const sums = at_.sums + (tile_.few ? 0 : strip_offset<T>(piece.row, width));
+        const index row_stride = tile_.few ? width : 1, channel_stride = tile_.few ? 1 : strip;
+        // A weight of 0 hides a number, but not a NaN or an infinity: those are added pair by pair.
+        const bool careful = !piece.complete && !all_finite<T>(seen, tile.keys, channels);
+        const matrix_at<const T> values =
+            careful ? finite_rows<T>(seen, tile.keys, channels, at_.finite) : seen;
+        if (tile_.few) {
+            for (index r = 0; r < rows; ++r)
+                for (index c = 0; c < width; ++c) sums[r * width + c] *= factor[r];
+            tile_product<left::columns, onto::sum, T>(rows, width / lanes, tile.keys, scores, values,
+                                                      {sums, width});
+        } else {
+            tile_product<left::columns, onto::scaled_sum, T>(channels, piece.packs, tile.keys, values, scores,
+                                                             {sums, strip}, factor);
+        }
+        if (!careful) return;
+        for (index j = 0; j < tile.keys; ++j)
+            for (index c = 0; c < channels; ++c) {
+                const T value = seen.data[j * seen.stride + c];
+                if (std::abs(value) < std::numeric_limits<T>::infinity()) continue;
+                for (index r = 0; r < rows; ++r)
+                    if (rules_.seen(tile_.batch, tile_.first_head + r % tile_.heads,
+                                    tile.first_query + r / tile_.heads, tile.first_key + j))
+                        sums[r * row_stride + c * channel_stride] += scores.data[j * strip + r] * value;
+            }
+    }
+
+    void write_results() noexcept {
+        const index channels = v_.channels(), width = whole_packs<T>(channels);
+        for (index r = 0; r < tile_.rows(); ++r) {
+            const index n = tile_.first_query + r / tile_.heads, h = tile_.first_head + r % tile_.heads;
+            const T weight = at_.weight[r];
+            const T share = weight == 0 ? T(0) : 1 / weight;
+            const T* const from = at_.sums + (tile_.few ? r * width : strip_offset<T>(r, width));
+            const index stride = tile_.few ? 1 : strip;
+            for (index c = 0; c < channels; ++c) at_.row[c] = from[c * stride] * share;
+            write_row(at_.row, out_.at(tile_.batch, n, h), channels);
+            if (!options_.log_weight.empty())
+                options_.log_weight[static_cast<std::size_t>((tile_.batch * q_.tokens + n) * q_.heads + h)] =
+                    weight == 0 ? -std::numeric_limits<T>::infinity() : at_.peak[r] + std::log(weight);
+        }
+    }
+
+    T* probabilities(index n, index h) const noexcept {
+        return options_.probabilities.data() +
+               ((tile_.batch * q_.heads + h) * q_.tokens + n) * scores_.k().tokens;
+    }
+    void write_probabilities() noexcept {
+        for (index r = 0; r < tile_.rows(); ++r)
+            std::fill_n(
+                probabilities(tile_.first_query + r / tile_.heads, tile_.first_head + r % tile_.heads),
+                scores_.k().tokens, T(0));
+        pass_keys([&](const tile_piece& piece) {
+            const attention::score_tile& tile = piece.tile;
+            for (index r = 0; r < tile.queries * tile_.heads; ++r) {
+                T* const to =
+                    probabilities(tile.first_query + r / tile_.heads, tile_.first_head + r % tile_.heads) +
+                    tile.first_key;
+                const T peak = at_.peak[piece.row + r], weight = at_.weight[piece.row + r];
+                for (index j = 0; j < tile.keys; ++j) {
+                    const T score = at_.scores[j * strip + piece.row % strip + r];
+                    to[j] =
+                        score == -std::numeric_limits<T>::infinity() ? T(0) : std::exp(score - peak) / weight;
+                }
+            }
+        });
+    }
+
+    const Rules& rules_;
+    Scores scores_;
+    heads_view<V> v_;
+    heads_view<O> out_;
+    tiled_scratch<T> at_;
+    attention::tiled_options<T> options_;
+    heads_shape q_;
+    index group_;        // query heads a kv head
+    query_tile tile_{};  // the tile of now
+    matrix_at<const T> values_{};
+    index values_first_ = 0;  // the key of their first row
+};
+
+}  // namespace ROPEWALK_NAMESPACE::detail

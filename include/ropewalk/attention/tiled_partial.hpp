@@ -1,0 +1,72 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <ropewalk/attention/partial_attention.hpp>
+#include <ropewalk/attention/tiled.hpp>
+
+namespace ROPEWALK_NAMESPACE::attention {
+
+/// Query n stands at position query_positions[n], key j at key_positions[j]; a query sees keys up to its own
+/// position. For shards of a sequence: zigzag rings, chunks that arrive in any order.
+/// Shapes: [queries] and [keys].
+/// Throws: invalid_config on lengths that do not fit.
+/// Source: Ring Attention, Liu et al. 2023.
+struct position_mask {
+    std::span<const std::int32_t> query_positions = {};
+    std::span<const std::int32_t> key_positions = {};
+
+    struct rules {
+        const std::int32_t *query, *key;
+
+        seen_keys tile(const score_tile& t) const noexcept {
+            const auto of_queries =
+                std::minmax_element(query + t.first_query, query + t.first_query + t.queries);
+            const std::int32_t least = *of_queries.first, most = *of_queries.second;
+            index begin = t.first_key, end = t.first_key + t.keys;
+            while (begin < end && key[begin] > most) ++begin;
+            while (begin < end && key[end - 1] > most) --end;
+            bool all = true;
+            for (index j = begin; all && j < end; ++j) all = key[j] <= least;
+            return {begin, end - begin, all};
+        }
+        bool seen(index, index, index n, index j) const noexcept { return key[j] <= query[n]; }
+    };
+    rules over(const score_extent& whole) const {
+        constexpr const char* who = "position_mask";
+        detail::require(static_cast<index>(query_positions.size()) == whole.queries, who,
+                        "query_positions must hold one number a query", query_positions.size());
+        detail::require(static_cast<index>(key_positions.size()) == whole.keys, who,
+                        "key_positions must hold one number a key", key_positions.size());
+        return {query_positions.data(), key_positions.data()};
+    }
+};
+
+/// Attention over a part of the keys in the form that join_partial_attention takes: attend with its
+/// log-sum-exp. Shapes, Requires, Throws: as attend; workspace and options as there, log_weight is not read.
+/// Cost:     attend, one pass over the keys; allocates the part.
+/// Accuracy: as attend; joined, f64 1e-12 and f32 3e-6 of attend over all keys at once.
+/// Source:   online softmax, Milakov and Gimelshein 2018; Ring Attention, Liu et al. 2023.
+template <attention_mask Mask, class Q, class K, class V>
+partial_attention<compute_t<Q>> make_partial_attention(const Mask& mask, heads_view<Q> q, heads_view<K> k,
+                                                       heads_view<V> v, std::span<std::byte> workspace,
+                                                       tiled_options<compute_t<Q>> options = {}) {
+    using T = compute_t<Q>;
+    constexpr const char* who = "make_partial_attention";
+    constexpr const char* sizes = "extents must be >= 0 and fit in memory";
+    partial_attention<T> part{{q.batches(), q.tokens(), q.heads(), v.channels()}, {}, {}};
+    const index rows = detail::checked_product(who, sizes, {q.batches(), q.tokens(), q.heads()});
+    part.out.resize(static_cast<std::size_t>(detail::checked_product(who, sizes, {rows, v.channels()})));
+    std::vector<T> log_weight(static_cast<std::size_t>(rows));
+    options.log_weight = log_weight;
+    attend(mask, q, k, v, heads_view<T>(part.out.data(), part.shape), workspace, options);
+    part.log_weight.assign(log_weight.begin(), log_weight.end());
+    return part;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::attention
