@@ -79,7 +79,7 @@
 #include <ropewalk/angles/fourier_table.hpp>
 #include <ropewalk/angles/xpos_table.hpp>
 #include <ropewalk/angles/skew_exponential.hpp>
-#include <ropewalk/angles/block_table.hpp>
+#include <ropewalk/angles/rotation_blocks.hpp>
 #include <ropewalk/angles/make_angles.hpp>
 
 #include <ropewalk/kernels/pair_layout.hpp>
@@ -102,13 +102,12 @@
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 
 #include <ropewalk/kv/cache_view.hpp>
-#include <ropewalk/kv/block_cache_view.hpp>
-#include <ropewalk/kv/block_rotation.hpp>
 #include <ropewalk/kv/cache_plan.hpp>
 #include <ropewalk/kv/append_checks.hpp>
 #include <ropewalk/kv/cache_writer.hpp>
 #include <ropewalk/kv/append.hpp>
 #include <ropewalk/kv/append_latent.hpp>
+#include <ropewalk/kv/block_rotation.hpp>
 #include <ropewalk/kv/shift_keys.hpp>
 #include <ropewalk/kv/prepare_attention.hpp>
 #include <ropewalk/kv/rebase.hpp>
@@ -164,7 +163,6 @@
 #include <ropewalk/models/gguf_rope.hpp>
 #include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>
-#include <ropewalk/models/huggingface_models.hpp>
-#include <ropewalk/models/tower_models.hpp>
 #include <ropewalk/models/model_types.hpp>
 #include <ropewalk/models/model_types_table.hpp>
+#include <ropewalk/models/tower_models.hpp>

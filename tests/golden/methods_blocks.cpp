@@ -16,7 +16,7 @@ namespace golden {
 namespace {
 
 /// [tokens, heads, blocks, size, size] of a table, row by row.
-std::vector<double> matrices_of(const block_table<double>& table) {
+std::vector<double> matrices_of(const rotation_blocks<double>& table) {
     std::vector<double> all;
     const auto& s = table.shape();
     for (index r = 0; r < s.rows; ++r)

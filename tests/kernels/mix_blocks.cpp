@@ -18,8 +18,8 @@ namespace rw = ropewalk;
 namespace {
 
 template <class C>
-block_table<C> noise_table(rw::index rows, rw::index heads, rw::index blocks, rw::index size) {
-    block_table<C> table({rows, heads, blocks, size});
+rotation_blocks<C> noise_table(rw::index rows, rw::index heads, rw::index blocks, rw::index size) {
+    rotation_blocks<C> table({rows, heads, blocks, size});
     for (rw::index r = 0; r < rows; ++r)
         for (rw::index h = 0; h < heads; ++h)
             for (rw::index b = 0; b < blocks; ++b)
@@ -81,7 +81,7 @@ TEST_CASE("mix_blocks: blocks of two are interleaved pairs", "[kernels][mix_bloc
     const rw::index pairs = 17, tokens = 5;
     const auto rows = make_rotation_table<double>(frequencies::geometric({.rotary_dim = 2 * pairs}),
                                                   position_ids::text(tokens, 100));
-    block_table<double> blocks({tokens, 1, pairs, 2});
+    rotation_blocks<double> blocks({tokens, 1, pairs, 2});
     for (rw::index n = 0; n < tokens; ++n)
         for (rw::index i = 0; i < pairs; ++i) {
             const double c = rows.cos_row(n)[i], s = rows.sin_row(n)[i];
@@ -110,10 +110,10 @@ TEST_CASE("mix_blocks: parts make the whole, in any split", "[kernels][mix_block
 }
 
 TEST_CASE("mix_blocks: nothing is a no-op", "[kernels][mix_blocks]") {
-    const block_table<float> none({0, 1, 0, 4});
+    const rotation_blocks<float> none({0, 1, 0, 4});
     mix_blocks(heads_view<float>(), none);
     std::vector<float> x(4, 1.0f);
-    const block_table<float> empty({1, 1, 0, 4});
+    const rotation_blocks<float> empty({1, 1, 0, 4});
     mix_blocks(heads_view<float>(x.data(), 1, 1, 4), empty);
     CHECK(x == std::vector<float>(4, 1.0f));
 }

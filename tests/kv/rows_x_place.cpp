@@ -170,7 +170,8 @@ void check_all_sources() {
 
 }  // namespace
 
-TEST_CASE("rows x place: f64", "[kv][rows_x_place]") { check_all_sources<double>(); }
-TEST_CASE("rows x place: f32", "[kv][rows_x_place]") { check_all_sources<float>(); }
-TEST_CASE("rows x place: f16", "[kv][rows_x_place]") { check_all_sources<rw::f16>(); }
-TEST_CASE("rows x place: bf16", "[kv][rows_x_place]") { check_all_sources<rw::bf16>(); }
+#ifndef ROWS_X_PLACE_ELEMENT
+#define ROWS_X_PLACE_ELEMENT float
+#define ROWS_X_PLACE_NAME "rows x place: f32"
+#endif
+TEST_CASE(ROWS_X_PLACE_NAME, "[kv][rows_x_place]") { check_all_sources<ROWS_X_PLACE_ELEMENT>(); }

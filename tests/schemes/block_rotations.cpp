@@ -19,7 +19,7 @@ namespace rw = ropewalk;
 
 namespace {
 
-double loss(const block_table<double>& table, std::vector<double> x, const std::vector<double>& g,
+double loss(const rotation_blocks<double>& table, std::vector<double> x, const std::vector<double>& g,
             rw::heads_shape shape) {
     mix_blocks(heads_view<double>(x.data(), shape), table);
     double sum = 0;
@@ -27,7 +27,7 @@ double loss(const block_table<double>& table, std::vector<double> x, const std::
     return sum;
 }
 
-std::vector<double> product(const block_table<double>& table, rw::index transposed_row, rw::index row) {
+std::vector<double> product(const rotation_blocks<double>& table, rw::index transposed_row, rw::index row) {
     const rw::index size = table.shape().size;
     std::vector<double> out;
     for (rw::index i = 0; i < size; ++i)
@@ -39,7 +39,7 @@ std::vector<double> product(const block_table<double>& table, rw::index transpos
         }
     return out;
 }
-std::vector<double> matrix(const block_table<double>& table, rw::index row) {
+std::vector<double> matrix(const rotation_blocks<double>& table, rw::index row) {
     std::vector<double> out;
     for (rw::index i = 0; i < table.shape().size; ++i)
         for (rw::index j = 0; j < table.shape().size; ++j) out.push_back(table.at(row, 0, 0, i, j));

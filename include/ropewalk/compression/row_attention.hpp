@@ -74,12 +74,12 @@ template <class T = float>
 class row_attention {
   public:
     explicit row_attention(row_attention_shape shape) : shape_(shape) {
-        constexpr const char* who = "row_attention";
+        constexpr const char* function = "row_attention";
         const index most = std::max({shape.key_channels, shape.value_channels, shape.own_channels});
         const index least =
             std::min({shape.heads, shape.key_channels, shape.value_channels, shape.own_channels});
-        detail::require(least >= 0, who, "sizes must be >= 0", least);
-        detail::checked_product(who, "heads * channels must fit", {shape.heads, std::max(most, tile)});
+        detail::require(least >= 0, function, "sizes must be >= 0", least);
+        detail::checked_product(function, "heads * channels must fit", {shape.heads, std::max(most, tile)});
         const auto sized = [&](index channels) { return static_cast<std::size_t>(shape.heads * channels); };
         q_.resize(sized(shape.key_channels));
         own_q_.resize(sized(shape.own_channels));

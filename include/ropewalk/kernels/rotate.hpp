@@ -73,6 +73,10 @@ class token_rotation {
     /// Whether the token has a row; single heads may have none all the same.
     ROPEWALK_ALWAYS_INLINE bool has_row() const noexcept { return rows_.heads != 1 || static_cast<bool>(row_); }
 
+    /// Whether one row serves all heads, and that row.
+    ROPEWALK_ALWAYS_INLINE bool has_one_row() const noexcept { return rows_.heads == 1; }
+    ROPEWALK_ALWAYS_INLINE directed_row<row_type> row() const noexcept { return {row_, way_}; }
+
     /// Rotates some heads of one or two tensors. Returns: whether any of them has a row.
     template <class Layout, class... Place>
     ROPEWALK_ALWAYS_INLINE bool rotate(Layout layout, outer_loop outer, index pairs,

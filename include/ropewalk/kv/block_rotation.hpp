@@ -326,7 +326,7 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 /// Shapes:   heads of adjacent blocks; rotated are channels [first_channel, first_channel + 2 * pairs).
 ///           Blocks without such a channel keep their bytes. A block that the slice covers in part is encoded
 ///           anew as a whole.
-/// Requires: block_slice_fits; a slice that does not is an assertion in debug and touches nothing in release.
+/// Requires: block_slice_fits. Returns: whether it does; otherwise nothing was touched.
 ///           Blocks of different heads are apart.
 /// Cost:     each touched block read and written once; no allocation.
 /// Accuracy: bit for bit simd::decode_head, rotation in f32 (each output within 2 ulp of the pair norm), then
@@ -345,12 +345,13 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 ///           far, many small shifts as one.
 /// Source:   ggml-org/llama.cpp pull request 2060 (rotation of cached keys by a delta).
 template <class Block>
-void rotate_blocks(pair_layout layout, block_heads<Block> x, const block_row& row) noexcept {
+bool rotate_blocks(pair_layout layout, block_heads<Block> x, const block_row& row) noexcept {
     static_assert(is_block<Block>);
     constexpr index size = numbers_in<Block>;
-    const bool fits = block_slice_fits(layout, row, size);
-    ROPEWALK_EXPECT(fits);
-    if (!fits || row.pairs == 0 || x.heads <= 0) return;
+    if (!block_slice_fits(layout, row, size))
+        return detail::tell("rotate_blocks", {"the slice must be one that block_slice_fits, pairs",
+                                              block_slice_channels / 2, row.pairs});
+    if (row.pairs == 0 || x.heads <= 0) return true;
     if (layout.kind == pair_layout::kind_type::interleaved && row.first_channel % 2 == 0)
         detail::rotate_interleaved_blocks(x, row);
     else if (layout.kind == pair_layout::kind_type::half_split && row.pairs % size == 0 &&
@@ -358,6 +359,7 @@ void rotate_blocks(pair_layout layout, block_heads<Block> x, const block_row& ro
         detail::rotate_half_split_blocks(x, row);
     else
         detail::rotate_any_blocks(layout, x, row);
+    return true;
 }
 
 }  // namespace ROPEWALK_NAMESPACE

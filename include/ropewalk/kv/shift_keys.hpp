@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/kv/block_rotation.hpp>
 #include <ropewalk/kv/cache_writer.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -27,7 +28,24 @@ struct shift_options {
 
 namespace detail {
 
-/// Codes of some heads of one token, rotated through f32 in the first cache.
+/// A row of any source as numbers in the first cache.
+template <class Row>
+row_in_memory<float> kept_row(const directed_row<Row>& row, index pairs, float* cos, float* sin) noexcept {
+    constexpr index n = simd::lanes<float>;
+    index i = 0;
+    simd::pack<float> c, s;
+    for (; i + n <= pairs; i += n) {
+        row.load(i, c, s);
+        simd::store(cos + i, c), simd::store(sin + i, s);
+    }
+    if (i < pairs) {
+        row.load_some(i, pairs - i, c, s);
+        simd::store_some(cos + i, c, pairs - i), simd::store_some(sin + i, s, pairs - i);
+    }
+    return {cos, sin};
+}
+
+/// Codes of one head of a token, rotated through f32 in the first cache.
 template <class Layout, class Cursor, class D>
 void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_extents slice, const cache_view<D>& keys,
                  const shift_options& options, cache_place place, index head) noexcept {
@@ -109,6 +127,16 @@ bool shift_keys(const L& layout, cache_view<D> keys, const cache_plan& plan, con
                 if (place.page < 0) return;
                 const detail::token_rotation rotation(cursor, token, detail::direction::forward);
                 if (!rotation.has_row()) return;
+                if constexpr (is_block<D>) {
+                    if (rotation.has_one_row()) {
+                        float cos[block_slice_channels / 2], sin[block_slice_channels / 2];
+                        const auto row = detail::kept_row(rotation.row(), pairs, cos, sin);
+                        D* const first = keys.at(place.page, place.token, heads.first);
+                        rotate_blocks(rope.read, block_heads<D>{first, keys.strides.head, heads.count},
+                                      {row.cos, row.sin, pairs, slice.first_channel});
+                        return;
+                    }
+                }
                 if constexpr (holds_codes<D>) {
                     for (index h = heads.first; h < heads.first + heads.count; ++h)
                         detail::shift_codes(kind, rotation, slice, keys, options, place, h);

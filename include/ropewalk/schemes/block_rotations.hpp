@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include <ropewalk/angles/block_table.hpp>
+#include <ropewalk/angles/rotation_blocks.hpp>
 #include <ropewalk/core/heads_view.hpp>
 
 /// Learned rotations of blocks of channels: LieRE, whose axes do not commute, and ComRoPE, whose do.
@@ -96,7 +96,7 @@ inline void fill_sum(const model_config& c, std::span<const double> generators, 
 /// Cost:     an exponential a block, head and token.
 /// Source:   StanfordMIMI/LieRE models/rope_vit.py.
 template <class T = float>
-[[nodiscard]] block_table<T> make_table(const model_config& c, std::span<const double> generators,
+[[nodiscard]] rotation_blocks<T> make_table(const model_config& c, std::span<const double> generators,
                                         const position_ids& positions) {
     constexpr const char* who = "liere::make_table";
     detail::require_block(who, c.axes, c.heads, c.blocks, c.size);
@@ -105,7 +105,7 @@ template <class T = float>
                           generators.size());
     detail::require(positions.axes() == c.axes, who, "positions must have the generators' axes",
                     positions.axes());
-    block_table<T> table({positions.tokens(), c.heads, c.blocks, c.size});
+    rotation_blocks<T> table({positions.tokens(), c.heads, c.blocks, c.size});
     const auto at = positions.values();
     std::vector<double> m(static_cast<std::size_t>(c.size * c.size));
     for (index n = 0; n < positions.tokens(); ++n)
@@ -233,10 +233,10 @@ inline void fill_generator(const model_config& c, const parameters& p, index mat
 /// Cost:     an exponential a block, head and token.
 /// Source:   Longin-Yu/ComRoPE model.py ComRoPEAPAttention, ComRoPELDAttention.
 template <class T = float>
-[[nodiscard]] block_table<T> make_table(const model_config& c, const parameters& p,
+[[nodiscard]] rotation_blocks<T> make_table(const model_config& c, const parameters& p,
                                         const position_ids& positions) {
     detail_comrope::require_valid("comrope::make_table", c, p, positions);
-    block_table<T> table({positions.tokens(), c.heads, c.blocks, c.size});
+    rotation_blocks<T> table({positions.tokens(), c.heads, c.blocks, c.size});
     const auto at = positions.values();
     std::vector<double> m(static_cast<std::size_t>(c.size * c.size));
     for (index n = 0; n < positions.tokens(); ++n)

@@ -15,16 +15,16 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// Requires: every row is below table_rows; the table outlives the call.
 /// Source:   LieRE, arXiv 2406.10322.
 template <class C>
-struct block_rows_view {
+struct block_rows_view : token_rows<block_rows_view<C>> {
     const C* matrices = nullptr;
     index table_rows = 0;
     index heads = 1;
     index blocks = 0;
     index size = 0;
-    index tokens = 0;             ///< how many tokens (batches * tokens) have a row
     detail::row_indices indices;  ///< default: row = token ordinal
 
-    constexpr index row(index token) const noexcept { return indices.row_below(table_rows, token); }
+    /// The row of a token; negative: the token is not touched.
+    constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }
     constexpr const C* at(index row, index head) const noexcept {
         return matrices + (row * heads + (heads == 1 ? 0 : head)) * blocks * size * size;
     }
@@ -34,7 +34,7 @@ struct block_rows_view {
 
 namespace ROPEWALK_NAMESPACE {
 
-struct block_table_shape {
+struct rotation_blocks_shape {
     index rows = 0;
     index heads = 1;
     index blocks = 0;  ///< of a head
@@ -42,16 +42,16 @@ struct block_table_shape {
 };
 
 /// A rotation matrix for every block of every head and row: what blocks wider than a pair need. With size 2
-/// it says what a rotation_table of interleaved pairs says, in four numbers a pair instead of two. Throws:
-/// invalid_config on negative extents, heads < 1, a size outside 1 .. 64, or rows out of range. Cost: size *
-/// sizeof(T) bytes a channel and row: size / 2 times a plain table of full-width cos and sin. Accuracy: as
-/// fill_rotation_exponential, rounded to T once. Source:   LieRE, arXiv 2406.10322; ComRoPE, arXiv
-/// 2506.03737.
+/// it says what a rotation_table of interleaved pairs says, in four numbers a pair instead of two.
+/// Throws:   invalid_config on negative extents, heads < 1, a size outside 1 .. 64, or rows out of range.
+/// Cost:     size * sizeof(T) bytes a channel and row: size / 2 times a plain table of full-width cos and sin.
+/// Accuracy: as fill_rotation_exponential, rounded to T once.
+/// Source:   LieRE, arXiv 2406.10322; ComRoPE, arXiv 2506.03737.
 template <class T = float>
-class block_table {
+class rotation_blocks {
   public:
-    explicit block_table(const block_table_shape& shape) : shape_(shape) {
-        constexpr const char* who = "block_table";
+    explicit rotation_blocks(const rotation_blocks_shape& shape) : shape_(shape) {
+        constexpr const char* who = "rotation_blocks";
         detail::require(shape.heads >= 1, who, "heads must be >= 1", shape.heads);
         detail::require(shape.size >= 1 && shape.size <= max_block_size, who, "size must be in 1 .. 64",
                         shape.size);
@@ -60,7 +60,7 @@ class block_table {
                                     {shape.rows, shape.heads, shape.blocks, shape.size, shape.size})));
     }
 
-    const block_table_shape& shape() const noexcept { return shape_; }
+    const rotation_blocks_shape& shape() const noexcept { return shape_; }
     /// One entry of a block's matrix.
     T at(index row, index head, index block, index r, index c) const noexcept {
         return values_[offset(row, head, block) + static_cast<std::size_t>(c * shape_.size + r)];
@@ -97,14 +97,14 @@ class block_table {
     }
     template <class I>
     block_rows_view<T> checked(std::span<const I> row_of_token) const {
-        detail::require_rows("block_table::rows", row_of_token, shape_.rows);
+        detail::require_rows("rotation_blocks::rows", row_of_token, shape_.rows);
         auto v = rows();
         v.tokens = static_cast<index>(row_of_token.size());
         v.indices = detail::indices_of(row_of_token);
         return v;
     }
 
-    block_table_shape shape_;
+    rotation_blocks_shape shape_;
     detail::aligned_vector<T> values_;
 };
 
