@@ -136,7 +136,9 @@ template <class T>
 rw::heads_view<T> view_of(const ropewalk_rotate_call& call, const ropewalk_tensor& x) noexcept {
     return {static_cast<T*>(x.data),
             {call.batches, call.tokens, x.heads, call.channels == 0 ? 2 * call.rows.pairs : call.channels},
-            {x.batch_stride, x.token_stride, x.head_stride}};
+            // A stride that leads nowhere may be anything; a part without heads still forms an address with it.
+            {call.batches > 1 ? x.batch_stride : 0, call.tokens > 1 ? x.token_stride : 0,
+             x.heads > 1 ? x.head_stride : 0}};
 }
 template <class T>
 rw::heads_view<T> view_of_k(const ropewalk_rotate_call& call) noexcept {
