@@ -1,6 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// What the run-time dispatch costs: the same rotation of one head by a direct call and through the unit of these
-// flags. dispatch_ns: the difference of a call.
+// What the run-time dispatch costs: the same rotation of one head by a direct call and through the unit of
+// these flags. dispatch_ns: the difference of a call.
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/dispatch/rotate.hpp>
 #include <ropewalk/frequencies/geometric.hpp>

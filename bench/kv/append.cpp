@@ -50,7 +50,8 @@ void append_case(benchmark::State& state, rw::index tokens, bool with_values) {
     rw::detail::aligned_vector<D> keys(static_cast<std::size_t>(pages * page_tokens * heads * dim)),
         values(keys.size());
     rw::detail::aligned_vector<float> scales(2 * static_cast<std::size_t>(pages * page_tokens * heads));
-    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192, {.max_rows = 8192});
+    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192,
+                                    {.max_rows = 8192});
     std::vector<std::int32_t> positions;
     const auto rows = rows_of(table, positions, tokens);
     const rw::heads_view<S> kv(k.data(), tokens, heads, dim), vv(v.data(), tokens, heads, dim);
@@ -107,7 +108,7 @@ void latent_case(benchmark::State& state, rw::index tokens) {
                            .contenders = {{"kernel", [&] { rw::append_latent(call, norm, plan, rows); }},
                                           {"unfused", [&] {
                                                rw::normalize_and_rotate(rw::interleaved{}, latent, norm,
-                                                                                         no_pairs);
+                                                                        no_pairs);
                                                rw::rotate(rw::interleaved{}, key, rows);
                                                copy_rows<S>(both, call.cache, plan);
                                            }}}});

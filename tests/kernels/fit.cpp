@@ -55,22 +55,27 @@ TEST_CASE("fit: strides under which heads share channels", "[kernels][fit]") {
         return text(rw::fit(rw::half_split{}, rw::heads_view<float>(memory.data(), shape, strides), table));
     };
     CHECK(of({1, 6, 4, 8}, {0, 8, 0}) == "the head stride must step over what a head holds: wanted 8, got 0");
-    CHECK(of({1, 6, 4, 8}, {.token = 32}) == "the head stride must step over what a head holds: wanted 8, got 0");
-    CHECK(of({1, 6, 4, 8}, {0, 31, 8}) == "the token stride must step over what a token holds: wanted 32, got 31");
-    CHECK(of({2, 3, 4, 8}, {95, 32, 8}) == "the batch stride must step over what a batch holds: wanted 96, got 95");
+    CHECK(of({1, 6, 4, 8}, {.token = 32}) ==
+          "the head stride must step over what a head holds: wanted 8, got 0");
+    CHECK(of({1, 6, 4, 8}, {0, 31, 8}) ==
+          "the token stride must step over what a token holds: wanted 32, got 31");
+    CHECK(of({2, 3, 4, 8}, {95, 32, 8}) ==
+          "the batch stride must step over what a batch holds: wanted 96, got 95");
     CHECK(of({2, 3, 4, 8}, {96, 32, 8}) == "fits");
-    CHECK(of({2, 3, 4, 8}, {8, 64, 16}) == "fits");       // batches inside heads inside tokens
-    CHECK(of({2, 3, 4, 8}, {-96, -32, 8}) == "fits");     // backwards
-    CHECK(of({1, 6, 4, 8}, {0, 8, 48}) == "fits");        // heads first
-    CHECK(of({1, 6, 1, 8}, {0, 8, 0}) == "fits");         // one head needs no stride
+    CHECK(of({2, 3, 4, 8}, {8, 64, 16}) == "fits");    // batches inside heads inside tokens
+    CHECK(of({2, 3, 4, 8}, {-96, -32, 8}) == "fits");  // backwards
+    CHECK(of({1, 6, 4, 8}, {0, 8, 48}) == "fits");     // heads first
+    CHECK(of({1, 6, 1, 8}, {0, 8, 0}) == "fits");      // one head needs no stride
     CHECK(of({1, 6, 4, 8}, {0, std::numeric_limits<rw::index>::max() / 2, 8}) ==
           "extents times strides must fit the address space, extent: wanted 1, got 6");
-    const rw::heads_view<float> huge(memory.data(), {std::numeric_limits<rw::index>::max() / 4, 64, 1, 8}, {8, 8, 8});
+    const rw::heads_view<float> huge(memory.data(), {std::numeric_limits<rw::index>::max() / 4, 64, 1, 8},
+                                     {8, 8, 8});
     CHECK(text(rw::fit(rw::half_split{}, huge, table)) ==
           "batches * tokens must fit the address space, batches: wanted 1, got 2305843009213693951");
 }
 
-TEST_CASE("fit: rows of single heads are those of as many heads, and are sliced with them", "[kernels][fit]") {
+TEST_CASE("fit: rows of single heads are those of as many heads, and are sliced with them",
+          "[kernels][fit]") {
     std::vector<float> memory(4096);
     std::vector<double> omega(4 * 4);
     for (std::size_t i = 0; i < omega.size(); ++i) omega[i] = 0.1 * double(i);

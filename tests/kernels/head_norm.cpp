@@ -12,8 +12,8 @@
 namespace rw = ropewalk;
 using support::heads_buffer;
 
-TEMPLATE_TEST_CASE("head_norm: sums take each number once and none past the last", "[kernels][head_norm]", double,
-                   float, rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("head_norm: sums take each number once and none past the last", "[kernels][head_norm]",
+                   double, float, rw::f16, rw::bf16) {
     using C = rw::compute_t<TestType>;
     constexpr rw::index n = rw::simd::lanes<C>;
     const auto nan = TestType(std::numeric_limits<C>::quiet_NaN());
@@ -39,11 +39,15 @@ TEMPLATE_TEST_CASE("head_norm: RMSNorm and LayerNorm of a head and of a whole to
     const auto numbers = x.fill(3).numbers();
     for (const auto kind : {rw::norm_kind::rms, rw::norm_kind::layer})
         for (const auto extent : {rw::norm_extent::head, rw::norm_extent::token}) {
-            const rw::head_norm<TestType> norm(
-                {.heads = heads, .channels = channels, .eps = 1e-5, .extent = extent, .scale = 2, .kind = kind});
+            const rw::head_norm<TestType> norm({.heads = heads,
+                                                .channels = channels,
+                                                .eps = 1e-5,
+                                                .extent = extent,
+                                                .scale = 2,
+                                                .kind = kind});
             rw::detail::head_moments<TestType> moments[heads];
-            rw::detail::fill_moments(static_cast<const TestType*>(x.view().data), x.view().strides.head, heads,
-                                     norm.view(), moments);
+            rw::detail::fill_moments(static_cast<const TestType*>(x.view().data), x.view().strides.head,
+                                     heads, norm.view(), moments);
             const bool whole = extent == rw::norm_extent::token;
             const auto count = static_cast<std::size_t>(whole ? heads * channels : channels);
             for (std::size_t h = 0; h < (whole ? 1u : std::size_t(heads)); ++h) {
@@ -73,7 +77,8 @@ TEST_CASE("head_norm: weights of one head, of each head, and none", "[kernels][h
     CHECK(plain.view().weight[1] == 1);
     CHECK_REFUSES("head_norm: weight must hold a number a channel of its extent, got 3",
                   rw::head_norm<float>({.channels = 2}, std::vector<float>(3)));
-    CHECK_REFUSES("head_norm: eps must be finite and > 0, got 0", rw::head_norm<float>({.channels = 2, .eps = 0}));
+    CHECK_REFUSES("head_norm: eps must be finite and > 0, got 0",
+                  rw::head_norm<float>({.channels = 2, .eps = 0}));
     CHECK_REFUSES("head_norm: scale must be finite and not 0, got 0",
                   rw::head_norm<float>({.channels = 2, .scale = 0}));
 }

@@ -9,8 +9,9 @@
 namespace rw = ropewalk;
 using support::heads_buffer;
 
-TEMPLATE_TEST_CASE("head_places: channels pass from any type to any of its compute type, no neighbour touched",
-                   "[kernels][head_places]", float, rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE(
+    "head_places: channels pass from any type to any of its compute type, no neighbour touched",
+    "[kernels][head_places]", float, rw::f16, rw::bf16) {
     constexpr rw::index n = rw::simd::lanes<float>;
     for (const rw::index channels : {rw::index(1), n - 1, n, n + 1, 3 * n + 2})
         for (const rw::index first : {rw::index(0), rw::index(1)}) {
@@ -25,8 +26,8 @@ TEMPLATE_TEST_CASE("head_places: channels pass from any type to any of its compu
             const auto a = from.view(), b = to.view();
             using stored = rw::stored_t<TestType>;
             rw::detail::pass_channels(
-                rw::detail::plain_places<float, stored>{{a.data, a.strides.head}, b.data, b.strides.head, 3}, first,
-                channels);
+                rw::detail::plain_places<float, stored>{{a.data, a.strides.head}, b.data, b.strides.head, 3},
+                first, channels);
             CHECK(support::same_bits(to.dense(), want));
             CHECK(to.canaries_alive());
         }

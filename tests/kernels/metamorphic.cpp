@@ -165,7 +165,8 @@ TEST_CASE("metamorphic: layouts are equal up to the channel permutation", "[kern
         auto split = permuted(x);
         auto reference = split;
         tensor<T> moved(s.shape);
-        rw::rotate_into(rw::layout_slice{.read = s.layout, .write = half.layout}, heads_view<const T>(x.view()), moved.view(), table);
+        rw::rotate_into(rw::layout_slice{.read = s.layout, .write = half.layout},
+                        heads_view<const T>(x.view()), moved.view(), table);
         rw::rotate(s.layout, x.view(), table);
         rw::rotate(half.layout, split.view(), table);
         auto rotated = permuted(x);

@@ -2,10 +2,10 @@
 #include <ropewalk/angles/pair_matrix_table.hpp>
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kv/append_latent.hpp>
 #include <ropewalk/kernels/mix_pairs.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
+#include <ropewalk/kv/append_latent.hpp>
 #include <ropewalk/kv/shift_keys.hpp>
 
 #include <atomic>

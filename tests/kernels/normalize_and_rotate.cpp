@@ -101,8 +101,8 @@ TEMPLATE_TEST_CASE("normalize_and_rotate: within its bound of norm then rotation
                     const rw::head_norm<C> norm(
                         {.heads = heads, .channels = channels, .eps = 1e-5, .extent = extent, .scale = 0.25},
                         weight);
-                    rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = first}, x.view(), norm,
-                                             table);
+                    rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = first},
+                                             x.view(), norm, table);
                     const auto normed = normalized(before, channels * (whole ? heads : 1),
                                                    std::vector<double>(weight.begin(), weight.end()),
                                                    static_cast<double>(C(1e-5)), 0.25);
@@ -141,10 +141,11 @@ TEST_CASE("normalize_and_rotate: Gemma's weight + 1 is the weight with 1 added",
     const auto table = table_of<float>(16, 2);
     heads_buffer<float> a({1, 2, 2, 32}), b = a.fill(1);
     std::vector<float> less(32, 0.25f), whole(32, 1.25f);
-    rw::normalize_and_rotate(rw::half_split{}, 
-        a.view(), rw::head_norm<float>({.channels = 32, .form = rw::weight_form::factor_minus_one}, less),
-        table);
-    rw::normalize_and_rotate(rw::half_split{}, b.view(), rw::head_norm<float>({.channels = 32}, whole), table);
+    rw::normalize_and_rotate(
+        rw::half_split{}, a.view(),
+        rw::head_norm<float>({.channels = 32, .form = rw::weight_form::factor_minus_one}, less), table);
+    rw::normalize_and_rotate(rw::half_split{}, b.view(), rw::head_norm<float>({.channels = 32}, whole),
+                             table);
     CHECK(support::same_bits(a.dense(), b.dense()));
     // Without a weight: every head has the mean square 1.
     rw::normalize_and_rotate(rw::half_split{}, b.view(), rw::head_norm<float>({.channels = 32}), table);
@@ -195,10 +196,10 @@ TEST_CASE("normalize_and_rotate: q and k of other batches or other extents are t
     for (rw::index k_batches : {1, 3})
         for (rw::index parts : {1, 7}) {
             heads_buffer<float> q({1, 3, 4, 32}), k({k_batches, 3 / k_batches, 2, 32}), q_want = q.fill(1),
-                                                                           k_want = k.fill(2);
+                                                                                        k_want = k.fill(2);
             for (rw::index part = 0; part < parts; ++part)
                 rw::normalize_and_rotate(rw::interleaved{}, q.view(), k.view(), of_token, of_head, table,
-                                                          {.part = {parts, part}});
+                                         {.part = {parts, part}});
             rw::normalize_and_rotate(rw::interleaved{}, q_want.view(), of_token, table);
             rw::normalize_and_rotate(rw::interleaved{}, k_want.view(), of_head, table);
             CHECK(support::same_bits(q.dense(), q_want.dense()));
@@ -221,9 +222,9 @@ TEST_CASE("normalize_and_rotate: untouched tokens keep their bits, empty views a
     CHECK(std::equal(after.begin() + 16, after.begin() + 32, before.begin() + 16));
     CHECK_FALSE(std::equal(after.begin(), after.begin() + 16, before.begin()));
     rw::normalize_and_rotate(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 1, 16), norm, table,
-                                             {.untouched = rw::untouched_tokens::normalised});
+                             {.untouched = rw::untouched_tokens::normalised});
     rw::normalize_and_rotate(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 1, 16),
-                                             rw::heads_view<float>(nullptr, 3, 0, 16), norm, norm, table);
+                             rw::heads_view<float>(nullptr, 3, 0, 16), norm, norm, table);
 }
 
 TEMPLATE_TEST_CASE("normalize_and_rotate: untouched tokens that are to be normalised get the norm alone",
@@ -240,11 +241,12 @@ TEMPLATE_TEST_CASE("normalize_and_rotate: untouched tokens that are to be normal
                                             weights_of<C>(whole ? 220 : 44));
                 heads_buffer<TestType> x({2, 2, 5, 44}, 3, 1), alone = x.fill(6), turned = x;
                 for (rw::index part = 0; part < parts; ++part)
-                    rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = 4}, x.view(), norm,
-                                             table.rows(rows),
-                                             {.part = {parts, part}, .untouched = rw::untouched_tokens::normalised});
-                rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = 4}, turned.view(), norm,
-                                         table.rows(rows));
+                    rw::normalize_and_rotate(
+                        rw::layout_slice{.read = layout, .first_channel = 4}, x.view(), norm,
+                        table.rows(rows),
+                        {.part = {parts, part}, .untouched = rw::untouched_tokens::normalised});
+                rw::normalize_and_rotate(rw::layout_slice{.read = layout, .first_channel = 4}, turned.view(),
+                                         norm, table.rows(rows));
                 rw::normalize_and_rotate(layout, alone.view(), norm, rw::rotation_table<C>(4, 1, 0));
                 for (rw::index n = 0; n < 4; ++n) {
                     auto& want = rows[std::size_t(n)] < 0 ? alone : turned;
@@ -265,7 +267,8 @@ TEST_CASE("normalize_and_rotate: a row of zeros stays zero, NaN stays in its hea
     for (int c = 0; c < 16; ++c) x.view().at(0, 0, 0)[c] = 0;
     x.view().at(0, 0, 1)[3] = std::numeric_limits<float>::quiet_NaN();
     for (auto* one : {&x, &clean})
-        rw::normalize_and_rotate(rw::half_split{}, one->view(), rw::head_norm<float>({.channels = 16}), table);
+        rw::normalize_and_rotate(rw::half_split{}, one->view(), rw::head_norm<float>({.channels = 16}),
+                                 table);
     for (int c = 0; c < 16; ++c) {
         CHECK(x.view().at(0, 0, 0)[c] == 0);
         CHECK(std::isnan(x.view().at(0, 0, 1)[c]));  // its norm is a NaN

@@ -33,8 +33,8 @@ TEMPLATE_TEST_CASE("pair_arithmetic: kernels are the reference within a rounding
         }
 }
 
-TEMPLATE_TEST_CASE("pair_arithmetic: past the caches the loops change places, and no bit changes", "[kernels][pair_arithmetic]",
-                   double, float, rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("pair_arithmetic: past the caches the loops change places, and no bit changes",
+                   "[kernels][pair_arithmetic]", double, float, rw::f16, rw::bf16) {
     const rw::index n = rw::simd::lanes<rw::compute_t<TestType>>;
     // Around the registers a row may fill, around one copy of a row, and with tails of every kind.
     const std::set<rw::index> sizes{n,

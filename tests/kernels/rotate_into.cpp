@@ -61,8 +61,10 @@ TEMPLATE_TEST_CASE("rotate_into: another layout is rotate and a permutation, als
                 const auto table = table_of<rw::compute_t<TestType>>(pairs);
                 heads_buffer<TestType> from({1, 3, 2, 2 * pairs}), to({1, 3, 2, 2 * pairs}, 2),
                     same = from.fill(7);
-                rw::rotate_into(rw::layout_slice{.read = read, .write = write}, from.view(), to.view(), table);
-                rw::rotate_into(rw::layout_slice{.read = read, .write = write}, same.view(), same.view(), table);
+                rw::rotate_into(rw::layout_slice{.read = read, .write = write}, from.view(), to.view(),
+                                table);
+                rw::rotate_into(rw::layout_slice{.read = read, .write = write}, same.view(), same.view(),
+                                table);
                 rw::rotate(read, from.view(), table);
                 CHECK(support::same_bits(relaid(from.dense(), 2 * pairs, read, write), to.dense()));
                 CHECK(support::same_bits(same.dense(), to.dense()));

@@ -23,8 +23,8 @@ rw::rotation_table<C> spread(const rw::uniform_table<C>& table, rw::index pairs)
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("rotate uniform: the bits of a full table, every layout and width", "[kernels][row_cursor]",
-                   float, double, rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("rotate uniform: the bits of a full table, every layout and width",
+                   "[kernels][row_cursor]", float, double, rw::f16, rw::bf16) {
     using C = rw::compute_t<TestType>;
     const std::vector<double> phi{0.3, -2.9, 100.5, 3.1};
     const rw::uniform_table<C> table(rw::position_ids::from(phi));

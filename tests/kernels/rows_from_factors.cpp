@@ -114,9 +114,9 @@ TEST_CASE("rotate factored: axial pairs have the same bits as the full table", "
     auto x = numbers<float>(where.tokens() * 2 * 128);
     auto want = x;
     rw::rotate(rw::half_split{}, rw::heads_view(want.data(), where.tokens(), 2, 128),
-                               rw::make_rotation_table(s, where));
+               rw::make_rotation_table(s, where));
     rw::rotate(rw::half_split{}, rw::heads_view(x.data(), where.tokens(), 2, 128),
-                               rw::make_factored_table(s, where));
+               rw::make_factored_table(s, where));
     CHECK(x == want);
 }
 
@@ -133,7 +133,8 @@ TEST_CASE("rotate factored: heads with frequencies of their own", "[kernels][fac
     rw::rotate(rw::interleaved{}, rw::heads_view(q_want.data(), where.tokens(), heads, 40),
                rw::heads_view(k_want.data(), where.tokens(), 3, 40), table, table.rows().head_slice(0, 3, 2));
     rw::rotate(rw::interleaved{}, rw::heads_view(q.data(), where.tokens(), heads, 40),
-               rw::heads_view(k.data(), where.tokens(), 3, 40), factored, factored.rows().head_slice(0, 3, 2));
+               rw::heads_view(k.data(), where.tokens(), 3, 40), factored,
+               factored.rows().head_slice(0, 3, 2));
     CHECK(worst_difference(q, q_want) < 2e-6);
     CHECK(worst_difference(k, k_want) < 2e-6);
 }
@@ -152,7 +153,7 @@ TEST_CASE("rotate factored: chunks and parts give the same bits", "[kernels][fac
         for (rw::index first = 0; first < tokens; first += chunk) {
             const rw::index count = std::min(chunk, tokens - first);
             rw::rotate(rw::half_split{}, rw::heads_view(x.data(), tokens, 4, 48).token_slice(first, count),
-                                       table.rows().token_slice(first, count));
+                       table.rows().token_slice(first, count));
         }
         CHECK(x == whole);
     }
@@ -174,11 +175,11 @@ TEST_CASE("rotate factored: a batch is its sequences one after the other", "[ker
     const auto table = rw::make_factored_table<double>(s, where);
     // [batches, heads, tokens, channels] in memory
     rw::rotate(rw::half_split{}, rw::heads_view<double>::heads_first(together.data(), {2, tokens, 2, 32}),
-                               table);
+               table);
     for (rw::index b = 0; b < 2; ++b)
-        rw::rotate(rw::half_split{}, 
-            rw::heads_view<double>::heads_first(one.data() + b * tokens * 64, {1, tokens, 2, 32}),
-            table.rows().token_slice(b * tokens, tokens));
+        rw::rotate(rw::half_split{},
+                   rw::heads_view<double>::heads_first(one.data() + b * tokens * 64, {1, tokens, 2, 32}),
+                   table.rows().token_slice(b * tokens, tokens));
     CHECK(together == one);
 }
 
@@ -188,7 +189,7 @@ TEST_CASE("rotate factored: untouched tokens keep every bit", "[kernels][factore
     const auto fresh = numbers<float>(where.tokens() * 32);
     auto x = fresh;
     rw::rotate(rw::half_split{}, rw::heads_view(x.data(), where.tokens(), 1, 32),
-                               rw::make_factored_table(s, where));
+               rw::make_factored_table(s, where));
     for (rw::index n = 0; n < where.tokens(); ++n) {
         const bool same = std::equal(x.begin() + n * 32, x.begin() + (n + 1) * 32, fresh.begin() + n * 32);
         const bool at_zero = where.at(n, 0) == 0 && where.at(n, 1) == 0 && where.at(n, 2) == 0;

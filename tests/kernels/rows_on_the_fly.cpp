@@ -79,7 +79,8 @@ TEST_CASE("rows_on_the_fly: int32, int64, float and double positions are one cal
     const auto rope = rw::frequencies::geometric({.rotary_dim = 64});
     const auto run = [&](const auto& positions) {
         heads_buffer<float> q({1, 3, 4, 64}), k({1, 3, 1, 64});
-        rw::rotate(rw::half_split{}, q.fill(1).view(), k.fill(2).view(), rw::rows_on_the_fly(rope, positions));
+        rw::rotate(rw::half_split{}, q.fill(1).view(), k.fill(2).view(),
+                   rw::rows_on_the_fly(rope, positions));
         auto both = q.dense();
         for (float v : k.dense()) both.push_back(v);
         return both;
@@ -97,8 +98,7 @@ TEST_CASE("rows_on_the_fly: int32, int64, float and double positions are one cal
     CHECK(support::same_bits(apart, want));
 }
 
-TEST_CASE("rows_on_the_fly: position 0 is the identity, and no bit depends on the split",
-          "[kernels][fly]") {
+TEST_CASE("rows_on_the_fly: position 0 is the identity, and no bit depends on the split", "[kernels][fly]") {
     const auto rope = rw::frequencies::geometric({.rotary_dim = 40});
     heads_buffer<float> x({1, 2, 3, 40});
     const auto before = x.fill(1).dense();
@@ -110,7 +110,8 @@ TEST_CASE("rows_on_the_fly: position 0 is the identity, and no bit depends on th
     rw::rotate(rw::half_split{}, whole.fill(2).view(), rw::rows_on_the_fly(rope, positions));
     split.fill(2);
     for (rw::index part = 0; part < 10; ++part)
-        rw::rotate(rw::half_split{}, split.view(), rw::rows_on_the_fly(rope, positions), rw::part_of{10, part});
+        rw::rotate(rw::half_split{}, split.view(), rw::rows_on_the_fly(rope, positions),
+                   rw::part_of{10, part});
     CHECK(support::same_bits(whole.dense(), split.dense()));
     rw::rotate(rw::half_split{}, rw::heads_view<float>{}, rw::rows_on_the_fly(rope, std::span<const int>()));
 }

@@ -79,7 +79,8 @@ void check_pair() {
                                                          .key_cache = cache.keys(),
                                                          .value_cache = cache.values()};
                         const auto plan = rw::make_append_plan(call, slots);
-                        rw::append(rw::layout_slice{.read = layout, .first_channel = first}, call, plan, table);
+                        rw::append(rw::layout_slice{.read = layout, .first_channel = first}, call, plan,
+                                   table);
                         INFO("pairs " << pairs << " tokens " << tokens << " extra " << extra);
                         const auto want_k = rotated_then_converted<D>(k, layout, first, table.rows());
                         std::vector<D> want_v;
@@ -92,8 +93,7 @@ void check_pair() {
 
 }  // namespace
 
-TEST_CASE("append: same dtype is rotate and copy, bit for bit, in every cache order",
-          "[kv][append][fused]") {
+TEST_CASE("append: same dtype is rotate and copy, bit for bit, in every cache order", "[kv][append][fused]") {
     check_pair<double, double>();
     check_pair<float, float>();
     check_pair<rw::f16, rw::f16>();
@@ -104,8 +104,8 @@ TEST_CASE("append: f32 to 16 bits has the bits of rotate_into", "[kv][append][fu
     check_pair<float, rw::bf16>();
 }
 
-TEMPLATE_TEST_CASE("append: f8 is the rotated number times 1 / scale, rounded exactly",
-                   "[kv][append][f8]", rw::f8_e4m3, rw::f8_e5m2) {
+TEMPLATE_TEST_CASE("append: f8 is the rotated number times 1 / scale, rounded exactly", "[kv][append][f8]",
+                   rw::f8_e4m3, rw::f8_e5m2) {
     for (rw::pair_layout layout : {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})})
         for (rw::index pairs : {1, 7, 20, 64})
             for (const float scale : {0.05f, 0.001f}) {  // the second saturates
@@ -236,8 +236,7 @@ TEST_CASE("append: a ragged batch in one call equals its requests one by one", "
     CHECK(together.same_memory(apart));
 }
 
-TEST_CASE("append: any split over threads, and one tensor at a time, give the same cache",
-          "[kv][append]") {
+TEST_CASE("append: any split over threads, and one tensor at a time, give the same cache", "[kv][append]") {
     const auto table = table_of<float>(20, 3);
     heads_buffer<float> k({1, 3, 5, 40}), v({1, 3, 5, 40});
     k.fill(1), v.fill(2);
@@ -249,9 +248,12 @@ TEST_CASE("append: any split over threads, and one tensor at a time, give the sa
     };
     const auto plan = rw::make_append_plan(call(whole), longs{1, 7, 0});
     rw::append(rw::half_split{}, call(whole), plan, table);
-    for (rw::index part = 0; part < 8; ++part) rw::append(rw::half_split{}, call(split), plan, table, {8, part});
-    rw::append(rw::half_split{}, rw::append_call<float, rw::f16>{.key = k.view(), .key_cache = one.keys()}, plan, table);
-    rw::append(rw::half_split{}, rw::append_call<float, rw::f16>{.value = v.view(), .value_cache = one.values()}, plan, table);
+    for (rw::index part = 0; part < 8; ++part)
+        rw::append(rw::half_split{}, call(split), plan, table, {8, part});
+    rw::append(rw::half_split{}, rw::append_call<float, rw::f16>{.key = k.view(), .key_cache = one.keys()},
+               plan, table);
+    rw::append(rw::half_split{},
+               rw::append_call<float, rw::f16>{.value = v.view(), .value_cache = one.values()}, plan, table);
     CHECK(whole.same_memory(split));
     CHECK(whole.same_memory(one));
 }
@@ -307,7 +309,8 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
           "got 6");
     bad = good, bad.value_cache = bad.key_cache;
     const std::string shared =
-        "make_append_plan: what is written must be apart: keys, values and scales, token * heads + head, got ";
+        "make_append_plan: what is written must be apart: keys, values and scales, token * heads + head, "
+        "got ";
     CHECK(refusal(bad) == shared + "0");
     // A few channels or a slot further the same bytes are met.
     bad.value_cache.data += 8;
@@ -339,5 +342,6 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     // Strides and extents whose products no memory has.
     bad = good, bad.key_cache.strides.page = std::numeric_limits<rw::index>::max();
     CHECK(refusal(bad) ==
-          "make_append_plan: extents times strides must fit the address space, stride, got 9223372036854775807");
+          "make_append_plan: extents times strides must fit the address space, stride, got "
+          "9223372036854775807");
 }

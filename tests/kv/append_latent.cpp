@@ -81,7 +81,8 @@ TEST_CASE("append_latent: f32 to bf16 and to f8 rounds the f32 result once", "[k
         .latent = latent, .rope_key = key, .cache = coded.keys(), .scale = 0.0625f};
     const auto plan = rw::make_append_latent_plan(a, norm.view(), slots);
     rw::append_latent(rw::interleaved{}, a, norm, plan, table);
-    for (rw::index part = 0; part < 2; ++part) rw::append_latent(rw::interleaved{}, b, norm, plan, table, {2, part});
+    for (rw::index part = 0; part < 2; ++part)
+        rw::append_latent(rw::interleaved{}, b, norm, plan, table, {2, part});
     rw::normalize_and_rotate(rw::half_split{}, latent, norm, rw::rotation_table<float>(3, 1, 0));
     rw::rotate(rw::interleaved{}, key, table);
     std::vector<rw::bf16> want_a;
@@ -116,8 +117,7 @@ TEST_CASE("make_append_latent_plan: bad input is refused", "[kv][append][latent]
                                              .cache = cache.keys()};
     const rw::head_norm<float> norm({.channels = 16});
     const auto refusal = [&](const auto& call, rw::norm_view<float> n, longs slots = {0, 1}) {
-        return support::refusal(
-            [&] { static_cast<void>(rw::make_append_latent_plan(call, n, slots)); });
+        return support::refusal([&] { static_cast<void>(rw::make_append_latent_plan(call, n, slots)); });
     };
     CHECK(refusal(good, norm) == "");
     auto no_eps = norm.view();
@@ -125,7 +125,8 @@ TEST_CASE("make_append_latent_plan: bad input is refused", "[kv][append][latent]
     CHECK(refusal(good, no_eps) == "make_append_latent_plan: eps of the norm must be > 0: wanted 1, got 0");
     CHECK(refusal(good, norm, {0, 4}) == "cache_plan: slots must be below pages * page_tokens, got 4");
     CHECK(refusal(good, norm, {0}) ==
-          "make_append_latent_plan: latent and rope_key must hold one token a slot of the plan: wanted 1, got 2");
+          "make_append_latent_plan: latent and rope_key must hold one token a slot of the plan: wanted 1, "
+          "got 2");
     auto bad = good;
     bad.cache.shape.channels = 23;
     CHECK(refusal(bad, norm) ==

@@ -50,14 +50,16 @@ TEST_CASE("cache_writer: int8 codes stay within 127 in every rounding mode", "[k
     SUCCEED();
 }
 
-TEMPLATE_TEST_CASE("cache_writer: codes read back are within their step of what was stored", "[kv][cache_writer]",
-                   std::int8_t, rw::f8_e4m3, rw::q8_0, rw::q4_0) {
+TEMPLATE_TEST_CASE("cache_writer: codes read back are within their step of what was stored",
+                   "[kv][cache_writer]", std::int8_t, rw::f8_e4m3, rw::q8_0, rw::q4_0) {
     std::vector<float> numbers(64), back(64);
     for (std::size_t i = 0; i < 64; ++i) numbers[i] = std::sin(static_cast<float>(i));
     std::vector<TestType> codes(static_cast<std::size_t>(64 / rw::numbers_in<TestType>));
     float scale = 1.0f / 400;
     rw::detail::store_head(codes.data(), &scale, 1 / scale, numbers.data(), 64);
     rw::detail::load_head(static_cast<const TestType*>(codes.data()), scale, back.data(), 64);
-    const float step = std::is_same_v<TestType, rw::q4_0> ? 1.0f / 7 : std::is_same_v<TestType, rw::f8_e4m3> ? 0.04f : 0.005f;
+    const float step = std::is_same_v<TestType, rw::q4_0>      ? 1.0f / 7
+                       : std::is_same_v<TestType, rw::f8_e4m3> ? 0.04f
+                                                               : 0.005f;
     for (std::size_t i = 0; i < 64; ++i) CHECK(std::abs(back[i] - numbers[i]) <= step);
 }

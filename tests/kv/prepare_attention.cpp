@@ -48,7 +48,8 @@ void check_fused(const rw::rotary_scheme& rope, rw::norm_config norm_of) {
     const auto views = rw::split_qkv(rw::heads_view<const S>(packed.view()), q_heads, kv_heads);
     heads_buffer<S> q_out({1, tokens, q_heads, dim}, 2), q_want({1, tokens, q_heads, dim});
     q_out.fill(5);
-    cache_buffer<D> cache({2, 4, kv_heads, dim}, cache_order::hnd), want({2, 4, kv_heads, dim}, cache_order::hnd);
+    cache_buffer<D> cache({2, 4, kv_heads, dim}, cache_order::hnd),
+        want({2, 4, kv_heads, dim}, cache_order::hnd);
     rw::prepare_call<S, S, D> call{.q = views.q,
                                    .q_out = q_out.view(),
                                    .new_rows = {.key = views.k,
@@ -67,7 +68,8 @@ void check_fused(const rw::rotary_scheme& rope, rw::norm_config norm_of) {
     for (rw::index n = 0; n < tokens; ++n)
         for (rw::index h = 0; h < q_heads; ++h)
             for (rw::index c = 0; c < dim; ++c)
-                q_want.view().at(0, n, h)[c] = rows[std::size_t(n)] < 0 ? q_out.view().at(0, n, h)[c] : views.q.at(0, n, h)[c];
+                q_want.view().at(0, n, h)[c] =
+                    rows[std::size_t(n)] < 0 ? q_out.view().at(0, n, h)[c] : views.q.at(0, n, h)[c];
     rw::normalize_and_rotate(rope, q_want.view(), q_norm, table.rows(rows));
     CHECK(support::same_bits(q_out.dense(), q_want.dense()));
     heads_buffer<S> k({1, tokens, kv_heads, dim});
@@ -75,15 +77,17 @@ void check_fused(const rw::rotary_scheme& rope, rw::norm_config norm_of) {
         for (rw::index h = 0; h < kv_heads; ++h)
             for (rw::index c = 0; c < dim; ++c) k.view().at(0, n, h)[c] = views.k.at(0, n, h)[c];
     rw::normalize_and_rotate(rw::half_split{}, k.view(), k_norm, rw::copy_rows<C>(tokens));
-    rw::append_call<S, D> apart{.key = k.view(), .value = views.v, .key_cache = want.keys(), .value_cache = want.values()};
+    rw::append_call<S, D> apart{
+        .key = k.view(), .value = views.v, .key_cache = want.keys(), .value_cache = want.values()};
     REQUIRE(rw::append(rope, apart, plan, table.rows(rows)));
     CHECK(cache.same_memory(want));
 }
 
 }  // namespace
 
-TEST_CASE("prepare_attention: one pass has the bits of norm, rotation and append where nothing is rounded between",
-          "[kv][prepare]") {
+TEST_CASE(
+    "prepare_attention: one pass has the bits of norm, rotation and append where nothing is rounded between",
+    "[kv][prepare]") {
     const rw::rotary_scheme whole{.head_dim = dim, .rotary_dim = dim};
     const rw::rotary_scheme partial{.head_dim = dim,
                                     .first_channel = 16,
@@ -98,19 +102,26 @@ TEST_CASE("prepare_attention: one pass has the bits of norm, rotation and append
         }
 }
 
-TEST_CASE("prepare_attention: codes are those of the f32 keys, in place queries, a layer without RoPE", "[kv][prepare]") {
-    const auto table = rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = dim}), rw::position_ids::text(3, 9));
+TEST_CASE("prepare_attention: codes are those of the f32 keys, in place queries, a layer without RoPE",
+          "[kv][prepare]") {
+    const auto table = rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = dim}),
+                                               rw::position_ids::text(3, 9));
     const rw::rotary_scheme rope{.head_dim = dim, .rotary_dim = dim};
     heads_buffer<float> q({1, 3, 4, dim}), k({1, 3, 2, dim}), v({1, 3, 2, dim});
     q.fill(1), k.fill(2), v.fill(3);
-    std::vector<rw::q8_0> key_blocks(8 * 2 * 2), value_blocks = key_blocks, want_keys = key_blocks, want_values = key_blocks;
+    std::vector<rw::q8_0> key_blocks(8 * 2 * 2), value_blocks = key_blocks, want_keys = key_blocks,
+                                                 want_values = key_blocks;
     const rw::cache_shape shape{1, 8, 2, dim};
-    const auto cache_of = [&](std::vector<rw::q8_0>& blocks) { return rw::cache_view<rw::q8_0>::nhd(blocks.data(), shape); };
+    const auto cache_of = [&](std::vector<rw::q8_0>& blocks) {
+        return rw::cache_view<rw::q8_0>::nhd(blocks.data(), shape);
+    };
     const std::vector<int> slots{3, 1, 6};
     heads_buffer<float> q_want = q;
     rw::rotate(rope, q_want.view(), table);
-    rw::append_call<float, rw::q8_0> apart{
-        .key = k.view(), .value = v.view(), .key_cache = cache_of(want_keys), .value_cache = cache_of(want_values)};
+    rw::append_call<float, rw::q8_0> apart{.key = k.view(),
+                                           .value = v.view(),
+                                           .key_cache = cache_of(want_keys),
+                                           .value_cache = cache_of(want_values)};
     const auto plan = rw::make_append_plan(apart, slots);
     rw::append(rope, apart, plan, table);
     rw::prepare_call<float, float, rw::q8_0> call{.q = q.view(), .q_out = q.view(), .new_rows = apart};

@@ -1,6 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// Every row source with every place: one body, run over all pairs of them. What a place makes of a row source is
-// what it makes of the table of the same rows; no bit depends on the split; nothing outside is written.
+// Every row source with every place: one body, run over all pairs of them. What a place makes of a row source
+// is what it makes of the table of the same rows; no bit depends on the split; nothing outside is written.
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/rows_from_factors.hpp>
 #include <ropewalk/kernels/rows_on_the_fly.hpp>
@@ -27,12 +27,16 @@ namespace {
 constexpr rw::index tokens = 6, heads = 3, dim = 40, rotary = 24, first_channel = 8;
 
 const rw::rotary_scheme& layer(bool two_layouts) {
-    static const rw::rotary_scheme one{
-        .head_dim = dim, .first_channel = first_channel, .rotary_dim = rotary, .read_layout = rw::interleaved{},
-        .write_layout = rw::interleaved{}};
-    static const rw::rotary_scheme two{
-        .head_dim = dim, .first_channel = first_channel, .rotary_dim = rotary, .read_layout = rw::interleaved{},
-        .write_layout = rw::half_split{}};
+    static const rw::rotary_scheme one{.head_dim = dim,
+                                       .first_channel = first_channel,
+                                       .rotary_dim = rotary,
+                                       .read_layout = rw::interleaved{},
+                                       .write_layout = rw::interleaved{}};
+    static const rw::rotary_scheme two{.head_dim = dim,
+                                       .first_channel = first_channel,
+                                       .rotary_dim = rotary,
+                                       .read_layout = rw::interleaved{},
+                                       .write_layout = rw::half_split{}};
     return two_layouts ? two : one;
 }
 
@@ -44,14 +48,15 @@ auto numbers_of(cache_buffer<D>& cache, const rw::cache_plan& plan) {
     for (rw::index n = 0; n < plan.tokens(); ++n)
         for (rw::index h = 0; h < heads; ++h)
             for (rw::index c = 0; c < dim; ++c)
-                out.push_back(static_cast<double>(
-                    static_cast<rw::compute_t<D>>(cache.keys().at(plan.place(n).page, plan.place(n).token, h)[c])));
+                out.push_back(static_cast<double>(static_cast<rw::compute_t<D>>(
+                    cache.keys().at(plan.place(n).page, plan.place(n).token, h)[c])));
     return out;
 }
 
 /// What every place makes of these rows, in `parts` parts; each checks what it may not touch.
 template <class T, class Rows>
-std::vector<std::vector<double>> all_places(const rw::rotary_scheme& rope, const Rows& rows, rw::index parts) {
+std::vector<std::vector<double>> all_places(const rw::rotary_scheme& rope, const Rows& rows,
+                                            rw::index parts) {
     std::vector<std::vector<double>> made;
     const auto each_part = [&](auto call) {
         for (rw::index part = 0; part < parts; ++part) REQUIRE(call(rw::part_of{parts, part}));
@@ -72,7 +77,8 @@ std::vector<std::vector<double>> all_places(const rw::rotary_scheme& rope, const
         heads_buffer<T> from({1, tokens, heads, dim}), to({1, tokens, heads, dim}, 3, 1);
         from.fill(1), to.fill(9);
         each_part([&](rw::part_of part) {
-            return rw::rotate_into(rope, from.view(), to.view(), rows, {.unrotated = unrotated, .part = part});
+            return rw::rotate_into(rope, from.view(), to.view(), rows,
+                                   {.unrotated = unrotated, .part = part});
         });
         CHECK(to.canaries_alive());
         made.push_back(to.numbers());
@@ -96,15 +102,18 @@ std::vector<std::vector<double>> all_places(const rw::rotary_scheme& rope, const
     each_part([&](rw::part_of part) { return rw::append(rope, call, plan, rows, part); });
     CHECK(cache.nothing_else_written(plan));
     made.push_back(numbers_of(cache, plan));
-    rw::prepare_call<T> prologue{.q = query.view(), .q_out = out.view(), .new_rows = call, .k_norm = norm.view()};
+    rw::prepare_call<T> prologue{
+        .q = query.view(), .q_out = out.view(), .new_rows = call, .k_norm = norm.view()};
     prologue.new_rows.key_cache = prepared.keys();
     const auto prepare_plan = rw::make_prepare_plan(prologue, slots());
-    each_part([&](rw::part_of part) { return rw::prepare_attention(rope, prologue, prepare_plan, rows, part); });
+    each_part(
+        [&](rw::part_of part) { return rw::prepare_attention(rope, prologue, prepare_plan, rows, part); });
     CHECK(prepared.nothing_else_written(plan));
     CHECK(out.canaries_alive());
     made.push_back(numbers_of(prepared, plan));
     made.push_back(out.numbers());
-    each_part([&](rw::part_of part) { return rw::shift_keys(rope, cache.keys(), plan, rows, {.part = part}); });
+    each_part(
+        [&](rw::part_of part) { return rw::shift_keys(rope, cache.keys(), plan, rows, {.part = part}); });
     CHECK(cache.nothing_else_written(plan));
     made.push_back(numbers_of(cache, plan));
     return made;
@@ -148,7 +157,8 @@ void check_all_sources() {
     // One angle for all pairs: the table of a constant ladder.
     const rw::uniform_table<C> uniform(rw::position_ids::from(where), 0.25);
     std::vector<double> constant(rotary / 2, 0.25);
-    const auto full = rw::make_rotation_table<C>(rw::spectrum::selected(constant, {}, 1, 1), rw::position_ids::from(where));
+    const auto full =
+        rw::make_rotation_table<C>(rw::spectrum::selected(constant, {}, 1, 1), rw::position_ids::from(where));
     check_source<T>(uniform, full, made);
     // Heads with frequencies of their own.
     std::vector<double> each(heads * rotary / 2);

@@ -107,14 +107,14 @@ TEST_CASE("a norm without its epsilon appends nothing", "[release]") {
         .cache = rw::cache_view<float>::nhd(cache.data(),
                                             {.pages = 1, .page_tokens = 1, .heads = 1, .channels = 20})};
     const rw::head_norm<float> norm({.channels = 16});
-    const auto plan = rw::make_append_latent_plan(call, norm.view(), std::vector<std::int64_t>{0}, 2);
+    const auto plan = rw::make_append_latent_plan(call, norm.view(), std::vector<std::int64_t>{0});
     const auto table =
         rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 4}), rw::position_ids::text(1));
     auto broken = norm.view();
     broken.eps = 0;
-    rw::append_latent(call, broken, plan, table);
+    rw::append_latent(rw::interleaved{}, call, broken, plan, table);
     CHECK(cache == std::vector<float>(20, 7.0f));
-    rw::append_latent(call, norm, plan, table);
+    rw::append_latent(rw::interleaved{}, call, norm, plan, table);
     CHECK(cache != std::vector<float>(20, 7.0f));
 }
 

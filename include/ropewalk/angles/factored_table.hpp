@@ -11,7 +11,6 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// `extent` rows of cos and sin, the first of them at values + offset; no rows (offset -1) where the level
 /// moves no pair. Pairs outside [first_pair, end_pair) have the factor 1 in all of its rows.
-/// Source: design of this library.
 struct factored_level {
     index offset = -1;     ///< of its first row, among the values
     index extent = 0;      ///< how many rows
@@ -21,7 +20,6 @@ struct factored_level {
 
 /// Neighbouring tokens whose rows are products of one row a level; token t of the block has the level
 /// indices of a mixed-radix number, outermost level first. No levels: the tokens are not touched.
-/// Source: design of this library.
 struct factored_block {
     index first_token = 0;  ///< the token of the batch that the block begins with
     index tokens = 0;
@@ -33,7 +31,6 @@ struct factored_block {
 /// Shapes:   a row is [heads or 1, 2, pair_stride]: cos, then sin. A token's row is the complex product
 ///           of one row of each level of its block.
 /// Requires: as rows_view; factored_table makes it.
-/// Source:   design of this library.
 template <class C>
 struct factored_rows_view : token_rows<factored_rows_view<C>> {
     using element = C;                       ///< what cos and sin are stored in

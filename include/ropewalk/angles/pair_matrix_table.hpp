@@ -83,11 +83,13 @@ class pair_matrix_table {
     /// The rows of the tokens of one call (adapter ids), checked once; -1 leaves a token untouched.
     /// The view refers to the table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>
-    [[nodiscard]] matrix_rows_view<T> rows(R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+    [[nodiscard]] matrix_rows_view<T> rows(
+        R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("pair_matrix_table::rows", rows(), row_of_token);
     }
     template <integer_range R>
-    requires(!lasting_integer_range<R>) matrix_rows_view<T> rows(R&&) const& = delete;
+    requires(!lasting_integer_range<R>) matrix_rows_view<T> rows(R&&)
+    const& = delete;
     template <integer_range R>
     matrix_rows_view<T> rows(R&&) const&& = delete;
 

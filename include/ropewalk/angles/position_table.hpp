@@ -22,11 +22,12 @@ struct position_table_options {
     angle_arithmetic arithmetic = angle_arithmetic::exact;  ///< how angles are formed
 };
 
-/// The cache of an engine: row = position, from 0 on, for a spectrum of one axis. A position of -1 means a token
-/// that is neither read nor written; keys move by negative distances through make_shift_table.
-/// Throws:   invalid_config on a spectrum of several axes, a position below -1 or from max_rows on.
-/// Cost:     8 bytes a pair and row (float). Growing at least doubles, up to max_rows; the old block is kept, so
-///           rows already handed out stay valid as long as the table lives. reserve() grows ahead of the hot loop.
+/// The cache of an engine: row = position, from 0 on, for a spectrum of one axis. A position of -1 means a
+/// token that is neither read nor written; keys move by negative distances through make_shift_table. Throws:
+/// invalid_config on a spectrum of several axes, a position below -1 or from max_rows on. Cost:     8 bytes a
+/// pair and row (float). Growing at least doubles, up to max_rows; the old block is kept, so
+///           rows already handed out stay valid as long as the table lives. reserve() grows ahead of the hot
+///           loop.
 /// Requires: rows() of a table that may grow is not called from two threads at once; rows() of a const table
 ///           never grows, and existing views may be used from any thread.
 /// Accuracy: as make_rotation_table, at every position.
@@ -47,15 +48,15 @@ class position_table {
         extend(rows);
     }
 
-    /// The rows of these positions, checked once a step: any contiguous range of 32-bit or 64-bit integers, or a
-    /// single one. The view refers to the table and to the range, which must outlive it.
+    /// The rows of these positions, checked once a step: any contiguous range of 32-bit or 64-bit integers,
+    /// or a single one. The view refers to the table and to the range, which must outlive it.
     template <lasting_integer_range R>
-    [[nodiscard]] rows_view<T> rows(R&& positions ROPEWALK_LIFETIMEBOUND) & ROPEWALK_LIFETIMEBOUND {
+        [[nodiscard]] rows_view<T> rows(R&& positions ROPEWALK_LIFETIMEBOUND) & ROPEWALK_LIFETIMEBOUND {
         reserve(detail::require_rows(who, positions, max_rows_) + 1);
         return table().rows(positions);
     }
     template <std::integral I>
-    [[nodiscard]] rows_view<T> rows(I position) & ROPEWALK_LIFETIMEBOUND {
+        [[nodiscard]] rows_view<T> rows(I position) & ROPEWALK_LIFETIMEBOUND {
         reserve(detail::require_rows(who, std::span<const I>(&position, 1), max_rows_) + 1);
         return table().rows(position);
     }
@@ -69,9 +70,11 @@ class position_table {
     [[nodiscard]] rows_view<T> rows(I position) const& ROPEWALK_LIFETIMEBOUND {
         return table().rows(position);
     }
-    /// Positions that die with the expression, or a temporary table: the view would look at memory that is gone.
+    /// Positions that die with the expression, or a temporary table: the view would look at memory that is
+    /// gone.
     template <integer_range R>
-    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&) const& = delete;
+    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)
+    const& = delete;
     template <class R>
     rows_view<T> rows(R&&) const&& = delete;
 

@@ -33,8 +33,7 @@ double reduced_at(const spectrum& s, Position position, index head, index i) noe
         return reduced_turns(position[a], s.turns(head, a, i));
     }
     double sum = 0;  // each term is reduced before the sum, so large positions lose nothing
-    for (index a = 0; a < s.axes(); ++a)
-        sum += reduced_turns(position[a], s.turns(head, a, i));
+    for (index a = 0; a < s.axes(); ++a) sum += reduced_turns(position[a], s.turns(head, a, i));
     return sum - std::nearbyint(sum);
 }
 
@@ -98,7 +97,6 @@ struct table_shape {
 /// Throws:   invalid_config on sizes that disagree or rows out of range.
 /// Cost:     2 * sizeof(T) bytes a pair and row, one row after the other.
 /// Accuracy: see fill_cos_sin.
-/// Source:   design of this library.
 template <class T = float>
 class rotation_table {
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "tables are float or double");
@@ -144,8 +142,8 @@ class rotation_table {
     /// Rows of a temporary table would look at memory that is gone.
     rows_view<T> rows() const&& = delete;
 
-    /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers. -1
-    /// leaves a token untouched. The view refers to the table and to the range, which must outlive it.
+    /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers.
+    /// -1 leaves a token untouched. The view refers to the table and to the range, which must outlive it.
     template <lasting_integer_range R>
     [[nodiscard]] rows_view<T> rows(R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("rotation_table::rows", whole(), row_of_token);
@@ -154,7 +152,8 @@ class rotation_table {
     template <integer_range R>
     rows_view<T> rows(R&&) const&& = delete;
     template <integer_range R>
-    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&) const& = delete;
+    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)
+    const& = delete;
     /// The row of one token.
     template <std::integral I>
     [[nodiscard]] rows_view<T> rows(I row) const& ROPEWALK_LIFETIMEBOUND {
@@ -170,8 +169,8 @@ class rotation_table {
     /// Rows first, first + 1, ... without an array of their numbers.
     /// Throws: invalid_config on rows that are not there.
     [[nodiscard]] rows_view<T> rows_from(index first, index tokens) const& ROPEWALK_LIFETIMEBOUND {
-        detail::require(first >= 0 && first <= rows_, "rotation_table::rows_from", "first must be below the rows",
-                        first);
+        detail::require(first >= 0 && first <= rows_, "rotation_table::rows_from",
+                        "first must be below the rows", first);
         detail::require(tokens >= 0 && tokens <= rows_ - first, "rotation_table::rows_from",
                         "tokens must be at most the rows from first on", tokens);
         return whole().token_slice(first, tokens);
@@ -233,11 +232,11 @@ rotation_table<T> rotation_table<T>::from_arrays(const U* cos, const U* sin, tab
 
 /// The rows of the tokens of one call over cos and sin arrays that an engine already has, where they stand:
 /// nothing is copied.
-/// Shapes:   cos, sin [rows, heads, pairs] at the strides of `shape`; row_of_token [batches * tokens], where -1
+/// Shapes:   cos, sin [rows, heads, pairs] at the strides of `shape`; row_of_token [batches * tokens], where
+/// -1
 ///           leaves a token untouched. Without row_of_token, row = token ordinal.
 /// Requires: the arrays outlive the view; `magnitude` is already inside them.
 /// Throws:   invalid_config on a negative extent, heads < 1 or a row out of range.
-/// Source:   design of this library.
 template <class T>
 [[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
                                           double magnitude = 1) {
@@ -268,7 +267,6 @@ template <class T, lasting_integer_range R>
 /// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs] -> [tokens, heads or 1, pairs].
 /// Throws:   invalid_config when the axes differ.
 /// Cost:     about 45 ns a row of 64 pairs (float, AVX-512).
-/// Source:   design of this library.
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& positions,
                                                     angle_arithmetic arithmetic = angle_arithmetic::exact) {

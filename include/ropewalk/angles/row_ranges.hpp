@@ -25,8 +25,8 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// A contiguous range of 32-bit or 64-bit integers, signed or not: std::vector, std::array, std::span ...
 template <class R>
 concept integer_range = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
-                        std::integral<std::ranges::range_value_t<R>> &&
-                        (sizeof(std::ranges::range_value_t<R>) == 4 || sizeof(std::ranges::range_value_t<R>) == 8);
+    std::integral<std::ranges::range_value_t<R>> &&
+    (sizeof(std::ranges::range_value_t<R>) == 4 || sizeof(std::ranges::range_value_t<R>) == 8);
 /// One that does not die with the expression it stands in: rows refer to the caller's numbers.
 template <class R>
 concept lasting_integer_range = integer_range<R> && std::ranges::borrowed_range<R>;
@@ -41,7 +41,8 @@ template <class R>
 index require_rows(const char* function, const R& rows, index limit) {
     index last = -1;
     for (const auto row : rows) {
-        const bool negative = std::is_signed_v<std::remove_cvref_t<decltype(row)>> && static_cast<std::int64_t>(row) < 0;
+        const bool negative =
+            std::is_signed_v<std::remove_cvref_t<decltype(row)>> && static_cast<std::int64_t>(row) < 0;
         const bool fits = negative ? static_cast<std::int64_t>(row) == untouched_row
                                    : static_cast<std::uint64_t>(row) < static_cast<std::uint64_t>(limit);
         if (!fits)

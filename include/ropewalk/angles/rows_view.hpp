@@ -11,7 +11,8 @@ namespace detail {
 
 /// Which table row each token of a call reads.
 struct row_indices {
-    // `long` and `long long` are two types of one size: the numbers are read as whatever the caller calls them.
+    // `long` and `long long` are two types of one size: the numbers are read as whatever the caller calls
+    // them.
 #if defined(__GNUC__) || defined(__clang__)
     typedef std::int32_t narrow_type __attribute__((may_alias));
     typedef std::int64_t wide_type __attribute__((may_alias));
@@ -100,7 +101,8 @@ struct token_rows {
 /// The cos and sin rows of the tokens of one call, over tables and indices that somebody else owns.
 /// Shapes:   cos and sin [table_rows, heads or 1, pairs]; token (b, n) reads row(b * tokens + n).
 ///           A negative row means the token is not touched.
-/// Requires: every row is below table_rows; the tables outlive the call. The tables' rows() check that; a call
+/// Requires: every row is below table_rows; the tables outlive the call. The tables' rows() check that; a
+/// call
 ///           that meets another row leaves its token alone and is a misfit.
 template <class C>
 struct rows_view : token_rows<rows_view<C>> {

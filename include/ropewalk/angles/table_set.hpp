@@ -22,7 +22,7 @@ namespace ROPEWALK_NAMESPACE {
 /// Requires: rows() of a set that may grow is not called from two threads at once; views may be used from
 ///           any thread meanwhile.
 /// Accuracy: as make_rotation_table, at every position.
-/// Source:   design of this library; the start tokens of LongRoPE, Ding et al. 2024, section 3.2.
+/// Source:   the start tokens of LongRoPE, Ding et al. 2024, section 3.2.
 ///
 ///     table_set set({plain, extended}, 4096);
 ///     std::vector<std::int32_t> row_of_token(positions.size());           // outlives the view

@@ -101,14 +101,16 @@ class uniform_table {
         return v;
     }
     uniform_rows_view<T> rows() const&& = delete;
-    /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the table
-    /// and to the range.
+    /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the
+    /// table and to the range.
     template <lasting_integer_range R>
-    [[nodiscard]] uniform_rows_view<T> rows(R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+    [[nodiscard]] uniform_rows_view<T> rows(
+        R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("uniform_table::rows", whole(), row_of_token);
     }
     template <integer_range R>
-    requires(!lasting_integer_range<R>) uniform_rows_view<T> rows(R&&) const& = delete;
+    requires(!lasting_integer_range<R>) uniform_rows_view<T> rows(R&&)
+    const& = delete;
     template <integer_range R>
     uniform_rows_view<T> rows(R&&) const&& = delete;
 

@@ -39,7 +39,6 @@ struct cache_line_allocator {
 /// Tables start on a cache line, so that a row of 64 pairs never straddles one more line than it must. From
 /// 2 MB on they ask for huge pages: positions come in any order, and a row's address is then translated
 /// without a walk (a table of 4 MB, 512 tokens f32: 1.21 of the roof instead of 1.28).
-/// Source: design of this library.
 template <class T>
 using aligned_vector = std::vector<T, cache_line_allocator<T>>;
 

@@ -21,7 +21,6 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// Thrown by cold calls only. The text reads `function: parameter must ..., got value`. With
 /// -fno-exceptions the same text goes to stderr and the program aborts.
-/// Source: design of this library.
 class invalid_config : public std::invalid_argument {
   public:
     using std::invalid_argument::invalid_argument;
@@ -29,9 +28,9 @@ class invalid_config : public std::invalid_argument {
 
 /// What disagrees in a hot call; nothing where all of it fits. Returned by fit().
 struct misfit {
-    const char* must = nullptr;   ///< "channels must be ...", null where the call fits
-    std::ptrdiff_t wanted = 0;    ///< the number that would fit
-    std::ptrdiff_t got = 0;       ///< the number that came
+    const char* must = nullptr;  ///< "channels must be ...", null where the call fits
+    std::ptrdiff_t wanted = 0;   ///< the number that would fit
+    std::ptrdiff_t got = 0;      ///< the number that came
 
     constexpr bool ok() const noexcept { return must == nullptr; }
 };
@@ -78,7 +77,8 @@ void require(bool holds, const char* function, const char* parameter_must, const
 #if defined(__GNUC__) || defined(__clang__)
 [[gnu::cold, gnu::noinline]]
 #endif
-inline bool tell([[maybe_unused]] const char* call, [[maybe_unused]] const misfit& what) noexcept {
+inline bool
+tell([[maybe_unused]] const char* call, [[maybe_unused]] const misfit& what) noexcept {
 #if ROPEWALK_DETAIL_ON_MISFIT != 3
     std::fprintf(stderr, "ropewalk: %s: %s: wanted %lld, got %lld\n", call, what.must,
                  static_cast<long long>(what.wanted), static_cast<long long>(what.got));
@@ -97,7 +97,8 @@ inline bool fits(const char* call, const misfit& what) noexcept { return what.ok
 
 namespace ROPEWALK_NAMESPACE {
 
-/// A misfit in words: "channels must be twice the pairs of the rows: wanted 128, got 64"; "fits" where it does.
+/// A misfit in words: "channels must be twice the pairs of the rows: wanted 128, got 64"; "fits" where it
+/// does.
 inline std::string to_string(const misfit& what) {
     if (what.ok()) return "fits";
     return std::string(what.must) + ": wanted " + std::to_string(what.wanted) + ", got " +

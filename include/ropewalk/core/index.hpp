@@ -11,7 +11,6 @@
 namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// Counts and strides, in elements. Signed, so that a stride may run backwards.
-/// Source: design of this library.
 using index = std::ptrdiff_t;
 
 /// A row number that means: this token is neither read nor written (class and register tokens,

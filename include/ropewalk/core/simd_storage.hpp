@@ -192,7 +192,8 @@ ROPEWALK_ALWAYS_INLINE void store_two(T* p, pack<compute_t<T>> low, pack<compute
 }
 
 /// Whether 16-bit numbers of this type are read two at a time as 32-bit words: the number at an even place is
-/// the word's lower half, the one at an odd place its upper half, and for bf16 both are floats without a shuffle.
+/// the word's lower half, the one at an odd place its upper half, and for bf16 both are floats without a
+/// shuffle.
 template <class T>
 #if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)) || \
     defined(ROPEWALK_DETAIL_X86_128) || defined(ROPEWALK_DETAIL_NEON)
@@ -231,10 +232,11 @@ ROPEWALK_ALWAYS_INLINE two_packs<float> load_words([[maybe_unused]] const bf16* 
 }
 
 /// The way back, rounded to nearest even. Requires: as store_two.
-ROPEWALK_ALWAYS_INLINE void store_words([[maybe_unused]] bf16* p, [[maybe_unused]] two_packs<float> x) noexcept {
+ROPEWALK_ALWAYS_INLINE void store_words([[maybe_unused]] bf16* p,
+                                        [[maybe_unused]] two_packs<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512) && defined(__AVX512BF16__)
-    // One conversion of both registers and one permutation of 16-bit numbers (bf16 half-split, 40 heads of 128:
-    // 227 ns; two conversions and blends 340 ns).
+    // One conversion of both registers and one permutation of 16-bit numbers (bf16 half-split, 40 heads of
+    // 128: 227 ns; two conversions and blends 340 ns).
     alignas(64) static constexpr std::uint16_t woven[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                             21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                             11, 27, 12, 28, 13, 29, 14, 30, 15, 31};

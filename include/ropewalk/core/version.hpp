@@ -72,9 +72,10 @@
 #define ROPEWALK_ISA portable
 #endif
 
-/// What a hot call does with a call that does not fit: `stop` (the default) prints what disagrees to stderr and
-/// ends the program, `report` prints it, touches nothing and returns false, `ignore` only returns false. Define it
-/// before the first include; units of different choices may meet in one program, each keeps its own.
+/// What a hot call does with a call that does not fit: `stop` (the default) prints what disagrees to stderr
+/// and ends the program, `report` prints it, touches nothing and returns false, `ignore` only returns false.
+/// Define it before the first include; units of different choices may meet in one program, each keeps its
+/// own.
 #ifndef ROPEWALK_ON_MISFIT
 #define ROPEWALK_ON_MISFIT stop
 #endif
@@ -86,8 +87,8 @@
 #error "ropewalk: ROPEWALK_ON_MISFIT must be stop, report or ignore"
 #endif
 
-// Whatever changes the code of a function is part of its name: units with and without exceptions, assertions or
-// another misfit mode do not share a copy.
+// Whatever changes the code of a function is part of its name: units with and without exceptions, assertions
+// or another misfit mode do not share a copy.
 #if defined(__cpp_exceptions)
 #define ROPEWALK_DETAIL_ON_ERROR _throws
 #else
@@ -98,7 +99,7 @@
 #else
 #define ROPEWALK_DETAIL_ASSERTIONS _asserts
 #endif
-#define ROPEWALK_DETAIL_MODE                                                              \
+#define ROPEWALK_DETAIL_MODE \
     ROPEWALK_DETAIL_JOIN(on_misfit_, ROPEWALK_ON_MISFIT, ROPEWALK_DETAIL_ON_ERROR, ROPEWALK_DETAIL_ASSERTIONS)
 
 /// Views and plain data: the same in every unit, free to cross unit borders. Their functions are a few

@@ -24,8 +24,8 @@ constexpr rows_extents extents_of(const R& rows) noexcept {
     return {rows.count(), rows.batches, rows.heads, rows.pairs, most};
 }
 
-/// The misfit of strides under which two of the heads share a channel. Strides nest: the smaller one steps over
-/// the channels, the next over all that the smaller one reaches.
+/// The misfit of strides under which two of the heads share a channel. Strides nest: the smaller one steps
+/// over the channels, the next over all that the smaller one reaches.
 inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_strides& strides) noexcept {
     struct level {
         index extent, stride;
@@ -58,7 +58,8 @@ inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_str
 constexpr bool nested(const heads_shape& shape, const heads_strides& strides) noexcept {
     constexpr index most = index{1} << 40;
     constexpr index many = index{1} << 20;
-    if (shape.heads > many || shape.tokens > many || strides.head > most || strides.token > most) return false;
+    if (shape.heads > many || shape.tokens > many || strides.head > most || strides.token > most)
+        return false;
     index span = shape.channels;
     if (shape.heads > 1) {
         if (strides.head < span) return false;
@@ -77,7 +78,8 @@ ROPEWALK_ALWAYS_INLINE misfit fit_strides(const heads_shape& shape, const heads_
 
 /// The misfit of a view that no call may read.
 ROPEWALK_ALWAYS_INLINE misfit fit_extents(const heads_shape& shape, bool has_data) noexcept {
-    const index smallest = std::min(std::min(shape.batches, shape.tokens), std::min(shape.heads, shape.channels));
+    const index smallest =
+        std::min(std::min(shape.batches, shape.tokens), std::min(shape.heads, shape.channels));
     if (smallest < 0) return {"extents must be >= 0 (a slice outside its view has -1)", 0, smallest};
     const bool empty = smallest == 0;
     if (!empty && !has_data) return {"data must not be null", 1, 0};
@@ -97,15 +99,16 @@ constexpr index first_channel_of(const layout_plan& plan, index channels, index 
 }
 
 /// The misfit of a layout and rows with heads of `channels` channels.
-ROPEWALK_ALWAYS_INLINE misfit fit_rotation(const layout_plan& plan, const heads_shape& shape, const rows_extents& rows,
-                           bool part_of_heads) noexcept {
+ROPEWALK_ALWAYS_INLINE misfit fit_rotation(const layout_plan& plan, const heads_shape& shape,
+                                           const rows_extents& rows, bool part_of_heads) noexcept {
     if (rows.count != shape.batches * shape.tokens)
         return {"rows must be those of batches * tokens tokens", shape.batches * shape.tokens, rows.count};
     if (rows.batches != 1 && rows.batches != shape.batches)
         return {"batches of the rows must be those of the view", shape.batches, rows.batches};
     const index pairs = pairs_of(plan, shape.channels, rows.pairs);
     if (rows.heads != 1 && rows.heads != shape.heads)
-        return {"rows with heads of their own must be as many as the heads of the view", shape.heads, rows.heads};
+        return {"rows with heads of their own must be as many as the heads of the view", shape.heads,
+                rows.heads};
     if (pairs > rows.max_pairs)
         return {"pairs must be at most what rows of this kind can hold", rows.max_pairs, pairs};
     if (plan.pairs >= 0 && pairs != plan.pairs)
@@ -114,8 +117,10 @@ ROPEWALK_ALWAYS_INLINE misfit fit_rotation(const layout_plan& plan, const heads_
     if (!part_of_heads && !plan.whole_heads && shape.channels != 2 * pairs)
         return {"channels must be twice the pairs of the rows", 2 * pairs, shape.channels};
     if (plan.head_dim >= 0 && !slice && shape.channels != plan.head_dim)
-        return {"channels must be the head_dim or the rotary_dim of the scheme", plan.head_dim, shape.channels};
-    if (!slice && (plan.first_channel < 0 || pairs > (shape.channels - plan.first_channel) / 2))
+        return {"channels must be the head_dim or the rotary_dim of the scheme", plan.head_dim,
+                shape.channels};
+    if (!slice && (plan.first_channel < 0 || plan.first_channel > shape.channels ||
+                   pairs > (shape.channels - plan.first_channel) / 2))
         return {"first_channel + 2 * pairs must be at most the channels", shape.channels,
                 plan.first_channel + 2 * pairs};
     for (const pair_layout& layout : {plan.read, plan.write})
@@ -143,8 +148,8 @@ constexpr misfit first_of(const misfit& m, const Rest&... rest) noexcept {
 
 /// A view that a call writes to, rotated by these rows.
 template <class T>
-ROPEWALK_ALWAYS_INLINE misfit fit_written(const layout_plan& plan, const heads_view<T>& x, const rows_extents& rows,
-                   bool part_of_heads = false) noexcept {
+ROPEWALK_ALWAYS_INLINE misfit fit_written(const layout_plan& plan, const heads_view<T>& x,
+                                          const rows_extents& rows, bool part_of_heads = false) noexcept {
     const misfit extents = fit_extents(x.shape, x.data != nullptr);
     if (!extents.ok() || x.empty()) return extents;
     const misfit strides = fit_strides(x.shape, x.strides);
@@ -156,7 +161,8 @@ ROPEWALK_ALWAYS_INLINE misfit fit_written(const layout_plan& plan, const heads_v
 
 /// What of a view does not fit its rows; nothing where rotate(layout, x, rows) would rotate it. The hot calls
 /// ask the same question, and no other: ask it yourself where shapes are decided.
-/// Returns: the first misfit: extents, strides under which heads overlap, tokens, heads, pairs, channels, layout.
+/// Returns: the first misfit: extents, strides under which heads overlap, tokens, heads, pairs, channels,
+/// layout.
 template <layout_like L, class T, class R>
 [[nodiscard]] misfit fit(const L& layout, heads_view<T> x, const R& rows) noexcept {
     return detail::fit_written(detail::plan_of(layout), x, detail::extents_of(detail::rows_of(rows)));

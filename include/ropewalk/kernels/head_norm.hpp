@@ -47,10 +47,12 @@ struct norm_config {
 };
 
 /// The weight of a norm, converted once to the compute type, with everything checked.
-/// Shapes:   weight [channels], or [heads * channels] with extent token and where every head has weights of its
+/// Shapes:   weight [channels], or [heads * channels] with extent token and where every head has weights of
+/// its
 ///           own (Cohere), or empty (all 1).
 /// Throws:   invalid_config on eps <= 0, a scale that is not finite or 0, and a weight of another size.
-/// Source:   Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016; Hugging Face models qwen3, gemma3, olmo2, cohere.
+/// Source:   Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016; Hugging Face models qwen3, gemma3, olmo2,
+/// cohere.
 template <class C = float>
 class head_norm {
   public:
@@ -64,7 +66,8 @@ class head_norm {
         detail::require(std::isfinite(config.scale) && config.scale != 0, who,
                         "scale must be finite and not 0", config.scale);
         const bool token = config.extent == norm_extent::token;
-        const index all = detail::checked_product(who, "heads * channels must fit", {config.heads, config.channels});
+        const index all =
+            detail::checked_product(who, "heads * channels must fit", {config.heads, config.channels});
         const auto count = static_cast<index>(weight.size());
         detail::require(count == 0 || count == all || (!token && count == config.channels), who,
                         "weight must hold a number a channel of its extent", weight.size());
@@ -152,7 +155,8 @@ void fill_moments(const S* base, index stride, index count, const norm_view<C>& 
             const C sum = sum_of<false>(base + h * stride, channels, C(0));
             moments[whole ? 0 : h].mean = whole ? total += sum : sum;
         }
-        for (index h = 0; h < (whole ? 1 : count); ++h) moments[h].mean = moments[h].mean / static_cast<C>(numbers);
+        for (index h = 0; h < (whole ? 1 : count); ++h)
+            moments[h].mean = moments[h].mean / static_cast<C>(numbers);
     }
     total = 0;
     for (index h = 0; h < count; ++h) {

@@ -46,7 +46,9 @@ struct plain_heads {
         ROPEWALK_ALWAYS_INLINE simd::pack<C> load_some(index c, index count) const noexcept {
             return load_some_as<C>(p + c, count);
         }
-        ROPEWALK_ALWAYS_INLINE simd::two_packs<C> load_words(index c) const noexcept { return simd::load_words(p + c); }
+        ROPEWALK_ALWAYS_INLINE simd::two_packs<C> load_words(index c) const noexcept {
+            return simd::load_words(p + c);
+        }
     };
     ROPEWALK_ALWAYS_INLINE head at(index h) const noexcept { return {p + h * stride}; }
     plain_heads at_channel(index c) const noexcept { return {p + c, stride}; }
@@ -87,7 +89,9 @@ struct normed_heads {
         return {p + h * stride, weight + h * weight_stride, simd::broadcast(moments[h].mean),
                 simd::broadcast(moments[h].factor)};
     }
-    normed_heads at_channel(index c) const noexcept { return {p + c, stride, weight + c, weight_stride, moments}; }
+    normed_heads at_channel(index c) const noexcept {
+        return {p + c, stride, weight + c, weight_stride, moments};
+    }
     normed_heads from_head(index h) const noexcept {
         return {p + h * stride, stride, weight + h * weight_stride, weight_stride, moments + h};
     }
@@ -108,7 +112,8 @@ struct head_places {
     static constexpr bool words =
         Source::plain && std::is_same_v<source_element, D> && simd::read_as_words<D>;
     /// Two registers are stored in one piece where they come of the target's own type; see store_two.
-    static constexpr bool stored_in_twos = Source::plain && std::is_same_v<source_element, D> && sizeof(D) == 2;
+    static constexpr bool stored_in_twos =
+        Source::plain && std::is_same_v<source_element, D> && sizeof(D) == 2;
 
     head_places at_channel(index c) const noexcept { return {from.at_channel(c), to + c, to_stride, heads}; }
     head_places only(index h) const noexcept { return {from.from_head(h), to + h * to_stride, to_stride, 1}; }

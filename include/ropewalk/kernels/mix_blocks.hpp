@@ -81,7 +81,8 @@ misfit fit_blocks(const heads_view<T>& x, const block_rows_view<compute_t<T>>& r
     if (rows.count() != x.batches() * x.tokens())
         return {"rows must be those of batches * tokens tokens", x.batches() * x.tokens(), rows.count()};
     if (rows.heads != 1 && rows.heads != x.heads())
-        return {"rows with heads of their own must be as many as the heads of the view", x.heads(), rows.heads};
+        return {"rows with heads of their own must be as many as the heads of the view", x.heads(),
+                rows.heads};
     return fit_strides(x.shape, x.strides);
 }
 

@@ -134,7 +134,8 @@ ROPEWALK_ALWAYS_INLINE void mix_interleaved_span(mix_row<Scaled, C> row, index p
 
 /// Returns the row of a token that the table does not have, or -1.
 template <bool Scaled, class T, class C>
-index mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>& rows, work_part work) noexcept {
+index mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>& rows,
+                 work_part work) noexcept {
     index missing = -1;
     const index half = layout.group_of(rows.pairs) / 2;
     const work_range heads_of_part = partition(x.heads(), work.heads);
@@ -171,15 +172,16 @@ bool mix_pairs(pair_layout layout, heads_view<T> x, std::type_identity_t<matrix_
                part_of part = {}) noexcept {
     constexpr const char* who = "mix_pairs";
     const detail::layout_plan plan{layout, layout};
-    const detail::rows_extents extents{rows.count(), rows.batches, 1, rows.pairs, std::numeric_limits<index>::max()};
+    const detail::rows_extents extents{rows.count(), rows.batches, 1, rows.pairs,
+                                       std::numeric_limits<index>::max()};
     if (!detail::fits(who, detail::first_of(detail::fit_written(plan, x, extents), detail::fit_part(part))))
         return false;
     if (x.empty()) return true;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
     const index missing = rows.scaled_rotations ? detail::mix_tokens<true>(layout, x, rows, work)
                                                 : detail::mix_tokens<false>(layout, x, rows, work);
-    return missing < 0 ||
-           detail::tell(who, {"rows of the tokens must be below the rows of the table", rows.table_rows - 1, missing});
+    return missing < 0 || detail::tell(who, {"rows of the tokens must be below the rows of the table",
+                                             rows.table_rows - 1, missing});
 }
 
 }  // namespace ROPEWALK_NAMESPACE

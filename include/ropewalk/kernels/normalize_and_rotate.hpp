@@ -27,8 +27,8 @@ namespace detail {
 /// still in the first cache when they are rotated.
 inline constexpr index normed_block = 16;
 
-/// Heads of one token, normalised and rotated on the way from source to target; channels outside the slice only
-/// normalised. Without a row, only normalised where asked for.
+/// Heads of one token, normalised and rotated on the way from source to target; channels outside the slice
+/// only normalised. Without a row, only normalised where asked for.
 template <class Layout, class Cursor, class Place, class C>
 ROPEWALK_ALWAYS_INLINE void normalize_heads(Layout layout, const token_rotation<Cursor>& token,
                                             slice_extents slice, const norm_view<C>& norm,
@@ -48,7 +48,8 @@ ROPEWALK_ALWAYS_INLINE void normalize_heads(Layout layout, const token_rotation<
         const S* const from = x.place.from.p + h * x.place.from.stride;
         if (!whole) fill_moments(from, x.place.from.stride, count, norm, moments);
         const head_places<normed_heads<S>, D> heads{
-            {from, x.place.from.stride, norm.weight + (x.first_head + h) * weight_stride, weight_stride, moments},
+            {from, x.place.from.stride, norm.weight + (x.first_head + h) * weight_stride, weight_stride,
+             moments},
             x.place.to + h * x.place.to_stride,
             x.place.to_stride,
             count};
@@ -65,8 +66,9 @@ misfit fit_normed(const layout_plan& plan, const heads_view<T>& x, const norm_vi
 }
 
 template <class L, class TQ, class TK, class C, class R>
-bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<TK>& k, const norm_view<C>& norm_q,
-                     const norm_view<C>& norm_k, const R& given, const normalize_options& options) noexcept {
+bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<TK>& k,
+                     const norm_view<C>& norm_q, const norm_view<C>& norm_k, const R& given,
+                     const normalize_options& options) noexcept {
     constexpr const char* who = "normalize_and_rotate";
     const layout_plan plan = plan_of(layout);
     const auto& rows = rows_of(given);
@@ -78,30 +80,36 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
     const index channels = q.empty() ? k.channels() : q.channels();
     const index pairs = plan.rotates ? pairs_of(plan, channels, extents.pairs) : 0;
     if (plan.read != plan.write && pairs > changed_pairs)
-        return tell(who, {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
+        return tell(who,
+                    {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
     // Heads that share one sum stay in one part: another part would overwrite what the sum reads.
     const bool whole = (!q.empty() && norm_q.extent == norm_extent::token) ||
                        (!k.empty() && norm_k.extent == norm_extent::token);
-    const index tokens = largest(q.empty() ? 0 : q.batches() * q.tokens(), k.empty() ? 0 : k.batches() * k.tokens());
+    const index tokens =
+        largest(q.empty() ? 0 : q.batches() * q.tokens(), k.empty() ? 0 : k.batches() * k.tokens());
     const work_range range = partition(tokens, options.part);
     const work_part work =
         whole ? work_part{range.first, range.count, {}} : partition_tokens(tokens, options.part);
-    const auto heads = [&](const auto& x) { return x.empty() ? work_range{} : partition(x.heads(), work.heads); };
+    const auto heads = [&](const auto& x) {
+        return x.empty() ? work_range{} : partition(x.heads(), work.heads);
+    };
     const auto slice = [&](const auto& x) {
         return slice_extents{pairs, first_channel_of(plan, x.channels(), pairs), x.channels()};
     };
     const slice_extents slice_q = slice(q), slice_k = slice(k);
     const untouched_tokens untouched = pairs > 0 ? options.untouched : untouched_tokens::normalised;
-    const bool without_pairs = plan.rotates && pairs == 0 && options.untouched == untouched_tokens::left_alone;
+    const bool without_pairs =
+        plan.rotates && pairs == 0 && options.untouched == untouched_tokens::left_alone;
     const auto run = [&](const auto& of_call) {
         return each_token(
             who, layout, plan, of_call, C{}, 0, work,
-            [&](auto kind, outer_loop, auto& cursor, index token, auto xq, auto xk) ROPEWALK_DETAIL_INLINE_LAMBDA {
-                if (without_pairs && untouched_by(rows, token)) return;
-                const token_rotation rotation(cursor, token, direction::forward);
-                normalize_heads(kind, rotation, slice_q, norm_q, xq, untouched);
-                normalize_heads(kind, rotation, slice_k, norm_k, xk, untouched);
-            },
+            [&](auto kind, outer_loop, auto& cursor, index token, auto xq, auto xk)
+                ROPEWALK_DETAIL_INLINE_LAMBDA {
+                    if (without_pairs && untouched_by(rows, token)) return;
+                    const token_rotation rotation(cursor, token, direction::forward);
+                    normalize_heads(kind, rotation, slice_q, norm_q, xq, untouched);
+                    normalize_heads(kind, rotation, slice_k, norm_k, xk, untouched);
+                },
             tensor_part<TQ, TQ>{q, q, heads(q), 0}, tensor_part<TK, TK>{k, k, heads(k), 0});
     };
     // A layer without RoPE does not look at its rows.
@@ -114,18 +122,20 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
 /// RMSNorm or LayerNorm of every head, then its rotation, in one pass over the data and in place:
 /// x <- R(norm(x) * weight * scale). Models that normalise queries and keys do so before they rotate (Qwen3,
 /// Gemma 3 with its weight + 1, OLMo 2 over all heads at once: extent token, Cohere with LayerNorm).
-/// Shapes:   x [batches, tokens, heads, channels]; rotated are the slice of a scheme or layout_slice, or the first
+/// Shapes:   x [batches, tokens, heads, channels]; rotated are the slice of a scheme or layout_slice, or the
+/// first
 ///           2 * pairs channels, the others are only normalised; norm.channels = channels.
 /// Requires: a call that fits, as rotate; q and k of as many tokens. Tokens without a row are neither
-///           read nor written, unless options.untouched asks for their norm. A layer that does not rotate (NoPE)
-///           is normalised.
+///           read nor written, unless options.untouched asks for their norm. A layer that does not rotate
+///           (NoPE) is normalised.
 /// Returns:  as rotate.
 /// Cost:     reads the data from memory once and writes it once; no allocation.
 /// Accuracy: f64, f32: 12 ulp of the pair norm of the normalised head for up to 1024 channels; 16-bit data
 ///           add half a storage ulp of the result (the result of the norm is not rounded in between).
 ///           Bit for bit the norm followed by rotate where the data are f32 or f64.
 /// Threads:  `part` splits tokens, and with extent head the heads of few tokens too.
-/// Source:   Zhang and Sennrich 2019, eq. 4; Hugging Face models qwen3, gemma3, olmo2, cohere (order and form).
+/// Source:   Zhang and Sennrich 2019, eq. 4; Hugging Face models qwen3, gemma3, olmo2, cohere (order and
+/// form).
 template <class L, class TQ, class TK, class R>
 bool normalize_and_rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k,
                           std::type_identity_t<norm_view<compute_t<TQ>>> norm_q,
@@ -138,8 +148,9 @@ bool normalize_and_rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k,
     }
 }
 template <class L, class T, class R>
-bool normalize_and_rotate(const L& layout, heads_view<T> x, std::type_identity_t<norm_view<compute_t<T>>> norm,
-                          const R& rows, normalize_options options = {}) noexcept {
+bool normalize_and_rotate(const L& layout, heads_view<T> x,
+                          std::type_identity_t<norm_view<compute_t<T>>> norm, const R& rows,
+                          normalize_options options = {}) noexcept {
     return normalize_and_rotate(layout, x, heads_view<T>{}, norm, norm, rows, options);
 }
 

@@ -6,10 +6,10 @@
 #include <ropewalk/kernels/head_places.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
-/// The arithmetic of a pair, and the loops that carry it along the heads of one token with a row of cos and sin
-/// in registers. Every layout forms each output as fma(x, c, rounded product), so that layouts agree bit for bit
-/// up to the permutation of channels, and so do full and partial registers, any source and any target.
-/// Source: rotate_reference is the specification.
+/// The arithmetic of a pair, and the loops that carry it along the heads of one token with a row of cos and
+/// sin in registers. Every layout forms each output as fma(x, c, rounded product), so that layouts agree bit
+/// for bit up to the permutation of channels, and so do full and partial registers, any source and any
+/// target. Source: rotate_reference is the specification.
 
 namespace ROPEWALK_NAMESPACE::detail {
 
@@ -148,7 +148,8 @@ ROPEWALK_ALWAYS_INLINE void half_heads_copied(Place x, index first, index half, 
     }
 }
 template <class Place, class P>
-ROPEWALK_ALWAYS_INLINE void half_heads_some(Place x, index first, index half, index count, P c, P s) noexcept {
+ROPEWALK_ALWAYS_INLINE void half_heads_some(Place x, index first, index half, index count, P c,
+                                            P s) noexcept {
     for (index h = 0; h < x.heads; ++h) {
         const auto from = x.from.at(h);
         auto* const to = x.to + h * x.to_stride + first;
@@ -194,7 +195,8 @@ ROPEWALK_ALWAYS_INLINE void word_heads(Place x, index channel, const P* c, const
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t v = 0; v < V; ++v) rotate_pairs(a[v].first, a[v].second, c[v], s[v]);
         ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < V; ++v) simd::store_words(to + channel + 2 * static_cast<index>(v) * n, a[v]);
+        for (std::size_t v = 0; v < V; ++v)
+            simd::store_words(to + channel + 2 * static_cast<index>(v) * n, a[v]);
     }
 }
 template <class Place, class P>

@@ -90,9 +90,9 @@ concept static_layout = requires(index i) {
 ///     rotate(layout_slice{.read = interleaved{}, .first_channel = 64}, heads_of_192_channels, rows);
 ///     rotate_into(layout_slice{.read = interleaved{}, .write = half_split{}}, from, to, rows);
 struct layout_slice {
-    pair_layout read = {};   ///< how pairs stand where they are read
+    pair_layout read = {};     ///< how pairs stand where they are read
     pair_layout write = read;  ///< how they stand where they are written
-    index first_channel = 0;  ///< where the rotated channels begin; as many follow as the rows have pairs
+    index first_channel = 0;   ///< where the rotated channels begin; as many follow as the rows have pairs
 };
 
 /// A model's layer, as the verbs see it; rotary_scheme is one.
@@ -127,8 +127,13 @@ struct layout_plan {
 template <layout_like L>
 constexpr layout_plan plan_of(const L& layout) noexcept {
     if constexpr (scheme_like<L>) {
-        return {layout.read_layout, layout.write_layout, layout.first_channel, layout.rotary_dim / 2,
-                layout.head_dim,    layout.rotates,      true};
+        return {layout.read_layout,
+                layout.write_layout,
+                layout.first_channel,
+                layout.rotary_dim / 2,
+                layout.head_dim,
+                layout.rotates,
+                true};
     } else if constexpr (std::is_same_v<L, layout_slice>) {
         return {layout.read, layout.write, layout.first_channel, -1, -1, true, true};
     } else {

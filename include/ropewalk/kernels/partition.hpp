@@ -8,7 +8,7 @@
 namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// Part `part` of `parts`, for a caller's own threads: each thread makes the same call with its number.
-/// Requires: 0 <= part < parts. Any other part is an assertion in debug and covers nothing in release.
+/// Requires: 0 <= part < parts. Any other part covers nothing here, and is a misfit in a call.
 struct part_of {
     index parts = 1;  ///< how many threads
     index part = 0;   ///< the number of this one, from 0
@@ -23,14 +23,12 @@ struct work_part {
 };
 
 /// The items of a part, sizes differing by at most one.
-/// Source: design of this library.
 struct work_range {
     index first = 0;  ///< the first of them
     index count = 0;  ///< how many
 };
 /// The share of one part.
 constexpr work_range partition(index items, part_of p) noexcept {
-    ROPEWALK_EXPECT(p.part >= 0 && p.part < p.parts);
     if (p.part < 0 || p.part >= p.parts) return {};
     if (p.parts == 1) return {0, items};  // the usual call, spared two divisions
     const index each = items / p.parts;
@@ -40,9 +38,7 @@ constexpr work_range partition(index items, part_of p) noexcept {
 
 /// Tokens are split first; with fewer tokens than parts (decode) the heads of a token are split too.
 /// Every (token, head) belongs to exactly one part, and no result depends on the split.
-/// Source: design of this library.
 constexpr work_part partition_tokens(index tokens, part_of p) noexcept {
-    ROPEWALK_EXPECT(p.part >= 0 && p.part < p.parts);
     if (p.part < 0 || p.part >= p.parts) return {};
     if (tokens >= p.parts || tokens == 0) {
         const work_range range = partition(tokens, p);

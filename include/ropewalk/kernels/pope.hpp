@@ -81,31 +81,40 @@ T sigmoid(T x) noexcept {
     return x >= 0 ? 1 / (1 + e) : e / (1 + e);
 }
 template <class A, class B, class C>
-bool fits(pair_layout layout, heads_view<A> x, heads_view<B> wide, const rows_view<C>& rows) noexcept {
-    return x.batches() == wide.batches() && x.tokens() == wide.tokens() && x.heads() == wide.heads() &&
-           wide.channels() == widened_channels(x.channels(), rows.pairs) && rows.pairs <= x.channels() &&
-           rows.tokens >= x.batches() * x.tokens() && (rows.heads == 1 || rows.heads == x.heads()) &&
-           layout.fits(rows.pairs);
+misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide, const rows_view<C>& rows) noexcept {
+    if (x.empty()) return {};
+    if (x.batches() != wide.batches() || x.tokens() != wide.tokens() || x.heads() != wide.heads())
+        return {"batches, tokens and heads of the wide view must be those of x, tokens", x.tokens(),
+                wide.tokens()};
+    if (rows.pairs > x.channels()) return {"pairs must be at most the channels", x.channels(), rows.pairs};
+    if (wide.channels() != widened_channels(x.channels(), rows.pairs))
+        return {"channels of the wide view must be channels + pairs",
+                widened_channels(x.channels(), rows.pairs), wide.channels()};
+    if (rows.count() != x.batches() * x.tokens())
+        return {"rows must be those of batches * tokens tokens", x.batches() * x.tokens(), rows.count()};
+    if (rows.heads != 1 && rows.heads != x.heads())
+        return {"rows with heads of their own must be as many as the heads of the view", x.heads(), rows.heads};
+    if (!layout.fits(rows.pairs))
+        return {"rotated channels must be a multiple of the layout's group", layout.group, 2 * rows.pairs};
+    return {};
 }
 
 }  // namespace detail_pope
 
 /// (mu cos, mu sin) with mu = softplus(x) for the first channels, the others copied behind them.
 /// Shapes:   x [batches, tokens, heads, channels]; rows of r <= channels frequencies; out [batches, tokens,
-/// heads,
-///           channels + r], its first 2 r channels laid out as `layout` pairs.
+///           heads, channels + r], its first 2 r channels laid out as `layout` pairs.
 /// Requires: no overlap; as rotate. Negative rows leave a token of `out` as it was.
 /// Cost:     an exponential and a logarithm a channel.
 /// Accuracy: f64 2 ulp, f32 3 ulp of mu; 16-bit half a storage ulp more.
 /// Source:   PoPE, arXiv 2509.10534; lucidrains/PoPE-pytorch apply_pope_to_qk (interleaved), x-transformers
 ///           apply_polar_pos_emb (half_split).
 template <class T>
-void widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, heads_view<T> out,
+bool widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, heads_view<T> out,
            std::type_identity_t<rows_view<compute_t<T>>> rows, part_of part = {}) noexcept {
     using C = compute_t<T>;
-    const bool match = x.empty() || detail_pope::fits(layout, x, out, rows);
-    ROPEWALK_EXPECT(match);
-    if (!match || x.empty()) return;
+    if (!ropewalk::detail::fits("pope::widen", detail_pope::fit_widened(layout, x, out, rows))) return false;
+    if (x.empty()) return true;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
     const work_range heads = partition(x.heads(), work.heads);
     for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
@@ -124,6 +133,7 @@ void widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, head
             std::copy_n(from + rows.pairs, x.channels() - rows.pairs, to + 2 * rows.pairs);
         }
     }
+    return true;
 }
 
 /// The gradient by x, given x and the gradient by what widen wrote.
@@ -131,15 +141,16 @@ void widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, head
 /// Requires: as widen.
 /// Source:   the derivative of softplus is the logistic function.
 template <class T>
-void widen_gradient(pair_layout layout, std::type_identity_t<heads_view<const T>> x,
+bool widen_gradient(pair_layout layout, std::type_identity_t<heads_view<const T>> x,
                     std::type_identity_t<heads_view<const T>> gradient, heads_view<T> by_x,
                     std::type_identity_t<rows_view<compute_t<T>>> rows) noexcept {
     using C = compute_t<T>;
-    const bool match = x.empty() || (detail_pope::fits(layout, x, gradient, rows) &&
-                                     by_x.batches() == x.batches() && by_x.tokens() == x.tokens() &&
-                                     by_x.heads() == x.heads() && by_x.channels() == x.channels());
-    ROPEWALK_EXPECT(match);
-    if (!match || x.empty()) return;
+    misfit wrong = detail_pope::fit_widened(layout, x, gradient, rows);
+    if (wrong.ok() && (by_x.batches() != x.batches() || by_x.tokens() != x.tokens() ||
+                       by_x.heads() != x.heads() || by_x.channels() != x.channels()))
+        wrong = {"by_x must have the shape of x, channels", x.channels(), by_x.channels()};
+    if (!ropewalk::detail::fits("pope::widen_gradient", wrong)) return false;
+    if (x.empty()) return true;
     for (index token = 0; token < x.batches() * x.tokens(); ++token) {
         const index row = rows.row(token), b = token / x.tokens(), n = token % x.tokens();
         if (row < 0) continue;
@@ -156,12 +167,12 @@ void widen_gradient(pair_layout layout, std::type_identity_t<heads_view<const T>
             std::copy_n(g + 2 * rows.pairs, x.channels() - rows.pairs, to + rows.pairs);
         }
     }
+    return true;
 }
 
 /// The gradient by the keys' phases, before their clamp, summed over all tokens.
 /// Shapes:   widened and gradient [batches, tokens, heads, channels + r], widened what widen wrote; the
-/// result
-///           [heads, r].
+///           result [heads, r].
 /// Throws:   invalid_config on shapes that disagree.
 /// Source:   d/dphase (mu cos, mu sin) = (-mu sin, mu cos).
 template <class T>

@@ -31,6 +31,7 @@ struct tensor_part {
     index first_channel;
 
     ROPEWALK_ALWAYS_INLINE token_part<plain_places<stored_t<S>, stored_t<D>>> at(index token) const noexcept {
+        if (heads.count == 0) return {};  // a view without memory: nothing is added to null
         const index b = to.batches() == 1 ? 0 : token / to.tokens(), n = token - b * to.tokens();
         return {{{reinterpret_cast<const stored_t<S>*>(from.at(b, n, heads.first) + first_channel),
                   from.strides.head},
@@ -71,7 +72,9 @@ class token_rotation {
         if (rows.heads == 1) row_ = rows.row_of(token, 0);
     }
     /// Whether the token has a row; single heads may have none all the same.
-    ROPEWALK_ALWAYS_INLINE bool has_row() const noexcept { return rows_.heads != 1 || static_cast<bool>(row_); }
+    ROPEWALK_ALWAYS_INLINE bool has_row() const noexcept {
+        return rows_.heads != 1 || static_cast<bool>(row_);
+    }
 
     /// Whether one row serves all heads, and that row.
     ROPEWALK_ALWAYS_INLINE bool has_one_row() const noexcept { return rows_.heads == 1; }
@@ -103,7 +106,8 @@ class token_rotation {
             const row_type row = rows_.row_of(token_, first + h);
             if (!row) continue;
             touched = true;
-            rotate_heads(layout, outer_loop::registers, directed_row<row_type>{row, way_}, pairs, x.only(h)...);
+            rotate_heads(layout, outer_loop::registers, directed_row<row_type>{row, way_}, pairs,
+                         x.only(h)...);
         }
         return touched;
     }
@@ -118,15 +122,14 @@ class token_rotation {
 struct slice_extents {
     index pairs, first_channel, channels;
 };
-/// Heads of one token from source to target: the slice rotated, the channels beside it passed; all of them passed
-/// where no row or no slice is. Returns: whether they were rotated.
+/// Heads of one token from source to target: the slice rotated, the channels beside it passed; all of them
+/// passed where no row or no slice is. Returns: whether they were rotated.
 template <class Layout, class Cursor, class Place>
 ROPEWALK_ALWAYS_INLINE bool rotate_slice(Layout layout, outer_loop outer, const token_rotation<Cursor>& token,
                                          slice_extents slice, token_part<Place> x) noexcept {
     const index first = slice.first_channel, end = first + 2 * slice.pairs;
-    if (slice.pairs == 0 ||
-        !token.rotate(layout, outer, slice.pairs,
-                      token_part<Place>{x.place.at_channel(first), x.first_head})) {
+    if (slice.pairs == 0 || !token.rotate(layout, outer, slice.pairs,
+                                          token_part<Place>{x.place.at_channel(first), x.first_head})) {
         pass_channels(x.place, 0, slice.channels);
         return false;
     }
@@ -167,25 +170,29 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
         }
     });
     return cursor.missing < 0 ||
-           tell(who, {"rows of the tokens must be among the rows of the table, first missing", -1, cursor.missing});
+           tell(who, {"rows of the tokens must be among the rows of the table, first missing", -1,
+                      cursor.missing});
 }
 
 /// Whether these types can meet in a call; says in one line why they cannot.
 template <class L, class R, class... T>
 constexpr bool types_fit() noexcept {
     if constexpr (!layout_like<L>) {
-        static_assert(layout_like<L>,
-                      "ropewalk: the first argument is a layout: half_split{}, interleaved{}, blocked<g>{}, a "
-                      "pair_layout, a layout_slice or a rotary_scheme");
+        static_assert(
+            layout_like<L>,
+            "ropewalk: the first argument is a layout: half_split{}, interleaved{}, blocked<g>{}, a "
+            "pair_layout, a layout_slice or a rotary_scheme");
         return false;
     } else if constexpr (!row_source<rows_of_t<R>>) {
-        static_assert(row_source<rows_of_t<R>>,
-                      "ropewalk: these are no rows: pass table.rows(positions), a table whose row is the token's "
-                      "number, or rows_on_the_fly(spectrum, positions)");
+        static_assert(
+            row_source<rows_of_t<R>>,
+            "ropewalk: these are no rows: pass table.rows(positions), a table whose row is the token's "
+            "number, or rows_on_the_fly(spectrum, positions)");
         return false;
     } else if constexpr ((std::is_const_v<T> || ...)) {
-        static_assert(!(std::is_const_v<T> || ...),
-                      "ropewalk: a view of const elements cannot be rotated in place; rotate_into writes elsewhere");
+        static_assert(
+            !(std::is_const_v<T> || ...),
+            "ropewalk: a view of const elements cannot be rotated in place; rotate_into writes elsewhere");
         return false;
     } else if constexpr (!(serves<rows_of_t<R>, compute_t<T>> && ...)) {
         static_assert((serves<rows_of_t<R>, compute_t<T>> && ...),
@@ -213,16 +220,20 @@ bool rotate_views(const char* who, const L& layout, const heads_view<TQ>& q, con
         if (!plan.rotates || (q.empty() && k.empty())) return true;
         const index pairs = pairs_of(plan, q.empty() ? k.channels() : q.channels(), extents.pairs);
         if (plan.read != plan.write && pairs > changed_pairs)
-            return tell(who, {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
+            return tell(
+                who, {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
         const work_part work = partition_tokens(extents.count, part);
         const index bytes = bytes_of_token(q) + bytes_of_token(k);
-        const auto heads = [&](const auto& x) { return x.empty() ? work_range{} : partition(x.heads(), work.heads); };
+        const auto heads = [&](const auto& x) {
+            return x.empty() ? work_range{} : partition(x.heads(), work.heads);
+        };
         const auto first = [&](const auto& x) { return first_channel_of(plan, x.channels(), pairs); };
         return each_token(
             who, layout, plan, rows, compute_t<TQ>{}, bytes, work,
-            [&](auto kind, outer_loop outer, auto& cursor, index token, auto... x) ROPEWALK_DETAIL_INLINE_LAMBDA {
-                token_rotation(cursor, token, way).rotate(kind, outer, pairs, x...);
-            },
+            [&](auto kind, outer_loop outer, auto& cursor, index token, auto... x)
+                ROPEWALK_DETAIL_INLINE_LAMBDA {
+                    token_rotation(cursor, token, way).rotate(kind, outer, pairs, x...);
+                },
             tensor_part<TQ, TQ>{q, q, heads(q), first(q)}, tensor_part<TK, TK>{k, k, heads(k), first(k)});
     } else {
         return false;
@@ -275,15 +286,17 @@ bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_
 }
 
 /// The inverse of rotate: rotates back and divides by the squared magnitude of each pair's row, so that
-/// unrotate(rotate(x)) = x also under YaRN and xPos. A scheme's write layout is read, its read layout written.
-/// Shapes, Requires, Returns, Cost, Threads: as rotate. Accuracy: as rotate, each way, and the rounding of the row.
-/// Source: R(-p) R(p) = 1.
+/// unrotate(rotate(x)) = x also under YaRN and xPos. A scheme's write layout is read, its read layout
+/// written. Shapes, Requires, Returns, Cost, Threads: as rotate. Accuracy: as rotate, each way, and the
+/// rounding of the row. Source: R(-p) R(p) = 1.
 template <class L, class T, class R>
 bool unrotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
-    return detail::rotate_views("unrotate", layout, x, heads_view<T>{}, rows, detail::direction::inverse, part);
+    return detail::rotate_views("unrotate", layout, x, heads_view<T>{}, rows, detail::direction::inverse,
+                                part);
 }
 template <class L, class TQ, class TK, class R>
-bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows, part_of part = {}) noexcept {
+bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows,
+              part_of part = {}) noexcept {
     return detail::rotate_views("unrotate", layout, q, k, rows, detail::direction::inverse, part);
 }
 template <class L, class TQ, class TK, class RQ, class RK>

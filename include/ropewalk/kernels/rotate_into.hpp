@@ -13,7 +13,7 @@ enum class unrotated_numbers : std::uint8_t { left_alone, copied };
 /// How rotate_into writes.
 struct rotate_into_options {
     unrotated_numbers unrotated = unrotated_numbers::left_alone;  ///< whether they are copied too
-    part_of part = {};                                            ///< the share of the work that this call takes
+    part_of part = {};  ///< the share of the work that this call takes
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -22,8 +22,8 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Whether two heads of two views of the same strides, `distance` bytes apart, can share a byte. Strides nest,
-/// so each level is at its floor or one more.
+/// Whether two heads of two views of the same strides, `distance` bytes apart, can share a byte. Strides
+/// nest, so each level is at its floor or one more.
 constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides, index element,
                           index distance) noexcept {
     struct level {
@@ -74,7 +74,8 @@ misfit fit_apart(const heads_view<const S>& from, const heads_view<D>& to) noexc
     };
     const range a = reach(from, sizeof(S)), b = reach(to, sizeof(D));
     if (a.last <= b.first || b.last <= a.first) return {};
-    const bool same_steps = sizeof(S) == sizeof(D) && (from.batches() <= 1 || from.strides.batch == to.strides.batch) &&
+    const bool same_steps = sizeof(S) == sizeof(D) &&
+                            (from.batches() <= 1 || from.strides.batch == to.strides.batch) &&
                             (from.tokens() <= 1 || from.strides.token == to.strides.token) &&
                             (from.heads() <= 1 || from.strides.head == to.strides.head);
     const index distance =
@@ -85,9 +86,12 @@ misfit fit_apart(const heads_view<const S>& from, const heads_view<D>& to) noexc
 
 template <class S, class D>
 misfit fit_same_shape(const heads_view<const S>& from, const heads_view<D>& to) noexcept {
-    if (from.batches() != to.batches()) return {"batches of the source must be the target's", to.batches(), from.batches()};
-    if (from.tokens() != to.tokens()) return {"tokens of the source must be the target's", to.tokens(), from.tokens()};
-    if (from.heads() != to.heads()) return {"heads of the source must be the target's", to.heads(), from.heads()};
+    if (from.batches() != to.batches())
+        return {"batches of the source must be the target's", to.batches(), from.batches()};
+    if (from.tokens() != to.tokens())
+        return {"tokens of the source must be the target's", to.tokens(), from.tokens()};
+    if (from.heads() != to.heads())
+        return {"heads of the source must be the target's", to.heads(), from.heads()};
     if (from.channels() != to.channels())
         return {"channels of the source must be the target's", to.channels(), from.channels()};
     return fit_extents(from.shape, from.data != nullptr);
@@ -109,7 +113,8 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
     const index pairs = plan.rotates ? pairs_of(plan, channels, extents.pairs) : 0;
     const bool in_place = static_cast<const void*>(from.data) == static_cast<const void*>(to.data);
     if (in_place && plan.read != plan.write && pairs > changed_pairs)
-        return tell(who, {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
+        return tell(who,
+                    {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
     const index first = plan.whole_heads ? first_channel_of(plan, channels, pairs) : 0;
     // A layer that does not rotate still has an output.
     const bool copied = options.unrotated == unrotated_numbers::copied || !plan.rotates;
@@ -140,7 +145,8 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
 /// rotate that writes elsewhere: into other memory, another element type, another pair layout (a scheme or
 /// layout_slice that reads one and writes another), or all of them. The source may be the target itself.
 /// Shapes:   from and to [batches, tokens, heads, channels]; else as rotate.
-/// Requires: a call that fits: as rotate, and source and target one memory or apart; at most 512 pairs where the
+/// Requires: a call that fits: as rotate, and source and target one memory or apart; at most 512 pairs where
+/// the
 ///           layout changes in place. Arithmetic runs in the target's compute type, f64 or f32, as the rows.
 /// Returns:  as rotate. Channels outside the slice and tokens without a row are left alone, or copied where
 ///           options ask for it; a layer that does not rotate (NoPE) is copied.

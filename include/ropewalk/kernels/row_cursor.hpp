@@ -7,8 +7,8 @@
 #include <ropewalk/angles/uniform_table.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 
-/// How kernels read a row source: a cursor, made once a call, gives the row of a token and head, and a row gives
-/// registers of cos and sin. A new source specialises row_cursor.
+/// How kernels read a row source: a cursor, made once a call, gives the row of a token and head, and a row
+/// gives registers of cos and sin. A new source specialises row_cursor.
 
 namespace ROPEWALK_NAMESPACE::detail {
 
@@ -85,9 +85,10 @@ struct directed_row {
     }
 };
 
-/// Reads one row source for data whose arithmetic runs in C. It refers to the rows: views that are copied from call
-/// to call cost tens of cycles, because stores of words are read back as registers. Members: heads (1: all heads share a row), missing
-/// (a row that a token asked for and the table does not have, or -1), expect(token), row_of(token, head).
+/// Reads one row source for data whose arithmetic runs in C. It refers to the rows: views that are copied
+/// from call to call cost tens of cycles, because stores of words are read back as registers. Members: heads
+/// (1: all heads share a row), missing (a row that a token asked for and the table does not have, or -1),
+/// expect(token), row_of(token, head).
 template <class Rows, class C>
 class row_cursor;
 
@@ -150,7 +151,7 @@ decltype(auto) rows_of(const R& rows) noexcept {
     if constexpr (row_source<R>) {
         return (rows);
     } else if constexpr (requires {
-                             { rows.rows() };
+                             {rows.rows()};
                              requires row_source<std::remove_cvref_t<decltype(rows.rows())>>;
                          }) {
         return rows.rows();

@@ -17,9 +17,10 @@ class position_span {
   public:
     /// From a vector, an array or a span.
     template <class Range>
-    requires(std::ranges::contiguous_range<Range>&& std::ranges::sized_range<Range>&& std::ranges::borrowed_range<Range> &&
-             !std::is_same_v<std::remove_cvref_t<Range>, position_span>) position_span(Range&& range) noexcept
-        : count_(static_cast<index>(std::ranges::size(range))) {
+    requires(std::ranges::contiguous_range<Range>&& std::ranges::sized_range<Range>&&
+                 std::ranges::borrowed_range<Range> &&
+             !std::is_same_v<std::remove_cvref_t<Range>, position_span>) position_span(Range&& range)
+    noexcept : count_(static_cast<index>(std::ranges::size(range))) {
         using P = std::ranges::range_value_t<Range>;
         static_assert(std::is_same_v<P, std::int32_t> || std::is_same_v<P, std::int64_t> ||
                           std::is_same_v<P, float> || std::is_same_v<P, double>,
@@ -68,7 +69,12 @@ struct fly_rows : token_rows<fly_rows> {
     index head_step = 1;   ///< heads of the spectrum from a head of the call to the next
 
     fly_rows(const spectrum& s, position_span p, position_order o) noexcept
-        : frequencies(&s), positions(p), order(o), heads(s.heads()), pairs(s.pairs()), magnitude(s.magnitude()) {
+        : frequencies(&s),
+          positions(p),
+          order(o),
+          heads(s.heads()),
+          pairs(s.pairs()),
+          magnitude(s.magnitude()) {
         tokens = p.size() % s.axes() == 0 ? p.size() / s.axes() : -1;
     }
     /// Rows of heads first, first + step, ...: `count` of them. Rows that all heads share stay as they are.
@@ -87,10 +93,11 @@ struct fly_rows : token_rows<fly_rows> {
     }
 };
 
-/// Rows without a table: each is made from its position while the kernel runs. In prefill this is as fast as a
-/// table or faster, because a table's bytes are traffic. They go wherever rows go.
-/// Shapes:   positions [tokens, axes], or [axes, tokens] as `order` says, of int32, int64, float or double, in any
-///           order, negative and fractional ones included; numbers that do not divide by the axes fit no call.
+/// Rows without a table: each is made from its position while the kernel runs. In prefill this is as fast as
+/// a table or faster, because a table's bytes are traffic. They go wherever rows go. Shapes:   positions
+/// [tokens, axes], or [axes, tokens] as `order` says, of int32, int64, float or double, in any
+///           order, negative and fractional ones included; numbers that do not divide by the axes fit no
+///           call.
 /// Requires: spectrum and positions outlive the rows; at most 512 pairs; positions not past 2^52.
 /// Cost:     about 15 ns of arithmetic a token of 64 pairs (AVX-512); no allocation.
 /// Accuracy: rows within magnitude * (2e-7 + 2^-52 |angle|) for f32, f16 and bf16 data, at any position;
@@ -98,11 +105,13 @@ struct fly_rows : token_rows<fly_rows> {
 /// Source:   RoFormer, Su et al. 2021, eq. 34; the polynomials are minimax fits of ours.
 ///
 ///     rotate(half_split{}, q, k, rows_on_the_fly(omega, positions));
-[[nodiscard]] inline fly_rows rows_on_the_fly(const spectrum& s ROPEWALK_LIFETIMEBOUND, position_span positions,
+[[nodiscard]] inline fly_rows rows_on_the_fly(const spectrum& s ROPEWALK_LIFETIMEBOUND,
+                                              position_span positions,
                                               position_order order = position_order::tokens_axes) noexcept {
     return {s, positions, order};
 }
-fly_rows rows_on_the_fly(const spectrum&&, position_span, position_order = position_order::tokens_axes) = delete;
+fly_rows rows_on_the_fly(const spectrum&&, position_span,
+                         position_order = position_order::tokens_axes) = delete;
 
 namespace detail {
 
@@ -136,9 +145,9 @@ ROPEWALK_ALWAYS_INLINE pack_cos_sin_f32 cos_sin_of(simd::pack<float> turns,
             simd::choose(odd, c * odd_sign, s * even_sign)};
 }
 
-/// position * turns less its nearest integer, lane by lane; the product is exact where fma is fused. Reduced a
-/// second time: past 2^53 the rounded product is a whole number far from the exact one, and what is left would
-/// be no angle.
+/// position * turns less its nearest integer, lane by lane; the product is exact where fma is fused. Reduced
+/// a second time: past 2^53 the rounded product is a whole number far from the exact one, and what is left
+/// would be no angle.
 ROPEWALK_ALWAYS_INLINE simd::pack<double> reduced_turns(simd::pack<double> position,
                                                         simd::pack<double> turns) noexcept {
     const simd::pack<double> t = simd::fma(position, turns, -simd::nearest(position * turns));
@@ -163,11 +172,12 @@ class row_cursor<fly_rows, C> {
         if constexpr (std::is_same_v<C, float>) {
             fill_lanes(where, head);
         } else if (!rows_.frequencies->is_mixed() && rows_.frequencies->axes() == 1) {
-            fill_cos_sin(where[0], rows_.frequencies->turns_data().data() + head * rows_.pairs, rows_.frequencies->magnitude(),
-                         rows_.pairs, cos_, sin_);
+            fill_cos_sin(where[0], rows_.frequencies->turns_data().data() + head * rows_.pairs,
+                         rows_.frequencies->magnitude(), rows_.pairs, cos_, sin_);
         } else {
             double reduced[fly_rows::max_pairs];
-            for (index i = 0; i < rows_.pairs; ++i) reduced[i] = reduced_at(*rows_.frequencies, where, head, i);
+            for (index i = 0; i < rows_.pairs; ++i)
+                reduced[i] = reduced_at(*rows_.frequencies, where, head, i);
             fill_cos_sin_reduced(reduced, rows_.frequencies->magnitude(), rows_.pairs, cos_, sin_);
         }
         return {cos_, sin_};
@@ -211,7 +221,8 @@ class row_cursor<fly_rows, C> {
         const auto m = simd::broadcast(static_cast<float>(rows_.frequencies->magnitude()));
         const auto all = [](const double* p) { return simd::load(p); };
         index i = 0;
-        for (; i + n <= rows_.pairs; i += n) store_row(i, simd::narrow(reduced(i, all), reduced(i + half, all)), m);
+        for (; i + n <= rows_.pairs; i += n)
+            store_row(i, simd::narrow(reduced(i, all), reduced(i + half, all)), m);
         if (i < rows_.pairs) {
             const auto some = [&](index first) {
                 const index count = std::clamp(rows_.pairs - first, index{0}, half);

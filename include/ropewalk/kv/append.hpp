@@ -48,7 +48,8 @@ ROPEWALK_ALWAYS_INLINE void copy_heads(const S* from, index from_stride, S* to, 
     const index at_once = adjacent ? heads : 1;
     const auto bytes = static_cast<std::size_t>(at_once * channels) * sizeof(S);
     for (index h = 0; h < heads; h += at_once)
-        std::memcpy(static_cast<void*>(to + h * to_stride), static_cast<const void*>(from + h * from_stride), bytes);
+        std::memcpy(static_cast<void*>(to + h * to_stride), static_cast<const void*>(from + h * from_stride),
+                    bytes);
 }
 
 /// The new values of one token.
@@ -70,9 +71,10 @@ ROPEWALK_ALWAYS_INLINE void append_value(const heads_view<const S>& value, const
 
 /// The new keys of one token, through a source that reads them (as they are, or normalised).
 template <class Layout, class Cursor, class S, class D>
-ROPEWALK_ALWAYS_INLINE void append_key(Layout layout, const token_rotation<Cursor>& rotation, slice_extents slice,
-                                       const heads_view<const S>& key, const cache_target<D>& to, index token,
-                                       cache_place place, work_range heads) noexcept {
+ROPEWALK_ALWAYS_INLINE void append_key(Layout layout, const token_rotation<Cursor>& rotation,
+                                       slice_extents slice, const heads_view<const S>& key,
+                                       const cache_target<D>& to, index token, cache_place place,
+                                       work_range heads) noexcept {
     const index b = token / key.tokens(), n = token % key.tokens();
     to.write(place, heads, [&](index h, index count, auto* target, index stride) {
         using T = std::remove_pointer_t<decltype(target)>;
@@ -95,7 +97,8 @@ constexpr bool cache_takes() noexcept {
 
 /// The misfit of keys with their rotation; of any tokens with their rows.
 template <class T>
-misfit fit_keys(const layout_plan& plan, const heads_view<T>& key, const rows_extents& rows, index tokens) noexcept {
+misfit fit_keys(const layout_plan& plan, const heads_view<T>& key, const rows_extents& rows,
+                index tokens) noexcept {
     if (!plan.rotates) return {};
     if (rows.count != tokens) return {"rows must be those of the tokens of the plan", tokens, rows.count};
     if (key.empty() || rows.pairs == 0) return {};
@@ -105,19 +108,22 @@ misfit fit_keys(const layout_plan& plan, const heads_view<T>& key, const rows_ex
 }  // namespace detail
 
 /// Checks an append once and remembers where its tokens go. The plan serves every layer whose call has the
-/// same shapes: change the pointers of the call, not the plan. No slots make an empty plan, whose calls do nothing.
-/// Shapes:   slots [batches * tokens], slot = page * page_tokens + token in the page; negative: skipped.
-/// Throws:   invalid_config on slots outside the cache or met twice, shapes that disagree, strides shorter
-///           than what they step over, a source that overlaps the destination without being it, keys, values and
-///           scales that share a byte, scales that are not finite and > 0.
+/// same shapes: change the pointers of the call, not the plan. No slots make an empty plan, whose calls do
+/// nothing. Shapes:   slots [batches * tokens], slot = page * page_tokens + token in the page; negative:
+/// skipped. Throws:   invalid_config on slots outside the cache or met twice, shapes that disagree, strides
+/// shorter
+///           than what they step over, a source that overlaps the destination without being it, keys, values
+///           and scales that share a byte, scales that are not finite and > 0.
 /// Cost:     O(tokens log tokens).
 /// Source:   vLLM's slot mapping.
 template <class S, class D, integer_range Slots>
 [[nodiscard]] cache_plan make_append_plan(const append_call<S, D>& call, const Slots& slots) {
     constexpr const char* who = "make_append_plan";
-    const auto& shape = call.key.empty() && !call.value.empty() ? call.value_cache.shape : call.key_cache.shape;
+    const auto& shape =
+        call.key.empty() && !call.value.empty() ? call.value_cache.shape : call.key_cache.shape;
     if (std::ranges::empty(slots)) return {};
-    cache_plan plan(std::span(std::ranges::data(slots), std::ranges::size(slots)), shape.pages, shape.page_tokens);
+    cache_plan plan(std::span(std::ranges::data(slots), std::ranges::size(slots)), shape.pages,
+                    shape.page_tokens);
     detail::require_half(who, call.key, detail::key_target(call), plan);
     detail::require_half(who, call.value, detail::value_target(call), plan);
     const index keys = call.key.batches() * call.key.tokens() * call.key.heads();
@@ -146,12 +152,15 @@ template <class S, class D, integer_range Slots>
 
 /// Rotates new keys into their cache rows and copies the values beside them, in one pass: the keys are
 /// neither written back nor read again.
-/// Shapes:   see append_call; rows of batches * tokens tokens. Rotated are the slice of a scheme or layout_slice, or
-///           the first 2 * pairs channels; the others are copied. A layer without RoPE (a scheme that does not
-///           rotate, copy_rows(tokens)) copies its keys. A scheme's write layout is what the cache then holds.
+/// Shapes:   see append_call; rows of batches * tokens tokens. Rotated are the slice of a scheme or
+/// layout_slice, or
+///           the first 2 * pairs channels; the others are copied. A layer without RoPE (a scheme that does
+///           not rotate, copy_rows(tokens)) copies its keys. A scheme's write layout is what the cache then
+///           holds.
 /// Requires: a plan from make_append_plan for a call of these shapes. A token with a negative slot
 ///           or a negative row is neither read nor written.
-/// Returns:  true; false where the call does not fit its plan or rows and ROPEWALK_ON_MISFIT lets the program go
+/// Returns:  true; false where the call does not fit its plan or rows and ROPEWALK_ON_MISFIT lets the program
+/// go
 ///           on: nothing was written then.
 /// Cost:     each new number read once, each cached number written once; no allocation.
 /// Accuracy: to S: bit for bit rotate, then copy. f32 to f16, bf16: rotate in f32, one rounding (the bits
@@ -187,7 +196,8 @@ bool append(const L& layout, const append_call<S, D>& call, const cache_plan& pl
                     const cache_place place = plan.place(token);
                     if (place.page < 0) return;
                     const detail::token_rotation rotation(cursor, token, detail::direction::forward);
-                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token)) return;
+                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token))
+                        return;
                     if (!call.key.empty())
                         detail::append_key(kind, rotation, slice, call.key, keys, token, place,
                                            partition(call.key.heads(), work.heads));

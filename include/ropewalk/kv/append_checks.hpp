@@ -69,12 +69,14 @@ memory_row extent_of(const T* p, index channels,
     index low = 0, high = channels / numbers_in<T>;
     for (const auto& [stride, count] : stride_and_count) (stride < 0 ? low : high) += (count - 1) * stride;
     const auto at = reinterpret_cast<std::uintptr_t>(p);
-    return {at + static_cast<std::uintptr_t>(low) * sizeof(T), at + static_cast<std::uintptr_t>(high) * sizeof(T), 0};
+    return {at + static_cast<std::uintptr_t>(low) * sizeof(T),
+            at + static_cast<std::uintptr_t>(high) * sizeof(T), 0};
 }
 template <class T>
 memory_row extent_of(const heads_view<T>& x) {
-    return extent_of(x.data, x.channels(),
-                     {{{x.strides.head, x.heads()}, {x.strides.token, x.tokens()}, {x.strides.batch, x.batches()}}});
+    return extent_of(
+        x.data, x.channels(),
+        {{{x.strides.head, x.heads()}, {x.strides.token, x.tokens()}, {x.strides.batch, x.batches()}}});
 }
 template <class D>
 memory_row extent_of(const cache_view<D>& x) {

@@ -39,11 +39,12 @@ misfit fit_latent(const append_latent_call<S, D>& call, const cache_plan& plan,
                     x->batches() * x->tokens()};
     }
     const cache_shape& shape = call.cache.shape;
-    if (!plan.fits(call.cache)) return {"the cache must have the pages of the plan", plan.pages(), shape.pages};
+    if (!plan.fits(call.cache))
+        return {"the cache must have the pages of the plan", plan.pages(), shape.pages};
     if (shape.heads != 1) return {"the cache must have one head", 1, shape.heads};
     if (shape.channels != latent.channels() + rope.channels())
-        return {"the cache must have the channels of latent and rope_key", latent.channels() + rope.channels(),
-                shape.channels};
+        return {"the cache must have the channels of latent and rope_key",
+                latent.channels() + rope.channels(), shape.channels};
     if (norm.extent != norm_extent::head) return {"the norm must be of one head", 0, 1};
     return fit_norm(norm, latent.shape);
 }
@@ -102,7 +103,8 @@ bool append_latent(const L& layout, const append_latent_call<S, D>& call,
             return false;
         const index channels = call.latent.channels(), rope_channels = call.rope_key.channels();
         const index pairs = rope.rotates ? detail::pairs_of(rope, rope_channels, extents.pairs) : 0;
-        const detail::slice_extents slice{pairs, detail::first_channel_of(rope, rope_channels, pairs), rope_channels};
+        const detail::slice_extents slice{pairs, detail::first_channel_of(rope, rope_channels, pairs),
+                                          rope_channels};
         const cache_view<float> none = {};
         const work_range share = partition(plan.tokens(), part);
         const auto run = [&](const auto& of_call) {
@@ -112,7 +114,8 @@ bool append_latent(const L& layout, const append_latent_call<S, D>& call,
                     const cache_place place = plan.place(token);
                     if (place.page < 0) return;
                     const detail::token_rotation rotation(cursor, token, detail::direction::forward);
-                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token)) return;
+                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token))
+                        return;
                     const index b = token / call.latent.tokens(), n = token % call.latent.tokens();
                     const auto* latent = reinterpret_cast<const stored*>(call.latent.at(b, n, 0));
                     detail::head_moments<compute_t<S>> moments[1];
@@ -122,12 +125,14 @@ bool append_latent(const L& layout, const append_latent_call<S, D>& call,
                     const detail::cache_target<D> latent_to{latent_cache, none, call.scale};
                     latent_to.write(place, {0, 1}, [&](index, index, auto* to, index stride) {
                         detail::pass_channels(
-                            detail::head_places<detail::normed_heads<stored>, std::remove_pointer_t<decltype(to)>>{
+                            detail::head_places<detail::normed_heads<stored>,
+                                                std::remove_pointer_t<decltype(to)>>{
                                 {latent, 0, norm.weight, 0, moments}, to, stride, 1},
                             0, channels);
                     });
                     detail::append_key(kind, rotation, slice, call.rope_key,
-                                       detail::cache_target<D>{key_cache, none, call.scale}, token, place, {0, 1});
+                                       detail::cache_target<D>{key_cache, none, call.scale}, token, place,
+                                       {0, 1});
                 });
         };
         if (pairs == 0) return run(copy_rows<compute_t<S>>(plan.tokens()));

@@ -72,7 +72,6 @@ void each_token(const ragged_batch<I, J>& batch, F f) {
 /// The position of every token of a ragged batch, ready for position_table::rows().
 /// Shapes:   -> [offsets.back()].
 /// Throws:   invalid_config on offsets that do not start at 0 or decrease, on negative starts.
-/// Source:   design of this library.
 template <class I, class J>
 std::vector<std::int64_t> make_positions(ragged_batch<I, J> batch) {
     detail::requests_of("make_positions", batch);
@@ -123,7 +122,7 @@ std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, index capacity) {
 /// Shapes:   slots [tokens]; a negative slot skips the token.
 /// Throws:   invalid_config on a slot outside the pages and on two tokens in one slot.
 /// Cost:     O(tokens log tokens), 8 bytes a token.
-/// Source:   design of this library; vLLM's slot mapping.
+/// Source:   vLLM's slot mapping.
 class cache_plan {
   public:
     cache_plan() = default;

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/block_types.hpp>
+#include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 
 namespace ROPEWALK_VIEW_NAMESPACE {
@@ -25,11 +25,12 @@ struct cache_strides {
 /// The caller's cache of keys or of values, over memory we do not own. A slot is page * page_tokens +
 /// token in the page, the numbering of every block table.
 /// Shapes:   nhd [pages, page_tokens, heads, channels], hnd [pages, heads, page_tokens, channels], or any
-///           strides (keys inside packed [K | V] rows: head stride 2 * channels). Channels are counted in numbers
-///           also where elements are blocks of them (q8_0, q4_0).
+///           strides (keys inside packed [K | V] rows: head stride 2 * channels). Channels are counted in
+///           numbers also where elements are blocks of them (q8_0, q4_0).
 /// Source:   FlashInfer's NHD and HND layouts; vLLM's slot mapping.
 ///
-///     auto keys = cache_view<bf16>::nhd(pool, {.pages = 512, .page_tokens = 16, .heads = 8, .channels = 128});
+///     auto keys = cache_view<bf16>::nhd(pool, {.pages = 512, .page_tokens = 16, .heads = 8, .channels =
+///     128});
 template <class D>
 struct cache_view {
     D* data = nullptr;
@@ -57,8 +58,8 @@ struct cache_view {
     constexpr D* at(index page, index token, index head) const noexcept {
         return data + page * strides.page + token * strides.token + head * strides.head;
     }
-    /// Channels [first, first + count) of every row, whole blocks of them. One outside the row, or inside a block,
-    /// has -1 channels, which no call fits.
+    /// Channels [first, first + count) of every row, whole blocks of them. One outside the row, or inside a
+    /// block, has -1 channels, which no call fits.
     constexpr cache_view channel_slice(index first, index count) const noexcept {
         cache_view v = *this;
         if (first < 0 || count < 0 || first > shape.channels || count > shape.channels - first ||

@@ -9,8 +9,8 @@
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kv/append_checks.hpp>
 
-/// The last step into a cache: numbers of the data's own type and of 16 bits are stored as they are made, codes
-/// are made of heads of f32 in the first cache.
+/// The last step into a cache: numbers of the data's own type and of 16 bits are stored as they are made,
+/// codes are made of heads of f32 in the first cache.
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
@@ -29,13 +29,16 @@ namespace ROPEWALK_NAMESPACE::detail {
 inline constexpr index scratch_numbers = 4096;
 
 /// A head in `numbers` as int8 with scale = largest / 127. A head that holds no number but NaN or infinity
-/// somewhere gets the scale NaN; one of (almost) zeros the scale 0. Codes stay within +-127 in every rounding mode.
+/// somewhere gets the scale NaN; one of (almost) zeros the scale 0. Codes stay within +-127 in every rounding
+/// mode.
 inline void store_int8_head(std::int8_t* to, float* scale, const float* numbers, index channels) noexcept {
     constexpr index n = simd::lanes<float>;
     simd::pack<float> magnitudes = simd::broadcast(0.0f);
     index c = 0;
-    for (; c + n <= channels; c += n) magnitudes = simd::larger_magnitude(magnitudes, simd::load(numbers + c));
-    if (c < channels) magnitudes = simd::larger_magnitude(magnitudes, simd::load_some(numbers + c, channels - c));
+    for (; c + n <= channels; c += n)
+        magnitudes = simd::larger_magnitude(magnitudes, simd::load(numbers + c));
+    if (c < channels)
+        magnitudes = simd::larger_magnitude(magnitudes, simd::load_some(numbers + c, channels - c));
     const std::uint32_t largest_bits = simd::largest_magnitude(magnitudes);
     const bool number = largest_bits < 0x7f800000u;
     const float largest = std::bit_cast<float>(largest_bits);
@@ -54,8 +57,8 @@ inline void store_int8_head(std::int8_t* to, float* scale, const float* numbers,
         simd::store_some_bytes(to + c, simd::load_some(numbers + c, channels - c) * scaled, channels - c);
 }
 
-/// One head of f32 as codes. factor: 1 / scale of a cache with one scale for all (f8); scale: where the head's
-/// own goes (int8).
+/// One head of f32 as codes. factor: 1 / scale of a cache with one scale for all (f8); scale: where the
+/// head's own goes (int8).
 template <class D>
 void store_head(D* to, [[maybe_unused]] float* scale, [[maybe_unused]] float factor, const float* numbers,
                 index channels) noexcept {
@@ -127,8 +130,9 @@ template <class S, class D>
 void require_half(const char* who, const heads_view<const S>& x, const cache_target<D>& to,
                   const cache_plan& plan) {
     if (x.empty() || plan.tokens() == 0) return;
-    require(x.batches() > 0 && x.tokens() > 0 && x.heads() > 0 && x.channels() > 0 && x.batches() <= plan.tokens(), who,
-            "source extents must be >= 0, batches at most the slots, batches", x.batches());
+    require(x.batches() > 0 && x.tokens() > 0 && x.heads() > 0 && x.channels() > 0 &&
+                x.batches() <= plan.tokens(),
+            who, "source extents must be >= 0, batches at most the slots, batches", x.batches());
     require(x.tokens() <= plan.tokens() && x.batches() * x.tokens() == plan.tokens(), who,
             "source must hold one token a slot", x.tokens());
     require_source(who, x);
@@ -148,13 +152,15 @@ misfit fit_half(const heads_view<S>& x, const cache_target<D>& to, const cache_p
     if (x.batches() * x.tokens() != plan.tokens())
         return {"the source must hold one token a slot of the plan", plan.tokens(), x.batches() * x.tokens()};
     if (!plan.fits(to.cache)) return {"the cache must have the pages of the plan", plan.pages(), shape.pages};
-    if (shape.heads != x.heads()) return {"the cache must have the heads of the source", x.heads(), shape.heads};
+    if (shape.heads != x.heads())
+        return {"the cache must have the heads of the source", x.heads(), shape.heads};
     if (shape.channels != x.channels())
         return {"the cache must have the channels of the source", x.channels(), shape.channels};
     if (holds_codes<D> && (x.channels() > quantized_channels || x.channels() % numbers_in<D> != 0))
         return {"quantised channels must be whole blocks and at most 1024", quantized_channels, x.channels()};
     if constexpr (std::is_same_v<D, std::int8_t>) {
-        if (!plan.fits(to.scales)) return {"the scales must have the pages of the plan", plan.pages(), to.scales.shape.pages};
+        if (!plan.fits(to.scales))
+            return {"the scales must have the pages of the plan", plan.pages(), to.scales.shape.pages};
         if (to.scales.shape.heads != x.heads())
             return {"the scales must have the heads of the source", x.heads(), to.scales.shape.heads};
     }

@@ -14,7 +14,8 @@ struct qkv_views {
 };
 
 /// The three parts of packed rows [q heads | key heads | value heads] of equally many channels.
-/// Shapes: packed [batches, tokens, q_heads + 2 * kv_heads, channels], any strides. Heads that do not add up make
+/// Shapes: packed [batches, tokens, q_heads + 2 * kv_heads, channels], any strides. Heads that do not add up
+/// make
 ///         views that fit no call.
 template <class T>
 constexpr qkv_views<T> split_qkv(heads_view<T> packed, index q_heads, index kv_heads) noexcept {
@@ -26,15 +27,16 @@ constexpr qkv_views<T> split_qkv(heads_view<T> packed, index q_heads, index kv_h
 /// What stands before attention: queries in, rotated queries out; keys and values into their caches.
 /// S: element type of the projection. Q: of the queries that attention reads. D: what the caches hold, as in
 /// append_call.
-/// Shapes:   q and q_out [batches, tokens, q heads, channels]; new_rows.key and .value [batches, tokens, key heads,
+/// Shapes:   q and q_out [batches, tokens, q heads, channels]; new_rows.key and .value [batches, tokens, key
+/// heads,
 ///           channels]. q_out may be q itself.
 template <class S, class Q = S, class D = S>
 struct prepare_call {
-    heads_view<const S> q = {};            ///< queries of the projection
-    heads_view<Q> q_out = {};              ///< where the normalised and rotated queries go
-    append_call<S, D> new_rows = {};       ///< keys, values and their caches
-    norm_view<compute_t<S>> q_norm = {};   ///< 0 channels: queries are not normalised
-    norm_view<compute_t<S>> k_norm = {};   ///< 0 channels: keys are not normalised
+    heads_view<const S> q = {};           ///< queries of the projection
+    heads_view<Q> q_out = {};             ///< where the normalised and rotated queries go
+    append_call<S, D> new_rows = {};      ///< keys, values and their caches
+    norm_view<compute_t<S>> q_norm = {};  ///< 0 channels: queries are not normalised
+    norm_view<compute_t<S>> k_norm = {};  ///< 0 channels: keys are not normalised
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -64,33 +66,39 @@ ROPEWALK_ALWAYS_INLINE void prepare_heads(Layout layout, const token_rotation<Cu
 }  // namespace detail
 
 /// The checks of a prologue, once; see make_append_plan.
-/// Throws:   invalid_config, as make_append_plan; a norm over all heads of a token with keys that become codes.
+/// Throws:   invalid_config, as make_append_plan; a norm over all heads of a token with keys that become
+/// codes.
 template <class S, class Q, class D, integer_range Slots>
 [[nodiscard]] cache_plan make_prepare_plan(const prepare_call<S, Q, D>& call, const Slots& slots) {
     detail::require(!holds_codes<D> || call.k_norm.channels == 0 || call.k_norm.extent == norm_extent::head ||
                         call.new_rows.key.heads() * call.new_rows.key.channels() <= detail::scratch_numbers,
-                    "make_prepare_plan", "k_norm over all heads of a token must be of at most 4096 numbers, heads",
+                    "make_prepare_plan",
+                    "k_norm over all heads of a token must be of at most 4096 numbers, heads",
                     call.new_rows.key.heads());
     return make_append_plan(call.new_rows, slots);
 }
 
-/// All that precedes attention in one pass over the projection: q normalised and rotated, k normalised, rotated and
-/// appended to its cache in any of its formats, v appended.
-/// Shapes:   see prepare_call; rows of batches * tokens tokens, for q and k alike. Rotated are the slice of a scheme
-///           or layout_slice, or the first 2 * pairs channels of q and k. A layer without RoPE only normalises.
-/// Requires: a plan from make_prepare_plan for a call of these shapes; q_out is q itself or apart from it; nothing
-///           written overlaps the projection but q_out. A token with a negative row is neither read nor written; one
-///           with a negative slot has its query prepared and nothing appended.
+/// All that precedes attention in one pass over the projection: q normalised and rotated, k normalised,
+/// rotated and appended to its cache in any of its formats, v appended. Shapes:   see prepare_call; rows of
+/// batches * tokens tokens, for q and k alike. Rotated are the slice of a scheme
+///           or layout_slice, or the first 2 * pairs channels of q and k. A layer without RoPE only
+///           normalises.
+/// Requires: a plan from make_prepare_plan for a call of these shapes; q_out is q itself or apart from it;
+/// nothing
+///           written overlaps the projection but q_out. A token with a negative row is neither read nor
+///           written; one with a negative slot has its query prepared and nothing appended.
 /// Returns:  as append.
-/// Cost:     each number read once and written once, where apart they are read and written up to three times; no
+/// Cost:     each number read once and written once, where apart they are read and written up to three times;
+/// no
 ///           allocation.
-/// Accuracy: bit for bit normalize_and_rotate (or rotate_into) and append one after the other for f32 and f64 data;
+/// Accuracy: bit for bit normalize_and_rotate (or rotate_into) and append one after the other for f32 and f64
+/// data;
 ///           for 16-bit data better than that, because nothing is rounded in between.
 /// Threads:  `part` splits tokens, and the heads of few tokens where no norm takes all heads of a token.
 /// Source:   fused prologues of GPU engines (QK-norm, RoPE and cache write in one kernel): the feature.
 template <class L, class S, class Q, class D, class R>
-bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const cache_plan& plan, const R& given,
-                       part_of part = {}) noexcept {
+bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const cache_plan& plan,
+                       const R& given, part_of part = {}) noexcept {
     static_assert(detail::cache_takes<S, D>(), "ropewalk: f64 data go to f64 caches, and no others");
     static_assert(std::is_same_v<compute_t<S>, compute_t<Q>>, "ropewalk: f64 queries stay f64");
     if constexpr (detail::types_fit<L, R, Q>()) {
@@ -124,11 +132,13 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
         const index channels = q.empty() ? rows_of_cache.key.channels() : q.channels();
         const index pairs = rope.rotates ? detail::pairs_of(rope, channels, extents.pairs) : 0;
         if (rope.read != rope.write && pairs > detail::changed_pairs)
-            return detail::tell(who, {"pairs must be at most 512 where the layout changes", detail::changed_pairs, pairs});
+            return detail::tell(
+                who, {"pairs must be at most 512 where the layout changes", detail::changed_pairs, pairs});
         const auto slice = [&](index of) {
             return detail::slice_extents{pairs, detail::first_channel_of(rope, of, pairs), of};
         };
-        const detail::slice_extents slice_q = slice(q.channels()), slice_k = slice(rows_of_cache.key.channels());
+        const detail::slice_extents slice_q = slice(q.channels()),
+                                    slice_k = slice(rows_of_cache.key.channels());
         const auto of_token = [](const norm_view<C>& norm) {
             return norm.channels != 0 && norm.extent == norm_extent::token;
         };
@@ -142,7 +152,8 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
                 who, layout, rope, of_call, C{}, 0, work,
                 [&](auto kind, detail::outer_loop, auto& cursor, index token) ROPEWALK_DETAIL_INLINE_LAMBDA {
                     const detail::token_rotation rotation(cursor, token, detail::direction::forward);
-                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token)) return;
+                    if (pairs > 0 ? !rotation.has_row() : rope.rotates && detail::untouched_by(rows, token))
+                        return;
                     if (!q.empty()) {
                         const detail::tensor_part<const S, Q> tensor{q, call.q_out, q_heads, 0};
                         detail::prepare_heads(kind, rotation, slice_q, call.q_norm, tensor.at(token));
@@ -157,7 +168,8 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
                                    [&](index h, index count, auto* target, index stride) {
                                        using T = std::remove_pointer_t<decltype(target)>;
                                        using places = detail::plain_places<stored_t<S>, T>;
-                                       const auto* from = reinterpret_cast<const stored_t<S>*>(key.at(b, n, h));
+                                       const auto* from =
+                                           reinterpret_cast<const stored_t<S>*>(key.at(b, n, h));
                                        detail::prepare_heads(
                                            kind, rotation, slice_k, call.k_norm,
                                            detail::token_part<places>{
@@ -165,7 +177,8 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
                                    });
                     }
                     if (!value.empty())
-                        detail::append_value(value, values, token, place, partition(value.heads(), work.heads));
+                        detail::append_value(value, values, token, place,
+                                             partition(value.heads(), work.heads));
                 });
         };
         if (pairs == 0) return run(copy_rows<C>(tokens));

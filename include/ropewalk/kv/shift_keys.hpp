@@ -47,8 +47,9 @@ row_in_memory<float> kept_row(const directed_row<Row>& row, index pairs, float* 
 
 /// Codes of one head of a token, rotated through f32 in the first cache.
 template <class Layout, class Cursor, class D>
-void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_extents slice, const cache_view<D>& keys,
-                 const shift_options& options, cache_place place, index head) noexcept {
+void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_extents slice,
+                 const cache_view<D>& keys, const shift_options& options, cache_place place,
+                 index head) noexcept {
     alignas(64) float numbers[quantized_channels];
     D* const codes = keys.at(place.page, place.token, head);
     float* scale = nullptr;
@@ -65,14 +66,16 @@ void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_ex
 
 /// The misfit of cached keys and what rotates them.
 template <class D>
-misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cache_plan& plan, const rows_extents& rows,
-                  const shift_options& options) noexcept {
+misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cache_plan& plan,
+                  const rows_extents& rows, const shift_options& options) noexcept {
     const cache_shape& shape = keys.shape;
     if (shape.heads < 0 || shape.channels < 0)
-        return {"cache extents must be >= 0 (a slice outside its cache has -1)", 0, std::min(shape.heads, shape.channels)};
+        return {"cache extents must be >= 0 (a slice outside its cache has -1)", 0,
+                std::min(shape.heads, shape.channels)};
     if (!plan.fits(keys)) return {"the cache must have the pages of the plan", plan.pages(), shape.pages};
     if (holds_codes<D> && (shape.channels > quantized_channels || shape.channels % numbers_in<D> != 0))
-        return {"quantised channels must be whole blocks and at most 1024", quantized_channels, shape.channels};
+        return {"quantised channels must be whole blocks and at most 1024", quantized_channels,
+                shape.channels};
     if constexpr (std::is_same_v<D, std::int8_t>) {
         if (!plan.fits(options.scales) || options.scales.shape.heads != shape.heads)
             return {"the scales must have the pages and heads of the cache, heads", shape.heads,
@@ -87,18 +90,18 @@ misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cach
 
 /// Rotates keys where they stand in a cache by the rows of the plan's tokens: a context shift with
 /// make_shift_table, a change of frequencies with make_rebase_table. Everything else in the cache stays as it
-/// is: values in the same rows, other slots, channels outside the slice. Codes are read, rotated in f32 and made
-/// anew, with scales of their own.
-/// Shapes:   keys of whole heads for a scheme or layout_slice, of 2 * pairs channels (slice first) otherwise; codes
-///           always whole heads. Rows hold one token a place of the plan. A scheme's cached keys are in its write
-///           layout. A layer without RoPE is left alone.
+/// is: values in the same rows, other slots, channels outside the slice. Codes are read, rotated in f32 and
+/// made anew, with scales of their own. Shapes:   keys of whole heads for a scheme or layout_slice, of 2 *
+/// pairs channels (slice first) otherwise; codes
+///           always whole heads. Rows hold one token a place of the plan. A scheme's cached keys are in its
+///           write layout. A layer without RoPE is left alone.
 /// Requires: the plan fits the cache. A negative slot or row leaves the token alone.
 /// Returns:  as append.
 /// Cost:     as rotate over these keys, in place; nothing is gathered, nothing allocated.
 /// Accuracy: as rotate, a call; codes add the rounding of append. Shifts add up: after n of them f32 keys are
-///           within 2 n ulp of the pair norm (n / 2 is typical: the rounding of one row of cos and sin repeats),
-///           bf16 keys within 4 sqrt(n) half storage ulps (an eighth of the key at n = 1000): shift a 16-bit or
-///           quantised cache seldom and far.
+///           within 2 n ulp of the pair norm (n / 2 is typical: the rounding of one row of cos and sin
+///           repeats), bf16 keys within 4 sqrt(n) half storage ulps (an eighth of the key at n = 1000): shift
+///           a 16-bit or quantised cache seldom and far.
 /// Source:   ggml-org/llama.cpp pull requests 2060 and 5653; LMCache/LMCache issue 4144 (packed rows).
 template <class L, class D, class R>
 bool shift_keys(const L& layout, cache_view<D> keys, const cache_plan& plan, const R& given,
@@ -122,32 +125,36 @@ bool shift_keys(const L& layout, cache_view<D> keys, const cache_plan& plan, con
         const work_range heads = partition(keys.shape.heads, work.heads);
         return detail::each_token(
             who, rope.read, rope, rows, compute_t<data>{}, detail::cached_bytes + 1, work,
-            [&](auto kind, detail::outer_loop outer, auto& cursor, index token) ROPEWALK_DETAIL_INLINE_LAMBDA {
-                const cache_place place = plan.place(token);
-                if (place.page < 0) return;
-                const detail::token_rotation rotation(cursor, token, detail::direction::forward);
-                if (!rotation.has_row()) return;
-                if constexpr (is_block<D>) {
-                    if (rotation.has_one_row()) {
-                        float cos[block_slice_channels / 2], sin[block_slice_channels / 2];
-                        const auto row = detail::kept_row(rotation.row(), pairs, cos, sin);
-                        D* const first = keys.at(place.page, place.token, heads.first);
-                        rotate_blocks(rope.read, block_heads<D>{first, keys.strides.head, heads.count},
-                                      {row.cos, row.sin, pairs, slice.first_channel});
-                        return;
+            [&](auto kind, detail::outer_loop outer, auto& cursor, index token)
+                ROPEWALK_DETAIL_INLINE_LAMBDA {
+                    const cache_place place = plan.place(token);
+                    if (place.page < 0) return;
+                    const detail::token_rotation rotation(cursor, token, detail::direction::forward);
+                    if (!rotation.has_row()) return;
+                    if constexpr (is_block<D>) {
+                        if (rotation.has_one_row()) {
+                            float cos[block_slice_channels / 2], sin[block_slice_channels / 2];
+                            const auto row = detail::kept_row(rotation.row(), pairs, cos, sin);
+                            D* const first = keys.at(place.page, place.token, heads.first);
+                            rotate_blocks(rope.read, block_heads<D>{first, keys.strides.head, heads.count},
+                                          {row.cos, row.sin, pairs, slice.first_channel});
+                            return;
+                        }
                     }
-                }
-                if constexpr (holds_codes<D>) {
-                    for (index h = heads.first; h < heads.first + heads.count; ++h)
-                        detail::shift_codes(kind, rotation, slice, keys, options, place, h);
-                } else {
-                    using stored = stored_t<D>;
-                    auto* const first = reinterpret_cast<stored*>(keys.at(place.page, place.token, heads.first));
-                    const auto places = detail::in_place(first + slice.first_channel, keys.strides.head, heads.count);
-                    rotation.rotate(kind, outer, pairs,
-                                    detail::token_part<detail::plain_places<stored, stored>>{places, heads.first});
-                }
-            });
+                    if constexpr (holds_codes<D>) {
+                        for (index h = heads.first; h < heads.first + heads.count; ++h)
+                            detail::shift_codes(kind, rotation, slice, keys, options, place, h);
+                    } else {
+                        using stored = stored_t<D>;
+                        auto* const first =
+                            reinterpret_cast<stored*>(keys.at(place.page, place.token, heads.first));
+                        const auto places =
+                            detail::in_place(first + slice.first_channel, keys.strides.head, heads.count);
+                        rotation.rotate(
+                            kind, outer, pairs,
+                            detail::token_part<detail::plain_places<stored, stored>>{places, heads.first});
+                    }
+                });
     } else {
         return false;
     }

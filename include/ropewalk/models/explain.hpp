@@ -116,7 +116,6 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
 }
 
 /// All schemes of a model, each with the layers that take it.
-/// Source: design of this library.
 inline std::string explain(const model_schemes& model, explanation how = {}) {
     std::string out;
     for (std::size_t s = 0; s < model.distinct().size(); ++s) {

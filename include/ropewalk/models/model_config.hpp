@@ -14,7 +14,6 @@ namespace ROPEWALK_NAMESPACE {
 
 /// What any config says of a model's rotary embedding, as plain data: read one with from_huggingface or
 /// from_gguf, take a preset, or fill it in.
-/// Source: design of this library.
 struct model_config {
     std::string model_type = {};
     index layers = 1;
@@ -36,7 +35,6 @@ struct model_config {
 };
 
 /// The schemes of a model's layers. Layers of one kind share one scheme, so one table serves them all.
-/// Source: design of this library.
 class model_schemes {
   public:
     model_schemes() = default;
@@ -124,7 +122,6 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
 
 /// Layer -> scheme. One scheme an entry of `ropes` that some layer uses, and one for the NoPE layers.
 /// Throws:   invalid_config naming the parameter and its value.
-/// Source:   design of this library.
 inline model_schemes make_model_schemes(const model_config& config) {
     constexpr const char* who = "make_model_schemes";
     detail::require(config.layers >= 1 && config.layers <= 65536, who, "layers must be in [1, 65536]",

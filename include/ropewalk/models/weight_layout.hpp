@@ -57,7 +57,6 @@ inline std::vector<index> make_channel_order(const head_rows& rows, pair_layout 
 /// Shapes:   from, to [order.size(), columns] row-major; a norm shared by all heads has heads = 1.
 /// Requires: `from` and `to` do not overlap.
 /// Throws:   invalid_config on sizes that disagree.
-/// Source:   design of this library.
 template <class T>
 void fill_reordered_rows(std::span<const T> from, std::span<T> to, std::span<const index> order,
                          index columns = 1) {

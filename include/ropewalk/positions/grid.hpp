@@ -19,7 +19,6 @@ namespace ROPEWALK_NAMESPACE::positions {
 enum class patch_order : std::uint8_t { row_major, merge_blocks };
 
 /// Coordinates a side may have, 1 GiB of them: a hostile size is refused before it is allocated.
-/// Source: design of this library.
 inline constexpr index most_coordinates = index{1} << 27;
 
 }  // namespace ROPEWALK_NAMESPACE::positions
@@ -42,7 +41,6 @@ namespace ROPEWALK_NAMESPACE::positions {
 
 /// count numbers first, first + step, ...: the coordinates of one side of a grid.
 /// Throws: invalid_config on a count that is negative or above most_coordinates.
-/// Source: design of this library.
 inline std::vector<double> evenly_spaced(index count, double first = 0, double step = 1) {
     detail::require_count("evenly_spaced", "count", count);
     std::vector<double> at(static_cast<std::size_t>(count));
@@ -104,7 +102,7 @@ namespace ROPEWALK_NAMESPACE::positions {
 ///           number, or a height or width that is no multiple of merge in merge_blocks order.
 /// Cost:     row_major: O(height + width), a grid block; merge_blocks: a list, since a coordinate that is
 ///           not evenly spaced is no sum of one number a block and one inside it.
-/// Source:   design of this library; merge blocks: Qwen2-VL, Wang et al. 2024.
+/// Source:   merge blocks: Qwen2-VL, Wang et al. 2024.
 inline position_ids grid(const grid_config& config, std::vector<double> rows, std::vector<double> columns) {
     constexpr const char* who = "grid";
     detail::require_grid(who, config);

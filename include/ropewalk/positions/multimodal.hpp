@@ -201,7 +201,6 @@ namespace ROPEWALK_NAMESPACE::positions {
 ///   next_position(state)         position of the first generated token
 ///   step()                       from one text token to the next
 /// mrope_rule, tmrope_rule, baseline_rule, vrope_rule and video_rope_rule are such rules.
-/// Source: design of this library.
 template <class R>
 concept position_rule = requires(const R rule, detail::stream_state& state, const media_segment& segment) {
     { rule.axes() } -> std::convertible_to<index>;
@@ -215,7 +214,6 @@ concept position_rule = requires(const R rule, detail::stream_state& state, cons
 /// there, so a conversation grows turn by turn and a prompt may arrive in chunks.
 /// Throws:   invalid_config naming the segment (by its number, from 0) and what was expected.
 /// Cost:     O(height + width + frames) a visual block, O(1) a stretch of text, whatever its tokens.
-/// Source:   design of this library.
 ///
 ///     stream_builder builder(video_rope_rule{.spacing = 2});
 ///     builder.append({.tokens = 12}).append({.kind = media::video, .frames = 16, .height = 8, .width = 8});
@@ -298,7 +296,6 @@ inline std::vector<position_stream> pad_streams(std::vector<position_stream> str
 
 /// The positions of a batch, one sequence after the other: what a table of the whole call is built from.
 /// Throws:   invalid_config when the sequences differ in axes or (padded) tokens.
-/// Source:   design of this library.
 inline position_ids join_batch(std::span<const position_stream> streams) {
     position_ids all(streams.empty() ? 1 : streams.front().positions.axes());
     for (const auto& s : streams) {

@@ -52,7 +52,6 @@ using position_segment = std::variant<text_run, grid_block, listed_run, untouche
 /// Throws:   invalid_config on a non-finite number or on a block whose sizes disagree.
 /// Cost:     at() O(log segments); dense() O(tokens * axes).
 /// Accuracy: integers are exact up to 2^53.
-/// Source:   design of this library.
 class position_ids {
   public:
     explicit position_ids(index axes = 1) : axes_(axes) {

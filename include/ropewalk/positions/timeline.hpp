@@ -15,7 +15,6 @@ struct timeline_config {
 
 /// Frames at a constant rate: start, start + spacing, ....
 /// Throws:   invalid_config on tokens < 0 or numbers that are not finite.
-/// Source:   design of this library.
 inline position_ids timeline(const timeline_config& config) {
     detail::require(config.tokens >= 0, "timeline", "tokens must be >= 0", config.tokens);
     detail::require(std::isfinite(config.start), "timeline", "start must be finite", config.start);
