@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/frequencies/riflex.hpp>
 #include <ropewalk/schemes/cogvideox.hpp>
 #include <ropewalk/schemes/hunyuan_video.hpp>

@@ -3,7 +3,8 @@
 // temporaries and against llama2.c's loop; from a table and on the fly.
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/rotate_on_the_fly.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rows_on_the_fly.hpp>
 
 #include <cmath>
 #include <memory>
@@ -16,7 +17,10 @@ namespace {
 
 constexpr rw::index q_heads = 32, k_heads = 8, max_position = 8192;
 
-/// One case: q and k [tokens, heads, dim], and the rows of random positions.
+/// The positions of a prefill, one behind the other, or of batched decode, anywhere.
+enum class order { consecutive, random };
+
+/// One case: q and k [tokens, heads, dim], and the rows of their positions.
 template <class T>
 struct work {
     using C = rw::compute_t<T>;
@@ -26,7 +30,7 @@ struct work {
     rw::spectrum rope;
     rw::position_table<C> table;
 
-    work(rw::index n, rw::index d)
+    work(rw::index n, rw::index d, order where = order::consecutive)
         : tokens(n),
           dim(d),
           q(bench::normal_numbers<T>(static_cast<std::size_t>(n * q_heads * d), 1)),
@@ -35,7 +39,10 @@ struct work {
           table(rope, max_position, {.max_rows = max_position}) {
         std::mt19937 engine(3);
         std::uniform_int_distribution<std::int32_t> anywhere(0, max_position - 1);
-        for (rw::index t = 0; t < n; ++t) positions.push_back(n == 1 ? 5000 : anywhere(engine));
+        for (rw::index t = 0; t < n; ++t)
+            positions.push_back(n == 1                          ? 5000
+                                : where == order::consecutive ? static_cast<std::int32_t>(t)
+                                                              : anywhere(engine));
     }
     rw::heads_view<T> qv() { return {q.data(), tokens, q_heads, dim}; }
     rw::heads_view<T> kv() { return {k.data(), tokens, k_heads, dim}; }
@@ -150,13 +157,13 @@ double worst_error(rw::pair_layout layout, rw::index dim, Rotate rotate) {
     return worst;
 }
 
-template <class Layout, class T, bool Fly>
+template <class Layout, class T, bool Fly, order Where = order::consecutive>
 void rotate_case(benchmark::State& state, rw::index tokens, rw::index dim) {
-    work<T> w(tokens, dim);
+    work<T> w(tokens, dim, Where);
     const auto rows = w.table.rows(w.positions);
     const auto ours = [](work<T>& each, const auto& at) {
         if constexpr (Fly) {
-            rw::rotate_on_the_fly<Layout>(each.qv(), each.kv(), each.rope, each.positions);
+            rw::rotate(Layout{}, each.qv(), each.kv(), rw::rows_on_the_fly(each.rope, each.positions));
         } else {
             rw::rotate(Layout{}, each.qv(), each.kv(), at);
         }
@@ -201,6 +208,8 @@ void add_layout(const std::string& layout, rw::index tokens, rw::index dim) {
     const std::string name = "rotate/" + layout + "/" + bench::dtype_name<T>();
     add(name + "/table", tokens, dim, rotate_case<Layout, T, false>);
     add(name + "/fly", tokens, dim, rotate_case<Layout, T, true>);
+    if (tokens == 512)
+        add(name + "/table/positions:random", tokens, dim, rotate_case<Layout, T, false, order::random>);
 }
 
 template <class T>
@@ -218,7 +227,7 @@ const int registered = [] {
         add("baseline/rotate_half_temporaries/f32", tokens, 128, rotate_half_case);
         if (tokens < 4096) add("baseline/angles_in_the_loop/f32", tokens, 128, angles_in_the_loop_case);
     }
-    for (rw::index dim : {64, 80, 96, 256})  // not in the standard run: --benchmark_filter=dim:64
+    for (rw::index dim : {64, 80, 96, 112, 192, 256})  // not in the standard run: --benchmark_filter=dim:64
         for (rw::index tokens : {1, 512}) {
             add_dtype<float>(tokens, dim);
             add_dtype<rw::bf16>(tokens, dim);

@@ -3,6 +3,7 @@
 // the same vector loop) into the cache. unfused_over_kernel: how many times longer the passes take.
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/normalize_and_rotate.hpp>
 #include <ropewalk/kv/append_latent.hpp>
 
 #include <cstring>
@@ -66,22 +67,21 @@ void append_case(benchmark::State& state, rw::index tokens, bool with_values) {
         call.value_cache = rw::cache_view<D>::nhd(values.data(), shape);
         call.value_scales = rw::cache_view<float>::nhd(scales.data() + scales.size() / 2, one);
     }
-    const auto plan = rw::make_append_plan(call, slots_of(tokens, pages), dim / 2);
-    const rw::rotation_table<float> no_pairs(tokens, 1, 0);
+    const auto plan = rw::make_append_plan(call, slots_of(tokens, pages));
     const auto unfused = [&] {
         rw::rotate(rw::half_split{}, kv, rows);
         if constexpr (std::is_same_v<S, D>) {
             copy_rows(call.key, call.key_cache, plan);
             if (with_values) copy_rows(call.value, call.value_cache, plan);
         } else {
-            rw::append(call, plan, no_pairs);
+            rw::append(rw::half_split{}, call, plan, rw::copy_rows<float>(tokens));
         }
     };
     const double tensors = with_values ? 2 : 1;
     bench::compare(state,
                    {.bytes = tensors * static_cast<double>(size * (sizeof(S) + sizeof(D))),
                     .roof = {},
-                    .contenders = {{"kernel", [&] { rw::append(call, plan, rows); }}, {"unfused", unfused}}});
+                    .contenders = {{"kernel", [&] { rw::append(rw::half_split{}, call, plan, rows); }}, {"unfused", unfused}}});
     if (!bench::still_normal(k)) state.SkipWithError("the data left their range");
 }
 
@@ -101,14 +101,13 @@ void latent_case(benchmark::State& state, rw::index tokens) {
         .rope_key = key,
         .cache = rw::cache_view<S>::nhd(cache.data(), {pages, page_tokens, 1, width})};
     const rw::head_norm<float> norm({.channels = latent_channels}, std::vector<float>(latent_channels, 1));
-    const auto plan = rw::make_append_latent_plan(call, norm.view(), slots_of(tokens, pages), 32);
-    const rw::rotation_table<float> no_pairs(tokens, 1, 0);
+    const auto plan = rw::make_append_latent_plan(call, norm.view(), slots_of(tokens, pages));
     bench::compare(state, {.bytes = 2.0 * static_cast<double>(projected.size() * sizeof(S)),
                            .roof = {},
-                           .contenders = {{"kernel", [&] { rw::append_latent(call, norm, plan, rows); }},
+                           .contenders = {{"kernel", [&] { rw::append_latent(rw::interleaved{}, call, norm, plan, rows); }},
                                           {"unfused", [&] {
                                                rw::normalize_and_rotate(rw::interleaved{}, latent, norm,
-                                                                        no_pairs);
+                                                                        rw::copy_rows<float>(tokens));
                                                rw::rotate(rw::interleaved{}, key, rows);
                                                copy_rows<S>(both, call.cache, plan);
                                            }}}});

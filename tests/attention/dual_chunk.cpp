@@ -35,7 +35,7 @@ struct scene {
         k = support::noise(tokens * kv_heads * channels, 2);
         v = support::noise(tokens * kv_heads * channels, 3);
         position_table<double> table(frequencies::geometric({.rotary_dim = channels}), chunks.rows_needed(),
-                                     growth::fixed);
+                                     {.max_rows = chunks.rows_needed()});
         const rw::index count = tokens - first;
         const auto turn = [&](std::vector<double>& x, rw::index h, const std::vector<std::int64_t>& at) {
             rotate(half_split{}, heads_view<double>(x.data(), rw::index(at.size()), h, channels),

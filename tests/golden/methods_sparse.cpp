@@ -185,7 +185,7 @@ void polar(const golden_case& c, results& out) {
         const auto widened = [&](tensor<T>& x, const rotation_table<T>& rows) {
             tensor<T> wide{{x.extent(0), x.extent(1), pope::widened_channels(channels, rotated)}, {}};
             wide.values.resize(static_cast<std::size_t>(wide.shape[0] * wide.shape[1] * wide.shape[2]));
-            pope::widen(layout, view_of(x), view_of(wide), rows);
+            pope::widen(layout, view_of(x), view_of(wide), rows.rows());
             return wide;
         };
         const auto of_q = make_rotation_table<T>(s, where);

@@ -79,9 +79,9 @@ TEST_CASE("pope: scores know the distance and the phase alone", "[kernels][pope]
         const auto of_k =
             pope::make_key_table<double>(s, phases, position_ids::from(std::vector<double>{from}));
         pope::widen(interleaved{}, heads_view<double>(qq.data(), 1, 1, r),
-                    heads_view<double>(a.data(), 1, 1, 2 * r), of_q);
+                    heads_view<double>(a.data(), 1, 1, 2 * r), of_q.rows());
         pope::widen(interleaved{}, heads_view<double>(kk.data(), 1, 1, r),
-                    heads_view<double>(b.data(), 1, 1, 2 * r), of_k);
+                    heads_view<double>(b.data(), 1, 1, 2 * r), of_k.rows());
         double sum = 0;
         for (rw::index c = 0; c < 2 * r; ++c) sum += a[c] * b[c];
         return sum;

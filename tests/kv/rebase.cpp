@@ -58,7 +58,8 @@ TEST_CASE("rebase: by nothing is the identity bit for bit", "[kv][rebase][reduce
         }
     position_ids some;
     some.append(untouched_run{1}).append(text_run{3, 0, 1});
-    CHECK(make_move_table<float>(s, s, some, at).rows().row(0) < 0);
+    const auto moved = make_move_table<float>(s, s, some, at);
+    CHECK(moved.rows().row(0) < 0);
 }
 
 TEST_CASE("rebase: two moves are one", "[kv][rebase]") {

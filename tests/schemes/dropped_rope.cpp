@@ -1,5 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/dropped_rope.hpp>
 
 #include <cmath>

@@ -75,17 +75,24 @@ class rotation_blocks {
     }
 
     /// Row = token ordinal.
-    [[nodiscard]] block_rows_view<T> rows() const noexcept {
-        return {values_.data(), shape_.rows, shape_.heads, shape_.blocks, shape_.size, shape_.rows, {}};
+    [[nodiscard]] block_rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND {
+        block_rows_view<T> v;
+        v.matrices = values_.data();
+        v.table_rows = v.tokens = shape_.rows;
+        v.heads = shape_.heads;
+        v.blocks = shape_.blocks;
+        v.size = shape_.size;
+        return v;
     }
-    operator block_rows_view<T>() const noexcept { return rows(); }
+    block_rows_view<T> rows() const&& = delete;
+    /// rows(), for a call that takes the table itself.
+    operator block_rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
     /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the
-    /// caller's array, which must outlive it.
-    [[nodiscard]] block_rows_view<T> rows(std::span<const std::int32_t> row_of_token) const {
-        return checked(row_of_token);
-    }
-    [[nodiscard]] block_rows_view<T> rows(std::span<const std::int64_t> row_of_token) const {
-        return checked(row_of_token);
+    /// table and to the caller's range, which must outlive it.
+    template <lasting_integer_range R>
+    [[nodiscard]] block_rows_view<T> rows(
+        R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        return detail::with_rows("rotation_blocks::rows", rows(), row_of_token);
     }
 
   private:
@@ -94,14 +101,6 @@ class rotation_blocks {
                         block < shape_.blocks);
         return static_cast<std::size_t>(((row * shape_.heads + head) * shape_.blocks + block) * shape_.size *
                                         shape_.size);
-    }
-    template <class I>
-    block_rows_view<T> checked(std::span<const I> row_of_token) const {
-        detail::require_rows("rotation_blocks::rows", row_of_token, shape_.rows);
-        auto v = rows();
-        v.tokens = static_cast<index>(row_of_token.size());
-        v.indices = detail::indices_of(row_of_token);
-        return v;
     }
 
     rotation_blocks_shape shape_;

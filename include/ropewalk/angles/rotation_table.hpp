@@ -141,6 +141,8 @@ class rotation_table {
     }
     /// Rows of a temporary table would look at memory that is gone.
     rows_view<T> rows() const&& = delete;
+    /// rows(), for a call that takes a view of rows.
+    operator rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
 
     /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers.
     /// -1 leaves a token untouched. The view refers to the table and to the range, which must outlive it.

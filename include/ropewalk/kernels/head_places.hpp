@@ -116,7 +116,11 @@ struct head_places {
         Source::plain && std::is_same_v<source_element, D> && sizeof(D) == 2;
 
     head_places at_channel(index c) const noexcept { return {from.at_channel(c), to + c, to_stride, heads}; }
-    head_places only(index h) const noexcept { return {from.from_head(h), to + h * to_stride, to_stride, 1}; }
+    /// One head of a tensor that has any.
+    head_places only(index h) const noexcept {
+        if (heads == 0) return *this;
+        return {from.from_head(h), to + h * to_stride, to_stride, 1};
+    }
 };
 
 template <class S, class D>

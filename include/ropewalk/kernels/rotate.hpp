@@ -89,18 +89,14 @@ class token_rotation {
             rotate_heads(layout, outer, directed_row<row_type>{row_, way_}, pairs, x.place...);
             return true;
         }
-        // Tensors of as many heads share the row of each, which may have to be made.
-        const index first = largest(x.first_head...), count = largest(x.place.heads...);
-        if (((x.first_head == first && x.place.heads == count) && ...))
-            return each_head(layout, pairs, first, count, x.place...);
-        return (static_cast<int>(each_head(layout, pairs, x.first_head, x.place.heads, x.place)) | ...) != 0;
+        // Rows of single heads are as many as the heads of every tensor that has any.
+        return each_head(layout, pairs, largest(x.first_head...), largest(x.place.heads...), x.place...);
     }
 
   private:
     /// A row of one head is not worth a copy (AVX2, mixed 2-D at 32 a side: 5.2 of the roof, without 2.9).
     template <class Layout, class... Place>
-    ROPEWALK_ALWAYS_INLINE bool each_head(Layout layout, index pairs, index first, index count,
-                                          Place... x) const noexcept {
+    bool each_head(Layout layout, index pairs, index first, index count, Place... x) const noexcept {
         bool touched = false;
         for (index h = 0; h < count; ++h) {
             const row_type row = rows_.row_of(token_, first + h);
@@ -207,11 +203,10 @@ constexpr bool types_fit() noexcept {
 /// q and k, or one view and an empty one, always in one kernel: two would be twice the code.
 template <class L, class TQ, class TK, class R>
 bool rotate_views(const char* who, const L& layout, const heads_view<TQ>& q, const heads_view<TK>& k,
-                  const R& given, direction way, part_of part) noexcept {
+                  const R& rows, direction way, part_of part) noexcept {
     if constexpr (types_fit<L, R, TQ, TK>()) {
         layout_plan plan = plan_of(layout);
         if (way != direction::forward) std::swap(plan.read, plan.write);
-        const auto& rows = rows_of(given);
         const rows_extents extents = extents_of(rows);
         misfit wrong = fit_written(plan, q, extents);
         if (wrong.ok()) wrong = fit_written(plan, k, extents);
@@ -273,16 +268,19 @@ bool rotate_apart(const char* who, const L& layout, const heads_view<TQ>& q, con
 ///     rotate(half_split{}, q, k, table.rows(positions));
 template <class L, class T, class R>
 bool rotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
-    return detail::rotate_views("rotate", layout, x, heads_view<T>{}, rows, detail::direction::forward, part);
+    return detail::rotate_views("rotate", layout, x, heads_view<T>{}, detail::rows_of(rows),
+                                detail::direction::forward, part);
 }
 template <class L, class TQ, class TK, class R>
 bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows, part_of part = {}) noexcept {
-    return detail::rotate_views("rotate", layout, q, k, rows, detail::direction::forward, part);
+    return detail::rotate_views("rotate", layout, q, k, detail::rows_of(rows), detail::direction::forward,
+                                part);
 }
 template <class L, class TQ, class TK, class RQ, class RK>
 bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
             part_of part = {}) noexcept {
-    return detail::rotate_apart("rotate", layout, q, k, rows_q, rows_k, detail::direction::forward, part);
+    return detail::rotate_apart("rotate", layout, q, k, detail::rows_of(rows_q), detail::rows_of(rows_k),
+                                detail::direction::forward, part);
 }
 
 /// The inverse of rotate: rotates back and divides by the squared magnitude of each pair's row, so that
@@ -291,18 +289,20 @@ bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_
 /// rounding of the row. Source: R(-p) R(p) = 1.
 template <class L, class T, class R>
 bool unrotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
-    return detail::rotate_views("unrotate", layout, x, heads_view<T>{}, rows, detail::direction::inverse,
-                                part);
+    return detail::rotate_views("unrotate", layout, x, heads_view<T>{}, detail::rows_of(rows),
+                                detail::direction::inverse, part);
 }
 template <class L, class TQ, class TK, class R>
 bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows,
               part_of part = {}) noexcept {
-    return detail::rotate_views("unrotate", layout, q, k, rows, detail::direction::inverse, part);
+    return detail::rotate_views("unrotate", layout, q, k, detail::rows_of(rows), detail::direction::inverse,
+                                part);
 }
 template <class L, class TQ, class TK, class RQ, class RK>
 bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
               part_of part = {}) noexcept {
-    return detail::rotate_apart("unrotate", layout, q, k, rows_q, rows_k, detail::direction::inverse, part);
+    return detail::rotate_apart("unrotate", layout, q, k, detail::rows_of(rows_q), detail::rows_of(rows_k),
+                                detail::direction::inverse, part);
 }
 
 /// The gradient of rotate: the transposed matrix, which keeps the magnitude.
@@ -310,19 +310,20 @@ bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& row
 /// Source: the transpose of a rotation is the rotation by the negative angle.
 template <class L, class T, class R>
 bool rotate_gradient(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
-    return detail::rotate_views("rotate_gradient", layout, x, heads_view<T>{}, rows,
+    return detail::rotate_views("rotate_gradient", layout, x, heads_view<T>{}, detail::rows_of(rows),
                                 detail::direction::transpose, part);
 }
 template <class L, class TQ, class TK, class R>
 bool rotate_gradient(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows,
                      part_of part = {}) noexcept {
-    return detail::rotate_views("rotate_gradient", layout, q, k, rows, detail::direction::transpose, part);
+    return detail::rotate_views("rotate_gradient", layout, q, k, detail::rows_of(rows),
+                                detail::direction::transpose, part);
 }
 template <class L, class TQ, class TK, class RQ, class RK>
 bool rotate_gradient(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
                      part_of part = {}) noexcept {
-    return detail::rotate_apart("rotate_gradient", layout, q, k, rows_q, rows_k, detail::direction::transpose,
-                                part);
+    return detail::rotate_apart("rotate_gradient", layout, q, k, detail::rows_of(rows_q),
+                                detail::rows_of(rows_k), detail::direction::transpose, part);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -1,0 +1,75 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// prepare_attention against its steps one after the other: norm and rotation of q and k, then the copy or the
+// quantisation of k and v into a paged cache. 32 query heads and 8 key heads of 128 in packed rows.
+#include <ropewalk/angles/position_table.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kv/prepare_attention.hpp>
+
+#include <numeric>
+
+#include "support/measure.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+constexpr rw::index q_heads = 32, kv_heads = 8, dim = 128, page_tokens = 16;
+
+template <class S, class D>
+void prepare_case(benchmark::State& state, rw::index tokens) {
+    const rw::index pages = (tokens + page_tokens - 1) / page_tokens;
+    const auto size = static_cast<std::size_t>(tokens * (q_heads + 2 * kv_heads) * dim);
+    auto packed = bench::normal_numbers<S>(size, 1);
+    rw::detail::aligned_vector<S> q_out(static_cast<std::size_t>(tokens * q_heads * dim));
+    const auto rows_of_cache = static_cast<std::size_t>(pages * page_tokens * kv_heads);
+    rw::detail::aligned_vector<D> keys(rows_of_cache * dim / static_cast<std::size_t>(rw::numbers_in<D>)), values = keys;
+    rw::detail::aligned_vector<float> scales(2 * rows_of_cache);
+    rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192);
+    std::vector<std::int32_t> positions(static_cast<std::size_t>(tokens)), slots = positions;
+    std::iota(positions.begin(), positions.end(), tokens == 1 ? 5000 : 0);
+    std::iota(slots.begin(), slots.end(), 0);
+    const auto rows = table.rows(positions);
+    const auto views = rw::split_qkv(rw::heads_view<S>(packed.data(), tokens, q_heads + 2 * kv_heads, dim), q_heads, kv_heads);
+    const rw::cache_shape shape{pages, page_tokens, kv_heads, dim}, one{pages, page_tokens, kv_heads, 1};
+    const rw::head_norm<float> norm({.channels = dim}, std::vector<float>(dim, 1.0f));
+    rw::prepare_call<S, S, D> call{.q = views.q,
+                                   .q_out = {q_out.data(), tokens, q_heads, dim},
+                                   .new_rows = {.key = views.k,
+                                                .value = views.v,
+                                                .key_cache = rw::cache_view<D>::nhd(keys.data(), shape),
+                                                .value_cache = rw::cache_view<D>::nhd(values.data(), shape),
+                                                .key_scales = rw::cache_view<float>::nhd(scales.data(), one),
+                                                .value_scales = rw::cache_view<float>::nhd(
+                                                    scales.data() + rows_of_cache, one)},
+                                   .q_norm = norm,
+                                   .k_norm = norm};
+    const auto plan = rw::make_prepare_plan(call, slots);
+    const auto none = rw::copy_rows<float>(tokens);
+    const rw::half_split half;
+    bench::compare(state, {.bytes = 2.0 * static_cast<double>(size * sizeof(S)),
+                           .roof = {},
+                           .contenders = {{"kernel", [&] { rw::prepare_attention(half, call, plan, rows); }},
+                                          {"apart", [&] {
+                                               rw::normalize_and_rotate(half, views.q, views.k, norm, norm, none);
+                                               rw::rotate(half, views.q, views.k, rows);
+                                               rw::append(half, call.new_rows, plan, none);
+                                           }}}});
+}
+
+template <class S, class D>
+void add(const std::string& name) {
+    for (rw::index tokens : {1, 512, 4096})
+        benchmark::RegisterBenchmark(("prepare_attention/" + name + "/tokens:" + std::to_string(tokens)).c_str(),
+                                     [=](benchmark::State& state) { prepare_case<S, D>(state, tokens); })
+            ->UseManualTime()
+            ->Iterations(bench::turns);
+}
+const int registered = [] {
+    add<float, float>("f32");
+    add<rw::bf16, rw::bf16>("bf16");
+    add<rw::bf16, std::int8_t>("bf16_to_int8");
+    add<float, rw::q8_0>("f32_to_q8_0");
+    return 0;
+}();
+
+}  // namespace
