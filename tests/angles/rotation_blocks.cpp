@@ -36,6 +36,6 @@ TEST_CASE("rotation_blocks: refuses sizes and rows it does not have", "[angles][
                   rotation_blocks<>({rw::index{1} << 40, 1, rw::index{1} << 30, 2}));
     const rotation_blocks<> table({3, 1, 1, 2});
     const std::vector<std::int32_t> rows{0, -1, 3};
-    CHECK_REFUSES("rotation_blocks::rows: row must be -1 (untouched) or below the table's rows, got 3",
+    CHECK_REFUSES("rotation_blocks::rows: row or position must be -1 (untouched) or below 3, got 3",
                   table.rows(rows));
 }
