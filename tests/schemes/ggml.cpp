@@ -1,5 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 
+#include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/ggml.hpp>
 
 #include <algorithm>
