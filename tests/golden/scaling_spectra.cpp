@@ -54,7 +54,10 @@ index layer_of(const golden_case& c, const std::vector<std::string>& kinds) {
 
 void huggingface(const golden_case& c, results& out) {
     json text = c.config();
-    if (!text.contains("model_type")) text["model_type"] = "llama";
+    // A class whose code does what the keys say: Llama's own passes a partial factor by.
+    const bool partial = text.contains("partial_rotary_factor") ||
+                         (text.contains("rope_parameters") && text["rope_parameters"].contains("partial_rotary_factor"));
+    if (!text.contains("model_type")) text["model_type"] = partial ? "stablelm" : "llama";
     const auto kinds = layer_types_of(c);
     index layer = 0;
     if (!kinds.empty()) {  // one layer of each type, and the one that the file is about
