@@ -20,7 +20,6 @@ TEST_CASE("presets_published: each comes to the numbers of its model", "[models]
     };
     const row rows[] = {
         {"afmoe", presets::afmoe(hf), "aaa-aaa-", 32, 128, 0, 128, 0.000115478, 1},
-        {"command_r7b", presets::command_r7b(hf), "aaa-aaa-", 32, 128, 0, 128, 2.36838e-05, 1},
         {"deepseek_v32", presets::deepseek_v32(hf), "aaaa", 61, 192, 128, 64, 3.3338e-06, 1.87385421},
         {"deepseek_v4_pro", presets::deepseek_v4_pro(hf), "aaaa", 61, 512, 448, 64, 5.68053e-07, 1},
         {"ernie45_21b", presets::ernie45_21b(hf), "aaaa", 28, 128, 0, 128, 2.45514e-06, 1},
@@ -54,7 +53,6 @@ TEST_CASE("presets_published: each comes to the numbers of its model", "[models]
         const auto s = rope.spectrum_for(1);
         CHECK(s.omega(s.pairs() - 1) == Approx(r.slowest).epsilon(1e-5));
     }
-    CHECK(presets::command_r7b(hf)[0].read_layout == interleaved{});
     CHECK(presets::glm45(hf)[0].read_layout == half_split{});
     CHECK(presets::deepseek_v4_pro(hf)[0].rotates_output_back);
     CHECK(presets::glm5(hf)[0].indexer->read_layout == interleaved{});

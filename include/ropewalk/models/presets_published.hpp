@@ -23,19 +23,15 @@ inline model_schemes preset_of(const char* name, weights origin, std::string_vie
 }  // namespace detail
 
 /// The rotary embedding of published models whose class has rules of its own, each a config text in code:
-/// what the text does not say comes from the line of its class in model_types_table.hpp. Throws:
-/// invalid_config where the weights are not Hugging Face's. Cost:   under a millisecond. Source: config.json
-/// of the model named, on Hugging Face; its class in huggingface/transformers.
+/// what the text does not say comes from the line of its class in model_types_table.hpp.
+/// Throws: invalid_config where the weights are not Hugging Face's.
+/// Cost:   under a millisecond.
+/// Source: config.json of the model named, on Hugging Face; its class in huggingface/transformers.
 namespace presets {
 
 /// AFMoE (Trinity): full-attention layers, every 4th, are NoPE.
 inline model_schemes afmoe(weights origin) {
     return detail::preset_of("afmoe", origin, R"({"model_type":"afmoe","num_hidden_layers":32})");
-}
-/// Command-R7B: interleaved pairs, base 5e4, full-attention layers NoPE.
-inline model_schemes command_r7b(weights origin) {
-    return detail::preset_of("command_r7b", origin, R"({"model_type":"cohere2","num_hidden_layers":32,
-        "head_dim":128,"rope_theta":50000,"max_position_embeddings":132096})");
 }
 /// DeepSeek-V3.2: latent attention with a sparse indexer that rotates half-split.
 inline model_schemes deepseek_v32(weights origin) {
