@@ -115,7 +115,11 @@ struct head_places {
     static constexpr bool stored_in_twos =
         Source::plain && std::is_same_v<source_element, D> && sizeof(D) == 2;
 
-    head_places at_channel(index c) const noexcept { return {from.at_channel(c), to + c, to_stride, heads}; }
+    /// From a channel on; a tensor without heads has no memory to step over.
+    head_places at_channel(index c) const noexcept {
+        if (heads == 0) return *this;
+        return {from.at_channel(c), to + c, to_stride, heads};
+    }
     /// One head of a tensor that has any.
     head_places only(index h) const noexcept {
         if (heads == 0) return *this;
