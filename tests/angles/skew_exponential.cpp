@@ -125,12 +125,16 @@ TEST_CASE("skew_exponential: refuses what is no rotation", "[angles][skew_expone
     std::vector<double> r(4);
     CHECK_REFUSES("fill_rotation_exponential: matrices must be skew-symmetric, sum, got 2",
                   fill_rotation_exponential(std::vector<double>{0, 1, 1, 0}, 2, r));
+#if !defined(__FAST_MATH__)  // which says that there is no NaN
     CHECK_REFUSES("fill_rotation_exponential: entries must be finite, got nan",
                   fill_rotation_exponential(std::vector<double>{NAN, 1, -1, 0}, 2, r));
+#endif
     CHECK_REFUSES("fill_rotation_exponential: side must be in 1 .. 64, got 65",
                   fill_rotation_exponential(r, 65, r));
     CHECK_REFUSES("fill_rotation_exponential: matrices must hold side * side numbers, got 4",
                   fill_rotation_exponential(r, 3, r));
+#if !defined(__FAST_MATH__)  // which says that there is no NaN
     CHECK_REFUSES("fill_exponential_gradient: direction must be finite, got nan",
                   fill_exponential_gradient(std::vector<double>(4), std::vector<double>{NAN, 0, 0, 0}, 2, r));
+#endif
 }
