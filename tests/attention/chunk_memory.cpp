@@ -225,26 +225,26 @@ TEST_CASE(
     "[attention][chunk]") {
     const auto check = [](auto tag, double bound) {
         using T = decltype(tag);
-        const rw::index batches = 2, tokens = 45, heads = 6, kv_heads = 2, channels = 16, slots = 5;
-        const auto omega = rw::frequencies::geometric({.rotary_dim = channels});
+        const rw::index batches = 2, tokens = 45, q_heads = 6, kv_heads = 2, width = 16, cells = 5;
+        const auto omega = rw::frequencies::geometric({.rotary_dim = width});
         const auto numbers = [&](rw::index rows, rw::index of_heads, unsigned seed) {
-            return support::as<T>(noise(batches * rows * of_heads * channels, seed));
+            return support::as<T>(noise(batches * rows * of_heads * width, seed));
         };
-        const auto q = numbers(tokens, heads, 1), k = numbers(tokens, kv_heads, 2),
-                   v = numbers(tokens, kv_heads, 3), mk = numbers(slots, kv_heads, 4),
-                   mv = numbers(slots, kv_heads, 5);
+        const auto q = numbers(tokens, q_heads, 1), k = numbers(tokens, kv_heads, 2),
+                   v = numbers(tokens, kv_heads, 3), mk = numbers(cells, kv_heads, 4),
+                   mv = numbers(cells, kv_heads, 5);
         const auto view = [&](const std::vector<T>& x, rw::index rows, rw::index of_heads) {
-            return rw::heads_view<const T>(x.data(), {batches, rows, of_heads, channels});
+            return rw::heads_view<const T>(x.data(), {batches, rows, of_heads, width});
         };
         std::vector<T> whole(q.size()), pieces(q.size());
-        const rw::heads_view<T> to(pieces.data(), {batches, tokens, heads, channels});
+        const rw::heads_view<T> to(pieces.data(), {batches, tokens, q_heads, width});
         const std::vector<double> logits{0.3, -0.2, 0.7};
         attention::chunk_config config{.chunk = 64, .local_window = 12, .positions = chunk_positions::global};
-        attention::chunk_tensors<T> t{.q = view(q, tokens, heads),
+        attention::chunk_tensors<T> t{.q = view(q, tokens, q_heads),
                                       .k = view(k, tokens, kv_heads),
                                       .v = view(v, tokens, kv_heads),
-                                      .memory_k = view(mk, slots, kv_heads),
-                                      .memory_v = view(mv, slots, kv_heads),
+                                      .memory_k = view(mk, cells, kv_heads),
+                                      .memory_v = view(mv, cells, kv_heads),
                                       .out = rw::heads_view<T>(whole.data(), to.shape)};
         attention::attend_chunk<T>(config, omega, t, 3, logits);
         // The cache: keys rotated once, at the positions of chunk 3.
@@ -253,12 +253,12 @@ TEST_CASE(
             rw::make_rotation_table<rw::compute_t<T>>(omega, rw::position_ids::text(tokens, 3 * 64));
         for (rw::index b = 0; b < batches; ++b) {
             const auto of_batch =
-                rw::heads_view<T>(cache.data(), {batches, tokens, kv_heads, channels}).batch_slice(b, 1);
+                rw::heads_view<T>(cache.data(), {batches, tokens, kv_heads, width}).batch_slice(b, 1);
             rw::rotate(rw::half_split{}, of_batch, table);
         }
         config.keys = attention::chunk_keys::rotated;
         for (rw::index first = 0, count = 20; first < tokens; first += count, count = 1) {
-            t.q = view(q, tokens, heads).token_slice(first, count);
+            t.q = view(q, tokens, q_heads).token_slice(first, count);
             t.k = view(cache, tokens, kv_heads).token_slice(0, first + count);
             t.v = view(v, tokens, kv_heads).token_slice(0, first + count);
             t.out = to.token_slice(first, count);

@@ -120,7 +120,8 @@ class table_set {
                     ? untouched_row
                     : static_cast<std::int32_t>(first_row_[static_cast<std::size_t>(table_of_token[n])] +
                                                 static_cast<index>(positions[n]));
-        rows_view<T> view = blocks_.back()->rows(std::span<const std::int32_t>(row_of_token));
+        const std::span<const std::int32_t> chosen = row_of_token;
+        rows_view<T> view = blocks_.back()->rows(chosen);
         view.magnitude = magnitude_;
         return view;
     }
