@@ -41,7 +41,7 @@ int main(int argc, char** argv) {
         }
     }
     const rw::index tokens = counter.tokens();
-    const auto where = rw::position_ids::from(positions, 2);
+    const auto where = rw::position_ids::from_tokens_axes(positions, 2);
     double token = 0, unit = 0;
     for (rw::index n = 0; n < tokens; ++n) {
         token = std::max(token, where.at(n, 0));

@@ -72,7 +72,7 @@ rw::rotation_table<C> table_of(const options_type& o, const rw::spectrum& s) {
     const std::vector<double> positions(o.positions, o.positions + o.rows * o.axes);
     for (double p : positions)
         rw::detail::require(p - p == 0, "ropewalk_make_table", "positions must be finite", p);
-    return rw::make_rotation_table<C>(s, rw::position_ids::from(positions, o.axes));
+    return rw::make_rotation_table<C>(s, rw::position_ids::from_tokens_axes(positions, o.axes));
 }
 
 ropewalk_table* make(const options_type* options) {

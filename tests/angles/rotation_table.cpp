@@ -23,7 +23,8 @@ TEST_CASE("make_rotation_table: cos and sin of make_angles, every form of spectr
     for (int i = 0; i < 3 * 2 * 16; ++i) omega.push_back(std::sin(i));
     const auto mixed = rw::spectrum::mixed(omega, 3, 2, 0.5);
     const auto one = rw::position_ids::from(std::vector<double>{0, 3, -2.5, 100000});
-    const auto two = rw::position_ids::from(std::vector<double>{0, 0, 3, 1, -2.5, 7, 100000, 4}, 2);
+    const auto two =
+        rw::position_ids::from_tokens_axes(std::vector<double>{0, 0, 3, 1, -2.5, 7, 100000, 4}, 2);
     const auto check = [](const rw::spectrum& s, const rw::position_ids& where) {
         const auto angles = rw::make_angles(s, where);
         const auto narrow = rw::make_rotation_table(s, where);
@@ -57,7 +58,7 @@ TEST_CASE("make_rotation_table: one-hot mixed equals selected", "[angles][rotati
     std::vector<double> omega(24, 0.0);
     for (int i = 0; i < 12; ++i) omega[std::size_t(map[std::size_t(i)] * 12 + i)] = line.omega(i);
     const auto mixed = rw::spectrum::mixed(omega, 1, 2);
-    const auto where = rw::position_ids::from(std::vector<double>{1, 2, 30000, -7, 0.5, 12}, 2);
+    const auto where = rw::position_ids::from_tokens_axes(std::vector<double>{1, 2, 30000, -7, 0.5, 12}, 2);
     const auto a = rw::make_rotation_table(selected, where), b = rw::make_rotation_table(mixed, where);
     for (rw::index n = 0; n < 3; ++n) {
         CHECK(std::ranges::equal(a.cos_row(n), b.cos_row(n)));
@@ -135,7 +136,7 @@ TEST_CASE("rotation_table: rows are checked once", "[angles][rotation_table]") {
     CHECK_THROWS_WITH(t.rows(below), Contains("got -2"));
     CHECK_THROWS_WITH(t.rows(wide), Contains("1099511627776"));
     CHECK_THROWS_WITH(rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}),
-                                              rw::position_ids::from(std::vector<int>{1, 2}, 2)),
+                                              rw::position_ids::from_tokens_axes(std::vector<int>{1, 2}, 2)),
                       Contains("axes") && Contains("got 2"));
     CHECK_THROWS_WITH(rw::rotation_table<float>(rw::index(1) << 60, 1, 64), Contains("overflow"));
     CHECK_THROWS_WITH(rw::rotation_table<float>(-1, 1, 64), Contains("got -1"));

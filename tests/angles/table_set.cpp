@@ -87,7 +87,7 @@ TEST_CASE("table_set: refuses what does not go together", "[angles][table_set][e
     CHECK_REFUSES("table_set: rows must be >= 0, got -3", table_set<float>(spectra{plain}, -3));
     CHECK_REFUSES("table_set: rows_of_table must have one entry a table, got 2",
                   table_set<float>(spectra{plain}, std::vector<ropewalk::index>{1, 2}));
-    table_set<float> fixed({plain, yarn}, 4, growth::fixed);
+    const table_set<float> fixed({plain, yarn}, 4);
     std::vector<std::int32_t> out(1);
     const auto at = [&](std::int32_t table, std::int32_t position) {
         return fixed.rows(std::vector<std::int32_t>{table}, std::vector<std::int32_t>{position}, out);
@@ -98,10 +98,22 @@ TEST_CASE("table_set: refuses what does not go together", "[angles][table_set][e
     CHECK_REFUSES("table_set: rows of all tables must be below 2^31, got 9223372036854775807",
                   table_set<float>({plain, yarn}, std::vector<ropewalk::index>{5, INT64_MAX}));
     table_set<float> grows({plain, yarn}, 4);
-    for (const std::int64_t position : {INT64_MAX, std::int64_t{INT32_MAX}})
-        CHECK_REFUSES("table_set: position must be below 2^31 - 1, got " + std::to_string(position),
+    for (const std::int64_t position : {INT64_MAX, std::int64_t{INT32_MAX}, std::int64_t{1} << 20})
+        CHECK_REFUSES("table_set: position must be below max_rows, got " + std::to_string(position),
                       grows.rows(std::vector<std::int32_t>{1}, std::vector<std::int64_t>{position}, out));
     CHECK(grows.row_count(1) == 4);
+    table_set<float> limited({plain, yarn}, 4, {.max_rows = 6});
+    const auto of_limited = [&](std::int32_t position) {
+        return limited.rows(std::vector<std::int32_t>{1}, std::vector<std::int32_t>{position}, out);
+    };
+    CHECK_REFUSES("table_set: position must be below max_rows, got 6", of_limited(6));
+    (void)of_limited(5);
+    CHECK(limited.row_count(1) == 6);
+    CHECK(limited.row_count(0) == 4);
+    CHECK_REFUSES("table_set: rows must be at most max_rows, got 8",
+                  table_set<float>({plain, yarn}, 8, {.max_rows = 7}));
+    CHECK_REFUSES("table_set: max_rows must be >= 0, got -1",
+                  table_set<float>({plain, yarn}, 0, {.max_rows = -1}));
     CHECK_REFUSES("table_set: row_of_token must have one entry a position, got 1",
                   fixed.rows(std::vector<std::int32_t>{0, 0}, std::vector<std::int32_t>{0, 0}, out));
 }

@@ -21,7 +21,7 @@ void check(const rw::model_schemes& layers) {
         for (std::int64_t length : {std::int64_t{1}, std::int64_t{1} << 20}) {
             const auto s = rope.spectrum_for(length);
             if (s.pairs() == 0 || s.pairs() > 4096) continue;
-            const auto where = rw::position_ids::from(
+            const auto where = rw::position_ids::from_tokens_axes(
                 std::vector<double>(static_cast<std::size_t>(s.axes()), static_cast<double>(length - 1)),
                 s.axes());
             const auto table = rw::make_rotation_table(s, where);

@@ -29,7 +29,7 @@ std::vector<double> matrices_of(const rotation_blocks<double>& table) {
 
 position_ids positions_in(const golden_case& c) {
     const auto at = c.input("positions");
-    return position_ids::from(at.values, at.rank() == 1 ? 1 : at.extent(1));
+    return position_ids::from_tokens_axes(at.values, at.rank() == 1 ? 1 : at.extent(1));
 }
 
 void lie_re(const golden_case& c, results& out) {
@@ -83,7 +83,7 @@ void com_rope(const golden_case& c, results& out) {
             for (index a = 0; a < where.axes(); ++a) apart.push_back(where.at(j, a) - where.at(i, a));
         auto moved = k;
         const auto difference =
-            comrope::make_table<double>(config, learned, position_ids::from(apart, where.axes()));
+            comrope::make_table<double>(config, learned, position_ids::from_tokens_axes(apart, where.axes()));
         mix_blocks(view_of(moved), difference);
         const auto row = scores_of(view_of(q).token_slice(i, 1), view_of(moved));
         for (index h = 0; h < heads; ++h)

@@ -147,7 +147,7 @@ void grape_mixed(const golden_case& c, results& out) {
     const grape::learned_planes map(
         {.channels = a.extent(1), .planes = planes, .base = c.number("rope_theta", 1e4)}, a.values, b.values,
         directions.values);
-    const auto at = position_ids::from(where.values, where.extent(1));
+    const auto at = position_ids::from_tokens_axes(where.values, where.extent(1));
     out.check("angles", {at.tokens(), planes}, map.angles(at));
     const double scale = max_abs(c.input("x").values);
     const auto run = [&]<class T>(T, auto check) {

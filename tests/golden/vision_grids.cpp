@@ -224,7 +224,7 @@ void pixtral_axial(const golden_case& c, results& out) {
                 "pos_hw differs from the positions of image_sizes_hw");
     } else {
         require(c.has_input("pos_hw"), "config.image_sizes_hw and inputs.pos_hw are both missing");
-        where = position_ids::from(c.input("pos_hw").values, 2);
+        where = position_ids::from_tokens_axes(c.input("pos_hw").values, 2);
     }
     check_cos_sin(out, rope, where);
     rotate_patches(c, out, {"q", "k"}, rope, where);

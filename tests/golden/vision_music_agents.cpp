@@ -132,7 +132,7 @@ void drope_agents(const golden_case& c, results& out) {
             "heading_unit cannot be " + unit);
     const std::span<const double> angles(heading.values);
     const auto headings = degrees ? positions::headings_in_degrees(angles) : positions::headings(angles);
-    const auto where = position_ids::from(xy, 2);
+    const auto where = position_ids::from_tokens_axes(xy, 2);
     for (const char* input : {"q", "k"}) {
         const heads_shape x = c.shape_of(input, order);
         require(x.batches == 1 && x.tokens == headings.tokens() && x.heads == heads && x.channels == head_dim,

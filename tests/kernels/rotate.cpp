@@ -200,7 +200,7 @@ TEMPLATE_TEST_CASE("rotate: rows of heads differ when the spectrum says so", "[k
     std::vector<double> omega;
     for (rw::index i = 0; i < heads * 2 * pairs; ++i) omega.push_back(0.01 * double(i % 17) - 0.05);
     const auto rope = rw::spectrum::mixed(omega, heads, 2);
-    const auto where = rw::position_ids::from(std::vector<double>{0, 0, 1, 5, -2, 7.5, 3, 3}, 2);
+    const auto where = rw::position_ids::from_tokens_axes(std::vector<double>{0, 0, 1, 5, -2, 7.5, 3, 3}, 2);
     const auto table = rw::make_rotation_table<rw::compute_t<TestType>>(rope, where);
     for (rw::pair_layout layout : layouts_of(pairs)) {
         heads_buffer<TestType> x({1, tokens, heads, 2 * pairs}, 2);

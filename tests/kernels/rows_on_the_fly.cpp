@@ -67,7 +67,7 @@ TEMPLATE_TEST_CASE("rows_on_the_fly: every form of spectrum, at positions near a
     const auto line = rw::frequencies::geometric({.rotary_dim = 48});
     const auto plane = rw::frequencies::assign_axes(line, rw::axis_map::sections({6, 10, 8}));
     const auto grid =
-        rw::position_ids::from(std::vector<double>{0, 0, 0, 1, 2, 3, -4, 70000, 0.5, 9, 9, 9}, 3);
+        rw::position_ids::from_tokens_axes(std::vector<double>{0, 0, 0, 1, 2, 3, -4, 70000, 0.5, 9, 9, 9}, 3);
     check_against_table<TestType>(plane, grid, 2);
     std::vector<double> omega;
     for (int i = 0; i < 3 * 3 * 21; ++i) omega.push_back(std::sin(1.7 * i));

@@ -79,12 +79,12 @@ TEST_CASE("shift_keys: per axis for M-RoPE, only the axes with a delta move", "[
     k.fill(2);
     cache_buffer<float> moved({1, 4, 3, 48}, cache_order::packed), direct({1, 4, 3, 48}, cache_order::packed);
     const longs slots{3, 1};
-    const auto plan = append_at(k, moved, s, rw::position_ids::from(at, 3), slots);
-    append_at(k, direct, s, rw::position_ids::from(to, 3), slots);
+    const auto plan = append_at(k, moved, s, rw::position_ids::from_tokens_axes(at, 3), slots);
+    append_at(k, direct, s, rw::position_ids::from_tokens_axes(to, 3), slots);
     std::vector<float> before;
     for (rw::index i = 8; i < 16; ++i) before.push_back(moved.keys().at(0, 3, 1)[i]);
     rw::shift_keys(rw::half_split{}, moved.keys(), plan,
-                   rw::make_shift_table(s, rw::position_ids::from(by, 3)));
+                   rw::make_shift_table(s, rw::position_ids::from_tokens_axes(by, 3)));
     CHECK(distance_in_ulp(moved, direct, plan) <= 6);
     for (rw::index i = 8; i < 16; ++i)  // the height axis stood still
         CHECK(moved.keys().at(0, 3, 1)[i] == before[std::size_t(i - 8)]);

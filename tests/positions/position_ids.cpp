@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace rw = ropewalk;
 using rw::position_ids;
@@ -18,9 +19,10 @@ const double infinite = std::numeric_limits<double>::infinity();
 position_ids mixture() {
     position_ids ids(3);
     ids.append(rw::text_run{.tokens = 2, .first = 5, .step = 1});
-    ids.append(rw::grid_block{.extents = {2, 2, 3},
-                              .coordinates = {{{0, 2}, {}, {0, 0.25, 0.5}}, {{}, {0, 1}, {}}, {{}, {}, {-1, 0, 1}}},
-                              .origin = {7, 100, 200}});
+    ids.append(
+        rw::grid_block{.extents = {2, 2, 3},
+                       .coordinates = {{{0, 2}, {}, {0, 0.25, 0.5}}, {{}, {0, 1}, {}}, {{}, {}, {-1, 0, 1}}},
+                       .origin = {7, 100, 200}});
     ids.append(rw::untouched_run{.tokens = 2});
     ids.append(rw::listed_run{.values = {1.5, -2.5, 3.5, 4, 5, 6}});
     return ids;
@@ -45,10 +47,27 @@ TEST_CASE("position_ids: any arithmetic type is taken as it is", "[positions][po
     CHECK(position_ids::from(std::vector<std::int64_t>{std::int64_t{1} << 53}).at(0) == 0x1p53);
     CHECK(position_ids::from(std::vector<float>{0.25f}).at(0) == 0.25);
     const std::vector<double> pairs = {0, 1, 2, 3, 4, 5};
-    const auto ids = position_ids::from(pairs, 2);
+    const auto ids = position_ids::from_tokens_axes(pairs, 2);
     CHECK(ids.tokens() == 3);
     CHECK(ids.at(2, 0) == 4);
     CHECK(ids.at(2, 1) == 5);
+}
+
+TEST_CASE("position_ids: M-RoPE positions as [axes, tokens] and as [tokens, axes], by name",
+          "[positions][position_ids]") {
+    const std::vector<std::int32_t> engine = {0, 1, 1, 2, 0, 1, 1, 2, 0, 1, 2, 2};  // [3, 4]
+    const auto ids = position_ids::from_axes_tokens(engine, 3);
+    REQUIRE(ids.tokens() == 4);
+    CHECK(ids.at(2, 0) == 1);
+    CHECK(ids.at(2, 1) == 1);
+    CHECK(ids.at(2, 2) == 2);
+    CHECK(position_ids::from_tokens_axes(ids.values(), 3).values() == ids.values());
+    CHECK(position_ids::from_tokens_axes(engine, 3).at(2, 1) == 2);
+    CHECK(position_ids::from_axes_tokens(std::vector<float>{}, 3).tokens() == 0);
+    CHECK(support::refusal([&] { position_ids::from_axes_tokens(engine, 5); }) ==
+          "position_ids::from_axes_tokens: values must hold a multiple of axes numbers, got 12");
+    CHECK(support::refusal([&] { position_ids::from_axes_tokens(engine, 0); }) ==
+          "position_ids: axes must be >= 1, got 0");
 }
 
 TEST_CASE("position_ids: a grid adds its levels, outermost first", "[positions][position_ids]") {
@@ -116,18 +135,21 @@ TEST_CASE("position_ids: empty segments hold no token and hide none", "[position
     CHECK(ids.dense().values() == std::vector<double>{4, 9});
 }
 
-TEST_CASE("position_ids: bad input is refused with the parameter and its value", "[positions][position_ids]") {
+TEST_CASE("position_ids: bad input is refused with the parameter and its value",
+          "[positions][position_ids]") {
     position_ids ids(2);
     REQUIRE_THROWS_WITH(position_ids(0), "position_ids: axes must be >= 1, got 0");
     REQUIRE_THROWS_WITH(ids.append(rw::text_run{.tokens = -1}),
                         "position_ids::append: text_run.tokens must be >= 0, got -1");
     REQUIRE_THROWS_WITH(ids.append(rw::text_run{.tokens = 1, .first = infinite}),
                         "position_ids::append: text_run.first must be finite, got inf");
-    REQUIRE_THROWS_AS(ids.append(rw::text_run{.tokens = 1, .first = 0, .step = -infinite}), rw::invalid_config);
+    REQUIRE_THROWS_AS(ids.append(rw::text_run{.tokens = 1, .first = 0, .step = -infinite}),
+                      rw::invalid_config);
     REQUIRE_THROWS_WITH(ids.append(rw::untouched_run{.tokens = -3}),
                         "position_ids::append: untouched_run.tokens must be >= 0, got -3");
-    REQUIRE_THROWS_WITH(ids.append(rw::listed_run{.values = {1, 2, 3}}),
-                        "position_ids::append: listed_run.values must hold a multiple of axes numbers, got 3");
+    REQUIRE_THROWS_WITH(
+        ids.append(rw::listed_run{.values = {1, 2, 3}}),
+        "position_ids::append: listed_run.values must hold a multiple of axes numbers, got 3");
     REQUIRE_THROWS_WITH(ids.append(rw::listed_run{.values = {1, infinite}}),
                         "position_ids::append: positions must be finite, got inf");
     REQUIRE_THROWS_WITH(ids.append(position_ids(3)), "position_ids::append: axes must be equal, got 3");
@@ -138,8 +160,9 @@ TEST_CASE("position_ids: bad input is refused with the parameter and its value",
                       rw::invalid_config);
     REQUIRE_THROWS_AS(ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}, {}}, .origin = {}}),
                       rw::invalid_config);
-    REQUIRE_THROWS_AS(ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}, {{0}}}, .origin = {}}),
-                      rw::invalid_config);
+    REQUIRE_THROWS_AS(
+        ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}, {{0}}}, .origin = {}}),
+        rw::invalid_config);
     REQUIRE_THROWS_AS(
         ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, infinite}}, {{}}}, .origin = {}}),
         rw::invalid_config);
@@ -147,9 +170,9 @@ TEST_CASE("position_ids: bad input is refused with the parameter and its value",
         ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}, {{}}}, .origin = {1}}),
         "position_ids::append: grid_block.origin must be empty or one number an axis, got 1");
     const rw::index huge = rw::index{1} << 40;
-    REQUIRE_THROWS_AS(
-        ids.append(rw::grid_block{.extents = {huge, huge}, .coordinates = {{{}, {}}, {{}, {}}}, .origin = {}}),
-        rw::invalid_config);
+    REQUIRE_THROWS_AS(ids.append(rw::grid_block{
+                          .extents = {huge, huge}, .coordinates = {{{}, {}}, {{}, {}}}, .origin = {}}),
+                      rw::invalid_config);
     CHECK(ids.tokens() == 0);  // a refused segment leaves nothing behind
     const rw::index most = std::numeric_limits<rw::index>::max();
     ids.append(rw::text_run{.tokens = most});

@@ -90,7 +90,7 @@ TEST_CASE("path: keys and a step that do not belong together", "[release]") {
 TEST_CASE("agents, the released map, adapters and memory rows of other sizes", "[release]") {
     namespace drope = rw::drope;
     const drope::agents agents({.head_dim = 8, .modes = {drope::head_mode::heading, drope::head_mode::none}});
-    const drope::scene<float> scene(agents, rw::position_ids::from(std::vector<double>(6), 2),
+    const drope::scene<float> scene(agents, rw::position_ids::from_tokens_axes(std::vector<double>(6), 2),
                                     rw::position_ids::from(std::vector<double>{0.5, 1, 2}));
     heads_buffer<float> x({1, 3, 2, 8}, 2);
     const auto before = x.fill(1).dense();

@@ -69,8 +69,8 @@ TEST_CASE("liere: several axes of wide blocks know no relative law, one axis doe
         auto raw = support::noise(axes * size * size, 3, {3, 3});
         std::vector<double> at{0.3, 0.2, 0.5, 0.9, 0.2, 0.7};  // p, q, q - p
         if (axes == 1) at = {0.3, 0.5, 0.2};
-        const auto table =
-            liere::make_table<double>(c, liere::make_generators(c, raw), position_ids::from(at, axes));
+        const auto table = liere::make_table<double>(c, liere::make_generators(c, raw),
+                                                     position_ids::from_tokens_axes(at, axes));
         return support::worst(product(table, 0, 1), matrix(table, 2));
     };
     CHECK(apart(1, 4) < 1e-13);
@@ -82,7 +82,7 @@ TEST_CASE("liere: the gradient by differences", "[schemes][block_rotations]") {
     for (const rw::index heads : {1, 2}) {
         const liere::model_config c{.axes = 2, .heads = heads, .blocks = 2, .size = 3};
         const auto raw = support::noise(2 * heads * 2 * 9, 5, {1, 1});
-        const auto where = position_ids::from(support::noise(6, 6), 2);
+        const auto where = position_ids::from_tokens_axes(support::noise(6, 6), 2);
         const rw::heads_shape shape{1, 3, 2, 7};
         auto x = support::noise(42, 7), g = support::noise(42, 8);
         const auto grad = liere::make_gradient(c, liere::make_generators(c, raw), where,
@@ -109,7 +109,7 @@ TEST_CASE("comrope: both forms obey the relative law", "[schemes][block_rotation
                                            ? std::span<const double>(m)
                                            : std::span<const double>()};
         const std::vector<double> at{0.3, 0.2, 0.5, 0.9, 0.2, 0.7};
-        const auto table = comrope::make_table<double>(c, p, position_ids::from(at, 2));
+        const auto table = comrope::make_table<double>(c, p, position_ids::from_tokens_axes(at, 2));
         CHECK(support::worst(product(table, 0, 1), matrix(table, 2)) < 1e-13);
     }
 }
@@ -117,7 +117,7 @@ TEST_CASE("comrope: both forms obey the relative law", "[schemes][block_rotation
 TEST_CASE("comrope: pairs are RoPE, dealt to the axes in turn", "[schemes][block_rotations][reduces]") {
     const comrope::model_config c{.axes = 2, .blocks = 3, .size = 2};
     const std::vector<double> f{0, -0.25, 0.25, 0, 5, -1, 1, 5, 0, 0, 3, 0};  // w = 0.5, 2, 3
-    const auto where = position_ids::from(support::noise(8, 1, {0, 5}), 2);
+    const auto where = position_ids::from_tokens_axes(support::noise(8, 1, {0, 5}), 2);
     const auto table = comrope::make_table<double>(c, {f, {}}, where);
     const auto s = frequencies::assign_axes(spectrum::from_omega(std::vector<double>{0.5, 2, 3}),
                                             std::vector<int>{0, 1, 0});
@@ -137,7 +137,7 @@ TEST_CASE("comrope: gradients by differences", "[schemes][block_rotations]") {
         const comrope::model_config c{.kind = kind, .axes = 2, .heads = 2, .blocks = 2, .size = 3};
         auto f = support::noise(36, 1);
         auto m = support::noise(linear ? 4 : 0, 2);
-        const auto where = position_ids::from(support::noise(6, 3), 2);
+        const auto where = position_ids::from_tokens_axes(support::noise(6, 3), 2);
         const rw::heads_shape shape{1, 3, 2, 6};
         auto x = support::noise(36, 4), g = support::noise(36, 5);
         const auto got = comrope::make_gradients(c, {f, m}, where, heads_view<const double>(x.data(), shape),

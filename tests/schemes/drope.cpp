@@ -30,7 +30,7 @@ rotated rotate_scene(const drope::agents& scheme, const std::vector<double>& xy,
     support::heads_buffer<double> q(shape), k(shape);
     q.fill(1);
     k.fill(2);
-    const drope::scene<double> scene(scheme, rw::position_ids::from(xy, 2),
+    const drope::scene<double> scene(scheme, rw::position_ids::from_tokens_axes(xy, 2),
                                      rw::positions::headings(std::span<const double>(phi)));
     drope::rotate(scheme, q.view(), scene);
     drope::rotate(scheme, k.view(), scene);
@@ -54,7 +54,7 @@ TEST_CASE("DRoPE: 179 and -179 degrees are 2 degrees apart", "[schemes][drope]")
     const drope::agents scheme({.head_dim = 2, .modes = {head_mode::heading}});
     std::vector<double> q{1, 0, 1, 0};
     const std::vector<double> degrees{179, -179};
-    const drope::scene<double> scene(scheme, rw::position_ids::from(std::vector<double>(4), 2),
+    const drope::scene<double> scene(scheme, rw::position_ids::from_tokens_axes(std::vector<double>(4), 2),
                                      rw::positions::headings_in_degrees(std::span<const double>(degrees)));
     drope::rotate(scheme, rw::heads_view(q.data(), 2, 1, 2), scene);
     CHECK(q[0] * q[2] + q[1] * q[3] == Approx(0.999391).epsilon(1e-6));
@@ -142,7 +142,7 @@ TEST_CASE("DRoPE: equals RoPE with all frequencies 1, and harmonics keep the per
 
 TEST_CASE("DRoPE: eight bytes an agent, whatever the heads and channels", "[schemes][drope]") {
     const drope::agents scheme({.head_dim = 128, .modes = std::vector<head_mode>(16, head_mode::heading)});
-    const drope::scene<float> scene(scheme, rw::position_ids::from(std::vector<double>(2000), 2),
+    const drope::scene<float> scene(scheme, rw::position_ids::from_tokens_axes(std::vector<double>(2000), 2),
                                     rw::position_ids::from(std::vector<double>(1000)));
     CHECK(scene.heading().byte_count() == 8000);
     CHECK(scene.position().row_count() == 0);
@@ -186,7 +186,7 @@ TEST_CASE("DRoPE: what does not fit is refused", "[schemes][drope]") {
     CHECK_REFUSES("drope::harmonics: harmonics must not be 0, got 0", drope::harmonics(zero));
     const drope::agents scheme({.head_dim = 4, .modes = {head_mode::heading}});
     CHECK_REFUSES("drope::scene: xy and headings must have one entry an agent, got 1",
-                  drope::scene<float>(scheme, rw::position_ids::from(std::vector<double>(2), 2),
+                  drope::scene<float>(scheme, rw::position_ids::from_tokens_axes(std::vector<double>(2), 2),
                                       rw::position_ids::from(std::vector<double>(3))));
 }
 
@@ -250,7 +250,7 @@ TEST_CASE("DRoPE: headings from velocities of any length", "[schemes][drope]") {
         const drope::agents scheme({.head_dim = 12,
                                     .modes = {head_mode::heading, head_mode::position, head_mode::heading},
                                     .harmonics = harmonics});
-        const auto xy = rw::position_ids::from(places, 2);
+        const auto xy = rw::position_ids::from_tokens_axes(places, 2);
         const auto moving =
             drope::scene<double>::from_velocities(scheme, xy, std::span<const double>(velocities));
         support::heads_buffer<double> q({1, 3, 3, 12});

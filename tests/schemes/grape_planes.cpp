@@ -59,7 +59,7 @@ TEST_CASE("grape_planes: one plane by its formula in long double", "[schemes][gr
     for (auto& v : f) v /= nb;
     const long double angle = (3 * (long double)d[0] - 2 * (long double)d[1]) / nd;
     auto x = x0;
-    const auto where = position_ids::from(std::vector<double>{3, -2}, 2);
+    const auto where = position_ids::from_tokens_axes(std::vector<double>{3, -2}, 2);
     CHECK(map.angles(where)[0] == Approx(double(angle)).epsilon(1e-14));
     map.rotate(heads_view<double>(x.data(), 1, 1, dim), where);
     const long double xe = dot(x0, e), xf = dot(x0, f), c = std::cos(angle), s = std::sin(angle);

@@ -45,7 +45,7 @@ TEST_CASE("ltx2: angles by their formula in long double", "[schemes][video_diffu
             CHECK(angles[n * all + j] == Approx(double(want)).margin(1e-15).epsilon(1e-14));
         }
     const std::vector<double> centre{10, 1024, 1024};
-    const auto zero = make_angles(s, ltx2::fractions(position_ids::from(centre, 3), extents));
+    const auto zero = make_angles(s, ltx2::fractions(position_ids::from_tokens_axes(centre, 3), extents));
     for (const double a : zero) CHECK(a == 0);
 }
 

@@ -123,7 +123,7 @@ TEST_CASE("vision_towers: LightGlue's frequencies are learned", "[schemes][tower
 
 TEST_CASE("vision_towers: V-JEPA 2 mixes pairs by two angles", "[schemes][towers]") {
     // A head of 20 channels: three blocks of 3 pairs and 2 channels that are left alone.
-    const auto where = position_ids::from(std::vector<double>{2, 5, 7}, 3);
+    const auto where = position_ids::from_tokens_axes(std::vector<double>{2, 5, 7}, 3);
     const auto table = towers::vjepa2_table(20, where);
     CHECK(table.pairs() == 9);
     std::vector<float> x(20), was(20);

@@ -12,22 +12,23 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Whether a table_set may grow to the positions it is asked for.
-enum class growth : std::uint8_t { fixed, doubling };
-
-/// What a position_table may become.
+/// What a position_table may become, and each table of a table_set.
 struct position_table_options {
     /// Rows that it never grows past; 0: 2^20, or the rows it begins with where these are more.
     index max_rows = 0;
     angle_arithmetic arithmetic = angle_arithmetic::exact;  ///< how angles are formed
 };
 
+namespace detail {
+inline constexpr index default_max_rows = index{1} << 20;
+}
+
 /// The cache of an engine: row = position, from 0 on, for a spectrum of one axis. A position of -1 means a
-/// token that is neither read nor written; keys move by negative distances through make_shift_table. Throws:
-/// invalid_config on a spectrum of several axes, a position below -1 or from max_rows on. Cost:     8 bytes a
-/// pair and row (float). Growing at least doubles, up to max_rows; the old block is kept, so
-///           rows already handed out stay valid as long as the table lives. reserve() grows ahead of the hot
-///           loop.
+/// token that is neither read nor written; keys move by negative distances through make_shift_table.
+/// Throws:   invalid_config on a spectrum of several axes, a position below -1 or from max_rows on.
+/// Cost:     8 bytes a pair and row (float). Growing at least doubles, up to max_rows; the old block is kept,
+///           so rows already handed out stay valid as long as the table lives. reserve() grows ahead of the
+///           hot loop.
 /// Requires: rows() of a table that may grow is not called from two threads at once; rows() of a const table
 ///           never grows, and existing views may be used from any thread.
 /// Accuracy: as make_rotation_table, at every position.
@@ -43,7 +44,7 @@ class position_table {
         detail::require(spectrum_.axes() == 1, who, "spectrum must have one axis", spectrum_.axes());
         detail::require(rows >= 0, who, "rows must be >= 0", rows);
         detail::require(options.max_rows >= 0, who, "max_rows must be >= 0", options.max_rows);
-        max_rows_ = options.max_rows != 0 ? options.max_rows : std::max(rows, default_max_rows);
+        max_rows_ = options.max_rows != 0 ? options.max_rows : std::max(rows, detail::default_max_rows);
         detail::require(rows <= max_rows_, who, "rows must be at most max_rows", rows);
         extend(rows);
     }
@@ -108,7 +109,6 @@ class position_table {
 
   private:
     static constexpr const char* who = "position_table";
-    static constexpr index default_max_rows = index{1} << 20;
 
     void extend(index rows) {
         auto next = std::make_unique<rotation_table<T>>(rows, spectrum_.heads(), spectrum_.pairs(),

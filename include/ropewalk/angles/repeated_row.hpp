@@ -12,8 +12,9 @@ namespace ROPEWALK_NAMESPACE {
 /// Cost:     none: a view whose row stride is 0.
 /// Source:   R(p + s) = R(s) R(p); FreeFlux, Wei et al. 2025; A2ATS, He et al. 2025.
 ///
-///     const auto shift = make_rotation_table(omega, position_ids::from(std::vector{0., 10., 10.}, 3));
-///     rotate(interleaved{}, image_keys, repeat_row(shift, 0, image_keys.tokens()));
+///     const auto shift = make_rotation_table(omega,
+///     position_ids::from_tokens_axes(std::vector{0., 10., 10.}, 3)); rotate(interleaved{}, image_keys,
+///     repeat_row(shift, 0, image_keys.tokens()));
 template <class T>
 rows_view<T> repeat_row(const rotation_table<T>& table, index row, index tokens) {
     detail::require(row >= 0 && row < table.row_count(), "repeat_row", "row must be below the table's rows",

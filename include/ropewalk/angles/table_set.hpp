@@ -16,11 +16,11 @@ namespace ROPEWALK_NAMESPACE {
 /// under different scalings, a base and an extended context side by side, LongRoPE's start tokens.
 /// Shapes:   every spectrum has one axis and the same heads and pairs; a table has rows 0 .. its count - 1.
 /// Throws:   invalid_config on spectra that do not go together, a table that is not there, a position below
-///           -1 and (fixed) one past the end; std::bad_alloc where it cannot grow. The set is then as it was.
+///           -1 or from max_rows on; std::bad_alloc where it cannot grow. The set is then as it was.
 /// Cost:     2 * sizeof(T) bytes a pair and row over all tables, no more. Growing copies; the old block is
 ///           kept, so rows already handed out stay valid as long as the set lives.
-/// Requires: rows() of a set that may grow is not called from two threads at once; views may be used from
-///           any thread meanwhile.
+/// Requires: rows() of a set that may grow is not called from two threads at once; rows() of a const set
+///           never grows, and views may be used from any thread meanwhile.
 /// Accuracy: as make_rotation_table, at every position.
 /// Source:   the start tokens of LongRoPE, Ding et al. 2024, section 3.2.
 ///
@@ -31,13 +31,12 @@ template <class T = float>
 class table_set {
   public:
     /// `rows` in every table to begin with.
-    explicit table_set(std::vector<spectrum> spectra, index rows, growth grows = growth::doubling,
-                       angle_arithmetic arithmetic = angle_arithmetic::exact)
-        : table_set(std::move(spectra), std::vector<index>{}, rows, grows, arithmetic) {}
+    explicit table_set(std::vector<spectrum> spectra, index rows, position_table_options options = {})
+        : table_set(std::move(spectra), std::vector<index>{}, rows, options) {}
     /// A number of rows for each table.
     table_set(std::vector<spectrum> spectra, const std::vector<index>& rows_of_table,
-              growth grows = growth::doubling, angle_arithmetic arithmetic = angle_arithmetic::exact)
-        : table_set(std::move(spectra), rows_of_table, 0, grows, arithmetic) {}
+              position_table_options options = {})
+        : table_set(std::move(spectra), rows_of_table, 0, options) {}
 
     /// How many tables.
     index tables() const noexcept { return static_cast<index>(spectra_.size()); }
@@ -48,29 +47,50 @@ class table_set {
         return spectra_[static_cast<std::size_t>(table)];
     }
 
+    /// Rows that no table grows past.
+    index max_rows() const noexcept { return max_rows_; }
+
     /// The rows of these tokens, written to `row_of_token`, which the view reads and the caller keeps. -1 as
     /// a table or a position leaves a token untouched. Where the tables have different magnitudes the view
-    /// has none (NaN): rotate and rotate_gradient do not need one, unrotate does.
+    /// states none (NaN).
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int32_t> positions,
-                      std::span<std::int32_t> row_of_token) {
-        return checked(table_of_token, positions, row_of_token);
+                      std::span<std::int32_t> row_of_token) & {
+        grow(table_of_token, positions);
+        return std::as_const(*this).rows(table_of_token, positions, row_of_token);
     }
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int64_t> positions,
-                      std::span<std::int32_t> row_of_token) {
-        return checked(table_of_token, positions, row_of_token);
+                      std::span<std::int32_t> row_of_token) & {
+        grow(table_of_token, positions);
+        return std::as_const(*this).rows(table_of_token, positions, row_of_token);
     }
+    /// The same of a set that must not grow.
+    /// Throws: invalid_config on a position that has no row yet.
+    rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int32_t> positions,
+                      std::span<std::int32_t> row_of_token) const& {
+        return found(table_of_token, positions, row_of_token);
+    }
+    rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int64_t> positions,
+                      std::span<std::int32_t> row_of_token) const& {
+        return found(table_of_token, positions, row_of_token);
+    }
+    template <class... Arguments>
+    rows_view<T> rows(Arguments&&...) const&& = delete;
 
   private:
     static constexpr const char* who = "table_set";
     static constexpr index most_rows = std::numeric_limits<std::int32_t>::max();  // row_of_token is int32
 
-    table_set(std::vector<spectrum> spectra, std::vector<index> counts, index rows, growth grows,
-              angle_arithmetic arithmetic)
-        : spectra_(std::move(spectra)), growth_(grows), arithmetic_(arithmetic) {
+    table_set(std::vector<spectrum> spectra, std::vector<index> counts, index rows,
+              const position_table_options& options)
+        : spectra_(std::move(spectra)), arithmetic_(options.arithmetic) {
         detail::require(!spectra_.empty(), who, "spectra must not be empty", spectra_.size());
         if (counts.empty()) counts.assign(spectra_.size(), rows);
         detail::require(counts.size() == spectra_.size(), who, "rows_of_table must have one entry a table",
                         counts.size());
+        detail::require(options.max_rows >= 0, who, "max_rows must be >= 0", options.max_rows);
+        const index largest = *std::ranges::max_element(counts);
+        max_rows_ = options.max_rows != 0 ? options.max_rows : std::max(largest, detail::default_max_rows);
+        detail::require(largest <= max_rows_, who, "rows must be at most max_rows", largest);
         for (const spectrum& s : spectra_) {
             detail::require(s.axes() == 1, who, "spectra must have one axis", s.axes());
             detail::require(s.pairs() == spectra_.front().pairs(), who, "spectra must have the same pairs",
@@ -86,40 +106,55 @@ class table_set {
     }
 
     template <class I>
-    rows_view<T> checked(std::span<const std::int32_t> table_of_token, std::span<const I> positions,
-                         std::span<std::int32_t> row_of_token) {
+    void check(std::span<const std::int32_t> table_of_token, std::span<const I> positions) const {
         detail::require(table_of_token.size() == positions.size(), who,
                         "table_of_token must have one entry a position", table_of_token.size());
-        detail::require(row_of_token.size() == positions.size(), who,
-                        "row_of_token must have one entry a position", row_of_token.size());
+        for (std::size_t n = 0; n < positions.size(); ++n) {
+            detail::require(table_of_token[n] >= -1 && table_of_token[n] < tables(), who,
+                            "table must be -1 (untouched) or one of the set", table_of_token[n]);
+            detail::require(positions[n] >= -1, who, "position must be >= -1", positions[n]);
+        }
+    }
+
+    template <class I>
+    void grow(std::span<const std::int32_t> table_of_token, std::span<const I> positions) {
+        check(table_of_token, positions);
         std::vector<index> needed(spectra_.size());
         for (std::size_t n = 0; n < positions.size(); ++n) {
-            const auto table = static_cast<index>(table_of_token[n]);
-            const auto position = static_cast<std::int64_t>(positions[n]);
-            detail::require(table >= -1 && table < tables(), who,
-                            "table must be -1 (untouched) or one of the set", table);
-            detail::require(position >= -1, who, "position must be >= -1", position);
-            if (table < 0 || position < 0) continue;
-            detail::require(growth_ == growth::doubling || position < row_count(table), who,
-                            "position must be below the rows of its table", position);
-            detail::require(position < most_rows, who, "position must be below 2^31 - 1", position);
-            auto& count = needed[static_cast<std::size_t>(table)];
-            count = std::max(count, static_cast<index>(position) + 1);
+            if (table_of_token[n] < 0 || positions[n] < 0) continue;
+            const auto position = static_cast<index>(positions[n]);
+            detail::require(position < max_rows_, who, "position must be below max_rows", position);
+            auto& count = needed[static_cast<std::size_t>(table_of_token[n])];
+            count = std::max(count, position + 1);
         }
         bool grows = false;
         for (std::size_t t = 0; t < needed.size(); ++t) {
             const index have = row_count(static_cast<index>(t));
             const bool more = needed[t] > have;
-            needed[t] = more ? std::max(needed[t], 2 * have) : have;
+            needed[t] = more ? std::min(max_rows_, std::max(needed[t], 2 * have)) : have;
             grows = grows || more;
         }
         if (grows) extend(needed);
-        for (std::size_t n = 0; n < positions.size(); ++n)
+    }
+
+    template <class I>
+    rows_view<T> found(std::span<const std::int32_t> table_of_token, std::span<const I> positions,
+                       std::span<std::int32_t> row_of_token) const {
+        check(table_of_token, positions);
+        detail::require(row_of_token.size() == positions.size(), who,
+                        "row_of_token must have one entry a position", row_of_token.size());
+        for (std::size_t n = 0; n < positions.size(); ++n) {
+            if (table_of_token[n] < 0 || positions[n] < 0) {
+                row_of_token[n] = untouched_row;
+                continue;
+            }
+            const auto table = static_cast<index>(table_of_token[n]),
+                       position = static_cast<index>(positions[n]);
+            detail::require(position < row_count(table), who, "position must be below the rows of its table",
+                            position);
             row_of_token[n] =
-                table_of_token[n] < 0 || positions[n] < 0
-                    ? untouched_row
-                    : static_cast<std::int32_t>(first_row_[static_cast<std::size_t>(table_of_token[n])] +
-                                                static_cast<index>(positions[n]));
+                static_cast<std::int32_t>(first_row_[static_cast<std::size_t>(table)] + position);
+        }
         const std::span<const std::int32_t> chosen = row_of_token;
         rows_view<T> view = blocks_.back()->rows(chosen);
         view.magnitude = magnitude_;
@@ -158,7 +193,7 @@ class table_set {
     }
 
     std::vector<spectrum> spectra_;
-    growth growth_;
+    index max_rows_ = 0;
     angle_arithmetic arithmetic_;
     double magnitude_ = 1;
     std::vector<index> first_row_;  // [tables + 1]

@@ -54,7 +54,7 @@ position_ids poses(std::span<const N> xy, std::type_identity_t<std::span<const N
         values.insert(values.end(), {static_cast<double>(xy[2 * i]), static_cast<double>(xy[2 * i + 1]),
                                      static_cast<double>(heading[i])});
     }
-    return position_ids::from(values, 3);
+    return position_ids::from_tokens_axes(values, 3);
 }
 
 }  // namespace ROPEWALK_NAMESPACE::positions

@@ -58,16 +58,33 @@ class position_ids {
         detail::require(axes >= 1, "position_ids", "axes must be >= 1", axes);
     }
 
-    /// From the caller's array of any arithmetic type, [tokens, axes] row-major.
+    /// One axis, from the caller's numbers of any arithmetic type: values [tokens].
     template <class N>
-    static position_ids from(std::span<const N> values, index axes = 1) {
+    static position_ids from(std::span<const N> values) {
+        return from_tokens_axes(values, 1);
+    }
+    template <class N>
+    static position_ids from(const std::vector<N>& values) {
+        return from(std::span<const N>(values));
+    }
+    /// Several axes, a token's numbers beside each other: values [tokens, axes] row-major.
+    template <class N>
+    static position_ids from_tokens_axes(std::span<const N> values, index axes) {
         position_ids ids(axes);
         ids.append(listed_run{std::vector<double>(values.begin(), values.end())});
         return ids;
     }
     template <class N>
-    static position_ids from(const std::vector<N>& values, index axes = 1) {
-        return from(std::span<const N>(values), axes);
+    static position_ids from_tokens_axes(const std::vector<N>& values, index axes) {
+        return from_tokens_axes(std::span<const N>(values), axes);
+    }
+    /// Several axes, an axis' numbers beside each other: values [axes, tokens] row-major, as engines and
+    /// Transformers hand over M-RoPE positions ([3, tokens]).
+    template <class N>
+    static position_ids from_axes_tokens(std::span<const N> values, index axes);
+    template <class N>
+    static position_ids from_axes_tokens(const std::vector<N>& values, index axes) {
+        return from_axes_tokens(std::span<const N>(values), axes);
     }
     /// first, first + 1, ... on every axis.
     static position_ids text(index tokens, double first = 0, index axes = 1) {
@@ -119,6 +136,22 @@ class position_ids {
     std::vector<position_segment> segments_;
     std::vector<index> starts_;  // one past the last token of each segment
 };
+
+template <class N>
+position_ids position_ids::from_axes_tokens(std::span<const N> values, index axes) {
+    position_ids ids(axes);
+    const auto count = static_cast<index>(values.size());
+    detail::require(count % axes == 0, "position_ids::from_axes_tokens",
+                    "values must hold a multiple of axes numbers", count);
+    std::vector<double> by_token(values.size());
+    const index tokens = count / axes;
+    for (index a = 0; a < axes; ++a)
+        for (index t = 0; t < tokens; ++t)
+            by_token[static_cast<std::size_t>(t * axes + a)] =
+                static_cast<double>(values[static_cast<std::size_t>(a * tokens + t)]);
+    ids.append(listed_run{std::move(by_token)});
+    return ids;
+}
 
 inline index position_ids::checked_tokens(const position_segment& segment) const {
     constexpr const char* who = "position_ids::append";

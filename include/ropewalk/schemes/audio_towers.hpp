@@ -80,7 +80,7 @@ inline position_ids music_flamingo_frames(index windows, index frames,
             at.push_back(-turn * t * static_cast<double>(w) / config.base);
             at.push_back(-turn * t * (turn * static_cast<double>(j) / config.base));
         }
-    return position_ids::from(at, 2);
+    return position_ids::from_tokens_axes(at, 2);
 }
 
 struct line_config {

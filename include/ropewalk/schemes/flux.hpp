@@ -75,7 +75,7 @@ position_ids positions_of_ids(std::span<const N> ids, const ids_config& config =
         for (const N id : ids) detail::require(std::isfinite(id), who, "ids must be finite", id);
     position_ids out(config.axes);
     if (config.text_tokens > 0) out.append(untouched_run{config.text_tokens});
-    return out.append(position_ids::from(ids.subspan(text.size()), config.axes));
+    return out.append(position_ids::from_tokens_axes(ids.subspan(text.size()), config.axes));
 }
 
 /// Tokens of one packed image: latent cells / 2 a side.

@@ -159,7 +159,8 @@ rotation_table<T> make_shift_row(const spectrum& s, const key_change& change) {
     detail::require(s.axes() >= 3, "make_shift_row", "spectrum must have the axes (image, row, column)",
                     s.axes());
     detail::require_change("make_shift_row", change);
-    return make_rotation_table<T>(s, position_ids::from(detail::shift_of(change, s.axes()), s.axes()));
+    return make_rotation_table<T>(
+        s, position_ids::from_tokens_axes(detail::shift_of(change, s.axes()), s.axes()));
 }
 
 }  // namespace ROPEWALK_NAMESPACE::freeflux

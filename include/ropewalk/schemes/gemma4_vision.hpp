@@ -50,7 +50,7 @@ position_ids patches(std::span<const N> xy) {
         row_column.push_back(static_cast<double>(xy[i + 1]));
         row_column.push_back(static_cast<double>(xy[i]));
     }
-    return position_ids::from(row_column, 2);
+    return position_ids::from_tokens_axes(row_column, 2);
 }
 
 /// The same for one image without padding.

@@ -197,11 +197,7 @@ inline position_ids make_positions(rope_mode mode, std::span<const std::int32_t>
     if (!is_multi(mode)) return position_ids::from(positions);
     detail::require(positions.size() % 4 == 0, "ggml::make_positions",
                     "positions must hold four numbers a token", positions.size());
-    const std::size_t tokens = positions.size() / 4;
-    std::vector<std::int32_t> by_token;
-    for (std::size_t n = 0; n < tokens; ++n)
-        for (std::size_t axis = 0; axis < 4; ++axis) by_token.push_back(positions[axis * tokens + n]);
-    return position_ids::from(std::span<const std::int32_t>(by_token), 4);
+    return position_ids::from_axes_tokens(positions, 4);
 }
 
 /// cos and sin exactly as ggml's CPU backend makes them: the angle is a running f32 product, so it drifts

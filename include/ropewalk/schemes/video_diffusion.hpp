@@ -73,7 +73,7 @@ inline position_ids fractions(const position_ids& middles, std::span<const doubl
     auto values = middles.values();
     for (std::size_t i = 0; i < values.size(); ++i)
         values[i] = 2 * (values[i] / extents[i % extents.size()]) - 1;
-    return position_ids::from(values, middles.axes());
+    return position_ids::from_tokens_axes(values, middles.axes());
 }
 
 struct model_config {

@@ -210,7 +210,7 @@ inline position_ids lightglue_keypoints(std::span<const double> xy, double heigh
         at.push_back((xy[i] - width / 2) / (std::max(height, width) / 2));
         at.push_back((xy[i + 1] - height / 2) / (std::max(height, width) / 2));
     }
-    return position_ids::from(at, 2);
+    return position_ids::from_tokens_axes(at, 2);
 }
 
 /// V-JEPA 2 is no rotation: of each interleaved pair (2i, 2i + 1) of a block the two channels have angles of
