@@ -69,8 +69,9 @@ inline road_places places_of(const road::adapter_config& c, index channel) noexc
 
 namespace ROPEWALK_NAMESPACE::road {
 
-/// Numbers in theta, and again in alpha. Throws: invalid_config on a group that does not fit.
-/// Source: peft, RoadLayer.update_layer.
+/// Numbers in theta, and again in alpha.
+/// Throws:   invalid_config on a group that does not fit.
+/// Source:   peft, RoadLayer.update_layer.
 inline index parameter_count(const adapter_config& c) {
     detail::require_valid(c);
     return c.variant == variant::road_1   ? c.channels / 2
@@ -135,7 +136,8 @@ inline columns make_columns(const adapter& a) {
 }
 
 /// A block-diagonal matrix R: (x, y) <- (a x + b y, c x + d y) for the pairs of blocked_by(group).
-/// Shapes: a, b, c, d [channels / 2]. Source: RoAd, eq. 3.
+/// Shapes:   a, b, c, d [channels / 2].
+/// Source:   RoAd, eq. 3.
 struct pair_blocks {
     index group = 2;        ///< channels of a group; pairs are half-split inside each
     std::vector<double> a;  ///< factors of x in the new x
@@ -324,13 +326,14 @@ pair_matrix_table<T> make_table(const pair_blocks& r) {
     return make_table<T>(std::span<const pair_blocks>(&r, 1));
 }
 
-/// RoPE after a road_1 adapter as one table: the angle of pair i of head h becomes theta + position omega,
-/// so queries or keys are rotated once. Per-head rows: q and k each need their own table.
+/// RoPE after a road_1 adapter as one table: the angle of pair i of head h becomes theta + position omega, so
+/// queries or keys are rotated once. Per-head rows: q and k each need their own table.
 /// Shapes:   the adapter's channels are heads * 2 * spectrum pairs; `layout` is RoPE's.
 /// Throws:   invalid_config unless the adapter is road_1, pairs as `layout` does inside a head (its group is
 ///           the head for half_split, 2 for interleaved), has one alpha for all pairs (it becomes the
 ///           magnitude), and every token is touched.
-/// Accuracy: f64, rounded once. Source: rotations of a plane commute and add.
+/// Accuracy: f64, rounded once.
+/// Source:   rotations of a plane commute and add.
 template <class T = float>
 rotation_table<T> make_folded_table(const adapter& a, const spectrum& s, const position_ids& positions,
                                     pair_layout layout) {

@@ -15,11 +15,12 @@ struct gradient {
     std::vector<double> alpha;  ///< [parameter_count]
 };
 
-/// The gradient of a loss through y = R h, summed over all rows. dL/dh is mix_pairs of `dy` with the table
-/// of make_transpose.
+/// The gradient of a loss through y = R h, summed over all rows. dL/dh is mix_pairs of `dy` with the table of
+/// make_transpose.
 /// Shapes:   h, dy [batches, tokens, heads, channels]; h is the layer's output before the adapter.
 /// Throws:   invalid_config when the extents differ.
-/// Accuracy: sums in f64. Source: the chain rule on `columns`.
+/// Accuracy: sums in f64.
+/// Source:   the chain rule on `columns`.
 template <class T, class D>
 gradient make_gradient(const adapter& a, heads_view<T> h, heads_view<D> dy) {
     constexpr const char* who = "road::make_gradient";

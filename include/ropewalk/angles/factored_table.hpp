@@ -353,7 +353,8 @@ void factored_table<T>::fill(const spectrum& s, const detail::block_positions& p
 }
 
 /// positions x spectrum, factored.
-/// Throws: as factored_table. Source: as factored_table.
+/// Throws:   as factored_table.
+/// Source:   as factored_table.
 ///
 ///     const auto table = make_factored_table(omega, clip.positions);
 ///     rotate(half_split{}, q, k, table);

@@ -45,8 +45,9 @@ struct rotation_blocks_shape {
 /// it says what a rotation_table of interleaved pairs says, in four numbers a pair instead of two.
 /// Throws:   invalid_config on negative extents, heads < 1, a size outside 1 .. 64, or rows out of range.
 /// Cost:     size * sizeof(T) bytes a channel and row: size / 2 times a plain table of full-width cos and
-/// sin. Accuracy: as fill_rotation_exponential, rounded to T once. Source:   LieRE, arXiv 2406.10322;
-/// ComRoPE, arXiv 2506.03737.
+///           sin.
+/// Accuracy: as fill_rotation_exponential, rounded to T once.
+/// Source:   LieRE, arXiv 2406.10322; ComRoPE, arXiv 2506.03737.
 template <class T = float>
 class rotation_blocks {
   public:

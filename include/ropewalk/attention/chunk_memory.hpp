@@ -66,14 +66,13 @@ inline std::vector<double> branch_weights(std::span<const double> logits, index 
 }
 
 /// The three branches of one chunk and their mix. A chunk at once, in pieces, or token by token over a cache
-/// of the chunk's keys gives the same result. Shapes:   as in chunk_tensors; the kv heads divide the heads.
-/// `frequencies` a spectrum of channels / 2 pairs,
-///           one axis; chunk_index counts from 0; logits (full, local, memory).
+/// of the chunk's keys gives the same result.
+/// Shapes:   as in chunk_tensors; the kv heads divide the heads. `frequencies` a spectrum of channels / 2
+///           pairs, one axis; chunk_index counts from 0; logits (full, local, memory).
 /// Throws:   invalid_config on sizes that disagree, a window or chunk of 0, more tokens than a chunk, more
 ///           queries than tokens, or a first position (chunk_index * chunk) that does not fit.
 /// Cost:     attend under three masks: causal, causal inside windows, and all of the memory; tiles that a
-/// mask
-///           hides are skipped. Allocates what the branches write and the rotated queries and keys.
+///           mask hides are skipped. Allocates what the branches write and the rotated queries and keys.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5, for order-1 inputs. A token that a branch hides from a query
 ///           cannot change that branch, NaN included.
 /// Source:   arXiv 2507.00453, section 3, as read above.

@@ -25,8 +25,9 @@ struct spectrum_config {
 };
 
 /// The spectrum of layers with a compressor, for all of their queries and keys: YaRN with magnitude 1,
-/// without which rotating back would leave its square. Throws:   invalid_config as yarn. Source:
-/// huggingface/transformers models/deepseek_v4 (attention_factor 1).
+/// without which rotating back would leave its square.
+/// Throws:   invalid_config as yarn.
+/// Source:   huggingface/transformers models/deepseek_v4 (attention_factor 1).
 inline spectrum make_spectrum(const spectrum_config& c = {}) {
     return frequencies::yarn({.rotary_dim = c.rotary_dim,
                               .base = c.base,
@@ -65,9 +66,9 @@ inline std::vector<double> window_positions(const pool_config& c, index windows)
 
 /// Closed windows pooled channel by channel: a softmax over gate + bias weighs the values of a window's
 /// tokens (and, with overlap, of the first series of the window before), then an RMS norm. Not yet rotated.
-/// Tokens behind the last closed window wait. Shapes:   the result [tokens / rate, channels]; with overlap,
-/// series a of the inputs is channels [0, channels),
-///           which the next window uses, series b the second half.
+/// Tokens behind the last closed window wait.
+/// Shapes:   the result [tokens / rate, channels]; with overlap, series a of the inputs is channels [0,
+///           channels), which the next window uses, series b the second half.
 /// Throws:   invalid_config on a rate < 1, sizes that disagree, or an epsilon that is not finite and >= 0.
 /// Accuracy: f64.
 /// Source:   huggingface/transformers DeepseekV4HCACompressor, DeepseekV4CSACompressor.

@@ -86,7 +86,8 @@ class dual_chunk {
 
     /// g(length) = max(1, 0.1 ln(length / original_context) + 1). Prefill multiplies keys and queries by it,
     /// so logits carry its square; decode multiplies the new key and the query by g of the current length,
-    /// and keys keep what they were written with. Throws: invalid_config on length < 1.
+    /// and keys keep what they were written with.
+    /// Throws:   invalid_config on length < 1.
     double logit_factor(std::int64_t length) const {
         detail::require(length >= 1, "dual_chunk::logit_factor", "length must be >= 1", length);
         if (config_.original_context == 0) return 1;

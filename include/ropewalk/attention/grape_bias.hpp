@@ -9,8 +9,8 @@
 #include <ropewalk/core/heads_view.hpp>
 
 /// GRAPE's additive form: a bias on the logits that grows with the distance, at a rate that queries, keys or
-/// a path between them decide. ALiBi is the constant rate. Source: GRAPE, arXiv 2512.07805;
-/// model-architectures/GRAPE model/.
+/// a path between them decide. ALiBi is the constant rate.
+/// Source:   GRAPE, arXiv 2512.07805; model-architectures/GRAPE model/.
 namespace ROPEWALK_NAMESPACE::grape {
 
 /// ALiBi's slopes: 2^(-8 (h + 1) / H) for a power of two, else those of the power of two below and then every
@@ -51,9 +51,12 @@ struct bias_parameters {
 };
 
 /// bias[h, i, j] = -(i - j) softplus(omega_h) slope_h rate, with rate = softplus(u . k_j / sqrt d),
-/// softplus(v . q_i / sqrt d) or their sum; 0 above the diagonal, where attention masks. Shapes:   q and k
-/// [tokens, heads, channels], one batch, after their norms; the result [heads, tokens, tokens]. Throws:
-/// invalid_config on sizes that disagree. Cost:     heads * tokens * (channels + tokens). Accuracy: f64.
+/// softplus(v . q_i / sqrt d) or their sum; 0 above the diagonal, where attention masks.
+/// Shapes:   q and k [tokens, heads, channels], one batch, after their norms; the result [heads, tokens,
+///           tokens].
+/// Throws:   invalid_config on sizes that disagree.
+/// Cost:     heads * tokens * (channels + tokens).
+/// Accuracy: f64.
 /// Source:   model-architectures/GRAPE model/ (GRAPE-A).
 template <class T>
 std::vector<double> make_bias(const bias_config& c, const bias_parameters& p, heads_view<const T> q,
@@ -108,8 +111,10 @@ std::vector<double> make_bias(const bias_config& c, const bias_parameters& p, he
 /// The path form: bias[h, i, j] is the sum over the tokens l = j + 1 .. i of slope_h ln sigmoid(p_i . R(l)
 /// n(p_l) / width), where n is an RMS norm and R(l) turns every half-split pair by l radians, clockwise.
 /// Shapes:   p [tokens, heads, channels], one batch; the result [heads, tokens, tokens], 0 above the
-/// diagonal. Throws:   invalid_config on an odd number of channels or more than one batch. Cost:     heads *
-/// tokens^2 * channels. Source:   model-architectures/GRAPE model/ (GRAPE-AP).
+///           diagonal.
+/// Throws:   invalid_config on an odd number of channels or more than one batch.
+/// Cost:     heads * tokens^2 * channels.
+/// Source:   model-architectures/GRAPE model/ (GRAPE-AP).
 template <class T>
 std::vector<double> make_path_bias(heads_view<const T> p) {
     constexpr const char* who = "grape::make_path_bias";

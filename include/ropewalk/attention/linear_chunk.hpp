@@ -8,8 +8,8 @@
 #include <ropewalk/attention/linear_state.hpp>
 
 /// Linear attention a chunk of tokens at a time, by matrix products: what the keys before the chunk left
-/// behind through the state, the chunk's own through its scores. Source: chunkwise form, Hua et al. 2022; Sun
-/// et al. 2023.
+/// behind through the state, the chunk's own through its scores.
+/// Source:   chunkwise form, Hua et al. 2022; Sun et al. 2023.
 namespace ROPEWALK_NAMESPACE::detail {
 
 /// The keys of a chunk of one kv head, brought to the powers that the state has after them.

@@ -149,8 +149,9 @@ inline std::vector<index> visible_windows(std::span<const std::int64_t> position
 }
 
 /// The chosen keys of every query, best first; -1 where fewer are visible. Equal scores go to the earlier
-/// key. Shapes:   scores [tokens, keys], visible [tokens]; the result [tokens, count]. Throws: invalid_config
-/// on count < 0, sizes that disagree, or a visible count outside 0 .. keys (more
+/// key.
+/// Shapes:   scores [tokens, keys], visible [tokens]; the result [tokens, count].
+/// Throws:   invalid_config on count < 0, sizes that disagree, or a visible count outside 0 .. keys (more
 ///           counts as all).
 /// Cost:     a partial sort a query.
 /// Source:   DeepSeek-V3.2-Exp inference/model.py (index_topk).

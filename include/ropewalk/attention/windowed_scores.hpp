@@ -25,8 +25,8 @@ struct windowed_options {
 /// `window` to the key, before or after it, of the far one elsewhere. The distance decides, so no single
 /// rotation can do this. HiRoPE: near plain positions, far hierarchical ones. Windowed RoPE (A2ATS): far
 /// queries rotated to one distance, far keys not rotated (repeat_row). ReRoPE: the same with the distance of
-/// the window. Shapes:   near_q and far_q [batches, Lq, heads, channels], near_k and far_k [batches, Lk, kv
-/// heads,
+/// the window.
+/// Shapes:   near_q and far_q [batches, Lq, heads, channels], near_k and far_k [batches, Lk, kv heads,
 ///           channels] (query head h reads kv head h / (heads / kv heads)); scores [batches, heads, Lq, Lk].
 /// Throws:   invalid_config on sizes that disagree or a negative window.
 /// Cost:     one dot product a visible pair: two copies of the keys, not two score matrices.

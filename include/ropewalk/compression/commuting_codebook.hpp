@@ -13,7 +13,8 @@
 
 /// CommVQ: residual codebooks of keys before the rotation whose centres c_A + i c_B, over complex pairs,
 /// commute with it, so that a query meets each small centre once and tokens cost look-ups and one turn a
-/// pair. Source: CommVQ, arXiv 2506.18879; UMass-Embodied-AGI/CommVQ.
+/// pair.
+/// Source:   CommVQ, arXiv 2506.18879; UMass-Embodied-AGI/CommVQ.
 namespace ROPEWALK_NAMESPACE::commvq {
 
 /// The small centres of all rounds.
@@ -140,11 +141,12 @@ inline std::vector<double> decode(const codebook& c, const coded_keys& keys) {
 }
 
 /// Scores of one rotated query against rotated keys without decoding them: conj(q) meets each small centre
-/// once; a token then adds t_A + i t_B over its rounds and turns the sum by its position. Shapes:   q [2 *
-/// pairs], half_split, rotated; positions [tokens]; the result [tokens], unscaled. Throws:   invalid_config
-/// on sizes that disagree, or a spectrum of several heads or axes. Cost:     rounds * centres * pairs once,
-/// then rounds * pairs additions and a sine and cosine a pair and token. Source:   UMass-Embodied-AGI/CommVQ
-/// commvq/triton_kernels.py.
+/// once; a token then adds t_A + i t_B over its rounds and turns the sum by its position.
+/// Shapes:   q [2 * pairs], half_split, rotated; positions [tokens]; the result [tokens], unscaled.
+/// Throws:   invalid_config on sizes that disagree, or a spectrum of several heads or axes.
+/// Cost:     rounds * centres * pairs once, then rounds * pairs additions and a sine and cosine a pair and
+///           token.
+/// Source:   UMass-Embodied-AGI/CommVQ commvq/triton_kernels.py.
 inline std::vector<double> make_scores(const codebook& c, const coded_keys& keys, std::span<const double> q,
                                        const spectrum& s, std::span<const double> positions) {
     constexpr const char* who = "commvq::make_scores";
@@ -192,9 +194,9 @@ inline std::vector<double> make_scores(const codebook& c, const coded_keys& keys
 }
 
 /// The small centres that fit soft assignments best: weighted least squares of all large centres on the
-/// weighted means of their keys. Shapes:   assignments [tokens, centres^2], rows of weights; z [tokens, 2 *
-/// pairs], half_split, what a round has
-///           to code; the result [2 * centres, pairs], rows x_0, y_0, x_1, y_1, ...
+/// weighted means of their keys.
+/// Shapes:   assignments [tokens, centres^2], rows of weights; z [tokens, 2 * pairs], half_split, what a
+///           round has to code; the result [2 * centres, pairs], rows x_0, y_0, x_1, y_1, ...
 /// Throws:   invalid_config on sizes that disagree, or ridge <= 0.
 /// Source:   UMass-Embodied-AGI/CommVQ training/quantize_key_cache.py (ridge 1e-8 on every weight).
 template <class Scalar = double>

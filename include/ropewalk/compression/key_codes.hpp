@@ -14,7 +14,8 @@
 
 /// Quantised keys and the place of the rotation among them. KVQuant and RotateKV code keys before the
 /// rotation and rotate what they decode, each at its own position; PolarQuant codes rotated keys, pair by
-/// pair. Source: KVQuant, arXiv 2401.18079; RotateKV, arXiv 2501.16383; PolarQuant, arXiv 2502.00527.
+/// pair.
+/// Source:   KVQuant, arXiv 2401.18079; RotateKV, arXiv 2501.16383; PolarQuant, arXiv 2502.00527.
 namespace ROPEWALK_NAMESPACE::key_codes {
 
 namespace detail_codes {
@@ -109,8 +110,9 @@ struct group_config {
 
 /// RotateKV's codes of one token's reordered channels: groups of channels with step (max - min) clip /
 /// (bits^2 - 1), as its code has it (right for 2 and 4 bits; at 3 bits the largest values are cut off), and a
-/// whole zero. Shapes:   codes [tokens, width]; low, step and zero [tokens, width / group]. Source:
-/// ZunhaiSu/RotateKV RotateKV_fake_quant/fake_quant.py.
+/// whole zero.
+/// Shapes:   codes [tokens, width]; low, step and zero [tokens, width / group].
+/// Source:   ZunhaiSu/RotateKV RotateKV_fake_quant/fake_quant.py.
 struct group_codes {
     std::vector<std::uint8_t> codes;
     std::vector<double> low, step, zero;
@@ -201,9 +203,9 @@ struct polar_config {
 
 /// PolarQuant: a rotated key's pairs as radius and angle in [0, 2 pi), each with a range a group of tokens,
 /// head and pair; decoded at the middle of a step. Moving keys by a position adds to the angles' low ends
-/// alone. Shapes:   codes [groups * group, heads, pairs], radius code << angle_bits | angle code; ranges
-/// [groups, heads,
-///           pairs]. Tokens behind the last whole group are not coded.
+/// alone.
+/// Shapes:   codes [groups * group, heads, pairs], radius code << angle_bits | angle code; ranges [groups,
+///           heads, pairs]. Tokens behind the last whole group are not coded.
 /// Source:   ericshwu/PolarQuant models/modeling_llama_polar.py.
 struct polar_codes {
     std::vector<std::uint8_t> codes;

@@ -208,8 +208,8 @@ class latent_attention {
                                  cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
                                  {.scale = scale_, .count = tokens});
     }
-    /// Values of all heads from their summed latents. Shapes: [tokens, heads * latent] ->
-    /// [tokens, heads * value_dim].
+    /// Values of all heads from their summed latents.
+    /// Shapes:   [tokens, heads * latent] -> [tokens, heads * value_dim].
     matrix make_values(const matrix& latents) const;
 
     /// New tokens through the cache: appended, then each attends to everything up to itself.

@@ -44,9 +44,9 @@ inline double ntk_base(const ntk_config& c) {
 }
 
 /// The alpha under which the last position of a context `factor` times as long rotates the slowest pair as
-/// far as the last trained position did: (original_context * factor - 1) / (original_context - 1). Throws:
-/// invalid_config on a factor that is not > 0 or an original_context <= 1. Source:   Wiselnn570/VideoRoPE
-/// videorope_plus, rotary_embedding.py ("videorope++_v1").
+/// far as the last trained position did: (original_context * factor - 1) / (original_context - 1).
+/// Throws:   invalid_config on a factor that is not > 0 or an original_context <= 1.
+/// Source:   Wiselnn570/VideoRoPE videorope_plus, rotary_embedding.py ("videorope++_v1").
 inline double ntk_alpha_to_last(double factor, double original_context) {
     constexpr const char* who = "ntk_alpha_to_last";
     detail::require_factor(who, "factor must be finite and > 0", factor);

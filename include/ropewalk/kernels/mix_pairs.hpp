@@ -162,7 +162,8 @@ index mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>&
 
 /// Multiplies every pair by its token's 2 x 2 matrix, in place: (x, y) <- (a x + b y, c x + d y).
 /// Shapes:   x [batches, tokens, heads, 2 * pairs]; rows hold batches * tokens tokens.
-/// Requires: as rotate. Negative rows leave a token untouched. Returns: as rotate.
+/// Requires: as rotate. Negative rows leave a token untouched.
+/// Returns:  as rotate.
 /// Cost:     one pass over the data; no allocation. Two table entries a pair when all matrices are scaled
 ///           rotations, four otherwise.
 /// Accuracy: f64, f32: 2 ulp of |a x| + |b y| (and of |c x| + |d y|); 16-bit: that plus half a storage ulp.

@@ -9,7 +9,8 @@
 /// The arithmetic of a pair, and the loops that carry it along the heads of one token with a row of cos and
 /// sin in registers. Every layout forms each output as fma(x, c, rounded product), so that layouts agree bit
 /// for bit up to the permutation of channels, and so do full and partial registers, any source and any
-/// target. Source: rotate_reference is the specification.
+/// target.
+/// Source:   rotate_reference is the specification.
 
 namespace ROPEWALK_NAMESPACE::detail {
 

@@ -119,7 +119,8 @@ struct slice_extents {
     index pairs, first_channel, channels;
 };
 /// Heads of one token from source to target: the slice rotated, the channels beside it passed; all of them
-/// passed where no row or no slice is. Returns: whether they were rotated.
+/// passed where no row or no slice is.
+/// Returns:  whether they were rotated.
 template <class Layout, class Cursor, class Place>
 ROPEWALK_ALWAYS_INLINE bool rotate_slice(Layout layout, outer_loop outer, const token_rotation<Cursor>& token,
                                          slice_extents slice, token_part<Place> x) noexcept {
@@ -285,8 +286,9 @@ bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_
 
 /// The inverse of rotate: rotates back and divides by the squared magnitude of each pair's row, so that
 /// unrotate(rotate(x)) = x also under YaRN and xPos. A scheme's write layout is read, its read layout
-/// written. Shapes, Requires, Returns, Cost, Threads: as rotate. Accuracy: as rotate, each way, and the
-/// rounding of the row. Source: R(-p) R(p) = 1.
+/// written. Shapes, Requires, Returns, Cost, Threads: as rotate.
+/// Accuracy: as rotate, each way, and the rounding of the row.
+/// Source:   R(-p) R(p) = 1.
 template <class L, class T, class R>
 bool unrotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
     return detail::rotate_views("unrotate", layout, x, heads_view<T>{}, detail::rows_of(rows),

@@ -94,14 +94,14 @@ struct fly_rows : token_rows<fly_rows> {
 };
 
 /// Rows without a table: each is made from its position while the kernel runs. In prefill this is as fast as
-/// a table or faster, because a table's bytes are traffic. They go wherever rows go. Shapes:   positions
-/// [tokens, axes], or [axes, tokens] as `order` says, of int32, int64, float or double, in any
-///           order, negative and fractional ones included; numbers that do not divide by the axes fit no
-///           call.
+/// a table or faster, because a table's bytes are traffic. They go wherever rows go.
+/// Shapes:   positions [tokens, axes], or [axes, tokens] as `order` says, of int32, int64, float or double,
+///           in any order, negative and fractional ones included; numbers that do not divide by the axes fit
+///           no call.
 /// Requires: spectrum and positions outlive the rows; at most 512 pairs; positions not past 2^52.
 /// Cost:     about 15 ns of arithmetic a token of 64 pairs (AVX-512); no allocation.
-/// Accuracy: rows within magnitude * (2e-7 + 2^-52 |angle|) for f32, f16 and bf16 data, at any position;
-///           for f64 data as a table of double.
+/// Accuracy: rows within magnitude * (2e-7 + 2^-52 |angle|) for f32, f16 and bf16 data, at any position; for
+///           f64 data as a table of double.
 /// Source:   RoFormer, Su et al. 2021, eq. 34; the polynomials are minimax fits of ours.
 ///
 ///     rotate(half_split{}, q, k, rows_on_the_fly(omega, positions));

@@ -109,9 +109,9 @@ misfit fit_keys(const layout_plan& plan, const heads_view<T>& key, const rows_ex
 
 /// Checks an append once and remembers where its tokens go. The plan serves every layer whose call has the
 /// same shapes: change the pointers of the call, not the plan. No slots make an empty plan, whose calls do
-/// nothing. Shapes:   slots [batches * tokens], slot = page * page_tokens + token in the page; negative:
-/// skipped. Throws:   invalid_config on slots outside the cache or met twice, shapes that disagree, strides
-/// shorter
+/// nothing.
+/// Shapes:   slots [batches * tokens], slot = page * page_tokens + token in the page; negative: skipped.
+/// Throws:   invalid_config on slots outside the cache or met twice, shapes that disagree, strides shorter
 ///           than what they step over, a source that overlaps the destination without being it, keys, values
 ///           and scales that share a byte, scales that are not finite and > 0.
 /// Cost:     O(tokens log tokens).

@@ -326,23 +326,22 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 /// Shapes:   heads of adjacent blocks; rotated are channels [first_channel, first_channel + 2 * pairs).
 ///           Blocks without such a channel keep their bytes. A block that the slice covers in part is encoded
 ///           anew as a whole.
-/// Requires: block_slice_fits. Returns: whether it does; otherwise nothing was touched.
-///           Blocks of different heads are apart.
+/// Requires: block_slice_fits.
+/// Returns:  whether it does; otherwise nothing was touched. Blocks of different heads are apart.
 /// Cost:     each touched block read and written once; no allocation.
 /// Accuracy: bit for bit simd::decode_head, rotation in f32 (each output within 2 ulp of the pair norm), then
 ///           simd::encode_head. With d' the largest magnitude of the new block / 127 (q4: / 8), every number
 ///           is within 0.5625 d' (q4: |d'|, half of that but for what faces the block's largest number from
 ///           the other side of zero) of the rotated one: 127 * 2^-11 d' of it is the scale's rounding to f16,
-///           where that is a normal f16.
-///           A block whose largest code is 127 or -127 (q4: 0), as encoders leave it, is not changed by a
-///           rotation by 0; a NaN in it or in the row makes its numbers NaN.
+///           where that is a normal f16. A block whose largest code is 127 or -127 (q4: 0), as encoders leave
+///           it, is not changed by a rotation by 0; a NaN in it or in the row makes its numbers NaN.
 ///           Rotations add up. By deltas that differ, n of them leave a q8 number within 1.5 sqrt(n) d of the
-///           exact one and within 0.3 sqrt(n) d in the mean of squares, d of the block's largest pair norm
-///           (n = 1000: 17 % of the keys' norm in all; q4: the same in its own d, where 10 calls are 26 %,
-///           and some hundreds lose the keys). By a small delta that repeats they do not behave like that:
-///           most of a step below half a code, an angle below 1 / 254, is rounded away each time. 1000 shifts
-///           of q8 keys by -64 tokens are off by 30 % of their norm, by -1 token by 93 %: shift seldom and
-///           far, many small shifts as one.
+///           exact one and within 0.3 sqrt(n) d in the mean of squares, d of the block's largest pair norm (n
+///           = 1000: 17 % of the keys' norm in all; q4: the same in its own d, where 10 calls are 26 %, and
+///           some hundreds lose the keys). By a small delta that repeats they do not behave like that: most
+///           of a step below half a code, an angle below 1 / 254, is rounded away each time. 1000 shifts of
+///           q8 keys by -64 tokens are off by 30 % of their norm, by -1 token by 93 %: shift seldom and far,
+///           many small shifts as one.
 /// Source:   ggml-org/llama.cpp pull request 2060 (rotation of cached keys by a delta).
 template <class Block>
 bool rotate_blocks(pair_layout layout, block_heads<Block> x, const block_row& row) noexcept {

@@ -79,21 +79,18 @@ template <class S, class Q, class D, integer_range Slots>
 }
 
 /// All that precedes attention in one pass over the projection: q normalised and rotated, k normalised,
-/// rotated and appended to its cache in any of its formats, v appended. Shapes:   see prepare_call; rows of
-/// batches * tokens tokens, for q and k alike. Rotated are the slice of a scheme
-///           or layout_slice, or the first 2 * pairs channels of q and k. A layer without RoPE only
+/// rotated and appended to its cache in any of its formats, v appended.
+/// Shapes:   see prepare_call; rows of batches * tokens tokens, for q and k alike. Rotated are the slice of a
+///           scheme or layout_slice, or the first 2 * pairs channels of q and k. A layer without RoPE only
 ///           normalises.
 /// Requires: a plan from make_prepare_plan for a call of these shapes; q_out is q itself or apart from it;
-/// nothing
-///           written overlaps the projection but q_out. A token with a negative row is neither read nor
-///           written; one with a negative slot has its query prepared and nothing appended.
+///           nothing written overlaps the projection but q_out. A token with a negative row is neither read
+///           nor written; one with a negative slot has its query prepared and nothing appended.
 /// Returns:  as append.
 /// Cost:     each number read once and written once, where apart they are read and written up to three times;
-/// no
-///           allocation.
+///           no allocation.
 /// Accuracy: bit for bit normalize_and_rotate (or rotate_into) and append one after the other for f32 and f64
-/// data;
-///           for 16-bit data better than that, because nothing is rounded in between.
+///           data; for 16-bit data better than that, because nothing is rounded in between.
 /// Threads:  `part` splits tokens, and the heads of few tokens where no norm takes all heads of a token.
 /// Source:   fused prologues of GPU engines (QK-norm, RoPE and cache write in one kernel): the feature.
 template <class L, class S, class Q, class D, class R>

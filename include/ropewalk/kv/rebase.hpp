@@ -18,10 +18,11 @@ namespace ROPEWALK_NAMESPACE {
 /// The rows that move keys rotated at `old` under one spectrum to `now` under another: angle now * omega_to -
 /// old * omega_from, formed and reduced in f64, magnitude m_to / m_from. One rotation with them replaces
 /// unrotate and rotate, and leaves no square of the magnitude behind as two passes over a scheme's own table
-/// would. Shapes:   old, now [tokens, axes]; a table of tokens rows, used with rotate on the slice that
-/// turns. Requires: spectra of the same heads, axes and pairs. Throws:   invalid_config when they differ, or
-/// positions differ in tokens or axes. A token that is untouched in
-///           either is left alone.
+/// would.
+/// Shapes:   old, now [tokens, axes]; a table of tokens rows, used with rotate on the slice that turns.
+/// Requires: spectra of the same heads, axes and pairs.
+/// Throws:   invalid_config when they differ, or positions differ in tokens or axes. A token that is
+///           untouched in either is left alone.
 /// Accuracy: old = now under one spectrum is the identity bit for bit; else as make_rotation_table.
 /// Source:   R(a)^-1 R(b) = R(b - a).
 template <class T = float>
@@ -62,8 +63,10 @@ struct int8_keys {
 };
 
 /// Symmetric int8 of every head of every token: scale = largest magnitude / 127, nearest, halves to even. A
-/// head of zeros has scale 0. Shapes:   x [1, tokens, heads, channels]. Throws:   invalid_config on more than
-/// one batch or a number that is not finite. Source:   absmax quantisation.
+/// head of zeros has scale 0.
+/// Shapes:   x [1, tokens, heads, channels].
+/// Throws:   invalid_config on more than one batch or a number that is not finite.
+/// Source:   absmax quantisation.
 template <class T>
 int8_keys quantize_int8(heads_view<const T> x) {
     detail::require(x.batches() == 1, "quantize_int8", "batches must be 1", x.batches());
@@ -109,7 +112,8 @@ enum class shifted_storage : std::uint8_t { f32, bf16 };
 
 /// How far `shifts` rotations one after the other may take a key from one rotation by their sum, relative to
 /// its length. Grows linearly: pairs that turn by less than half a unit in the last place do not move at all,
-/// and lengths do not show it. Keep the original and the sum instead. Throws:   invalid_config on shifts < 0.
+/// and lengths do not show it. Keep the original and the sum instead.
+/// Throws:   invalid_config on shifts < 0.
 /// Source:   one rounding a shift, 4 n 2^-24 with f32 rows and arithmetic; n 2^-8 (1 + 2^-8)^n for bf16.
 inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts) {
     detail::require(shifts >= 0, "shift_drift_bound", "shifts must be >= 0", shifts);
@@ -143,9 +147,10 @@ struct blend_choice {
 
 /// CacheBlend's choice: the floor(count * ratio) tokens before the suffix whose values differ most from the
 /// cached ones (sum of squares over heads and channels), and all of the suffix. Equal differences go to the
-/// earlier one. Shapes:   computed, cached [1, tokens, heads, channels]. Throws:   invalid_config on shapes
-/// that differ, a ratio outside [0, 1], or a suffix outside 0 .. tokens. Source:   YaoJiayi/CacheBlend
-/// vllm_blend attention/backends/xformers.py.
+/// earlier one.
+/// Shapes:   computed, cached [1, tokens, heads, channels].
+/// Throws:   invalid_config on shapes that differ, a ratio outside [0, 1], or a suffix outside 0 .. tokens.
+/// Source:   YaoJiayi/CacheBlend vllm_blend attention/backends/xformers.py.
 template <class T>
 blend_choice choose_recomputed(const blend_config& c, heads_view<const T> computed,
                                heads_view<const T> cached) {

@@ -91,10 +91,10 @@ misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cach
 /// Rotates keys where they stand in a cache by the rows of the plan's tokens: a context shift with
 /// make_shift_table, a change of frequencies with make_rebase_table. Everything else in the cache stays as it
 /// is: values in the same rows, other slots, channels outside the slice. Codes are read, rotated in f32 and
-/// made anew, with scales of their own. Shapes:   keys of whole heads for a scheme or layout_slice, of 2 *
-/// pairs channels (slice first) otherwise; codes
-///           always whole heads. Rows hold one token a place of the plan. A scheme's cached keys are in its
-///           write layout. A layer without RoPE is left alone.
+/// made anew, with scales of their own.
+/// Shapes:   keys of whole heads for a scheme or layout_slice, of 2 * pairs channels (slice first) otherwise;
+///           codes always whole heads. Rows hold one token a place of the plan. A scheme's cached keys are in
+///           its write layout. A layer without RoPE is left alone.
 /// Requires: the plan fits the cache. A negative slot or row leaves the token alone.
 /// Returns:  as append.
 /// Cost:     as rotate over these keys, in place; nothing is gathered, nothing allocated.

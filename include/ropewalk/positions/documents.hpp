@@ -71,7 +71,8 @@ std::vector<std::int64_t> document_rows(std::span<const I> offsets,
 }
 
 /// The document of every token, 0, 1, ...: what an attention mask compares.
-/// Throws: invalid_config as documents. Source: as documents.
+/// Throws:   invalid_config as documents.
+/// Source:   as documents.
 template <class I>
 std::vector<std::int32_t> document_of_token(std::span<const I> offsets) {
     detail::require_offsets("document_of_token", offsets);

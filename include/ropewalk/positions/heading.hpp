@@ -12,7 +12,8 @@
 namespace ROPEWALK_NAMESPACE::positions {
 
 /// A heading brought into [-pi, pi], so that a large accumulated yaw keeps its digits in f32 and bf16.
-/// Units:    radians. Accuracy: exact remainder of the double 2 pi, which is 2.4e-16 below 2 pi.
+/// Units:    radians.
+/// Accuracy: exact remainder of the double 2 pi, which is 2.4e-16 below 2 pi.
 /// Source:   IEEE 754 remainder.
 inline double wrapped_heading(double radians) noexcept {
     return std::remainder(radians, 2 * std::numbers::pi);

@@ -15,7 +15,9 @@ enum class counting : std::uint8_t { local, global };
 
 /// Positions of nested units that appear one after the other: axis 0 counts tokens, axis 1 units (functions),
 /// axis 2 units of units (files), .... Positions of past tokens never change, so their keys stay in the
-/// cache. Throws:   invalid_config on levels < 2 or a level that is not there. Cost:     O(levels) a token.
+/// cache.
+/// Throws:   invalid_config on levels < 2 or a level that is not there.
+/// Cost:     O(levels) a token.
 /// Source:   HiRoPE, Zhang et al. 2024 (its two levels; more levels follow the same rule).
 ///
 ///     positions::hierarchy_counter at;      // two levels: (token in its function, function)

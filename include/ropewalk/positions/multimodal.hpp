@@ -255,7 +255,8 @@ class stream_builder {
 };
 
 /// All segments at once.
-/// Throws: as stream_builder. Source: as stream_builder.
+/// Throws:   as stream_builder.
+/// Source:   as stream_builder.
 template <position_rule Rule>
 position_stream make_stream(const Rule& rule, std::span<const media_segment> segments) {
     return stream_builder<Rule>(rule).append(segments).stream();

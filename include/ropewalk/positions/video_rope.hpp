@@ -66,9 +66,10 @@ struct video_rope_rule {
     }
 };
 
-/// HoPE's positions: VideoRoPE's with one scale for all blocks, unless a block brings its own. There is
-/// no default: the authors choose it by task (0.75 in their needle test).
-/// Throws: as video_rope_rule, by the builder. Source: HoPE, hrlics/HoPE modeling_hope.py.
+/// HoPE's positions: VideoRoPE's with one scale for all blocks, unless a block brings its own. There is no
+/// default: the authors choose it by task (0.75 in their needle test).
+/// Throws:   as video_rope_rule, by the builder.
+/// Source:   HoPE, hrlics/HoPE modeling_hope.py.
 constexpr video_rope_rule hope_video_rule(double scale) noexcept { return {.spacing = scale}; }
 
 }  // namespace ROPEWALK_NAMESPACE::positions

@@ -47,9 +47,10 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// Rows and columns counted from 0 in every block, time from cur: t = cur + frame * step, h = row, w =
 /// column. Text goes on at cur + max((T - 1) step, H - 1, W - 1) + 1: the end marker of MRoPE-I and MHRoPE,
 /// the next token of OmniRoPE and IL-RoPE, which comes to the same. Scores inside a picture do not depend on
-/// where it stands. Throws:   invalid_config on audio and on a temporal_step that is not finite and >= 0.
+/// where it stands.
+/// Throws:   invalid_config on audio and on a temporal_step that is not finite and >= 0.
 /// Source:   Revisiting Multimodal Positional Encoding, arXiv 2510.23095; JJJYmmm/Multimodal-RoPEs
-/// pos_design.
+///           pos_design.
 struct spatial_reset_rule {
     double temporal_step = 1;  ///< from a frame to the next
 

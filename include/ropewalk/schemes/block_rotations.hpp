@@ -43,8 +43,8 @@ void require_gradient_shapes(const char* who, heads_view<const T> x, heads_view<
 
 /// LieRE: a learned skew matrix an axis and block, rotation exp(sum over axes of position * generator).
 /// Blocks of more than two channels with more than one axis do not commute: q.k depends on absolute
-/// positions, and no cached key can be moved. Source: LieRE, arXiv 2406.10322; StanfordMIMI/LieRE
-/// models/rope_vit.py.
+/// positions, and no cached key can be moved.
+/// Source:   LieRE, arXiv 2406.10322; StanfordMIMI/LieRE models/rope_vit.py.
 namespace ROPEWALK_NAMESPACE::liere {
 
 struct model_config {

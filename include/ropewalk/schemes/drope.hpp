@@ -13,8 +13,9 @@
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
 /// DRoPE: headings of agents. All pairs of a heading block rotate by the heading itself, so that scores
-/// depend on the difference of two headings modulo a full turn. Source: DRoPE, Zhao et al. 2025 (no official
-/// code; how position and heading are combined is a parameter).
+/// depend on the difference of two headings modulo a full turn.
+/// Source:   DRoPE, Zhao et al. 2025 (no official code; how position and heading are combined is a
+///           parameter).
 namespace ROPEWALK_NAMESPACE::drope {
 
 /// What a head does: the position rotates it, the heading does, each rotates its own block of channels
@@ -22,7 +23,8 @@ namespace ROPEWALK_NAMESPACE::drope {
 enum class head_mode : std::uint8_t { position, heading, blocks, none };
 
 /// Even heads position, odd heads heading.
-/// Throws: invalid_config on heads < 0. Source: an unofficial implementation; the paper fixes no choice.
+/// Throws:   invalid_config on heads < 0.
+/// Source:   an unofficial implementation; the paper fixes no choice.
 inline std::vector<head_mode> alternating_heads(index heads) {
     detail::require(heads >= 0, "alternating_heads", "heads must be >= 0", heads);
     std::vector<head_mode> modes;

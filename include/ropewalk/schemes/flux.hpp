@@ -122,8 +122,9 @@ namespace ROPEWALK_NAMESPACE::flux {
 /// FLUX.1 and Kontext: text first, untouched (its ids are all 0), then the image at (0, row, column), then
 /// each reference r at (r + 1, row, column), or as reference_order::tiled says. The model normalises queries
 /// and keys of text too before it turns them: normalize_and_rotate with options.untouched =
-/// untouched_tokens::normalised does both at once. Throws:   invalid_config on negative sizes. Source:
-/// black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
+/// untouched_tokens::normalised does both at once.
+/// Throws:   invalid_config on negative sizes.
+/// Source:   black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
 ///
 ///     flux1_positions({.text_tokens = 0, .generated = {64, 64}, .references = {{2, 3}, {2, 2}},
 ///                      .order = flux::reference_order::tiled});   // the second starts at (1, 2, 0)

@@ -39,8 +39,10 @@ inline rotary_scheme axial(const axial_config& config) {
 }
 
 /// Where the tokens stand, from the processor's (x, y) of every patch; padding (-1, -1) rotates like any
-/// other and is masked in attention. Shapes: xy [tokens, 2]. Throws: invalid_config on an odd number of
-/// coordinates. Source: Hugging Face models/gemma4, position_ids of the image processor.
+/// other and is masked in attention.
+/// Shapes:   xy [tokens, 2].
+/// Throws:   invalid_config on an odd number of coordinates.
+/// Source:   Hugging Face models/gemma4, position_ids of the image processor.
 template <class N>
 position_ids patches(std::span<const N> xy) {
     detail::require(xy.size() % 2 == 0, "gemma4_vision::patches", "xy must hold two numbers a token",

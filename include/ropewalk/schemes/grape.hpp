@@ -10,8 +10,8 @@
 
 /// GRAPE: rotations as group actions. Here its multiplicative form of rank 2, exp(eta L) with L = a b^T - b
 /// a^T, in a multiple of the channels' work, and positions that a model computes from the text. The bank of
-/// pairs of its models is frequencies::grape, clockwise. Source: GRAPE, arXiv 2512.07805;
-/// model-architectures/GRAPE model/.
+/// pairs of its models is frequencies::grape, clockwise.
+/// Source:   GRAPE, arXiv 2512.07805; model-architectures/GRAPE model/.
 namespace ROPEWALK_NAMESPACE::grape {
 
 /// sin(t) / s, (1 - cos t) / s^2 and their derivatives by s^2 for t = eta s, finite at s = 0.
@@ -49,7 +49,8 @@ struct plane_factors {
 
 /// The rotation in the plane of two vectors: exp(n omega L), L = a b^T - b a^T, turns e1 = a / |a| away from
 /// the part of b across it, by n omega s radians with s the area that a and b span. Parallel vectors turn
-/// nothing. Throws:   invalid_config on vectors of different or no channels, or numbers that are not finite.
+/// nothing.
+/// Throws:   invalid_config on vectors of different or no channels, or numbers that are not finite.
 /// Source:   GRAPE, arXiv 2512.07805.
 class plane {
   public:
@@ -105,7 +106,9 @@ class plane {
     }
 
     /// Adds to grad_a and grad_b the gradient of a loss, given x before the rotation and the gradient after
-    /// it. Shapes:   x, gradient [channels] each, one token. Throws:   invalid_config on other sizes.
+    /// it.
+    /// Shapes:   x, gradient [channels] each, one token.
+    /// Throws:   invalid_config on other sizes.
     void add_gradient(double position, std::span<const double> x, std::span<const double> gradient,
                       std::span<double> grad_a, std::span<double> grad_b) const {
         for (const std::size_t size : {x.size(), gradient.size(), grad_a.size(), grad_b.size()})

@@ -17,9 +17,10 @@
 namespace ROPEWALK_NAMESPACE::hirope {
 
 /// Which level each pair reads: the first channels_of_level[0] channels, which rotate fastest, the tokens,
-/// the next ones the units, and so on. One ladder, not restarted. Shapes:   channels_of_level sums to 2 *
-/// pairs. Throws:   invalid_config on odd or negative channels, or another sum. Source:   HiRoPE, Zhang et
-/// al. 2024.
+/// the next ones the units, and so on. One ladder, not restarted.
+/// Shapes:   channels_of_level sums to 2 * pairs.
+/// Throws:   invalid_config on odd or negative channels, or another sum.
+/// Source:   HiRoPE, Zhang et al. 2024.
 inline spectrum split(const spectrum& ladder, const std::vector<index>& channels_of_level) {
     constexpr const char* who = "hirope::split";
     std::vector<index> pairs;

@@ -53,7 +53,8 @@ inline constexpr index max_channels = 1024;
 /// ones: out[c] = x[c] cos_c - x[2c+1] sin_c, out[c+P] = x[c+P] cos_c + x[2c] sin_c. That is no rotation:
 /// norms are not kept and scores do not depend on differences of positions alone.
 /// Shapes:   x [batches, tokens, heads, 2 * pairs], channels <= 1024; rows hold batches * tokens tokens.
-/// Requires: as rotate. Returns: as rotate.
+/// Requires: as rotate.
+/// Returns:  as rotate.
 /// Cost:     one pass and a copy of each head.
 /// Accuracy: f64, f32: 2 ulp of the largest input of an output.
 /// Source:   fundwotsai2001/MuseControlLite MuseControlLite_setup.py.

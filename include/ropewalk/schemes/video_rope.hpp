@@ -34,11 +34,11 @@ struct extended_config {
     over_config scheme = {};          ///< sections and rule
 };
 
-/// VideoRoPE over a context longer than the trained one: the temporal pairs alone take the NTK ladder of
-/// base * ((original_context * factor - 1) / (original_context - 1))^(d / (d - 2)), d the channels that
-/// rotate; rows and columns keep theirs. It is the variant of VideoRoPE++ that the paper describes as YaRN-V;
-/// text is then no longer plain RoPE. Throws:   what over and mrope::text_model throw; invalid_config on
-/// factor <= 0, original_context <= 1 or a
+/// VideoRoPE over a context longer than the trained one: the temporal pairs alone take the NTK ladder of base
+/// * ((original_context * factor - 1) / (original_context - 1))^(d / (d - 2)), d the channels that rotate;
+/// rows and columns keep theirs. It is the variant of VideoRoPE++ that the paper describes as YaRN-V; text is
+/// then no longer plain RoPE.
+/// Throws:   what over and mrope::text_model throw; invalid_config on factor <= 0, original_context <= 1 or a
 ///           factor that leaves no second position.
 /// Source:   Wiselnn570/VideoRoPE videorope_plus, rotary_embedding.py ("videorope++_v1").
 inline stream_scheme<positions::video_rope_rule> extended(const extended_config& config = {}) {
