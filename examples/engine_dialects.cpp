@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <random>
 
+#include <ropewalk/models/gguf.hpp>
 #include <ropewalk/ropewalk.hpp>
 
 namespace rw = ropewalk;

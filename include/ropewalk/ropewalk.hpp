@@ -157,11 +157,6 @@
 #include <ropewalk/models/presets_llama.hpp>
 #include <ropewalk/models/presets.hpp>
 #include <ropewalk/models/explain.hpp>
-#include <ropewalk/models/gguf_models.hpp>
-#include <ropewalk/models/gguf_types.hpp>
-#include <ropewalk/models/gguf_keys.hpp>
-#include <ropewalk/models/gguf_rope.hpp>
-#include <ropewalk/models/gguf.hpp>
 #include <ropewalk/models/weight_layout.hpp>
 #include <ropewalk/models/model_types.hpp>
 #include <ropewalk/models/model_types_table.hpp>

@@ -12,7 +12,7 @@
 
 namespace ROPEWALK_NAMESPACE::analysis {
 
-/// Positions per turn of every pair (2 pi / omega); infinite for a pair at rest.
+/// Positions per turn of every pair (2 pi / omega); infinite for a pair of frequency 0.
 /// Source: YaRN, Peng et al. 2023, section 3.1.
 inline std::vector<double> make_wavelengths(const spectrum& s) {
     std::vector<double> wavelengths(static_cast<std::size_t>(s.pairs()));

@@ -118,12 +118,15 @@ inline spectral_report report_of(std::vector<double> singular, index larger_side
     return r;
 }
 
-inline std::vector<double> singular_values_of(const Eigen::MatrixXd& x, index count) {
+// A template, as what calls it is: a program that does not call it does not compile the decomposition, which
+// takes 20 seconds.
+template <class Matrix>
+std::vector<double> singular_values_of(const Matrix& x, index count) {
     require(x.allFinite(), "make_spectral_report", "matrix must be finite, the sum of its entries is",
             x.sum());
     std::vector<double> values(static_cast<std::size_t>(count), 0.0);
     if (x.size() == 0) return values;
-    const Eigen::VectorXd s = Eigen::BDCSVD<Eigen::MatrixXd>(x).singularValues();
+    const Eigen::VectorXd s = Eigen::BDCSVD<Matrix>(x).singularValues();
     for (Eigen::Index i = 0; i < std::min<Eigen::Index>(s.size(), count); ++i)
         values[static_cast<std::size_t>(i)] = s[i];
     return values;
@@ -141,8 +144,10 @@ inline std::vector<double> singular_values_of(const Eigen::MatrixXd& x, index co
 ///           and every other rank 0.
 /// Source:   the diagnostics named in arXiv 2507.09394 ("the MP gap, soft rank, outlier energy"), in their
 ///           standard definitions; no official code is public.
-inline spectral_report make_spectral_report(const Eigen::MatrixXd& x,
-                                            variance_estimate how = variance_estimate::plain) {
+template <class Derived>
+spectral_report make_spectral_report(const Eigen::MatrixBase<Derived>& matrix,
+                                     variance_estimate how = variance_estimate::plain) {
+    const Eigen::MatrixXd x = matrix;
     detail::require(x.size() > 0, "make_spectral_report", "matrix must not be empty, its size", x.size());
     const auto smaller = static_cast<index>(std::min(x.rows(), x.cols()));
     return detail::report_of(detail::singular_values_of(x, smaller),
@@ -158,13 +163,15 @@ inline spectral_report make_spectral_report(const Eigen::MatrixXd& x,
 /// Cost:     two thin QR factorisations and a decomposition of [inner, inner].
 /// Accuracy: as make_spectral_report.
 /// Source:   the singular values of Q M P^T with orthonormal Q, P are those of M.
-inline spectral_report make_product_report(const Eigen::MatrixXd& a, const Eigen::MatrixXd& b,
-                                           variance_estimate how = variance_estimate::plain) {
+template <class A, class B>
+spectral_report make_product_report(const Eigen::MatrixBase<A>& a_matrix, const Eigen::MatrixBase<B>& b_matrix,
+                                    variance_estimate how = variance_estimate::plain) {
+    const Eigen::MatrixXd a = a_matrix, b = b_matrix;
     detail::require(a.size() > 0 && b.size() > 0, "make_product_report",
                     "matrices must not be empty, the smaller size", std::min(a.size(), b.size()));
     detail::require(a.cols() == b.cols(), "make_product_report", "a and b must have the same columns",
                     b.cols());
-    const auto triangle = [](const Eigen::MatrixXd& m) -> Eigen::MatrixXd {
+    const auto triangle = [](const auto& m) -> Eigen::MatrixXd {
         const Eigen::Index rows = std::min(m.rows(), m.cols());
         const Eigen::HouseholderQR<Eigen::MatrixXd> qr(m);
         return qr.matrixQR().topRows(rows).triangularView<Eigen::Upper>();

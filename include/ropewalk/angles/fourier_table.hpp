@@ -19,7 +19,7 @@ enum class rest_pairs : std::uint8_t { zero, one };
 enum class coefficient_norm : std::uint8_t { as_given, sum_to_one };
 
 struct fourier_config {
-    index pairs = 0;    ///< of the slice that turns
+    index pairs = 0;    ///< of the slice that rotates
     index outputs = 0;  ///< mixed pairs, the first ones of the slice
     index heads = 1;    ///< heads that have coefficients of their own: the kv heads
     index group = 1;    ///< rows for `group` neighbouring heads each: 1 for k, query heads / kv heads for q

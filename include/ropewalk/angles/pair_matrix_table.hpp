@@ -84,7 +84,7 @@ class pair_matrix_table {
     /// The view refers to the table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>
     [[nodiscard]] matrix_rows_view<T> rows(
-        R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("pair_matrix_table::rows", rows(), row_of_token);
     }
     template <integer_range R>

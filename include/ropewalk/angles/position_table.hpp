@@ -51,30 +51,26 @@ class position_table {
 
     /// The rows of these positions, checked once a step: any contiguous range of 32-bit or 64-bit integers,
     /// or a single one. The view refers to the table and to the range, which must outlive it.
-    template <lasting_integer_range R>
-        [[nodiscard]] rows_view<T> rows(R&& positions ROPEWALK_LIFETIMEBOUND) & ROPEWALK_LIFETIMEBOUND {
-        reserve(detail::require_rows(who, positions, max_rows_) + 1);
+    template <class R>
+    requires chooses_rows<R>
+    [[nodiscard]] rows_view<T> rows(R&& positions) & ROPEWALK_LIFETIMEBOUND {
+        if constexpr (std::integral<std::remove_cvref_t<R>>)
+            reserve(detail::require_rows(who, std::span(&positions, 1), max_rows_) + 1);
+        else
+            reserve(detail::require_rows(who, positions, max_rows_) + 1);
         return table().rows(positions);
-    }
-    template <std::integral I>
-        [[nodiscard]] rows_view<T> rows(I position) & ROPEWALK_LIFETIMEBOUND {
-        reserve(detail::require_rows(who, std::span<const I>(&position, 1), max_rows_) + 1);
-        return table().rows(position);
     }
     /// The same of a table that must not grow.
     /// Throws: invalid_config on a position that has no row yet.
-    template <lasting_integer_range R>
-    [[nodiscard]] rows_view<T> rows(R&& positions ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+    template <class R>
+    requires chooses_rows<R>
+    [[nodiscard]] rows_view<T> rows(R&& positions) const& ROPEWALK_LIFETIMEBOUND {
         return table().rows(positions);
-    }
-    template <std::integral I>
-    [[nodiscard]] rows_view<T> rows(I position) const& ROPEWALK_LIFETIMEBOUND {
-        return table().rows(position);
     }
     /// Positions that die with the expression, or a temporary table: the view would look at memory that is
     /// gone.
     template <integer_range R>
-    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)
+    requires(!chooses_rows<R>) rows_view<T> rows(R&&)
     const& = delete;
     template <class R>
     rows_view<T> rows(R&&) const&& = delete;

@@ -92,7 +92,7 @@ class rotation_blocks {
     /// table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>
     [[nodiscard]] block_rows_view<T> rows(
-        R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("rotation_blocks::rows", rows(), row_of_token);
     }
 

@@ -147,7 +147,7 @@ class rotation_table {
     /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers.
     /// -1 leaves a token untouched. The view refers to the table and to the range, which must outlive it.
     template <lasting_integer_range R>
-    [[nodiscard]] rows_view<T> rows(R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+    [[nodiscard]] rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("rotation_table::rows", whole(), row_of_token);
     }
     /// Row numbers that die with the expression, or a temporary table.
@@ -261,7 +261,7 @@ template <class T>
 }
 template <class T, lasting_integer_range R>
 [[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
-                                          R&& row_of_token ROPEWALK_LIFETIMEBOUND, double magnitude = 1) {
+                                          R&& row_of_token, double magnitude = 1) {
     return detail::with_rows("make_rows_view", make_rows_view(cos, sin, shape, magnitude), row_of_token);
 }
 
@@ -297,7 +297,7 @@ template <class T = float>
 }
 
 /// The table that moves keys already in a cache from one spectrum to another: angle p (omega_to -
-/// omega_from), magnitude m_to / m_from. Rotating with it turns keys rotated under `from` into keys
+/// omega_from), magnitude m_to / m_from. Rotating with it takes keys rotated under `from` into keys
 /// rotated under `to` (dynamic NTK growing, LongRoPE crossing its switch).
 /// Requires: both spectra of the same form, heads, axes, pairs and axis map.
 /// Throws:   invalid_config otherwise.

@@ -10,7 +10,8 @@
 
 /// What a table's rows() takes: a caller's array of row numbers or positions, read where it stands.
 
-// Where the compiler can say that a view outlives what it looks at, it is told what the view looks at.
+// Where the compiler can say that a view outlives what it looks at, it is told what the view looks at: tables,
+// not ranges, because a span that dies leaves its numbers where they are, and what owns them is refused.
 #if defined(__clang__) && defined(__has_cpp_attribute)
 #if __has_cpp_attribute(clang::lifetimebound)
 #define ROPEWALK_LIFETIMEBOUND [[clang::lifetimebound]]
@@ -30,6 +31,10 @@ concept integer_range = std::ranges::contiguous_range<R> && std::ranges::sized_r
 /// One that does not die with the expression it stands in: rows refer to the caller's numbers.
 template <class R>
 concept lasting_integer_range = integer_range<R> && std::ranges::borrowed_range<R>;
+/// What rows() of a growing table takes: such a range, or one integer. A variable, not a concept: of a call
+/// that is refused compilers would print every clause of a concept, once an overload.
+template <class R>
+inline constexpr bool chooses_rows = std::integral<std::remove_cvref_t<R>> || lasting_integer_range<R>;
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
 

@@ -109,25 +109,25 @@ inline void fill_rotation_exponential(std::span<const double> s, index side, std
             detail::require(a(r, c) == -a(c, r), who, "matrices must be skew-symmetric, sum",
                             a(r, c) + a(c, r));
         }
-    detail::square turned(side);
+    detail::square rotated(side);
     if (side == 2) {
         const double w = a(1, 0);
-        turned(0, 0) = turned(1, 1) = std::cos(w);
-        turned(1, 0) = std::sin(w);
-        turned(0, 1) = -turned(1, 0);
+        rotated(0, 0) = rotated(1, 1) = std::cos(w);
+        rotated(1, 0) = std::sin(w);
+        rotated(0, 1) = -rotated(1, 0);
     } else if (side == 3) {
         const double t = std::hypot(a(0, 1), a(0, 2), a(1, 2));
         const double half = std::sin(t / 2) / (t / 2);
         const double first = t < 1e-4 ? 1 - t * t / 6 : std::sin(t) / t;
         const double second = t < 1e-4 ? 0.5 - t * t / 24 : half * half / 2;  // (1 - cos t) / t^2
         const auto squared = a * a;
-        turned = detail::square::identity(3);
+        rotated = detail::square::identity(3);
         for (std::size_t i = 0; i < 9; ++i)
-            turned.values()[i] += first * a.values()[i] + second * squared.values()[i];
+            rotated.values()[i] += first * a.values()[i] + second * squared.values()[i];
     } else {
-        turned = detail::matrix_exponential(std::move(a));
+        rotated = detail::matrix_exponential(std::move(a));
     }
-    std::copy(turned.values().begin(), turned.values().end(), out.begin());
+    std::copy(rotated.values().begin(), rotated.values().end(), out.begin());
 }
 
 /// The gradient of a loss by s, where y = exp(s) x: the derivative of the exponential at s^T in the direction

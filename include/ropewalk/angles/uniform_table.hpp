@@ -35,7 +35,7 @@ struct uniform_rows_view : token_rows<uniform_rows_view<C>> {
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The table of a scheme whose pairs all turn at one frequency: one number pair a token instead of one a
+/// The table of a scheme whose pairs all rotate at one frequency: one number pair a token instead of one a
 /// token and pair.
 /// Cost:     2 * sizeof(T) bytes a token, one sine and cosine each.
 /// Accuracy: 2^-52 (1 + |angle|), then rounded to T.
@@ -105,7 +105,7 @@ class uniform_table {
     /// table and to the range.
     template <lasting_integer_range R>
     [[nodiscard]] uniform_rows_view<T> rows(
-        R&& row_of_token ROPEWALK_LIFETIMEBOUND) const& ROPEWALK_LIFETIMEBOUND {
+        R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("uniform_table::rows", whole(), row_of_token);
     }
     template <integer_range R>

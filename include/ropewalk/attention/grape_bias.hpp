@@ -109,7 +109,7 @@ std::vector<double> make_bias(const bias_config& c, const bias_parameters& p, he
 }
 
 /// The path form: bias[h, i, j] is the sum over the tokens l = j + 1 .. i of slope_h ln sigmoid(p_i . R(l)
-/// n(p_l) / width), where n is an RMS norm and R(l) turns every half-split pair by l radians, clockwise.
+/// n(p_l) / width), where n is an RMS norm and R(l) rotates every half-split pair by l radians, clockwise.
 /// Shapes:   p [tokens, heads, channels], one batch; the result [heads, tokens, tokens], 0 above the
 ///           diagonal.
 /// Throws:   invalid_config on an odd number of channels or more than one batch.

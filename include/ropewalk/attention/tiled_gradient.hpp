@@ -322,7 +322,7 @@ index attend_gradient_workspace(heads_view<Q> q, heads_view<V> v,
 /// Throws:   invalid_config on sizes that disagree, before anything is written. Allocates nothing.
 /// Cost:     2.5 times attend's: five products of each tile in which something is seen.
 /// Accuracy: f64 1e-12, f32 1e-5 of the exact gradient, for inputs of order 1. A pair that is hidden hands
-///           nothing over, NaN included.
+///           nothing on, NaN included.
 /// Source:   Dao et al. 2022, appendix B; Rabe and Staats 2021.
 ///
 ///     attend(mask, q, k, v, out, workspace, {.log_weight = log_weight});

@@ -12,7 +12,7 @@
 #include <ropewalk/frequencies/spectrum.hpp>
 
 /// CommVQ: residual codebooks of keys before the rotation whose centres c_A + i c_B, over complex pairs,
-/// commute with it, so that a query meets each small centre once and tokens cost look-ups and one turn a
+/// commute with it, so that a query meets each small centre once and tokens cost look-ups and one rotation a
 /// pair.
 /// Source:   CommVQ, arXiv 2506.18879; UMass-Embodied-AGI/CommVQ.
 namespace ROPEWALK_NAMESPACE::commvq {
@@ -141,7 +141,7 @@ inline std::vector<double> decode(const codebook& c, const coded_keys& keys) {
 }
 
 /// Scores of one rotated query against rotated keys without decoding them: conj(q) meets each small centre
-/// once; a token then adds t_A + i t_B over its rounds and turns the sum by its position.
+/// once; a token then adds t_A + i t_B over its rounds and rotates the sum by its position.
 /// Shapes:   q [2 * pairs], half_split, rotated; positions [tokens]; the result [tokens], unscaled.
 /// Throws:   invalid_config on sizes that disagree, or a spectrum of several heads or axes.
 /// Cost:     rounds * centres * pairs once, then rounds * pairs additions and a sine and cosine a pair and

@@ -25,11 +25,15 @@ struct low_rank_factors {
     }
 };
 
+/// The best approximation of a matrix by one of lower rank. A template, as all that decomposes is: a program
+/// that does not call it does not compile the decomposition, which takes 20 seconds.
 /// Throws:   invalid_config when rank is not in 0 .. min(rows, columns) or a is not finite.
 /// Cost:     one singular value decomposition.
 /// Accuracy: f64, 1e-12 of the largest singular value.
 /// Source:   CiaranZhou/EliteKV convert/convert.py.
-inline low_rank_factors make_low_rank(const Eigen::MatrixXd& a, index rank) {
+template <class Derived>
+low_rank_factors make_low_rank(const Eigen::MatrixBase<Derived>& matrix, index rank) {
+    const Eigen::MatrixXd a = matrix;
     detail::require(rank >= 0 && rank <= std::min(a.rows(), a.cols()), "make_low_rank",
                     "rank must be 0 to the smaller side of the matrix", rank);
     detail::require(a.allFinite(), "make_low_rank", "matrix must be finite, its sum", a.sum());
@@ -86,8 +90,9 @@ struct split_factors {
 /// Throws:   invalid_config as make_joint_matrix and make_low_rank.
 /// Accuracy: for the same total rank never better than the joint factorisation (Eckart and Young).
 /// Source:   EliteKV, arXiv 2503.01586, S-LRD.
-inline split_factors make_split_low_rank(const Eigen::MatrixXd& k_weight, const Eigen::MatrixXd& v_weight,
-                                         const elite_layout& layout, index key_rank, index value_rank) {
+template <class K, class V>
+split_factors make_split_low_rank(const Eigen::MatrixBase<K>& k_weight, const Eigen::MatrixBase<V>& v_weight,
+                                  const elite_layout& layout, index key_rank, index value_rank) {
     constexpr const char* who = "make_split_low_rank";
     return {
         make_low_rank(detail::compressed_columns(who, k_weight, v_weight, layout, layout.nope_channels(), 0),
@@ -106,8 +111,9 @@ struct latent_split {
 /// where they are equal.
 /// Throws:   invalid_config as make_joint_matrix, or on latent outside 0 .. the sum of both ranks.
 /// Source:   Eckart and Young 1936, for a matrix of two blocks.
-inline latent_split make_best_split(const Eigen::MatrixXd& k_weight, const Eigen::MatrixXd& v_weight,
-                                    const elite_layout& layout, index latent) {
+template <class K, class V>
+latent_split make_best_split(const Eigen::MatrixBase<K>& k_weight, const Eigen::MatrixBase<V>& v_weight,
+                             const elite_layout& layout, index latent) {
     const split_factors all = make_split_low_rank(k_weight, v_weight, layout, 0, 0);
     const Eigen::VectorXd &k = all.keys.singular_values, &v = all.values.singular_values;
     detail::require(latent >= 0 && latent <= k.size() + v.size(), "make_best_split",

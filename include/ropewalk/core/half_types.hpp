@@ -168,6 +168,10 @@ template <>
 struct dtype<__bf16> : dtype_of<storage::bf16> {};
 #endif
 
+/// Whether tensors may have elements of type T.
+template <class T>
+concept element_type = requires { typename dtype<std::remove_const_t<T>>::compute; };
+
 /// What elements of type T are stored as.
 template <class T>
 using stored_t = typename dtype<std::remove_const_t<T>>::stored;

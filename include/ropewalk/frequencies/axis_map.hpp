@@ -138,7 +138,7 @@ inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair
     return spectrum::selected(omega, axis_of, axes, s.heads(), s.magnitude());
 }
 
-/// The axis that each pair of a selected spectrum reads, -1 for a pair at rest.
+/// The axis that each pair of a selected spectrum reads, -1 for a pair of frequency 0.
 inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
     detail::require(!s.is_mixed(), "axes_of_pairs", "spectrum must be of the selected form", "a mixed one");
     std::vector<int> axis_of;

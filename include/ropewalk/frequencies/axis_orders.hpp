@@ -46,7 +46,7 @@ inline std::vector<int> ernie(std::span<const index> h_w_t) {
 namespace ROPEWALK_NAMESPACE::frequencies {
 
 /// The axis of every key head: the first sections[0] heads read axis 0, the next sections[1] axis 1, ...; a
-/// head past the sections is at rest (-1).
+/// head past the sections is not rotated (-1).
 /// Shapes:   [kv_heads].
 /// Throws:   invalid_config on a section < 0, or sections that sum to more than kv_heads.
 /// Source:   MHRoPE, arXiv 2510.23095; JJJYmmm/Multimodal-RoPEs freq_allocation.
@@ -66,11 +66,11 @@ struct head_axes_config {
     index group = 1;  ///< heads that share an entry: 1 for keys, query heads / key heads for queries
 };
 
-/// MHRoPE: every head has the full ladder over one axis of its own; -1 leaves a head at rest.
+/// MHRoPE: every head has the full ladder over one axis of its own; -1 leaves a head unrotated.
 /// Shapes:   a selected spectrum [axis_of_head.size() * group heads, axes, pairs].
 /// Requires: a selected spectrum of one head.
 /// Throws:   invalid_config on a spectrum with heads of its own, axes or group < 1, an axis out of range or a
-///           magnitude other than 1 beside heads at rest, which it would scale.
+///           magnitude other than 1 beside heads that do not rotate, which it would scale.
 /// Source:   MHRoPE, arXiv 2510.23095.
 inline spectrum assign_axes_to_heads(const spectrum& s, std::span<const int> axis_of_head,
                                      const head_axes_config& config = {}) {

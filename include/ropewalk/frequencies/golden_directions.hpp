@@ -36,7 +36,7 @@ namespace frequencies {
 struct golden_directions_config {
     index heads = 1;
     index axes = 2;
-    index pairs = 0;           ///< half of the channels that turn
+    index pairs = 0;           ///< half of the channels that rotate
     double slowest = 1;        ///< min_freq, radians per unit of position
     double fastest = 20;       ///< max_freq
     double resting_share = 0;  ///< p_zero_freqs: this share of a head's pairs, its first, stands still
@@ -80,7 +80,7 @@ inline std::vector<double> golden_directions(const golden_directions_config& c) 
     return all;
 }
 
-/// Golden-direction RoPE: every pair of every head turns with the projection of the position on a direction
+/// Golden-direction RoPE: every pair of every head rotates with the projection of the position on a direction
 /// of its own. Speeds are a ladder from `slowest` to `fastest` behind the pairs that stand still. Keys whose
 /// heads are shared must be expanded before the rotation: each query head has directions of its own.
 /// Shapes:   a mixed spectrum [heads, axes, pairs].

@@ -10,7 +10,7 @@
 namespace ROPEWALK_NAMESPACE::frequencies {
 
 /// GRAPE's frequencies as its models hold them: omega = exp(log_frequency / scale), learned.
-/// Units:    radians per position; magnitude 1. GRAPE-M turns clockwise: hand it negative positions, or
+/// Units:    radians per position; magnitude 1. GRAPE-M rotates clockwise: hand it negative positions, or
 ///           negate the spectrum with reversed().
 /// Throws:   invalid_config on a scale that is 0 or not finite, or frequencies that leave f64.
 /// Source:   GRAPE, arXiv 2512.07805; model-architectures/GRAPE model/.
@@ -31,7 +31,7 @@ inline spectrum flatten(const spectrum& s, double scale) {
     });
 }
 
-/// The spectrum that turns the other way: clockwise where the given one turns counter-clockwise.
+/// The spectrum that rotates the other way: clockwise where the given one turns counter-clockwise.
 /// Source:   cos(-a) = cos(a), sin(-a) = -sin(a).
 inline spectrum reversed(const spectrum& s) {
     return map_omega(s, [](double omega, index) { return -omega; });

@@ -29,8 +29,8 @@ struct grok_config {
     empty_ramp empty = empty_ramp::raise_high;
 };
 
-/// The base of theta_scale: a pair that turns once over L0 turns once over s L0 under it.
-/// Throws:   invalid_config on base <= 0, factor <= 0 or original_context so short that no pair turns once
+/// The base of theta_scale: a pair that makes one turn over L0 makes one over s L0 under it.
+/// Throws:   invalid_config on base <= 0, factor <= 0 or original_context so short that no pair makes a turn
 ///           over it or over s times it (2 pi).
 /// Source:   vllm-project/vllm rotary_embedding/grok1_scaling_rope.py.
 inline double grok_scaled_base(const grok_config& c) {

@@ -11,9 +11,9 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// Which pairs turn more than once within a length: omega > 2 pi / length. The others never complete a
+/// Which pairs rotate more than once within a length: omega > 2 pi / length. The others never complete a
 /// period in training, and no model has seen the rest of it.
-/// Shapes:   [pairs], 1 = turns more than once.
+/// Shapes:   [pairs], 1 = rotates more than once.
 /// Requires: a selected spectrum; the first head decides.
 /// Throws:   invalid_config unless length is finite and > 0.
 /// Source:   HoPE, Chen et al. 2024 (arXiv 2410.21216); FoPE, Hua et al. 2024 (arXiv 2412.17739).
@@ -28,10 +28,10 @@ struct hope_text_config {
     index rotary_dim = 0;
     double base = 1e4;
     double trained_context = 0;
-    index cut_more = 0;  ///< pairs at rest beyond the ones that never complete a period
+    index cut_more = 0;  ///< pairs set to frequency 0 beyond the ones that never complete a period
 };
 
-/// HoPE of language models: the pairs that complete a period within the trained context turn, the slower
+/// HoPE of language models: the pairs that complete a period within the trained context rotate, the slower
 /// ones stand still. How many more the paper cuts is not certain, so that is an argument. Not the HoPE of
 /// video models.
 /// Units:    radians per position; magnitude 1.

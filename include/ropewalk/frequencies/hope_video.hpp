@@ -6,12 +6,12 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// HoPE for video and language: VideoRoPE's axis map with the slow temporal pairs at rest, for text too, so
+/// HoPE for video and language: VideoRoPE's axis map with the slow temporal pairs at frequency 0, for text too, so
 /// that their part of q.k knows no distance. Over any one-axis spectrum. Sections t, h, w in pairs.
 /// Not the HoPE of the same year that keeps the high frequencies of text models.
 /// Throws:   invalid_config unless the three sections sum to the spectrum's pairs, or when its magnitude is
-///           not 1: then a pair at rest would be scaled, and the temporal part is defined to stay as it is.
-/// Accuracy: pairs at rest keep every finite value (a zero may lose its sign). They rotate by an angle of 0
+///           not 1: then a pair of frequency 0 would be scaled, and the temporal part is defined to stay as it is.
+/// Accuracy: pairs of frequency 0 keep every finite value (a zero may lose its sign). They rotate by an angle of 0
 /// at
 ///           the price of any pair: half-split, their channels end both halves of a head, and no slice of a
 ///           head is the rest of it.

@@ -8,7 +8,7 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// The same spectrum with the unmasked pairs at rest (omega 0): p-RoPE, HoPE. A resting pair keeps its
+/// The same spectrum with the unmasked pairs at omega 0: p-RoPE, HoPE. Such a pair keeps its
 /// place in the layout, so its channels carry no position; a magnitude still scales them.
 /// Shapes:   keep [pairs], non-zero = keep.
 /// Throws:   invalid_config when the mask is not one entry a pair.

@@ -33,7 +33,7 @@ inline index p_rope_kept_pairs(const p_rope_config& c) {
     return static_cast<index>(std::floor(c.p * static_cast<double>(c.head_dim) / 2));
 }
 
-/// p-RoPE: the full ladder with the 1 - p lowest frequencies at rest, so that those channels carry no
+/// p-RoPE: the full ladder with the 1 - p lowest frequencies set to 0, so that those channels carry no
 /// position. p = 1 is RoPE, p = 0 is NoPE. Not partial rotary, which squeezes a full ladder into the first
 /// channels: under half_split the channels that rotate here are 0 .. kept-1 and P .. P + kept-1.
 /// Units:    radians per position; magnitude 1; pairs = head_dim / 2.
@@ -51,7 +51,7 @@ inline spectrum p_rope(const p_rope_config& c) {
 }
 
 /// Partial rotary written over the whole head: a ladder of its own over the first int(p * head_dim)
-/// channels' pairs, the rest at rest. It is what GPT-NeoX's rotary_pct rotates, as a spectrum to compare with
+/// channels' pairs, 0 for the others. It is what GPT-NeoX's rotary_pct rotates, as a spectrum to compare with
 /// p_rope; a model that uses it slices the channels instead (its pairs are those of the slice).
 /// Throws:   invalid_config like p_rope.
 /// Source:   GPT-NeoX rotary_pct; Round and Round We Go, Barbero et al. 2024, section 6 (RoPE-partial).

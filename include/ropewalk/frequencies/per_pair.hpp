@@ -33,7 +33,7 @@ inline spectrum divide_pairs(const spectrum& s, std::span<const double> factors)
 }
 
 /// The divisors that take `from` to `to`, pair by pair: what a converter writes to rope_freqs.weight.
-/// A pair at rest in both has divisor 1.
+/// A pair of frequency 0 in both has divisor 1.
 /// Requires: two selected spectra of one head.
 /// Throws:   invalid_config when the numbers of pairs differ or a pair rests in one of the two only.
 /// Source:   llama.cpp's conversion of Llama 3.1 (rope_freqs = omega / scaled omega).

@@ -171,28 +171,34 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
                       cursor.missing});
 }
 
+// Asserted rather than the condition itself, of which compilers would print every clause.
+template <class...>
+inline constexpr bool none_of_these = false;
+
 /// Whether these types can meet in a call; says in one line why they cannot.
 template <class L, class R, class... T>
 constexpr bool types_fit() noexcept {
     if constexpr (!layout_like<L>) {
-        static_assert(
-            layout_like<L>,
-            "ropewalk: the first argument is a layout: half_split{}, interleaved{}, blocked<g>{}, a "
-            "pair_layout, a layout_slice or a rotary_scheme");
+        static_assert(none_of_these<L>,
+                      "ropewalk: the first argument is a layout: half_split{}, interleaved{}, blocked<g>{}, "
+                      "a pair_layout, a layout_slice or a rotary_scheme");
         return false;
     } else if constexpr (!row_source<rows_of_t<R>>) {
-        static_assert(
-            row_source<rows_of_t<R>>,
-            "ropewalk: these are no rows: pass table.rows(positions), a table whose row is the token's "
-            "number, or rows_on_the_fly(spectrum, positions)");
+        static_assert(none_of_these<R>,
+                      "ropewalk: these are no rows: pass table.rows(positions), a table whose row is the "
+                      "token's number, or rows_on_the_fly(spectrum, positions)");
+        return false;
+    } else if constexpr (!(element_type<T> && ...)) {
+        static_assert(none_of_these<T...>,
+                      "ropewalk: elements are double, float, f16 or bf16, or a type with the bits of these");
         return false;
     } else if constexpr ((std::is_const_v<T> || ...)) {
         static_assert(
-            !(std::is_const_v<T> || ...),
+            none_of_these<T...>,
             "ropewalk: a view of const elements cannot be rotated in place; rotate_into writes elsewhere");
         return false;
     } else if constexpr (!(serves<rows_of_t<R>, compute_t<T>> && ...)) {
-        static_assert((serves<rows_of_t<R>, compute_t<T>> && ...),
+        static_assert(none_of_these<R, T...>,
                       "ropewalk: f64 data read f64 rows, all other data f32 rows: position_table<double> or "
                       "<float>; q and k of both kinds take rows each");
         return false;
@@ -327,5 +333,13 @@ bool rotate_gradient(const L& layout, heads_view<TQ> q, heads_view<TK> k, const 
     return detail::rotate_apart("rotate_gradient", layout, q, k, detail::rows_of(rows_q),
                                 detail::rows_of(rows_k), detail::direction::transpose, part);
 }
+
+// Any other call: the compiler shows the line of what it found deleted instead of every candidate.
+template <class... A>
+bool rotate(const A&...) = delete;  // takes (layout, x, rows), (layout, q, k, rows[, rows of k])
+template <class... A>
+bool unrotate(const A&...) = delete;  // takes the arguments of rotate
+template <class... A>
+bool rotate_gradient(const A&...) = delete;  // takes the arguments of rotate
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -19,7 +19,7 @@ namespace ROPEWALK_NAMESPACE {
 /// old * omega_from, formed and reduced in f64, magnitude m_to / m_from. One rotation with them replaces
 /// unrotate and rotate, and leaves no square of the magnitude behind as two passes over a scheme's own table
 /// would.
-/// Shapes:   old, now [tokens, axes]; a table of tokens rows, used with rotate on the slice that turns.
+/// Shapes:   old, now [tokens, axes]; a table of tokens rows, used with rotate on the slice that rotates.
 /// Requires: spectra of the same heads, axes and pairs.
 /// Throws:   invalid_config when they differ, or positions differ in tokens or axes. A token that is
 ///           untouched in either is left alone.
@@ -111,7 +111,7 @@ void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
 enum class shifted_storage : std::uint8_t { f32, bf16 };
 
 /// How far `shifts` rotations one after the other may take a key from one rotation by their sum, relative to
-/// its length. Grows linearly: pairs that turn by less than half a unit in the last place do not move at all,
+/// its length. Grows linearly: pairs that rotate by less than half a unit in the last place do not move at all,
 /// and lengths do not show it. Keep the original and the sum instead.
 /// Throws:   invalid_config on shifts < 0.
 /// Source:   one rounding a shift, 4 n 2^-24 with f32 rows and arithmetic; n 2^-8 (1 + 2^-8)^n for bf16.

@@ -170,7 +170,7 @@ std::vector<double> make_gradient(const model_config& c, std::span<const double>
 /// Source: ComRoPE, arXiv 2506.03737; Longin-Yu/ComRoPE model.py.
 namespace ROPEWALK_NAMESPACE::comrope {
 
-/// axis_partition (AP): block n turns with axis n mod axes. linearly_dependent (LD): with a learned
+/// axis_partition (AP): block n rotates with axis n mod axes. linearly_dependent (LD): with a learned
 /// combination of all axes, shared by the heads.
 enum class commuting : std::uint8_t { axis_partition, linearly_dependent };
 
@@ -209,7 +209,7 @@ inline void require_valid(const char* who, const model_config& c, const paramete
     detail::require(positions.axes() == c.axes, who, "positions must have the model's axes",
                     positions.axes());
 }
-/// How far block n has turned at a position, in units of its generator.
+/// How far block n has rotated at a position, in units of its generator.
 inline double reach(const model_config& c, const parameters& p, const double* position, index n) {
     if (c.kind == commuting::axis_partition) return position[n % c.axes];
     double sum = 0;

@@ -8,7 +8,7 @@
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 /// DroPE (dropping positional embeddings): after pretraining with rotation all of it is taken away, and a
-/// short recalibration follows. Its scheme turns nothing. Not DRoPE of agents' headings (schemes/drope.hpp).
+/// short recalibration follows. Its scheme rotates nothing. Not DRoPE of agents' headings (schemes/drope.hpp).
 /// Source: SakanaAI/DroPE custom_models/attention.py; arXiv 2512.12167.
 namespace ROPEWALK_NAMESPACE::dropped_rope {
 

@@ -7,7 +7,7 @@
 #include <ropewalk/frequencies/golden_directions.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Falcon's 3-D RoPE: the first half of a head turns with the position in the text, the second half with the
+/// Falcon's 3-D RoPE: the first half of a head rotates with the position in the text, the second half with the
 /// place in the image along golden directions. Text keeps its second half.
 /// Source: tiiuae/Falcon-Perception falcon_perception/rope.py.
 namespace ROPEWALK_NAMESPACE::falcon_perception {

@@ -48,12 +48,12 @@ inline rotary_scheme flux2() { return joint({.axes_dim = {32, 32, 32, 32}, .base
 /// How the ids of an engine are to be read.
 struct ids_config {
     index axes = 3;         ///< numbers a token: FLUX.1 3, FLUX.2 4
-    index text_tokens = 0;  ///< leading tokens that rest: FLUX.1's text, whose ids are all 0
+    index text_tokens = 0;  ///< leading tokens that are not rotated: FLUX.1's text, whose ids are all 0
 };
 
 /// Positions from the ids of an engine, [tokens, axes]. The text tokens that the caller names become
 /// untouched, so that FLUX.1's text costs nothing and keeps its bits; the first patch of an image has the
-/// same ids (0, 0, 0), stands at a position and moves when positions are shifted. FLUX.2's text turns: name
+/// same ids (0, 0, 0), stands at a position and moves when positions are shifted. FLUX.2's text is rotated: name
 /// none.
 /// Throws:   invalid_config on ids that are no multiple of axes or not finite, on text_tokens outside
 ///           0 .. tokens, and on a text token with an id that is not 0.
@@ -121,7 +121,7 @@ namespace ROPEWALK_NAMESPACE::flux {
 
 /// FLUX.1 and Kontext: text first, untouched (its ids are all 0), then the image at (0, row, column), then
 /// each reference r at (r + 1, row, column), or as reference_order::tiled says. The model normalises queries
-/// and keys of text too before it turns them: normalize_and_rotate with options.untouched =
+/// and keys of text too before it rotates them: normalize_and_rotate with options.untouched =
 /// untouched_tokens::normalised does both at once.
 /// Throws:   invalid_config on negative sizes.
 /// Source:   black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
@@ -155,7 +155,7 @@ inline position_ids flux1_positions(const sequence_config& config) {
     return ids;
 }
 
-/// FLUX.2: text token l at (0, 0, 0, l), which turns; the image at (0, row, column, 0); reference k at
+/// FLUX.2: text token l at (0, 0, 0, l), which is rotated; the image at (0, row, column, 0); reference k at
 /// (10 + 10 k, row, column, 0).
 /// Throws:   invalid_config on negative sizes.
 /// Source:   black-forest-labs/flux2 src/flux2/sampling.py.

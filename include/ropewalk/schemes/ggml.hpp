@@ -18,7 +18,7 @@ namespace ROPEWALK_NAMESPACE::ggml {
 
 /// GGML_ROPE_TYPE_*. normal and neox are those of ggml_rope_ext, a position a token; the others are those of
 /// ggml_rope_multi, four positions a token (time, row, column and one more).
-/// vision: n_dims is half of the head and all of the head turns; each section has a ladder of its own.
+/// vision: n_dims is half of the head and all of the head rotates; each section has a ladder of its own.
 /// imrope: the sections are spread over the pairs three by three.
 enum class rope_mode : int { normal = 0, neox = 2, mrope = 8, vision = 24, imrope = 40 };
 
@@ -32,7 +32,7 @@ enum class reading : std::uint8_t { checked, literal };
 /// The parameters of ggml_rope_ext and ggml_rope_multi, named as there.
 /// Source: ggml-org/ggml include/ggml.h.
 struct rope_ext {
-    index n_dims = 0;                    ///< channels that turn; vision: half of them
+    index n_dims = 0;                    ///< channels that rotate; vision: half of them
     rope_mode mode = rope_mode::normal;  ///< normal: interleaved pairs; all others: half-split
     std::int32_t n_ctx_orig = 0;         ///< read with ext_factor != 0 only
     float freq_base = 10000.0f;
@@ -41,14 +41,14 @@ struct rope_ext {
     float attn_factor = 1.0f;  ///< multiplies the magnitude, never replaces it
     float beta_fast = 32.0f;
     float beta_slow = 1.0f;
-    index n_offs = 0;                      ///< first channel that turns
+    index n_offs = 0;                      ///< first channel that rotates
     std::vector<float> freq_factors = {};  ///< divisor of each pair's angle, one a pair or none
     /// ggml_rope_multi's sections: pairs of each axis, repeated where they are fewer than the pairs and cut
     /// off where they are more.
     std::array<index, 4> sections = {};
     reading read = reading::checked;  ///< of YaRN's parameters
 
-    /// Pairs of channels that turn.
+    /// Pairs of channels that rotate.
     constexpr index pairs() const noexcept { return mode == rope_mode::vision ? n_dims : n_dims / 2; }
 };
 
@@ -273,7 +273,7 @@ inline spectrum make_spectrum(const rope_ext& p) {
     return spectrum::selected(omega, axis_of, is_multi(p.mode) ? 4 : 1, 1, magnitude);
 }
 
-/// The same parameters as a scheme: which channels turn and how they pair up, with exact frequencies.
+/// The same parameters as a scheme: which channels rotate and how they pair up, with exact frequencies.
 /// Throws:   invalid_config naming the parameter.
 /// Accuracy: that of make_spectrum.
 /// Source:   ggml-org/ggml ggml_rope_ext, ggml_rope_multi.

@@ -47,8 +47,8 @@ struct plane_factors {
     }
 };
 
-/// The rotation in the plane of two vectors: exp(n omega L), L = a b^T - b a^T, turns e1 = a / |a| away from
-/// the part of b across it, by n omega s radians with s the area that a and b span. Parallel vectors turn
+/// The rotation in the plane of two vectors: exp(n omega L), L = a b^T - b a^T, rotates e1 = a / |a| away from
+/// the part of b across it, by n omega s radians with s the area that a and b span. Parallel vectors rotate
 /// nothing.
 /// Throws:   invalid_config on vectors of different or no channels, or numbers that are not finite.
 /// Source:   GRAPE, arXiv 2512.07805.

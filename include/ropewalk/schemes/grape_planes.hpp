@@ -14,7 +14,7 @@ namespace ROPEWALK_NAMESPACE::grape {
 struct planes_config {
     index channels = 0;
     index planes = 0;
-    double base = 1e4;  ///< plane p turns by base^(-p / planes) a unit of position
+    double base = 1e4;  ///< plane p rotates by base^(-p / planes) a unit of position
 };
 
 /// GRAPE-3D's learned planes: x moves by the sum over planes of its rotation inside each, by an angle that is
@@ -87,7 +87,7 @@ class learned_planes {
                         x.channels());
         detail::require(positions.tokens() == x.batches() * x.tokens(), who,
                         "positions must have one entry a token", positions.tokens());
-        const auto turned = angles(positions);
+        const auto rotated = angles(positions);
         std::vector<double> moved(static_cast<std::size_t>(config_.channels));
         for (index b = 0; b < x.batches(); ++b)
             for (index n = 0; n < x.tokens(); ++n) {
@@ -100,7 +100,7 @@ class learned_planes {
                     for (index i = 0; i < config_.channels; ++i)
                         moved[static_cast<std::size_t>(i)] = value(i);
                     for (index p = 0; p < config_.planes; ++p) {
-                        const double angle = turned[static_cast<std::size_t>(token * config_.planes + p)];
+                        const double angle = rotated[static_cast<std::size_t>(token * config_.planes + p)];
                         const double s = std::sin(angle), half = std::sin(angle / 2);
                         double xa = 0, xb = 0;
                         for (index i = 0; i < config_.channels; ++i) {

@@ -15,7 +15,7 @@ struct over_config {
     double scale = 0;  ///< step of a frame, to be chosen; a block's temporal_scale goes before it
 };
 
-/// VideoRoPE's positions with a scale, the slow temporal pairs at rest; the scaling stays the text model's.
+/// VideoRoPE's positions with a scale, the slow temporal pairs at frequency 0; the scaling stays the text model's.
 /// Text is therefore partial RoPE, not plain RoPE.
 /// Throws:   invalid_config on a scale that is not finite and > 0, sections that do not sum to the pairs, or
 ///           a scaling with a magnitude other than 1.

@@ -9,7 +9,7 @@
 #include <ropewalk/core/heads_view.hpp>
 
 /// RoPE++: heads that score with the imaginary part of the complex product beside heads that score with the
-/// real one. An imaginary query is the query turned by its angle less a quarter turn; keys are ordinary.
+/// real one. An imaginary query is the query rotated by its angle less a quarter turn; keys are ordinary.
 /// Source: OpenMOSS/rope_pp rope_pp/modeling_llama_rope_pp.py.
 namespace ROPEWALK_NAMESPACE::rope_plus_plus {
 

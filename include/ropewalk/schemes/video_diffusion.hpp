@@ -85,7 +85,7 @@ struct model_config {
 };
 
 /// LTX-2's rotation: angle number axes k + axis of the width is g_k (2 fraction - 1) with the rising ladder
-/// g_k = pi / 2 * base^(k / (K - 1)), K = floor(width / (2 axes)); pairs left over are at rest, in front. Cut
+/// g_k = pi / 2 * base^(k / (K - 1)), K = floor(width / (2 axes)); pairs left over have frequency 0, in front. Cut
 /// into heads, each head has other frequencies.
 /// Throws:   invalid_config on heads or axes < 1, an odd head_dim, or base not > 0.
 /// Accuracy: angles reach base * pi / 2; formed and reduced in f64.
