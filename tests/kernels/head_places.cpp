@@ -23,7 +23,8 @@ TEMPLATE_TEST_CASE(
             const auto source = from.dense();
             for (std::size_t i = 0; i < want.size(); ++i)
                 if (rw::index(i) % channels >= first) want[i] = TestType(source[i]);
-            const auto a = from.view(), b = to.view();
+            const auto a = from.view();
+            const auto b = to.view();
             using stored = rw::stored_t<TestType>;
             rw::detail::pass_channels(
                 rw::detail::plain_places<float, stored>{{a.data, a.strides.head}, b.data, b.strides.head, 3},

@@ -137,7 +137,7 @@ TEST_CASE("huggingface_layers: of a class that is not known only what is underst
         {R"({"layer_types":["a","a","a","a","a","a","a","a"]})", "layer_types must be of layer types"}};
     for (const auto& [keys, text] : refused) {
         INFO(keys);
-        CHECK(support::refusal([&] {
+        CHECK(support::refusal([&, keys = keys] {
                   static_cast<void>(from_huggingface(newcomer(keys), half));
               }).find(text) != std::string::npos);
         CHECK(

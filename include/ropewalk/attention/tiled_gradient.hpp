@@ -26,6 +26,11 @@ struct gradient_tensors {
     heads_view<DK> dk;
     heads_view<DV> dv;
 };
+// Clang learned to deduce an aggregate's arguments with version 17.
+template <class Q, class K, class V, class O, class D, class DQ, class DK, class DV>
+gradient_tensors(heads_view<Q>, heads_view<K>, heads_view<V>, heads_view<O>, heads_view<D>,
+                 std::span<const compute_t<Q>>, heads_view<DQ>, heads_view<DK>, heads_view<DV>)
+    -> gradient_tensors<Q, K, V, O, D, DQ, DK, DV>;
 
 }  // namespace ROPEWALK_NAMESPACE::attention
 
