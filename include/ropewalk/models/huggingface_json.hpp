@@ -38,12 +38,10 @@ class huggingface_reader {
         read_sizes(size_context());
         read_dual_chunk(size_context());
         layers_ = huggingface_layers({top_, rules_, known_, strict(), config_.layers}).read();
-        config_.because = layers_.because;
+        config_.because.insert(config_.because.end(), layers_.because.begin(), layers_.because.end());
         read_indexer();
         read_ropes();
-        for (const auto& key : top_.unread())
-            if (key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos)
-                pass_over(top_, key);
+        for (const auto& key : top_.unread_rotary()) pass_over(top_, key);
         return std::move(config_);
     }
 
