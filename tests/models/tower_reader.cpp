@@ -70,7 +70,7 @@ TEST_CASE("tower_reader: refusals name the key below its path", "[models][towers
     CHECK_REFUSES(of + "rope_theta must be a finite number, got \"x\"",
                   held("mimi", R"({"rope_theta":"x"})"));
     CHECK_REFUSES(of + "rope_scaling must be an object, got 3", held("mimi", R"({"rope_scaling":3})"));
-    CHECK_REFUSES(of + "num_heads must be given, got nothing",
+    CHECK_REFUSES(of + "num_attention_heads must be given, got nothing",
                   held("exaone4_5_vision", R"({"hidden_size":64})").keys.head_dim());
     CHECK_REFUSES(of + "img_token_compression_config must be an object, got 1",
                   held("minimax_m3_vl_vision", R"({"img_token_compression_config":1})").keys.merge());

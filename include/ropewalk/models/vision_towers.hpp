@@ -316,7 +316,8 @@ inline tower from_tower(const nlohmann::json& config, const tower_reading& readi
         path += (path.empty() ? "" : ".") + std::string(key);
     };
     const auto read_type = [&] {
-        if (const auto own = detail::json_object(who, *node, path).word("model_type")) type = *own;
+        if (const auto own = detail::json_object(who, *node, path).word("model_type"); own && !own->empty())
+            type = *own;
     };
     read_type();
     const auto* outer = detail::find_tower_family(type);
