@@ -102,9 +102,10 @@ class json_object {
 
     /// The value, or nullptr where the key is missing or null. Reading a key marks it as known.
     const nlohmann::json* find(const std::string& key) {
-        seen_.insert(key);
         const auto at = node_->find(key);
-        return at == node_->end() || at->is_null() ? nullptr : &*at;
+        if (at == node_->end()) return nullptr;
+        seen_.insert(key);
+        return at->is_null() ? nullptr : &*at;
     }
     bool has(const std::string& key) { return find(key) != nullptr; }
     /// An object inside this one, at a path below it.
