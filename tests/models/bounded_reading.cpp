@@ -92,7 +92,11 @@ void check_refused(const std::string& part, const std::function<void()>& call) {
     std::string said;
     const auto spent = cost_of([&] { said = support::refusal(call); });
     INFO("said: " << said);
+#if defined(__cpp_exceptions)
     CHECK(said.find(part) != std::string::npos);
+#else
+    static_cast<void>(part);  // nothing was called
+#endif
     CHECK(said.size() < 1000);
     CHECK(spent.bytes < std::size_t{64} << 20);
 #if !defined(TEST_SANITIZED)
