@@ -82,8 +82,9 @@ int main(int argc, char** argv) try {
     const auto& said = config.ropes.front();
     const auto rope = rw::make_scheme(config, said);
     const auto plain = geometric({.rotary_dim = rope.rotary_dim, .base = said.base});
-    std::printf("unscaled, base %g tells a similar key from a random one up to distance %lld\n", said.base,
-                static_cast<long long>(rw::analysis::first_negative(plain, 1 << 20)));
+    std::printf(
+        "base %g without scaling: similar keys score above random ones up to a distance of %lld tokens\n",
+        said.base, static_cast<long long>(rw::analysis::first_negative(plain, 1 << 20)));
     if (argc > 2) draw(rope, said, std::string(argv[2]) + "/" + config.model_type);
 } catch (const std::exception& e) {
     std::fprintf(stderr, "inspect_config: %s\n", e.what());

@@ -16,12 +16,12 @@ TEST_CASE("explain: says where a magnitude is applied", "[models][explain]") {
     const auto qwen = explain(presets::qwen25_7b_yarn(weights::hugging_face));
     CHECK(says(qwen, "magnitude   1.138629436111989, inside the cos and sin tables"));
     CHECK(says(qwen, "logits      scaled by 1/sqrt(head_dim) alone"));
-    CHECK(says(qwen, "channels    0..127 of 128 turn"));
+    CHECK(says(qwen, "channels    0..127 of 128 rotate"));
     CHECK(says(qwen, "half_split: pair 0 is channels (0, 64)"));
     const auto deepseek = explain(presets::deepseek_v3(weights::hugging_face));
     CHECK(says(deepseek, "magnitude   1 (tables hold plain cos and sin)"));
     CHECK(says(deepseek, "multiplied by 1.873854207"));
-    CHECK(says(deepseek, "channels    128..191 of 192 turn, the rest passes through"));
+    CHECK(says(deepseek, "channels    128..191 of 192 rotate, the others are left as they are"));
     CHECK(says(deepseek, "interleaved in, half_split out"));
 }
 
@@ -53,19 +53,41 @@ TEST_CASE("explain: which rule of a config gave what, and what was passed over",
     const auto said = explain(c);
     CHECK(
         said.starts_with("novel, 4 layers\n  because     class novel\n  because     NoPE layers from "
-                         "no_rope_layers\n  ignored     rope_other\n"));
+                         "no_rope_layers\n  ladder      base 10000, no scaling\n  ignored     rope_other\n"));
     CHECK(says(said, "layers 0, 2..3: novel"));
     CHECK(says(said, "layers 1: novel NoPE"));
     CHECK(says(said, "indexer     channels 0..15 of 32, interleaved"));
-    CHECK(says(said, "8 pairs turn the other way"));
+    CHECK(says(said, "8 pairs rotate the other way"));
 }
 
-TEST_CASE("explain: a model's layers, NoPE layers, pairs at rest, several axes", "[models][explain]") {
+TEST_CASE("explain: base, scaling and contexts of each kind of layer", "[models][explain]") {
+    model_config c;
+    c.head_dim = 64;
+    c.layers = 3;
+    c.ropes.push_back({.name = "sliding_attention"});
+    c.ropes.push_back({.scaling = rope_scaling::yarn,
+                       .base = 1e6,
+                       .factor = 4,
+                       .original_context = 4096,
+                       .max_context = 16384,
+                       .name = "full_attention"});
+    c.ropes.push_back({.scaling = rope_scaling::dynamic_ntk, .factor = 2, .max_context = 512, .alpha = 1000});
+    c.rope_of_layer = {0, 1, 2};
+    const auto said = explain(c);
+    CHECK(says(said, "  ladder      sliding_attention: base 10000, no scaling\n"));
+    CHECK(says(said, "  ladder      full_attention: base 1e+06, yarn by 4\n"));
+    CHECK(says(said, "  ladder      base 10000, dynamic by 2, alpha 1000\n"));
+    CHECK(says(said, "  context     16384 tokens, from the 4096 that it was trained at\n"));
+    CHECK(says(said, "  context     512 tokens\n"));
+}
+
+TEST_CASE("explain: a model's layers, NoPE layers, pairs of frequency 0, several axes", "[models][explain]") {
     const auto smol = explain(presets::smollm3_3b(weights::hugging_face));
     CHECK(says(smol, "layers 0..2, 4..6, 8..10"));
     CHECK(says(smol, "layers 3, 7, 11"));
-    CHECK(says(smol, "nothing turns"));
-    CHECK(says(explain(presets::gemma4(weights::hugging_face)), "at rest     192 of 256 pairs"));
+    CHECK(says(smol, "nothing rotates"));
+    CHECK(says(explain(presets::gemma4(weights::hugging_face)),
+               "unrotated   192 of 256 pairs: their frequency is 0"));
     model_config c;
     c.head_dim = 16;
     c.ropes.push_back({.sections = {4, 2, 2}});

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <ropewalk/attention/dual_chunk.hpp>
 #include <ropewalk/models/huggingface_json.hpp>
 
 #include "support/catch.hpp"
@@ -130,9 +131,6 @@ TEST_CASE(
           "from_huggingface: attn_rotary_emb must be head_dim, got 32");
     CHECK(refusal("llama", R"({"head_dim":64,"rotary_emb_scale_base":512})") ==
           "from_huggingface: rotary_emb_scale_base must be null (it is not read here), got 512");
-    CHECK(refusal("qwen2", R"({"head_dim":64,"dual_chunk_attention_config":{"chunk_size":8}})") ==
-          "from_huggingface: dual_chunk_attention_config must be absent (dual chunk attention rotates with "
-          "positions inside chunks), got {\"chunk_size\":8}");
 }
 
 TEST_CASE("huggingface_sizes: bases by layer type come from the dictionary, a key of the type or the class",
@@ -158,6 +156,78 @@ TEST_CASE("huggingface_sizes: bases by layer type come from the dictionary, a ke
         "compress_ratios":[0,4]})"));
     CHECK(v4.ropes[static_cast<std::size_t>(v4.rope_of_layer[0])].base == 7);
     CHECK(v4.ropes[static_cast<std::size_t>(v4.rope_of_layer[1])].base == 5);
+}
+
+TEST_CASE("huggingface_sizes: HRM's layers are those of a stack, however often it is passed through",
+          "[models][huggingface]") {
+    // As its class writes it: 16 layers, two high-level cycles of three low-level ones and one.
+    auto config = config_of("hrm_text", R"({"num_hidden_layers":128,"num_layers_per_stack":16,"H_cycles":2,
+                                            "L_cycles":3})");
+    CHECK(from_huggingface(config).layers == 16);
+    CHECK(from_huggingface(config_of("hrm_text", R"({"num_hidden_layers":16})")).layers == 16);
+    CHECK(from_huggingface(config_of("llama", R"({"head_dim":64,"num_layers_per_stack":16})")).layers == 2);
+}
+
+TEST_CASE("huggingface_sizes: dual chunk attention becomes the numbers that its header takes",
+          "[models][huggingface][dual_chunk]") {
+    const char* published = R"({"head_dim":128,"max_position_embeddings":1010000,"rope_theta":1e7,
+        "dual_chunk_attention_config":{"chunk_size":262144,"local_size":8192,
+                                       "original_max_position_embeddings":262144}})";
+    const auto config = from_huggingface(config_of("qwen2", published));
+    REQUIRE(config.dual_chunk);
+    const auto& d = *config.dual_chunk;
+    CHECK(d == dual_chunk_parameters{.chunk_size = 262144, .local_size = 8192, .original_context = 262144});
+    CHECK(config.ignored.empty());
+    const dual_chunk chunks(
+        {.chunk_size = d.chunk_size, .local_size = d.local_size, .original_context = d.original_context});
+    CHECK(chunks.period() == 253952);
+    CHECK(chunks.key_position(253953) == 1);
+    CHECK(chunks.logit_factor(1000000) == Approx(1 + 0.1 * std::log(1e6 / 262144)));
+    const auto rope = make_model_schemes(config)[1];
+    CHECK(rope.spectrum_for(1).omega(1) == Approx(std::pow(1e7, -2.0 / 128)));
+    REQUIRE(rope.notes.size() == 1);
+    CHECK(rope.notes[0].starts_with("keys rotate at their position modulo 253952"));
+    // Sparse prefill leaves out keys and rotates none; the length from which logits grow may be absent.
+    const auto sparse = from_huggingface(config_of("qwen3_moe", R"({"hidden_size":256,"num_attention_heads":2,
+        "dual_chunk_attention_config":{"chunk_size":8,"local_size":0,"sparse_attention_enabled":true,
+                                       "sparse_attention_config":{}}})"));
+    CHECK(*sparse.dual_chunk == dual_chunk_parameters{.chunk_size = 8, .sparse = true});
+    CHECK_FALSE(from_huggingface(config_of("qwen2", R"({"head_dim":64,"dual_chunk_attention_config":null})"))
+                    .dual_chunk);
+
+    const std::string of = "from_huggingface: dual_chunk_attention_config";
+    const auto refused = [](const char* inside) {
+        return refusal(
+            "qwen2",
+            ("{\"head_dim\":64,\"dual_chunk_attention_config\":" + std::string(inside) + "}").c_str());
+    };
+    CHECK(refused("[]") == of + " must be an object, got []");
+    CHECK(refused("{}") == of + ".chunk_size must be given, got nothing");
+    CHECK(refused(R"({"chunk_size":8})") == of + ".local_size must be given, got nothing");
+    CHECK(refused(R"({"chunk_size":8,"local_size":8})") ==
+          of + ".local_size must be below chunk_size, got 8");
+    CHECK(refused(R"({"chunk_size":0,"local_size":0})") ==
+          of + ".chunk_size must be a whole number in [1, 2^63), got 0");
+    CHECK(refused(R"({"chunk_size":8.5,"local_size":0})") ==
+          of + ".chunk_size must be a whole number in [1, 2^63), got 8.5");
+    CHECK(refused(R"({"chunk_size":9007199254740993,"local_size":0})") ==
+          of + ".chunk_size must be a number of positions <= 2^40, got 9007199254740993");
+    CHECK(refused(R"({"chunk_size":8,"local_size":-1})") ==
+          of + ".local_size must be a whole number in [0, 2^63), got -1");
+    CHECK(refused(R"({"chunk_size":8,"local_size":1,"original_max_position_embeddings":"9"})") ==
+          of + ".original_max_position_embeddings must be a whole number in [0, 2^63), got \"9\"");
+    CHECK(refused(R"({"chunk_size":8,"local_size":1,"sparse_attention_enabled":1})") ==
+          of + ".sparse_attention_enabled must be true or false, got 1");
+    CHECK(refused(R"({"chunk_size":8,"local_size":1,"chunks":2})") ==
+          of + ".chunks must be a key that is read here (it would be ignored), got 2");
+    auto scaled = config_of("qwen2", published);
+    scaled["rope_scaling"] = {
+        {"rope_type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 32768}};
+    CHECK(support::refusal([&] { static_cast<void>(from_huggingface(scaled)); }) ==
+          of + " must be absent beside a scaling, which its code ignores, got \"yarn\"");
+    const auto lenient = from_huggingface(scaled, {.keys = strictness::lenient});
+    CHECK(lenient.ignored == names{"rope_scaling.rope_type"});
+    CHECK(make_model_schemes(lenient)[0].spectrum_for(1).magnitude() == 1);
 }
 
 TEST_CASE("huggingface_sizes: absurd sizes are refused by their key", "[models][huggingface][errors]") {

@@ -181,6 +181,132 @@ TEST_CASE("vision_towers: the towers without a header of their own", "[models][t
         read(R"({"model_type": "vjepa2"})"));
 }
 
+TEST_CASE("vision_towers: more of the Qwen family, and Kimi's as Moonshot stores it", "[models][towers]") {
+    const std::vector<grid_thw> grid{{2, 4, 6}};
+    struct merged_tower {
+        const char* config;
+        ropewalk::index layers, quarter;
+    };
+    for (const auto& want : std::initializer_list<merged_tower>{
+             {R"({"model_type": "ernie4_5_vl_moe", "vision_config": {"model_type": "ernie4_5_vl_moe_vision",
+                  "hidden_size": 1280, "num_heads": 16, "depth": 32, "spatial_merge_size": 2}})",
+              32, 20},
+             {R"({"model_type": "glm_ocr", "vision_config": {"model_type": "glm_ocr_vision", "depth": 24}})",
+              24, 16},
+             {R"({"model_type": "exaone4_5", "vision_config": {"hidden_size": 2048, "num_heads": 32,
+                  "num_key_value_heads": 8, "depth": 28}})",
+              28, 16},
+             {R"({"model_type": "video_llama_3", "vision_config": {"hidden_size": 768,
+                  "num_attention_heads": 12, "spatial_merge_size": 2, "num_hidden_layers": 12}})",
+              12, 16}}) {
+        INFO(want.config);
+        const auto eyes = read(want.config);
+        CHECK(eyes.layers == want.layers);
+        CHECK(eyes.rope.read_layout == pair_layout(half_split{}));
+        CHECK(eyes.rope.rotary_dim == 4 * want.quarter);
+        check_angles(eyes.rope, eyes.patches(grid), 48, [&](ropewalk::index n, ropewalk::index p) {
+            const auto [row, column] = merged(n % 24, 6, 2);
+            return rung(1e4, p % want.quarter, 2 * want.quarter) *
+                   static_cast<long double>(p < want.quarter ? row : column);
+        });
+    }
+    // An image of VideoLLaMA 3 is not merged: its patches go row by row.
+    const auto image = read(R"({"model_type": "video_llama_3", "vision_config": {}})");
+    check_angles(image.rope, image.patches(std::vector<grid_thw>{{1, 3, 5}}), 15,
+                 [](ropewalk::index n, ropewalk::index p) {
+                     return rung(1e4, p % 16, 32) * static_cast<long double>(p < 16 ? n / 5 : n % 5);
+                 });
+
+    for (const char* config :
+         {R"({"model_type": "kimi_vl", "vision_config": {"model_type": "moonvit", "hidden_size": 1152,
+              "num_attention_heads": 16, "num_hidden_layers": 27}})",
+          R"({"model_type": "kimi_k25", "vision_config": {"model_type": "", "vt_hidden_size": 1152,
+              "vt_num_attention_heads": 16, "vt_num_hidden_layers": 27}})"}) {
+        INFO(config);
+        const auto moon = read(config);
+        CHECK(moon.layers == 27);
+        CHECK(moon.rope.head_dim == 72);
+        CHECK(moon.rope.read_layout == pair_layout(interleaved{}));
+        CHECK(moon.rope.write_layout == pair_layout(interleaved{}));
+        CHECK(moon.rope.notes.size() == 1);
+        check_angles(moon.rope, moon.patches(grid), 48, [](ropewalk::index n, ropewalk::index p) {
+            return rung(1e4, p / 2, 36) * static_cast<long double>(p % 2 == 0 ? n % 6 : n % 24 / 6);
+        });
+    }
+    // What MiniMax publishes: CLIP's name over a rotation of its own.
+    const auto minimax = read(R"({"model_type": "minimax_m3_vl", "vision_config": {
+        "model_type": "clip_vision_model", "hidden_size": 1280, "num_attention_heads": 16,
+        "position_embedding_type": "rope", "rope_mode": "3d", "rope_theta": 10000.0,
+        "img_token_compression_config": {"spatial_merge_size": 1, "temporal_patch_size": 2}}})");
+    CHECK(minimax.rope.rotary_dim == 78);
+    check_angles(minimax.rope, minimax.patches(grid), 48, [](ropewalk::index n, ropewalk::index p) {
+        const ropewalk::index at[3] = {n / 24, n % 24 / 6, n % 6};
+        return rung(1e4, p % 13, 26) * static_cast<long double>(at[p / 13]);
+    });
+    CHECK_REFUSES("from_tower: vision_config.rope_mode must be 3d, got \"2d\"",
+                  read(R"({"model_type": "minimax_m3_vl", "vision_config": {"rope_mode": "2d"}})"));
+    CHECK_REFUSES(
+        "from_tower: vision_config.model_type must be a tower that is known here, got clip_vision_model",
+        read(R"({"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}})"));
+}
+
+TEST_CASE("vision_towers: SAM 2's memory attention, SAM 3's encoder and EVA-02", "[models][towers]") {
+    const auto memory = read(R"({"model_type": "sam2_video", "memory_attention_hidden_size": 256,
+        "memory_attention_num_layers": 4, "memory_attention_num_attention_heads": 1,
+        "memory_attention_downsample_rate": 1, "memory_attention_rope_feat_sizes": [64, 64],
+        "memory_attention_rope_dropout": 0.1, "memory_attention_rope_theta": 10000,
+        "vision_config": {"model_type": "sam2_vision_model"}})");
+    CHECK(memory.layers == 4);
+    CHECK(memory.rope.head_dim == 256);
+    CHECK(memory.rope.read_layout == pair_layout(interleaved{}));
+    CHECK(memory.rope.notes.size() == 1);
+    check_angles(memory.rope, memory.patches(std::vector<grid_thw>{{1, 2, 3}}), 6,
+                 [](ropewalk::index n, ropewalk::index p) {
+                     return rung(1e4, p % 64, 128) * static_cast<long double>(p < 64 ? n % 3 : n / 3);
+                 });
+    CHECK(read(R"({"model_type": "sam3_tracker_video", "memory_attention_downsample_rate": 4,
+                   "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0}})")
+              .rope.head_dim == 64);
+    CHECK_REFUSES("from_tower: memory_attention_hidden_size must be the width of 1 heads, got 256",
+                  read(R"({"model_type": "sam2_video", "memory_attention_downsample_rate": 7})"));
+
+    const auto sam3 = read(R"({"model_type": "sam3", "vision_config": {"model_type": "sam3_vision_model",
+        "backbone_config": {"model_type": "sam3_vit_model", "hidden_size": 1024, "num_attention_heads": 16,
+        "num_hidden_layers": 32, "window_size": 4, "rope_theta": 10000.0}}})");
+    CHECK(sam3.layers == 32);
+    // A window stands at whole numbers; the image of a global layer is squeezed into one: 3 x 4 at 8 x 4.
+    for (const ropewalk::index side : {4, 8}) {
+        INFO("side " << side);
+        check_angles(sam3.rope, sam3.patches(std::vector<grid_thw>{{1, side, side}}), side * side,
+                     [side](ropewalk::index n, ropewalk::index p) {
+                         const auto at = static_cast<long double>(p < 16 ? n % side : n / side);
+                         return rung(1e4, p % 16, 32) * at * 4 / static_cast<long double>(side);
+                     });
+    }
+    CHECK_REFUSES(
+        "from_tower: vision_config.backbone_config.window_size must be a whole number in [1, 2^63), "
+        "got 0",
+        read(R"({"model_type": "sam3", "vision_config": {"backbone_config":
+                           {"model_type": "sam3_vit_model", "window_size": 0}}})"));
+
+    // EVA-CLIP's own text: trained on 16 x 16, running on 24 x 24, a class token in front.
+    const auto eva = read(R"({"embed_dim": 768, "vision_cfg": {"image_size": 336, "layers": 24, "width": 1024,
+        "head_width": 64, "patch_size": 14, "eva_model_name": "eva-clip-l-14-336", "rope": true,
+        "pt_hw_seq_len": 16, "intp_freq": true}})");
+    CHECK(eva.layers == 24);
+    CHECK(eva.rope.read_layout == pair_layout(interleaved{}));
+    const auto where = eva.patches(std::vector<grid_thw>{{1, 24, 24}});
+    CHECK_FALSE(where.touched(0));
+    check_angles(eva.rope, where, 577, [](ropewalk::index n, ropewalk::index p) {
+        const auto m = n - 1;
+        return rung(1e4, p % 16, 32) * static_cast<long double>(p < 16 ? m / 24 : m % 24) / 24 * 16;
+    });
+    CHECK_FALSE(
+        read(R"({"vision_cfg": {"eva_model_name": "eva-clip-g-14-x", "head_width": 88}})").rope.rotates);
+    CHECK_REFUSES("from_tower: vision_cfg.model_type must be given, got nothing",
+                  read(R"({"vision_cfg": {"head_width": 88}})"));
+}
+
 TEST_CASE("vision_towers: sound, frame by frame", "[models][towers]") {
     struct line {
         const char* config;
@@ -224,6 +350,25 @@ TEST_CASE("vision_towers: sound, frame by frame", "[models][towers]") {
         });
         CHECK_FALSE(ears.patches);
     }
+    CHECK(read(R"({"model_type": "voxtral_realtime", "audio_config": {"model_type":
+        "voxtral_realtime_encoder", "head_dim": 64, "hidden_size": 1280, "num_attention_heads": 32}})",
+               {.part = "audio_config"})
+              .rope.rotary_dim == 64);
+    // The vocoder of Qwen2.5-Omni rotates one head of all; the encoder of streaming Moonshine none.
+    const auto wave =
+        read(R"({"model_type": "qwen2_5_omni_dit", "hidden_size": 1024, "num_attention_heads": 16,
+        "num_hidden_layers": 22, "head_dim": 64, "rope_parameters": {"rope_theta": 10000.0}})");
+    CHECK(wave.rope.read_layout == pair_layout(interleaved{}));
+    CHECK(wave.rope.notes ==
+          std::vector<std::string>{"rotates the first head of q and k alone (head_slice(0, 1))"});
+    check_angles(wave.rope, wave.frames(5), 5, [](ropewalk::index n, ropewalk::index p) {
+        return rung(1e4, p, 64) * static_cast<long double>(n);
+    });
+    const auto streaming = read(R"({"model_type": "moonshine_streaming", "encoder_config": {"model_type":
+        "moonshine_streaming_encoder", "hidden_size": 320, "num_hidden_layers": 6}})",
+                                {.part = "encoder_config"});
+    CHECK(streaming.layers == 6);
+    CHECK_FALSE(streaming.rope.rotates);
     CHECK(read(R"({"model_type": "clvp_encoder"})").rope.notes ==
           std::vector<std::string>{"values are rotated as well"});
     CHECK_FALSE(read(R"({"model_type": "clvp_encoder", "use_rotary_embedding": false})").rope.rotates);
@@ -262,8 +407,9 @@ TEST_CASE("vision_towers: what is wrong is refused by key path", "[models][tower
     CHECK_REFUSES(of + "rope_theta must be > 0, got 0", read(R"({"model_type": "mimi", "rope_theta": 0})"));
     const std::string fast = of + "the frequencies must be <= 65536 radians a position, got ";
     // Past what any spectrum holds, the spectrum refuses first.
-    CHECK(support::refusal([] { read(R"({"model_type": "mimi", "rope_theta": 1e-200})"); })
-              .starts_with("spectrum: frequencies must be at most 2^30 radians a position, got "));
+    CHECK(support::refusal([] {
+              read(R"({"model_type": "mimi", "rope_theta": 1e-200})");
+          }).starts_with("spectrum: frequencies must be at most 2^30 radians a position, got "));
     CHECK(support::refusal([] {
               read(R"({"model_type": "lightglue", "descriptor_dim": 8})", {.learned = {-1e9, 0}});
           }) == fast + "-1000000000");

@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include <ropewalk/models/json_reader.hpp>
+#include <ropewalk/models/json_scanner.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -17,7 +19,7 @@ namespace detail {
 /// 64, a key twice in one object, an array of more than 65536 entries. Arrays and objects inside arrays are
 /// skipped (null stands for them): no rotary key has them.
 /// Source: RFC 8259.
-class config_builder : public nlohmann::json_sax<nlohmann::json> {
+class config_builder {
   public:
     using json = nlohmann::json;
 
@@ -25,32 +27,23 @@ class config_builder : public nlohmann::json_sax<nlohmann::json> {
     std::optional<std::string> problem = {};
     json root = {};
 
-    bool null() override { return put(json()); }
-    bool boolean(bool value) override { return put(json(value)); }
-    bool number_integer(number_integer_t value) override { return put(json(value)); }
-    bool number_unsigned(number_unsigned_t value) override { return put(json(value)); }
-    bool number_float(number_float_t value, const string_t&) override { return put(json(value)); }
-    bool string(string_t& value) override { return put(json(std::move(value))); }
-    bool binary(json::binary_t&) override { return refuse("must hold JSON"); }
-    bool start_object(std::size_t) override { return open(json::object()); }
-    bool start_array(std::size_t) override { return open(json::array()); }
-    bool end_object() override { return close(); }
-    bool end_array() override { return close(); }
+    bool null() { return put(nullptr); }
+    bool boolean(bool value) { return put(value); }
+    bool number_integer(std::int64_t value) { return put(value); }
+    bool number_unsigned(std::uint64_t value) { return put(value); }
+    bool number_float(double value) { return put(value); }
+    bool string(std::string& value) { return put(std::move(value)); }
+    bool start_object() { return open(json::value_t::object); }
+    bool start_array() { return open(json::value_t::array); }
+    bool end_object() { return close(); }
+    bool end_array() { return close(); }
 
-    bool key(string_t& name) override {
+    bool key(std::string& name) {
         if (skipped_ > 0) return true;
-        const auto [at, is_new] = open_.back()->emplace(std::move(name), nullptr);
-        key_ = &at.key();
-        slot_ = &*at;
+        const auto [at, is_new] = open_.back().object->try_emplace(std::move(name));
+        key_ = &at->first;
+        slot_ = &at->second;
         return is_new || refuse("must be given once, got it twice", true);
-    }
-    bool parse_error(std::size_t position, const std::string& last, const json::exception&) override {
-        std::string near = last.substr(0, 40);
-        for (char& c : near)
-            if (c < ' ' || c > '~') c = '?';
-        problem = "the text must be JSON, got " + (near.empty() ? "its end" : "\"" + near + "\"") +
-                  " at byte " + text(static_cast<std::int64_t>(position));
-        return false;
     }
 
   private:
@@ -59,34 +52,35 @@ class config_builder : public nlohmann::json_sax<nlohmann::json> {
     bool refuse(const char* must, bool with_key = false) {
         std::string path;
         for (std::size_t l = 1; l < path_.size() && l < 8; ++l)
-            if (!path_[l].empty()) path += (path.empty() ? "" : ".") + path_[l].substr(0, 80);
+            path += (path.empty() ? "" : ".") + path_[l]->substr(0, 80);
         if (with_key) path += (path.empty() ? "" : ".") + key_->substr(0, 80);
         problem = (path.empty() ? "the text" : path) + " " + must;
         return false;
     }
-    json* place(json value) {
-        if (open_.empty()) return &(root = std::move(value));
-        json& in = *open_.back();
-        if (in.is_object()) return &(*slot_ = std::move(value));
-        in.push_back(std::move(value));
-        return &in.back();
+    /// Where the next value goes, made of what is given; nothing where an array is full.
+    template <class Value>
+    json* place(Value&& value) {
+        if (open_.empty()) return &(root = std::forward<Value>(value));
+        auto* const array = open_.back().array;
+        if (array == nullptr) return &(*slot_ = std::forward<Value>(value));
+        if (array->size() == json_object::longest_list) return nullptr;
+        return &array->emplace_back(std::forward<Value>(value));
     }
-    bool put(json value) {
-        if (skipped_ > 0) return true;
-        if (!open_.empty() && open_.back()->size() == json_object::longest_list && open_.back()->is_array())
-            return refuse("must be an array of at most 65536 entries, got more");
-        place(std::move(value));
-        return true;
+    template <class Value>
+    bool put(Value&& value) {
+        return skipped_ > 0 || place(std::forward<Value>(value)) != nullptr ||
+               refuse("must be an array of at most 65536 entries, got more");
     }
-    bool open(json value) {
+    bool open(json::value_t kind) {
         if (open_.size() + skipped_ == deepest) return refuse("must be nested at most 64 deep, got more");
-        if (skipped_ > 0 || (!open_.empty() && open_.back()->is_array())) {
-            if (skipped_ == 0 && !put(json())) return false;
+        if (skipped_ > 0 || (!open_.empty() && open_.back().array != nullptr)) {
+            if (skipped_ == 0 && !put(nullptr)) return false;
             ++skipped_;
             return true;
         }
-        path_.push_back(open_.empty() ? std::string() : *key_);
-        open_.push_back(place(std::move(value)));
+        path_.push_back(key_);
+        json* const made = place(kind);
+        open_.push_back({made->get_ptr<json::object_t*>(), made->get_ptr<json::array_t*>()});
         return true;
     }
     bool close() {
@@ -96,39 +90,16 @@ class config_builder : public nlohmann::json_sax<nlohmann::json> {
         return true;
     }
 
-    std::vector<json*> open_;
-    std::vector<std::string> path_;
-    const std::string* key_ = nullptr;  // of the value that comes, and where it goes
+    struct container {  // one of the two
+        json::object_t* object;
+        json::array_t* array;
+    };
+    std::vector<container> open_;
+    std::vector<const std::string*> path_;  // keys of what is open; the first is none
+    const std::string* key_ = nullptr;      // of the value that comes, and where it goes
     json* slot_ = nullptr;
     std::size_t skipped_ = 0;  // open arrays and objects that are not built
 };
-
-/// Python writes Infinity, -Infinity and NaN, which JSON has not: they become the strings of their names, so
-/// that a key that is read refuses them by name and any other key may have them.
-inline std::string with_named_numbers(std::string_view text) {
-    std::string out;
-    out.reserve(text.size() + 64);
-    bool quoted = false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        if (quoted && c == '\\' && i + 1 < text.size()) {
-            out.append({c, text[++i]});
-            continue;
-        }
-        if (c == '"') quoted = !quoted;
-        std::string_view word;
-        if (!quoted)
-            for (const std::string_view name : {"Infinity", "-Infinity", "NaN"})
-                if (text.substr(i, name.size()) == name) word = name;
-        if (word.empty()) {
-            out += c;
-        } else {
-            out.append("\"").append(word).append("\"");
-            i += word.size() - 1;
-        }
-    }
-    return out;
-}
 
 }  // namespace detail
 
@@ -141,12 +112,9 @@ inline std::string with_named_numbers(std::string_view text) {
 inline nlohmann::json parse_config(std::string_view text) {
     constexpr std::size_t longest = std::size_t{16} << 20;
     detail::require(text.size() <= longest, "parse_config", "text must be at most 16 MiB", text.size());
-    const bool python = text.find("Infinity") != text.npos || text.find("NaN") != text.npos;
-    const std::string mended = python ? detail::with_named_numbers(text) : std::string();
-    if (python) text = mended;
     detail::config_builder builder;
-    nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
-    if (builder.problem) detail::fail("parse_config: " + *builder.problem);
+    detail::json_scanner scanner(text, builder);
+    if (!scanner.read()) detail::fail("parse_config: " + builder.problem.value_or(scanner.problem()));
     return std::move(builder.root);
 }
 

@@ -45,7 +45,8 @@ inline std::string table_line(const rotary_scheme& rope, const spectrum& s, inde
     char buffer[160];
     const double omega = s.omega(pair);
     const std::string channels = pair_text(rope.read_layout, rope.first_channel, pair, s.pairs());
-    const std::string wavelength = omega == 0 ? "at rest" : rounded(2 * std::numbers::pi / std::abs(omega));
+    const std::string wavelength =
+        omega == 0 ? "does not rotate" : rounded(2 * std::numbers::pi / std::abs(omega));
     std::snprintf(buffer, sizeof buffer, "  %5td  %-14s %-14s %-14s", pair, channels.c_str(),
                   rounded(omega).c_str(), wavelength.c_str());
     std::string line = buffer;
@@ -56,14 +57,14 @@ inline std::string table_line(const rotary_scheme& rope, const spectrum& s, inde
 
 }  // namespace detail
 
-/// What a scheme does, in words and numbers: which channels turn and how they pair, the resolved
+/// What a scheme does, in words and numbers: which channels rotate and how they pair, the resolved
 /// frequencies at a context length, the magnitude and where it is applied.
 /// Throws:   invalid_config when the scheme refuses the context length.
 inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
     using detail::text;
     std::string out = (rope.name.empty() ? "scheme" : rope.name) + "\n";
     if (!rope.rotates) {
-        out += "  nothing turns: q and k carry no position (NoPE)\n";
+        out += "  nothing rotates: NoPE, or a layer without rotary attention\n";
         for (const auto& note : rope.notes) out += "  note: " + note + "\n";
         return out;
     }
@@ -72,8 +73,8 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
     const spectrum s = rope.spectrum_for(length);
     const index last = rope.first_channel + rope.rotary_dim - 1;
     out += "  channels    " + text(rope.first_channel) + ".." + text(last) + " of " + text(rope.head_dim) +
-           " turn";
-    out += rope.rotary_dim < rope.head_dim ? ", the rest passes through\n" : "\n";
+           " rotate";
+    out += rope.rotary_dim < rope.head_dim ? ", the others are left as they are\n" : "\n";
     out += "  layout      " + detail::layout_text(rope.read_layout);
     if (!(rope.write_layout == rope.read_layout))
         out += " in, " + detail::layout_text(rope.write_layout) + " out";
@@ -82,9 +83,11 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
             ": pair 0 is channels " + detail::pair_text(rope.read_layout, rope.first_channel, 0, s.pairs());
     out += "\n";
     if (s.axes() > 1) out += "  axes        " + text(s.axes()) + " positions a token\n";
-    if (rope.original_context > 0) out += "  trained at  " + text(rope.original_context) + " tokens\n";
-    if (rope.max_context > rope.original_context)
-        out += "  offered for " + text(rope.max_context) + " tokens\n";
+    if (rope.original_context > 0 && rope.max_context > rope.original_context)
+        out += "  context     " + text(rope.max_context) + " tokens, from the " +
+               text(rope.original_context) + " that it was trained at\n";
+    else if (const auto most = std::max(rope.max_context, rope.original_context); most > 0)
+        out += "  context     " + text(most) + " tokens\n";
     out += "  magnitude   " + text(s.magnitude());
     out += s.magnitude() == 1
                ? " (tables hold plain cos and sin)\n"
@@ -102,13 +105,14 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
                text(own.first_channel + own.rotary_dim - 1) + " of " + text(own.head_dim) + ", " +
                detail::layout_text(own.read_layout) + ", the same frequencies\n";
     }
-    index resting = 0, backward = 0;
-    for (index i = 0; i < s.pairs(); ++i) resting += s.omega(i) == 0, backward += s.omega(i) < 0;
-    if (backward > 0) out += "  sense       " + text(backward) + " pairs turn the other way, by -p omega\n";
-    if (resting > 0) out += "  at rest     " + text(resting) + " of " + text(s.pairs()) + " pairs\n";
+    index still = 0, backward = 0;
+    for (index i = 0; i < s.pairs(); ++i) still += s.omega(i) == 0, backward += s.omega(i) < 0;
+    if (backward > 0) out += "  sense       " + text(backward) + " pairs rotate the other way, by -p omega\n";
+    if (still > 0)
+        out += "  unrotated   " + text(still) + " of " + text(s.pairs()) + " pairs: their frequency is 0\n";
     out += rope.length_dependent ? "  frequencies depend on the length; at " + text(length) + " tokens:\n"
                                  : "  frequencies at any length:\n";
-    out += "   pair  channels       radians/token  wavelength\n";
+    out += "   pair  channels       radians/token  wavelength in tokens\n";
     const index lines = std::min(std::max<index>(how.lines, 2), s.pairs());
     for (index l = 0; l < lines; ++l)
         out += detail::table_line(rope, s, lines == 1 ? 0 : l * (s.pairs() - 1) / (lines - 1));
@@ -133,8 +137,22 @@ inline std::string explain(const model_schemes& model, explanation how = {}) {
     return out;
 }
 
-/// What a config comes to: which rule of its class or which of its keys gave what, what was passed over, and
-/// every scheme with the runs of layers that take it.
+namespace detail {
+
+/// Base and scaling of one kind of layer, as the config has them.
+inline std::string ladder_text(const rope_parameters& p) {
+    std::string out = (p.name.empty() ? "" : p.name + ": ") + "base " + rounded(p.base) + ", ";
+    out += p.scaling == rope_scaling::none ? "no scaling" : std::string(to_text(p.scaling));
+    if (p.scaling == rope_scaling::none || p.scaling == rope_scaling::stepped_ntk) return out;
+    if (p.factor) out += " by " + rounded(*p.factor);
+    if (p.alpha) out += ", alpha " + rounded(*p.alpha);
+    return out;
+}
+
+}  // namespace detail
+
+/// What a config comes to: which rule of its class or which of its keys gave what, base and scaling of each
+/// kind of layer, what was passed over, and every scheme with the runs of layers that take it.
 /// Throws:   what make_model_schemes throws.
 /// Cost:     milliseconds: a text for people.
 inline std::string explain(const model_config& config, explanation how = {}) {
@@ -146,6 +164,7 @@ inline std::string explain(const model_config& config, explanation how = {}) {
         said.push_back(rule);
         out += "  because     " + rule + "\n";
     }
+    for (const auto& rope : config.ropes) out += "  ladder      " + detail::ladder_text(rope) + "\n";
     for (const auto& key : config.ignored) out += "  ignored     " + key + "\n";
     return out + explain(make_model_schemes(config), how);
 }

@@ -36,13 +36,12 @@ class huggingface_reader {
         find_model();
         refuse_other_rules();
         read_sizes(size_context());
+        read_dual_chunk(size_context());
         layers_ = huggingface_layers({top_, rules_, known_, strict(), config_.layers}).read();
-        config_.because = layers_.because;
+        config_.because.insert(config_.because.end(), layers_.because.begin(), layers_.because.end());
         read_indexer();
         read_ropes();
-        for (const auto& key : top_.unread())
-            if (key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos)
-                pass_over(top_, key);
+        for (const auto& key : top_.unread_rotary()) pass_over(top_, key);
         return std::move(config_);
     }
 
@@ -121,9 +120,6 @@ class huggingface_reader {
 
     /// Rules that no reading here stands for, and those that a class not known may mean in its own way.
     void refuse_other_rules() {
-        if (top_.has("dual_chunk_attention_config"))
-            pass_over_with("dual_chunk_attention_config",
-                           "absent (dual chunk attention rotates with positions inside chunks)");
         if (top_.has("use_mrope")) {
             const bool on = top_.flag("use_mrope").value_or(false);
             const auto* dict = top_.find("rope_scaling");

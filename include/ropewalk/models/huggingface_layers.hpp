@@ -319,10 +319,8 @@ class huggingface_layers {
             auto one = c_.top.inner("per_layer_config." + name, node);
             const auto dim = one.count("head_dim");
             if (dim) r_.head_dim[static_cast<std::size_t>(std::stol(name))] = *dim;
-            for (const auto& key : one.unread())
-                if (c_.strict &&
-                    (key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos))
-                    one.reject(key, "a key that is read here (it would be ignored)", node.at(key));
+            for (const auto& key : one.unread_rotary())
+                if (c_.strict) one.reject(key, "a key that is read here (it would be ignored)", node.at(key));
         }
         say("sizes of single layers from per_layer_config");
     }

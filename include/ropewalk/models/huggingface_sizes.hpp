@@ -129,6 +129,8 @@ inline void read_sizes(const huggingface_sizes& c) {
         layers = top.count_of({"decoder_num_hidden_layers", "encoder_num_hidden_layers"});
     if (dbrx && !layers) layers = 24;
     if (moonshine && !layers) layers = 6;
+    if (c.rules.model_type == "hrm_text")  // its num_hidden_layers counts every pass through a stack
+        if (const auto each = top.count("num_layers_per_stack")) layers = each;
     config.layers = layers.value_or(huggingface_layers::counted(top));
     if (config.layers == 0) {
         if (c.strict) top.missing("num_hidden_layers");
@@ -144,6 +146,36 @@ inline void read_sizes(const huggingface_sizes& c) {
     read_old_keys(c);
     if (c.found.two_positions && config.read_layout == pair_layout(interleaved{}))
         config.read_layout = config.write_layout = pair_layout::blocked_by(config.head_dim / 2);
+}
+
+/// Where dual chunk attention folds positions. Its rotation knows no scaling beside it.
+/// Source: vllm-project/vllm rotary_embedding/dual_chunk_rope.py and get_rope.
+inline void read_dual_chunk(const huggingface_sizes& c) {
+    constexpr const char* name = "dual_chunk_attention_config";
+    constexpr std::int64_t longest = std::int64_t{1} << 40;
+    const auto* node = c.top.find(name);
+    if (node == nullptr) return;
+    auto keys = c.top.inner(name, *node);
+    dual_chunk_parameters d;
+    const auto required = [&](const char* key, std::int64_t least) {
+        const auto n = keys.count(key, least);
+        if (!n) keys.missing(key);
+        if (*n > longest) keys.reject(key, "a number of positions <= 2^40", *keys.find(key));
+        return static_cast<index>(*n);
+    };
+    d.chunk_size = required("chunk_size", 1);
+    d.local_size = required("local_size", 0);
+    if (d.local_size >= d.chunk_size) keys.reject("local_size", "below chunk_size", *keys.find("local_size"));
+    const auto original = keys.count("original_max_position_embeddings", 0).value_or(0);
+    d.original_context = static_cast<double>(original);
+    d.sparse = keys.flag("sparse_attention_enabled").value_or(false);
+    if (const auto* sparse = keys.find("sparse_attention_config"); sparse != nullptr && !sparse->is_object())
+        keys.reject("sparse_attention_config", "an object or null", *sparse);
+    for (const auto& key : keys.unread()) {
+        if (c.strict) keys.reject(key, "a key that is read here (it would be ignored)", node->at(key));
+        c.config.ignored.push_back(keys.path_of(key));
+    }
+    c.config.dual_chunk = d;
 }
 
 /// What the numbers of one rope dictionary are read with.
@@ -273,6 +305,17 @@ inline void take_default_scaling(const huggingface_rope_numbers& c, rope_paramet
 
 /// What the class does to q and k that no table can do.
 inline void note_other_factors(const huggingface_rope_numbers& c, rope_parameters& p) {
+    if (const auto& d = c.config.dual_chunk) {
+        if (p.scaling != rope_scaling::none) {
+            if (c.strict)
+                c.top.reject("dual_chunk_attention_config", "absent beside a scaling, which its code ignores",
+                             to_text(p.scaling));
+            c.config.ignored.push_back(c.keys.path_of("rope_type"));
+            p.scaling = rope_scaling::none;
+        }
+        p.notes.push_back("keys rotate at their position modulo " + text(d->chunk_size - d->local_size) +
+                          ", and queries at one of three: dual chunk attention (attention/dual_chunk.hpp)");
+    }
     if (c.rules.model_type == "llama4_text" && c.top.flag("attn_temperature_tuning").value_or(true))
         p.notes.push_back(
             "queries of NoPE layers are multiplied by a factor of the position (attn_temperature_tuning)");

@@ -93,16 +93,19 @@ class json_object {
         if (!node.is_object()) reject("", "an object", node);
     }
 
+    /// The path to a key, for messages: a key of more than 80 characters is cut.
     std::string path_of(const std::string& key) const {
-        return path_.empty() ? key : key.empty() ? path_ : path_ + "." + key;
+        const auto shown = key.size() > 80 ? key.substr(0, 77) + "..." : key;
+        return path_.empty() ? shown : key.empty() ? path_ : path_ + "." + shown;
     }
     const nlohmann::json& node() const noexcept { return *node_; }
 
     /// The value, or nullptr where the key is missing or null. Reading a key marks it as known.
     const nlohmann::json* find(const std::string& key) {
-        seen_.insert(key);
         const auto at = node_->find(key);
-        return at == node_->end() || at->is_null() ? nullptr : &*at;
+        if (at == node_->end()) return nullptr;
+        seen_.insert(key);
+        return at->is_null() ? nullptr : &*at;
     }
     bool has(const std::string& key) { return find(key) != nullptr; }
     /// An object inside this one, at a path below it.
@@ -185,13 +188,23 @@ class json_object {
 
     /// The keys nobody asked for.
     std::vector<std::string> unread() const {
-        std::vector<std::string> left;
-        for (const auto& [key, value] : node_->items())
-            if (!seen_.contains(key)) left.push_back(key);
-        return left;
+        return unread_where([](const std::string&) { return true; });
+    }
+    /// Those of them that say something of rotation.
+    std::vector<std::string> unread_rotary() const {
+        return unread_where([](const std::string& key) {
+            return key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos;
+        });
     }
 
   private:
+    template <class Wanted>
+    std::vector<std::string> unread_where(Wanted wanted) const {
+        std::vector<std::string> left;
+        for (auto at = node_->begin(); at != node_->end(); ++at)
+            if (wanted(at.key()) && !seen_.contains(at.key())) left.push_back(at.key());
+        return left;
+    }
     const nlohmann::json& array(const std::string& key) {
         static const nlohmann::json none = nlohmann::json::array();
         const auto* v = find(key);

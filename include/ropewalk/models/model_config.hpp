@@ -12,6 +12,20 @@
 
 namespace ROPEWALK_NAMESPACE {
 
+/// Dual chunk attention as a config says it, in the numbers that dual_chunk_config takes.
+/// Source: the config.json of Qwen2.5-1M; vllm-project/vllm rotary_embedding/dual_chunk_rope.py.
+///
+///     const dual_chunk chunks({.chunk_size = d.chunk_size, .local_size = d.local_size,
+///                              .original_context = d.original_context});
+struct dual_chunk_parameters {
+    index chunk_size = 0;
+    index local_size = 0;
+    double original_context = 0;  ///< length from which logits grow; 0: never
+    bool sparse = false;          ///< whether prefill also leaves out keys, which rotates nothing
+
+    bool operator==(const dual_chunk_parameters&) const = default;
+};
+
 /// What any config says of a model's rotary embedding, as plain data: read one with from_huggingface or
 /// from_gguf, take a preset, or fill it in.
 struct model_config {
@@ -30,6 +44,7 @@ struct model_config {
     index indexer_dim = 0;                    ///< channels of a sparse indexer's head; 0 = no indexer
     index indexer_first_channel = 0;          ///< where its rotary part begins
     pair_layout indexer_layout = {};
+    std::optional<dual_chunk_parameters> dual_chunk = {};  ///< absent: keys keep their own position
     bool rotates_output_back = false;       ///< attention's output is unrotated at the query's position
     std::vector<std::string> because = {};  ///< which rule of the model's class gave what, in words
 };

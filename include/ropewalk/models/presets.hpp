@@ -37,7 +37,7 @@ inline rotary_scheme qwen25_7b_yarn(weights origin) {
          .original_context = 32768,
          .max_context = 32768});
 }
-/// Qwen3 8B: q and k are normalised before they turn; base 1e6, 40960 tokens.
+/// Qwen3 8B: q and k are normalised before they rotate; base 1e6, 40960 tokens.
 /// Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme qwen3_8b(weights origin) {
     return detail::uniform_scheme(
@@ -55,7 +55,7 @@ inline rotary_scheme qwen3_8b_yarn(weights origin) {
          .original_context = 32768,
          .max_context = 40960});
 }
-/// Qwen3-Next 80B: 64 of 256 channels turn, base 1e7, in every 4th layer; the others are linear attention.
+/// Qwen3-Next 80B: 64 of 256 channels rotate, base 1e7, in every 4th layer; the others are linear attention.
 /// Source: huggingface/transformers models/qwen3_next (partial rotary, layers);
 /// AI-Hypercomputer/maxtext src/maxtext/configs/models/qwen3-next-80b-a3b.yml (base).
 inline model_schemes qwen3_next_80b(weights origin) {
@@ -132,7 +132,7 @@ inline model_schemes gemma3_1b(weights origin) {
         {.max_context = 32768});
 }
 /// Gemma 4: sliding layers have heads of 256 channels and base 1e4; global ones heads of 512 channels of
-/// which the quarter of highest frequencies turns (p-RoPE, base 1e6).
+/// which the quarter of highest frequencies rotates (p-RoPE, base 1e6).
 /// Source: huggingface/transformers models/gemma4 (its class defaults).
 inline model_schemes gemma4(weights origin) {
     model_config c = detail::uniform_config(
@@ -149,7 +149,7 @@ inline model_schemes gemma4(weights origin) {
 
 // ---- the half-split rest
 
-/// GPT-NeoX 20B: a quarter of 96 channels turns, base 1e4. Source: huggingface/transformers models/gpt_neox.
+/// GPT-NeoX 20B: a quarter of 96 channels rotates, base 1e4. Source: huggingface/transformers models/gpt_neox.
 inline rotary_scheme gpt_neox_20b(weights origin) {
     return detail::uniform_scheme(
         {"gpt_neox", 44, 96, detail::layout_or_throw("gpt_neox_20b", origin, half_split{})},
@@ -161,25 +161,25 @@ inline rotary_scheme falcon_7b(weights origin) {
         {"falcon", 32, 64, detail::layout_or_throw("falcon_7b", origin, half_split{})},
         {.max_context = 2048});
 }
-/// StableLM 3B 4E1T: 20 of 80 channels turn.
+/// StableLM 3B 4E1T: 20 of 80 channels rotate.
 /// Source: huggingface/transformers models/stablelm (its class defaults are the 3B).
 inline rotary_scheme stablelm_3b(weights origin) {
     return detail::uniform_scheme(
         {"stablelm", 32, 80, detail::layout_or_throw("stablelm_3b", origin, half_split{})},
         {.partial_rotary_factor = 0.25, .max_context = 4096});
 }
-/// StableLM 2 1.6B: 16 of 64 channels turn. Source: config.json of stabilityai/stablelm-2-1_6b-chat.
+/// StableLM 2 1.6B: 16 of 64 channels rotate. Source: config.json of stabilityai/stablelm-2-1_6b-chat.
 inline rotary_scheme stablelm2_1_6b(weights origin) {
     return detail::uniform_scheme(
         {"stablelm", 24, 64, detail::layout_or_throw("stablelm2_1_6b", origin, half_split{})},
         {.partial_rotary_factor = 0.25, .max_context = 4096});
 }
-/// Phi-1.5: 32 of 64 channels turn. Source: Lightning-AI/litgpt litgpt/config.py.
+/// Phi-1.5: 32 of 64 channels rotate. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme phi1_5(weights origin) {
     return detail::uniform_scheme({"phi", 24, 64, detail::layout_or_throw("phi1_5", origin, half_split{})},
                                   {.partial_rotary_factor = 0.5, .max_context = 2048});
 }
-/// Phi-2: 32 of 80 channels turn. Source: Lightning-AI/litgpt litgpt/config.py.
+/// Phi-2: 32 of 80 channels rotate. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme phi2(weights origin) {
     return detail::uniform_scheme({"phi", 32, 80, detail::layout_or_throw("phi2", origin, half_split{})},
                                   {.partial_rotary_factor = 0.4, .max_context = 2048});
@@ -275,7 +275,7 @@ inline rotary_scheme falcon3_7b(weights origin) {
     return detail::uniform_scheme({"llama", 28, 256, detail::llama_like_layout("falcon3_7b", origin)},
                                   {.base = 1000042, .max_context = 32768});
 }
-/// ChatGLM 6B, the first: two positions a token (in the text, in the block being written), each turning half
+/// ChatGLM 6B, the first: two positions a token (in the text, in the block being written), each rotating half
 /// of the channels, half-split in itself. Source: config.json and modeling_chatglm.py of THUDM/chatglm-6b.
 inline rotary_scheme chatglm_6b(weights origin) {
     return detail::uniform_scheme(
@@ -285,33 +285,33 @@ inline rotary_scheme chatglm_6b(weights origin) {
 
 // ---- interleaved everywhere
 
-/// RoFormer base: base 1e4, 64 channels, values do not turn. Source: ZhuiyiTechnology/roformer;
+/// RoFormer base: base 1e4, 64 channels, values are not rotated. Source: ZhuiyiTechnology/roformer;
 /// huggingface/transformers models/roformer.
 inline rotary_scheme roformer_base(weights origin) {
     return detail::uniform_scheme(
         {"roformer", 12, 64, detail::layout_or_throw("roformer_base", origin, interleaved{})},
         {.max_context = 1536});
 }
-/// GPT-J 6B: the first 64 of 256 channels turn. Source: huggingface/transformers models/gptj.
+/// GPT-J 6B: the first 64 of 256 channels rotate. Source: huggingface/transformers models/gptj.
 inline rotary_scheme gpt_j_6b(weights origin) {
     return detail::uniform_scheme(
         {"gptj", 28, 256, detail::layout_or_throw("gpt_j_6b", origin, interleaved{})},
         {.max_context = 2048, .rotary_dim = 64});
 }
-/// CodeGen 350M: the first 32 of 64 channels turn. Source: config.json of Salesforce/codegen-350M-mono.
+/// CodeGen 350M: the first 32 of 64 channels rotate. Source: config.json of Salesforce/codegen-350M-mono.
 inline rotary_scheme codegen_350m(weights origin) {
     return detail::uniform_scheme(
         {"codegen", 20, 64, detail::layout_or_throw("codegen_350m", origin, interleaved{})},
         {.max_context = 2048, .rotary_dim = 32});
 }
-/// ChatGLM 3 6B: the first 64 of 128 channels turn.
+/// ChatGLM 3 6B: the first 64 of 128 channels rotate.
 /// Source: config.json of THUDM/chatglm3-6b; NVIDIA/NeMo nemo/collections/llm/gpt/model/chatglm.py (layout).
 inline rotary_scheme chatglm3_6b(weights origin) {
     return detail::uniform_scheme(
         {"chatglm", 28, 128, detail::layout_or_throw("chatglm3_6b", origin, interleaved{})},
         {.partial_rotary_factor = 0.5, .max_context = 8192});
 }
-/// GLM-4 9B (0414): the first half of the channels turns, base 1e4.
+/// GLM-4 9B (0414): the first half of the channels rotates, base 1e4.
 /// Source: huggingface/transformers models/glm (layout) and models/glm4 (partial rotary, sizes);
 /// Xinference documentation, models/builtin/llm/glm4-0414 (tokens).
 inline rotary_scheme glm4_9b_0414(weights origin) {
@@ -377,7 +377,7 @@ inline rotary_scheme deepseek(const char* name, index layers, double mscale, wei
 
 namespace presets {
 
-/// DeepSeek-V3 and R1: the last 64 of 192 channels turn, read interleaved and written half-split (legal: q
+/// DeepSeek-V3 and R1: the last 64 of 192 channels rotate, read interleaved and written half-split (legal: q
 /// and k agree), YaRN by 40 over 4096 tokens with magnitude 1; the logits take 1.87385 instead, because the
 /// 128 channels without position need it too.
 /// Source: deepseek-ai/DeepSeek-V3 inference/model.py; huggingface/transformers models/deepseek_v3.

@@ -28,7 +28,12 @@ enum class tower_kind : std::uint8_t {
     conformer,  ///< the same, of the layer's input before the projections, where the config asks for it
     clvp,       ///< the same, values too
     music_flamingo,
-    vjepa2,  ///< no rotation
+    sam_memory,  ///< between the frames of a video
+    sam3,        ///< windows, and the image squeezed into one
+    eva02,
+    first_head,  ///< by the number of a frame, one head alone
+    still,       ///< nothing is rotated
+    vjepa2,      ///< no rotation
 };
 
 /// What the class of a model_type knows and its config may leave out.
@@ -41,6 +46,7 @@ struct tower_family {
     int head_dim = 0;  ///< 0: width / heads
     int width = 0;     ///< hidden_size
     int heads = 0;
+    int merge = 2;  ///< spatial_merge_size
 };
 
 inline constexpr auto tower_families = std::to_array<tower_family>({
@@ -54,12 +60,20 @@ inline constexpr auto tower_families = std::to_array<tower_family>({
     {.model_type = "qwen3_omni_moe_vision_encoder", .kind = tower_kind::merged, .width = 1152, .heads = 16},
     {.model_type = "glm4v_vision", .kind = tower_kind::merged, .width = 1536, .heads = 12},
     {.model_type = "glm4v_moe_vision", .kind = tower_kind::merged, .width = 1536, .heads = 12},
+    {.model_type = "glm_ocr_vision", .kind = tower_kind::merged, .width = 1024, .heads = 16},
+    {.model_type = "ernie4_5_vl_moe_vision", .kind = tower_kind::merged, .width = 1280, .heads = 16},
+    {.model_type = "exaone4_5_vision", .kind = tower_kind::merged},
+    // Its processor merges images one by one and the frames of a video two by two: spatial_merge_size says
+    // which is meant.
+    {.model_type = "video_llama_3_vision", .kind = tower_kind::merged, .width = 768, .heads = 12, .merge = 1},
     {.model_type = "paddleocr_vl_vision", .kind = tower_kind::row_major, .width = 1152, .heads = 16},
     {.model_type = "pixtral", .kind = tower_kind::pixtral, .width = 1024, .heads = 16},
     {.model_type = "llama4_vision_model", .kind = tower_kind::llama4, .width = 768, .heads = 16},
     {.model_type = "gemma4_vision", .kind = tower_kind::gemma4, .base = 100, .head_dim = 64},
     {.model_type = "dinov3_vit", .kind = tower_kind::dinov3, .base = 100, .width = 384, .heads = 6},
     {.model_type = "kimi_k25_vision", .kind = tower_kind::kimi, .width = 1152, .heads = 16},
+    {.model_type = "moonvit", .kind = tower_kind::kimi, .interleaved = true, .width = 1152, .heads = 16},
+    {.model_type = "kimi_vl", .kind = tower_kind::kimi, .interleaved = true, .width = 1152, .heads = 16},
     {.model_type = "muse_glimmer_vision", .kind = tower_kind::muse},
     {.model_type = "minimax_m3_vl_vision", .kind = tower_kind::minimax, .width = 1280, .heads = 16},
     {.model_type = "mlcd_vision_model", .kind = tower_kind::mlcd, .width = 1664, .heads = 16},
@@ -70,6 +84,10 @@ inline constexpr auto tower_families = std::to_array<tower_family>({
      .width = 256,
      .heads = 8},
     {.model_type = "lightglue", .kind = tower_kind::lightglue, .width = 256, .heads = 4},
+    {.model_type = "sam2_video", .kind = tower_kind::sam_memory, .width = 256},
+    {.model_type = "sam3_tracker_video", .kind = tower_kind::sam_memory, .width = 256},
+    {.model_type = "sam3_vit_model", .kind = tower_kind::sam3, .width = 1024, .heads = 16},
+    {.model_type = "eva02", .kind = tower_kind::eva02, .head_dim = 64},
     {.model_type = "mimi", .kind = tower_kind::line, .width = 512, .heads = 8},
     {.model_type = "moonshine",
      .kind = tower_kind::line,
@@ -77,6 +95,9 @@ inline constexpr auto tower_families = std::to_array<tower_family>({
      .interleaved = true,
      .width = 288,
      .heads = 8},
+    {.model_type = "moonshine_streaming_encoder", .kind = tower_kind::still, .width = 320, .heads = 8},
+    {.model_type = "qwen2_5_omni_dit", .kind = tower_kind::first_head, .interleaved = true, .head_dim = 64},
+    {.model_type = "voxtral_realtime_encoder", .kind = tower_kind::line, .head_dim = 64},
     {.model_type = "glmasr_encoder", .kind = tower_kind::line, .partial = 0.5, .width = 1280, .heads = 20},
     {.model_type = "lasr_encoder", .kind = tower_kind::line, .width = 512, .heads = 8},
     {.model_type = "pe_audio_encoder",

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <initializer_list>
 #include <span>
 #include <string>
 #include <utility>
@@ -12,92 +11,42 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ropewalk/models/json_reader.hpp>
-#include <ropewalk/models/tower_models.hpp>
+#include <ropewalk/models/tower_reader.hpp>
 #include <ropewalk/positions/timeline.hpp>
 #include <ropewalk/schemes/audio_towers.hpp>
 #include <ropewalk/schemes/dinov3.hpp>
+#include <ropewalk/schemes/eva02.hpp>
 #include <ropewalk/schemes/gemma4_vision.hpp>
 #include <ropewalk/schemes/llama4_vision.hpp>
 #include <ropewalk/schemes/pixtral.hpp>
 #include <ropewalk/schemes/qwen_vl_vision.hpp>
+#include <ropewalk/schemes/sam.hpp>
 #include <ropewalk/schemes/vision_towers.hpp>
 
 namespace ROPEWALK_NAMESPACE {
-
-/// The encoder of images, video or sound in front of a language model, or standing alone.
-/// Source: huggingface/transformers, vision_config and audio_config.
-struct tower {
-    std::string model_type = {};
-    index layers = 0;  ///< 0: not said
-    rotary_scheme rope =
-        {};  ///< of all of them; its notes say what else is rotated, or what is instead of q and k
-    /// Where the patches of images and clips stand, their class and register tokens included; empty: no
-    /// images.
-    std::function<position_ids(std::span<const qwen_vl_vision::grid_thw> grids)> patches = {};
-    /// Where the frames of a sound stand, a class token in front of them counted; empty: no sound.
-    std::function<position_ids(index tokens)> frames = {};
-};
-
-/// Which of a model's towers is read, and what its config does not hold.
-struct tower_reading {
-    const char* part = "vision_config";  ///< or audio_config; a config without it is the tower's own
-    /// Learned angles or frequencies from the checkpoint: MLCD's class_pos_emb, LightGlue's projector.
-    std::vector<double> learned = {};
-};
 
 namespace detail {
 
 /// Builds a tower from the keys of its config.
 class tower_reader {
   public:
-    static constexpr const char* who = "from_tower";
-    /// The fastest pair that a config may ask for: beyond it positions of some millions would need more
-    /// digits than a double has.
-    static constexpr double most_radians = 65536;
+    static constexpr const char* who = tower_keys::who;
 
     tower_reader(const nlohmann::json& node, std::string path, std::string model_type,
                  const tower_reading& reading)
-        : keys_(who, node, std::move(path)), reading_(reading) {
-        const auto* family = find_tower_family(model_type);
-        if (family == nullptr)
-            fail(std::string(who) + ": " + keys_.path_of("model_type") +
-                 " must be a tower that is known here, got " + model_type);
-        family_ = *family;
+        : keys_(node, std::move(path), model_type), reading_(reading) {
         read_.model_type = std::move(model_type);
     }
 
     tower read() {
-        if (family_.kind == tower_kind::vjepa2)
-            fail(std::string(who) + ": " + keys_.path_of("model_type") +
+        if (keys_.family().kind == tower_kind::vjepa2)
+            fail(std::string(who) + ": " + keys_.keys().path_of("model_type") +
                  " must be a rotation (mix_pairs takes vision_towers::vjepa2_table), got vjepa2");
-        for (const char* key : {"num_hidden_layers", "depth", "encoder_num_hidden_layers"})
-            if (const auto n = keys_.count(key); n && read_.layers == 0)
-                read_.layers = static_cast<index>(std::min<std::int64_t>(*n, 65536));
-        base_ = family_.base;
-        double partial = family_.partial;
-        for (const char* key : {"rope_parameters", "rope_scaling"})
-            if (const auto* dictionary = keys_.find(key)) {
-                json_object rope(who, *dictionary, keys_.path_of(key));
-                for (const char* type : {"rope_type", "type"})
-                    if (const auto word = rope.word(type);
-                        word && *word != "default" && *word != "axial" && *word != "2d")
-                        rope.reject(type, "default or axial", *rope.find(type));
-                base_ = rope.number("rope_theta").value_or(base_);
-                partial = rope.number("partial_rotary_factor").value_or(partial);
-                for (const auto& left : rope.unread())
-                    rope.reject(left, "a key that is read here", dictionary->at(left));
-            }
-        base_ = keys_.number("rope_theta").value_or(base_);
-        base_ = keys_.number("rotary_embedding_base").value_or(base_);
-        partial = keys_.number("partial_rotary_factor").value_or(partial);
-        if (!(base_ > 0))
-            fail(std::string(who) + ": " + keys_.path_of("rope_theta") + " must be > 0, got " + text(base_));
-        build(partial);
-        require_bounded();
-        for (const auto& key : keys_.unread())
-            if (key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos)
-                keys_.reject(key, "a key that is read here (it would be ignored)", keys_.node().at(key));
+        read_.layers = keys_.layers();
+        keys_.read_ladder();
+        build();
+        if (read_.rope.frequencies) keys_.require_bounded(read_.rope.spectrum_for(1));
+        keys_.require_all_read();
         read_.rope.name = read_.model_type;
         return std::move(read_);
     }
@@ -105,42 +54,8 @@ class tower_reader {
   private:
     using grids = std::span<const qwen_vl_vision::grid_thw>;
 
-    void require_bounded() const {
-        const auto s = read_.rope.spectrum_for(1);
-        for (index a = 0; a < s.axes(); ++a)
-            for (index i = 0; i < s.pairs(); ++i)
-                require(std::abs(s.omega(0, a, i)) <= most_radians, who,
-                        "the frequencies must be <= 65536 radians a position", s.omega(0, a, i));
-    }
-
-    /// The first of several keys, a whole number in 1 .. 65536.
-    index size_of(std::initializer_list<const char*> names, index otherwise) {
-        for (const char* name : names)
-            if (const auto n = keys_.count(name)) {
-                if (*n > 65536) keys_.reject(name, "a whole number in [1, 65536]", *keys_.find(name));
-                return static_cast<index>(*n);
-            }
-        if (otherwise == 0) keys_.missing(*(names.begin() + (names.size() > 1 ? 1 : 0)));
-        return otherwise;
-    }
-    index width() { return size_of({"embed_dim", "hidden_size", "descriptor_dim"}, family_.width); }
-    index heads() {
-        return size_of({"num_heads", "num_attention_heads", "encoder_num_attention_heads",
-                        "speech_encoder_attention_heads"},
-                       family_.heads);
-    }
-    index head_dim() {
-        if (keys_.has("head_dim") || family_.head_dim != 0) return size_of({"head_dim"}, family_.head_dim);
-        // Qwen2-VL's hidden_size is that of the language model; its own width is embed_dim.
-        const index all = width(), each = heads();
-        if (all % each != 0)
-            fail(std::string(who) + ": " + keys_.path_of("hidden_size") + " must be the width of " +
-                 text(each) + " heads, got " + text(all));
-        return all / each;
-    }
-    index image_side() {
-        return std::max<index>(1, size_of({"image_size"}, 1024) / size_of({"patch_size"}, 16));
-    }
+    index head_dim() { return keys_.head_dim(); }
+    void note(std::string text) { read_.rope.notes.push_back(std::move(text)); }
 
     /// One grid after another, each by itself.
     template <class One>
@@ -167,27 +82,28 @@ class tower_reader {
             {.name = who,
              .head_dim = head_dim,
              .rotary_dim = rotated,
-             .base = base_,
-             .layout = family_.interleaved ? pair_layout(interleaved{}) : pair_layout(half_split{})});
+             .base = keys_.base(),
+             .layout = keys_.family().interleaved ? pair_layout(interleaved{}) : pair_layout(half_split{})});
         read_.frames = [](index tokens) { return positions::timeline({.tokens = tokens}); };
     }
 
-    void build(double partial) {
-        switch (family_.kind) {
+    void build() {
+        const double base_of = keys_.base(), partial = keys_.partial();
+        switch (keys_.family().kind) {
             case tower_kind::merged: {
-                const index merge = size_of({"spatial_merge_size"}, 2);
-                read_.rope = qwen_vl_vision::axial({.head_dim = head_dim(), .base = base_});
+                const index merge = keys_.merge();
+                read_.rope = qwen_vl_vision::axial({.head_dim = head_dim(), .base = base_of});
                 read_.patches = [merge](grids all) { return qwen_vl_vision::patches(all, merge); };
                 return;
             }
             case tower_kind::row_major:
-                read_.rope = qwen_vl_vision::axial({.head_dim = head_dim(), .base = base_});
+                read_.rope = qwen_vl_vision::axial({.head_dim = head_dim(), .base = base_of});
                 read_.patches = rows_of_frames();
                 return;
             case tower_kind::pixtral: {
-                const index side = image_side();
+                const index side = keys_.image_side();
                 read_.rope = pixtral::axial(
-                    {.head_dim = head_dim(), .base = base_, .from = pixtral::weights::hugging_face});
+                    {.head_dim = head_dim(), .base = base_of, .from = pixtral::weights::hugging_face});
                 read_.patches = each(2, [side](const qwen_vl_vision::grid_thw& g) {
                     require_still(g);
                     return pixtral::patches({{g.height, g.width}}, side);
@@ -195,7 +111,7 @@ class tower_reader {
                 return;
             }
             case tower_kind::llama4: {
-                read_.rope = llama4_vision::axial({.head_dim = head_dim(), .base = base_});
+                read_.rope = llama4_vision::axial({.head_dim = head_dim(), .base = base_of});
                 read_.patches = each(2, [](const qwen_vl_vision::grid_thw& g) {
                     require_still(g);
                     require(g.height == g.width, who, "an image must be square", g.width);
@@ -204,13 +120,14 @@ class tower_reader {
                 return;
             }
             case tower_kind::gemma4:
-                read_.rope = gemma4_vision::axial({.head_dim = head_dim(), .base = base_});
+                read_.rope = gemma4_vision::axial({.head_dim = head_dim(), .base = base_of});
                 read_.patches = rows_of_frames();
                 return;
             case tower_kind::dinov3: {
-                const index prefix = 1 + static_cast<index>(std::min<std::int64_t>(
-                                             keys_.count("num_register_tokens", 0).value_or(0), 65536));
-                read_.rope = dinov3::axial(dinov3::periods({.head_dim = head_dim(), .base = base_}));
+                const index prefix =
+                    1 + static_cast<index>(std::min<std::int64_t>(
+                            keys_.keys().count("num_register_tokens", 0).value_or(0), 65536));
+                read_.rope = dinov3::axial(dinov3::periods({.head_dim = head_dim(), .base = base_of}));
                 read_.patches = each(2, [prefix](const qwen_vl_vision::grid_thw& g) {
                     require_still(g);
                     return dinov3::patches({.height = g.height, .width = g.width, .prefix_tokens = prefix});
@@ -218,34 +135,40 @@ class tower_reader {
                 return;
             }
             case tower_kind::kimi:
-                read_.rope = vision_towers::kimi_k25({.head_dim = head_dim(), .base = base_});
+                read_.rope = vision_towers::kimi_k25({.head_dim = head_dim(), .base = base_of});
                 read_.patches = rows_of_frames();
+                if (keys_.family().interleaved || keys_.keys().has("vt_num_attention_heads")) {
+                    read_.rope.read_layout = read_.rope.write_layout = pair_layout(interleaved{});
+                    note("pairs as Moonshot stores its weights; transformers permutes them to half-split");
+                }
                 return;
             case tower_kind::muse:
-                read_.rope = vision_towers::muse_glimmer({.head_dim = head_dim(), .base = base_});
+                read_.rope = vision_towers::muse_glimmer({.head_dim = head_dim(), .base = base_of});
                 read_.patches = rows_of_frames();
                 return;
             case tower_kind::minimax: {
-                const index merge = size_of({"spatial_merge_size"}, 2);
-                read_.rope = vision_towers::minimax_m3_vl({.head_dim = head_dim(), .base = base_});
+                require_rope("rope_mode", "3d");
+                require_rope("position_embedding_type", "rope");
+                const index merge = keys_.merge();
+                read_.rope = vision_towers::minimax_m3_vl({.head_dim = head_dim(), .base = base_of});
                 read_.patches = [merge](grids all) { return vision_towers::time_patches(all, merge); };
                 return;
             }
             case tower_kind::mlcd:
-                read_.rope = vision_towers::mlcd({.head_dim = head_dim(), .base = base_}, reading_.learned);
+                read_.rope = vision_towers::mlcd({.head_dim = head_dim(), .base = base_of}, reading_.learned);
                 read_.patches = each(3, [](const qwen_vl_vision::grid_thw& g) {
                     require_still(g);
                     return vision_towers::mlcd_patches(g.height, g.width);
                 });
                 return;
             case tower_kind::efficientloftr: {
-                const index all = width();
-                const double channels = static_cast<double>(all) / static_cast<double>(heads()) * partial;
+                const index all = keys_.width();
+                const double channels =
+                    static_cast<double>(all) / static_cast<double>(keys_.heads()) * partial;
                 require(channels * 2 == static_cast<double>(all), who,
                         "partial_rotary_factor must give each axis half of the width", partial);
-                read_.rope = vision_towers::efficientloftr({.head_dim = all, .base = base_});
-                read_.rope.notes.push_back(
-                    "rotates q and k before they are cut into heads, in self-attention alone");
+                read_.rope = vision_towers::efficientloftr({.head_dim = all, .base = base_of});
+                note("rotates q and k before they are cut into heads, in self-attention alone");
                 read_.patches = each(2, [](const qwen_vl_vision::grid_thw& g) {
                     require_still(g);
                     return vision_towers::loftr_patches(g.height, g.width);
@@ -254,7 +177,7 @@ class tower_reader {
             }
             case tower_kind::lightglue:
                 read_.rope = vision_towers::lightglue(head_dim(), reading_.learned);
-                read_.rope.notes.push_back(
+                note(
                     "keypoints stand at vision_towers::lightglue_keypoints; rotates in self-attention alone");
                 return;
             case tower_kind::line: {
@@ -265,9 +188,9 @@ class tower_reader {
                 return;
             }
             case tower_kind::conformer: {
-                const auto kind = keys_.word("position_embeddings_type").value_or("relative");
+                const auto kind = keys_.keys().word("position_embeddings_type").value_or("relative");
                 along_a_line(head_dim(), 0);
-                read_.rope.notes.push_back(
+                note(
                     "rotates the layer's input, head by head, before q and k are projected; values are "
                     "projected "
                     "from the input as it is");
@@ -278,20 +201,21 @@ class tower_reader {
             }
             case tower_kind::clvp: {
                 const index whole = head_dim();
-                const index rotated = std::max<index>(size_of({"projection_dim"}, 768) / (heads() * 2), 32);
-                if (!keys_.flag("use_rotary_embedding").value_or(true)) {
+                const index rotated =
+                    std::max<index>(keys_.size_of({"projection_dim"}, 768) / (keys_.heads() * 2), 32);
+                if (!keys_.keys().flag("use_rotary_embedding").value_or(true)) {
                     along_a_line(whole, 0);
                     read_.rope.rotates = false;
                     return;
                 }
                 along_a_line(whole, rotated);
-                read_.rope.notes.push_back("values are rotated as well");
+                note("values are rotated as well");
                 return;
             }
             case tower_kind::music_flamingo: {
                 audio_towers::music_flamingo_config config{
-                    .width = encoder_width(), .base = base_, .partial = partial};
-                config.frame_step = keys_.number("audio_frame_step").value_or(0.01);
+                    .width = encoder_width(), .base = base_of, .partial = partial};
+                config.frame_step = keys_.keys().number("audio_frame_step").value_or(0.01);
                 read_.rope = audio_towers::music_flamingo(config);
                 read_.frames = [config](index tokens) {  // windows of 30 seconds: 750 frames each
                     constexpr index window = 750;
@@ -300,35 +224,85 @@ class tower_reader {
                 };
                 return;
             }
+            case tower_kind::sam_memory:
+                read_.rope = sam::axial({.head_dim = keys_.memory_head_dim(), .base = base_of});
+                // The grid of training, which the code makes anew for any other, and training's own.
+                keys_.keys().counts("memory_attention_rope_feat_sizes");
+                keys_.keys().number("memory_attention_rope_dropout");
+                note(
+                    "of memory attention: keys of memory frames repeat the rows of queries and object "
+                    "pointers stand still, sam::memory_key_rows");
+                read_.patches = each(2, [](const qwen_vl_vision::grid_thw& g) {
+                    require_still(g);
+                    return sam::patches({.height = g.height, .width = g.width});
+                });
+                return;
+            case tower_kind::sam3: {
+                const auto window = static_cast<double>(keys_.size_of({"window_size"}, 24));
+                read_.rope = sam::axial({.head_dim = head_dim(), .base = base_of});
+                read_.patches = each(2, [window](const qwen_vl_vision::grid_thw& g) {
+                    require_still(g);
+                    require(g.height >= 1, who, "height must be >= 1", g.height);
+                    return sam::patches({.height = g.height,
+                                         .width = g.width,
+                                         .scale = window / static_cast<double>(g.height)});
+                });
+                note("a grid is a window of a windowed layer, or the image of a global one");
+                return;
+            }
+            case tower_kind::eva02: {
+                const bool squeezed = keys_.keys().flag("intp_freq").value_or(false);
+                const index trained = squeezed ? keys_.size_of({"pt_hw_seq_len"}, 16) : 0;
+                read_.rope = eva02::axial({.head_dim = head_dim(), .base = base_of});
+                read_.patches = each(2, [trained](const qwen_vl_vision::grid_thw& g) {
+                    require_still(g);
+                    return eva02::patches({.height = g.height, .width = g.width, .trained_height = trained});
+                });
+                read_.rope.rotates = keys_.keys().flag("rope").value_or(false);
+                return;
+            }
+            case tower_kind::first_head:
+                along_a_line(head_dim(), 0);
+                note("rotates the first head of q and k alone (head_slice(0, 1))");
+                return;
+            case tower_kind::still:
+                along_a_line(head_dim(), 0);
+                read_.rope.rotates = false;
+                read_.rope.notes = {"this encoder has no positions at all"};
+                return;
             case tower_kind::vjepa2: return;
         }
     }
+    /// A key that says which embedding there is; the encoder of another is not this one.
+    void require_rope(const char* key, const char* word) {
+        if (const auto said = keys_.keys().word(key); said && *said != word)
+            keys_.keys().reject(key, word, *said);
+    }
     index encoder_width() {
-        const auto* audio = keys_.find("audio_config");
-        if (audio == nullptr) return family_.width;
-        json_object inner(who, *audio, keys_.path_of("audio_config"));
+        const auto* audio = keys_.keys().find("audio_config");
+        if (audio == nullptr) return keys_.family().width;
+        json_object inner(who, *audio, keys_.keys().path_of("audio_config"));
         const auto n = inner.count("hidden_size");
         if (n && *n > 65536)
             inner.reject("hidden_size", "a whole number in [1, 65536]", *inner.find("hidden_size"));
-        return n ? static_cast<index>(*n) : family_.width;
+        return n ? static_cast<index>(*n) : keys_.family().width;
     }
 
-    json_object keys_;
+    tower_keys keys_;
     const tower_reading& reading_;
-    tower_family family_{};
     tower read_;
-    double base_ = 1e4;
 };
 
 }  // namespace detail
 
 /// Reads a tower's config: its scheme, and where its tokens stand. The config is the tower's own, or a
-/// model's whose vision_config (audio_config, by reading.part) is the tower's, also inside a thinker_config.
+/// model's whose vision_config (audio_config, by reading.part) is the tower's, also inside a thinker_config
+/// or detector_config, also with the tower in a backbone_config; or EVA-CLIP's with its vision_cfg.
 /// Throws: invalid_config naming the key path and the value: an unknown model_type, a wrong type, a number
 /// out of
 ///         range, another scaling than default, a rotary key that would be ignored, learned numbers that are
 ///         missing. V-JEPA 2 is refused by name: what it does is no rotation.
-/// Source: huggingface/transformers models/*/configuration_*.py.
+/// Source: huggingface/transformers models/*/configuration_*.py; baaivision/EVA EVA-CLIP model_configs.
 ///
 ///     const auto eyes = from_tower(config);
 ///     const auto table = make_rotation_table(eyes.rope.spectrum_for(1), eyes.patches(grids));
@@ -342,14 +316,25 @@ inline tower from_tower(const nlohmann::json& config, const tower_reading& readi
         path += (path.empty() ? "" : ".") + std::string(key);
     };
     const auto read_type = [&] {
-        if (const auto own = detail::json_object(who, *node, path).word("model_type")) type = *own;
+        if (const auto own = detail::json_object(who, *node, path).word("model_type"); own && !own->empty())
+            type = *own;
     };
     read_type();
-    if (type != "musicflamingo") {  // its rotation is the model's, behind its encoder
-        enter("thinker_config");
-        read_type();
-        enter(reading.part);
-        read_type();
+    const auto* outer = detail::find_tower_family(type);
+    // The rotation of these is the model's: behind its encoder, or between its frames.
+    if (outer == nullptr || (outer->kind != detail::tower_kind::music_flamingo &&
+                             outer->kind != detail::tower_kind::sam_memory)) {
+        for (const char* key : {"thinker_config", "detector_config", reading.part, "backbone_config"}) {
+            enter(key);
+            read_type();
+        }
+        if (node->is_object() && node->contains("vision_cfg") && !node->contains("model_type")) {
+            enter("vision_cfg");  // EVA-CLIP names no model_type
+            if (node->contains("eva_model_name")) type = "eva02";
+        }
+        // MiniMax writes CLIP's name over a tower of its own.
+        if (type == "clip_vision_model" && outer != nullptr && outer->kind == detail::tower_kind::minimax)
+            type = outer->model_type;
     }
     if (type.empty()) detail::json_object(who, *node, path).missing("model_type");
     return detail::tower_reader(*node, path, type, reading).read();
