@@ -66,7 +66,8 @@ TEST_CASE("config_text: what no config has is refused by its key path", "[models
 
 TEST_CASE("config_text: a text that is no JSON says where", "[models][config_text][errors]") {
     CHECK_REFUSES("parse_config: the text must be JSON, got its end at byte 1", parse_config(""));
-    CHECK_REFUSES("parse_config: the text must be JSON, got \"]}\" at byte 6", parse_config(R"({"a":]})"));
+    CHECK_REFUSES("parse_config: the text must be JSON, got \"\"a\":]\" at byte 6",
+                  parse_config(R"({"a":]})"));
     for (const char* broken : {"{", "[1,", "{\"a\"", "nul", "{\"a\":1}}", "\"\\", "{\"a\":1e999}"}) {
         INFO(broken);
         CHECK_THROWS_AS(parse_config(broken), invalid_config);

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include <ropewalk/models/json_reader.hpp>
-#include <ropewalk/models/json_scanner.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -19,7 +18,7 @@ namespace detail {
 /// 64, a key twice in one object, an array of more than 65536 entries. Arrays and objects inside arrays are
 /// skipped (null stands for them): no rotary key has them.
 /// Source: RFC 8259.
-class config_builder {
+class config_builder : public nlohmann::json_sax<nlohmann::json> {
   public:
     using json = nlohmann::json;
 
@@ -27,23 +26,32 @@ class config_builder {
     std::optional<std::string> problem = {};
     json root = {};
 
-    bool null() { return put(nullptr); }
-    bool boolean(bool value) { return put(value); }
-    bool number_integer(std::int64_t value) { return put(value); }
-    bool number_unsigned(std::uint64_t value) { return put(value); }
-    bool number_float(double value) { return put(value); }
-    bool string(std::string& value) { return put(std::move(value)); }
-    bool start_object() { return open(json::value_t::object); }
-    bool start_array() { return open(json::value_t::array); }
-    bool end_object() { return close(); }
-    bool end_array() { return close(); }
+    bool null() override { return put(nullptr); }
+    bool boolean(bool value) override { return put(value); }
+    bool number_integer(number_integer_t value) override { return put(value); }
+    bool number_unsigned(number_unsigned_t value) override { return put(value); }
+    bool number_float(number_float_t value, const string_t&) override { return put(value); }
+    bool string(string_t& value) override { return put(std::move(value)); }
+    bool binary(json::binary_t&) override { return refuse("must hold JSON"); }
+    bool start_object(std::size_t) override { return open(json::value_t::object); }
+    bool start_array(std::size_t) override { return open(json::value_t::array); }
+    bool end_object() override { return close(); }
+    bool end_array() override { return close(); }
 
-    bool key(std::string& name) {
+    bool key(string_t& name) override {
         if (skipped_ > 0) return true;
         const auto [at, is_new] = open_.back().object->try_emplace(std::move(name));
         key_ = &at->first;
         slot_ = &at->second;
         return is_new || refuse("must be given once, got it twice", true);
+    }
+    bool parse_error(std::size_t position, const std::string& last, const json::exception&) override {
+        std::string near = last.substr(0, 40);
+        for (char& c : near)
+            if (c < ' ' || c > '~') c = '?';
+        problem = "the text must be JSON, got " + (near.empty() ? "its end" : "\"" + near + "\"") +
+                  " at byte " + text(static_cast<std::int64_t>(position));
+        return false;
     }
 
   private:
@@ -101,6 +109,33 @@ class config_builder {
     std::size_t skipped_ = 0;  // open arrays and objects that are not built
 };
 
+/// Python writes Infinity, -Infinity and NaN, which JSON has not: they become the strings of their names, so
+/// that a key that is read refuses them by name and any other key may have them.
+inline std::string with_named_numbers(std::string_view text) {
+    std::string out;
+    out.reserve(text.size() + 64);
+    bool quoted = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (quoted && c == '\\' && i + 1 < text.size()) {
+            out.append({c, text[++i]});
+            continue;
+        }
+        if (c == '"') quoted = !quoted;
+        std::string_view word;
+        if (!quoted)
+            for (const std::string_view name : {"Infinity", "-Infinity", "NaN"})
+                if (text.substr(i, name.size()) == name) word = name;
+        if (word.empty()) {
+            out += c;
+        } else {
+            out.append("\"").append(word).append("\"");
+            i += word.size() - 1;
+        }
+    }
+    return out;
+}
+
 }  // namespace detail
 
 /// The JSON of a config's text, as from_huggingface takes it. Python's Infinity and NaN are read as strings,
@@ -112,9 +147,12 @@ class config_builder {
 inline nlohmann::json parse_config(std::string_view text) {
     constexpr std::size_t longest = std::size_t{16} << 20;
     detail::require(text.size() <= longest, "parse_config", "text must be at most 16 MiB", text.size());
+    const bool python = text.find("Infinity") != text.npos || text.find("NaN") != text.npos;
+    const std::string mended = python ? detail::with_named_numbers(text) : std::string();
+    if (python) text = mended;
     detail::config_builder builder;
-    detail::json_scanner scanner(text, builder);
-    if (!scanner.read()) detail::fail("parse_config: " + builder.problem.value_or(scanner.problem()));
+    nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
+    if (builder.problem) detail::fail("parse_config: " + *builder.problem);
     return std::move(builder.root);
 }
 
