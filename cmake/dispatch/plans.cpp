@@ -93,6 +93,9 @@ ropewalk_plan* new_attention_plan(const ropewalk_attention_call* call, const std
     require_none(who, check_pages(c.pages, c.page_tokens));
     const auto half = [&](const ropewalk_tensor& x, const ropewalk_cache& cache) {
         if (x.data == nullptr) return;
+        // What is compared row by row has to fit in memory itself.
+        require(product(product(c.batches, c.tokens), x.heads) <= index{1} << 28, who,
+                "batches * tokens * heads must be at most 2^28, heads", x.heads);
         require_none(who, check_reach(x, c.batches, c.tokens));
         require_none(who, check_cache(cache, c.cache_dtype, c.pages, c.page_tokens, x.heads));
     };

@@ -127,12 +127,23 @@ inline position_span positions_of(const ropewalk_rows& rows, index count) noexce
     }
 }
 
-/// Of a call that is only looked at: the part of the first token that has no head. Of norms over all heads of
-/// a token, a part without tokens.
+/// Of a call that is only looked at: the part of the first token that has no head. Of norms over all heads of a
+/// token, a part without tokens.
 constexpr part_of nothing_of(index tokens, bool whole) noexcept {
     constexpr index parts = index{1} << (sizeof(index) > 4 ? 60 : 30);
     if (whole || tokens < 1) return {parts, parts - 1};
     return {parts, (parts + tokens - 1) / tokens - 1};
+}
+/// And its rows: the first token, the only one of that part, has none, so no table is read.
+template <class C>
+rows_view<C> without_row(rows_view<C> rows, index tokens) noexcept {
+    static constexpr std::int32_t none = untouched_row;
+    rows.indices = {};
+    rows.indices.narrow = &none;
+    rows.first_token = rows.batch_stride = 0;
+    rows.batches = 1;
+    rows.tokens = tokens;
+    return rows;
 }
 
 /// What decides how a call is cut.
@@ -156,7 +167,7 @@ template <class C, class F>
     rows.tokens = rows.table_rows = total;
     rows.heads = given.table_heads;
     rows.pairs = given.pairs;
-    if (run.mode == ropewalk_detail_look) return f(rows, nothing_of(total, run.whole));
+    if (run.mode == ropewalk_detail_look) return f(without_row(rows, total), nothing_of(total, run.whole));
     if (numbers == 0) return f(rows, run.part);
     rows.row_stride = numbers;
     rows.head_stride = given.pairs;
@@ -190,8 +201,10 @@ template <class C, class F>
 template <class C, class F>
 bool with_rows(const ropewalk_rows& given, const run_extents& run, F f) noexcept {
     if (given.spectrum != nullptr) return with_made_rows<C>(given, run, f);
-    return f(rows_of<C>(given, run.batches, run.tokens),
-             run.mode == ropewalk_detail_look ? nothing_of(run.batches * run.tokens, run.whole) : run.part);
+    const auto rows = rows_of<C>(given, run.batches, run.tokens);
+    const index total = run.batches * run.tokens;
+    if (run.mode == ropewalk_detail_look) return f(without_row(rows, total), nothing_of(total, run.whole));
+    return f(rows, run.part);
 }
 
 /// Calls f with an element of the type.
