@@ -168,7 +168,6 @@ template <class C, class F>
     rows.heads = given.table_heads;
     rows.pairs = given.pairs;
     if (run.mode == ropewalk_detail_look) return f(without_row(rows, total), nothing_of(total, run.whole));
-    if (numbers == 0) return f(rows, run.part);
     rows.row_stride = numbers;
     rows.head_stride = given.pairs;
 
@@ -200,9 +199,10 @@ template <class C, class F>
 /// f(rows, part), once or for every piece of the part.
 template <class C, class F>
 bool with_rows(const ropewalk_rows& given, const run_extents& run, F f) noexcept {
-    if (given.spectrum != nullptr) return with_made_rows<C>(given, run, f);
-    const auto rows = rows_of<C>(given, run.batches, run.tokens);
+    const bool no_pairs = given.pairs == 0;  // nothing of them is read then
+    if (given.spectrum != nullptr && !no_pairs) return with_made_rows<C>(given, run, f);
     const index total = run.batches * run.tokens;
+    const auto rows = no_pairs ? copy_rows<C>(total) : rows_of<C>(given, run.batches, run.tokens);
     if (run.mode == ropewalk_detail_look) return f(without_row(rows, total), nothing_of(total, run.whole));
     return f(rows, run.part);
 }

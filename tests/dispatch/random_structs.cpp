@@ -155,8 +155,10 @@ void test_attention(tester& t, int kind, std::int32_t dtype, std::int32_t cache_
     good.plan = plan;
     const auto there = [&](const call& c) {
         return is_there(c, c.q, c.channels, c.dtype) && is_there(c, c.q_out, c.channels, c.dtype) &&
-               is_there(c, c.key, c.channels, c.dtype) && is_there(c.q_norm, c.channels) &&
-               is_there(c.k_norm, c.channels) && is_there(c.rows, c.batches, c.tokens);
+               is_there(c, c.key, c.channels, c.dtype) &&
+               is_there(c, c.value, c.value_channels == 0 ? c.channels : c.value_channels, c.dtype) &&
+               is_there(c.q_norm, c.channels) && is_there(c.k_norm, c.channels) &&
+               is_there(c.rows, c.batches, c.tokens);
     };
     t.run<call>(
         "append", all, m, good, [](const call& c) { return ropewalk_append(&c); },

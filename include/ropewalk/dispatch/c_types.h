@@ -89,6 +89,8 @@ typedef struct ropewalk_tensor {
 /// On the fly, where `spectrum` is given: the entry is that of `positions`, of row_count tokens. cos and sin
 /// are made as they are needed, of at most 512 pairs; pairs and table_heads are those of the spectrum and the
 /// other fields of a table are not read. Begin with ropewalk_rows_on_the_fly().
+///
+/// Rows without pairs are not read: nothing rotates then.
 typedef struct ropewalk_rows {
     const void* cos;                 ///< cosines
     const void* sin;                 ///< sines
