@@ -282,6 +282,17 @@ class Model:
         return Spectrum(_handle=_make(_library().ropewalk_make_layer_spectrum, self._handle, number, context_length))
 
 
+_names = {}
+
+
+def _name(dtype):
+    """dtype.name, which NumPy puts together anew each time."""
+    name = _names.get(dtype)
+    if name is None:
+        name = _names[dtype] = dtype.name
+    return name
+
+
 def _view(name, x, dtype):
     """A tensor or an array as (address, shape, strides in elements, number of its type). Torch tensors are looked at
     through NumPy, which shares their memory."""
@@ -294,7 +305,7 @@ def _view(name, x, dtype):
     else:
         if not isinstance(x, _np.ndarray):
             raise Error(f"{name} must be a NumPy array or a torch tensor, is {type(x).__name__}")
-        kind, flags, item = x.dtype.name, x.flags, x.itemsize
+        kind, flags, item = _name(x.dtype), x.flags, x.itemsize
         if not flags.writeable:
             raise Error(f"{name} must be writable, is read-only")
         if not x.dtype.isnative or not flags.aligned:
@@ -305,7 +316,8 @@ def _view(name, x, dtype):
         address = x.ctypes.data
         number = 4 if dtype == "bf16" and kind == "uint16" else _DTYPES.get(kind)
     if number is None or (dtype == "bf16" and number != 4):
-        raise Error(f"{name} must be of float64, float32, float16 or bfloat16 (uint16 with dtype=\"bf16\"), is of {kind}")
+        raise Error(f"{name} must be of float64, float32, float16 or bfloat16 (uint16 with dtype='bf16'), "
+                    f"is of {kind}")
     if len(shape) == 3:
         shape, strides = (1,) + shape, (0,) + tuple(strides)
     if len(shape) != 4:
@@ -363,7 +375,7 @@ class Rotation:
             if positions is None:
                 out.batch_stride = -1  # every batch reads rows 0, 1, ...
                 return out
-            entries = self._positions("positions", positions, _np.integer)
+            entries = self._positions("positions", positions, "iu")
             kind = {4: "row_of_token", 8: "row_of_token_64"}[entries.itemsize]
             setattr(out, kind, entries.ctypes.data)
             count = 1
@@ -371,9 +383,9 @@ class Rotation:
             if positions is None:
                 raise Error("positions must be given with a spectrum")
             info = rows._info
-            entries = self._positions("positions", positions, _np.number)
+            entries = self._positions("positions", positions, "iuf")
             out.pairs, out.table_heads, out.spectrum = info.pairs, info.heads, rows._handle
-            out.positions, out.position_type = entries.ctypes.data, _POSITIONS[entries.dtype.name]
+            out.positions, out.position_type = entries.ctypes.data, _POSITIONS[_name(entries.dtype)]
             count = info.axes
         else:
             raise Error(f"rows must be a Table or a Spectrum, is {type(rows).__name__}")
@@ -385,14 +397,14 @@ class Rotation:
         out.row_count = entries.size // count
         return out
 
-    def _positions(self, name, positions, kind):
+    def _positions(self, name, positions, kinds):
         if hasattr(positions, "detach"):
             positions = positions.detach().cpu().numpy()
         entries = _np.ascontiguousarray(positions)
-        if not _np.issubdtype(entries.dtype, kind):
-            raise Error(f"{name} must be {'integers' if kind is _np.integer else 'numbers'}, are {entries.dtype}")
-        if entries.dtype.name not in _POSITIONS:
-            entries = entries.astype(_np.int64 if _np.issubdtype(entries.dtype, _np.integer) else _np.float64)
+        if entries.dtype.kind not in kinds:
+            raise Error(f"{name} must be {'integers' if kinds == 'iu' else 'numbers'}, are {entries.dtype}")
+        if _name(entries.dtype) not in _POSITIONS:
+            entries = entries.astype(_np.int64 if entries.dtype.kind in "iu" else _np.float64)
         self._kept.append(entries)
         return entries
 
