@@ -127,8 +127,8 @@ inline position_span positions_of(const ropewalk_rows& rows, index count) noexce
     }
 }
 
-/// Of a call that is only looked at: the part of the first token that has no head. Of norms over all heads of a
-/// token, a part without tokens.
+/// Of a call that is only looked at: the part of the first token that has no head. Of norms over all heads of
+/// a token, a part without tokens.
 constexpr part_of nothing_of(index tokens, bool whole) noexcept {
     constexpr index parts = index{1} << (sizeof(index) > 4 ? 60 : 30);
     if (whole || tokens < 1) return {parts, parts - 1};
