@@ -2,10 +2,14 @@
 # Gives TARGET the functions of ropewalk/ropewalk.h: one unit for each instruction set, compiled with flags of
 # its own whatever the project's are, and the choice between them at run time. Names, widest first:
 # avx512_bf16 avx512 avx2_fma_f16c sse2 on x86-64, neon on AArch64; all of them unless UNITS is given.
-# Each unit is the object library <TARGET>_ropewalk_<name>.
+# Units are compiled once, position-independent, for all targets of a build: the object libraries
+# ropewalk_unit_<name> and, for what no instruction set matters to, ropewalk_unit_handles.
 # The functions are as visible as TARGET's CXX_VISIBILITY_PRESET says; where it says nothing they are exported, but
 # TARGET itself always calls its own copy, whatever else the process has loaded. What is inside units never is.
 # Units are compiled without link-time optimisation: it merges code of different instruction-set flags.
+# Configs are read where nlohmann-json is found; see ropewalk_read_config().
+set(ROPEWALK_DISPATCH_UNITS "" CACHE STRING "Units of ropewalk_add_dispatch where it is given none; empty means all")
+mark_as_advanced(ROPEWALK_DISPATCH_UNITS)
 function(ropewalk_add_dispatch target)
     set(here ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/dispatch)
     cmake_parse_arguments(arg "" "" "UNITS" ${ARGN})
@@ -19,7 +23,7 @@ function(ropewalk_add_dispatch target)
     if(NOT CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
         message(FATAL_ERROR "ropewalk_add_dispatch: GCC or Clang is needed, this is ${CMAKE_CXX_COMPILER_ID}")
     endif()
-    # Each begins at the baseline and takes back what a project-wide flag may have added. What picks runs
+    # Each begins at the baseline and takes back what a project-wide flag may have added. What chooses runs
     # before anything is known of the CPU.
     set(baseline -march=x86-64 -mtune=generic)
     set(avx2 ${baseline} -mavx2 -mfma -mf16c)
@@ -29,11 +33,11 @@ function(ropewalk_add_dispatch target)
     set(flags_avx512 ${avx512} -mno-avx512bf16)
     set(flags_avx512_bf16 ${avx512} -mavx512bf16)
     set(flags_neon "")
-    set(flags_pick ${flags_sse2})
+    set(flags_api ${flags_sse2})
     if(known STREQUAL "neon")
-        set(flags_pick "")
+        set(flags_api "")
     endif()
-    set(flags_tables ${flags_pick} -fexceptions)  # caught before they reach a caller
+    set(flags_handles ${flags_api} -fexceptions)  # caught before they reach a caller
     # As wide as the unit's name says.
     foreach(name avx512 avx512_bf16)
         if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
@@ -42,6 +46,9 @@ function(ropewalk_add_dispatch target)
     endforeach()
 
     if(NOT arg_UNITS)
+        set(arg_UNITS ${ROPEWALK_DISPATCH_UNITS})
+    endif()
+    if(NOT arg_UNITS)
         set(arg_UNITS ${known})
     endif()
     foreach(name IN LISTS arg_UNITS)
@@ -49,39 +56,39 @@ function(ropewalk_add_dispatch target)
             message(FATAL_ERROR "ropewalk_add_dispatch: UNITS must be of ${known}, got ${name}")
         endif()
     endforeach()
-    get_target_property(pic ${target} POSITION_INDEPENDENT_CODE)
-    get_target_property(type ${target} TYPE)
-    if(type STREQUAL "SHARED_LIBRARY" OR type STREQUAL "MODULE_LIBRARY")
-        set(pic ON)
-    endif()
-
     # Optimised whatever the build: what is inlined is no symbol that another unit could share.
-    macro(ropewalk_add_object name source)
-        set(object ${target}_ropewalk_${name})
-        add_library(${object} OBJECT ${here}/${source})
-        target_link_libraries(${object} PRIVATE ropewalk::core)
-        target_compile_options(${object} PRIVATE -O2 -fno-exceptions -fno-lto ${flags_${name}} ${visibility})
-        if(pic)
+    function(ropewalk_add_unit object flags)
+        if(NOT TARGET ${object})
+            list(TRANSFORM ARGN PREPEND ${here}/)
+            add_library(${object} OBJECT ${ARGN})
+            target_link_libraries(${object} PRIVATE ropewalk::core)
+            target_compile_options(${object} PRIVATE -O2 -fno-exceptions -fno-lto ${${flags}} -fvisibility=hidden
+                                   -fvisibility-inlines-hidden)
             set_target_properties(${object} PROPERTIES POSITION_INDEPENDENT_CODE ON)
         endif()
         target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
-    endmacro()
+    endfunction()
     set(list "")
-    set(visibility -fvisibility=hidden -fvisibility-inlines-hidden)
     foreach(name IN LISTS known)
         if(name IN_LIST arg_UNITS)
             string(APPEND list " UNIT(${name})")
-            ropewalk_add_object(${name} unit.cpp)
-            target_compile_definitions(${object} PRIVATE ROPEWALK_DISPATCH_UNIT=${name})
+            ropewalk_add_unit(ropewalk_unit_${name} flags_${name} unit.cpp unit_elsewhere.cpp unit_cache.cpp
+                              unit_shift.cpp)
+            target_compile_definitions(ropewalk_unit_${name} PRIVATE ROPEWALK_DISPATCH_UNIT=${name})
         endif()
     endforeach()
+    ropewalk_add_unit(ropewalk_unit_handles flags_handles handles.cpp plans.cpp models.cpp)
+    find_path(ROPEWALK_JSON_INCLUDE_DIR nlohmann/json.hpp DOC "Where nlohmann/json.hpp is")
+    mark_as_advanced(ROPEWALK_JSON_INCLUDE_DIR)
+    if(ROPEWALK_JSON_INCLUDE_DIR)
+        target_include_directories(ropewalk_unit_handles SYSTEM PRIVATE ${ROPEWALK_JSON_INCLUDE_DIR})
+    endif()
+
     set(preset $<TARGET_PROPERTY:${target},CXX_VISIBILITY_PRESET>)
     set(exported $<IF:$<OR:$<STREQUAL:${preset},>,$<STREQUAL:${preset},default>>,protected,${preset}>)
-    ropewalk_add_object(tables tables.cpp)
-    target_compile_definitions(${object} PRIVATE ROPEWALK_DISPATCH_VISIBILITY=${exported})
-    ropewalk_add_object(pick pick.cpp)
-    target_compile_definitions(${object} PRIVATE ROPEWALK_DISPATCH_VISIBILITY=${exported})
-    target_compile_definitions(${object} PRIVATE "ROPEWALK_DISPATCH_UNITS=${list}")
+    ropewalk_add_unit(${target}_ropewalk_api flags_api api.cpp api_made.cpp)
+    target_compile_definitions(${target}_ropewalk_api PRIVATE ROPEWALK_DISPATCH_VISIBILITY=${exported}
+                               "ROPEWALK_DISPATCH_UNITS=${list}")
     target_include_directories(${target} PUBLIC
         $<BUILD_INTERFACE:$<TARGET_PROPERTY:ropewalk::core,INTERFACE_INCLUDE_DIRECTORIES>>)
 endfunction()

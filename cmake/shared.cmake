@@ -11,7 +11,7 @@ if(UNIX AND NOT APPLE)  # templates of the standard library are visible whatever
     target_link_options(ropewalk_shared PRIVATE LINKER:--version-script=${exports})
     set_target_properties(ropewalk_shared PROPERTIES LINK_DEPENDS ${exports})
 endif()
-if(ROPEWALK_INSTALL)
+if(ROPEWALK_INSTALL AND ROPEWALK_BUILD_SHARED)  # tests build it too
     include(GNUInstallDirs)
     install(TARGETS ropewalk_shared DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()

@@ -128,7 +128,7 @@ elseif(how STREQUAL "dispatch")
     file(COPY_FILE ${source}/examples/runtime_dispatch/main.cpp ${project}/source/engine.cpp)
     printed_block("ropewalk_add_dispatch(")
     run(${configure} -D wanted=${version} -D printed=${project}/printed.cmake)
-    run(${CMAKE_COMMAND} --build ${project} --target engine_ropewalk_pick)
+    run(${CMAKE_COMMAND} --build ${project} --target engine_ropewalk_api)
 elseif(how STREQUAL "runtime_dispatch")
     # The example's own folder, by the README's command, against the package.
     string(REGEX MATCH "cmake -S examples/runtime_dispatch [^\n]*" line "${readme}")

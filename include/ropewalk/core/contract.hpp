@@ -79,7 +79,9 @@ void require(bool holds, const char* function, const char* parameter_must, const
 #endif
 inline bool
 tell([[maybe_unused]] const char* call, [[maybe_unused]] const misfit& what) noexcept {
-#if ROPEWALK_DETAIL_ON_MISFIT != 3
+#if ROPEWALK_DETAIL_ON_MISFIT == 4
+    ROPEWALK_DETAIL_NOTE(what.must, what.wanted, what.got);
+#elif ROPEWALK_DETAIL_ON_MISFIT != 3
     std::fprintf(stderr, "ropewalk: %s: %s: wanted %lld, got %lld\n", call, what.must,
                  static_cast<long long>(what.wanted), static_cast<long long>(what.got));
 #endif

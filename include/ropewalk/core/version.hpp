@@ -82,8 +82,9 @@
 #define ROPEWALK_DETAIL_MISFIT_stop 1
 #define ROPEWALK_DETAIL_MISFIT_report 2
 #define ROPEWALK_DETAIL_MISFIT_ignore 3
+#define ROPEWALK_DETAIL_MISFIT_note 4  // units of the run-time dispatch: ignored, and kept for who asks
 #define ROPEWALK_DETAIL_ON_MISFIT ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_MISFIT_, ROPEWALK_ON_MISFIT, , )
-#if ROPEWALK_DETAIL_ON_MISFIT < 1 || ROPEWALK_DETAIL_ON_MISFIT > 3
+#if ROPEWALK_DETAIL_ON_MISFIT < 1 || ROPEWALK_DETAIL_ON_MISFIT > 4
 #error "ropewalk: ROPEWALK_ON_MISFIT must be stop, report or ignore"
 #endif
 

@@ -123,9 +123,11 @@ ROPEWALK_ALWAYS_INLINE misfit fit_rotation(const layout_plan& plan, const heads_
                    pairs > (shape.channels - plan.first_channel) / 2))
         return {"first_channel + 2 * pairs must be at most the channels", shape.channels,
                 plan.first_channel + 2 * pairs};
-    for (const pair_layout& layout : {plan.read, plan.write})
-        if (!layout.fits(pairs))
-            return {"rotated channels must be a multiple of the layout's group", layout.group, 2 * pairs};
+    // One by one: a copy of a layout, whose words were just stored, would wait for them.
+    if (!plan.read.fits(pairs))
+        return {"rotated channels must be a multiple of the layout's group", plan.read.group, 2 * pairs};
+    if (!plan.write.fits(pairs))
+        return {"rotated channels must be a multiple of the layout's group", plan.write.group, 2 * pairs};
     return {};
 }
 

@@ -13,6 +13,11 @@ foreach(line IN LISTS lines)
     if(expected STREQUAL "ONLY" AND symbol AND NOT symbol MATCHES "^ropewalk_")
         message(FATAL_ERROR "exported: ${symbol}")
     endif()
+    # Templates of the standard library are visible whatever the flags say; those of our readers' types carry the
+    # version and the mode that no other code has.
+    if(NOT expected STREQUAL "ONLY" AND symbol MATCHES "^_ZN?K?(St|9__gnu_cxx).*on_misfit_note_throws")
+        continue()
+    endif()
     if(symbol MATCHES "ropewalk")
         list(APPEND api ${symbol})
         if(NOT symbol MATCHES "^ropewalk_[a-z_]+$" OR expected STREQUAL "NONE")

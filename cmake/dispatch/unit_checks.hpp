@@ -1,0 +1,162 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+// What no view or row can express is refused here; whether they fit is for the library to say. Included first
+// by every file of a unit: sealed, the plain types that units of one program otherwise share are this unit's
+// own, so that no inline function compiled here can be the copy that the linker keeps for everybody.
+#define ROPEWALK_DETAIL_SEALED_UNIT 1
+#define ROPEWALK_EXPECT(condition) static_cast<void>(0)
+#define ROPEWALK_ON_MISFIT note  // a status is the answer of this interface
+
+#include "unit.hpp"
+
+#include <ropewalk/kernels/fit.hpp>
+
+namespace ROPEWALK_NAMESPACE::dispatch_unit {
+
+using reason = ropewalk_detail_reason;
+
+/// No address space holds more elements than this, and sums of a few such numbers do not overflow.
+inline constexpr index most = index{1} << (sizeof(index) > 4 ? 56 : 28);
+
+constexpr bool is_stride(index stride) noexcept { return stride >= -most && stride <= most; }
+constexpr bool is_count(index count) noexcept { return static_cast<std::size_t>(count) <= std::size_t(most); }
+constexpr bool is_within(std::int32_t number, std::int32_t first, std::int32_t last) noexcept {
+    return number >= first && number <= last;
+}
+/// a * b, counts both; more than `most` where it would be.
+constexpr index product(index a, index b) noexcept {
+    index result = 0;
+    return __builtin_mul_overflow(a, b, &result) || result > most ? most + 1 : result;
+}
+constexpr index magnitude_of(index stride) noexcept { return stride < 0 ? -stride : stride; }
+
+inline reason check_tensor(const ropewalk_tensor& x) noexcept {
+    if (!is_stride(x.batch_stride)) return {"batch_stride must fit the address space", 0, x.batch_stride};
+    if (!is_stride(x.token_stride)) return {"token_stride must fit the address space", 0, x.token_stride};
+    if (!is_stride(x.head_stride)) return {"head_stride must fit the address space", 0, x.head_stride};
+    if (!is_count(x.heads)) return {"heads must be a count", 0, x.heads};
+    return {};
+}
+
+/// `count` steps of every stride stay in the address space: what is only read may overlap, so no rule on
+/// strides keeps them short.
+inline reason check_reach(const ropewalk_tensor& x, index batches, index tokens) noexcept {
+    const reason r = check_tensor(x);
+    if (r.must != nullptr) return r;
+    const auto far = [](index count, index stride) { return product(count, magnitude_of(stride)) > most; };
+    if (far(batches, x.batch_stride))
+        return {"batches * batch_stride must fit the address space", 0, batches};
+    if (far(tokens, x.token_stride)) return {"tokens * token_stride must fit the address space", 0, tokens};
+    if (far(x.heads, x.head_stride)) return {"heads * head_stride must fit the address space", 0, x.heads};
+    return {};
+}
+
+template <class Call>
+reason check_head(const Call* call, const char* must_size, std::int32_t dtype, std::int32_t last) noexcept {
+    if (call == nullptr) return {"call must not be null", 1, 0};
+    if (call->size != sizeof *call) return {must_size, sizeof *call, static_cast<index>(call->size)};
+    if (call->version != ROPEWALK_C_VERSION)
+        return {"version must be ROPEWALK_C_VERSION", ROPEWALK_C_VERSION, call->version};
+    if (!is_within(dtype, ROPEWALK_F64, last))
+        return {"dtype must be an enum ropewalk_dtype", ROPEWALK_F32, dtype};
+    return {};
+}
+inline reason check_layouts(std::int32_t layout, std::int32_t write_layout) noexcept {
+    if (!is_within(layout, ROPEWALK_HALF_SPLIT, ROPEWALK_BLOCKED))
+        return {"layout must be an enum ropewalk_layout", ROPEWALK_HALF_SPLIT, layout};
+    if (write_layout != 0 && !is_within(write_layout, ROPEWALK_HALF_SPLIT, ROPEWALK_BLOCKED))
+        return {"write_layout must be 0 or an enum ropewalk_layout", 0, write_layout};
+    return {};
+}
+inline reason check_direction(std::int32_t direction) noexcept {
+    if (is_within(direction, ROPEWALK_ROTATE, ROPEWALK_GRADIENT)) return {};
+    return {"direction must be an enum ropewalk_direction", ROPEWALK_ROTATE, direction};
+}
+inline reason check_extents(index batches, index tokens, index channels, index first_channel) noexcept {
+    if (!is_count(batches)) return {"batches must be a count", 1, batches};
+    if (!is_count(tokens)) return {"tokens must be a count", 1, tokens};
+    if (product(batches, tokens) > most)
+        return {"batches * tokens must fit the address space, batches", 1, batches};
+    if (!is_count(channels)) return {"channels must be a count", 0, channels};
+    if (!is_count(first_channel)) return {"first_channel must be a count", 0, first_channel};
+    return {};
+}
+
+/// A table's own fields.
+inline reason check_table(const ropewalk_rows& rows) noexcept {
+    if (rows.cos == nullptr || rows.sin == nullptr) return {"cos and sin must not be null", 1, 0};
+    if (rows.row_stride < rows.pairs || rows.row_stride > most)
+        return {"row_stride must be at least pairs and fit the address space", rows.pairs, rows.row_stride};
+    index end = product(rows.table_rows, rows.row_stride);
+    if (rows.table_heads > 1) {
+        if (rows.head_stride < rows.pairs || rows.head_stride > most)
+            return {"head_stride of the rows must be at least pairs and fit the address space", rows.pairs,
+                    rows.head_stride};
+        end += product(rows.table_heads, rows.head_stride);
+    }
+    if (end > most) return {"the table must fit the address space, table_rows", 1, rows.table_rows};
+    return {};
+}
+reason check_made_rows(const ropewalk_rows& rows) noexcept;
+
+inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens) noexcept {
+    if (!is_count(rows.pairs)) return {"pairs must be a count", 0, rows.pairs};
+    if (!is_count(rows.table_rows)) return {"table_rows must be a count", 0, rows.table_rows};
+    if (!is_count(rows.table_heads)) return {"table_heads must be a count", 1, rows.table_heads};
+    if (!is_count(rows.first_token)) return {"first_token must be a count", 0, rows.first_token};
+    if (!is_count(rows.row_count)) return {"row_count must be a count", 0, rows.row_count};
+    if (rows.batch_stride != ROPEWALK_SAME_ROWS && !is_count(rows.batch_stride))
+        return {"batch_stride of the rows must be a count or ROPEWALK_SAME_ROWS", 0, rows.batch_stride};
+    if (rows.row_of_token != nullptr && rows.row_of_token_64 != nullptr)
+        return {"row_of_token and row_of_token_64 must not both be given", 1, 2};
+    if (rows.spectrum != nullptr) {
+        const reason r = check_made_rows(rows);
+        if (r.must != nullptr) return r;
+    }
+    if (batches == 0 || tokens == 0 || rows.pairs == 0) return {};
+    const bool indexed =
+        rows.row_of_token != nullptr || rows.row_of_token_64 != nullptr || rows.spectrum != nullptr;
+    if (rows.spectrum == nullptr) {
+        const reason r = check_table(rows);
+        if (r.must != nullptr) return r;
+    } else if (rows.positions == nullptr) {
+        return {"positions must not be null", 1, 0};
+    }
+    const index between = rows.batch_stride == 0                    ? tokens
+                          : rows.batch_stride == ROPEWALK_SAME_ROWS ? 0
+                                                                    : rows.batch_stride;
+    const index entries = rows.first_token + product(batches - 1, between) + tokens;
+    if (!indexed && entries > rows.table_rows)
+        return {"table_rows must be at least the entries that the tokens read", entries, rows.table_rows};
+    if (indexed && entries > rows.row_count)
+        return {"row_count must be at least the entries that the tokens read", entries, rows.row_count};
+    return {};
+}
+
+inline reason check_part(index parts, index part) noexcept {
+    const misfit m = detail::fit_part({parts, part});
+    return {m.must, m.wanted, m.got};
+}
+
+/// Notes a refusal and is its status; ROPEWALK_OK where there is none.
+inline int status_of(const reason& r) noexcept {
+    if (r.must == nullptr) return ROPEWALK_OK;
+    ROPEWALK_DETAIL_NOTE(r.must, r.wanted, r.got);
+    return ROPEWALK_BAD_CALL;
+}
+inline int status_of(const misfit& m) noexcept { return status_of(reason{m.must, m.wanted, m.got}); }
+/// The library noted it already.
+inline int status_of(bool done) noexcept { return done ? ROPEWALK_OK : ROPEWALK_BAD_CALL; }
+
+/// The first refusal of several, each asked only where those before it had none.
+template <class First, class... Rest>
+reason first_reason(First first, Rest... rest) noexcept {
+    const reason r = first();
+    if constexpr (sizeof...(Rest) == 0) {
+        return r;
+    } else {
+        return r.must != nullptr ? r : first_reason(rest...);
+    }
+}
+
+}  // namespace ROPEWALK_NAMESPACE::dispatch_unit

@@ -1,0 +1,117 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#ifndef ROPEWALK_DISPATCH_C_TYPES_H
+#define ROPEWALK_DISPATCH_C_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+// What the calls of ropewalk.h have in common: numbers, tensors, rows.
+
+/// What this header understands: the `version` of every struct.
+#define ROPEWALK_C_VERSION 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// What an element is. Data are of the first four; caches may hold any of them.
+enum ropewalk_dtype {
+    ROPEWALK_F64 = 1,      ///< double
+    ROPEWALK_F32 = 2,      ///< float
+    ROPEWALK_F16 = 3,      ///< IEEE binary16
+    ROPEWALK_BF16 = 4,     ///< the upper half of a float
+    ROPEWALK_INT8 = 5,     ///< one byte, with a float a token and head that it is multiplied by
+    ROPEWALK_F8_E4M3 = 6,  ///< one byte, up to 448, with one scale for the cache
+    ROPEWALK_F8_E5M2 = 7,  ///< one byte, up to 57344, with one scale for the cache
+    ROPEWALK_Q8_0 = 8,     ///< blocks of 32 numbers in 34 bytes, as ggml has them
+    ROPEWALK_Q4_0 = 9      ///< blocks of 32 numbers in 18 bytes, as ggml has them
+};
+/// Which channels are pair i.
+enum ropewalk_layout {
+    ROPEWALK_HALF_SPLIT = 1,   ///< i and i + pairs
+    ROPEWALK_INTERLEAVED = 2,  ///< 2 i and 2 i + 1
+    ROPEWALK_BLOCKED = 3       ///< half-split inside groups of `group` channels
+};
+/// In which direction.
+enum ropewalk_direction {
+    ROPEWALK_ROTATE = 0,    ///< forward
+    ROPEWALK_UNROTATE = 1,  ///< the inverse: also divides by the squared magnitude of every pair's row
+    ROPEWALK_GRADIENT = 2   ///< the transpose
+};
+/// What came of a call; ropewalk_status_text() has it in words, ropewalk_last_misfit() the reason.
+enum ropewalk_status {
+    ROPEWALK_OK = 0,  ///< done
+    ROPEWALK_BAD_CALL =
+        1,  ///< a field that cannot be, or tensors that do not fit the rows; nothing was touched
+    ROPEWALK_NO_UNIT = 2,    ///< not built, or not for this CPU
+    ROPEWALK_NO_MEMORY = 3,  ///< nothing was made
+    ROPEWALK_NOT_BUILT = 4   ///< this build cannot read configs: it was made without nlohmann-json
+};
+/// What the positions of ropewalk_rows are.
+enum ropewalk_position_type {
+    ROPEWALK_POSITIONS_I32 = 1,  ///< int32_t
+    ROPEWALK_POSITIONS_I64 = 2,  ///< int64_t
+    ROPEWALK_POSITIONS_F32 = 3,  ///< float
+    ROPEWALK_POSITIONS_F64 = 4   ///< double
+};
+/// In ropewalk_rows::batch_stride: every batch reads the entries of the first.
+#define ROPEWALK_SAME_ROWS (-1)
+
+/// How fast every pair rotates; see ropewalk_make_spectrum().
+typedef struct ropewalk_spectrum ropewalk_spectrum;
+/// cos and sin of many positions; see ropewalk_make_table().
+typedef struct ropewalk_table ropewalk_table;
+/// Where the tokens of a call stand in a cache; see ropewalk_make_plan().
+typedef struct ropewalk_plan ropewalk_plan;
+/// What the layers of a model do; see ropewalk_read_config().
+typedef struct ropewalk_model ropewalk_model;
+
+/// Heads of one kind: [batches, tokens, heads, channels], strides in elements, channels adjacent. Heads that
+/// are written do not share channels; strides may be negative.
+typedef struct ropewalk_tensor {
+    void* data;              ///< the first element
+    ptrdiff_t heads;         ///< how many
+    ptrdiff_t batch_stride;  ///< from a batch to the next
+    ptrdiff_t token_stride;  ///< from a token to the next
+    ptrdiff_t head_stride;   ///< from a head to the next
+} ropewalk_tensor;
+
+/// The angles of a call's tokens, of one of two kinds. Token (b, n) reads entry first_token + b *
+/// batch_stride + n of the array that says where it stands.
+///
+/// From a table: cos and sin [table_rows, table_heads, pairs] of double for ROPEWALK_F64 and of float
+/// otherwise, the magnitude multiplied in. The entry is that of the index array (at most one of the two, of
+/// row_count entries; neither: the entry's own number) and names a row. A negative row leaves the token
+/// alone. So does one that the table does not have, and the call says ROPEWALK_BAD_CALL when the other tokens
+/// are done.
+///
+/// On the fly, where `spectrum` is given: the entry is that of `positions`, of row_count tokens. cos and sin
+/// are made as they are needed, of at most 512 pairs; pairs and table_heads are those of the spectrum and the
+/// other fields of a table are not read. Begin with ropewalk_rows_on_the_fly().
+///
+/// Rows without pairs are not read: nothing rotates then.
+typedef struct ropewalk_rows {
+    const void* cos;                 ///< cosines
+    const void* sin;                 ///< sines
+    ptrdiff_t table_rows;            ///< rows of the table
+    ptrdiff_t table_heads;           ///< 1: all heads share a row; else the heads of q and of k
+    ptrdiff_t pairs;                 ///< channels that rotate / 2
+    ptrdiff_t row_stride;            ///< elements from row to row, at least pairs
+    ptrdiff_t head_stride;           ///< elements from head to head, at least pairs; unread with one head
+    const int32_t* row_of_token;     ///< the row of each token, or NULL
+    const int64_t* row_of_token_64;  ///< the same in 64 bits, or NULL
+    ptrdiff_t row_count;             ///< entries of the index array, or tokens of positions
+    ptrdiff_t first_token;           ///< the entry of the first token
+    ptrdiff_t batch_stride;          ///< entries from a batch to the next; 0: tokens; or ROPEWALK_SAME_ROWS
+    const ropewalk_spectrum* spectrum;  ///< NULL: from a table
+    const void* positions;              ///< [row_count, axes], or [axes, row_count] where axes_first
+    int32_t position_type;              ///< an enum ropewalk_position_type
+    int32_t axes_first;                 ///< 0 or 1: how positions of several axes stand
+} ropewalk_rows;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

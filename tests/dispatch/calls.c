@@ -1,0 +1,193 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A C engine's calls: rotation in place, out of place, on the fly and with its norm; batches of requests;
+// configs.
+#include "layer.h"
+
+static void test_calls(ropewalk_rows rows) {
+    float plain[tokens * q_heads * channels], other[tokens * q_heads * channels];
+    char text[200] = "";
+    memcpy(plain, q, sizeof plain);
+    ropewalk_rotate_call rotate = rotation(plain, q_heads, rows);
+    check(ropewalk_rotate(&rotate) == ROPEWALK_OK, "rotate");
+
+    // Out of place, and back in the other direction and by one thread of three after the other.
+    ropewalk_into_call into = ropewalk_new_into_call();
+    into.from_dtype = ROPEWALK_F32;
+    into.layout = ROPEWALK_HALF_SPLIT;
+    into.tokens = tokens;
+    into.from = heads(q, q_heads);
+    into.to = heads(other, q_heads);
+    into.rows = rows;
+    check(ropewalk_explain_rotate_into(&into, text, sizeof text) == ROPEWALK_OK, text);
+    check(ropewalk_rotate_into(&into) == ROPEWALK_OK, "rotate_into");
+    check(distance(plain, other, tokens * q_heads * channels) == 0, "rotate_into is rotate elsewhere");
+    into.direction = ROPEWALK_UNROTATE;
+    into.from = into.to;
+    into.parts = 3;
+    for (into.part = 0; into.part < 3; ++into.part)
+        check(ropewalk_rotate_into(&into) == ROPEWALK_OK, "a part");
+    check(distance(q, other, tokens * q_heads * channels) < 1e-6, "and back");
+    into.part = 0;
+    into.from = heads(q + 1, q_heads);
+    into.to = heads(q, q_heads);
+    check(ropewalk_rotate_into(&into) == ROPEWALK_BAD_CALL, "a source that overlaps its target");
+    uint16_t halves[tokens * q_heads * channels];
+    into = ropewalk_new_into_call();
+    into.from_dtype = ROPEWALK_F32;
+    into.to_dtype = ROPEWALK_BF16;
+    into.layout = ROPEWALK_HALF_SPLIT;
+    into.write_layout = ROPEWALK_INTERLEAVED;
+    into.tokens = tokens;
+    into.from = heads(q, q_heads);
+    into.to = into.from;
+    into.to.data = halves;
+    into.rows = rows;
+    check(ropewalk_rotate_into(&into) == ROPEWALK_OK, "into bf16 and another layout");
+    for (int i = 0; i < tokens * q_heads * pairs; ++i) {
+        const float* head = plain + i / pairs * channels;
+        const uint16_t* half = halves + i / pairs * channels + i % pairs * 2;
+        check(fabsf(half_to_float(half[0], ROPEWALK_BF16) - head[i % pairs]) < 4e-3f &&
+                  fabsf(half_to_float(half[1], ROPEWALK_BF16) - head[i % pairs + pairs]) < 4e-3f,
+              "a pair in bf16");
+    }
+
+    // On the fly: the positions themselves, of every type.
+    const int64_t wide[tokens] = {70, 71, 72, 1000000, 74};
+    const float floats[tokens] = {70, 71, 72, 1000000, 74};
+    const double doubles[tokens] = {70, 71, 72, 1000000, 74};
+    const void* arrays[] = {positions, wide, floats, doubles};
+    for (int i = 0; i < 4; ++i) {
+        memcpy(other, q, sizeof other);
+        rotate = rotation(other, q_heads, ropewalk_rows_on_the_fly(spectrum, positions, tokens));
+        rotate.rows.positions = arrays[i];
+        rotate.rows.position_type = ROPEWALK_POSITIONS_I32 + i;
+        check(ropewalk_explain_rotate(&rotate, text, sizeof text) == ROPEWALK_OK, text);
+        check(ropewalk_rotate(&rotate) == ROPEWALK_OK, "rotate on the fly");
+        check(distance(plain, other, tokens * q_heads * channels) < 1e-6, "on the fly");
+    }
+    rotate.rows.position_type = 5;
+    check(ropewalk_rotate(&rotate) == ROPEWALK_BAD_CALL, "a position type that is none");
+    rotate.rows.position_type = ROPEWALK_POSITIONS_F64;
+    rotate.rows.row_count = tokens - 1;
+    check(ropewalk_rotate(&rotate) == ROPEWALK_BAD_CALL, "too few positions");
+
+    // Norm, then rotation.
+    float weight[channels];
+    for (int c = 0; c < channels; ++c) weight[c] = 1 + 0.01f * (float)c;
+    memcpy(other, q, sizeof other);
+    ropewalk_normalize_call norm = ropewalk_new_normalize_call();
+    norm.dtype = ROPEWALK_F32;
+    norm.layout = ROPEWALK_HALF_SPLIT;
+    norm.tokens = tokens;
+    norm.q = heads(other, q_heads);
+    norm.q_norm.weight = weight;
+    norm.rows = rows;
+    check(ropewalk_explain_normalize_and_rotate(&norm, text, sizeof text) == ROPEWALK_OK, text);
+    check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_OK, "normalize_and_rotate");
+    memcpy(plain, q, sizeof plain);
+    for (int h = 0; h < tokens * q_heads; ++h) {
+        double sum = 0;
+        for (int c = 0; c < channels; ++c)
+            sum += (double)plain[h * channels + c] * (double)plain[h * channels + c];
+        for (int c = 0; c < channels; ++c)
+            plain[h * channels + c] *= weight[c] / (float)sqrt(sum / channels + 1e-6);
+    }
+    rotate = rotation(plain, q_heads, rows);
+    check(ropewalk_rotate(&rotate) == ROPEWALK_OK, "rotate");
+    check(distance(plain, other, tokens * q_heads * channels) < 2e-6, "the norm before the rotation");
+    norm.q_norm.kind = ROPEWALK_NO_NORM;
+    check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_BAD_CALL, "no norm");
+    norm.q_norm.kind = ROPEWALK_RMS_NORM;
+    norm.q_norm.weight = NULL;
+    check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_BAD_CALL, "no weights");
+}
+
+static void test_ragged(void) {
+    const int64_t offsets[] = {0, 2, 2, 5}, starts[] = {3, 0, 7};
+    const int32_t page_table[] = {6, 2, 0, 0, 1, 5};
+    int64_t slot[5], position[5];
+    char text[200] = "";
+    ropewalk_ragged batch = ropewalk_new_ragged();
+    batch.requests = 3;
+    batch.offsets = offsets;
+    batch.starts = starts;
+    batch.pages = page_table;
+    batch.pages_per_request = 2;
+    batch.page_tokens = 4;
+    check(ropewalk_fill_slots(&batch, slot, position, 5, text, sizeof text) == ROPEWALK_BAD_CALL,
+          "past its pages");
+    batch.page_tokens = 16;
+    check(ropewalk_fill_slots(&batch, slot, position, 5, text, sizeof text) == ROPEWALK_OK, text);
+    const int64_t wanted_slots[] = {99, 100, 23, 24, 25}, wanted[] = {3, 4, 7, 8, 9};
+    check(memcmp(slot, wanted_slots, sizeof slot) == 0 && memcmp(position, wanted, sizeof position) == 0,
+          "slots and positions of a ragged batch");
+    check(ropewalk_fill_slots(&batch, slot, NULL, 4, text, sizeof text) == ROPEWALK_BAD_CALL,
+          "too few tokens");
+    batch.pages = NULL;
+    check(ropewalk_fill_slots(&batch, slot, NULL, 5, text, sizeof text) == ROPEWALK_OK && slot[2] == 39,
+          text);
+    batch.version = 9;
+    check(ropewalk_fill_slots(&batch, slot, NULL, 5, text, sizeof text) == ROPEWALK_BAD_CALL, "version");
+    check(ropewalk_fill_slots(NULL, slot, NULL, 5, text, sizeof text) == ROPEWALK_BAD_CALL, "no batch");
+}
+
+static void test_model(void) {
+    const char config[] =
+        "{\"model_type\": \"qwen2\", \"hidden_size\": 256, \"num_attention_heads\": 4, "
+        "\"num_key_value_heads\": 2, "
+        "\"num_hidden_layers\": 3, \"max_position_embeddings\": 4096, \"rope_theta\": 1000000.0}";
+    char text[2000] = "";
+    ropewalk_model* model = NULL;
+    const int status =
+        ropewalk_read_config(config, strlen(config), ROPEWALK_STRICT, &model, text, sizeof text);
+    if (status == ROPEWALK_NOT_BUILT) {
+        check(model == NULL, "a model of a build that reads none");
+        printf("configs: skipped, %s\n", text);
+        return;
+    }
+    check(status == ROPEWALK_OK && ropewalk_layers(model) == 3, text);
+    ropewalk_layer layer = ropewalk_new_layer();
+    check(ropewalk_get_layer(model, 2, &layer) == ROPEWALK_OK && layer.rotates && layer.head_dim == 64 &&
+              layer.rotary_dim == 64 && layer.layout == ROPEWALK_HALF_SPLIT && layer.max_context == 4096,
+          "what a layer does");
+    check(ropewalk_get_layer(model, 3, &layer) == ROPEWALK_BAD_CALL, "a fourth layer of three");
+    layer.size = 1;
+    check(ropewalk_get_layer(model, 0, &layer) == ROPEWALK_BAD_CALL, "a layer of another size");
+    size_t needed = 0;
+    check(ropewalk_describe_layer(model, 0, text, sizeof text, &needed) == ROPEWALK_OK &&
+              needed == strlen(text) + 1 && strstr(text, "half_split") != NULL,
+          text);
+    ropewalk_spectrum* of_layer = NULL;
+    double omega[32];
+    check(ropewalk_make_layer_spectrum(model, 0, 4096, &of_layer, text, sizeof text) == ROPEWALK_OK, text);
+    check(ropewalk_get_frequencies(of_layer, omega, 32) == 32 && fabs(omega[16] - 1e-3) < 1e-15,
+          "its frequencies");
+    ropewalk_free_spectrum(of_layer);
+    check(ropewalk_make_layer_spectrum(model, 0, 0, &of_layer, text, sizeof text) == ROPEWALK_BAD_CALL &&
+              of_layer == NULL && strstr(text, "context_length") != NULL,
+          text);
+    ropewalk_free_model(model);
+    check(ropewalk_read_config("{\"rope_theta\": [", 16, ROPEWALK_STRICT, &model, text, sizeof text) ==
+                  ROPEWALK_BAD_CALL &&
+              model == NULL,
+          "half a config");
+    check(ropewalk_read_config(NULL, 3, ROPEWALK_STRICT, &model, text, sizeof text) == ROPEWALK_BAD_CALL,
+          "no config");
+    check(ropewalk_read_config(config, strlen(config), 2, &model, text, sizeof text) == ROPEWALK_BAD_CALL,
+          "strictness");
+    check(ropewalk_read_gguf("GGUF", 4, ROPEWALK_STRICT, &model, text, sizeof text) == ROPEWALK_BAD_CALL,
+          "half a file");
+    check(ropewalk_layers(NULL) == 0, "layers of no model");
+    ropewalk_free_model(NULL);
+}
+
+int main(void) {
+    make_layer();
+    for (ptrdiff_t i = 0; ropewalk_available_unit(i) != NULL; ++i) {
+        ropewalk_use_unit(ropewalk_available_unit(i));
+        test_calls(ropewalk_table_rows(table));
+    }
+    test_ragged();
+    test_model();
+    return end_layer();
+}
