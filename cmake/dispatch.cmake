@@ -8,7 +8,7 @@
 # TARGET itself always calls its own copy, whatever else the process has loaded. What is inside units never is.
 # Units are compiled without link-time optimisation: it merges code of different instruction-set flags.
 # Configs are read where nlohmann-json is found; see ropewalk_read_config().
-set(ROPEWALK_DISPATCH_UNITS "" CACHE STRING "Units of ropewalk_add_dispatch where it is given none; empty means all")
+set(ROPEWALK_DISPATCH_UNITS "" CACHE STRING "Units of ropewalk_add_dispatch where it is given none; empty, or none of this architecture, means all")
 mark_as_advanced(ROPEWALK_DISPATCH_UNITS)
 function(ropewalk_add_dispatch target)
     set(here ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/dispatch)
@@ -46,7 +46,11 @@ function(ropewalk_add_dispatch target)
     endforeach()
 
     if(NOT arg_UNITS)
-        set(arg_UNITS ${ROPEWALK_DISPATCH_UNITS})
+        foreach(name IN LISTS ROPEWALK_DISPATCH_UNITS)  # a preset serves every architecture
+            if(name IN_LIST known)
+                list(APPEND arg_UNITS ${name})
+            endif()
+        endforeach()
     endif()
     if(NOT arg_UNITS)
         set(arg_UNITS ${known})

@@ -39,7 +39,15 @@ struct misfit {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-[[noreturn]] inline void fail(const std::string& message) {
+// What only failing calls run, kept out of line: inlined, the texts of errors were a third of the code of a
+// function that checks its parameters.
+#if defined(__GNUC__) || defined(__clang__)
+#define ROPEWALK_DETAIL_COLD [[gnu::cold, gnu::noinline]]
+#else
+#define ROPEWALK_DETAIL_COLD
+#endif
+
+ROPEWALK_DETAIL_COLD [[noreturn]] inline void fail(const std::string& message) {
 #if defined(__cpp_exceptions)
     throw invalid_config(message);
 #else
@@ -48,37 +56,58 @@ namespace ROPEWALK_NAMESPACE::detail {
 #endif
 }
 
+ROPEWALK_DETAIL_COLD inline std::string number_text(double value) {
+    char buffer[40];
+    // Few enough digits that 0.1 is not 0.10000000000000001, enough that it reads back the same.
+    for (int digits = 15; digits <= 17; ++digits) {
+        std::snprintf(buffer, sizeof buffer, "%.*g", digits, value);
+        if (std::strtod(buffer, nullptr) == value) break;
+    }
+    return buffer;
+}
+ROPEWALK_DETAIL_COLD inline std::string number_text(long long value) { return std::to_string(value); }
+ROPEWALK_DETAIL_COLD inline std::string number_text(unsigned long long value) {
+    return std::to_string(value);
+}
+
+/// A number as one of three types, what reads as a text as a string.
+template <class V>
+auto printable(const V& value) {
+    if constexpr (std::is_same_v<V, bool>)
+        return std::string(value ? "true" : "false");
+    else if constexpr (std::is_floating_point_v<V>)
+        return static_cast<double>(value);
+    else if constexpr (std::is_arithmetic_v<V> && std::is_signed_v<V>)
+        return static_cast<long long>(value);
+    else if constexpr (std::is_arithmetic_v<V>)
+        return static_cast<unsigned long long>(value);
+    else
+        return std::string(value);
+}
+
 template <class V>
 std::string text(const V& value) {
-    if constexpr (std::is_same_v<V, bool>) {
-        return value ? "true" : "false";
-    } else if constexpr (std::is_floating_point_v<V>) {
-        char buffer[40];
-        // Few enough digits that 0.1 is not 0.10000000000000001, enough that it reads back the same.
-        for (int digits = 15; digits <= 17; ++digits) {
-            std::snprintf(buffer, sizeof buffer, "%.*g", digits, static_cast<double>(value));
-            if (std::strtod(buffer, nullptr) == static_cast<double>(value)) break;
-        }
-        return buffer;
-    } else if constexpr (std::is_arithmetic_v<V>) {
-        return std::to_string(value);
-    } else {
-        return std::string(value);
-    }
+    if constexpr (std::is_arithmetic_v<V> && !std::is_same_v<V, bool>)
+        return number_text(printable(value));
+    else
+        return printable(value);
+}
+
+template <class P>
+ROPEWALK_DETAIL_COLD [[noreturn]] void refuse(const char* function, const char* parameter_must,
+                                              const P& got) {
+    fail(std::string(function) + ": " + parameter_must + ", got " + text(got));
 }
 
 /// The one check of cold calls: `require(factor > 0, "yarn", "factor must be > 0", factor)`.
 template <class V>
 void require(bool holds, const char* function, const char* parameter_must, const V& got) {
-    if (!holds) fail(std::string(function) + ": " + parameter_must + ", got " + text(got));
+    if (!holds) refuse(function, parameter_must, printable(got));
 }
 
 /// Says that a hot call does not fit, as ROPEWALK_ON_MISFIT asks for it. Returns false.
-#if defined(__GNUC__) || defined(__clang__)
-[[gnu::cold, gnu::noinline]]
-#endif
-inline bool
-tell([[maybe_unused]] const char* call, [[maybe_unused]] const misfit& what) noexcept {
+ROPEWALK_DETAIL_COLD inline bool tell([[maybe_unused]] const char* call,
+                                      [[maybe_unused]] const misfit& what) noexcept {
 #if ROPEWALK_DETAIL_ON_MISFIT == 4
     ROPEWALK_DETAIL_NOTE(what.must, what.wanted, what.got);
 #elif ROPEWALK_DETAIL_ON_MISFIT != 3
