@@ -327,8 +327,9 @@ inline rotary_scheme glm4_9b_chat(weights origin) {
         {.base = 5e6, .partial_rotary_factor = 0.5, .max_context = 131072});
 }
 /// Command-R 35B: base 8e6. The 131072 tokens are its config's model_max_length; max_position_embeddings says
-/// 8192 there. Source: huggingface/transformers models/cohere (layout); ggml-org/llama.cpp
-/// conversion/command_r.py (tokens); config.json copied in TechxGenus/c4ai-command-r-v01-AWQ.
+/// 8192 there.
+/// Source:   huggingface/transformers models/cohere (layout); ggml-org/llama.cpp conversion/command_r.py
+///           (tokens); config.json copied in TechxGenus/c4ai-command-r-v01-AWQ.
 inline rotary_scheme command_r_35b(weights origin) {
     return detail::uniform_scheme(
         {"cohere", 40, 128, detail::layout_or_throw("command_r_35b", origin, interleaved{})},

@@ -147,8 +147,9 @@ inline rotary_scheme mixtral_8x7b(weights origin) {
                                   {.base = 1e6, .max_context = 32768});
 }
 /// Mistral Nemo 12B: heads of 128 channels beside a width of 5120, base 1e6; 131072 tokens, though the first
-/// revision of its config says 1024000. Source: NVIDIA/NeMo nemo/collections/llm/gpt/model/mistral.py;
-/// config.json copied in riple-saanvi-lab/Saanvi-C0-12B (tokens).
+/// revision of its config says 1024000.
+/// Source:   NVIDIA/NeMo nemo/collections/llm/gpt/model/mistral.py; config.json copied in
+///           riple-saanvi-lab/Saanvi-C0-12B (tokens).
 inline rotary_scheme mistral_nemo(weights origin) {
     return detail::uniform_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_nemo", origin)},
                                   {.base = 1e6, .max_context = 131072});
