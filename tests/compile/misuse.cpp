@@ -58,6 +58,14 @@ void misuse(float* data, const float* fixed, std::uint16_t* half, rw::position_t
     rw::rotate(rope, q, q, rows, positions);
 #elif MISTAKE == 19  // a group of channels that does not pair up
     rw::rotate(rw::blocked<3>{}, q, rows);
+#elif MISTAKE == 20  // f64 data and f32 rows
+    double wide[512] = {};
+    rw::rotate(rope, rw::heads_view<double>(wide, 4, 2, 64), rows);
+#elif MISTAKE == 21  // what no tensor holds
+    int whole[512] = {};
+    rw::rotate(rope, rw::heads_view<int>(whole, 4, 2, 64), rows);
+#elif MISTAKE == 22  // 16 bits that may not be written
+    rw::rotate(rope, rw::heads_view(rw::as_bf16(static_cast<const std::uint16_t*>(half)), 4, 2, 64), rows);
 #endif
     (void)data, (void)fixed, (void)half, (void)omega, (void)rope, (void)q, (void)rows;
 }
