@@ -33,7 +33,7 @@ endif()
 set(failed 0)
 foreach(compiler IN LISTS compilers)
     foreach(mistake RANGE 0 ${mistakes})  # 0: the program without a mistake
-        execute_process(COMMAND ${compiler} ${flags} -std=c++20 -fsyntax-only -DMISTAKE=${mistake} ${source}
+        execute_process(COMMAND ${CMAKE_COMMAND} -E env LC_ALL=C ${compiler} ${flags} -std=c++20 -fsyntax-only -DMISTAKE=${mistake} ${source}
                         ERROR_VARIABLE said OUTPUT_QUIET RESULT_VARIABLE code)
         string(REGEX MATCHALL "\n" lines "${said}")
         list(LENGTH lines lines)
