@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// The q and k of one layer in one decode step as Hugging Face, ONNX and ggml rotate them, at positions 9 and
-// 131071: how far from exact angles, and at 131071 how far from the line above. Interleaved dialects read W_q
-// and W_k with their rows moved, as GGUF files of this architecture have them; the last line forgets that.
+// q and k of one decode step as Hugging Face, ONNX and ggml rotate them, at positions 9 and 131071: how far from
+// exact angles, and from the line above. Interleaved dialects read W_q and W_k with rows moved; the last forgets.
 #include <cmath>
 #include <cstdio>
 #include <random>
