@@ -54,8 +54,8 @@ struct contender {
 
 struct comparison {
     double bytes = 0;            ///< read plus written by one run of the kernel
-    std::function<void()> roof;  ///< may be empty: then ratios are between the contenders only
-    std::vector<contender> contenders;
+    std::function<void()> roof = {};  ///< may be empty: then ratios are between the contenders only
+    std::vector<contender> contenders = {};
 };
 
 /// One sample: as many runs as fill 0.3 ms; returns ns a run.
