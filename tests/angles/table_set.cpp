@@ -102,6 +102,9 @@ TEST_CASE("table_set: refuses what does not go together", "[angles][table_set][e
         CHECK_REFUSES("table_set: position must be below max_rows, got " + std::to_string(position),
                       grows.rows(std::vector<std::int32_t>{1}, std::vector<std::int64_t>{position}, out));
     CHECK(grows.row_count(1) == 4);
+    CHECK_REFUSES("table_set: row_of_token must have one entry a position, got 1",
+                  grows.rows(std::vector<std::int32_t>{0, 0}, std::vector<std::int32_t>{900, 0}, out));
+    CHECK(grows.row_count(0) == 4);  // a call that is refused does not grow it
     table_set<float> limited({plain, yarn}, 4, {.max_rows = 6});
     const auto of_limited = [&](std::int32_t position) {
         return limited.rows(std::vector<std::int32_t>{1}, std::vector<std::int32_t>{position}, out);

@@ -55,22 +55,26 @@ class table_set {
     /// states none (NaN).
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int32_t> positions,
                       std::span<std::int32_t> row_of_token) & {
+        check(table_of_token, positions, row_of_token);
         grow(table_of_token, positions);
-        return std::as_const(*this).rows(table_of_token, positions, row_of_token);
+        return found(table_of_token, positions, row_of_token);
     }
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int64_t> positions,
                       std::span<std::int32_t> row_of_token) & {
+        check(table_of_token, positions, row_of_token);
         grow(table_of_token, positions);
-        return std::as_const(*this).rows(table_of_token, positions, row_of_token);
+        return found(table_of_token, positions, row_of_token);
     }
     /// The same of a set that must not grow.
     /// Throws: invalid_config on a position that has no row yet.
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int32_t> positions,
                       std::span<std::int32_t> row_of_token) const& {
+        check(table_of_token, positions, row_of_token);
         return found(table_of_token, positions, row_of_token);
     }
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int64_t> positions,
                       std::span<std::int32_t> row_of_token) const& {
+        check(table_of_token, positions, row_of_token);
         return found(table_of_token, positions, row_of_token);
     }
     template <class... Arguments>
@@ -106,9 +110,12 @@ class table_set {
     }
 
     template <class I>
-    void check(std::span<const std::int32_t> table_of_token, std::span<const I> positions) const {
+    void check(std::span<const std::int32_t> table_of_token, std::span<const I> positions,
+               std::span<const std::int32_t> row_of_token) const {
         detail::require(table_of_token.size() == positions.size(), who,
                         "table_of_token must have one entry a position", table_of_token.size());
+        detail::require(row_of_token.size() == positions.size(), who,
+                        "row_of_token must have one entry a position", row_of_token.size());
         for (std::size_t n = 0; n < positions.size(); ++n) {
             detail::require(table_of_token[n] >= -1 && table_of_token[n] < tables(), who,
                             "table must be -1 (untouched) or one of the set", table_of_token[n]);
@@ -118,7 +125,6 @@ class table_set {
 
     template <class I>
     void grow(std::span<const std::int32_t> table_of_token, std::span<const I> positions) {
-        check(table_of_token, positions);
         std::vector<index> needed(spectra_.size());
         for (std::size_t n = 0; n < positions.size(); ++n) {
             if (table_of_token[n] < 0 || positions[n] < 0) continue;
@@ -140,9 +146,6 @@ class table_set {
     template <class I>
     rows_view<T> found(std::span<const std::int32_t> table_of_token, std::span<const I> positions,
                        std::span<std::int32_t> row_of_token) const {
-        check(table_of_token, positions);
-        detail::require(row_of_token.size() == positions.size(), who,
-                        "row_of_token must have one entry a position", row_of_token.size());
         for (std::size_t n = 0; n < positions.size(); ++n) {
             if (table_of_token[n] < 0 || positions[n] < 0) {
                 row_of_token[n] = untouched_row;

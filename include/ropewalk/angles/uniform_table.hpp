@@ -70,7 +70,7 @@ class uniform_table {
 
     /// Directions from vectors [tokens, 2] of any length: (cos, sin) = v / |v|, without trigonometry.
     /// Throws: invalid_config on an odd number of values, or a vector that is zero or not finite (the
-    ///         direction of something at rest is the caller's to remember).
+    ///         direction of what does not move is the caller's to remember).
     template <class N>
     static uniform_table from_vectors(std::span<const N> xy) {
         detail::require(xy.size() % 2 == 0, "uniform_table::from_vectors", "xy must hold two numbers a token",
