@@ -6,6 +6,7 @@
 #include "unit.hpp"
 
 #include <ropewalk/kv/cache_plan.hpp>
+#include <ropewalk/kv/cache_view.hpp>
 
 namespace ROPEWALK_NAMESPACE::dispatch_unit {
 
@@ -21,6 +22,21 @@ struct plan_handle {
     cache_plan places;
     plan_shapes shapes;
 };
+
+inline const plan_handle& plan_of(const ropewalk_plan* plan) noexcept {
+    return *reinterpret_cast<const plan_handle*>(plan);
+}
+
+template <class D>
+cache_view<D> cache_of(const ropewalk_cache& x, const cache_shape& shape) noexcept {
+    return {static_cast<D*>(x.data), shape, {x.page_stride, x.token_stride, x.head_stride}};
+}
+/// The scales beside it; none where there are none.
+inline cache_view<float> scales_of(const ropewalk_cache& x, cache_shape shape) noexcept {
+    if (x.scales == nullptr) return {};
+    shape.channels = 1;
+    return {x.scales, shape, {x.scale_page_stride, x.scale_token_stride, x.scale_head_stride}};
+}
 
 /// Shapes of a tensor that is there; all of one that is not are 0.
 class shape_list {
@@ -87,11 +103,11 @@ inline reason check_shapes(const plan_shapes& made, const plan_shapes& now) noex
 inline reason check_cache(const ropewalk_cache& x, std::int32_t dtype, ptrdiff_t pages, ptrdiff_t page_tokens,
                           ptrdiff_t heads) noexcept {
     if (x.data == nullptr) return {"data of the cache must not be null", 1, 0};
-    constexpr ptrdiff_t most = ptrdiff_t{1} << (sizeof(ptrdiff_t) > 4 ? 54 : 26);
+    constexpr ptrdiff_t farthest = ptrdiff_t{1} << (sizeof(ptrdiff_t) > 4 ? 54 : 26);
     const auto far = [](ptrdiff_t count, ptrdiff_t stride) {
         ptrdiff_t result = 0;
-        return stride < -most || stride > most || __builtin_mul_overflow(count, stride, &result) ||
-               result > most || result < -most;
+        return stride < -farthest || stride > farthest || __builtin_mul_overflow(count, stride, &result) ||
+               result > farthest || result < -farthest;
     };
     if (far(pages, x.page_stride))
         return {"pages * page_stride must fit the address space", 0, x.page_stride};

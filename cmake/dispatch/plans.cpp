@@ -3,6 +3,7 @@
 #include "cold.hpp"
 
 #include "plan_handle.hpp"
+#include "unit_views.hpp"
 
 #include <ropewalk/kv/append.hpp>
 
@@ -39,37 +40,20 @@ cache_plan with_sizes(std::int32_t dtype, std::int32_t cache_dtype, F f) {
     return dtype == ROPEWALK_F32 ? of_cache(float{}) : of_cache(f16{});
 }
 
-template <class T>
-heads_view<const T> view_of(const ropewalk_attention_call& c, const ropewalk_tensor& x, index channels) {
-    if (x.data == nullptr) return {};
-    return {static_cast<const T*>(x.data),
-            {c.batches, c.tokens, x.heads, channels},
-            {c.batches > 1 ? x.batch_stride : 0, c.tokens > 1 ? x.token_stride : 0,
-             x.heads > 1 ? x.head_stride : 0}};
-}
-template <class D>
-cache_view<D> cache_of(const ropewalk_cache& x, cache_shape shape) {
-    return {static_cast<D*>(x.data), shape, {x.page_stride, x.token_stride, x.head_stride}};
-}
-cache_view<float> scales_of(const ropewalk_cache& x, cache_shape shape) {
-    shape.channels = 1;
-    return {x.scales, shape, {x.scale_page_stride, x.scale_token_stride, x.scale_head_stride}};
-}
-
 cache_plan places_of(const ropewalk_attention_call& c, std::span<const std::int64_t> slots) {
     return with_sizes(c.dtype, c.cache_dtype, [&]<class S, class D>(S, D) {
         append_call<S, D> call;
         const cache_shape key_shape{c.pages, c.page_tokens, c.key.heads, c.channels};
         const cache_shape value_shape{c.pages, c.page_tokens, c.value.heads, value_channels_of(c)};
         if (c.key.data != nullptr) {
-            call.key = view_of<S>(c, c.key, c.channels);
+            call.key = view_of<const S>(c, c.key, c.channels);
             call.key_cache = cache_of<D>(c.key_cache, key_shape);
-            if (c.key_cache.scales != nullptr) call.key_scales = scales_of(c.key_cache, key_shape);
+            call.key_scales = scales_of(c.key_cache, key_shape);
         }
         if (c.value.data != nullptr) {
-            call.value = view_of<S>(c, c.value, value_channels_of(c));
+            call.value = view_of<const S>(c, c.value, value_channels_of(c));
             call.value_cache = cache_of<D>(c.value_cache, value_shape);
-            if (c.value_cache.scales != nullptr) call.value_scales = scales_of(c.value_cache, value_shape);
+            call.value_scales = scales_of(c.value_cache, value_shape);
         }
         return make_append_plan(call, slots);
     });

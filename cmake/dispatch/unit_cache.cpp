@@ -22,10 +22,6 @@ ropewalk_attention_call half_of(const ropewalk_attention_call& call, ropewalk_de
     if (c.q.data == nullptr) c.q = c.q_out = {};
     return c;
 }
-const plan_handle& plan_of(const ropewalk_attention_call& c) noexcept {
-    return *reinterpret_cast<const plan_handle*>(c.plan);
-}
-
 reason check_fields(const ropewalk_attention_call& c) noexcept {
     if (!may_hold(c.dtype, c.cache_dtype))
         return {"cache_dtype must be one that caches of such data may hold", c.dtype, c.cache_dtype};
@@ -44,7 +40,7 @@ reason check_fields(const ropewalk_attention_call& c) noexcept {
         [&] { return check_rows(c.rows, c.batches, c.tokens); }, [&] { return check_part(c.parts, c.part); },
         [&] {
             return c.plan == nullptr ? reason{"plan must not be null", 1, 0}
-                                     : check_shapes(plan_of(c).shapes, shapes_of(c));
+                                     : check_shapes(plan_of(c.plan).shapes, shapes_of(c));
         });
 }
 /// What make_prepare_plan asks beside the plan: keys that become codes pass through a buffer.
@@ -54,19 +50,12 @@ reason check_codes(const ropewalk_attention_call& c) noexcept {
     return {"k_norm over all heads of a token must be of at most 4096 numbers, heads", 0, c.key.heads};
 }
 
-template <class T>
-cache_view<T> cache_of(void* data, cache_shape shape, cache_strides strides) noexcept {
-    return {static_cast<T*>(data), shape, strides};
-}
 template <class D>
-void fill_cache(const ropewalk_cache& x, cache_shape shape, cache_view<D>& cache, cache_view<float>& scales,
-                float& scale) noexcept {
+void fill_cache(const ropewalk_cache& x, const cache_shape& shape, cache_view<D>& cache,
+                cache_view<float>& scales, float& scale) noexcept {
     if (x.data == nullptr) return;
-    cache = cache_of<D>(x.data, shape, {x.page_stride, x.token_stride, x.head_stride});
-    shape.channels = 1;
-    if (x.scales != nullptr)
-        scales = cache_of<float>(x.scales, shape,
-                                 {x.scale_page_stride, x.scale_token_stride, x.scale_head_stride});
+    cache = cache_of<D>(x, shape);
+    scales = scales_of(x, shape);
     if (is_f8<D>) scale = static_cast<float>(x.scale);
 }
 
@@ -86,7 +75,7 @@ bool run(const ropewalk_attention_call& c, ropewalk_detail_mode mode) noexcept {
                   rows.key_scales, rows.key_scale);
     fill_cache<D>(c.value_cache, {c.pages, c.page_tokens, c.value.heads, value_channels}, rows.value_cache,
                   rows.value_scales, rows.value_scale);
-    const cache_plan& plan = plan_of(c).places;
+    const cache_plan& plan = plan_of(c.plan).places;
     const bool whole = is_whole(c.q_norm) || is_whole(c.k_norm);
     return with_rows<C>(c.rows, {c.batches, c.tokens, {c.parts, c.part}, whole, mode},
                         [&](const auto& of_call, part_of part) {

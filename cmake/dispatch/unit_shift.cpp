@@ -11,9 +11,6 @@ namespace ROPEWALK_NAMESPACE::dispatch_unit {
 
 namespace {
 
-const plan_handle& plan_of(const ropewalk_shift_call& c) noexcept {
-    return *reinterpret_cast<const plan_handle*>(c.plan);
-}
 reason check_call(const ropewalk_shift_call* call) noexcept {
     const reason head = check_head(call, "size must be sizeof(ropewalk_shift_call)",
                                    call != nullptr ? call->dtype : 0, ROPEWALK_Q4_0);
@@ -24,33 +21,30 @@ reason check_call(const ropewalk_shift_call* call) noexcept {
     if (c.plan == nullptr) return {"plan must not be null", 1, 0};
     return first_reason(
         [&] { return check_layouts(c.layout, 0); },
-        [&] { return check_extents(1, plan_of(c).places.tokens(), c.channels, c.first_channel); },
+        [&] { return check_extents(1, plan_of(c.plan).places.tokens(), c.channels, c.first_channel); },
         [&] { return check_pages(c.pages, c.page_tokens); },
         [&] { return check_cache(c.keys, c.dtype, c.pages, c.page_tokens, c.heads); },
-        [&] { return check_rows(c.rows, 1, plan_of(c).places.tokens()); },
+        [&] { return check_rows(c.rows, 1, plan_of(c.plan).places.tokens()); },
         [&] { return check_part(c.parts, c.part); },
-        [&] { return check_shapes(plan_of(c).shapes, shapes_of(c)); });
+        [&] { return check_shapes(plan_of(c.plan).shapes, shapes_of(c)); });
 }
 
 template <class D>
 bool run(const ropewalk_shift_call& c, ropewalk_detail_mode mode) noexcept {
     using data = std::conditional_t<holds_codes<D>, float, D>;
     const cache_shape shape{c.pages, c.page_tokens, c.heads, c.channels};
-    const cache_view<D> keys(static_cast<D*>(c.keys.data), shape,
-                             {c.keys.page_stride, c.keys.token_stride, c.keys.head_stride});
+    const auto keys = cache_of<D>(c.keys, shape);
     shift_options options;
-    if (c.keys.scales != nullptr)
-        options.scales = cache_view<float>(
-            c.keys.scales, {c.pages, c.page_tokens, c.heads, 1},
-            {c.keys.scale_page_stride, c.keys.scale_token_stride, c.keys.scale_head_stride});
+    options.scales = scales_of(c.keys, shape);
     if (is_f8<D>) options.scale = static_cast<float>(c.keys.scale);
     const pair_layout pairs = layout_of(c.layout, c.group);
     const layout_slice layout{pairs, pairs, c.first_channel};
-    return with_rows<compute_t<data>>(c.rows, {1, plan_of(c).places.tokens(), {c.parts, c.part}, false, mode},
+    return with_rows<compute_t<data>>(c.rows,
+                                      {1, plan_of(c.plan).places.tokens(), {c.parts, c.part}, false, mode},
                                       [&](const auto& rows, part_of part) {
                                           shift_options now = options;
                                           now.part = part;
-                                          return shift_keys(layout, keys, plan_of(c).places, rows, now);
+                                          return shift_keys(layout, keys, plan_of(c.plan).places, rows, now);
                                       });
 }
 
@@ -76,7 +70,7 @@ int shift(const ropewalk_shift_call* call, ropewalk_detail_mode mode) noexcept {
     // Without pairs nothing rotates, and codes are not made anew.
     const bool done = run_any(*call, call->rows.pairs == 0 ? ropewalk_detail_look : mode);
     if (!done || mode == ropewalk_detail_run) return status_of(done);
-    return status_of(check_indices(call->rows, 1, plan_of(*call).places.tokens()));
+    return status_of(check_indices(call->rows, 1, plan_of(call->plan).places.tokens()));
 }
 
 }  // namespace ROPEWALK_NAMESPACE::dispatch_unit
