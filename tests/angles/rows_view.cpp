@@ -66,6 +66,9 @@ TEST_CASE("rows_view: a slice outside its rows has -1 tokens", "[angles][rows_vi
     CHECK(rows.token_slice(12, 0).count() == 0);
     CHECK(three.batch_slice(3, 0).count() == 0);
     CHECK(rows.head_slice(1, 2, 2).heads == 2);
+    CHECK(rows.head_slice(0, 4).count() == 12);  // all of them, and the first alone
+    CHECK(rows.head_slice(0, 1).count() == 12);
+    CHECK(rows.head_slice(4, 0).count() == 12);
     rows.heads = 1;  // one row for all heads: any heads
     CHECK(rows.head_slice(7, 9).count() == 12);
 }

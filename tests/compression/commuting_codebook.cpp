@@ -89,6 +89,17 @@ TEST_CASE("commuting_codebook: fitted centres give back a codebook's own keys",
                       Approx(theta[(a * pairs + j) * 2 + part]).margin(1e-6));
 }
 
+TEST_CASE("commuting_codebook: one token fits one centre", "[compression][commuting_codebook]") {
+    const std::vector<double> theta = {0.5, -2, 3, 0.25};
+    const auto centre = commvq::expand({1, 1, 2, theta});
+    const std::vector<double> z = {centre[0], centre[2], centre[1], centre[3]};  // halves
+    const auto fitted = commvq::fit_centres(1, 2, std::vector<double>{1}, z);
+    for (std::size_t i = 0; i < theta.size(); ++i) {
+        const auto at = (i % 2) * 2 + i / 2;  // parts are rows, pairs are columns
+        CHECK(fitted[at] == Approx(theta[i]).margin(1e-6));
+    }
+}
+
 TEST_CASE("commuting_codebook: refuses sizes that do not fit", "[compression][commuting_codebook][errors]") {
     const std::vector<double> theta(4), k(3);
     CHECK_REFUSES("commvq::expand: theta must hold rounds * centres * pairs * 2 numbers, got 4",

@@ -203,6 +203,17 @@ TEST_CASE("latent_cache: without an epsilon a latent of zeros stays zeros", "[co
     for (rw::index i = 0; i < c.latent; ++i) CHECK(cache.latents().at(0, 0, 0)[i] == 0);
 }
 
+TEST_CASE("latent_attention: the norm of low-rank queries takes their size away", "[compression][mla]") {
+    auto c = low;
+    c.rms_epsilon = 0;
+    auto weights = weights_of<double>(c);
+    const auto x = gaussian<double>(9, c.hidden, 8);
+    rw::latent_cache<double> a(c), b(c);
+    const auto want = rw::latent_attention<double>(c, weights).forward(x, a);
+    weights.wq_a *= 4;  // exact
+    CHECK(rw::latent_attention<double>(c, weights).forward(x, b) == want);
+}
+
 TEST_CASE("latent_attention: what is refused, and how it says so", "[compression][mla][errors]") {
     using layer = rw::latent_attention<double>;
     auto w = weights_of<double>(direct);

@@ -50,3 +50,34 @@ TEST_CASE("head_places: f32 is read as f64 and a norm is applied on the way", "[
     rw::simd::store(lane, normed.at(0).load(0));
     for (const double v : lane) CHECK(v == (3.0 - 1.0) * 4.0 * 0.5);
 }
+
+TEST_CASE("head_places: heads and channels are where the strides say, each with its weight and moments",
+          "[kernels][head_places]") {
+    // Number (h, c) of three heads and two channels; the channels one register apart.
+    constexpr rw::index n = rw::simd::lanes<double>, stride = 2 * n + 3, weight_stride = 2 * n + 1;
+    std::vector<double> numbers(3 * stride), weight(3 * weight_stride);
+    for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<double>(i);
+    for (std::size_t i = 0; i < weight.size(); ++i) weight[i] = 0.25 + static_cast<double>(i);
+    const rw::detail::head_moments<double> moments[3] = {{1, 4}, {2, 8}, {3, 0.5}};
+    const rw::detail::plain_heads<double> plain{numbers.data(), stride};
+    const rw::detail::normed_heads<double> normed{numbers.data(), stride, weight.data(), weight_stride, moments};
+    const auto first_lane = [](const rw::simd::pack<double>& pack) {
+        double lane[n];
+        rw::simd::store(lane, pack);
+        return lane[0];
+    };
+    for (rw::index h = 0; h < 3; ++h)
+        for (const rw::index c : {rw::index(0), n}) {
+            const double number = static_cast<double>(h * stride + c);
+            const double want =
+                (number - moments[h].mean) * moments[h].factor * (0.25 + double(h * weight_stride + c));
+            CHECK(first_lane(plain.at(h).load(c)) == number);
+            CHECK(first_lane(plain.at_channel(c).at(h).load(0)) == number);
+            CHECK(first_lane(plain.from_head(h).at(0).load(c)) == number);
+            CHECK(first_lane(normed.at(h).load(c)) == want);
+            CHECK(first_lane(normed.at(h).load_some(c, 1)) == want);
+            CHECK(first_lane(normed.at_channel(c).at(h).load(0)) == want);
+            CHECK(first_lane(normed.from_head(h).at(0).load(c)) == want);
+            if (h > 0) CHECK(first_lane(normed.from_head(1).at(h - 1).load(c)) == want);
+        }
+}

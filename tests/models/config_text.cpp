@@ -31,6 +31,11 @@ TEST_CASE("config_text: a text is the JSON that another parser makes of it", "[m
     // Arrays and objects inside arrays hold no rotary key: they are passed over.
     CHECK(parse_config(R"({"a":[1,[2,{"x":[3]}],{"y":4},5],"b":6})") ==
           nlohmann::json::parse(R"({"a":[1,null,null,5],"b":6})"));
+    // So are a classifier's tables of labels, at any depth, but their names stay known.
+    CHECK(parse_config(R"({"id2label":{"0":"a","1":{"b":[2]}},"t":{"label2id":{"a":0}},"c":7})") ==
+          nlohmann::json::parse(R"({"id2label":null,"t":{"label2id":null},"c":7})"));
+    CHECK(parse_config(R"({"label2id":3,"id2label":[4]})") ==
+          nlohmann::json::parse(R"({"label2id":3,"id2label":null})"));
 }
 
 TEST_CASE("config_text: Python's Infinity and NaN are read, and refused by the key that needs a number",

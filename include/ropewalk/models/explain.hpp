@@ -55,6 +55,17 @@ inline std::string table_line(const rotary_scheme& rope, const spectrum& s, inde
     return line + "\n";
 }
 
+/// How many pairs each axis has.
+inline std::string axes_text(const spectrum& s) {
+    std::string line;
+    for (index axis = 0; axis < s.axes(); ++axis) {
+        index pairs = 0;
+        for (index i = 0; i < s.pairs(); ++i) pairs += s.axis_of(0, i) == axis;
+        line += (axis == 0 ? "" : ", ") + text(pairs) + " pairs by axis " + text(axis);
+    }
+    return line + "\n";
+}
+
 }  // namespace detail
 
 /// What a scheme does, in words and numbers: which channels rotate and how they pair, the resolved
@@ -82,7 +93,7 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
         out +=
             ": pair 0 is channels " + detail::pair_text(rope.read_layout, rope.first_channel, 0, s.pairs());
     out += "\n";
-    if (s.axes() > 1) out += "  axes        " + text(s.axes()) + " positions a token\n";
+    if (s.axes() > 1) out += "  axes        " + text(s.axes()) + " positions a token: " + detail::axes_text(s);
     if (rope.original_context > 0 && rope.max_context > rope.original_context)
         out += "  context     " + text(rope.max_context) + " tokens, from the " +
                text(rope.original_context) + " that it was trained at\n";

@@ -77,6 +77,7 @@ class huggingface_reader {
         known_ = rules != nullptr;
         if (known_) {
             rules_ = *rules;
+            if (config_.model_type.empty()) config_.model_type = rules_.model_type;
             config_.because.push_back("class " + std::string(rules_.model_type));
         } else {
             rules_.honours_partial = true;
