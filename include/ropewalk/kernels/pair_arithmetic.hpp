@@ -116,96 +116,113 @@ ROPEWALK_ALWAYS_INLINE void rotate_half(const Head& from, D* to, index first, in
 
 /// V registers of pairs of every head, the row in registers. Prefetching the data 2 to 8 heads ahead only
 /// costs, also past L2 (512 tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7 without).
-template <std::size_t V, bool Words, class Place, class P>
-ROPEWALK_ALWAYS_INLINE void half_heads(Place x, index first, index half, const P (&c)[V],
+template <std::size_t V, bool Words, class Place, std::size_t N, class P>
+ROPEWALK_ALWAYS_INLINE void half_heads(const tensors<Place, N>& all, index first, index half, const P (&c)[V],
                                        const P (&s)[V]) noexcept {
     constexpr std::size_t K = V < half_in_flight ? V : half_in_flight;
-    for (index h = 0; h < x.heads; ++h) {
-        const auto from = x.from.at(h);
-        auto* const to = x.to + h * x.to_stride;
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < V; v += K)
-            rotate_half<K, Words && K % 2 == 0, Place::stored_in_twos>(
-                from, to, first + static_cast<index>(v) * static_cast<index>(P::size), half, c + v, s + v);
-    }
+    all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index h = 0; h < x.heads; ++h) {
+            const auto from = x.from.at(h);
+            auto* const to = x.to + h * x.to_stride;
+            ROPEWALK_DETAIL_UNROLL
+            for (std::size_t v = 0; v < V; v += K)
+                rotate_half<K, Words && K % 2 == 0, Place::stored_in_twos>(
+                    from, to, first + static_cast<index>(v) * static_cast<index>(P::size), half, c + v,
+                    s + v);
+        }
+    });
 }
 /// The same of `pairs` pairs, the row from its copy.
-template <bool Words, class Place, class C>
-ROPEWALK_ALWAYS_INLINE void half_heads_copied(Place x, index first, index half, index pairs,
-                                              const copied_row<C>& row) noexcept {
+template <bool Words, class Place, std::size_t N, class C>
+ROPEWALK_ALWAYS_INLINE void half_heads_copied(const tensors<Place, N>& all, index first, index half,
+                                              index pairs, const copied_row<C>& row) noexcept {
     constexpr std::size_t K = copied_in_flight;
-    for (index h = 0; h < x.heads; ++h) {
-        const auto from = x.from.at(h);
-        auto* const to = x.to + h * x.to_stride;
-        for (index i = 0; i < pairs; i += row.step) {
-            simd::pack<C> c[K], s[K];
-            ROPEWALK_DETAIL_UNROLL
-            for (std::size_t k = 0; k < K; ++k) {
-                c[k] = simd::load(row.cos + i + static_cast<index>(k) * simd::lanes<C>);
-                s[k] = simd::load(row.sin + i + static_cast<index>(k) * simd::lanes<C>);
+    all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index h = 0; h < x.heads; ++h) {
+            const auto from = x.from.at(h);
+            auto* const to = x.to + h * x.to_stride;
+            for (index i = 0; i < pairs; i += row.step) {
+                simd::pack<C> c[K], s[K];
+                ROPEWALK_DETAIL_UNROLL
+                for (std::size_t k = 0; k < K; ++k) {
+                    c[k] = simd::load(row.cos + i + static_cast<index>(k) * simd::lanes<C>);
+                    s[k] = simd::load(row.sin + i + static_cast<index>(k) * simd::lanes<C>);
+                }
+                rotate_half<K, Words, Place::stored_in_twos>(from, to, first + i, half, c, s);
             }
-            rotate_half<K, Words, Place::stored_in_twos>(from, to, first + i, half, c, s);
         }
-    }
+    });
 }
-template <class Place, class P>
-ROPEWALK_ALWAYS_INLINE void half_heads_some(Place x, index first, index half, index count, P c,
-                                            P s) noexcept {
-    for (index h = 0; h < x.heads; ++h) {
-        const auto from = x.from.at(h);
-        auto* const to = x.to + h * x.to_stride + first;
-        P a = from.load_some(first, count), b = from.load_some(first + half, count);
-        rotate_pairs(a, b, c, s);
-        simd::store_some(to, a, count);
-        simd::store_some(to + half, b, count);
-    }
+template <class Place, std::size_t N, class P>
+ROPEWALK_ALWAYS_INLINE void half_heads_some(const tensors<Place, N>& all, index first, index half,
+                                            index count, P c, P s) noexcept {
+    all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index h = 0; h < x.heads; ++h) {
+            const auto from = x.from.at(h);
+            auto* const to = x.to + h * x.to_stride + first;
+            P a = from.load_some(first, count), b = from.load_some(first + half, count);
+            rotate_pairs(a, b, c, s);
+            simd::store_some(to, a, count);
+            simd::store_some(to + half, b, count);
+        }
+    });
 }
 
 /// V registers of channels of every head, neighbours in pairs, the row in registers.
-template <std::size_t V, class Place, class P>
-ROPEWALK_ALWAYS_INLINE void interleaved_heads(Place x, index channel, const P* c, const P* s) noexcept {
+template <std::size_t V, class Place, std::size_t N, class P>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads(const tensors<Place, N>& all, index channel, const P* c,
+                                              const P* s) noexcept {
     using C = compute_t<typename Place::element>;
     constexpr index n = static_cast<index>(P::size);
     constexpr std::size_t K = V < interleaved_in_flight ? V : interleaved_in_flight;
-    for (index h = 0; h < x.heads; ++h) {
-        const auto from = x.from.at(h);
-        auto* const to = x.to + h * x.to_stride;
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < V; v += K) {
-            const index at = channel + static_cast<index>(v) * n;
-            P a[K];
+    all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index h = 0; h < x.heads; ++h) {
+            const auto from = x.from.at(h);
+            auto* const to = x.to + h * x.to_stride;
             ROPEWALK_DETAIL_UNROLL
-            for (std::size_t k = 0; k < K; ++k)
-                a[k] = simd::in_register<C>(from.load(at + static_cast<index>(k) * n));
-            ROPEWALK_DETAIL_UNROLL
-            for (std::size_t k = 0; k < K; ++k) a[k] = rotate_neighbours(a[k], c[v + k], s[v + k]);
-            store_registers<K, Place::stored_in_twos>(to + at, a);
+            for (std::size_t v = 0; v < V; v += K) {
+                const index at = channel + static_cast<index>(v) * n;
+                P a[K];
+                ROPEWALK_DETAIL_UNROLL
+                for (std::size_t k = 0; k < K; ++k)
+                    a[k] = simd::in_register<C>(from.load(at + static_cast<index>(k) * n));
+                ROPEWALK_DETAIL_UNROLL
+                for (std::size_t k = 0; k < K; ++k) a[k] = rotate_neighbours(a[k], c[v + k], s[v + k]);
+                store_registers<K, Place::stored_in_twos>(to + at, a);
+            }
         }
-    }
+    });
 }
 /// The same of words of two 16-bit numbers, which come apart into first and second channels.
-template <std::size_t V, class Place, class P>
-ROPEWALK_ALWAYS_INLINE void word_heads(Place x, index channel, const P* c, const P* s) noexcept {
+template <std::size_t V, class Place, std::size_t N, class P>
+ROPEWALK_ALWAYS_INLINE void word_heads(const tensors<Place, N>& all, index channel, const P* c,
+                                       const P* s) noexcept {
     constexpr index n = static_cast<index>(P::size);
-    for (index h = 0; h < x.heads; ++h) {
-        const auto from = x.from.at(h);
-        auto* const to = x.to + h * x.to_stride;
-        simd::two_packs<float> a[V];
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < V; ++v) a[v] = from.load_words(channel + 2 * static_cast<index>(v) * n);
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < V; ++v) rotate_pairs(a[v].first, a[v].second, c[v], s[v]);
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t v = 0; v < V; ++v)
-            simd::store_words(to + channel + 2 * static_cast<index>(v) * n, a[v]);
-    }
+    all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index h = 0; h < x.heads; ++h) {
+            const auto from = x.from.at(h);
+            auto* const to = x.to + h * x.to_stride;
+            simd::two_packs<float> a[V];
+            ROPEWALK_DETAIL_UNROLL
+            for (std::size_t v = 0; v < V; ++v)
+                a[v] = from.load_words(channel + 2 * static_cast<index>(v) * n);
+            ROPEWALK_DETAIL_UNROLL
+            for (std::size_t v = 0; v < V; ++v) rotate_pairs(a[v].first, a[v].second, c[v], s[v]);
+            ROPEWALK_DETAIL_UNROLL
+            for (std::size_t v = 0; v < V; ++v)
+                simd::store_words(to + channel + 2 * static_cast<index>(v) * n, a[v]);
+        }
+    });
 }
-template <class Place, class P>
-ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(Place x, index channel, index count, P c, P s) noexcept {
-    for (index h = 0; h < x.heads; ++h) {
-        const P a = x.from.at(h).load_some(channel, count);
-        simd::store_some(x.to + h * x.to_stride + channel, rotate_neighbours(a, c, s), count);
-    }
+template <class Place, std::size_t N, class P>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(const tensors<Place, N>& all, index channel, index count,
+                                                   P c, P s) noexcept {
+    all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        for (index h = 0; h < x.heads; ++h) {
+            const P a = x.from.at(h).load_some(channel, count);
+            simd::store_some(x.to + h * x.to_stride + channel, rotate_neighbours(a, c, s), count);
+        }
+    });
 }
 
 /// A register of pairs as two of channels: cos twice, -sin and sin.
@@ -218,22 +235,22 @@ ROPEWALK_ALWAYS_INLINE void spread_over_channels(P c, P s, P* cos, P* sin) noexc
 }
 
 /// Pairs [first, first + V registers) at (i, i + half).
-template <std::size_t V, class Row, class... Place>
-ROPEWALK_ALWAYS_INLINE void half_step(const Row& row, index first, index half, Place... x) noexcept {
+template <std::size_t V, class Row, class... Tensors>
+ROPEWALK_ALWAYS_INLINE void half_step(const Row& row, index first, index half, const Tensors&... x) noexcept {
     using P = simd::pack<typename Row::element>;
-    constexpr bool words = (Place::words && ...) && V % 2 == 0;
+    constexpr bool words = (Tensors::place::words && ...) && V % 2 == 0;
     P c[V], s[V];
     load_row<V, words>(row, first, c, s);
     (half_heads<V, words>(x, first, half, c, s), ...);
 }
 
 /// Pairs (i, i + half), i < pairs, of all heads of one token.
-template <class Row, class... Place>
+template <class Row, class... Tensors>
 ROPEWALK_ALWAYS_INLINE void rotate_half_span(outer_loop outer, const Row& row, index pairs, index half,
-                                             Place... x) noexcept {
+                                             const Tensors&... x) noexcept {
     using C = typename Row::element;
     constexpr index n = simd::lanes<C>;
-    constexpr bool words = (Place::words && ...);
+    constexpr bool words = (Tensors::place::words && ...);
     index i = 0;
     constexpr index widest = static_cast<index>(half_vectors) * n;
     if (outer == outer_loop::heads && pairs > widest) {
@@ -272,12 +289,12 @@ ROPEWALK_ALWAYS_INLINE void rotate_half_span(outer_loop outer, const Row& row, i
 }
 
 /// U registers of pairs = 2 U registers of channels.
-template <std::size_t U, class Row, class... Place>
-ROPEWALK_ALWAYS_INLINE void interleaved_step(const Row& row, index first, Place... x) noexcept {
+template <std::size_t U, class Row, class... Tensors>
+ROPEWALK_ALWAYS_INLINE void interleaved_step(const Row& row, index first, const Tensors&... x) noexcept {
     using P = simd::pack<typename Row::element>;
     P c[U], s[U];
     load_row<U, false>(row, first, c, s);
-    if constexpr ((Place::words && ...)) {
+    if constexpr ((Tensors::place::words && ...)) {
         (word_heads<U>(x, 2 * first, c, s), ...);
     } else {
         P cos[2 * U], sin[2 * U];
@@ -288,13 +305,13 @@ ROPEWALK_ALWAYS_INLINE void interleaved_step(const Row& row, index first, Place.
 }
 
 /// Pairs (2 i, 2 i + 1), i < pairs, of all heads of one token.
-template <class Row, class... Place>
+template <class Row, class... Tensors>
 ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(outer_loop outer, const Row& row, index pairs,
-                                                    Place... x) noexcept {
+                                                    const Tensors&... x) noexcept {
     using C = typename Row::element;
     using P = simd::pack<C>;
     constexpr index n = simd::lanes<C>;
-    constexpr bool words = (Place::words && ...);
+    constexpr bool words = (Tensors::place::words && ...);
     constexpr std::size_t units = words ? half_in_flight : interleaved_units;
     constexpr index widest = static_cast<index>(units) * n;
     index i = 0;
@@ -315,22 +332,24 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(outer_loop outer, const Row&
                     simd::store(copy.sin + 2 * j, sin[0]), simd::store(copy.sin + 2 * j + n, sin[1]);
                 }
             }
-            const auto heads = [&](auto place) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            const auto heads = [&](const auto& all) ROPEWALK_DETAIL_INLINE_LAMBDA {
                 constexpr std::size_t K = copied_in_flight;
-                for (index h = 0; h < place.heads; ++h)
-                    for (index j = 0; j < (words ? count : 2 * count); j += copy.step) {
-                        P c[K], s[K];
-                        ROPEWALK_DETAIL_UNROLL
-                        for (std::size_t k = 0; k < K; ++k) {
-                            c[k] = simd::load(copy.cos + j + static_cast<index>(k) * n);
-                            s[k] = simd::load(copy.sin + j + static_cast<index>(k) * n);
+                all.each([&](const auto& place) ROPEWALK_DETAIL_INLINE_LAMBDA {
+                    for (index h = 0; h < place.heads; ++h)
+                        for (index j = 0; j < (words ? count : 2 * count); j += copy.step) {
+                            P c[K], s[K];
+                            ROPEWALK_DETAIL_UNROLL
+                            for (std::size_t k = 0; k < K; ++k) {
+                                c[k] = simd::load(copy.cos + j + static_cast<index>(k) * n);
+                                s[k] = simd::load(copy.sin + j + static_cast<index>(k) * n);
+                            }
+                            if constexpr (words) {
+                                word_heads<K>(one_tensor(place.only(h)), 2 * (i + j), c, s);
+                            } else {
+                                interleaved_heads<K>(one_tensor(place.only(h)), 2 * i + j, c, s);
+                            }
                         }
-                        if constexpr (words) {
-                            word_heads<K>(place.only(h), 2 * (i + j), c, s);
-                        } else {
-                            interleaved_heads<K>(place.only(h), 2 * i + j, c, s);
-                        }
-                    }
+                });
             };
             (heads(x), ...);
             i += count;
