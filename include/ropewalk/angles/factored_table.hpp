@@ -158,7 +158,12 @@ inline block_positions factored(const grid_block& grid, std::size_t axes) {
     return block;
 }
 
-inline block_positions factored(const untouched_run&, std::size_t) { return {}; }
+inline block_positions factored(const position_segment& segment, std::size_t axes) {
+    if (const auto* run = segment.as<text_run>()) return factored(*run, axes);
+    if (const auto* run = segment.as<listed_run>()) return factored(*run, axes);
+    if (const auto* grid = segment.as<grid_block>()) return factored(*grid, axes);
+    return {};  // untouched
+}
 
 }  // namespace detail
 
@@ -189,8 +194,7 @@ class factored_table {
         const auto axes = static_cast<std::size_t>(s.axes());
         std::vector<detail::block_positions> blocks;
         for (const auto& segment : positions.segments()) {
-            blocks.push_back(
-                std::visit([axes](const auto& run) { return detail::factored(run, axes); }, segment));
+            blocks.push_back(detail::factored(segment, axes));
             describe(s, blocks.back(), positions.segment_start(static_cast<index>(blocks.size()) - 1),
                      positions.segment_start(static_cast<index>(blocks.size())));
         }

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <ranges>
 #include <span>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/angles/row_ranges.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
 #include <ropewalk/kernels/row_cursor.hpp>
 
@@ -17,15 +17,14 @@ class position_span {
   public:
     /// From a vector, an array or a span.
     template <class Range>
-    requires(std::ranges::contiguous_range<Range>&& std::ranges::sized_range<Range>&&
-                 std::ranges::borrowed_range<Range> &&
+    requires(lasting_numbers<Range> &&
              !std::is_same_v<std::remove_cvref_t<Range>, position_span>) position_span(Range&& range)
-    noexcept : count_(static_cast<index>(std::ranges::size(range))) {
-        using P = std::ranges::range_value_t<Range>;
+    noexcept : count_(static_cast<index>(std::size(range))) {
+        using P = range_element_t<Range>;
         static_assert(std::is_same_v<P, std::int32_t> || std::is_same_v<P, std::int64_t> ||
                           std::is_same_v<P, float> || std::is_same_v<P, double>,
                       "positions are int32, int64, float or double");
-        data_ = std::ranges::data(range);
+        data_ = std::data(range);
         kind_ = std::is_same_v<P, std::int32_t>   ? kind::i32
                 : std::is_same_v<P, std::int64_t> ? kind::i64
                 : std::is_same_v<P, float>        ? kind::f32

@@ -22,9 +22,8 @@ namespace presets {
 /// Qwen2.5 7B Instruct and larger: base 1e6, 32768 tokens (the base weights' config: 131072).
 /// Source: Lightning-AI/litgpt litgpt/config.py; config.json copied in osllmai-community/Qwen2.5-7B-Instruct.
 inline rotary_scheme qwen25_7b(weights origin) {
-    return detail::uniform_scheme(
-        {"qwen2", 28, 128, detail::layout_or_throw("qwen25_7b", origin, half_split{})},
-        {.base = 1e6, .max_context = 32768});
+    return detail::unscaled_scheme(
+        {"qwen2", 28, 128, detail::layout_or_throw("qwen25_7b", origin, half_split{})}, 1e6, 32768);
 }
 /// Qwen2.5's long-context recipe: YaRN by 4 over 32768 tokens, magnitude 1.13863.
 /// Source: config.json of Qwen/Qwen2.5-7B-Instruct, revision d1e200f.
@@ -40,9 +39,8 @@ inline rotary_scheme qwen25_7b_yarn(weights origin) {
 /// Qwen3 8B: q and k are normalised before they rotate; base 1e6, 40960 tokens.
 /// Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme qwen3_8b(weights origin) {
-    return detail::uniform_scheme(
-        {"qwen3", 36, 128, detail::layout_or_throw("qwen3_8b", origin, half_split{})},
-        {.base = 1e6, .max_context = 40960});
+    return detail::unscaled_scheme(
+        {"qwen3", 36, 128, detail::layout_or_throw("qwen3_8b", origin, half_split{})}, 1e6, 40960);
 }
 /// Qwen3's long-context recipe: YaRN by 4 over 32768 tokens, magnitude 1.13863.
 /// Source: QwenLM/Qwen3 docs/source/inference/transformers.md.
@@ -71,21 +69,19 @@ inline model_schemes qwen3_next_80b(weights origin) {
 /// Gemma 7B, the first: heads of 256 channels, base 1e4, 8192 tokens.
 /// Source: huggingface/transformers models/gemma (its class defaults are the 7B).
 inline rotary_scheme gemma_7b(weights origin) {
-    return detail::uniform_scheme(
-        {"gemma", 28, 256, detail::layout_or_throw("gemma_7b", origin, half_split{})}, {.max_context = 8192});
+    return detail::unscaled_scheme(
+        {"gemma", 28, 256, detail::layout_or_throw("gemma_7b", origin, half_split{})}, 1e4, 8192);
 }
 /// Gemma 2 9B: heads of 256 channels, base 1e4, 8192 tokens. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme gemma2_9b(weights origin) {
-    return detail::uniform_scheme(
-        {"gemma2", 42, 256, detail::layout_or_throw("gemma2_9b", origin, half_split{})},
-        {.max_context = 8192});
+    return detail::unscaled_scheme(
+        {"gemma2", 42, 256, detail::layout_or_throw("gemma2_9b", origin, half_split{})}, 1e4, 8192);
 }
 
 /// Gemma 2 27B: heads of 128 channels. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme gemma2_27b(weights origin) {
-    return detail::uniform_scheme(
-        {"gemma2", 46, 128, detail::layout_or_throw("gemma2_27b", origin, half_split{})},
-        {.max_context = 8192});
+    return detail::unscaled_scheme(
+        {"gemma2", 46, 128, detail::layout_or_throw("gemma2_27b", origin, half_split{})}, 1e4, 8192);
 }
 
 }  // namespace presets
@@ -157,9 +153,8 @@ inline rotary_scheme gpt_neox_20b(weights origin) {
 }
 /// Falcon 7B: heads of 64 channels, base 1e4. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme falcon_7b(weights origin) {
-    return detail::uniform_scheme(
-        {"falcon", 32, 64, detail::layout_or_throw("falcon_7b", origin, half_split{})},
-        {.max_context = 2048});
+    return detail::unscaled_scheme(
+        {"falcon", 32, 64, detail::layout_or_throw("falcon_7b", origin, half_split{})}, 1e4, 2048);
 }
 /// StableLM 3B 4E1T: 20 of 80 channels rotate.
 /// Source: huggingface/transformers models/stablelm (its class defaults are the 3B).
@@ -228,14 +223,13 @@ inline rotary_scheme phi4_14b(weights origin) {
 }
 /// OLMo 7B, the first: base 1e4, 2048 tokens. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme olmo_7b(weights origin) {
-    return detail::uniform_scheme({"olmo", 32, 128, detail::layout_or_throw("olmo_7b", origin, half_split{})},
-                                  {.max_context = 2048});
+    return detail::unscaled_scheme(
+        {"olmo", 32, 128, detail::layout_or_throw("olmo_7b", origin, half_split{})}, 1e4, 2048);
 }
 /// OLMo 2 7B: base 5e5, 4096 tokens. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme olmo2_7b(weights origin) {
-    return detail::uniform_scheme(
-        {"olmo2", 32, 128, detail::layout_or_throw("olmo2_7b", origin, half_split{})},
-        {.base = 5e5, .max_context = 4096});
+    return detail::unscaled_scheme(
+        {"olmo2", 32, 128, detail::layout_or_throw("olmo2_7b", origin, half_split{})}, 5e5, 4096);
 }
 /// OLMo 3 7B: YaRN by 8 over 8192 tokens in every 4th (full-attention) layer, plain in the sliding ones.
 /// Source: huggingface/transformers models/olmo3.
@@ -272,8 +266,8 @@ inline rotary_scheme gpt_oss_20b(weights origin) {
 
 /// Falcon 3 7B: heads of 256 channels, base 1000042. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme falcon3_7b(weights origin) {
-    return detail::uniform_scheme({"llama", 28, 256, detail::llama_like_layout("falcon3_7b", origin)},
-                                  {.base = 1000042, .max_context = 32768});
+    return detail::unscaled_scheme({"llama", 28, 256, detail::llama_like_layout("falcon3_7b", origin)},
+                                   1000042, 32768);
 }
 /// ChatGLM 6B, the first: two positions a token (in the text, in the block being written), each rotating half
 /// of the channels, half-split in itself. Source: config.json and modeling_chatglm.py of THUDM/chatglm-6b.
@@ -288,9 +282,8 @@ inline rotary_scheme chatglm_6b(weights origin) {
 /// RoFormer base: base 1e4, 64 channels, values are not rotated. Source: ZhuiyiTechnology/roformer;
 /// huggingface/transformers models/roformer.
 inline rotary_scheme roformer_base(weights origin) {
-    return detail::uniform_scheme(
-        {"roformer", 12, 64, detail::layout_or_throw("roformer_base", origin, interleaved{})},
-        {.max_context = 1536});
+    return detail::unscaled_scheme(
+        {"roformer", 12, 64, detail::layout_or_throw("roformer_base", origin, interleaved{})}, 1e4, 1536);
 }
 /// GPT-J 6B: the first 64 of 256 channels rotate. Source: huggingface/transformers models/gptj.
 inline rotary_scheme gpt_j_6b(weights origin) {
@@ -331,16 +324,14 @@ inline rotary_scheme glm4_9b_chat(weights origin) {
 /// Source:   huggingface/transformers models/cohere (layout); ggml-org/llama.cpp conversion/command_r.py
 ///           (tokens); config.json copied in TechxGenus/c4ai-command-r-v01-AWQ.
 inline rotary_scheme command_r_35b(weights origin) {
-    return detail::uniform_scheme(
-        {"cohere", 40, 128, detail::layout_or_throw("command_r_35b", origin, interleaved{})},
-        {.base = 8e6, .max_context = 131072});
+    return detail::unscaled_scheme(
+        {"cohere", 40, 128, detail::layout_or_throw("command_r_35b", origin, interleaved{})}, 8e6, 131072);
 }
 /// Command-R+ 104B: base 7.5e7.
 /// Source: as command_r_35b; config.json copied in FriendliAI/c4ai-command-r-plus-fp8.
 inline rotary_scheme command_r_plus(weights origin) {
-    return detail::uniform_scheme(
-        {"cohere", 64, 128, detail::layout_or_throw("command_r_plus", origin, interleaved{})},
-        {.base = 7.5e7, .max_context = 131072});
+    return detail::unscaled_scheme(
+        {"cohere", 64, 128, detail::layout_or_throw("command_r_plus", origin, interleaved{})}, 7.5e7, 131072);
 }
 /// Command-R7B: base 5e4 in the sliding layers; every 4th layer is full attention without position.
 /// Source: huggingface/transformers models/cohere2 (layers, layout);

@@ -54,6 +54,18 @@ inline rotary_scheme uniform_scheme(const preset_shape& shape, rope_parameters r
     return make_model_schemes(uniform_config(shape, std::move(rope)))[0];
 }
 
+/// One ladder without scaling: what make_scheme makes of the same numbers, and compiled without the scalings.
+inline rotary_scheme unscaled_scheme(const preset_shape& shape, double base, std::int64_t max_context) {
+    rotary_scheme s;
+    s.name = shape.name;
+    s.head_dim = s.rotary_dim = shape.head_dim;
+    s.read_layout = s.write_layout = shape.layout;
+    s.original_context = s.max_context = max_context;
+    s.frequencies = [ladder = frequencies::geometric({.rotary_dim = shape.head_dim, .base = base})](
+                        std::int64_t) { return ladder; };
+    return s;
+}
+
 /// Every `every`-th layer takes ropes[1], or is NoPE where there is no second one.
 inline model_schemes alternating(model_config c, index every) {
     for (index l = 1; l <= c.layers; ++l)
@@ -84,26 +96,23 @@ inline rope_parameters llama31_parameters(double factor = 8) {
 /// Llama 1, 7B to 65B: 128 channels, base 1e4, 2048 tokens.
 /// Source: huggingface/transformers models/llama/configuration_llama.py (its defaults are the 7B).
 inline rotary_scheme llama1_7b(weights origin) {
-    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)}, {.max_context = 2048});
+    return detail::unscaled_scheme({"llama", 32, 128, detail::llama_layout(origin)}, 1e4, 2048);
 }
 /// Llama 2, 7B to 70B: base 1e4, 4096 tokens. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme llama2_7b(weights origin) {
-    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)}, {.max_context = 4096});
+    return detail::unscaled_scheme({"llama", 32, 128, detail::llama_layout(origin)}, 1e4, 4096);
 }
 /// Code Llama 7B: base 1e6, 16384 tokens. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme code_llama_7b(weights origin) {
-    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)},
-                                  {.base = 1e6, .max_context = 16384});
+    return detail::unscaled_scheme({"llama", 32, 128, detail::llama_layout(origin)}, 1e6, 16384);
 }
 /// Llama 3 8B: base 5e5, 8192 tokens. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme llama3_8b(weights origin) {
-    return detail::uniform_scheme({"llama", 32, 128, detail::llama_layout(origin)},
-                                  {.base = 5e5, .max_context = 8192});
+    return detail::unscaled_scheme({"llama", 32, 128, detail::llama_layout(origin)}, 5e5, 8192);
 }
 /// Llama 3 70B. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme llama3_70b(weights origin) {
-    return detail::uniform_scheme({"llama", 80, 128, detail::llama_layout(origin)},
-                                  {.base = 5e5, .max_context = 8192});
+    return detail::unscaled_scheme({"llama", 80, 128, detail::llama_layout(origin)}, 5e5, 8192);
 }
 /// Llama 3.1 8B (and 3.3): base 5e5 with Llama-3 scaling by 8 over 8192 tokens.
 /// Source: meta-llama/llama-models models/llama3/model.py (scaling); Lightning-AI/litgpt litgpt/config.py.
@@ -132,33 +141,33 @@ inline model_schemes llama4_scout(weights) {
 }
 /// Mistral 7B v0.1: base 1e4, sliding window 4096. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme mistral_7b(weights origin) {
-    return detail::uniform_scheme({"mistral", 32, 128, detail::llama_like_layout("mistral_7b", origin)},
-                                  {.max_context = 32768});
+    return detail::unscaled_scheme({"mistral", 32, 128, detail::llama_like_layout("mistral_7b", origin)}, 1e4,
+                                   32768);
 }
 /// Mistral 7B from v0.2 on: base 1e6, no sliding window.
 /// Source: NVIDIA-NeMo/Megatron-Bridge src/megatron/bridge/models/mistral/mistral_provider.py (v0.3).
 inline rotary_scheme mistral_7b_v02(weights origin) {
-    return detail::uniform_scheme({"mistral", 32, 128, detail::llama_like_layout("mistral_7b_v02", origin)},
-                                  {.base = 1e6, .max_context = 32768});
+    return detail::unscaled_scheme({"mistral", 32, 128, detail::llama_like_layout("mistral_7b_v02", origin)},
+                                   1e6, 32768);
 }
 /// Mixtral 8x7B: base 1e6, 32768 tokens. Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme mixtral_8x7b(weights origin) {
-    return detail::uniform_scheme({"mixtral", 32, 128, detail::llama_like_layout("mixtral_8x7b", origin)},
-                                  {.base = 1e6, .max_context = 32768});
+    return detail::unscaled_scheme({"mixtral", 32, 128, detail::llama_like_layout("mixtral_8x7b", origin)},
+                                   1e6, 32768);
 }
 /// Mistral Nemo 12B: heads of 128 channels beside a width of 5120, base 1e6; 131072 tokens, though the first
 /// revision of its config says 1024000.
 /// Source:   NVIDIA/NeMo nemo/collections/llm/gpt/model/mistral.py; config.json copied in
 ///           riple-saanvi-lab/Saanvi-C0-12B (tokens).
 inline rotary_scheme mistral_nemo(weights origin) {
-    return detail::uniform_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_nemo", origin)},
-                                  {.base = 1e6, .max_context = 131072});
+    return detail::unscaled_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_nemo", origin)},
+                                   1e6, 131072);
 }
 /// Mistral Small 3 24B: base 1e8, 32768 tokens.
 /// Source: NVIDIA-NeMo/Megatron-Bridge src/megatron/bridge/models/mistral/mistral_provider.py.
 inline rotary_scheme mistral_small3(weights origin) {
-    return detail::uniform_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_small3", origin)},
-                                  {.base = 1e8, .max_context = 32768});
+    return detail::unscaled_scheme({"mistral", 40, 128, detail::llama_like_layout("mistral_small3", origin)},
+                                   1e8, 32768);
 }
 /// Ministral 3: YaRN by 16 over 16384 tokens with mscale = mscale_all_dim = 1, so magnitude 1; queries also
 /// take a factor of the position, which no table holds (see notes).
@@ -179,8 +188,8 @@ inline rotary_scheme ministral3_8b(weights origin) {
 /// Yi 34B 200K as released in November 2023: base 5e6. The weights of March 2024 have another base: read
 /// their config. Source: config.json of 01-ai/Yi-34B-200K, revision d1466f8.
 inline rotary_scheme yi_34b_200k(weights origin) {
-    return detail::uniform_scheme({"llama", 60, 128, detail::llama_like_layout("yi_34b_200k", origin)},
-                                  {.base = 5e6, .max_context = 200000});
+    return detail::unscaled_scheme({"llama", 60, 128, detail::llama_like_layout("yi_34b_200k", origin)}, 5e6,
+                                   200000);
 }
 /// InternLM 2 7B: base 1e6, dynamic NTK beyond 32768 tokens, by 2 (by 1 in its first revision; the 20B by 3).
 /// Source: config.json of internlm/internlm2-chat-7b-sft and internlm/internlm2-chat-20b-sft.

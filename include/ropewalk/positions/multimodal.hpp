@@ -145,12 +145,12 @@ struct stream_state {
     void add_text(index count, double step = 1) {
         if (count == 0) return;
         if (open) {
-            std::get<text_run>(segments.back()).tokens += count;
+            segments.back().as<text_run>()->tokens += count;
             tokens += count;
         } else {
             add(text_run{count, next, step}, count);
         }
-        const auto& run = std::get<text_run>(segments.back());
+        const auto& run = *segments.back().as<text_run>();
         next = run.first + run.step * static_cast<double>(run.tokens);
         highest = std::max(highest, next - step);
         open = true;
@@ -166,14 +166,14 @@ class stream_rollback {
     explicit stream_rollback(stream_state& state) noexcept
         : state_(state), segments_(state.segments.size()), next_(state.next), highest_(state.highest),
           tokens_(state.tokens), open_(state.open) {
-        if (open_) last_ = std::get<text_run>(state.segments.back());
+        if (open_) last_ = *state.segments.back().as<text_run>();
     }
     stream_rollback(const stream_rollback&) = delete;
     stream_rollback& operator=(const stream_rollback&) = delete;
     ~stream_rollback() {
         if (kept_) return;
         while (state_.segments.size() > segments_) state_.segments.pop_back();
-        if (open_) *std::get_if<text_run>(&state_.segments.back()) = last_;
+        if (open_) *state_.segments.back().as<text_run>() = last_;
         state_.next = next_;
         state_.highest = highest_;
         state_.tokens = tokens_;

@@ -70,15 +70,15 @@ inline position_ids slice_tokens(const position_ids& ids, index first, index cou
         const index to = std::min(first + count, ids.segment_start(static_cast<index>(s) + 1)) - start;
         if (from >= to) continue;
         const auto& segment = ids.segments()[s];
-        if (const auto* run = std::get_if<text_run>(&segment)) {
+        if (const auto* run = segment.as<text_run>()) {
             out.append(text_run{to - from, run->first + run->step * static_cast<double>(from), run->step});
-        } else if (const auto* list = std::get_if<listed_run>(&segment)) {
+        } else if (const auto* list = segment.as<listed_run>()) {
             out.append(listed_run{std::vector<double>(list->values.begin() + from * ids.axes(),
                                                       list->values.begin() + to * ids.axes())});
-        } else if (std::holds_alternative<untouched_run>(segment)) {
+        } else if (segment.as<untouched_run>() != nullptr) {
             out.append(untouched_run{to - from});
         } else {
-            detail::append_part(out, std::get<grid_block>(segment), 0, from, to - from);
+            detail::append_part(out, *segment.as<grid_block>(), 0, from, to - from);
         }
     }
     return out;
