@@ -102,8 +102,7 @@ struct token_rows {
 /// Shapes:   cos and sin [table_rows, heads or 1, pairs]; token (b, n) reads row(b * tokens + n).
 ///           A negative row means the token is not touched.
 /// Requires: every row is below table_rows; the tables outlive the call. The tables' rows() check that; a
-/// call
-///           that meets another row leaves its token alone and is a misfit.
+///           call that meets another row leaves its token alone and is a misfit.
 template <class C>
 struct rows_view : token_rows<rows_view<C>> {
     using element = C;  ///< what cos and sin are stored in

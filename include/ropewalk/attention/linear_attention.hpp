@@ -115,8 +115,7 @@ struct linear_attention_tensors {
 ///           the others.
 /// Throws:   invalid_config on shapes that disagree.
 /// Cost:     O(tokens * channels * value channels) a head, in chunks of 64 tokens by matrix products; a chunk
-/// whose
-///           activations rise by more than 30 (f64: 300) below 0, or that holds what is not finite, goes
+///           whose activations rise by more than 30 (f64: 300) below 0, or that holds what is not finite, goes
 ///           token by token. Allocates the features of q and k.
 /// Accuracy: arithmetic as above; features too small for it keep their share of the quotient.
 /// Source:   RoFormer, Su et al. 2021, eq. 19.

@@ -213,8 +213,7 @@ struct polar_codes {
 };
 
 /// Throws: invalid_config on a group < 1, bits < 1 or of more than 8 together, a layout that does not fit, or
-/// keys
-///         that are not finite.
+///         keys that are not finite.
 template <class T>
 polar_codes encode_polar(const polar_config& c, heads_view<const T> k) {
     constexpr const char* who = "key_codes::encode_polar";

@@ -191,8 +191,7 @@ class latent_attention {
     /// Shapes:   absorbed [heads, latent + rope], latents out [heads, latent]; both contiguous.
     /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object.
     /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
-    /// the
-    ///           program go on.
+    ///           the program go on.
     template <class E>
     bool attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
         const index width = config_.latent + config_.rope_dim;

@@ -33,15 +33,17 @@ struct rotated_heads {
 /// same way: rotated at full width, then through query_down and query_up. Its cache holds down k and depends
 /// on positions; its scores are functions of the distance only where up down commutes with every rotation (a
 /// multiple of the identity on each pair), for queries as for keys.
-/// Shapes:   x [tokens, hidden] -> [heads, tokens, tokens], every query against every key, scaled by
+/// Shapes:   given: x [tokens, hidden] -> [heads, tokens, tokens], every query against every key, scaled by
 ///           head_dim^(-1/2).
 /// Throws:   invalid_config on shapes that disagree or a spectrum that is not of head_dim / 2 pairs.
 /// Cost:     plain matrix products in f64: for study.
 /// Accuracy: f64. With up down = I the scores are those without compression.
 /// Source:   the variants compared in arXiv 2507.09394, in our reading of its abstract; no official code.
-inline std::vector<double> make_rotated_scores(const rotated_heads& w, const Eigen::MatrixXd& x,
-                                               const spectrum& omega, double first = 0) {
+template <class Derived>  // so that only who calls it compiles its products
+std::vector<double> make_rotated_scores(const rotated_heads& w, const Eigen::MatrixBase<Derived>& given,
+                                        const spectrum& omega, double first = 0) {
     constexpr const char* who = "make_rotated_scores";
+    const Eigen::MatrixXd x = given;
     using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     const index width = w.wq.rows();
     detail::require(w.heads >= 1 && width % w.heads == 0, who, "heads must divide the rows of wq", w.heads);

@@ -98,8 +98,7 @@ class retrieval_cache {
     /// One decode step over all tokens appended so far; the last of them is the query's own.
     /// Requires: k and v hold at least tokens() tokens; spans of the trace are empty or hold what they must.
     /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
-    /// the
-    ///           program go on.
+    ///           the program go on.
     template <class Q, class K, class V, class O>
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                 const retrieval_trace<T>& trace = {}) noexcept;

@@ -26,15 +26,17 @@ struct query_metric {
 };
 
 /// The metric of a set of queries, which carry their rotation already (A2ATS: all at the far position).
-/// Shapes:   queries [count, channels], of all heads of a group and all calibration tokens.
+/// Shapes:   given: queries [count, channels], of all heads of a group and all calibration tokens.
 /// Throws:   invalid_config when there is no channel, queries are not finite or all zero, epsilon is
 ///           negative, or gram + epsilon I is singular (epsilon 0 and fewer independent queries than
 ///           channels).
 /// Cost:     count * channels^2 multiply-adds, once.
 /// Accuracy: f64. Keep the factor in 32 bits at least: in bf16 epsilon loses its point.
 /// Source:   as query_metric; it is the sum H = Q^T Q, which the normalisation makes a mean.
-inline query_metric make_query_metric(const Eigen::MatrixXd& queries, double epsilon = 1e-6) {
+template <class Derived>  // so that only who calls it compiles the decomposition
+query_metric make_query_metric(const Eigen::MatrixBase<Derived>& given, double epsilon = 1e-6) {
     constexpr const char* who = "make_query_metric";
+    const Eigen::MatrixXd queries = given;
     detail::require(queries.cols() >= 1, who, "queries must have a channel, columns", queries.cols());
     detail::require(queries.allFinite(), who, "queries must be finite, their sum", queries.sum());
     detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be >= 0", epsilon);
@@ -257,8 +259,7 @@ class vector_quantizer {
     /// The codeword of every key of one kv head, before rotation.
     /// Shapes:   keys [1, tokens, 1, channels] of compute type T; labels [tokens].
     /// Returns:  true; false, and nothing is written, where sizes do not agree and ROPEWALK_ON_MISFIT lets
-    /// the
-    ///           program go on.
+    ///           the program go on.
     template <class E>
     bool encode(heads_view<E> keys, std::span<std::uint16_t> labels) const noexcept {
         static_assert(std::is_same_v<compute_t<E>, T>, "keys of the quantizer's compute type");

@@ -190,6 +190,18 @@ ROPEWALK_ALWAYS_INLINE void store_two(T* p, pack<compute_t<T>> low, pack<compute
     store(p, low);
     store(p + lanes<compute_t<T>>, high);
 }
+/// K registers to neighbours, two in one piece where Twos says that store_two's requirement holds.
+template <bool Twos, std::size_t K, class T, class P>
+ROPEWALK_ALWAYS_INLINE void store(T* p, const P (&x)[K]) noexcept {
+    constexpr index n = lanes<compute_t<T>>;
+    if constexpr (Twos && K % 2 == 0) {
+        ROPEWALK_DETAIL_UNROLL
+        for (std::size_t k = 0; k < K; k += 2) store_two(p + static_cast<index>(k) * n, x[k], x[k + 1]);
+    } else {
+        ROPEWALK_DETAIL_UNROLL
+        for (std::size_t k = 0; k < K; ++k) store(p + static_cast<index>(k) * n, x[k]);
+    }
+}
 
 /// Whether 16-bit numbers of this type are read two at a time as 32-bit words: the number at an even place is
 /// the word's lower half, the one at an odd place its upper half, and for bf16 both are floats without a

@@ -12,8 +12,7 @@ namespace ROPEWALK_NAMESPACE::frequencies {
 /// Throws:   invalid_config unless the three sections sum to the spectrum's pairs, or when its magnitude is
 ///           not 1: then a pair of frequency 0 would be scaled, and the temporal part is defined to stay as it is.
 /// Accuracy: pairs of frequency 0 keep every finite value (a zero may lose its sign). They rotate by an angle of 0
-/// at
-///           the price of any pair: half-split, their channels end both halves of a head, and no slice of a
+///           at the price of any pair: half-split, their channels end both halves of a head, and no slice of a
 ///           head is the rest of it.
 /// Source:   HoPE: Hybrid of Position Embedding, 2025; hrlics/HoPE
 ///           apply_hybrid_multimodal_rotary_pos_emb.

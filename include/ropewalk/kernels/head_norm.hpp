@@ -48,8 +48,7 @@ struct norm_config {
 
 /// The weight of a norm, converted once to the compute type, with everything checked.
 /// Shapes:   weight [channels], or [heads * channels] with extent token and where every head has weights of
-/// its
-///           own (Cohere), or empty (all 1).
+///           its own (Cohere), or empty (all 1).
 /// Throws:   invalid_config on eps <= 0, a scale that is not finite or 0, and a weight of another size.
 /// Source:   Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016; Hugging Face models qwen3, gemma3, olmo2,
 /// cohere.

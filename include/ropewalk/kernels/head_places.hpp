@@ -127,33 +127,44 @@ struct head_places {
     }
 };
 
-/// One tensor, or two whose heads are of one type and share one loop: that halves the code of a call with q
-/// and k and costs nothing beside their heads. (As an array of two, one head took 37 ns instead of 30: its
-/// fields were loaded in other pieces than they had been stored in.)
-template <class Place, std::size_t N>
+/// The heads of one tensor, or of q and k: a row is loaded once for all of them.
+template <class First, class... Second>
 struct tensors {
-    static_assert(N == 1 || N == 2);
-    using place = Place;
-    Place first, last;
+    static constexpr bool words = First::words;  ///< see head_places
+    First first;
 
     template <class F>
     ROPEWALK_ALWAYS_INLINE void each(F f) const noexcept {
-        if constexpr (N == 1) {
-            f(first);
-        } else {
-            Place x = first;
-            for (bool at_last = false;; at_last = true, x = last) {
+        f(first);
+    }
+    tensors at_channel(index c) const noexcept { return {first.at_channel(c)}; }
+};
+template <class First, class Second>
+struct tensors<First, Second> {
+    static constexpr bool words = First::words && Second::words;
+    First first;
+    Second second;
+
+    /// Two of one type share one loop, which halves the code of a call and costs nothing beside their heads.
+    /// (As an array of two, one head took 37 ns instead of 30: its fields were loaded in other pieces than they
+    /// had been stored in.)
+    template <class F>
+    ROPEWALK_ALWAYS_INLINE void each(F f) const noexcept {
+        if constexpr (std::is_same_v<First, Second>) {
+            First x = first;
+            for (bool last = false;; last = true, x = second) {
                 f(x);
-                if (at_last) return;
+                if (last) return;
             }
+        } else {
+            f(first);
+            f(second);
         }
     }
-    tensors at_channel(index c) const noexcept { return {first.at_channel(c), last.at_channel(c)}; }
+    tensors at_channel(index c) const noexcept { return {first.at_channel(c), second.at_channel(c)}; }
 };
-template <class Place>
-tensors<Place, 1> one_tensor(const Place& x) noexcept {
-    return {x, x};
-}
+template <class... Place>
+tensors(Place...) -> tensors<Place...>;
 
 template <class S, class D>
 using plain_places = head_places<plain_heads<S, compute_t<D>>, D>;
@@ -162,19 +173,6 @@ using plain_places = head_places<plain_heads<S, compute_t<D>>, D>;
 template <class T>
 plain_places<T, T> in_place(T* p, index stride, index heads) noexcept {
     return {{p, stride}, p, stride, heads};
-}
-
-/// K registers to neighbours.
-template <std::size_t K, bool Twos, class T, class P>
-ROPEWALK_ALWAYS_INLINE void store_registers(T* p, const P (&x)[K]) noexcept {
-    constexpr index n = simd::lanes<compute_t<T>>;
-    if constexpr (Twos && K % 2 == 0) {
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t k = 0; k < K; k += 2) simd::store_two(p + static_cast<index>(k) * n, x[k], x[k + 1]);
-    } else {
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t k = 0; k < K; ++k) simd::store(p + static_cast<index>(k) * n, x[k]);
-    }
 }
 
 /// Channels [first, last) of every head as the source gives them, in the target's type. Nothing where they

@@ -84,7 +84,7 @@ void rotate_between(pair_layout read, pair_layout write, const Row& row, index p
         for (index first = 0; first < pairs; first += changed_pairs) {
             const index count = std::min(changed_pairs, pairs - first);
             gather_pairs(read, from, first, count, pairs, numbers, numbers + count);
-            rotate_half_span(outer_loop::registers, row.from(first), count, count, one_tensor(in_place(numbers, 0, 1)));
+            rotate_half_span(outer_loop::registers, row.from(first), count, count, tensors{in_place(numbers, 0, 1)});
             scatter_pairs(write, x.to + h * x.to_stride, first, count, pairs, static_cast<const C*>(numbers),
                           static_cast<const C*>(numbers + count));
         }

@@ -67,8 +67,8 @@ ROPEWALK_ALWAYS_INLINE void mix_half_step(mix_row<Scaled, C> row, index half, to
             first[r] = simd::fma(u[r], f[r].a, v[r] * f[r].b);
             second[r] = simd::fma(v[r], f[r].d, u[r] * f[r].c);
         }
-        store_registers<V, sizeof(T) == 2>(head, first);
-        store_registers<V, sizeof(T) == 2>(head + half, second);
+        simd::store<sizeof(T) == 2>(head, first);
+        simd::store<sizeof(T) == 2>(head + half, second);
     }
 }
 

@@ -123,8 +123,7 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
 /// x <- R(norm(x) * weight * scale). Models that normalise queries and keys do so before they rotate (Qwen3,
 /// Gemma 3 with its weight + 1, OLMo 2 over all heads at once: extent token, Cohere with LayerNorm).
 /// Shapes:   x [batches, tokens, heads, channels]; rotated are the slice of a scheme or layout_slice, or the
-/// first
-///           2 * pairs channels, the others are only normalised; norm.channels = channels.
+///           first 2 * pairs channels, the others are only normalised; norm.channels = channels.
 /// Requires: a call that fits, as rotate; q and k of as many tokens. Tokens without a row are neither
 ///           read nor written, unless options.untouched asks for their norm. A layer that does not rotate
 ///           (NoPE) is normalised.

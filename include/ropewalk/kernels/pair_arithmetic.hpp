@@ -109,35 +109,41 @@ ROPEWALK_ALWAYS_INLINE void rotate_half(const Head& from, D* to, index first, in
         for (std::size_t k = 0; k < K; k += 2)
             simd::store_words(to + first + half + static_cast<index>(k) * n, {b[k], b[k + 1]});
     } else {
-        store_registers<K, Twos>(to + first, a);
-        store_registers<K, Twos>(to + first + half, b);
+        simd::store<Twos>(to + first, a);
+        simd::store<Twos>(to + first + half, b);
     }
 }
 
-/// V registers of pairs of every head, the row in registers. Prefetching the data 2 to 8 heads ahead only
-/// costs, also past L2 (512 tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7 without).
-template <std::size_t V, bool Words, class Place, std::size_t N, class P>
-ROPEWALK_ALWAYS_INLINE void half_heads(const tensors<Place, N>& all, index first, index half, const P (&c)[V],
-                                       const P (&s)[V]) noexcept {
+/// Pairs [first, first + V registers) at (i, i + half) of every head, the row in registers. Prefetching the
+/// data 2 to 8 heads ahead only costs, also past L2 (512 tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7
+/// without).
+template <std::size_t V, class Row, class Tensors>
+ROPEWALK_ALWAYS_INLINE void half_step(const Row& row, index first, index half, const Tensors& all) noexcept {
+    using P = simd::pack<typename Row::element>;
     constexpr std::size_t K = V < half_in_flight ? V : half_in_flight;
+    constexpr bool words = Tensors::words && V % 2 == 0;
+    P c[V], s[V];
+    load_row<V, words>(row, first, c, s);
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        using place = std::remove_cvref_t<decltype(x)>;
         for (index h = 0; h < x.heads; ++h) {
             const auto from = x.from.at(h);
             auto* const to = x.to + h * x.to_stride;
             ROPEWALK_DETAIL_UNROLL
             for (std::size_t v = 0; v < V; v += K)
-                rotate_half<K, Words && K % 2 == 0, Place::stored_in_twos>(
+                rotate_half<K, words && K % 2 == 0, place::stored_in_twos>(
                     from, to, first + static_cast<index>(v) * static_cast<index>(P::size), half, c + v,
                     s + v);
         }
     });
 }
 /// The same of `pairs` pairs, the row from its copy.
-template <bool Words, class Place, std::size_t N, class C>
-ROPEWALK_ALWAYS_INLINE void half_heads_copied(const tensors<Place, N>& all, index first, index half,
-                                              index pairs, const copied_row<C>& row) noexcept {
+template <bool Words, class Tensors, class C>
+ROPEWALK_ALWAYS_INLINE void half_heads_copied(const Tensors& all, index first, index half, index pairs,
+                                              const copied_row<C>& row) noexcept {
     constexpr std::size_t K = copied_in_flight;
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        using place = std::remove_cvref_t<decltype(x)>;
         for (index h = 0; h < x.heads; ++h) {
             const auto from = x.from.at(h);
             auto* const to = x.to + h * x.to_stride;
@@ -148,14 +154,14 @@ ROPEWALK_ALWAYS_INLINE void half_heads_copied(const tensors<Place, N>& all, inde
                     c[k] = simd::load(row.cos + i + static_cast<index>(k) * simd::lanes<C>);
                     s[k] = simd::load(row.sin + i + static_cast<index>(k) * simd::lanes<C>);
                 }
-                rotate_half<K, Words, Place::stored_in_twos>(from, to, first + i, half, c, s);
+                rotate_half<K, Words, place::stored_in_twos>(from, to, first + i, half, c, s);
             }
         }
     });
 }
-template <class Place, std::size_t N, class P>
-ROPEWALK_ALWAYS_INLINE void half_heads_some(const tensors<Place, N>& all, index first, index half,
-                                            index count, P c, P s) noexcept {
+template <class Tensors, class P>
+ROPEWALK_ALWAYS_INLINE void half_heads_some(const Tensors& all, index first, index half, index count, P c,
+                                            P s) noexcept {
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
         for (index h = 0; h < x.heads; ++h) {
             const auto from = x.from.at(h);
@@ -169,13 +175,14 @@ ROPEWALK_ALWAYS_INLINE void half_heads_some(const tensors<Place, N>& all, index 
 }
 
 /// V registers of channels of every head, neighbours in pairs, the row in registers.
-template <std::size_t V, class Place, std::size_t N, class P>
-ROPEWALK_ALWAYS_INLINE void interleaved_heads(const tensors<Place, N>& all, index channel, const P* c,
+template <std::size_t V, class Tensors, class P>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads(const Tensors& all, index channel, const P* c,
                                               const P* s) noexcept {
-    using C = compute_t<typename Place::element>;
     constexpr index n = static_cast<index>(P::size);
     constexpr std::size_t K = V < interleaved_in_flight ? V : interleaved_in_flight;
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        using place = std::remove_cvref_t<decltype(x)>;
+        using C = compute_t<typename place::element>;
         for (index h = 0; h < x.heads; ++h) {
             const auto from = x.from.at(h);
             auto* const to = x.to + h * x.to_stride;
@@ -188,15 +195,14 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(const tensors<Place, N>& all, inde
                     a[k] = simd::in_register<C>(from.load(at + static_cast<index>(k) * n));
                 ROPEWALK_DETAIL_UNROLL
                 for (std::size_t k = 0; k < K; ++k) a[k] = rotate_neighbours(a[k], c[v + k], s[v + k]);
-                store_registers<K, Place::stored_in_twos>(to + at, a);
+                simd::store<place::stored_in_twos>(to + at, a);
             }
         }
     });
 }
 /// The same of words of two 16-bit numbers, which come apart into first and second channels.
-template <std::size_t V, class Place, std::size_t N, class P>
-ROPEWALK_ALWAYS_INLINE void word_heads(const tensors<Place, N>& all, index channel, const P* c,
-                                       const P* s) noexcept {
+template <std::size_t V, class Tensors, class P>
+ROPEWALK_ALWAYS_INLINE void word_heads(const Tensors& all, index channel, const P* c, const P* s) noexcept {
     constexpr index n = static_cast<index>(P::size);
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
         for (index h = 0; h < x.heads; ++h) {
@@ -214,9 +220,9 @@ ROPEWALK_ALWAYS_INLINE void word_heads(const tensors<Place, N>& all, index chann
         }
     });
 }
-template <class Place, std::size_t N, class P>
-ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(const tensors<Place, N>& all, index channel, index count,
-                                                   P c, P s) noexcept {
+template <class Tensors, class P>
+ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(const Tensors& all, index channel, index count, P c,
+                                                   P s) noexcept {
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
         for (index h = 0; h < x.heads; ++h) {
             const P a = x.from.at(h).load_some(channel, count);
@@ -234,23 +240,13 @@ ROPEWALK_ALWAYS_INLINE void spread_over_channels(P c, P s, P* cos, P* sin) noexc
     sin[1] = simd::negate_even(simd::duplicate_high(s));
 }
 
-/// Pairs [first, first + V registers) at (i, i + half).
-template <std::size_t V, class Row, class... Tensors>
-ROPEWALK_ALWAYS_INLINE void half_step(const Row& row, index first, index half, const Tensors&... x) noexcept {
-    using P = simd::pack<typename Row::element>;
-    constexpr bool words = (Tensors::place::words && ...) && V % 2 == 0;
-    P c[V], s[V];
-    load_row<V, words>(row, first, c, s);
-    (half_heads<V, words>(x, first, half, c, s), ...);
-}
-
 /// Pairs (i, i + half), i < pairs, of all heads of one token.
-template <class Row, class... Tensors>
+template <class Row, class Tensors>
 ROPEWALK_ALWAYS_INLINE void rotate_half_span(outer_loop outer, const Row& row, index pairs, index half,
-                                             const Tensors&... x) noexcept {
+                                             const Tensors& x) noexcept {
     using C = typename Row::element;
     constexpr index n = simd::lanes<C>;
-    constexpr bool words = (Tensors::place::words && ...);
+    constexpr bool words = Tensors::words;
     index i = 0;
     constexpr index widest = static_cast<index>(half_vectors) * n;
     if (outer == outer_loop::heads && pairs > widest) {
@@ -263,55 +259,55 @@ ROPEWALK_ALWAYS_INLINE void rotate_half_span(outer_loop outer, const Row& row, i
                 simd::store(copy.cos + j, c[0]), simd::store(copy.cos + j + n, c[1]);
                 simd::store(copy.sin + j, s[0]), simd::store(copy.sin + j + n, s[1]);
             }
-            (half_heads_copied<words>(x, i, half, count, copy), ...);
+            half_heads_copied<words>(x, i, half, count, copy);
             i += count;
         }
     }
-    for (; i + widest <= pairs; i += widest) half_step<half_vectors>(row, i, half, x...);
+    for (; i + widest <= pairs; i += widest) half_step<half_vectors>(row, i, half, x);
     if constexpr (half_vectors > 4)
         if (i + 4 * n <= pairs) {
-            half_step<4>(row, i, half, x...);
+            half_step<4>(row, i, half, x);
             i += 4 * n;
         }
     if (i + 2 * n <= pairs) {
-        half_step<2>(row, i, half, x...);
+        half_step<2>(row, i, half, x);
         i += 2 * n;
     }
     if (i + n <= pairs) {
-        half_step<1>(row, i, half, x...);
+        half_step<1>(row, i, half, x);
         i += n;
     }
     if (i < pairs) {
         simd::pack<C> c, s;
         row.load_some(i, pairs - i, c, s);
-        (half_heads_some(x, i, half, pairs - i, c, s), ...);
+        half_heads_some(x, i, half, pairs - i, c, s);
     }
 }
 
 /// U registers of pairs = 2 U registers of channels.
-template <std::size_t U, class Row, class... Tensors>
-ROPEWALK_ALWAYS_INLINE void interleaved_step(const Row& row, index first, const Tensors&... x) noexcept {
+template <std::size_t U, class Row, class Tensors>
+ROPEWALK_ALWAYS_INLINE void interleaved_step(const Row& row, index first, const Tensors& x) noexcept {
     using P = simd::pack<typename Row::element>;
     P c[U], s[U];
     load_row<U, false>(row, first, c, s);
-    if constexpr ((Tensors::place::words && ...)) {
-        (word_heads<U>(x, 2 * first, c, s), ...);
+    if constexpr (Tensors::words) {
+        word_heads<U>(x, 2 * first, c, s);
     } else {
         P cos[2 * U], sin[2 * U];
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t u = 0; u < U; ++u) spread_over_channels(c[u], s[u], cos + 2 * u, sin + 2 * u);
-        (interleaved_heads<2 * U>(x, 2 * first, cos, sin), ...);
+        interleaved_heads<2 * U>(x, 2 * first, cos, sin);
     }
 }
 
 /// Pairs (2 i, 2 i + 1), i < pairs, of all heads of one token.
-template <class Row, class... Tensors>
+template <class Row, class Tensors>
 ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(outer_loop outer, const Row& row, index pairs,
-                                                    const Tensors&... x) noexcept {
+                                                    const Tensors& x) noexcept {
     using C = typename Row::element;
     using P = simd::pack<C>;
     constexpr index n = simd::lanes<C>;
-    constexpr bool words = (Tensors::place::words && ...);
+    constexpr bool words = Tensors::words;
     constexpr std::size_t units = words ? half_in_flight : interleaved_units;
     constexpr index widest = static_cast<index>(units) * n;
     index i = 0;
@@ -332,43 +328,40 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(outer_loop outer, const Row&
                     simd::store(copy.sin + 2 * j, sin[0]), simd::store(copy.sin + 2 * j + n, sin[1]);
                 }
             }
-            const auto heads = [&](const auto& all) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            x.each([&](const auto& place) ROPEWALK_DETAIL_INLINE_LAMBDA {
                 constexpr std::size_t K = copied_in_flight;
-                all.each([&](const auto& place) ROPEWALK_DETAIL_INLINE_LAMBDA {
-                    for (index h = 0; h < place.heads; ++h)
-                        for (index j = 0; j < (words ? count : 2 * count); j += copy.step) {
-                            P c[K], s[K];
-                            ROPEWALK_DETAIL_UNROLL
-                            for (std::size_t k = 0; k < K; ++k) {
-                                c[k] = simd::load(copy.cos + j + static_cast<index>(k) * n);
-                                s[k] = simd::load(copy.sin + j + static_cast<index>(k) * n);
-                            }
-                            if constexpr (words) {
-                                word_heads<K>(one_tensor(place.only(h)), 2 * (i + j), c, s);
-                            } else {
-                                interleaved_heads<K>(one_tensor(place.only(h)), 2 * i + j, c, s);
-                            }
+                for (index h = 0; h < place.heads; ++h)
+                    for (index j = 0; j < (words ? count : 2 * count); j += copy.step) {
+                        P c[K], s[K];
+                        ROPEWALK_DETAIL_UNROLL
+                        for (std::size_t k = 0; k < K; ++k) {
+                            c[k] = simd::load(copy.cos + j + static_cast<index>(k) * n);
+                            s[k] = simd::load(copy.sin + j + static_cast<index>(k) * n);
                         }
-                });
-            };
-            (heads(x), ...);
+                        if constexpr (words) {
+                            word_heads<K>(tensors{place.only(h)}, 2 * (i + j), c, s);
+                        } else {
+                            interleaved_heads<K>(tensors{place.only(h)}, 2 * i + j, c, s);
+                        }
+                    }
+            });
             i += count;
         }
     }
-    for (; i + widest <= pairs; i += widest) interleaved_step<units>(row, i, x...);
+    for (; i + widest <= pairs; i += widest) interleaved_step<units>(row, i, x);
     if constexpr (units > 2)
         if (i + 2 * n <= pairs) {
-            interleaved_step<2>(row, i, x...);
+            interleaved_step<2>(row, i, x);
             i += 2 * n;
         }
-    for (; i + n <= pairs; i += n) interleaved_step<1>(row, i, x...);
+    for (; i + n <= pairs; i += n) interleaved_step<1>(row, i, x);
     if (i < pairs) {
         const index channels = 2 * (pairs - i);
         P c, s, cos[2], sin[2];
         row.load_some(i, pairs - i, c, s);
         spread_over_channels(c, s, cos, sin);
-        (interleaved_heads_some(x, 2 * i, channels < n ? channels : n, cos[0], sin[0]), ...);
-        if (channels > n) (interleaved_heads_some(x, 2 * i + n, channels - n, cos[1], sin[1]), ...);
+        interleaved_heads_some(x, 2 * i, channels < n ? channels : n, cos[0], sin[0]);
+        if (channels > n) interleaved_heads_some(x, 2 * i + n, channels - n, cos[1], sin[1]);
     }
 }
 

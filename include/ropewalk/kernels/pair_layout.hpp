@@ -150,21 +150,4 @@ struct two_layouts {
     pair_layout read, write;
 };
 
-/// Calls f with the layout of a plan as a type: the one switch of a call, and none where it is known.
-template <class L, class F>
-ROPEWALK_ALWAYS_INLINE auto with_layout([[maybe_unused]] const L& layout,
-                                        [[maybe_unused]] const layout_plan& plan, F f) noexcept {
-    if constexpr (std::is_same_v<L, half_split> || std::is_same_v<L, interleaved>) {
-        return f(layout);
-    } else if constexpr (static_layout<L>) {
-        return f(grouped{L::group});
-    } else {
-        if constexpr (!std::is_same_v<L, pair_layout>)
-            if (plan.read != plan.write) return f(two_layouts{plan.read, plan.write});
-        if (plan.read.kind == pair_layout::kind_type::interleaved) return f(interleaved{});
-        // One loop for half-split and blocked heads: two are a third of a call's code more.
-        return f(grouped{plan.read.kind == pair_layout::kind_type::blocked ? plan.read.group : 0});
-    }
-}
-
 }  // namespace ROPEWALK_NAMESPACE::detail

@@ -43,38 +43,22 @@ struct tensor_part {
 };
 
 /// All pairs of some heads of one token, in a layout known as a type.
-template <class Layout, class Row, class... Tensors>
-ROPEWALK_ALWAYS_INLINE void rotate_tensors(Layout layout, outer_loop outer, const Row& row, index pairs,
-                                           const Tensors&... x) noexcept {
+template <class Layout, class Row, class Tensors>
+ROPEWALK_ALWAYS_INLINE void rotate_heads(Layout layout, outer_loop outer, const Row& row, index pairs,
+                                         const Tensors& x) noexcept {
     if constexpr (std::is_same_v<Layout, half_split>) {
-        rotate_half_span(outer, row, pairs, pairs, x...);
+        rotate_half_span(outer, row, pairs, pairs, x);
     } else if constexpr (std::is_same_v<Layout, interleaved>) {
-        rotate_interleaved_span(outer, row, pairs, x...);
+        rotate_interleaved_span(outer, row, pairs, x);
     } else if constexpr (std::is_same_v<Layout, two_layouts>) {
-        (x.each([&](const auto& place) { rotate_between(layout.read, layout.write, row, pairs, place); }),
-         ...);
+        x.each([&](const auto& place) { rotate_between(layout.read, layout.write, row, pairs, place); });
     } else {
         const index half = layout.channels > 0 ? layout.channels / 2 : pairs;
         for (index i = 0; i < pairs; i += half)
-            rotate_half_span(outer, row.from(i), half, half, x.at_channel(2 * i)...);
+            rotate_half_span(outer, row.from(i), half, half, x.at_channel(2 * i));
     }
     (void)layout;
     (void)outer;
-}
-/// The same of one tensor or two.
-template <class Layout, class Row, class A>
-ROPEWALK_ALWAYS_INLINE void rotate_heads(Layout layout, outer_loop outer, const Row& row, index pairs,
-                                         const A& a) noexcept {
-    rotate_tensors(layout, outer, row, pairs, one_tensor(a));
-}
-template <class Layout, class Row, class A, class B>
-ROPEWALK_ALWAYS_INLINE void rotate_heads(Layout layout, outer_loop outer, const Row& row, index pairs,
-                                         const A& a, const B& b) noexcept {
-    if constexpr (std::is_same_v<A, B>) {
-        rotate_tensors(layout, outer, row, pairs, tensors<A, 2>{a, b});
-    } else {
-        rotate_tensors(layout, outer, row, pairs, one_tensor(a), one_tensor(b));
-    }
 }
 
 /// One token on its way through a call: its row is fetched or made once for the heads of all tensors.
@@ -102,7 +86,7 @@ class token_rotation {
                                        token_part<Place>... x) const noexcept {
         if (rows_.heads == 1) {
             if (!row_) return false;
-            rotate_heads(layout, outer, directed_row<row_type>{row_, way_}, pairs, x.place...);
+            rotate_heads(layout, outer, directed_row<row_type>{row_, way_}, pairs, tensors{x.place...});
             return true;
         }
         // Rows of single heads are as many as the heads of every tensor that has any.
@@ -119,7 +103,7 @@ class token_rotation {
             if (!row) continue;
             touched = true;
             rotate_heads(layout, outer_loop::registers, directed_row<row_type>{row, way_}, pairs,
-                         x.only(h)...);
+                         tensors{x.only(h)...});
         }
         return touched;
     }
@@ -176,12 +160,24 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
     row_cursor<R, C> cursor(rows);
     const index last = work.first_token + work.tokens;
     const outer_loop outer = bytes * work.tokens > cached_bytes ? outer_loop::heads : outer_loop::registers;
-    with_layout(layout, plan, [&](auto kind) {
+    const auto run = [&](auto kind) {
         for (index token = work.first_token; token < last; ++token) {
             if (token + 1 < last) cursor.expect(token + 1);
             f(kind, outer, cursor, token, x.at(token)...);
         }
-    });
+    };
+    // The one switch over layouts of a call, and none where the layout is known as a type.
+    if constexpr (std::is_same_v<L, half_split> || std::is_same_v<L, interleaved>) {
+        run(layout);
+    } else if constexpr (static_layout<L>) {
+        run(grouped{L::group});
+    } else if (plan.read != plan.write) {
+        if constexpr (!std::is_same_v<L, pair_layout>) run(two_layouts{plan.read, plan.write});
+    } else if (plan.read.kind == pair_layout::kind_type::interleaved) {
+        run(interleaved{});
+    } else {  // half-split heads are one group: a loop of their own is a third of the code more
+        run(grouped{plan.read.kind == pair_layout::kind_type::blocked ? plan.read.group : 0});
+    }
     return cursor.missing < 0 ||
            tell(who, {"rows of the tokens must be among the rows of the table, first missing", -1,
                       cursor.missing});

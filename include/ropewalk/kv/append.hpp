@@ -160,8 +160,7 @@ template <class S, class D, integer_range Slots>
 /// Requires: a plan from make_append_plan for a call of these shapes. A token with a negative slot
 ///           or a negative row is neither read nor written.
 /// Returns:  true; false where the call does not fit its plan or rows and ROPEWALK_ON_MISFIT lets the program
-/// go
-///           on: nothing was written then.
+///           go on: nothing was written then.
 /// Cost:     each new number read once, each cached number written once; no allocation.
 /// Accuracy: to S: bit for bit rotate, then copy. f32 to f16, bf16: rotate in f32, one rounding (the bits
 ///           of rotate_into). f8: the rotated f32 number times float(1 / scale), rounded to nearest even,

@@ -15,8 +15,7 @@ struct qkv_views {
 
 /// The three parts of packed rows [q heads | key heads | value heads] of equally many channels.
 /// Shapes: packed [batches, tokens, q_heads + 2 * kv_heads, channels], any strides. Heads that do not add up
-/// make
-///         views that fit no call.
+///         make views that fit no call.
 template <class T>
 constexpr qkv_views<T> split_qkv(heads_view<T> packed, index q_heads, index kv_heads) noexcept {
     if (packed.heads() != q_heads + 2 * kv_heads) q_heads = -1;

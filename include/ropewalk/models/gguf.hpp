@@ -229,8 +229,7 @@ inline void read_without_rotation(gguf_keys& keys, const gguf_metadata& file, st
 ///           of an architecture whose order is not known here. With a layout an unknown architecture needs
 ///           rope.freq_base, and keys of layer rules are refused.
 /// Source:   ggml-org/ggml docs/gguf.md; llama.cpp's loader, context and per-model graphs (read through
-/// copies
-///           of them).
+///           copies of them).
 inline model_config from_gguf(const gguf_metadata& file, const gguf_reading& reading = {}) {
     const auto named = file.values.find("general.architecture");
     const auto* architecture =

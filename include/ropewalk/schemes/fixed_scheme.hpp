@@ -77,8 +77,7 @@ index axial_channels(const char* who, const Config& config) {
 /// 2-D axial RoPE over the axes (row, column) of positions::grid: half of the pairs each, both with the
 /// ladder base^(-4 i / rotary_dim).
 /// Throws:   invalid_config when the channels that rotate are no multiple of 4, do not fit in head_dim, or
-/// base
-///           is not > 0.
+///           base is not > 0.
 /// Source:   RoPE-ViT, Heo et al. 2024; EVA-02, Fang et al. 2023.
 inline rotary_scheme make_axial_scheme(const axial_scheme_config& config) {
     const index rotated = detail::axial_channels(config.name.c_str(), config);
