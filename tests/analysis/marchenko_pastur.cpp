@@ -27,6 +27,17 @@ TEST_CASE("marchenko_pastur: the density integrates to one between its edges", "
     }
 }
 
+TEST_CASE("marchenko_pastur: a law that was not made, and one of no variance, have no density",
+          "[analysis][mp]") {
+    for (const auto& law : {rw::marchenko_pastur{}, rw::make_marchenko_pastur(0, 0.5)}) {
+        CHECK(law.sigma2 == 0);
+        CHECK(law.lower == 0);
+        CHECK(law.upper == 0);
+        for (const double x : {-1.0, 0.0, 1e-300, 1.0}) CHECK(law.density(x) == 0);
+    }
+    CHECK(rw::marchenko_pastur{}.gamma == 0);
+}
+
 TEST_CASE("marchenko_pastur: Gaussian matrices have no eigenvalue far above the edge", "[analysis][mp]") {
     for (unsigned seed = 1; seed <= 20; ++seed) {
         const auto r = rw::make_spectral_report(gaussian(200, 80, seed));

@@ -106,6 +106,25 @@ TEST_CASE("factored table: T + H + W rows, never T x H x W", "[angles][factored]
     const auto table = rw::make_factored_table<float>(sections(), where);
     REQUIRE(table.row_count() == 64 + 16 + 16);
     REQUIRE(table.byte_count() * 50 < 64u * 16u * 16u * 64u * 2u * sizeof(float));
+    CHECK(table.byte_count() ==
+          96u * 2u * 64u * sizeof(float) + 3 * sizeof(rw::factored_level) + sizeof(rw::factored_block));
+    where.append(clip(8, 16, 16, 76));
+    CHECK(rw::make_factored_table<float>(sections(), where).byte_count() ==
+          (96u + 40u) * 2u * 64u * sizeof(float) + 6 * sizeof(rw::factored_level) +
+              2 * sizeof(rw::factored_block));
+}
+
+TEST_CASE("factored table: a level that moves one pair only has rows", "[angles][factored]") {
+    rw::position_ids where(2);
+    where.append(rw::grid_block{
+        .extents = {32, 31}, .coordinates = {{counted(32), {}}, {{}, counted(31)}}, .origin = {1, 2}});
+    const auto axes_of = [&](std::vector<int> axes) {
+        return rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 6}), axes, 2);
+    };
+    for (const auto& s : {axes_of({0, 1, 1}), axes_of({1, 0, 1}), axes_of({1, 1, 0})}) {
+        CHECK(rw::make_factored_table<float>(s, where).row_count() == 63);
+        CHECK(worst_error<float>(s, where) < 0x1p-23);
+    }
 }
 
 TEST_CASE("factored table: products of levels stay within their bound", "[angles][factored][accuracy]") {

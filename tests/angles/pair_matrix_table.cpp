@@ -16,6 +16,18 @@ TEST_CASE("pair_matrix_table: rows, row numbers and what it refuses", "[angles][
     CHECK(rows.row(1) == -1);
     CHECK(rows.a[rows.row_stride] == 3);
     CHECK(rows.d[rows.row_stride + 1] == 16);
+    const auto halves = rw::pair_matrix_table<float>::from_rotate_half(
+        std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8}, std::vector<float>{11, 12, 13, 14, 15, 16, 17, 18}, 2);
+    const auto each = halves.rows();
+    REQUIRE(halves.row_count() == 2);
+    for (const rw::index row : {0, 1})
+        for (const rw::index i : {0, 1}) {
+            const rw::index at = row * each.row_stride + i;
+            CHECK(each.a[at] == static_cast<float>(1 + 4 * row + i));
+            CHECK(each.b[at] == static_cast<float>(-11 - 4 * row - i));
+            CHECK(each.c[at] == static_cast<float>(13 + 4 * row + i));
+            CHECK(each.d[at] == static_cast<float>(3 + 4 * row + i));
+        }
     const std::vector<int> beyond{2};
     CHECK_THROWS_WITH(table.rows(beyond), Contains("got 2"));
     CHECK_THROWS_WITH(rw::pair_matrix_table<float>(odd, odd, odd, odd, 2), Contains("got 3"));

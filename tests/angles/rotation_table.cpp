@@ -124,6 +124,11 @@ TEST_CASE("rotation_table: from an engine's own arrays of any type and stride", 
                                                            {.rows = 2, .pairs = 2, .row_stride = 4});
     CHECK(p.cos_row(1)[0] == 2);
     CHECK(p.sin_row(1)[1] == 13);
+    // Of a shape that names nothing but its rows, no number is read.
+    const auto none = rw::rotation_table<double>::from_arrays<double>(nullptr, nullptr, {.rows = 0});
+    CHECK(none.pairs() == 0);
+    CHECK(none.heads() == 1);
+    CHECK(none.row_count() == 0);
 }
 
 TEST_CASE("rotation_table: rows are checked once", "[angles][rotation_table]") {

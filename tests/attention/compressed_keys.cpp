@@ -140,4 +140,11 @@ TEST_CASE("compressed_keys: refuses sizes that do not fit", "[attention][compres
                   compressed_keys::attend<double>(q, q, none, out, {.sliding_window = 0}));
     CHECK_REFUSES("compressed_keys::attend: sinks must hold a number a head, got 2",
                   compressed_keys::attend<double>(q, q, none, out, {.sinks = one}));
+    const std::string one_head = "compressed_keys::attend: keys must have one head for all, got ";
+    const std::vector<double> wide(12);
+    const heads_view<const double> two_heads(wide.data(), 3, 2, 2), none_of_two(nullptr, 0, 2, 2);
+    CHECK_REFUSES(one_head + "2", compressed_keys::attend<double>(q, two_heads, none, out, {}));
+    CHECK_REFUSES(one_head + "2", compressed_keys::attend<double>(q, q, two_heads, out, {}));
+    // Compressed keys that are not there may have any number of heads.
+    CHECK_NOTHROW(compressed_keys::attend<double>(q, q, none_of_two, out, {}));
 }

@@ -93,3 +93,11 @@ TEST_CASE("self_extend: refuses bad numbers", "[attention][self_extend][errors]"
     CHECK_REFUSES("self_extend: scale_base must be finite and > 1, got 1", self_extend({.scale_base = 1}));
     CHECK_REFUSES("self_extend: count must be >= 0, got -1", self_extend({}).far_keys(-1));
 }
+
+TEST_CASE("self_extend: a key at the window is a far one, one nearer is not", "[attention][self_extend]") {
+    // A group that does not divide the window: only there do the two distances at the window differ.
+    const self_extend extend({.group = 4, .window = 6});
+    CHECK(extend.distance(6, 0) == 5.5);  // 6 / 4 + 4.5 - 0
+    CHECK(extend.distance(8, 2) == 6.5);  // 8 / 4 + 4.5 - 2 / 4
+    CHECK(extend.distance(6, 1) == 5);
+}

@@ -111,3 +111,14 @@ TEST_CASE("commuting_codebook: refuses sizes that do not fit", "[compression][co
     CHECK_REFUSES("commvq::fit_centres: ridge must be finite and > 0, got 0",
                   commvq::fit_centres(1, 1, std::vector<double>(1), std::vector<double>(2), 0));
 }
+
+TEST_CASE("commuting_codebook: every round takes the nearest centre of what the rounds before it left",
+          "[compression][commuting_codebook]") {
+    // One pair. Round 0 has the centres 1, 1 - .5i, .5 and .5 - .5i; round 1 has 0, .3 + .1i, .1 - .3i, .4 - .2i.
+    const std::vector<double> theta{.5, -.5, 0, -.5, 0, 0, .1, -.3};
+    const commvq::codebook book{2, 2, 1, theta};
+    const std::vector<double> k{1, 0, .6, -.8};  // 1 itself, and .5 - .5i + .1 - .3i
+    const auto coded = commvq::encode(book, k);
+    CHECK(coded.codes == std::vector<rw::index>{0, 3, 0, 2});
+    CHECK(support::worst(commvq::decode(book, coded), k) < 1e-15);
+}

@@ -167,6 +167,10 @@ TEST_CASE("retrieval_reference: what is refused, and how it says so", "[compress
                       Contains("v.tokens must equal k.tokens, got 9"));
     CHECK_THROWS_WITH(make(l.query().head_slice(0, 3), l.keys(), l.values()),
                       Contains("multiple of k.heads, got 3"));
+    CHECK_THROWS_WITH(make(l.query().head_slice(0, 0), l.keys(), l.values()),
+                      Contains("multiple of k.heads, got 0"));
+    CHECK_THROWS_WITH(make(l.query(), l.keys().head_slice(0, 0), l.values()),
+                      Contains("multiple of k.heads, got 4"));
     CHECK_THROWS_WITH(make(l.query(), l.keys(), l.values().head_slice(0, 1)),
                       Contains("v.heads must equal k.heads, got 1"));
     CHECK_THROWS_WITH(make(l.query(), l.keys().channel_slice(0, 6), l.values()),

@@ -100,6 +100,15 @@ TEST_CASE("make_slots: products that wrap are refused, no page becomes a negativ
                   rw::cache_plan(longs{}, rw::index{1} << 31, 4));
 }
 
+TEST_CASE("cache_plan: a plan that was not made is of no cache", "[kv][compression]") {
+    const rw::cache_plan none;
+    CHECK(none.tokens() == 0);
+    CHECK(none.pages() == 0);
+    CHECK(none.page_tokens() == 0);
+    float x = 0;
+    CHECK_FALSE(none.fits(rw::cache_view<float>::nhd(&x, {1, 1, 1, 1})));
+}
+
 TEST_CASE("cache_plan: slots become pages and tokens, once", "[kv][compression]") {
     const rw::cache_plan plan(longs{17, -1, 3}, 5, 4);
     REQUIRE(plan.tokens() == 3);

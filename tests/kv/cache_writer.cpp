@@ -63,3 +63,17 @@ TEMPLATE_TEST_CASE("cache_writer: codes read back are within their step of what 
                                                                : 0.005f;
     for (std::size_t i = 0; i < 64; ++i) CHECK(std::abs(back[i] - numbers[i]) <= step);
 }
+
+TEST_CASE("cache_writer: what lies behind an int8 head does not count towards its largest number",
+          "[kv][cache_writer]") {
+    for (rw::index channels = 1; channels <= 40; ++channels) {
+        std::vector<float> numbers(static_cast<std::size_t>(channels) + 64, 1000.0f);
+        for (rw::index c = 0; c < channels; ++c) numbers[static_cast<std::size_t>(c)] = -1;
+        numbers[static_cast<std::size_t>(channels - 1)] = 2;
+        std::vector<std::int8_t> codes(static_cast<std::size_t>(channels), std::int8_t{99});
+        float scale = -1;
+        rw::detail::store_head(codes.data(), &scale, 1.0f, numbers.data(), channels);
+        CHECK(scale == 2.0f / 127);
+        CHECK(codes.back() == 127);
+    }
+}

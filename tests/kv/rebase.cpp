@@ -86,6 +86,21 @@ TEST_CASE("rebase: int8 keys are within half a step of their new scale", "[kv][r
     CHECK(*std::max_element(coded.codes.begin(), coded.codes.end()) <= 127);
 }
 
+TEST_CASE("rebase: int8 keys come back one by one", "[kv][rebase]") {
+    // Two tokens of two heads of two channels; nothing of what x held before is left.
+    std::vector<double> x(8, 99);
+    dequantize_int8({{1, -2, 3, -4, 5, -6, 7, -8}, {0.5, 2, 0, 10}}, heads_view<double>(x.data(), 2, 2, 2));
+    CHECK(x == std::vector<double>{0.5, -1, 6, -8, 0, 0, 70, -80});
+}
+
+TEST_CASE("rebase: the stated drift, by its formula", "[kv][rebase]") {
+    CHECK(shift_drift_bound(shifted_storage::f32, 0) == 0);
+    CHECK(shift_drift_bound(shifted_storage::f32, 3) == 12 * 0x1p-24);
+    CHECK(shift_drift_bound(shifted_storage::bf16, 0) == 0);
+    CHECK(shift_drift_bound(shifted_storage::bf16, 2) ==
+          Approx(2.0 / 256 * (257.0 / 256) * (257.0 / 256)).epsilon(1e-15));
+}
+
 TEST_CASE("rebase: repeated shifts stay within the stated drift", "[kv][rebase]") {
     const auto s = frequencies::geometric({.rotary_dim = 128, .base = 1e6});
     const rw::index tokens = 8;

@@ -49,3 +49,22 @@ TEST_CASE("gguf_rope: the multiplier of latent attention is a tenth", "[models][
     checks::gguf_keys again(file, "a");
     CHECK(checks::gguf_rope(again, {}, {"yarn", 40}, 64).logit_scale == 1);
 }
+
+TEST_CASE("gguf_rope: sections count only where their order is known", "[models][gguf]") {
+    const gguf_metadata file{.values = {{"a.rope.dimension_sections", std::vector<i64>{8, 12, 12, 0}}}};
+    const auto read = [&](checks::gguf_sections known, model_config& config, rope_parameters& p) {
+        checks::gguf_keys keys(file, "a");
+        config.model_type = "a";
+        return checks::read_gguf_sections(keys, {.name = "a", .sections = known}, strictness::lenient, 32,
+                                          config, p);
+    };
+    model_config without, with;
+    rope_parameters plain, of_three;
+    CHECK_FALSE(read(checks::gguf_sections::none, without, plain));
+    CHECK(without.ignored == std::vector<std::string>{"a.rope.dimension_sections"});
+    CHECK(plain.sections.empty());
+    CHECK(read(checks::gguf_sections::interleaved, with, of_three));
+    CHECK(with.ignored.empty());
+    CHECK(of_three.sections == decltype(of_three.sections){8, 12, 12});
+    CHECK(of_three.order == section_order::interleaved);
+}

@@ -389,6 +389,11 @@ TEST_CASE("vision_towers: sound, frame by frame", "[models][towers]") {
         return -turn * t * at * rung(1200, p % 128, 256);
     });
     CHECK_REFUSES("from_tower: frames must be whole windows of 750, got 751", music.frames(751));
+    // The width is the encoder's own, and the published one where the config does not say.
+    CHECK(read(R"({"model_type": "musicflamingo", "audio_config": {"hidden_size": 640}})").rope.head_dim ==
+          640);
+    CHECK(read(R"({"model_type": "musicflamingo", "audio_config": {}})").rope.head_dim == 1280);
+    CHECK(read(R"({"model_type": "musicflamingo"})").rope.head_dim == 1280);
 }
 
 TEST_CASE("vision_towers: what is wrong is refused by key path", "[models][towers][errors]") {

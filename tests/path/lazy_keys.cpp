@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/path/lazy_keys.hpp>
 
+#include <cmath>
+
 #include <ropewalk/path/householder.hpp>
 
 #include "support/catch.hpp"
@@ -68,7 +70,14 @@ TEST_CASE("path lazy keys: a cache that is only read gives the scores of the upd
     for (auto [k, w] : {std::pair(two, one), std::pair(one, two)})
         CHECK(refusal([&, k = k, w = w] { lazy.append(k, w, good); }) ==
               "path::lazy_keys::append: k and w must be of one batch, got 2");
+    for (const float outside : {std::nextafter(2.f, 3.f), std::nextafter(0.f, -1.f), std::nanf("")})
+        CHECK(refusal([&] {
+                  lazy.append(one, one, std::vector<float>{outside});
+              }).starts_with("path::lazy_keys::append: beta must be in [0, 2], got "));
     CHECK(lazy.tokens() == 0);
+    path::lazy_keys<float> borders({.kv_heads = 1, .channels = 4});
+    for (const float border : {0.f, 2.f}) borders.append(one, one, std::vector<float>{border});
+    CHECK(borders.tokens() == 2);
     lazy.append(one, one, good);
     CHECK(refusal([&] { lazy.fill_scores(two, scores); }) ==
           "path::lazy_keys::fill_scores: q must be of one batch, got 2");

@@ -159,6 +159,17 @@ TEST_CASE("DRoPE: the unit of positions, and heads that nothing turns", "[scheme
     CHECK(r.q[16] != before[16]);
 }
 
+TEST_CASE("DRoPE: a rotation says that it was done, of no agents too", "[schemes][drope]") {
+    const drope::agents scheme({.head_dim = 8, .modes = {head_mode::position, head_mode::heading}});
+    const std::vector<double> phi{0.5};
+    const drope::scene<double> scene(scheme, rw::position_ids::from_tokens_axes(std::vector<double>{1, 2}, 2),
+                                     rw::positions::headings(std::span<const double>(phi)));
+    std::vector<double> x(16, 1.0);
+    CHECK(drope::rotate(scheme, rw::heads_view(x.data(), 1, 2, 8), scene));
+    CHECK(x != std::vector<double>(16, 1.0));
+    CHECK(drope::rotate(scheme, rw::heads_view<double>(nullptr, 0, 2, 8), scene));
+}
+
 TEST_CASE("DRoPE: what does not fit is refused", "[schemes][drope]") {
     CHECK_REFUSES("drope::agents: head_dim must be even and > 0, got 7",
                   drope::agents({.head_dim = 7, .modes = {head_mode::heading}}));

@@ -146,8 +146,9 @@ void attend(heads_view<const T> q, heads_view<const T> kv, heads_view<const T> c
     detail::require(q.batches() == 1 && kv.batches() == 1 && compressed.batches() == 1, who,
                     "batches must be 1", q.batches());
     detail::require(kv.tokens() == tokens, who, "kv.tokens must be q's", kv.tokens());
-    detail::require(kv.heads() == 1 && (windows == 0 || compressed.heads() == 1), who,
-                    "keys must have one head for all", kv.heads());
+    detail::require(kv.heads() == 1, who, "keys must have one head for all", kv.heads());
+    detail::require(windows == 0 || compressed.heads() == 1, who, "keys must have one head for all",
+                    compressed.heads());
     detail::require(kv.channels() == channels, who, "kv.channels must be q's", kv.channels());
     detail::require(windows == 0 || compressed.channels() == channels, who, "compressed.channels must be q's",
                     compressed.channels());
