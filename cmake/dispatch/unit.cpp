@@ -75,7 +75,7 @@ template <class T>
 [[gnu::flatten, gnu::noinline]] bool kernel(const ropewalk_rotate_call& call, const heads_view<T>& q,
                                             const heads_view<T>& k, const rows_view<compute_t<T>>& rows,
                                             part_of part) noexcept {
-    return detail::rotate_views("rotate", slice_of(call), q, k, rows, direction_of(call.direction), part);
+    return detail::rotate_views("rotate", slice_of(call), rows, direction_of(call.direction), part, q, k);
 }
 template <class T>
 bool run(const ropewalk_rotate_call& call, const heads_view<T>& q, const heads_view<T>& k) noexcept {
