@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstdio>
 #include <iterator>
 #include <limits>
 #include <span>
@@ -64,9 +65,12 @@ index require_rows(const char* function, const R& rows, index limit) {
             std::is_signed_v<std::remove_cvref_t<decltype(row)>> && static_cast<std::int64_t>(row) < 0;
         const bool fits = negative ? static_cast<std::int64_t>(row) == untouched_row
                                    : static_cast<std::uint64_t>(row) < static_cast<std::uint64_t>(limit);
-        if (!fits)
-            fail(std::string(function) + ": row or position must be -1 (untouched) or below " +
-                 std::to_string(limit) + ", got " + std::to_string(row));
+        if (!fits) {
+            char must[96];
+            std::snprintf(must, sizeof must, "row or position must be -1 (untouched) or below %lld",
+                          static_cast<long long>(limit));
+            refuse(function, must, printable(row));
+        }
         if (!negative && static_cast<index>(row) > last) last = static_cast<index>(row);
     }
     return last;

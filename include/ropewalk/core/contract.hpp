@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -47,34 +48,38 @@ namespace ROPEWALK_NAMESPACE::detail {
 #define ROPEWALK_DETAIL_COLD
 #endif
 
-ROPEWALK_DETAIL_COLD [[noreturn]] inline void fail(const std::string& message) {
+ROPEWALK_DETAIL_COLD [[noreturn]] inline void fail(const char* message) {
 #if defined(__cpp_exceptions)
     throw invalid_config(message);
 #else
-    std::fprintf(stderr, "ropewalk: %s\n", message.c_str());
+    std::fprintf(stderr, "ropewalk: %s\n", message);
     std::abort();
 #endif
 }
+[[noreturn]] inline void fail(const std::string& message) { fail(message.c_str()); }
 
-ROPEWALK_DETAIL_COLD inline std::string number_text(double value) {
-    char buffer[40];
-    // Few enough digits that 0.1 is not 0.10000000000000001, enough that it reads back the same.
+/// Few enough digits that 0.1 is not 0.10000000000000001, enough that it reads back the same.
+ROPEWALK_DETAIL_COLD inline void write_number(char (&to)[40], double value) {
     for (int digits = 15; digits <= 17; ++digits) {
-        std::snprintf(buffer, sizeof buffer, "%.*g", digits, value);
-        if (std::strtod(buffer, nullptr) == value) break;
+        std::snprintf(to, sizeof to, "%.*g", digits, value);
+        if (std::strtod(to, nullptr) == value) break;
     }
-    return buffer;
+}
+ROPEWALK_DETAIL_COLD inline std::string number_text(double value) {
+    char number[40];
+    write_number(number, value);
+    return number;
 }
 ROPEWALK_DETAIL_COLD inline std::string number_text(long long value) { return std::to_string(value); }
 ROPEWALK_DETAIL_COLD inline std::string number_text(unsigned long long value) {
     return std::to_string(value);
 }
 
-/// A number as one of three types, what reads as a text as a string.
+/// A number as one of three types, a truth value as its word, any other text as it is.
 template <class V>
-auto printable(const V& value) {
+decltype(auto) printable(const V& value) {
     if constexpr (std::is_same_v<V, bool>)
-        return std::string(value ? "true" : "false");
+        return value ? "true" : "false";
     else if constexpr (std::is_floating_point_v<V>)
         return static_cast<double>(value);
     else if constexpr (std::is_arithmetic_v<V> && std::is_signed_v<V>)
@@ -82,7 +87,7 @@ auto printable(const V& value) {
     else if constexpr (std::is_arithmetic_v<V>)
         return static_cast<unsigned long long>(value);
     else
-        return std::string(value);
+        return (value);
 }
 
 template <class V>
@@ -90,13 +95,42 @@ std::string text(const V& value) {
     if constexpr (std::is_arithmetic_v<V> && !std::is_same_v<V, bool>)
         return number_text(printable(value));
     else
-        return printable(value);
+        return std::string(printable(value));
 }
 
-template <class P>
+// Written by printf: every unit would instantiate the strings of C++20 that a sum of them takes, a twentieth of
+// the first program's time to compile.
+ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
+                                                     const char* got) {
+    constexpr const char* form = "%s: %s, got %s";
+    const int length = std::snprintf(nullptr, 0, form, function, parameter_must, got);
+    const auto size = static_cast<std::size_t>(length < 0 ? 0 : length) + 1;
+    const std::unique_ptr<char[]> message(new char[size]());
+    std::snprintf(message.get(), size, form, function, parameter_must, got);
+    fail(message.get());
+}
+ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
+                                                     long long got) {
+    char number[24];
+    std::snprintf(number, sizeof number, "%lld", got);
+    refuse(function, parameter_must, number);
+}
+ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
+                                                     unsigned long long got) {
+    char number[24];
+    std::snprintf(number, sizeof number, "%llu", got);
+    refuse(function, parameter_must, number);
+}
+ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
+                                                     double got) {
+    char number[40];
+    write_number(number, got);
+    refuse(function, parameter_must, number);
+}
+template <class Text>
 ROPEWALK_DETAIL_COLD [[noreturn]] void refuse(const char* function, const char* parameter_must,
-                                              const P& got) {
-    fail(std::string(function) + ": " + parameter_must + ", got " + text(got));
+                                              const Text& got) {
+    refuse(function, parameter_must, std::string(got).c_str());
 }
 
 /// The one check of cold calls: `require(factor > 0, "yarn", "factor must be > 0", factor)`.

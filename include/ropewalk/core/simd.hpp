@@ -182,14 +182,11 @@ ROPEWALK_ALWAYS_INLINE pack<C> in_register(pack<C> x) noexcept {
 }
 
 /// a * b + c, fused where the build has the instruction. Always through this function: a product that
-/// the compiler contracts on its own differs in the last bit from one call site to the next.
+/// the compiler contracts on its own differs in the last bit from one call site to the next. (xsimd 8.1 does not
+/// fuse on AVX-512.)
 ROPEWALK_ALWAYS_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float> c) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return pack<float>(_mm512_fmadd_ps(a, b, c));
-#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__FMA__)
-    return pack<float>(_mm256_fmadd_ps(a, b, c));
-#elif defined(ROPEWALK_DETAIL_NEON)
-    return pack<float>(vfmaq_f32(c, a, b));
 #elif defined(ROPEWALK_DETAIL_XSIMD)
     return xsimd::fma(a, b, c);
 #else
@@ -199,10 +196,6 @@ ROPEWALK_ALWAYS_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float>
 ROPEWALK_ALWAYS_INLINE pack<double> fma(pack<double> a, pack<double> b, pack<double> c) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return pack<double>(_mm512_fmadd_pd(a, b, c));
-#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__FMA__)
-    return pack<double>(_mm256_fmadd_pd(a, b, c));
-#elif defined(ROPEWALK_DETAIL_NEON)
-    return pack<double>(vfmaq_f64(c, a, b));
 #elif defined(ROPEWALK_DETAIL_XSIMD)
     return xsimd::fma(a, b, c);
 #else
@@ -219,31 +212,21 @@ ROPEWALK_ALWAYS_INLINE pack<C> fms(pack<C> a, pack<C> b, pack<C> c) noexcept {
     } else {
         return pack<C>(_mm512_fmsub_pd(a, b, c));
     }
-#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__FMA__)
-    if constexpr (sizeof(C) == 4) {
-        return pack<C>(_mm256_fmsub_ps(a, b, c));
-    } else {
-        return pack<C>(_mm256_fmsub_pd(a, b, c));
-    }
-#elif defined(ROPEWALK_DETAIL_XSIMD) && defined(__SSE2__)
-    return a * b - c;
+#elif defined(ROPEWALK_DETAIL_XSIMD)
+    return xsimd::fms(a, b, c);
 #else
     return fma(a, b, -c);
 #endif
 }
 
-/// To the nearest integer, ties to even.
+/// To the nearest integer, ties to even. (xsimd 8.1 has no instruction for it on NEON, and without one adds and
+/// subtracts 2^52, which -ffast-math folds to nothing.)
 ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
-#if defined(ROPEWALK_DETAIL_X86_512)
-    return pack<double>(_mm512_roundscale_pd(x, 0x08));
-#elif defined(ROPEWALK_DETAIL_X86_256)
-    return pack<double>(_mm256_round_pd(x, 0x08));
-#elif defined(ROPEWALK_DETAIL_X86_128) && defined(__SSE4_1__)
-    return pack<double>(_mm_round_pd(x, 0x08));
+#if defined(ROPEWALK_DETAIL_XSIMD) && defined(__SSE4_1__)
+    return xsimd::nearbyint(x);
 #elif defined(ROPEWALK_DETAIL_NEON)
     return pack<double>(vrndnq_f64(x));
 #else
-    // No instruction. Adding and subtracting 2^52 is folded to nothing by -ffast-math, so: libm.
     double lane[lanes<double>];
     store(lane, x);
     for (double& v : lane) v = std::nearbyint(v);
@@ -252,12 +235,8 @@ ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
 }
 
 ROPEWALK_ALWAYS_INLINE pack<float> nearest(pack<float> x) noexcept {
-#if defined(ROPEWALK_DETAIL_X86_512)
-    return pack<float>(_mm512_roundscale_ps(x, 0x08));
-#elif defined(ROPEWALK_DETAIL_X86_256)
-    return pack<float>(_mm256_round_ps(x, 0x08));
-#elif defined(ROPEWALK_DETAIL_X86_128) && defined(__SSE4_1__)
-    return pack<float>(_mm_round_ps(x, 0x08));
+#if defined(ROPEWALK_DETAIL_XSIMD) && defined(__SSE4_1__)
+    return xsimd::nearbyint(x);
 #elif defined(ROPEWALK_DETAIL_X86_128)
     return pack<float>(_mm_cvtepi32_ps(_mm_cvtps_epi32(x)));  // callers stay within 2^31
 #elif defined(ROPEWALK_DETAIL_NEON)

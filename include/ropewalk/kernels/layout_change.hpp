@@ -78,16 +78,31 @@ void scatter_pairs(pair_layout layout, D* to, index first, index count, index pa
 template <class Row, class Place>
 void rotate_between(pair_layout read, pair_layout write, const Row& row, index pairs, Place x) noexcept {
     using C = typename Row::element;
-    alignas(64) C numbers[2 * changed_pairs];
+    constexpr index n = simd::lanes<C>;
+    alignas(64) C a[changed_pairs], b[changed_pairs];
     for (index h = 0; h < x.heads; ++h) {
         const auto from = x.source(h);
         for (index first = 0; first < pairs; first += changed_pairs) {
             const index count = std::min(changed_pairs, pairs - first);
-            gather_pairs(read, from, first, count, pairs, numbers, numbers + count);
-            rotate_half_span(outer_loop::registers, row.from(first), count, count,
-                             tensors{in_place(numbers, 0, 1)});
-            scatter_pairs(write, x.to + h * x.to_stride, first, count, pairs, static_cast<const C*>(numbers),
-                          static_cast<const C*>(numbers + count));
+            gather_pairs(read, from, first, count, pairs, a, b);
+            index i = 0;
+            simd::pack<C> c, s;
+            for (; i + n <= count; i += n) {
+                row.load(first + i, c, s);
+                auto u = simd::load(static_cast<const C*>(a + i)),
+                     v = simd::load(static_cast<const C*>(b + i));
+                rotate_pairs(u, v, c, s);
+                simd::store(a + i, u), simd::store(b + i, v);
+            }
+            if (i < count) {
+                row.load_some(first + i, count - i, c, s);
+                auto u = simd::load_some(static_cast<const C*>(a + i), count - i);
+                auto v = simd::load_some(static_cast<const C*>(b + i), count - i);
+                rotate_pairs(u, v, c, s);
+                simd::store_some(a + i, u, count - i), simd::store_some(b + i, v, count - i);
+            }
+            scatter_pairs(write, x.to + h * x.to_stride, first, count, pairs, static_cast<const C*>(a),
+                          static_cast<const C*>(b));
         }
     }
 }
