@@ -95,34 +95,29 @@ class token_rotation {
     ROPEWALK_ALWAYS_INLINE bool has_one_row() const noexcept { return rows_.heads == 1; }
     ROPEWALK_ALWAYS_INLINE directed_row<row_type> row() const noexcept { return {row_, way_}; }
 
-    /// Rotates some heads of one or two tensors. Returns: whether any of them has a row.
+    /// Rotates some heads of one or two tensors: all by one row, or each by its own. (As two loops they are
+    /// twice the code.) Rows of single heads are as many as the heads of every tensor that has any. One head
+    /// is not worth a copy of its row (AVX2, mixed 2-D at 32 a side: 5.2 of the roof, without 2.9).
+    /// Returns: whether any of the heads has a row.
     template <class Layout, class... Place>
     ROPEWALK_ALWAYS_INLINE bool rotate(Layout layout, outer_loop outer, index pairs,
                                        token_part<Place>... x) const noexcept {
-        if (rows_.heads == 1) {
-            if (!row_) return false;
-            rotate_heads(layout, outer, directed_row<row_type>{row_, way_}, pairs, tensors{x.place...});
-            return true;
-        }
-        // Rows of single heads are as many as the heads of every tensor that has any.
-        return each_head(layout, pairs, largest(x.first_head...), largest(x.place.heads...), x.place...);
-    }
-
-  private:
-    /// A row of one head is not worth a copy (AVX2, mixed 2-D at 32 a side: 5.2 of the roof, without 2.9).
-    template <class Layout, class... Place>
-    bool each_head(Layout layout, index pairs, index first, index count, Place... x) const noexcept {
+        const bool shared = rows_.heads == 1;
+        const index count = shared ? 1 : largest(x.place.heads...);
+        if (!shared) outer = outer_loop::registers;
         bool touched = false;
+        row_type row = row_;
         for (index h = 0; h < count; ++h) {
-            const row_type row = rows_.row_of(token_, first + h);
+            if (!shared) row = rows_.row_of(token_, largest(x.first_head...) + h);
             if (!row) continue;
             touched = true;
-            rotate_heads(layout, outer_loop::registers, directed_row<row_type>{row, way_}, pairs,
-                         tensors{x.only(h)...});
+            rotate_heads(layout, outer, directed_row<row_type>{row, way_}, pairs,
+                         tensors{shared ? x.place : x.place.only(h)...});
         }
         return touched;
     }
 
+  private:
     Cursor& rows_;
     row_type row_ = {};
     index token_;
