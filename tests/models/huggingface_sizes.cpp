@@ -65,7 +65,12 @@ TEST_CASE("huggingface_sizes: an odd share has one pair more and exponents over 
     REQUIRE(s.pairs() == 11);
     for (ropewalk::index i = 0; i < 11; ++i)
         CHECK(s.omega(i) == Approx(std::pow(1e4, -2.0 * static_cast<double>(i) / 21)).epsilon(1e-13));
+    // A rotary_dim that is given is what rotates, whatever the share.
     json config = config_of("glm4_moe", sizes);
+    config["rotary_dim"] = 20;
+    CHECK(make_model_schemes(from_huggingface(config))[0].rotary_dim == 20);
+    CHECK(from_huggingface(config).ropes[0].exponent_channels == 0);
+    config = config_of("glm4_moe", sizes);
     config["max_position_embeddings"] = 1000;
     config["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}};
     const auto grown = make_model_schemes(from_huggingface(config))[0].spectrum_for(2000);

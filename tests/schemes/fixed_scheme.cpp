@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
+#include <string>
+
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
 
