@@ -538,6 +538,24 @@ TEST_CASE("huggingface: a model_type that is not known needs a layout", "[models
         from_huggingface(config));
     CHECK(make_model_schemes(from_huggingface(config, {.layout = interleaved{}}))[0].read_layout ==
           interleaved{});
+    // A key that a class would give a meaning of its own, unless it is switched off.
+    for (const char* key : {"use_dynamic_ntk", "use_logn_attn", "attn_layer_period", "kda_layers"}) {
+        INFO(key);
+        auto other = config;
+        for (const json& off : {json(false), json()}) {
+            other[key] = off;
+            CHECK(from_huggingface(other, {.layout = interleaved{}}).ignored ==
+                  std::vector<std::string>{"model_type"});
+        }
+        other[key] = true;
+        CHECK_REFUSES(std::string("from_huggingface: ") + key +
+                          " must be absent in a model_type that is not known (its class gives it a meaning), "
+                          "got true",
+                      from_huggingface(other, {.layout = interleaved{}}));
+        const auto ignored =
+            from_huggingface(other, {.keys = strictness::lenient, .layout = interleaved{}}).ignored;
+        CHECK(std::count(ignored.begin(), ignored.end(), key) == 1);
+    }
     config.erase("model_type");
     CHECK_REFUSES("from_huggingface: model_type must be given, got nothing", from_huggingface(config));
 }

@@ -49,6 +49,12 @@ TEST_CASE("huggingface_sizes: sizes under their other names", "[models][huggingf
     CHECK(dbrx.head_dim == 128);
     CHECK(dbrx.ropes[0].base == 5e5);
     CHECK(dbrx.ropes[0].max_context == 32768);
+    for (const char* keys : {R"({"d_model":6144,"n_heads":48,"n_layers":40,"rope_theta":5e4})",
+                             R"({"d_model":6144,"n_heads":48,"n_layers":40,"rope_theta":5e4,
+                                 "attn_config":null})",
+                             R"({"d_model":6144,"n_heads":48,"n_layers":40,"rope_theta":5e4,
+                                 "attn_config":{"rope_theta":5e5}})"})
+        CHECK(from_huggingface(config_of("dbrx", keys)).ropes[0].base == 5e4);
     CHECK(from_huggingface({{"model_type", "longcat_flash"}, {"num_layers", 28}}).layers == 28);
     const auto moonshine = from_huggingface({{"model_type", "moonshine"},
                                              {"hidden_size", 288},
