@@ -2,6 +2,7 @@
 
 #include <ropewalk/models/huggingface_json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
