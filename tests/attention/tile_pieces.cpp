@@ -51,8 +51,7 @@ void check_pieces(const Mask& mask, const attention::score_extent& extent, const
             const bool inside = n >= whole.first_query && n < whole.first_query + whole.queries &&
                                 j >= whole.first_key && j < whole.first_key + whole.keys;
             const int times = met[static_cast<std::size_t>(n * extent.keys + j)];
-            wrong += times > 1 || (times > 0 && !inside) ||
-                     (inside && rules.seen(0, 0, n, j) && times == 0);
+            wrong += times > 1 || (times > 0 && !inside) || (inside && rules.seen(0, 0, n, j) && times == 0);
         }
     CHECK(wrong == 0);
 }
@@ -66,12 +65,16 @@ TEMPLATE_TEST_CASE("tile_pieces: what is seen is in one piece, whatever the mask
     std::vector<std::int32_t> documents, keys;
     for (rw::index n = 0; n < extent.queries; ++n)
         documents.push_back(static_cast<std::int32_t>(n / (strip - 1)));
-    for (rw::index j = 0; j < extent.keys; ++j)
-        keys.push_back(static_cast<std::int32_t>(j / (strip - 1)));
+    for (rw::index j = 0; j < extent.keys; ++j) keys.push_back(static_cast<std::int32_t>(j / (strip - 1)));
     for (const rw::index first : {rw::index{0}, strip, rw::index{5}})
         for (const rw::index queries : {rw::index{1}, lanes<TestType> + 1, strip, strip + 1, 2 * strip})
             for (const rw::index first_key : {rw::index{0}, strip, 2 * strip + 3}) {
-                const score_tile whole{0, 0, 1, first, std::min(queries, extent.queries - first), first_key,
+                const score_tile whole{0,
+                                       0,
+                                       1,
+                                       first,
+                                       std::min(queries, extent.queries - first),
+                                       first_key,
                                        extent.keys - first_key};
                 CAPTURE(first, queries, first_key);
                 check_pieces<TestType>(attention::causal_mask{}, extent, whole);
@@ -91,8 +94,8 @@ TEMPLATE_TEST_CASE("tile_pieces: as many strips as there are, by registers where
     // Where all is seen: whole strips, and the rest of one.
     for (const auto& [queries, strips] :
          {std::pair<rw::index, rw::index>{1, 1}, {strip, 1}, {strip + 1, 2}, {2 * strip, 2}, {3 * strip, 3}})
-        CHECK(count(attention::dense_mask<TestType>{}, 3 * strip,
-                    {0, 0, 1, 0, queries, 0, 3 * strip}) == strips);
+        CHECK(count(attention::dense_mask<TestType>{}, 3 * strip, {0, 0, 1, 0, queries, 0, 3 * strip}) ==
+              strips);
     // The last strip of a causal tile of `keys` keys spares lanes * most * (most - 1) / 2 of most * keys
     // columns: a tenth at keys = 5 * lanes * (most - 1).
     const auto diagonal = [&](rw::index keys) {

@@ -189,10 +189,10 @@ TEST_CASE("normalize_and_rotate: a single token is split by heads, unless they s
             const auto after = pair->dense();
             const auto& before = pair == &q ? q_before : k_before;
             for (std::ptrdiff_t h = 0; h < 8; ++h)
-                heads += std::equal(after.begin() + 16 * h, after.begin() + 16 * h + 16,
-                                    before.begin() + 16 * h)
-                             ? '.'
-                             : 'x';
+                heads +=
+                    std::equal(after.begin() + 16 * h, after.begin() + 16 * h + 16, before.begin() + 16 * h)
+                        ? '.'
+                        : 'x';
         }
         return heads;
     };

@@ -74,8 +74,8 @@ TEST_CASE("gguf_rope: sections count only where their order is known", "[models]
         checks::gguf_keys keys(plain_file, "a");
         model_config read_config{.model_type = "a"};
         rope_parameters read_rope;
-        CHECK_FALSE(checks::read_gguf_sections(keys, {.name = "a"}, strictness::strict, 32, read_config,
-                                               read_rope));
+        CHECK_FALSE(
+            checks::read_gguf_sections(keys, {.name = "a"}, strictness::strict, 32, read_config, read_rope));
         CHECK(read_config.ignored.empty());
         CHECK(read_rope.sections.empty());
     }

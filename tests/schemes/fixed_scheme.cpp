@@ -61,8 +61,8 @@ TEST_CASE("axial scheme: a slice from first_channel on, and what is none", "[sch
         CHECK_REFUSES("a: first_channel must be >= 0 and below head_dim, got " + std::to_string(first),
                       slice(8, first, 4));
     for (const rw::index rotary : {-4, 6, 12})
-        CHECK_REFUSES("a: rotary_dim must be a multiple of 4, > 0 and within the head, got " +
-                          std::to_string(rotary),
-                      slice(10, 2, rotary));
+        CHECK_REFUSES(
+            "a: rotary_dim must be a multiple of 4, > 0 and within the head, got " + std::to_string(rotary),
+            slice(10, 2, rotary));
     CHECK_REFUSES("a: rotary_dim must be a multiple of 4, > 0 and within the head, got 7", slice(8, 1, 0));
 }
