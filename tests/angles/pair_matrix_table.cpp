@@ -45,9 +45,11 @@ TEST_CASE("pair_matrix_table: rows, row numbers and what it refuses", "[angles][
         CHECK(!scaled(a, across, below, other, 2));
         CHECK(!scaled(a, turned, below, a, 2));
     }
+#if !defined(__FAST_MATH__)  // which says that zeros have no sign
     const std::vector<float> zero{0}, minus_zero{-0.0f}, one{1};
     CHECK(scaled(one, minus_zero, zero, one, 1));
     CHECK(!scaled(one, zero, zero, one, 1));
+#endif
     const std::vector<int> beyond{2};
     CHECK_THROWS_WITH(table.rows(beyond), Contains("got 2"));
     CHECK_THROWS_WITH(rw::pair_matrix_table<float>(odd, odd, odd, odd, 2), Contains("got 3"));
