@@ -156,8 +156,4 @@
 #include <ropewalk/models/model_config.hpp>
 #include <ropewalk/models/presets_llama.hpp>
 #include <ropewalk/models/presets.hpp>
-#include <ropewalk/models/explain.hpp>
 #include <ropewalk/models/weight_layout.hpp>
-#include <ropewalk/models/model_types.hpp>
-#include <ropewalk/models/model_types_table.hpp>
-#include <ropewalk/models/tower_models.hpp>

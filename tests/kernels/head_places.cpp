@@ -81,30 +81,3 @@ TEST_CASE("head_places: heads and channels are where the strides say, each with 
             if (h > 0) CHECK(first_lane(normed.from_head(1).at(h - 1).load(c)) == want);
         }
 }
-
-TEST_CASE("head_places: as many registers are stored as there are, odd numbers of 16-bit ones too",
-          "[kernels][head_places]") {
-    constexpr rw::index n = rw::simd::lanes<float>;
-    using stored = rw::stored_t<rw::bf16>;
-    const auto check = [&]<std::size_t K, bool Twos>() {
-        // What lies behind the registers in memory must not be taken for one of them.
-        struct {
-            rw::simd::pack<float> x[K];
-            rw::simd::pack<float> behind[1];
-        } of;
-        for (std::size_t k = 0; k < K; ++k) of.x[k] = rw::simd::broadcast(static_cast<float>(k + 1));
-        of.behind[0] = rw::simd::broadcast(-1.0f);
-        std::vector<rw::bf16> to(static_cast<std::size_t>(n) * (K + 1), rw::bf16(9.0f));
-        rw::detail::store_registers<K, Twos>(reinterpret_cast<stored*>(to.data()), of.x);
-        for (std::size_t i = 0; i < to.size(); ++i) {
-            const std::size_t k = i / static_cast<std::size_t>(n);
-            CHECK(static_cast<float>(to[i]) == (k < K ? static_cast<float>(k + 1) : 9.0f));
-        }
-    };
-    check.operator()<1, true>();
-    check.operator()<2, true>();
-    check.operator()<3, true>();
-    check.operator()<4, true>();
-    check.operator()<1, false>();
-    check.operator()<2, false>();
-}

@@ -10,7 +10,8 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// Counts and strides, in elements. Signed, so that a stride may run backwards.
+/// Counts and strides, in elements. Signed, so that a stride may run backwards. Where <strings.h> has declared
+/// POSIX's function of that name too, a program that says `using namespace ropewalk` writes ropewalk::index.
 using index = std::ptrdiff_t;
 
 /// A row number that means: this token is neither read nor written (class and register tokens,

@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <numbers>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -107,14 +106,17 @@ inline std::vector<double> make_mixed_start(const mixed_start_config& config,
     return weights;
 }
 
-/// The same with the angles drawn, uniform on [0, 2 pi), one a head.
+/// The same with the angles drawn, uniform on [0, 2 pi): one number of a generator of <random> a head, so that
+/// a seed gives the same angles with every standard library.
 /// Source: as above.
-template <std::uniform_random_bit_generator Generator>
+template <class Generator>
+requires requires(Generator& generator) { generator() - Generator::min(), Generator::max(); }
 std::vector<double> make_mixed_start(const mixed_start_config& config, index heads, Generator& generator) {
     detail::require(heads >= 1, "make_mixed_start", "heads must be >= 1", heads);
-    std::uniform_real_distribution<double> uniform(0, 2 * std::numbers::pi);
+    const double numbers = static_cast<double>(Generator::max() - Generator::min()) + 1;
     std::vector<double> angles(static_cast<std::size_t>(heads));
-    for (double& phi : angles) phi = uniform(generator);
+    for (double& phi : angles)
+        phi = 2 * std::numbers::pi * (static_cast<double>(generator() - Generator::min()) / numbers);
     return make_mixed_start(config, angles);
 }
 

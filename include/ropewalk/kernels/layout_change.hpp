@@ -80,11 +80,12 @@ void rotate_between(pair_layout read, pair_layout write, const Row& row, index p
     using C = typename Row::element;
     alignas(64) C numbers[2 * changed_pairs];
     for (index h = 0; h < x.heads; ++h) {
-        const auto from = x.from.at(h);
+        const auto from = x.source(h);
         for (index first = 0; first < pairs; first += changed_pairs) {
             const index count = std::min(changed_pairs, pairs - first);
             gather_pairs(read, from, first, count, pairs, numbers, numbers + count);
-            rotate_half_span(outer_loop::registers, row.from(first), count, count, tensors{in_place(numbers, 0, 1)});
+            rotate_half_span(outer_loop::registers, row.from(first), count, count,
+                             tensors{in_place(numbers, 0, 1)});
             scatter_pairs(write, x.to + h * x.to_stride, first, count, pairs, static_cast<const C*>(numbers),
                           static_cast<const C*>(numbers + count));
         }

@@ -22,7 +22,22 @@ struct token_part {
     index first_head;
 };
 
-/// What one part of a call covers of one tensor: heads [first, first + count) of every token it visits.
+/// What one part of a call covers of one tensor in place: heads [first, first + count) of every token it visits.
+template <class T>
+struct part_in_place {
+    const heads_view<T>& x;
+    work_range heads;
+    index first_channel;
+
+    ROPEWALK_ALWAYS_INLINE token_part<places_in_place<stored_t<T>>> at(index token) const noexcept {
+        if (heads.count == 0) return {};  // a view without memory: nothing is added to null
+        const index b = x.batches() == 1 ? 0 : token / x.tokens(), n = token - b * x.tokens();
+        return {in_place(reinterpret_cast<stored_t<T>*>(x.at(b, n, heads.first) + first_channel),
+                         x.strides.head, heads.count),
+                heads.first};
+    }
+};
+/// The same of one that is read and one that is written.
 template <class S, class D>
 struct tensor_part {
     const heads_view<S>& from;
@@ -246,7 +261,7 @@ bool rotate_views(const char* who, const L& layout, const R& rows, direction way
                 ROPEWALK_DETAIL_INLINE_LAMBDA {
                     token_rotation(cursor, token, way).rotate(kind, outer, pairs, at...);
                 },
-            tensor_part<T, T>{x, x, heads(x), first_channel_of(plan, x.channels(), pairs)}...);
+            part_in_place<T>{x, heads(x), first_channel_of(plan, x.channels(), pairs)}...);
     } else {
         return false;
     }

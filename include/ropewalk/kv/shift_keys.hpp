@@ -152,7 +152,7 @@ bool shift_keys(const L& layout, cache_view<D> keys, const cache_plan& plan, con
                             detail::in_place(first + slice.first_channel, keys.strides.head, heads.count);
                         rotation.rotate(
                             kind, outer, pairs,
-                            detail::token_part<detail::plain_places<stored, stored>>{places, heads.first});
+                            detail::token_part<detail::places_in_place<stored>>{places, heads.first});
                     }
                 });
     } else {
