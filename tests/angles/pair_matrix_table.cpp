@@ -28,6 +28,28 @@ TEST_CASE("pair_matrix_table: rows, row numbers and what it refuses", "[angles][
             CHECK(each.c[at] == static_cast<float>(13 + 4 * row + i));
             CHECK(each.d[at] == static_cast<float>(3 + 4 * row + i));
         }
+    // Scaled rotations are [a -c; c a] throughout: a pair anywhere that is none, or a zero of the other sign,
+    // makes a table of matrices.
+    const auto scaled = [](const auto& p, const auto& q, const auto& r, const auto& s, rw::index pairs) {
+        const rw::pair_matrix_table<float> made(p, q, r, s, pairs);
+        return made.rows().scaled_rotations;
+    };
+    std::vector<float> below(c), across(4);
+    for (std::size_t k = 0; k < 4; ++k) across[k] = -below[k];
+    CHECK(scaled(a, across, below, a, 2));
+    for (std::size_t k = 0; k < 4; ++k) {
+        INFO(k);
+        auto other = a, turned = across;
+        other[k] += 1;
+        turned[k] = -turned[k];
+        CHECK(!scaled(a, across, below, other, 2));
+        CHECK(!scaled(a, turned, below, a, 2));
+    }
+#if !defined(__FAST_MATH__)  // which says that zeros have no sign
+    const std::vector<float> zero{0}, minus_zero{-0.0f}, one{1};
+    CHECK(scaled(one, minus_zero, zero, one, 1));
+    CHECK(!scaled(one, zero, zero, one, 1));
+#endif
     const std::vector<int> beyond{2};
     CHECK_THROWS_WITH(table.rows(beyond), Contains("got 2"));
     CHECK_THROWS_WITH(rw::pair_matrix_table<float>(odd, odd, odd, odd, 2), Contains("got 3"));

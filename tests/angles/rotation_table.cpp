@@ -145,6 +145,15 @@ TEST_CASE("rotation_table: rows are checked once", "[angles][rotation_table]") {
                       Contains("axes") && Contains("got 2"));
     CHECK_THROWS_WITH(rw::rotation_table<float>(rw::index(1) << 60, 1, 64), Contains("overflow"));
     CHECK_THROWS_WITH(rw::rotation_table<float>(-1, 1, 64), Contains("got -1"));
+
+    CHECK(t.rows_from(0, 4).tokens == 4);
+    CHECK(t.rows_from(3, 1).row(0) == 3);
+    CHECK(t.rows_from(4, 0).tokens == 0);
+    CHECK_THROWS_WITH(t.rows_from(-1, 1), Contains("first must be below the rows, got -1"));
+    CHECK_THROWS_WITH(t.rows_from(5, 0), Contains("first must be below the rows, got 5"));
+    CHECK_THROWS_WITH(t.rows_from(0, 5), Contains("from first on, got 5"));
+    CHECK_THROWS_WITH(t.rows_from(3, 2), Contains("from first on, got 2"));
+    CHECK_THROWS_WITH(t.rows_from(0, -1), Contains("from first on, got -1"));
 }
 
 TEST_CASE("make_rebase_table: moves cached keys from one spectrum to another", "[angles][rotation_table]") {

@@ -38,6 +38,10 @@ TEST_CASE("uniform_table: untouched tokens have no row", "[angles][drope]") {
     CHECK(rows.row(1) == rw::untouched_row);
     CHECK(rows.row(2) == rw::untouched_row);
     CHECK(rows.row(3) == 1);
+    // One row for whatever heads and pairs a tensor has, of unit length.
+    CHECK(rows.heads == 1);
+    CHECK(rows.pairs == rw::any_pairs);
+    CHECK(rows.magnitude == 1);
 }
 
 TEST_CASE("uniform_table: directions of vectors need no angle", "[angles][drope]") {

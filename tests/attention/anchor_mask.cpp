@@ -74,6 +74,39 @@ TEST_CASE("anchor: the mask is causal, sees itself and column 0, and counts its 
     CHECK(single.mask.seen_count() == 36);  // a plain causal mask
 }
 
+TEST_CASE("anchor: what is said of a tile is what is said pair by pair", "[attention][anchor]") {
+    const attention::anchor_mask mask{{0, 1, 1, 1, 4, 4, 4, 4, 4, 9}, true}, apart{mask.document_start};
+    for (const auto* m : {&mask, &apart}) {
+        const auto rules = m->over({1, 1, 10, 10});
+        rw::index wrong = 0;
+        for (rw::index n0 = 0; n0 < 10; ++n0)
+            for (rw::index queries = 1; n0 + queries <= 10; ++queries)
+                for (rw::index j0 = 0; j0 < 10; ++j0)
+                    for (rw::index keys = 1; j0 + keys <= 10; ++keys) {
+                        const auto said = rules.tile({0, 0, 1, n0, queries, j0, keys});
+                        for (rw::index n = n0; n < n0 + queries; ++n)
+                            for (rw::index j = j0; j < j0 + keys; ++j) {
+                                const bool inside = j >= said.first_key && j < said.first_key + said.keys;
+                                const bool seen = rules.seen(0, 0, n, j);
+                                wrong += seen && !inside;
+                                wrong += inside && said.complete && !seen;
+                            }
+                    }
+        CHECK(wrong == 0);
+        // Wholly seen: the document's own past, also that of the first document, and the anchor alone.
+        CHECK(rules.tile({0, 0, 1, 0, 1, 0, 5}).complete);
+        CHECK(rules.tile({0, 0, 1, 7, 2, 4, 4}).complete);
+        CHECK(!rules.tile({0, 0, 1, 7, 3, 4, 4}).complete);
+        const auto anchor = rules.tile({0, 0, 1, 5, 3, 0, 4});
+        CHECK(anchor.keys == (m == &mask ? 1 : 0));
+        CHECK(anchor.complete);
+    }
+    // One document and its own anchor is a causal mask.
+    const attention::anchor_mask one{std::vector<std::int32_t>(10, 0), true};
+    CHECK(one.over({1, 1, 10, 10}).tile({0, 0, 1, 6, 3, 0, 7}).complete);
+    CHECK(!one.over({1, 1, 10, 10}).tile({0, 0, 1, 6, 3, 0, 8}).complete);
+}
+
 TEST_CASE("anchor: attention is exact attention under the written mask", "[attention][anchor]") {
     // 150 tokens: one document longer than a tile of queries, several shorter.
     std::vector<std::int64_t> long_ids;

@@ -19,6 +19,11 @@ long double soft(long double x) { return std::log1p(std::exp(-std::abs(x))) + st
 
 TEST_CASE("grape_bias: slopes of ALiBi", "[attention][grape_bias]") {
     CHECK(grape::slopes(1) == std::vector<double>{std::exp2(-8)});
+    CHECK(grape::slopes(2) == std::vector<double>{0.0625, 0.00390625});
+    CHECK(grape::slopes(4) == std::vector<double>{.25, .0625, .015625, .00390625});
+    CHECK(grape::slopes(8) ==
+          std::vector<double>{.5, .25, .125, .0625, .03125, .015625, .0078125, .00390625});
+    CHECK(grape::slopes(9).back() == std::exp2(-0.5));
     CHECK(grape::slopes(3) == std::vector<double>{0.0625, 0.00390625, 0.25});
     CHECK(grape::slopes(6) == std::vector<double>{.25, .0625, .015625, .00390625, .5, .125});
     CHECK_REFUSES("grape::slopes: heads must be in 1 .. 65536, got 0", grape::slopes(0));

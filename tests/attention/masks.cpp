@@ -89,6 +89,12 @@ TEST_CASE("masks: tiles that are wholly seen are told so", "[attention][masks]")
     CHECK(!complete(attention::causal_mask{.window = 21}, late));
     CHECK(!complete(attention::causal_mask{}, {0, 0, 1, 10, 8, 16, 16}));
     CHECK(complete(attention::block_mask{.block = 64}, late));
+    // A dense mask of nothing hides nothing; one that is given is looked at pair by pair.
+    const std::vector<std::uint8_t> all(static_cast<std::size_t>(extent.queries * extent.keys), 1);
+    const std::vector<float> none(all.size());
+    CHECK(complete(attention::dense_mask<float>{}, late));
+    CHECK(!complete(attention::dense_mask<float>{.seen_pairs = all}, late));
+    CHECK(!complete(attention::dense_mask<float>{.added = none}, late));
     const auto documents = documents_of(40, 20), keys = documents_of(60, 20);
     CHECK(complete(attention::document_mask{documents, keys}, {0, 0, 1, 0, 20, 0, 20}));
     CHECK(complete(attention::document_mask{documents, keys},

@@ -61,6 +61,25 @@ TEST_CASE("latent_attention: absorbed and naive agree, prefill and decode", "[co
     }
 }
 
+TEST_CASE("latent_attention: the scores of a later chunk are 0 where a key is newer than its query",
+          "[compression][mla]") {
+    rw::latent_attention<double> layer(low, weights_of<double>(low));
+    const auto x = gaussian<double>(6, low.hidden, 8);
+    rw::latent_cache<double> once(low), chunks(low);
+    std::vector<double> whole(5 * 6 * 6, NAN), late(5 * 4 * 6, NAN);
+    layer.forward_naive(x, once, std::span(whole));
+    layer.forward_naive(x.topRows(2), chunks);
+    layer.forward_naive(x.bottomRows(4), chunks, std::span(late));
+    for (std::size_t h = 0; h < 5; ++h)
+        for (std::size_t n = 0; n < 4; ++n)
+            for (std::size_t j = 0; j < 6; ++j) {
+                INFO(h << ' ' << n << ' ' << j);
+                const double score = late[(h * 4 + n) * 6 + j];
+                CHECK(score == Approx(whole[(h * 6 + 2 + n) * 6 + j]).epsilon(1e-12));
+                CHECK((score == 0) == (j > 2 + n));
+            }
+}
+
 TEST_CASE("latent_attention: single precision and 16-bit caches", "[compression][mla]") {
     rw::latent_attention<double> wide(low, weights_of<double>(low));
     rw::latent_attention<float> narrow(low, weights_of<float>(low), 0.05);

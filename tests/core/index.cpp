@@ -2,6 +2,7 @@
 #include <ropewalk/core/index.hpp>
 
 #include <limits>
+#include <vector>
 
 #include "tests/support/catch.hpp"
 
@@ -14,6 +15,24 @@ TEST_CASE("index: products of counts", "[core][index]") {
     CHECK(checked_product("f", "tokens must be >= 0", {2, 3, 5}) == 30);
     CHECK(checked_product("f", "tokens must be >= 0", {0, 1000}) == 0);
     CHECK(checked_product("f", "tokens must be >= 0", {1000, 0, 1000}) == 0);
+}
+
+TEST_CASE("index: room for more, at least doubled where there is none", "[core][index]") {
+    std::vector<int> v;
+    v.reserve(8);
+    REQUIRE(v.capacity() == 8);
+    v.assign(5, 1);
+    const auto room_for = [&](std::size_t more) {
+        rw::detail::make_room(v, more);
+        return v.capacity() - v.size();
+    };
+    CHECK(room_for(3) == 3);  // is there already
+    CHECK(room_for(4) == 5);  // twice the elements
+    v.assign(10, 1);
+    CHECK(room_for(0) == 0);
+    CHECK(room_for(1) == 10);
+    CHECK(room_for(30) == 30);
+    CHECK(v == std::vector<int>(10, 1));
 }
 
 TEST_CASE("index: a negative count is refused with its value", "[core][index]") {

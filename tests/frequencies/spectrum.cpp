@@ -114,6 +114,10 @@ TEST_CASE("spectrum: with_magnitude changes nothing else", "[frequencies][spectr
 
 TEST_CASE("spectrum: no pairs are legal", "[frequencies][spectrum]") {
     CHECK(spectrum().pairs() == 0);
+    CHECK(spectrum().heads() == 1);
+    CHECK(spectrum().axes() == 1);
+    CHECK(spectrum().magnitude() == 1);
+    CHECK(!spectrum().is_mixed());
     CHECK(spectrum::from_omega({}).pairs() == 0);
     CHECK(spectrum::mixed({}, 2, 3).pairs() == 0);
     CHECK(spectrum::from_omega({}).omegas().empty());

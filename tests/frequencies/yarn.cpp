@@ -75,6 +75,11 @@ TEST_CASE("yarn: which rule gives the magnitude", "[frequencies][yarn]") {
     c.mscale = 1;
     CHECK(frequencies::yarn(c).magnitude() ==
           Approx(1.3688879454113936).epsilon(1e-15));  // alone it is not read
+    c.mscale = 0.5;
+    CHECK(frequencies::yarn(c).magnitude() == Approx(1.3688879454113936).epsilon(1e-15));
+    c.mscale = 0, c.mscale_all_dim = 0.5;  // nor is the other one
+    CHECK(frequencies::yarn(c).magnitude() == Approx(1.3688879454113936).epsilon(1e-15));
+    c.mscale = 1;
     c.mscale_all_dim = 1;
     CHECK(frequencies::yarn(c).magnitude() == 1.0);
     c.mscale_all_dim = 0.5;

@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 
+#include <string>
+
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 
@@ -168,6 +170,37 @@ TEST_CASE("normalize_and_rotate: any split over threads and any alignment give t
             rw::normalize_and_rotate(slice, split.view(), norm, table, {.part = {7, part}});
         CHECK(support::same_bits(whole.dense(), split.dense()));
     }
+}
+
+TEST_CASE("normalize_and_rotate: a single token is split by heads, unless they share one sum",
+          "[kernels][normalize]") {
+    const auto table = table_of<float>(8, 1);
+    const rw::head_norm<float> of_head({.channels = 16}, weights_of<float>(16));
+    const rw::head_norm<float> of_token({.heads = 8, .channels = 16, .extent = rw::norm_extent::token},
+                                        weights_of<float>(128));
+    const auto changed = [&](const rw::head_norm<float>& norm_q, const rw::head_norm<float>& norm_k) {
+        heads_buffer<float> q({1, 1, 8, 16}), k({1, 1, 8, 16});
+        q.fill(1), k.fill(2);
+        const auto q_before = q.dense(), k_before = k.dense();
+        rw::normalize_and_rotate(rw::half_split{}, q.view(), k.view(), norm_q, norm_k, table,
+                                 {.part = {2, 0}});
+        std::string heads;
+        for (auto* pair : {&q, &k}) {
+            const auto after = pair->dense();
+            const auto& before = pair == &q ? q_before : k_before;
+            for (std::ptrdiff_t h = 0; h < 8; ++h)
+                heads +=
+                    std::equal(after.begin() + 16 * h, after.begin() + 16 * h + 16, before.begin() + 16 * h)
+                        ? '.'
+                        : 'x';
+        }
+        return heads;
+    };
+    CHECK(changed(of_head, of_head) == "xxxx....xxxx....");
+    // The heads of a sum are one part's; 1 token is that of one part alone.
+    const std::string all = "xxxxxxxxxxxxxxxx", none = "................";
+    for (const auto& heads : {changed(of_token, of_head), changed(of_head, of_token)})
+        CHECK((heads == all || heads == none));
 }
 
 TEST_CASE("normalize_and_rotate: heads with rows of their own", "[kernels][normalize]") {

@@ -14,6 +14,7 @@
 using namespace ropewalk;
 using support::gguf_bytes;
 using i64 = std::int64_t;
+namespace checks = ropewalk::ROPEWALK_ISA::detail;
 
 namespace {
 
@@ -296,6 +297,23 @@ TEST_CASE("gguf_file: from a path and from a stream", "[models][gguf]") {
     const std::span<const std::byte> bytes = whole;
     std::stringstream in(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
     CHECK(read_gguf(in).metadata.rope_freqs.size() == 4);
+    // Bytes as a stream: every way to seek, and not past either end.
+    checks::span_buffer buffer(bytes.first(8));
+    std::istream seeking(&buffer);
+    const auto at = [&](std::streamoff by, std::ios_base::seekdir from) {
+        return std::streamoff(seeking.rdbuf()->pubseekoff(by, from));
+    };
+    CHECK(at(3, std::ios_base::beg) == 3);
+    CHECK(at(2, std::ios_base::cur) == 5);
+    CHECK(at(-2, std::ios_base::cur) == 3);
+    CHECK(at(-2, std::ios_base::end) == 6);
+    CHECK(seeking.get() == std::to_integer<int>(bytes[6]));
+    CHECK(at(0, std::ios_base::beg) == 0);
+    CHECK(at(8, std::ios_base::beg) == 8);
+    CHECK(at(-8, std::ios_base::end) == 0);
+    CHECK(at(-1, std::ios_base::beg) == -1);
+    CHECK(at(1, std::ios_base::end) == -1);
+    CHECK(at(0, std::ios_base::cur) == 0);  // and stays where it was
     std::stringstream broken;
     broken.setstate(std::ios_base::badbit);
     CHECK_REFUSES("read_gguf: the stream must be seekable, got one that is not", read_gguf(broken));

@@ -67,4 +67,16 @@ TEST_CASE("gguf_rope: sections count only where their order is known", "[models]
     CHECK(with.ignored.empty());
     CHECK(of_three.sections == decltype(of_three.sections){8, 12, 12});
     CHECK(of_three.order == section_order::interleaved);
+    // No section, or one of all pairs, says nothing of an order: even a strict reading takes it.
+    for (const i64 first : {0, 32}) {
+        const gguf_metadata plain_file{
+            .values = {{"a.rope.dimension_sections", std::vector<i64>{first, 0, 0, 0}}}};
+        checks::gguf_keys keys(plain_file, "a");
+        model_config read_config{.model_type = "a"};
+        rope_parameters read_rope;
+        CHECK_FALSE(
+            checks::read_gguf_sections(keys, {.name = "a"}, strictness::strict, 32, read_config, read_rope));
+        CHECK(read_config.ignored.empty());
+        CHECK(read_rope.sections.empty());
+    }
 }

@@ -2,6 +2,7 @@
 
 #include <ropewalk/models/huggingface_json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
@@ -538,8 +539,51 @@ TEST_CASE("huggingface: a model_type that is not known needs a layout", "[models
         from_huggingface(config));
     CHECK(make_model_schemes(from_huggingface(config, {.layout = interleaved{}}))[0].read_layout ==
           interleaved{});
+    // A key that a class would give a meaning of its own, unless it is switched off.
+    for (const char* key : {"use_dynamic_ntk", "use_logn_attn", "attn_layer_period", "kda_layers"}) {
+        INFO(key);
+        auto other = config;
+        for (const json& off : {json(false), json()}) {
+            other[key] = off;
+            CHECK(from_huggingface(other, {.layout = interleaved{}}).ignored ==
+                  std::vector<std::string>{"model_type"});
+        }
+        other[key] = true;
+        CHECK_REFUSES(std::string("from_huggingface: ") + key +
+                          " must be absent in a model_type that is not known (its class gives it a meaning), "
+                          "got true",
+                      from_huggingface(other, {.layout = interleaved{}}));
+        const auto ignored =
+            from_huggingface(other, {.keys = strictness::lenient, .layout = interleaved{}}).ignored;
+        CHECK(std::count(ignored.begin(), ignored.end(), key) == 1);
+    }
     config.erase("model_type");
     CHECK_REFUSES("from_huggingface: model_type must be given, got nothing", from_huggingface(config));
+}
+
+TEST_CASE("huggingface: use_mrope says what sections say, and nothing without them",
+          "[models][huggingface][mrope]") {
+    json config = json::parse(
+        R"({"model_type":"qwen2_vl","hidden_size":1024,"num_attention_heads":8,"num_hidden_layers":2,
+            "use_mrope":true,"rope_scaling":{"type":"mrope","mrope_section":[16,24,24]}})");
+    const auto read = from_huggingface(config);
+    CHECK(read.ignored.empty());
+    CHECK(read.ropes[0].sections.size() == 3);
+    config["use_mrope"] = false;
+    CHECK(from_huggingface(config).ignored.empty());
+    config = json::parse(
+        R"({"model_type":"llama","hidden_size":1024,"num_attention_heads":8,"num_hidden_layers":2})");
+    for (const json& scaling : {json(), json{{"type", "linear"}, {"factor", 2.0}}}) {
+        INFO(scaling.dump());
+        config["rope_scaling"] = scaling;
+        config["use_mrope"] = false;
+        CHECK(from_huggingface(config).ignored.empty());
+        config["use_mrope"] = true;
+        CHECK_REFUSES("from_huggingface: use_mrope must be false where there is no mrope_section, got true",
+                      from_huggingface(config));
+        CHECK(from_huggingface(config, {.keys = strictness::lenient}).ignored ==
+              std::vector<std::string>{"use_mrope"});
+    }
 }
 
 TEST_CASE("huggingface: numbers past int64 and configs that are no object", "[models][huggingface][errors]") {

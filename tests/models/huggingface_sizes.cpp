@@ -49,6 +49,12 @@ TEST_CASE("huggingface_sizes: sizes under their other names", "[models][huggingf
     CHECK(dbrx.head_dim == 128);
     CHECK(dbrx.ropes[0].base == 5e5);
     CHECK(dbrx.ropes[0].max_context == 32768);
+    for (const char* keys : {R"({"d_model":6144,"n_heads":48,"n_layers":40,"rope_theta":5e4})",
+                             R"({"d_model":6144,"n_heads":48,"n_layers":40,"rope_theta":5e4,
+                                 "attn_config":null})",
+                             R"({"d_model":6144,"n_heads":48,"n_layers":40,"rope_theta":5e4,
+                                 "attn_config":{"rope_theta":5e5}})"})
+        CHECK(from_huggingface(config_of("dbrx", keys)).ropes[0].base == 5e4);
     CHECK(from_huggingface({{"model_type", "longcat_flash"}, {"num_layers", 28}}).layers == 28);
     const auto moonshine = from_huggingface({{"model_type", "moonshine"},
                                              {"hidden_size", 288},
@@ -65,7 +71,12 @@ TEST_CASE("huggingface_sizes: an odd share has one pair more and exponents over 
     REQUIRE(s.pairs() == 11);
     for (ropewalk::index i = 0; i < 11; ++i)
         CHECK(s.omega(i) == Approx(std::pow(1e4, -2.0 * static_cast<double>(i) / 21)).epsilon(1e-13));
+    // A rotary_dim that is given is what rotates, whatever the share.
     json config = config_of("glm4_moe", sizes);
+    config["rotary_dim"] = 20;
+    CHECK(make_model_schemes(from_huggingface(config))[0].rotary_dim == 20);
+    CHECK(from_huggingface(config).ropes[0].exponent_channels == 0);
+    config = config_of("glm4_moe", sizes);
     config["max_position_embeddings"] = 1000;
     config["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}};
     const auto grown = make_model_schemes(from_huggingface(config))[0].spectrum_for(2000);

@@ -39,6 +39,34 @@ TEST_CASE("model_config: layers of one kind share one scheme", "[models][model_c
     CHECK(m[2].spectrum_for(1).omega(0) == 1.0);
 }
 
+TEST_CASE("model_config: the indexer is the rope in heads of its own, and gives nothing back",
+          "[models][model_config]") {
+    auto c = plain(1, 16);
+    c.rotates_output_back = true;
+    c.indexer_dim = 24;
+    c.indexer_first_channel = 8;
+    c.indexer_layout = interleaved{};
+    c.ropes[0].logit_scale = 1.5;
+    const auto m = make_model_schemes(c);
+    CHECK(m[0].rotates_output_back);
+    CHECK(m[0].logit_scale == 1.5);
+    REQUIRE(m[0].indexer != nullptr);
+    const rotary_scheme& indexer = *m[0].indexer;
+    CHECK_FALSE(indexer.rotates_output_back);
+    CHECK(indexer.logit_scale == 1);
+    CHECK(indexer.head_dim == 24);
+    CHECK(indexer.first_channel == 8);
+    CHECK(indexer.rotary_dim == 16);
+    CHECK(indexer.read_layout == pair_layout(interleaved{}));
+    CHECK(indexer.write_layout == pair_layout(interleaved{}));
+    CHECK(indexer.spectrum_for(1).omegas() == m[0].spectrum_for(1).omegas());
+    CHECK(indexer.indexer == nullptr);
+    for (const ropewalk::index first : {-1, 9}) {
+        c.indexer_first_channel = first;
+        CHECK_THROWS_AS(make_model_schemes(c), invalid_config);
+    }
+}
+
 TEST_CASE("model_config: divisors and sections compose with every scaling", "[models][model_config]") {
     for (const auto scaling : {rope_scaling::none, rope_scaling::linear, rope_scaling::ntk,
                                rope_scaling::dynamic_ntk, rope_scaling::dynamic_linear,

@@ -194,6 +194,20 @@ TEST_CASE("model_types_table: missing kinds of layers are the class's", "[models
         INFO(name);
         CHECK(map_of(make_model_schemes(from_huggingface(bare_config(name)))) == map);
     }
+    // Gemma 4 ends on a layer that sees everything, wherever its period stands; nothing else does.
+    const std::set<std::string_view> ends_full{"gemma4_text", "gemma4_unified_text", "diffusion_gemma_text"};
+    for (const auto& m : table) {
+        if (m.rule != layer_rule::by_type || m.every != 6 || m.scaling == nullptr) continue;
+        INFO(m.model_type);
+        auto config = bare_config(m.model_type);
+        config["num_hidden_layers"] = 10;
+        CHECK(map_of(make_model_schemes(from_huggingface(config))) ==
+              (ends_full.contains(m.model_type) ? "aaaaabaaab" : "aaaaabaaaa"));
+    }
+    for (const auto& m : table) {
+        INFO(m.model_type);
+        CHECK(m.last_is_full == ends_full.contains(m.model_type));
+    }
 }
 
 namespace {

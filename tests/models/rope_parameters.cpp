@@ -2,6 +2,7 @@
 #include <ropewalk/models/rope_parameters.hpp>
 
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -55,6 +56,44 @@ TEST_CASE("rope_parameters: longrope's magnitudes where the config gives them", 
     CHECK(make_spectrum(p, 64, 4097).magnitude() == 1.5);
     p.short_mscale = {};
     CHECK(make_spectrum(p, 64, 4096).magnitude() == own);
+}
+
+TEST_CASE("rope_parameters: exponents over an odd share of the channels", "[models]") {
+    // 11 pairs, exponents over 21: plain where a scaling leaves the frequencies as they are.
+    const auto pair = [](double base, ropewalk::index i) {
+        return std::pow(base, -2.0 * static_cast<double>(i) / 21);
+    };
+    const rope_parameters plain{.exponent_channels = 21};
+    auto linear = plain, dynamic = plain, llama3 = plain, longrope = plain, yarn = plain;
+    linear.scaling = rope_scaling::linear, linear.factor = 4;
+    dynamic.scaling = rope_scaling::dynamic_ntk, dynamic.factor = 2, dynamic.max_context = 1000;
+    llama3.scaling = rope_scaling::llama3, llama3.factor = 8, llama3.original_context = 8192;
+    longrope.scaling = rope_scaling::longrope, longrope.original_context = 4096;
+    longrope.max_context = 4096;
+    longrope.short_factors.assign(11, 2.0), longrope.long_factors.assign(11, 3.0);
+    yarn.scaling = rope_scaling::yarn, yarn.factor = 2, yarn.original_context = 4096;
+    const double base = 1e4 * std::pow(3.0, 21.0 / 19);  // alpha = 2 * 2000 / 1000 - 1
+    for (ropewalk::index i = 0; i < 11; ++i) {
+        INFO(i);
+        CHECK(make_spectrum(plain, 22, 1).omega(i) == Approx(pair(1e4, i)).epsilon(1e-13));
+        CHECK(make_spectrum(linear, 22, 1).omega(i) == Approx(pair(1e4, i) / 4).epsilon(1e-13));
+        CHECK(make_spectrum(dynamic, 22, 2000).omega(i) == Approx(pair(base, i)).epsilon(1e-13));
+        CHECK(make_spectrum(longrope, 22, 1).omega(i) == Approx(pair(1e4, i) / 2).epsilon(1e-13));
+    }
+    // Llama 3: wavelengths below 8192 / 4 stay, those above 8192 are 8 times as long.
+    const auto bent = make_spectrum(llama3, 22, 1);
+    CHECK(bent.omega(3) == Approx(pair(1e4, 3)).epsilon(1e-13));
+    CHECK(bent.omega(10) == Approx(pair(1e4, 10) / 8).epsilon(1e-13));
+    CHECK_REFUSES("make_spectrum: rotary_dim must be even under this scaling, got yarn",
+                  make_spectrum(yarn, 22, 1));
+    for (const ropewalk::index n : {1, 2}) {
+        dynamic.exponent_channels = n;
+        CHECK_REFUSES("make_spectrum: exponent_channels must be > 2, got " + std::to_string(n),
+                      make_spectrum(dynamic, 4, 2000));
+    }
+    dynamic.exponent_channels = 3;
+    CHECK(make_spectrum(dynamic, 4, 2000).omega(1) ==
+          Approx(std::pow(1e4 * 27, -2.0 / 3)).epsilon(1e-13));  // 3^(3 / (3 - 2)) = 27
 }
 
 TEST_CASE("rope_parameters: pairs that rotate the other way have negative frequencies", "[models]") {

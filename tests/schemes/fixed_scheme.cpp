@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
+#include <string>
+
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
 
@@ -39,6 +41,28 @@ TEST_CASE("axial scheme: half of the pairs an axis, the first as said", "[scheme
         CHECK(s.omega(1) == Approx(std::pow(100.0, -0.25)));
         CHECK(s.omega(5) == s.omega(1));
     }
-    CHECK_REFUSES("a: head_dim must be a multiple of 4 and > 0, got 18",
-                  rw::make_axial_scheme({.name = "a", .head_dim = 18}));
+    for (const rw::index dim : {-4, 0, 2, 18})
+        CHECK_REFUSES("a: head_dim must be a multiple of 4 and > 0, got " + std::to_string(dim),
+                      rw::make_axial_scheme({.name = "a", .head_dim = dim}));
+    CHECK(rw::make_axial_scheme({.name = "a", .head_dim = 4}).rotary_dim == 4);
+}
+
+TEST_CASE("axial scheme: a slice from first_channel on, and what is none", "[schemes][fixed]") {
+    const auto slice = [](rw::index dim, rw::index first, rw::index rotary) {
+        return rw::make_axial_scheme(
+            {.name = "a", .head_dim = dim, .first_channel = first, .rotary_dim = rotary});
+    };
+    CHECK(slice(10, 2, 0).rotary_dim == 8);  // up to the end
+    CHECK(slice(10, 2, 8).first_channel == 2);
+    CHECK(slice(10, 0, 4).rotary_dim == 4);
+    for (const rw::index dim : {-4, 0})
+        CHECK_REFUSES("a: head_dim must be > 0, got " + std::to_string(dim), slice(dim, 0, 4));
+    for (const rw::index first : {-1, 8})
+        CHECK_REFUSES("a: first_channel must be >= 0 and below head_dim, got " + std::to_string(first),
+                      slice(8, first, 4));
+    for (const rw::index rotary : {-4, 6, 12})
+        CHECK_REFUSES(
+            "a: rotary_dim must be a multiple of 4, > 0 and within the head, got " + std::to_string(rotary),
+            slice(10, 2, rotary));
+    CHECK_REFUSES("a: rotary_dim must be a multiple of 4, > 0 and within the head, got 7", slice(8, 1, 0));
 }

@@ -64,6 +64,8 @@ TEST_CASE("SAM 3: the VE grid is scaled and starts at 1", "[schemes][sam]") {
 TEST_CASE("SAM: a grid is rebuilt from squares only", "[schemes][sam]") {
     CHECK(sam::square_patches(9).values() == sam::patches({.height = 3, .width = 3}).values());
     CHECK(sam::square_patches(0).tokens() == 0);
+    CHECK(sam::patches({.height = 3}).tokens() == 0);  // no side stands for 1
+    CHECK(sam::patches({.width = 3}).tokens() == 0);
     CHECK_REFUSES("sam::square_patches: tokens must be a square number, got 12", sam::square_patches(12));
     CHECK_REFUSES("sam::square_patches: tokens must be a square number, got -4", sam::square_patches(-4));
     CHECK_REFUSES("sam::axial: head_dim must be a multiple of 4 and > 0, got 2", sam::axial({.head_dim = 2}));
