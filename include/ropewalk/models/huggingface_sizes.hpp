@@ -55,7 +55,7 @@ inline void read_old_keys(const huggingface_sizes& c) {
     for (const char* key : {"rotary_emb_scale_base", "rotary_scaling_factor"})
         if (top.has(key) && c.strict) top.reject(key, "null (it is not read here)", *top.find(key));
     if (c.rules.keys == key_names::dbrx) {
-        if (const auto* inner = top.find("attn_config"); inner != nullptr && inner->is_object())
+        if (const auto* inner = top.find("attn_config"); inner != nullptr)
             if (const auto old = top.inner("attn_config", *inner).number("rope_theta"); old && !f.theta)
                 f.theta = old;
     }
