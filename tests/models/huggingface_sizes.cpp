@@ -56,7 +56,8 @@ TEST_CASE("huggingface_sizes: sizes under their other names", "[models][huggingf
                                  "attn_config":{"rope_theta":5e5}})"})
         CHECK(from_huggingface(config_of("dbrx", keys)).ropes[0].base == 5e4);
     CHECK_REFUSES("from_huggingface: attn_config must be an object, got \"x\"",
-                  from_huggingface(config_of("dbrx", R"({"d_model":6144,"n_heads":48,"n_layers":40,"attn_config":"x"})")));
+                  from_huggingface(
+                      config_of("dbrx", R"({"d_model":6144,"n_heads":48,"n_layers":40,"attn_config":"x"})")));
     CHECK(from_huggingface({{"model_type", "longcat_flash"}, {"num_layers", 28}}).layers == 28);
     const auto moonshine = from_huggingface({{"model_type", "moonshine"},
                                              {"hidden_size", 288},
