@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 // bench_report BENCH.json README.md RESULTS.md PICTURE.svg
-// Writes every case of a bench run into RESULTS.md, and the cases that a reader asks for first between the
-// two bench_report marks of the README, with one picture. Paths as the README links them: run it beside the
-// README.
+// Writes every case of a bench run into RESULTS.md, and the six calls that a reader asks for first between the
+// two bench_report marks of the README. Paths as the README links them: run it beside the README.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -198,19 +197,10 @@ std::string table_of_the_rest(const std::vector<row>& rows) {
                     others_of(one) + " |\n";
         }
     if (body.empty()) return "";
-    return "Every other case: its time over the pass it is held against (and the time), the others' time over "
+    return "Every other case: its time over the pass it is held against (and the time), the others' time "
+           "over "
            "ours:\n\n| case | tokens | over the roof | others |\n|---|---|---|---|\n" +
            body;
-}
-
-std::string all_tables(const json& run, const std::vector<row>& rows) {
-    const std::string versions = peer_versions(rows);
-    return "# One run of the benchmarks\n\n" + caption_of(run) +
-           (versions.empty() ? "" : " Peers: " + versions + ".") + "\n\n" +
-           table_of("Time over the roof, a pass that reads and writes each byte once, and the time:", rows,
-                    over_roof) +
-           table_of("The others' time over ours, in the same run:", rows, others_of) +
-           table_of_the_rest(rows);
 }
 
 /// The rows whose name is `first` ... `last`, under the name between them.
@@ -229,8 +219,8 @@ std::vector<row> between(const std::vector<row>& rows, const std::string& first,
 
 const std::string standard_heads = "/q_heads:32/k_heads:8/dim:128";
 
-std::string first_tables(const json& run, const std::vector<row>& rows) {
-    std::string text = caption_of(run) + "\n\n";
+std::string tables_by_call(const std::vector<row>& rows) {
+    std::string text;
     text += table_of("`rotate`, 32 + 8 heads of 128: its time over the roof, and behind it the plain loop's:",
                      between(rows, "rotate/", standard_heads), [](const json& one) {
                          const double ours = one.value("x_roof", 0.0);
@@ -248,8 +238,9 @@ std::string first_tables(const json& run, const std::vector<row>& rows) {
         const double passes = one.value("unfused_over_kernel", 0.0);
         return passes > 0 ? ratio_text(passes) : std::string();
     });
+    const std::vector<row> peers = between(rows, peer_mark, standard_heads);
     text += table_of("Other libraries on the same work, " + peer_versions(rows) + ": their time over ours:",
-                     between(rows, peer_mark, standard_heads), [](const json& one) {
+                     peers, [](const json& one) {
                          const double theirs = peer_over_kernel(one);
                          return theirs > 0 ? ratio_text(theirs) : std::string();
                      });
@@ -259,6 +250,65 @@ std::string first_tables(const json& run, const std::vector<row>& rows) {
                 text += "`" + r.what + "`: " + ratio_text(one["door_ns"]) +
                         " ns a call for run-time dispatch.\n\n";
     return text;
+}
+
+std::string all_tables(const json& run, const std::vector<row>& rows) {
+    const std::string versions = peer_versions(rows);
+    return "# One run of the benchmarks\n\n" + caption_of(run) +
+           (versions.empty() ? "" : " Peers: " + versions + ".") + "\n\n" + tables_by_call(rows) +
+           table_of("Time over the roof, a pass that reads and writes each byte once, and the time:", rows,
+                    over_roof) +
+           table_of("The others' time over ours, in the same run:", rows, others_of) +
+           table_of_the_rest(rows);
+}
+
+/// A call of the README's table: its name there, its case, and the counter that is its time over another's, or
+/// the other's over its own.
+struct first_call {
+    const char* text;
+    std::string what;
+    const char* over;
+    const char* under;
+};
+
+/// The calls that an engine makes, against what bounds each.
+std::string first_table(const std::vector<row>& rows) {
+    const first_call calls[] = {
+        {"`rotate` f32 / the roof", "rotate/half_split/f32/table" + standard_heads, "x_roof", nullptr},
+        {"`rotate` bf16 / the roof", "rotate/half_split/bf16/table" + standard_heads, "x_roof", nullptr},
+        {"`rotate` f32, rows on the fly / the roof", "rotate/half_split/f32/fly" + standard_heads, "x_roof",
+         nullptr},
+        {"`rotate_into` f32 / memcpy", "rotate_into/half_split/f32", nullptr, "memcpy_over_kernel"},
+        {"`prepare_attention` bf16 to an int8 cache / its steps apart", "prepare_attention/bf16_to_int8",
+         nullptr, "apart_over_kernel"},
+        {"`shift_keys` of a q8_0 cache of 8192 tokens / a pass over it",
+         "block_rotation/q8_0/half_split/dim:128", "x_roof", nullptr}};
+    std::string text =
+        "| call / what bounds it | 1 token | 512 | 4096 | plain loop | worst error "
+        "|\n|---|---|---|---|---|---|\n";
+    for (const first_call& call : calls) {
+        const auto found =
+            std::find_if(rows.begin(), rows.end(), [&](const row& r) { return r.what == call.what; });
+        if (found == rows.end()) continue;
+        const auto cell = [&](const std::string& tokens) {
+            const double under = call.under != nullptr ? found->counter(tokens, call.under) : 1;
+            const double ratio = call.over != nullptr ? found->counter(tokens, call.over)
+                                 : under > 0          ? 1 / under
+                                                      : 0;
+            return ratio > 0 ? ratio_text(ratio) : std::string();
+        };
+        text += std::string("| ") + call.text;
+        for (const char* tokens : token_counts) text += " | " + cell(tokens);
+        if (const std::string whole = cell(""); !whole.empty())  // a case without a token count
+            text.replace(text.size() - 2, 2, " | " + whole);
+        const double plain = found->counter("512", "plain_loop_over_kernel");
+        char error[32] = "";
+        if (const double worst = found->counter("512", "worst_error"); worst > 0)
+            std::snprintf(error, sizeof error, "%.1e", worst);
+        text += " | " + (plain > 0 ? ratio_text(plain * found->counter("512", "x_roof")) : std::string()) +
+                " | " + error + " |\n";
+    }
+    return text + "\n";
 }
 
 /// f32 half-split at 512 tokens: ours, the plain loop, the way of the reference implementations, and the
@@ -318,11 +368,11 @@ int main(int argc, char** argv) {
         std::printf("every case: %s\n", results.c_str());
         svg::write(picture, picture_of(rows));
         std::printf("picture: %s\n", picture.c_str());
-        write_between_marks(argv[2], first_tables(run, rows) + "![Time over the roof: ours and others](" +
-                                         picture + ")\n\nEvery case: [" + results + "](" + results +
-                                         "), from `cmake --workflow --preset bench` and then `cmake --build "
-                                         "build-bench --target bench_report`.\n");
-        std::printf("first tables: %s\n", argv[2]);
+        write_between_marks(argv[2], first_table(rows) + caption_of(run) + " Every case: [" + results + "](" +
+                                         results +
+                                         "), from `cmake --workflow --preset bench` and then "
+                                         "`cmake --build build-bench --target bench_report`.\n");
+        std::printf("first table: %s\n", argv[2]);
     } catch (const std::exception& e) {
         std::fprintf(stderr, "bench_report: %s\n", e.what());
         return 1;

@@ -1,7 +1,10 @@
-# Writes every C++ block of the README into one source: what is at file scope stays there, the rest goes
-# into one function that has what an engine would have.
+# Writes every C++ block of the README and of the examples' page into one source: what is at file scope stays
+# there, a whole program becomes a function of another name that returns nothing, the rest goes into one function that has what an
+# engine would have.
 cmake_policy(VERSION 3.20)
 file(READ ${readme} rest)
+file(READ ${examples} more)
+string(APPEND rest "\n${more}")
 set(fence "```cpp\n")
 set(scopes "")
 set(bodies "")
@@ -21,6 +24,11 @@ while(TRUE)
     string(REPLACE ";" "@end@" block "${block}")  # CMake's lists would lose them
     string(REGEX MATCHALL "(#include|namespace)[^\n]*\n" scope "${block}")
     string(REGEX REPLACE "(#include|namespace)[^\n]*\n" "" body "${block}")
+    if(body MATCHES "int main\\(")
+        string(REPLACE "int main(" "void program_${count}(" program "${body}")
+        string(APPEND scope "${program}\n")
+        set(body "")
+    endif()
     list(JOIN scope "" scope)
     string(REPLACE "@end@" ";" scope "${scope}")
     string(REPLACE "@end@" ";" body "${body}")

@@ -30,6 +30,8 @@ if(how MATCHES "_without_eigen$")
     set(no_eigen -D CMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON)
 endif()
 file(READ ${source}/README.md readme)
+file(READ ${source}/examples/README.md more)
+string(APPEND readme "\n${more}")
 
 # The README's block of CMake that holds a word, as a file to include; for `core` with the README's other
 # target.
