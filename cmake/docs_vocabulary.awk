@@ -3,13 +3,13 @@
 # wherever they stand are here. A member with a comment of its own keeps it, and any other must have one.
 BEGIN {
     n["base"] = "The base of the geometric frequencies: rope_theta, freq_base."
-    n["rotary_dim"] = "Channels that turn, two a pair."
+    n["rotary_dim"] = "Channels that rotate, two a pair."
     n["head_dim"] = "Channels of a head."
     n["batches"] = "Batches."
     n["tokens"] = "Tokens."
     n["heads"] = "Heads; where a table is meant, 1 = one row for all heads."
     n["channels"] = "Channels."
-    n["pairs"] = "Pairs: channels that turn / 2."
+    n["pairs"] = "Pairs: channels that rotate / 2."
     n["axes"] = "Axes a position has."
     n["rows"] = "Rows."
     n["row_count"] = "Rows of the table."
