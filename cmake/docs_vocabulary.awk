@@ -56,7 +56,7 @@ BEGIN {
     n["is_mixed"] = "Whether every pair reads every axis."
     n["page_tokens"] = "Tokens a page holds."
     n["kv_heads"] = "Heads of the keys and values."
-    n["first_channel"] = "The first channel that turns."
+    n["first_channel"] = "The first channel that rotates."
     n["hidden"] = "Channels of the model's hidden state."
     n["eps"] = "Added under the root of a norm."
     n["text_before"] = "Tokens of text before it."
