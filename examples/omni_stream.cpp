@@ -31,7 +31,7 @@ rw::index show(const char* name, const Scheme& scheme, std::initializer_list<med
     std::printf("%s\n", name);
     for (rw::index part = 0; where.segment_start(part) < s.tokens; ++part) {
         const rw::index first = where.segment_start(part), end = where.segment_start(part + 1);
-        const auto* run = where.segments()[static_cast<std::size_t>(part)].as<rw::text_run>();
+        const auto* run = where.segments()[static_cast<std::size_t>(part)].text();
         const bool marker = run && run->step == 0, sound = run && !marker && first >= before;
         const char* const what = !run ? "frames" : marker ? "markers" : sound ? "sound" : "text";
         std::printf("%s %.0f-%.0f, ", what, where.at(first), where.at(end - 1));

@@ -104,8 +104,8 @@ TEST_CASE("position_ids: dense keeps every position and every untouched token", 
         for (rw::index a = 0; a < 3; ++a) CHECK(values[static_cast<std::size_t>(n * 3 + a)] == ids.at(n, a));
     }
     for (const auto& segment : flat.segments())
-        CHECK((segment.as<rw::listed_run>() != nullptr ||
-               segment.as<rw::untouched_run>() != nullptr));
+        CHECK((segment.listed() != nullptr ||
+               segment.untouched() != nullptr));
 }
 
 TEST_CASE("position_ids: appending continues, also onto itself", "[positions][position_ids]") {

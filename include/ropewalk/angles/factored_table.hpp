@@ -159,9 +159,9 @@ inline block_positions factored(const grid_block& grid, std::size_t axes) {
 }
 
 inline block_positions factored(const position_segment& segment, std::size_t axes) {
-    if (const auto* run = segment.as<text_run>()) return factored(*run, axes);
-    if (const auto* run = segment.as<listed_run>()) return factored(*run, axes);
-    if (const auto* grid = segment.as<grid_block>()) return factored(*grid, axes);
+    if (const auto* run = segment.text()) return factored(*run, axes);
+    if (const auto* run = segment.listed()) return factored(*run, axes);
+    if (const auto* grid = segment.grid()) return factored(*grid, axes);
     return {};  // untouched
 }
 

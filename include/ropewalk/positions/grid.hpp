@@ -227,13 +227,13 @@ inline position_ids shifted(const position_ids& ids, std::span<const double> off
                     "offset must hold one number an axis", offset.size());
     position_ids out(ids.axes());
     for (position_segment segment : ids.segments()) {
-        if (auto* grid = segment.as<grid_block>()) {
+        if (auto* grid = segment.grid()) {
             grid->origin.resize(offset.size());
             for (std::size_t a = 0; a < offset.size(); ++a) grid->origin[a] += offset[a];
-        } else if (auto* listed = segment.as<listed_run>()) {
+        } else if (auto* listed = segment.listed()) {
             for (std::size_t i = 0; i < listed->values.size(); ++i)
                 listed->values[i] += offset[i % offset.size()];
-        } else if (auto* text = segment.as<text_run>()) {
+        } else if (auto* text = segment.text()) {
             // A text run advances on all axes from one number; as a block each axis has its own.
             grid_block block{{text->tokens}, {}, {offset.begin(), offset.end()}};
             block.coordinates.assign(offset.size(), {evenly_spaced(text->tokens, text->first, text->step)});

@@ -145,12 +145,12 @@ struct stream_state {
     void add_text(index count, double step = 1) {
         if (count == 0) return;
         if (open) {
-            segments.back().as<text_run>()->tokens += count;
+            segments.back().text()->tokens += count;
             tokens += count;
         } else {
             add(text_run{count, next, step}, count);
         }
-        const auto& run = *segments.back().as<text_run>();
+        const auto& run = *segments.back().text();
         next = run.first + run.step * static_cast<double>(run.tokens);
         highest = std::max(highest, next - step);
         open = true;
@@ -164,16 +164,20 @@ struct stream_state {
 class stream_rollback {
   public:
     explicit stream_rollback(stream_state& state) noexcept
-        : state_(state), segments_(state.segments.size()), next_(state.next), highest_(state.highest),
-          tokens_(state.tokens), open_(state.open) {
-        if (open_) last_ = *state.segments.back().as<text_run>();
+        : state_(state),
+          segments_(state.segments.size()),
+          next_(state.next),
+          highest_(state.highest),
+          tokens_(state.tokens),
+          open_(state.open) {
+        if (open_) last_ = *state.segments.back().text();
     }
     stream_rollback(const stream_rollback&) = delete;
     stream_rollback& operator=(const stream_rollback&) = delete;
     ~stream_rollback() {
         if (kept_) return;
         while (state_.segments.size() > segments_) state_.segments.pop_back();
-        if (open_) *state_.segments.back().as<text_run>() = last_;
+        if (open_) *state_.segments.back().text() = last_;
         state_.next = next_;
         state_.highest = highest_;
         state_.tokens = tokens_;

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdint>
 #include <span>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -53,18 +52,15 @@ class position_segment {
     position_segment(listed_run run) : form_(form::listed), listed_(std::move(run)) {}
     position_segment(untouched_run run) : form_(form::untouched), untouched_(run) {}
 
-    /// The segment as text_run, grid_block, listed_run or untouched_run; nullptr where it is another of them.
-    template <class Form>
-    const Form* as() const noexcept {
-        if constexpr (std::is_same_v<Form, text_run>) return form_ == form::text ? &text_ : nullptr;
-        if constexpr (std::is_same_v<Form, grid_block>) return form_ == form::grid ? &grid_ : nullptr;
-        if constexpr (std::is_same_v<Form, listed_run>) return form_ == form::listed ? &listed_ : nullptr;
-        if constexpr (std::is_same_v<Form, untouched_run>)
-            return form_ == form::untouched ? &untouched_ : nullptr;
-    }
-    template <class Form>
-    Form* as() noexcept {
-        return const_cast<Form*>(std::as_const(*this).template as<Form>());
+    /// The segment in its form; nullptr where it is another of them.
+    const text_run* text() const noexcept { return form_ == form::text ? &text_ : nullptr; }
+    text_run* text() noexcept { return form_ == form::text ? &text_ : nullptr; }
+    const grid_block* grid() const noexcept { return form_ == form::grid ? &grid_ : nullptr; }
+    grid_block* grid() noexcept { return form_ == form::grid ? &grid_ : nullptr; }
+    const listed_run* listed() const noexcept { return form_ == form::listed ? &listed_ : nullptr; }
+    listed_run* listed() noexcept { return form_ == form::listed ? &listed_ : nullptr; }
+    const untouched_run* untouched() const noexcept {
+        return form_ == form::untouched ? &untouched_ : nullptr;
     }
 
   private:
@@ -140,13 +136,11 @@ class position_ids {
     /// Position of a token on an axis; 0 for an untouched token.
     double at(index token, index axis = 0) const noexcept;
     /// Whether the token has a position.
-    bool touched(index token) const noexcept {
-        return segments_[segment_of(token)].as<untouched_run>() == nullptr;
-    }
+    bool touched(index token) const noexcept { return segments_[segment_of(token)].untouched() == nullptr; }
     /// Whether every token has a position.
     bool all_touched() const noexcept {
         return std::none_of(segments_.begin(), segments_.end(),
-                            [](const position_segment& s) { return s.as<untouched_run>() != nullptr; });
+                            [](const position_segment& s) { return s.untouched() != nullptr; });
     }
     /// The same positions as listed and untouched runs.
     position_ids dense() const;
@@ -185,24 +179,24 @@ position_ids position_ids::from_axes_tokens(std::span<const N> values, index axe
 
 inline index position_ids::checked_tokens(const position_segment& segment) const {
     constexpr const char* who = "position_ids::append";
-    if (const auto* run = segment.as<text_run>()) {
+    if (const auto* run = segment.text()) {
         detail::require(run->tokens >= 0, who, "text_run.tokens must be >= 0", run->tokens);
         detail::require(std::isfinite(run->first), who, "text_run.first must be finite", run->first);
         detail::require(std::isfinite(run->step), who, "text_run.step must be finite", run->step);
         return run->tokens;
     }
-    if (const auto* run = segment.as<untouched_run>()) {
+    if (const auto* run = segment.untouched()) {
         detail::require(run->tokens >= 0, who, "untouched_run.tokens must be >= 0", run->tokens);
         return run->tokens;
     }
-    if (const auto* run = segment.as<listed_run>()) {
+    if (const auto* run = segment.listed()) {
         const auto count = static_cast<index>(run->values.size());
         detail::require(count % axes_ == 0, who, "listed_run.values must hold a multiple of axes numbers",
                         count);
         for (double p : run->values) detail::require(std::isfinite(p), who, "positions must be finite", p);
         return count / axes_;
     }
-    const auto& grid = *segment.as<grid_block>();
+    const auto& grid = *segment.grid();
     index tokens = 1;
     for (index extent : grid.extents)
         tokens = detail::checked_product(who, "grid_block.extents must be >= 0", {tokens, extent});
@@ -256,10 +250,9 @@ inline position_ids& position_ids::append(const position_ids& other) {
 }
 
 inline double position_ids::in_segment(const position_segment& segment, index t, index axis) const noexcept {
-    if (const auto* run = segment.as<text_run>()) return run->first + run->step * static_cast<double>(t);
-    if (const auto* run = segment.as<listed_run>())
-        return run->values[static_cast<std::size_t>(t * axes_ + axis)];
-    if (const auto* grid = segment.as<grid_block>()) {
+    if (const auto* run = segment.text()) return run->first + run->step * static_cast<double>(t);
+    if (const auto* run = segment.listed()) return run->values[static_cast<std::size_t>(t * axes_ + axis)];
+    if (const auto* grid = segment.grid()) {
         const auto a = static_cast<std::size_t>(axis);
         double position = 0;
         for (std::size_t l = grid->extents.size(); l-- > 0;) {
@@ -294,7 +287,7 @@ inline position_ids position_ids::dense() const {
     position_ids out(axes_);
     for (std::size_t s = 0; s < segments_.size(); ++s) {
         const index count = starts_[s] - segment_start(static_cast<index>(s));
-        if (segments_[s].as<untouched_run>() != nullptr) {
+        if (segments_[s].untouched() != nullptr) {
             out.append(segments_[s]);
             continue;
         }

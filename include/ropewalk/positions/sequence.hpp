@@ -70,15 +70,15 @@ inline position_ids slice_tokens(const position_ids& ids, index first, index cou
         const index to = std::min(first + count, ids.segment_start(static_cast<index>(s) + 1)) - start;
         if (from >= to) continue;
         const auto& segment = ids.segments()[s];
-        if (const auto* run = segment.as<text_run>()) {
+        if (const auto* run = segment.text()) {
             out.append(text_run{to - from, run->first + run->step * static_cast<double>(from), run->step});
-        } else if (const auto* list = segment.as<listed_run>()) {
+        } else if (const auto* list = segment.listed()) {
             out.append(listed_run{std::vector<double>(list->values.begin() + from * ids.axes(),
                                                       list->values.begin() + to * ids.axes())});
-        } else if (segment.as<untouched_run>() != nullptr) {
+        } else if (segment.untouched() != nullptr) {
             out.append(untouched_run{to - from});
         } else {
-            detail::append_part(out, *segment.as<grid_block>(), 0, from, to - from);
+            detail::append_part(out, *segment.grid(), 0, from, to - from);
         }
     }
     return out;

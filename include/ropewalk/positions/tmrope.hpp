@@ -102,7 +102,7 @@ struct tmrope_rule {
     static void add_frames(detail::stream_state& state, const position_ids& piece) {
         double last = state.next;
         for (const auto& segment : piece.segments()) {
-            const auto& grid = *segment.as<grid_block>();
+            const auto& grid = *segment.grid();
             for (std::size_t axis = 0; axis < 3; ++axis) {
                 double most = grid.origin[axis];
                 for (const auto& along : grid.coordinates[axis])

@@ -34,9 +34,7 @@ struct xd_rope_rule {
     void place(detail::stream_state& state, const media_segment& s, index number) const {
         if (detail::placed_as_text(state, s, number)) return;
         detail::require_segment(s.frames == 1, number, s, "frames must be 1", s.frames);
-        const auto is_picture = [](const position_segment& part) {
-            return part.as<grid_block>() != nullptr;
-        };
+        const auto is_picture = [](const position_segment& part) { return part.grid() != nullptr; };
         const auto before = std::count_if(state.segments.begin(), state.segments.end(), is_picture);
         state.add_text(1);
         const index columns = s.width + 1;
