@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <memory>
+#include <random>
 
 #include "support/measure.hpp"
 

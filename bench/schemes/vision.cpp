@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <numeric>
+#include <random>
 #include <string>
 
 #include "support/measure.hpp"

@@ -3,6 +3,7 @@
 // The kernels against a rotation in long double: shapes, strides, layouts, element types, rows, parts.
 // Every output must keep the promised bound and every byte outside the view its value.
 #include <numbers>
+#include <random>
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/kernels/rotate.hpp>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <iterator>
 
 #include <ropewalk/kv/cache_writer.hpp>
 
@@ -121,8 +122,8 @@ template <class S, class D, integer_range Slots>
     constexpr const char* who = "make_append_plan";
     const auto& shape =
         call.key.empty() && !call.value.empty() ? call.value_cache.shape : call.key_cache.shape;
-    if (std::ranges::empty(slots)) return {};
-    cache_plan plan(std::span(std::ranges::data(slots), std::ranges::size(slots)), shape.pages,
+    if (std::empty(slots)) return {};
+    cache_plan plan(std::span(std::data(slots), std::size(slots)), shape.pages,
                     shape.page_tokens);
     detail::require_half(who, call.key, detail::key_target(call), plan);
     detail::require_half(who, call.value, detail::value_target(call), plan);

@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <iterator>
+
 #include <ropewalk/kernels/head_norm.hpp>
 #include <ropewalk/kv/append.hpp>
 
@@ -57,8 +59,8 @@ template <class S, class D, integer_range Slots>
 [[nodiscard]] cache_plan make_append_latent_plan(const append_latent_call<S, D>& call,
                                                  const norm_view<compute_t<S>>& norm, const Slots& slots) {
     constexpr const char* who = "make_append_latent_plan";
-    if (std::ranges::empty(slots)) return {};
-    cache_plan plan(std::span(std::ranges::data(slots), std::ranges::size(slots)), call.cache.shape.pages,
+    if (std::empty(slots)) return {};
+    cache_plan plan(std::span(std::data(slots), std::size(slots)), call.cache.shape.pages,
                     call.cache.shape.page_tokens);
     detail::require_source(who, call.latent);
     detail::require_source(who, call.rope_key);

@@ -16,6 +16,7 @@
 #include <streambuf>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <ropewalk/core/contract.hpp>
