@@ -1,5 +1,7 @@
-# Every download of this project is named by the hash of its contents: a tag can be moved. Needs ROOT.
-file(GLOB_RECURSE scripts ${ROOT}/cmake/*.cmake ${ROOT}/tests/*.cmake ${ROOT}/*/CMakeLists.txt)
+# Every download of this project is named by the hash of its contents: a tag can be moved. Needs ROOT. The sources
+# alone are looked at: what other tests build beside them comes and goes.
+file(GLOB_RECURSE scripts ${ROOT}/cmake/*.cmake ${ROOT}/tests/*.cmake ${ROOT}/tests/CMakeLists.txt
+     ${ROOT}/examples/CMakeLists.txt ${ROOT}/bench/CMakeLists.txt)
 list(APPEND scripts ${ROOT}/CMakeLists.txt)
 set(declared 0)
 foreach(script IN LISTS scripts)
