@@ -60,7 +60,8 @@ TEST_CASE("head_places: heads and channels are where the strides say, each with 
     for (std::size_t i = 0; i < weight.size(); ++i) weight[i] = 0.25 + static_cast<double>(i);
     const rw::detail::head_moments<double> moments[3] = {{1, 4}, {2, 8}, {3, 0.5}};
     const rw::detail::plain_heads<double> plain{numbers.data(), stride};
-    const rw::detail::normed_heads<double> normed{numbers.data(), stride, weight.data(), weight_stride, moments};
+    const rw::detail::normed_heads<double> normed{numbers.data(), stride, weight.data(), weight_stride,
+                                                  moments};
     const auto first_lane = [](const rw::simd::pack<double>& pack) {
         double lane[n];
         rw::simd::store(lane, pack);
@@ -78,6 +79,29 @@ TEST_CASE("head_places: heads and channels are where the strides say, each with 
             CHECK(first_lane(normed.at(h).load_some(c, 1)) == want);
             CHECK(first_lane(normed.at_channel(c).at(h).load(0)) == want);
             CHECK(first_lane(normed.from_head(h).at(0).load(c)) == want);
+            CHECK(first_lane(plain.at(h).from(c).load(0)) == number);
+            CHECK(first_lane(normed.at(h).from(c).load(0)) == want);
             if (h > 0) CHECK(first_lane(normed.from_head(1).at(h - 1).load(c)) == want);
         }
+}
+
+TEST_CASE("head_places: the tensors of a call are visited once each, in their order",
+          "[kernels][head_places]") {
+    double q[8] = {}, k[8] = {};
+    float other[8] = {};
+    const auto a = rw::detail::in_place(q, 4, 2), b = rw::detail::in_place(k, 4, 1);
+    const auto c = rw::detail::in_place(other, 4, 1);
+    std::vector<const void*> seen;
+    const auto look = [&](const auto& x) {
+        REQUIRE(seen.size() < 3);
+        seen.push_back(x.to);
+    };
+    rw::detail::tensors{a}.each(look);
+    CHECK(seen == std::vector<const void*>{q});
+    seen.clear();
+    rw::detail::tensors{a, b}.each(look);  // of one type
+    CHECK(seen == std::vector<const void*>{q, k});
+    seen.clear();
+    rw::detail::tensors{a, c}.at_channel(2).each(look);  // of two
+    CHECK(seen == std::vector<const void*>{q + 2, other + 2});
 }
