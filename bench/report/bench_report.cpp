@@ -197,8 +197,7 @@ std::string table_of_the_rest(const std::vector<row>& rows) {
                     others_of(one) + " |\n";
         }
     if (body.empty()) return "";
-    return "Every other case: its time over the pass it is held against (and the time), the others' time "
-           "over "
+    return "Every other case: its time over the pass it is held against (and the time), the others' time over "
            "ours:\n\n| case | tokens | over the roof | others |\n|---|---|---|---|\n" +
            body;
 }
@@ -238,16 +237,15 @@ std::string tables_by_call(const std::vector<row>& rows) {
         const double passes = one.value("unfused_over_kernel", 0.0);
         return passes > 0 ? ratio_text(passes) : std::string();
     });
-    const std::vector<row> peers = between(rows, peer_mark, standard_heads);
     text += table_of("Other libraries on the same work, " + peer_versions(rows) + ": their time over ours:",
-                     peers, [](const json& one) {
+                     between(rows, peer_mark, standard_heads), [](const json& one) {
                          const double theirs = peer_over_kernel(one);
                          return theirs > 0 ? ratio_text(theirs) : std::string();
                      });
     for (const row& r : rows)  // what the choice of a unit at run time adds to a call
         for (const auto& [tokens, one] : r.by_tokens)
-            if (one.contains("door_ns"))
-                text += "`" + r.what + "`: " + ratio_text(one["door_ns"]) +
+            if (one.contains("dispatch_ns"))
+                text += "`" + r.what + "`: " + ratio_text(one["dispatch_ns"]) +
                         " ns a call for run-time dispatch.\n\n";
     return text;
 }

@@ -1,6 +1,6 @@
 # Writes every C++ block of the README and of the examples' page into one source: what is at file scope stays
-# there, a whole program becomes a function of another name that returns nothing, the rest goes into one function that has what an
-# engine would have.
+# there, a whole program becomes a function of another name that returns nothing, the rest goes into one
+# function that has what an engine would have.
 cmake_policy(VERSION 3.20)
 file(READ ${readme} rest)
 file(READ ${examples} more)

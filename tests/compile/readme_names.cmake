@@ -1,5 +1,5 @@
-# Every file that the README and the examples' page name must exist, every example and every header that users include by
-# name must be named in one of them, and the example of a scheme must use the headers of its row.
+# Every file that the README and the examples' page name must exist, every example and every header that users
+# include by name must be named in one of them, and the example of a scheme must use the headers of its row.
 cmake_policy(VERSION 3.20)
 get_filename_component(root ${root} ABSOLUTE)
 file(READ ${root}/README.md text)

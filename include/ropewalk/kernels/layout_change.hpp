@@ -85,6 +85,7 @@ void rotate_between(pair_layout read, pair_layout write, const Row& row, index p
         for (index first = 0; first < pairs; first += changed_pairs) {
             const index count = std::min(changed_pairs, pairs - first);
             gather_pairs(read, from, first, count, pairs, a, b);
+            // Register by register: rotate_half_span here would be one more kernel in every call of a scheme.
             index i = 0;
             simd::pack<C> c, s;
             for (; i + n <= count; i += n) {

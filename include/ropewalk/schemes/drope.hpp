@@ -186,8 +186,8 @@ class scene {
     }
     /// The headings of moving agents from their velocities [agents, 2], of any length: without harmonics
     /// cos and sin are v / |v| and no angle is formed.
-    /// Throws:   as the constructor, and on a velocity of zero (the heading of an agent at rest is the
-    ///           caller's to remember).
+    /// Throws:   as the constructor, and on a velocity of zero (the heading of an agent that stands is
+    ///           the caller's to remember).
     template <class N>
     static scene from_velocities(const agents& scheme, const position_ids& xy,
                                  std::span<const N> velocities) {
