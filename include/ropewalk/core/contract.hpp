@@ -65,14 +65,17 @@ ROPEWALK_DETAIL_COLD inline void write_number(char (&to)[40], double value) {
         if (std::strtod(to, nullptr) == value) break;
     }
 }
-ROPEWALK_DETAIL_COLD inline std::string number_text(double value) {
+ROPEWALK_DETAIL_COLD inline void write_number(char (&to)[40], long long value) {
+    std::snprintf(to, sizeof to, "%lld", value);
+}
+ROPEWALK_DETAIL_COLD inline void write_number(char (&to)[40], unsigned long long value) {
+    std::snprintf(to, sizeof to, "%llu", value);
+}
+template <class N>
+ROPEWALK_DETAIL_COLD std::string number_text(N value) {
     char number[40];
     write_number(number, value);
     return number;
-}
-ROPEWALK_DETAIL_COLD inline std::string number_text(long long value) { return std::to_string(value); }
-ROPEWALK_DETAIL_COLD inline std::string number_text(unsigned long long value) {
-    return std::to_string(value);
 }
 
 /// A number as one of three types, a truth value as its word, any other text as it is.
@@ -109,28 +112,16 @@ ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const
     std::snprintf(message.get(), size, form, function, parameter_must, got);
     fail(message.get());
 }
-ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
-                                                     long long got) {
-    char number[24];
-    std::snprintf(number, sizeof number, "%lld", got);
-    refuse(function, parameter_must, number);
-}
-ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
-                                                     unsigned long long got) {
-    char number[24];
-    std::snprintf(number, sizeof number, "%llu", got);
-    refuse(function, parameter_must, number);
-}
-ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
-                                                     double got) {
-    char number[40];
-    write_number(number, got);
-    refuse(function, parameter_must, number);
-}
-template <class Text>
+template <class P>
 ROPEWALK_DETAIL_COLD [[noreturn]] void refuse(const char* function, const char* parameter_must,
-                                              const Text& got) {
-    refuse(function, parameter_must, std::string(got).c_str());
+                                              const P& got) {
+    if constexpr (std::is_arithmetic_v<P>) {
+        char number[40];
+        write_number(number, got);
+        refuse(function, parameter_must, static_cast<const char*>(number));
+    } else {
+        refuse(function, parameter_must, std::string(got).c_str());
+    }
 }
 
 /// The one check of cold calls: `require(factor > 0, "yarn", "factor must be > 0", factor)`.
