@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 // prepare_attention against its steps one after the other: norm and rotation of q and k, then the copy or the
-// quantisation of k and v into a paged cache. 32 query heads and 8 key heads of 128 in packed rows.
+// quantisation of k and v into a paged cache. 32 query heads and 8 key heads of 128 in packed rows. Queries stay where
+// the projection left them (in_place), or go to memory of their own (apart), in both contenders alike.
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kv/prepare_attention.hpp>
@@ -15,8 +16,10 @@ namespace {
 
 constexpr rw::index q_heads = 32, kv_heads = 8, dim = 128, page_tokens = 16;
 
+enum class queries { in_place, apart };
+
 template <class S, class D>
-void prepare_case(benchmark::State& state, rw::index tokens) {
+void prepare_case(benchmark::State& state, queries where, rw::index tokens) {
     const rw::index pages = (tokens + page_tokens - 1) / page_tokens;
     const auto size = static_cast<std::size_t>(tokens * (q_heads + 2 * kv_heads) * dim);
     auto packed = bench::normal_numbers<S>(size, 1);
@@ -32,8 +35,10 @@ void prepare_case(benchmark::State& state, rw::index tokens) {
     const auto views = rw::split_qkv(rw::heads_view<S>(packed.data(), tokens, q_heads + 2 * kv_heads, dim), q_heads, kv_heads);
     const rw::cache_shape shape{pages, page_tokens, kv_heads, dim}, one{pages, page_tokens, kv_heads, 1};
     const rw::head_norm<float> norm({.channels = dim}, std::vector<float>(dim, 1.0f));
+    const rw::heads_view<S> q_target =
+        where == queries::in_place ? views.q : rw::heads_view<S>(q_out.data(), tokens, q_heads, dim);
     rw::prepare_call<S, S, D> call{.q = views.q,
-                                   .q_out = {q_out.data(), tokens, q_heads, dim},
+                                   .q_out = q_target,
                                    .new_rows = {.key = views.k,
                                                 .value = views.v,
                                                 .key_cache = rw::cache_view<D>::nhd(keys.data(), shape),
@@ -51,18 +56,26 @@ void prepare_case(benchmark::State& state, rw::index tokens) {
                            .contenders = {{"kernel", [&] { rw::prepare_attention(half, call, plan, rows); }},
                                           {"apart", [&] {
                                                rw::normalize_and_rotate(half, views.q, views.k, norm, norm, none);
-                                               rw::rotate(half, views.q, views.k, rows);
+                                               if (where == queries::in_place) {
+                                                   rw::rotate(half, views.q, views.k, rows);
+                                               } else {
+                                                   rw::rotate_into(half, views.q, q_target, rows);
+                                                   rw::rotate(half, views.k, rows);
+                                               }
                                                rw::append(half, call.new_rows, plan, none);
                                            }}}});
 }
 
 template <class S, class D>
 void add(const std::string& name) {
-    for (rw::index tokens : {1, 512, 4096})
-        benchmark::RegisterBenchmark(("prepare_attention/" + name + "/tokens:" + std::to_string(tokens)).c_str(),
-                                     [=](benchmark::State& state) { prepare_case<S, D>(state, tokens); })
-            ->UseManualTime()
-            ->Iterations(bench::turns);
+    for (const queries where : {queries::in_place, queries::apart})
+        for (rw::index tokens : {1, 512, 4096})
+            benchmark::RegisterBenchmark(
+                ("prepare_attention/" + name + (where == queries::in_place ? "" : "/queries:apart") +
+                 "/tokens:" + std::to_string(tokens)).c_str(),
+                [=](benchmark::State& state) { prepare_case<S, D>(state, where, tokens); })
+                ->UseManualTime()
+                ->Iterations(bench::turns);
 }
 const int registered = [] {
     add<float, float>("f32");

@@ -26,15 +26,15 @@ TEMPLATE_TEST_CASE("head_norm: sums take each number once and none past the last
             squares += v * v, about_two += (v - 2) * (v - 2), sum += v;
         }
         const TestType* const first = x.data() + 1;
-        CHECK(rw::detail::sum_of<true>(first, count, C(0)) == static_cast<C>(squares));
-        CHECK(rw::detail::sum_of<true>(first, count, C(2)) == static_cast<C>(about_two));
-        CHECK(rw::detail::sum_of<false>(first, count, C(0)) == static_cast<C>(sum));
+        CHECK(rw::simd::sum_lanes(rw::detail::sums_of<true>(first, count, C(0))) == static_cast<C>(squares));
+        CHECK(rw::simd::sum_lanes(rw::detail::sums_of<true>(first, count, C(2))) == static_cast<C>(about_two));
+        CHECK(rw::simd::sum_lanes(rw::detail::sums_of<false>(first, count, C(0))) == static_cast<C>(sum));
     }
 }
 
 TEMPLATE_TEST_CASE("head_norm: RMSNorm and LayerNorm of a head and of a whole token, against long double",
                    "[kernels][head_norm]", double, float) {
-    constexpr rw::index heads = 3, channels = 37;
+    constexpr rw::index heads = 5, channels = 37;  // four at once and one by itself
     heads_buffer<TestType> x({1, 1, heads, channels}, 2);
     const auto numbers = x.fill(3).numbers();
     for (const auto kind : {rw::norm_kind::rms, rw::norm_kind::layer})
@@ -45,10 +45,14 @@ TEMPLATE_TEST_CASE("head_norm: RMSNorm and LayerNorm of a head and of a whole to
                                                 .extent = extent,
                                                 .scale = 2,
                                                 .kind = kind});
-            rw::detail::head_moments<TestType> moments[heads];
-            rw::detail::fill_moments(static_cast<const TestType*>(x.view().data), x.view().strides.head,
-                                     heads, norm.view(), moments);
             const bool whole = extent == rw::norm_extent::token;
+            const auto* const data = static_cast<const TestType*>(x.view().data);
+            const rw::index stride = x.view().strides.head;
+            rw::detail::head_moments<TestType> moments[heads];
+            if (whole)
+                moments[0] = rw::detail::moments_of_token(data, stride, heads, norm.view());
+            else
+                rw::detail::fill_moments(data, stride, heads, norm.view(), moments);
             const auto count = static_cast<std::size_t>(whole ? heads * channels : channels);
             for (std::size_t h = 0; h < (whole ? 1u : std::size_t(heads)); ++h) {
                 long double sum = 0, squares = 0;

@@ -3,6 +3,9 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 
+#include <cstring>
+#include <numeric>
+
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
 #include "support/rotation_oracle.hpp"
@@ -98,4 +101,30 @@ TEST_CASE("rotate_into: a const source, and untouched rows are not written", "[k
     const auto after = to.dense();
     CHECK(std::equal(after.begin() + 16, after.begin() + 32, before.begin() + 16));
     CHECK_FALSE(std::equal(after.begin(), after.begin() + 16, before.begin()));
+}
+
+TEMPLATE_TEST_CASE("rotate_into: a target larger than the caches gets the bits of rotate", "[kernels][rotate_into]", float,
+                   double) {
+    constexpr rw::index heads = 4096;
+    for (const rw::index pairs : {rw::index(64), rw::index(37)})  // whole registers, and a part of one
+        for (const rw::pair_layout layout : {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})})
+            for (const rw::index offset : {0, 1}) {  // numbers by which the target misses a register's boundary
+                const rw::index head_bytes = 2 * pairs * static_cast<rw::index>(sizeof(TestType));
+                const rw::index tokens = rw::detail::past_caches_bytes / (heads * head_bytes) + 1;
+                std::vector<double> positions(static_cast<std::size_t>(tokens));
+                std::iota(positions.begin(), positions.end(), 100.0);
+                const auto table = rw::make_rotation_table<TestType>(
+                    rw::frequencies::geometric({.rotary_dim = 2 * pairs}), rw::position_ids::from(positions));
+                const auto size = static_cast<std::size_t>(tokens * heads * 2 * pairs);
+                rw::detail::aligned_vector<TestType> from(size), to(size + 16, TestType(-7));
+                for (std::size_t i = 0; i < size; ++i) from[i] = static_cast<TestType>(i % 101) - 50;
+                const rw::heads_view<TestType> source(from.data(), tokens, heads, 2 * pairs);
+                const rw::heads_view<TestType> target(to.data() + offset, tokens, heads, 2 * pairs);
+                REQUIRE(rw::rotate_into(layout, source, target, table));
+                rw::rotate(layout, source, table);
+                CHECK(std::memcmp(from.data(), to.data() + offset, size * sizeof(TestType)) == 0);
+                for (std::size_t i = size + static_cast<std::size_t>(offset); i < to.size(); ++i)
+                    CHECK(to[i] == TestType(-7));
+                if (offset == 1) CHECK(to[0] == TestType(-7));
+            }
 }

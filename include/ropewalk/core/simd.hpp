@@ -92,6 +92,10 @@ template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
     return xsimd::abs(x);
 }
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
+    return xsimd::sqrt(x);
+}
 
 #else
 
@@ -158,6 +162,10 @@ ROPEWALK_ALWAYS_INLINE P choose(const M& condition, const P& a, const P& b) noex
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
     return pack<C>::map([&](index i) { return std::abs(x.lane[i]); });
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
+    return pack<C>::map([&](index i) { return std::sqrt(x.lane[i]); });
 }
 
 #endif

@@ -103,9 +103,9 @@ class head_norm {
 namespace detail {
 
 /// Sums over adjacent numbers in the compute type, four running registers, always in the same order: of
-/// (x - mean)^2, or of x.
+/// (x - mean)^2, or of x. The lanes are yet to be added up.
 template <bool Squares, class S>
-ROPEWALK_ALWAYS_INLINE compute_t<S> sum_of(const S* p, index count, compute_t<S> mean) noexcept {
+ROPEWALK_ALWAYS_INLINE simd::pack<compute_t<S>> sums_of(const S* p, index count, compute_t<S> mean) noexcept {
     using P = simd::pack<compute_t<S>>;
     constexpr index n = simd::lanes<compute_t<S>>;
     const P zero = simd::broadcast(compute_t<S>(0)), middle = simd::broadcast(mean);
@@ -132,45 +132,69 @@ ROPEWALK_ALWAYS_INLINE compute_t<S> sum_of(const S* p, index count, compute_t<S>
             add(sum[3], simd::load_some(p + i, count - i));
         }
     }
-    return simd::sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/// scale / sqrt(mean square + eps)
+/// Heads whose moments are computed together: their roots and quotients overlap, and their numbers are
+/// still in the first cache when they are rotated.
+inline constexpr index normed_block = 16;
+
+/// The sums of `count` heads, four at a time where there are as many: each has the bits it has alone.
+template <bool Squares, class S, class C>
+ROPEWALK_ALWAYS_INLINE void fill_sums(const S* base, index stride, index channels, index count,
+                                      const head_moments<C>* moments, C* sums) noexcept {
+    const auto of_head = [&](index h) ROPEWALK_DETAIL_INLINE_LAMBDA {
+        return sums_of<Squares>(base + h * stride, channels, moments[h].mean);
+    };
+    index h = 0;
+    for (; h + 4 <= count; h += 4) {
+        const simd::pack<C> four[4] = {of_head(h), of_head(h + 1), of_head(h + 2), of_head(h + 3)};
+        simd::sum_lanes_of_four(four, sums + h);
+    }
+    for (; h < count; ++h) sums[h] = simd::sum_lanes(of_head(h));
+}
+
+/// scale / sqrt(mean square + eps) in place of each of normed_block sums of squares. (One after the other the roots
+/// and quotients were a tenth of prepare_attention on f32 heads of 128.)
 template <class C>
-ROPEWALK_ALWAYS_INLINE C norm_factor(C squares, index count, const norm_view<C>& norm) noexcept {
-    return C(1) / std::sqrt(squares * (C(1) / static_cast<C>(count)) + norm.eps) * norm.scale;
+ROPEWALK_ALWAYS_INLINE void norm_factors(C* squares, index numbers, const norm_view<C>& norm) noexcept {
+    static_assert(normed_block % simd::lanes<C> == 0);
+    const auto share = simd::broadcast(C(1) / static_cast<C>(numbers)), eps = simd::broadcast(norm.eps);
+    for (index h = 0; h < normed_block; h += simd::lanes<C>)
+        simd::store(squares + h, simd::broadcast(C(1)) / simd::square_root(simd::load(squares + h) * share + eps) *
+                                     simd::broadcast(norm.scale));
 }
 
-/// The moments of `count` heads, or, with extent token, of all of them together.
+/// The moments of at most normed_block heads, each by itself.
 template <class S, class C>
 void fill_moments(const S* base, index stride, index count, const norm_view<C>& norm,
                   head_moments<C>* moments) noexcept {
     const index channels = norm.channels;
-    const bool whole = norm.extent == norm_extent::token;
-    const index numbers = whole ? channels * count : channels;
-    C total = 0;
+    alignas(64) C sums[normed_block] = {};
+    for (index h = 0; h < count; ++h) moments[h].mean = 0;
     if (norm.kind == norm_kind::layer) {
-        for (index h = 0; h < count; ++h) {
-            const C sum = sum_of<false>(base + h * stride, channels, C(0));
-            moments[whole ? 0 : h].mean = whole ? total += sum : sum;
-        }
-        for (index h = 0; h < (whole ? 1 : count); ++h)
-            moments[h].mean = moments[h].mean / static_cast<C>(numbers);
+        fill_sums<false>(base, stride, channels, count, moments, sums);
+        for (index h = 0; h < count; ++h) moments[h].mean = sums[h] / static_cast<C>(channels);
     }
-    total = 0;
-    for (index h = 0; h < count; ++h) {
-        const C squares = sum_of<true>(base + h * stride, channels, moments[whole ? 0 : h].mean);
-        if (whole)
-            total += squares;
-        else
-            moments[h].factor = squares;
-    }
-    if (whole) {
-        moments[0].factor = norm_factor(total, numbers, norm);
-    } else {
-        // Roots and quotients of several heads overlap.
-        for (index h = 0; h < count; ++h) moments[h].factor = norm_factor(moments[h].factor, numbers, norm);
-    }
+    fill_sums<true>(base, stride, channels, count, moments, sums);
+    norm_factors(sums, channels, norm);
+    for (index h = 0; h < count; ++h) moments[h].factor = sums[h];
+}
+
+/// The moments of all heads of a token together.
+template <class S, class C>
+head_moments<C> moments_of_token(const S* base, index stride, index count, const norm_view<C>& norm) noexcept {
+    const index numbers = norm.channels * count;
+    const auto total = [&](auto squares, C mean) {  // of (x - mean)^2, or of x
+        C sum = 0;
+        for (index h = 0; h < count; ++h)
+            sum += simd::sum_lanes(sums_of<decltype(squares)::value>(base + h * stride, norm.channels, mean));
+        return sum;
+    };
+    const C mean = norm.kind == norm_kind::layer ? total(std::false_type{}, C(0)) / static_cast<C>(numbers) : C(0);
+    alignas(64) C squares[normed_block] = {total(std::true_type{}, mean)};
+    norm_factors(squares, numbers, norm);
+    return {mean, squares[0]};
 }
 
 /// The misfit of a norm with heads of this shape.

@@ -119,6 +119,7 @@ struct head_places {
     D* to;
     index to_stride;
     index heads;
+    bool past_caches = false;  ///< f32 and f64 that go elsewhere: written around the caches
 
     static constexpr bool in_place = std::is_same_v<Source, heads_in_place<D>>;
     /// Pairs of 16-bit numbers stay together on the way from bf16 to bf16; see read_as_words.
@@ -128,6 +129,17 @@ struct head_places {
     static constexpr bool stored_in_twos =
         Source::plain && std::is_same_v<source_element, D> && sizeof(D) == 2;
 
+    /// K registers to their place in the target.
+    template <std::size_t K, class P>
+    ROPEWALK_ALWAYS_INLINE void store(D* p, const P (&x)[K]) const noexcept {
+        if constexpr (!in_place && Source::plain && std::is_same_v<D, C>) {
+            if (past_caches) {
+                simd::store_past_caches(p, x);
+                return;
+            }
+        }
+        simd::store<stored_in_twos>(p, x);
+    }
     /// What head h is read from.
     ROPEWALK_ALWAYS_INLINE auto source(index h) const noexcept {
         if constexpr (in_place) {
@@ -139,12 +151,12 @@ struct head_places {
     /// From a channel on; a tensor without heads has no memory to step over.
     head_places at_channel(index c) const noexcept {
         if (heads == 0) return *this;
-        return {from.at_channel(c), to + c, to_stride, heads};
+        return {from.at_channel(c), to + c, to_stride, heads, past_caches};
     }
     /// One head of a tensor that has any.
     head_places only(index h) const noexcept {
         if (heads == 0) return *this;
-        return {from.from_head(h), to + h * to_stride, to_stride, 1};
+        return {from.from_head(h), to + h * to_stride, to_stride, 1, past_caches};
     }
 };
 

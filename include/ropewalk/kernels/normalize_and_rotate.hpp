@@ -23,10 +23,6 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Heads whose moments are computed together: their roots and quotients overlap, and their numbers are
-/// still in the first cache when they are rotated.
-inline constexpr index normed_block = 16;
-
 /// Heads of one token, normalised and rotated on the way from source to target; channels outside the slice
 /// only normalised. Without a row, only normalised where asked for.
 template <class Layout, class Cursor, class Place, class C>
@@ -39,8 +35,9 @@ ROPEWALK_ALWAYS_INLINE void normalize_heads(Layout layout, const token_rotation<
     const bool whole = norm.extent == norm_extent::token;
     head_moments<C> moments[normed_block];
     if (whole) {
-        fill_moments(x.place.from.p, x.place.from.stride, x.place.heads, norm, moments);
-        for (head_moments<C>& m : moments) m = moments[0];
+        const head_moments<C> of_all =
+            moments_of_token(x.place.from.p, x.place.from.stride, x.place.heads, norm);
+        for (head_moments<C>& m : moments) m = of_all;
     }
     const index weight_stride = norm.heads != 0 ? norm.channels : 0;
     for (index h = 0; h < x.place.heads; h += normed_block) {

@@ -79,9 +79,9 @@ ROPEWALK_ALWAYS_INLINE void load_row(const Row& row, index first, P (&c)[V], P (
 
 /// K registers of pairs of one head, first channels at `first`, second ones `half` further on: what is in
 /// flight of both streams is read, then one stream written, then the other.
-template <std::size_t K, bool Words, bool Twos, class Head, class D, class P>
-ROPEWALK_ALWAYS_INLINE void rotate_half(const Head& from, D* to, index first, index half, const P* c,
-                                        const P* s) noexcept {
+template <std::size_t K, bool Words, class Place, class Head, class D, class P>
+ROPEWALK_ALWAYS_INLINE void rotate_half(const Place& place, const Head& from, D* to, index first, index half,
+                                        const P* c, const P* s) noexcept {
     using C = compute_t<D>;
     constexpr index n = static_cast<index>(P::size);
     // Each stream from an address of its own: sums of indices took a register each, and spilled (f32, one token:
@@ -113,8 +113,8 @@ ROPEWALK_ALWAYS_INLINE void rotate_half(const Head& from, D* to, index first, in
         for (std::size_t k = 0; k < K; k += 2)
             simd::store_words(to_high + static_cast<index>(k) * n, {b[k], b[k + 1]});
     } else {
-        simd::store<Twos>(to_low, a);
-        simd::store<Twos>(to_high, b);
+        place.store(to_low, a);
+        place.store(to_high, b);
     }
 }
 
@@ -129,14 +129,13 @@ ROPEWALK_ALWAYS_INLINE void half_step(const Row& row, index first, index half, c
     P c[V], s[V];
     load_row<V, words>(row, first, c, s);
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
-        using place = std::remove_cvref_t<decltype(x)>;
         for (index h = 0; h < x.heads; ++h) {
             const auto from = x.source(h);
             auto* const to = x.to + h * x.to_stride;
             ROPEWALK_DETAIL_UNROLL
             for (std::size_t v = 0; v < V; v += K)
-                rotate_half<K, words && K % 2 == 0, place::stored_in_twos>(
-                    from, to, first + static_cast<index>(v) * static_cast<index>(P::size), half, c + v,
+                rotate_half<K, words && K % 2 == 0>(
+                    x, from, to, first + static_cast<index>(v) * static_cast<index>(P::size), half, c + v,
                     s + v);
         }
     });
@@ -147,7 +146,6 @@ ROPEWALK_ALWAYS_INLINE void half_heads_copied(const Tensors& all, index first, i
                                               const copied_row<C>& row) noexcept {
     constexpr std::size_t K = copied_in_flight;
     all.each([&](const auto& x) ROPEWALK_DETAIL_INLINE_LAMBDA {
-        using place = std::remove_cvref_t<decltype(x)>;
         for (index h = 0; h < x.heads; ++h) {
             const auto from = x.source(h);
             auto* const to = x.to + h * x.to_stride;
@@ -158,7 +156,7 @@ ROPEWALK_ALWAYS_INLINE void half_heads_copied(const Tensors& all, index first, i
                     c[k] = simd::load(row.cos + i + static_cast<index>(k) * simd::lanes<C>);
                     s[k] = simd::load(row.sin + i + static_cast<index>(k) * simd::lanes<C>);
                 }
-                rotate_half<K, Words, place::stored_in_twos>(from, to, first + i, half, c, s);
+                rotate_half<K, Words>(x, from, to, first + i, half, c, s);
             }
         }
     });
@@ -199,7 +197,7 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(const Tensors& all, index channel,
                     a[k] = simd::in_register<C>(from.load(at + static_cast<index>(k) * n));
                 ROPEWALK_DETAIL_UNROLL
                 for (std::size_t k = 0; k < K; ++k) a[k] = rotate_neighbours(a[k], c[v + k], s[v + k]);
-                simd::store<place::stored_in_twos>(to + at, a);
+                x.store(to + at, a);
             }
         }
     });

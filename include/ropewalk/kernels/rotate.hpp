@@ -44,6 +44,7 @@ struct tensor_part {
     const heads_view<D>& to;
     work_range heads;
     index first_channel;
+    bool past_caches = false;
 
     ROPEWALK_ALWAYS_INLINE token_part<plain_places<stored_t<S>, stored_t<D>>> at(index token) const noexcept {
         if (heads.count == 0) return {};  // a view without memory: nothing is added to null
@@ -52,7 +53,8 @@ struct tensor_part {
                   from.strides.head},
                  reinterpret_cast<stored_t<D>*>(to.at(b, n, heads.first) + first_channel),
                  to.strides.head,
-                 heads.count},
+                 heads.count,
+                 past_caches},
                 heads.first};
     }
 };
