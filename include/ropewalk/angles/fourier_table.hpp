@@ -23,8 +23,8 @@ struct fourier_config {
     index outputs = 0;  ///< mixed pairs, the first ones of the slice
     index heads = 1;    ///< heads that have coefficients of their own: the kv heads
     index group = 1;    ///< rows for `group` neighbouring heads each: 1 for k, query heads / kv heads for q
-    rest_pairs rest = rest_pairs::zero;
-    coefficient_norm norm = coefficient_norm::as_given;
+    rest_pairs rest = rest_pairs::zero;  ///< what the pairs behind the mixed ones do
+    coefficient_norm norm = coefficient_norm::as_given;  ///< whether coefficients are divided by their sum
 };
 
 /// Rows whose cos and sin are learned mixtures over the kept frequencies (FoPE): a pair is multiplied by

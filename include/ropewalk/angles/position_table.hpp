@@ -97,6 +97,7 @@ class position_table {
     }
 
     index row_count() const noexcept { return blocks_.back()->row_count(); }
+    /// The most rows that rows() may ask for.
     index max_rows() const noexcept { return max_rows_; }
     index pairs() const noexcept { return spectrum_.pairs(); }
     const spectrum& frequencies() const noexcept { return spectrum_; }

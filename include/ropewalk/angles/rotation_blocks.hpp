@@ -16,15 +16,16 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// Source:   LieRE, arXiv 2406.10322.
 template <class C>
 struct block_rows_view : token_rows<block_rows_view<C>> {
-    const C* matrices = nullptr;
+    const C* matrices = nullptr;  ///< see Shapes
     index table_rows = 0;
     index heads = 1;
-    index blocks = 0;
+    index blocks = 0;  ///< of a head
     index size = 0;
     detail::row_indices indices;  ///< default: row = token ordinal
 
     /// The row of a token; negative: the token is not touched.
     constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }
+    /// The first matrix of a head, of `blocks` of them.
     constexpr const C* at(index row, index head) const noexcept {
         return matrices + (row * heads + (heads == 1 ? 0 : head)) * blocks * size * size;
     }
@@ -34,6 +35,7 @@ struct block_rows_view : token_rows<block_rows_view<C>> {
 
 namespace ROPEWALK_NAMESPACE {
 
+/// What a table of rotation blocks holds.
 struct rotation_blocks_shape {
     index rows = 0;
     index heads = 1;

@@ -26,7 +26,7 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// What a contiguous range holds. (By std::data: <ranges> alone takes a tenth of the time that xsimd takes.)
+/// What a contiguous range holds. (By std::data: the header ranges alone takes a tenth of the time that xsimd takes.)
 template <class R>
 using range_element_t =
     std::remove_cvref_t<decltype(*std::data(std::declval<std::remove_reference_t<R>&>()))>;

@@ -43,11 +43,12 @@ enum class overlap : std::uint8_t { none, previous };
 
 struct pool_config {
     index rate = 128;  ///< tokens a window
-    overlap with = overlap::none;
+    overlap with = overlap::none;  ///< whether the window before it is pooled too
     double epsilon = 1e-6;   ///< of the RMS norm
     index first_window = 0;  ///< number of the first window in the sequence
 };
 
+/// What the learned pooling of windows reads.
 struct pool_inputs {
     std::span<const double> values;  ///< kv [tokens, width], width = channels, or twice that with overlap
     std::span<const double> gates;   ///< [tokens, width]

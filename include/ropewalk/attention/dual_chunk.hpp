@@ -44,6 +44,7 @@ class dual_chunk {
                         "original_context must be finite and >= 0", config.original_context);
     }
 
+    /// What it was made with.
     const dual_chunk_config& config() const noexcept { return config_; }
     /// L: positions of keys are below it.
     index period() const noexcept { return config_.chunk_size - config_.local_size; }
@@ -54,7 +55,9 @@ class dual_chunk {
         return std::max(config_.chunk_size, period() + config_.chunk_size - 1) + 1;
     }
 
+    /// The position of a key: its place in its chunk.
     std::int64_t key_position(std::int64_t token) const noexcept { return token % period(); }
+    /// The position of a query for the keys of one of the three rows.
     std::int64_t query_position(chunk_row row, std::int64_t token) const noexcept {
         const std::int64_t own = token % period(), length = period(), size = config_.chunk_size;
         const std::int64_t most = config_.clamp == chunk_clamp::paper ? size - 1 : size;
@@ -80,6 +83,7 @@ class dual_chunk {
     std::vector<std::int64_t> key_positions(index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return key_position(first + n); });
     }
+    /// The same of queries.
     std::vector<std::int64_t> query_positions(chunk_row row, index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return query_position(row, first + n); });
     }
@@ -110,15 +114,16 @@ class dual_chunk {
 /// Source: arXiv 2402.17463.
 template <class T>
 struct dual_chunk_queries {
-    heads_view<T> same;
-    heads_view<T> previous;
-    heads_view<T> older;
+    heads_view<T> same;  ///< for keys of the query's own chunk
+    heads_view<T> previous;  ///< for keys of the chunk before it
+    heads_view<T> older;  ///< for keys of older chunks
 
     heads_view<T> row(chunk_row r) const noexcept {
         return r == chunk_row::same ? same : r == chunk_row::previous ? previous : older;
     }
 };
 
+/// What attention by chunks is told beside its tensors.
 struct dual_chunk_options {
     std::optional<double> scale = {};       ///< on q . k; 1 / sqrt(channels) when not given
     double factor = 1;                      ///< logit_factor(length): logits carry its square
@@ -243,8 +248,8 @@ inline index dual_chunk_estimate_queries(const dual_chunk& chunks, index tokens,
 /// chooses its columns and diagonals by.
 /// Shapes:   column [heads, Lk], diagonal [heads, Lk], by token distance.
 struct dual_chunk_weights {
-    std::vector<double> column;
-    std::vector<double> diagonal;
+    std::vector<double> column;  ///< by key
+    std::vector<double> diagonal;  ///< by distance
 };
 
 /// Column and diagonal sums of the softmax of scores whose queries are the last of the sequence.

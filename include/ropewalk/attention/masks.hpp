@@ -25,18 +25,21 @@ struct score_extent {
 
 /// Scores of some queries against some keys, of one batch and a few neighbouring query heads.
 struct score_tile {
-    index batch = 0;
-    index first_head = 0, heads = 1;
-    index first_query = 0, queries = 0;
-    index first_key = 0, keys = 0;
+    index batch = 0;  ///< all scores of a tile are of one batch
+    index first_head = 0;   ///< the first query head
+    index heads = 1;        ///< query heads from there on
+    index first_query = 0;  ///< token of the first query
+    index queries = 0;      ///< from there on
+    index first_key = 0;    ///< token of the first key
+    index keys = 0;         ///< from there on
 };
 
 /// What is seen of a tile: nothing outside keys first_key .. first_key + keys, and within them everything
 /// (`complete`) or what the mask says pair by pair. keys = 0: the tile is skipped.
 struct seen_keys {
-    index first_key = 0;
-    index keys = 0;
-    bool complete = false;
+    index first_key = 0;  ///< the first key that may be seen
+    index keys = 0;  ///< how many from there on; 0: the tile is skipped
+    bool complete = false;  ///< whether each of them is seen by every query
 };
 
 /// A mask made ready for one call.
@@ -58,8 +61,11 @@ concept biased_rules = requires(const R& r, index i) {
 
 /// Every query sees every key: encoders, cross attention.
 struct full_mask {
+    /// See attention_mask.
     constexpr full_mask over(const score_extent&) const noexcept { return {}; }
+    /// See seen_keys.
     constexpr seen_keys tile(const score_tile& t) const noexcept { return {t.first_key, t.keys, true}; }
+    /// Always.
     constexpr bool seen(index, index, index, index) const noexcept { return true; }
 };
 
@@ -86,6 +92,7 @@ struct causal_mask {
             return distance >= 0 && (window == 0 || distance < window);
         }
     };
+    /// See attention_mask.
     rules over(const score_extent& whole) const {
         constexpr index far = index{1} << 60;
         detail::require(window >= 0 && window <= far, "causal_mask", "window must be >= 0", window);
@@ -100,8 +107,8 @@ struct causal_mask {
 /// Shapes: [tokens] or [batches, tokens]; key_documents empty: the queries' (as many keys as queries).
 /// Throws: invalid_config on lengths that do not fit.
 struct document_mask {
-    std::span<const std::int32_t> query_documents = {};
-    std::span<const std::int32_t> key_documents = {};
+    std::span<const std::int32_t> query_documents = {};  ///< document of each query token
+    std::span<const std::int32_t> key_documents = {};  ///< document of each key token
 
     struct rules {
         const std::int32_t *query, *key;
@@ -124,6 +131,7 @@ struct document_mask {
             return query[b * query_batch + n] == key[b * key_batch + j];
         }
     };
+    /// See attention_mask.
     rules over(const score_extent& whole) const {
         constexpr const char* who = "document_mask";
         const auto keys = key_documents.empty() ? query_documents : key_documents;
@@ -147,8 +155,8 @@ struct document_mask {
 /// Shapes: query n stands at key first_query + n, as in causal_mask.
 /// Throws: invalid_config when block is not positive, or on first_query outside 0 .. 2^60.
 struct block_mask {
-    index block = 64;
-    std::optional<index> first_query = {};
+    index block = 64;  ///< tokens of a block
+    std::optional<index> first_query = {};  ///< keys - queries when not given
 
     struct rules {
         index block, first_query;
@@ -163,6 +171,7 @@ struct block_mask {
             return (first_query + n) / block == j / block;
         }
     };
+    /// See attention_mask.
     rules over(const score_extent& whole) const {
         constexpr index far = index{1} << 60;
         detail::require(block > 0 && block <= far, "block_mask", "block must be > 0", block);
@@ -178,8 +187,8 @@ struct block_mask {
 /// Throws: invalid_config on sizes that do not fit.
 template <class T>
 struct dense_mask {
-    std::span<const std::uint8_t> seen_pairs = {};
-    std::span<const T> added = {};
+    std::span<const std::uint8_t> seen_pairs = {};  ///< not 0: seen
+    std::span<const T> added = {};  ///< onto each score
 
     struct rules {
         const std::uint8_t* pairs;
@@ -200,6 +209,7 @@ struct dense_mask {
             return added ? added[b * added_batch + h * added_head + n * keys + j] : T(0);
         }
     };
+    /// See attention_mask.
     rules over(const score_extent& whole) const {
         constexpr const char* who = "dense_mask";
         const index each =
@@ -235,8 +245,8 @@ struct dense_mask {
 /// What two masks both let through.
 template <attention_mask A, attention_mask B>
 struct both_masks {
-    A first;
-    B second;
+    A first;  ///< one of the masks
+    B second;  ///< the other
 
     template <class RA, class RB>
     struct rules {
@@ -263,6 +273,7 @@ struct both_masks {
                 return second.bias(b, h, n, j);
         }
     };
+    /// See attention_mask.
     auto over(const score_extent& whole) const {
         return rules<decltype(first.over(whole)), decltype(second.over(whole))>{first.over(whole),
                                                                                 second.over(whole)};

@@ -20,7 +20,7 @@ struct self_extend_config {
     index group = 8;                        ///< far positions are divided by it
     index window = 1024;                    ///< keys closer than this keep their positions
     std::optional<double> scale_base = {};  ///< trained length: queries past it grow by a ratio of logarithms
-    offset_division division = offset_division::exact;
+    offset_division division = offset_division::exact;  ///< where the group does not divide the window
 };
 
 /// Self-Extend: keys within `window` at their own distance, all others at distances of positions divided by
@@ -42,6 +42,7 @@ class self_extend {
         detail::require(std::isfinite(base) && base > 1, who, "scale_base must be finite and > 1", base);
     }
 
+    /// What it was made with.
     const self_extend_config& config() const noexcept { return config_; }
 
     /// How far apart the two scales of positions are: window - window / group.
@@ -60,6 +61,7 @@ class self_extend {
     position_ids far_queries(index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return far_query(first + n); });
     }
+    /// The same of far keys.
     position_ids far_keys(index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return far_key(first + n); });
     }

@@ -18,8 +18,8 @@ namespace ROPEWALK_NAMESPACE::attention {
 /// Throws: invalid_config on lengths that do not fit.
 /// Source: Ring Attention, Liu et al. 2023.
 struct position_mask {
-    std::span<const std::int32_t> query_positions = {};
-    std::span<const std::int32_t> key_positions = {};
+    std::span<const std::int32_t> query_positions = {};  ///< where each query stands
+    std::span<const std::int32_t> key_positions = {};  ///< where each key stands
 
     struct rules {
         const std::int32_t *query, *key;
@@ -37,6 +37,7 @@ struct position_mask {
         }
         bool seen(index, index, index n, index j) const noexcept { return key[j] <= query[n]; }
     };
+    /// See attention_mask.
     rules over(const score_extent& whole) const {
         constexpr const char* who = "position_mask";
         detail::require(static_cast<index>(query_positions.size()) == whole.queries, who,

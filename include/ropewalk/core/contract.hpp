@@ -33,6 +33,7 @@ struct misfit {
     std::ptrdiff_t wanted = 0;   ///< the number that would fit
     std::ptrdiff_t got = 0;      ///< the number that came
 
+    /// Whether nothing disagrees.
     constexpr bool ok() const noexcept { return must == nullptr; }
 };
 

@@ -21,7 +21,7 @@ struct grok_config {
     double base = 1e4;
     double factor = 1;            ///< s, the context extension
     double original_context = 0;  ///< L0
-    grok_method method = grok_method::yarn_log;
+    grok_method method = grok_method::yarn_log;  ///< which of Grok's formulas
     double beta_fast = 32;  ///< turns over L0 above which a pair is left alone
     double beta_slow = 1;   ///< turns over L0 below which a pair is fully interpolated
     double extrapolation_factor = 1;

@@ -27,7 +27,7 @@ inline std::vector<std::uint8_t> pairs_that_complete(const spectrum& s, double l
 struct hope_text_config {
     index rotary_dim = 0;
     double base = 1e4;
-    double trained_context = 0;
+    double trained_context = 0;  ///< tokens; pairs with a longer period do not rotate
     index cut_more = 0;  ///< pairs set to frequency 0 beyond the ones that never complete a period
 };
 

@@ -106,7 +106,7 @@ inline std::vector<double> make_mixed_start(const mixed_start_config& config,
     return weights;
 }
 
-/// The same with the angles drawn, uniform on [0, 2 pi): one number of a generator of <random> a head, so that
+/// The same with the angles drawn, uniform on [0, 2 pi): one number of a generator of the standard library a head, so that
 /// a seed gives the same angles with every standard library.
 /// Source: as above.
 template <class Generator>

@@ -23,7 +23,7 @@ struct phimoe_config {
     double max_context = 0;                   ///< read where a magnitude is not given
     std::optional<double> short_mscale = {};  ///< magnitude up to original_context
     std::optional<double> long_mscale = {};   ///< and beyond it; not given: LongRoPE's formula
-    phimoe_choice choice = phimoe_choice::per_sequence;
+    phimoe_choice choice = phimoe_choice::per_sequence;  ///< which magnitude a position gets
 };
 
 /// PhiMoE's LongRoPE: two magnitudes from the config in place of one formula.

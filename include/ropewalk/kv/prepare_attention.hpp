@@ -10,7 +10,9 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// Queries, keys and values of one projection.
 template <class T>
 struct qkv_views {
-    heads_view<T> q, k, v;  ///< [batches, tokens, heads, channels] each
+    heads_view<T> q;  ///< [batches, tokens, query heads, channels]
+    heads_view<T> k;  ///< [batches, tokens, key heads, channels]
+    heads_view<T> v;  ///< as k
 };
 
 /// The three parts of packed rows [q heads | key heads | value heads] of equally many channels.

@@ -28,7 +28,7 @@ namespace ROPEWALK_NAMESPACE {
 /// The header of a GGUF file.
 /// Source: ggml-org/ggml docs/gguf.md.
 struct gguf_file {
-    std::uint32_t version = 0;
+    std::uint32_t version = 0;  ///< of the file's format, 2 or 3
     /// What from_gguf reads: the values of all keys, but for long texts, long arrays and arrays of strings
     /// that say nothing of rotation (vocabularies, chat templates); and the numbers of the rotary tensors.
     gguf_metadata metadata = {};

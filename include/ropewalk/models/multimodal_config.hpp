@@ -25,13 +25,13 @@ struct multimodal_config {
     positions::media_tokens tokens = {};            ///< ids, merge and blocks, for find_media
     std::optional<std::int64_t> audio = {};         ///< the id of an audio token, in models that hear
     std::optional<std::int64_t> vision_start = {};  ///< the ids of the markers around media, where said
-    std::optional<std::int64_t> vision_end = {};
-    std::optional<std::int64_t> audio_start = {};
-    std::optional<std::int64_t> audio_end = {};
+    std::optional<std::int64_t> vision_end = {};  ///< behind an image or a video
+    std::optional<std::int64_t> audio_start = {};  ///< before sound
+    std::optional<std::int64_t> audio_end = {};  ///< behind sound
     /// Image tokens between these two markers are frames of a video (GLM-4.1V); absent: a video has an id of
     /// its own.
     std::optional<std::int64_t> video_start = {};
-    std::optional<std::int64_t> video_end = {};
+    std::optional<std::int64_t> video_end = {};  ///< behind a video's frames
     index temporal_merge = 1;  ///< frames of a video's grid that become one (ERNIE 4.5 VL: 2)
     /// Where tokens stand: by the frame, or by the time of frames and sound alike.
     std::variant<positions::mrope_rule, positions::tmrope_rule> rule = {};

@@ -27,6 +27,7 @@ struct circle_rule {
     std::optional<double> above = {};  ///< move_to_positive: up by the smallest coordinate's size and this
 
     static constexpr index axes() noexcept { return 3; }
+    /// What the position moves by a text token.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         constexpr const char* who = "circle_rule";

@@ -25,16 +25,17 @@ struct media_tokens {
     std::int64_t vision_start = 0;  ///< the marker before an image or a video
     std::int64_t vision_end = 0;    ///< the marker behind an image or a video
 
-    static constexpr std::int64_t no_audio = -1;
+    static constexpr std::int64_t no_audio = -1;  ///< what `audio` is in a family without sound
 };
 
-/// The ids of Qwen2.5-Omni and of Qwen3-Omni.
+/// The ids of Qwen2.5-Omni.
 /// Source: their config.json (audio_token_index / audio_token_id, audio_start_token_id, ...).
 inline constexpr media_tokens qwen25_omni_tokens = {.audio = 151646,
                                                     .audio_start = 151647,
                                                     .audio_end = 151648,
                                                     .vision_start = 151652,
                                                     .vision_end = 151653};
+/// The ids of Qwen3-Omni.
 inline constexpr media_tokens qwen3_omni_tokens = {.audio = 151675,
                                                    .audio_start = 151669,
                                                    .audio_end = 151670,

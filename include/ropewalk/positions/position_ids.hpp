@@ -55,10 +55,15 @@ class position_segment {
     /// The segment in its form; nullptr where it is another of them.
     const text_run* text() const noexcept { return form_ == form::text ? &text_ : nullptr; }
     text_run* text() noexcept { return form_ == form::text ? &text_ : nullptr; }
+    /// As text().
     const grid_block* grid() const noexcept { return form_ == form::grid ? &grid_ : nullptr; }
+    /// As text().
     grid_block* grid() noexcept { return form_ == form::grid ? &grid_ : nullptr; }
+    /// As text().
     const listed_run* listed() const noexcept { return form_ == form::listed ? &listed_ : nullptr; }
+    /// As text().
     listed_run* listed() noexcept { return form_ == form::listed ? &listed_ : nullptr; }
+    /// As text().
     const untouched_run* untouched() const noexcept {
         return form_ == form::untouched ? &untouched_ : nullptr;
     }

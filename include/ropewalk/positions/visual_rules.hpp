@@ -55,6 +55,7 @@ struct spatial_reset_rule {
     double temporal_step = 1;  ///< from a frame to the next
 
     static constexpr index axes() noexcept { return 3; }
+    /// What the position moves by a text token.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require_step("spatial_reset_rule", "temporal_step must be finite and >= 0", temporal_step);
@@ -81,6 +82,7 @@ struct mm_rope_rule {
     double temporal_step = 1;                 ///< frames, before scale[0]
 
     static constexpr index axes() noexcept { return 3; }
+    /// What the position moves by a text token.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         for (const double a : scale) detail::require_step("mm_rope_rule", "scale must be finite and >= 0", a);
@@ -109,6 +111,7 @@ struct v2pe_rule {
     index axis_count = 1;  ///< axes that all repeat the position
 
     index axes() const noexcept { return axis_count; }
+    /// What the position moves by a text token.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(std::isfinite(span) && span > 0, "v2pe_rule", "span must be finite and > 0", span);
@@ -140,6 +143,7 @@ struct v2pe_rule {
 /// Source:   huggingface/transformers models/ernie4_5_vl_moe.
 struct ernie_rule {
     static constexpr index axes() noexcept { return 3; }
+    /// What the position moves by a text token.
     static constexpr double step() noexcept { return 1; }
     static void check() {}
     double next_position(const detail::stream_state& state) const noexcept { return state.next; }

@@ -23,6 +23,7 @@ struct xd_rope_rule {
     std::vector<xd_axis> order = {xd_axis::token, xd_axis::column, xd_axis::row, xd_axis::image};
 
     index axes() const noexcept { return static_cast<index>(order.size()); }
+    /// What the position moves by a text token.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(!order.empty(), "xd_rope_rule", "order must name an axis", "none");

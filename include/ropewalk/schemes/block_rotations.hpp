@@ -175,10 +175,10 @@ namespace ROPEWALK_NAMESPACE::comrope {
 enum class commuting : std::uint8_t { axis_partition, linearly_dependent };
 
 struct model_config {
-    commuting kind = commuting::axis_partition;
+    commuting kind = commuting::axis_partition;  ///< which of the two commuting forms
     index axes = 2;
     index heads = 1;
-    index blocks = 0;
+    index blocks = 0;  ///< of a head
     index size = 2;
 };
 

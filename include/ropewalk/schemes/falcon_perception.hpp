@@ -16,8 +16,8 @@ struct model_config {
     index heads = 1;
     index head_dim = 0;
     double base = 1e4;  ///< of the text half's ladder
-    double slowest = 1;
-    double fastest = 20;
+    double slowest = 1;  ///< least frequency of the image half, radians a unit
+    double fastest = 20;  ///< largest frequency of the image half
 };
 
 /// The two rotations of a head, on disjoint channels: apply one after the other, in any order.

@@ -18,9 +18,12 @@ namespace ROPEWALK_NAMESPACE::grape {
 /// Accuracy: a few ulp at any t.
 /// Source:   GRAPE, arXiv 2512.07805, with the series of sine and cosine below t = 1 / 2.
 struct plane_factors {
-    double first = 0, second = 0;                      ///< of L x and of L L x
-    double first_by_square = 0, second_by_square = 0;  ///< derivatives by s^2
+    double first = 0;             ///< of L x
+    double second = 0;            ///< of L L x
+    double first_by_square = 0;   ///< its derivative by s^2
+    double second_by_square = 0;  ///< its derivative by s^2
 
+    /// The factors of one angle.
     static plane_factors at(double eta, double s) noexcept {
         const double t = eta * s, square = t * t;
         if (std::abs(t) < 0.5) {

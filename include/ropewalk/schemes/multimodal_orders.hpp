@@ -23,7 +23,7 @@ namespace ROPEWALK_NAMESPACE::multimodal {
 enum class pair_order : std::uint8_t { sections, interleaved, cyclic, mm_rope, ernie };
 
 struct order_config {
-    pair_order order = pair_order::sections;
+    pair_order order = pair_order::sections;  ///< how pairs are dealt to the axes
     std::vector<index> sections = {};  ///< pairs of each axis, where the order reads them
     index axes = 3;
 };
@@ -73,7 +73,7 @@ struct xd_rope_config {
     double base = 1e4;
     double alpha = 1000;               ///< of NTK: base * alpha^(d / (d - 2))
     std::vector<index> sections = {};  ///< pairs of each axis of the rule
-    positions::xd_rope_rule rule = {};
+    positions::xd_rope_rule rule = {};  ///< where tokens stand
     pair_layout layout = half_split{};
 };
 
