@@ -61,8 +61,6 @@ BEGIN {
     n["eps"] = "Added under the root of a norm."
     n["text_before"] = "Tokens of text before it."
 
-    # Type aliases.
-
     # Functions of arguments.
     m["first"] = "First channel of a pair, among that many pairs."
     m["second"] = "Second channel of a pair, among that many pairs."
@@ -96,11 +94,6 @@ BEGIN {
             added = n[word]
         }
     }
-    # Doxygen passes over what stands in a namespace without a comment.
-    if (!documented && line ~ /^namespace [A-Za-z_:]+ \{/ && line !~ /detail/) {
-        added = line; sub(/^namespace /, "", added); sub(/ \{.*/, "", added); sub(/.*::/, "", added)
-        added = "Members of " added "."
-    }
     # Functions: a constructor, a conversion, or one more form of the function documented before.
     if (match(line, /^ *(template *<.*> *)?(struct|class) [a-z0-9_]+( |$)/) && line !~ /;$/) {
         type = substr(line, RSTART, RLENGTH); gsub(/^.*(struct|class) | *$/, "", type); last = ""
@@ -120,6 +113,22 @@ BEGIN {
     }
     if (documented && word != "" && indent <= 5) last = word
     if (added != "") { match(line, /^ */); line = substr(line, 1, RLENGTH) "/** " added " */ " substr(line, RLENGTH + 1) }
+    # A heading of a comment begins a line of its own; what keeps a parameter out of deduction says nothing to a reader.
+    if (match(line, /^ *\/\/\/ (Shapes|Units|Requires|Returns|Throws|Cost|Accuracy|Threads|Slices|Source)(, (Shapes|Requires|Returns|Throws|Cost|Accuracy|Threads))*:/)) {
+        heading = substr(line, RSTART, RLENGTH); rest = substr(line, RSTART + RLENGTH)
+        sub(/\/\/\/ /, "/// @n<b>", heading)
+        line = heading "</b>" rest
+    }
+    while ((at = index(line, "std::type_identity_t<")) > 0) {
+        rest = substr(line, at + 21)
+        depth = 1
+        for (i = 1; depth > 0 && i <= length(rest); ++i) {
+            c = substr(rest, i, 1)
+            if (c == "<") ++depth
+            if (c == ">") --depth
+        }
+        line = substr(line, 1, at - 1) substr(rest, 1, i - 2) substr(rest, i)
+    }
     documented = ($0 ~ /^ *\/\/\// && $0 !~ /^ *\/\/\/ *@/) || ($0 ~ /^ *(template *<.*>|requires.*|\[\[.*\]\])$/ && documented)
     print line
 }
