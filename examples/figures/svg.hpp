@@ -26,11 +26,13 @@ struct chart {
     axis_scale x_scale = axis_scale::linear, y_scale = axis_scale::linear;
     double width = 760, height = 440;
 };
+/// Lying bars on a logarithmic axis, each with its number and what else is to be said of it.
 struct bar_chart {
-    std::string title, y_label;
+    std::string title, x_label;
     std::vector<std::string> names = {};
-    std::vector<double> values = {};
-    double width = 760, height = 440;
+    std::vector<double> values = {};  ///< > 0
+    std::vector<std::string> notes = {};  ///< behind the numbers; empty: none
+    double width = 760;
 };
 struct heat_map {
     std::string title, x_label, y_label;
@@ -185,20 +187,28 @@ inline std::string make(const chart& c) {
 
 inline std::string make(const bar_chart& c) {
     if (c.names.size() != c.values.size()) throw std::invalid_argument("svg: bars must have a name each");
+    if (!c.notes.empty() && c.notes.size() != c.names.size())
+        throw std::invalid_argument("svg: bars must have a note each, or none");
     auto values = c.values;
-    values.push_back(0);
-    const auto y = detail::make_axis(values, axis_scale::linear);
-    detail::canvas page(c.width, c.height, 20, c.title, "", c.y_label);
-    page.mark_y(y);
-    const double step =
-        (page.right - page.left) / static_cast<double>(std::max<std::size_t>(c.names.size(), 1));
+    values.push_back(1);
+    auto x = detail::make_axis(values, axis_scale::log10);
+    x.low -= 0.1 * (x.high - x.low);  // the least bar is seen too
+    constexpr double step = 30;
+    detail::canvas page(c.width, 92 + step * static_cast<double>(c.names.size()), 190, c.title, c.x_label, "");
+    page.left = 160;
+    for (double t : x.ticks) {
+        const double at = page.x((t - x.low) / (x.high - x.low));
+        page.body += detail::line(at, page.top, at, page.bottom, "#dddddd") +
+                     detail::words(at, page.bottom + 16, x.label(t), "middle");
+    }
     for (std::size_t i = 0; i < c.names.size(); ++i) {
-        const double x = page.left + step * static_cast<double>(i), zero = page.y(y.at(0)),
-                     end = page.y(y.at(c.values[i]));
-        if (std::isfinite(end))
-            page.body += detail::box(x + 0.15 * step, std::min(zero, end), 0.7 * step, std::abs(zero - end),
-                                     "#1b6ca8");
-        page.body += detail::words(x + 0.5 * step, page.bottom + 16, c.names[i], "middle");
+        const double y = page.top + step * static_cast<double>(i), end = page.x(x.at(c.values[i]));
+        page.body += detail::words(page.left - 8, y + 0.5 * step + 4, c.names[i], "end");
+        if (!std::isfinite(end)) continue;
+        page.body += detail::box(page.left, y + 0.2 * step, end - page.left, 0.6 * step, "#1b6ca8");
+        std::string text = detail::number(c.values[i]);
+        if (!c.notes.empty() && !c.notes[i].empty()) text += ", " + c.notes[i];
+        page.body += detail::words(end + 6, y + 0.5 * step + 4, text, "start");
     }
     return page.done();
 }
