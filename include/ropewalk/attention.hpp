@@ -24,6 +24,7 @@
 #include <ropewalk/attention/object_mask.hpp>
 #include <ropewalk/attention/chunk_memory.hpp>
 #include <ropewalk/attention/dual_chunk.hpp>
+#include <ropewalk/attention/tiled_dual_chunk.hpp>
 #include <ropewalk/attention/self_extend.hpp>
 #include <ropewalk/attention/grape_bias.hpp>
 #include <ropewalk/attention/sparse_index.hpp>

@@ -39,7 +39,8 @@ namespace ROPEWALK_NAMESPACE::detail {
 template <class T>
 struct tiled_scratch {
     T *queries, *sums, *peak, *weight, *scores, *factor, *keys, *values, *finite, *row;
-    T *far_queries, *far_keys, *far_scores;  // for `copies` = 2
+    T *far_queries, *far_keys, *far_scores;  // of further `copies`, one behind the other
+    index query_numbers;                     // of one copy of the queries
     index bytes;
 
     tiled_scratch(const char* who, workspace_cutter cutter, index channels, index value_channels,
@@ -60,6 +61,7 @@ struct tiled_scratch {
         values = cutter.template cut<T>(who, {options.key_tile, value_width});
         finite = cutter.template cut<T>(who, {options.key_tile, value_width});
         row = cutter.template cut<T>(who, {largest(width, value_width, options.key_tile)});
+        query_numbers = strips * width * lanes;
         const index more = copies - 1;
         far_queries = cutter.template cut<T>(who, {more, strips, width, lanes});
         far_keys = cutter.template cut<T>(who, {more, options.key_tile, width});
@@ -150,6 +152,11 @@ class score_source {
     void read_keys(index batch, index head, index first, index count, bool few) noexcept {
         keys_ = tile_rows<T>(k_, batch, head, first, count, few, copy_);
         first_ = first;
+    }
+    /// The keys that another source has read, of the same tensor.
+    void share_keys(const score_source& other) noexcept {
+        keys_ = other.keys_;
+        first_ = other.first_;
     }
     /// scores [keys, strip] of keys first .. first + count and the registers from row `row` on.
     void fill(const query_tile& tile, index row, index packs, index first, index count,
