@@ -54,15 +54,21 @@ template <class T = float>
     for (const double v : phases) detail::require(std::isfinite(v), who, "phases must be finite", v);
     const auto plain = make_rotation_table<double>(s, positions);
     rotation_table<T> table(plain.row_count(), count / s.pairs(), s.pairs());
+    std::vector<double> cosines(phases.size()), sines(phases.size());
+    for (std::size_t i = 0; i < phases.size(); ++i)
+        cosines[i] = std::cos(phases[i]), sines[i] = std::sin(phases[i]);
     for (index r = 0; r < plain.row_count(); ++r)
-        for (index h = 0; h < table.heads(); ++h)
+        for (index h = 0; h < table.heads(); ++h) {
+            const double *cos = plain.cos_row(r).data(), *sin = plain.sin_row(r).data();
+            const double *by_cos = cosines.data() + h * s.pairs(), *by_sin = sines.data() + h * s.pairs();
+            T *to_cos = table.cos_data(r, h), *to_sin = table.sin_data(r, h);
             for (index c = 0; c < s.pairs(); ++c) {
-                const double phase = phases[static_cast<std::size_t>(h * s.pairs() + c)];
-                const double cos = plain.cos_row(r)[static_cast<std::size_t>(c)],
-                             sin = plain.sin_row(r)[static_cast<std::size_t>(c)];
-                table.cos_data(r, h)[c] = static_cast<T>(cos * std::cos(phase) - sin * std::sin(phase));
-                table.sin_data(r, h)[c] = static_cast<T>(sin * std::cos(phase) + cos * std::sin(phase));
+                to_cos[c] = static_cast<T>(cos[c] * by_cos[c] - sin[c] * by_sin[c]);
+                to_sin[c] = static_cast<T>(sin[c] * by_cos[c] + cos[c] * by_sin[c]);
             }
+        }
+    auto row_of_token = ropewalk::detail::touched_rows(positions);
+    if (!row_of_token.empty()) table.address_tokens(std::move(row_of_token));
     return table;
 }
 
@@ -81,7 +87,8 @@ T sigmoid(T x) noexcept {
     return x >= 0 ? 1 / (1 + e) : e / (1 + e);
 }
 template <class A, class B, class C>
-misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide, const rows_view<C>& rows) noexcept {
+misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide,
+                   const rows_view<C>& rows) noexcept {
     if (x.empty()) return {};
     if (x.batches() != wide.batches() || x.tokens() != wide.tokens() || x.heads() != wide.heads())
         return {"batches, tokens and heads of the wide view must be those of x, tokens", x.tokens(),
@@ -93,7 +100,8 @@ misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide, cons
     if (rows.count() != x.batches() * x.tokens())
         return {"rows must be those of batches * tokens tokens", x.batches() * x.tokens(), rows.count()};
     if (rows.heads != 1 && rows.heads != x.heads())
-        return {"rows with heads of their own must be as many as the heads of the view", x.heads(), rows.heads};
+        return {"rows with heads of their own must be as many as the heads of the view", x.heads(),
+                rows.heads};
     if (!layout.fits(rows.pairs))
         return {"rotated channels must be a multiple of the layout's group", layout.group, 2 * rows.pairs};
     return {};

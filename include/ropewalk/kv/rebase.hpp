@@ -23,7 +23,10 @@ namespace ROPEWALK_NAMESPACE {
 /// Requires: spectra of the same heads, axes and pairs.
 /// Throws:   invalid_config when they differ, or positions differ in tokens or axes. A token that is
 ///           untouched in either is left alone.
-/// Accuracy: old = now under one spectrum is the identity bit for bit; else as make_rotation_table.
+/// Cost:     as make_rotation_table under one spectrum, whose positions are subtracted; else an angle more a
+///           pair.
+/// Accuracy: old = now under one spectrum is the identity bit for bit; else as make_rotation_table, of both
+///           angles, and the rounding of now - old.
 /// Source:   R(a)^-1 R(b) = R(b - a).
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_move_table(const spectrum& from, const spectrum& to,
@@ -35,25 +38,41 @@ template <class T = float>
     detail::require(old.axes() == from.axes() && now.axes() == from.axes(), who,
                     "positions must have the spectra's axes", now.axes());
     detail::require(now.tokens() == old.tokens(), who, "positions must be of the same tokens", now.tokens());
-    std::vector<double> omega;
-    for (index h = 0; h < to.heads(); ++h)
-        for (const double sign : {1.0, -1.0})
-            for (index a = 0; a < to.axes(); ++a)
-                for (index i = 0; i < to.pairs(); ++i)
-                    omega.push_back(sign * (sign > 0 ? to : from).omega(h, a, i));
-    position_ids both(2 * to.axes());
+    const index axes = to.axes(), pairs = to.pairs();
+    bool same = from.is_mixed() == to.is_mixed() && std::ranges::equal(from.turns_data(), to.turns_data());
+    for (index h = 0; h < to.heads() && same && !to.is_mixed(); ++h)
+        for (index i = 0; i < pairs; ++i) same = same && from.axis_of(h, i) == to.axis_of(h, i);
+    std::vector<std::int32_t> row_of_token;
+    std::int32_t rows = 0;
+    for (index n = 0; n < now.tokens(); ++n)
+        row_of_token.push_back(old.touched(n) && now.touched(n) ? rows++ : untouched_row);
+    rotation_table<T> table(rows, to.heads(), pairs, to.magnitude() / from.magnitude());
+    const spectrum unit = to.with_magnitude(table.magnitude());
+    detail::row_filler<T> filler(unit, angle_arithmetic::exact);
+    std::vector<double> at(static_cast<std::size_t>(axes)), before(at),
+        reduced(static_cast<std::size_t>(pairs));
     for (index n = 0; n < now.tokens(); ++n) {
-        if (!now.touched(n) || !old.touched(n)) {
-            both.append(untouched_run{1});
-            continue;
+        const index row = row_of_token[static_cast<std::size_t>(n)];
+        if (row < 0) continue;
+        for (index a = 0; a < axes; ++a) {
+            const auto k = static_cast<std::size_t>(a);
+            at[k] = now.at(n, a), before[k] = old.at(n, a);
+            if (same) at[k] -= before[k];
         }
-        listed_run run;
-        for (index a = 0; a < to.axes(); ++a) run.values.push_back(now.at(n, a));
-        for (index a = 0; a < to.axes(); ++a) run.values.push_back(old.at(n, a));
-        both.append(std::move(run));
+        for (index h = 0; h < to.heads(); ++h) {
+            if (same) {
+                filler.fill(at.data(), h, table.cos_data(row, h), table.sin_data(row, h));
+                continue;
+            }
+            for (index i = 0; i < pairs; ++i)
+                reduced[static_cast<std::size_t>(i)] =
+                    detail::reduced_at(to, at.data(), h, i) - detail::reduced_at(from, before.data(), h, i);
+            fill_cos_sin_reduced(reduced.data(), unit.magnitude(), pairs, table.cos_data(row, h),
+                                 table.sin_data(row, h));
+        }
     }
-    return make_rotation_table<T>(
-        spectrum::mixed(omega, to.heads(), 2 * to.axes(), to.magnitude() / from.magnitude()), both);
+    if (rows < now.tokens()) table.address_tokens(std::move(row_of_token));
+    return table;
 }
 
 /// Keys as int8 with a scale a token and head: value = code * scale.
