@@ -126,18 +126,69 @@ void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
                     keys.scales[static_cast<std::size_t>(n * x.heads() + h)]);
 }
 
-/// How a cache stores keys between shifts.
-enum class shifted_storage : std::uint8_t { f32, bf16 };
+/// How a cache stores keys between shifts: numbers, or codes with one scale a token and head (int8), none that
+/// changes (f8), or one a block of 32 channels.
+enum class shifted_storage : std::uint8_t { f32, f16, bf16, int8, f8_e4m3, f8_e5m2, q8_0, q4_0 };
+
+/// How far one more shift may take a key from where it should be, relative to its length. f16 and f8: of
+/// numbers that the format holds as normal ones.
+/// Throws:   invalid_config on channels < 1.
+/// Source:   4 2^-24 with f32 rows and arithmetic; twice the half ulp of 16 bits; half a step of every channel,
+///           a step being the largest number over 127 (int8, q8_0, whose scale is rounded to f16) or, where one
+///           sign is clipped, over 4 (q4_0).
+inline double shift_drift(shifted_storage storage, index channels) {
+    detail::require(channels >= 1, "shift_drift", "channels must be >= 1", channels);
+    const double int8 = std::sqrt(static_cast<double>(channels)) / 254;
+    switch (storage) {
+        case shifted_storage::f16: return 0x1p-10;
+        case shifted_storage::bf16: return 0x1p-8;
+        case shifted_storage::int8: return 1.001 * int8;
+        case shifted_storage::f8_e4m3: return 1.001 * 0x1p-4;
+        case shifted_storage::f8_e5m2: return 1.001 * 0x1p-3;
+        case shifted_storage::q8_0: return std::sqrt(32.0) * (1.0 / 254 + 0x1p-10);
+        case shifted_storage::q4_0: return std::sqrt(32.0) * (1.0 / 8 + 0x1p-10);
+        default: return 4 * 0x1p-24;
+    }
+}
 
 /// How far `shifts` rotations one after the other may take a key from one rotation by their sum, relative to
-/// its length. Grows linearly: pairs that rotate by less than half a unit in the last place do not move at all,
-/// and lengths do not show it. Keep the original and the sum instead.
-/// Throws:   invalid_config on shifts < 0.
-/// Source:   one rounding a shift, 4 n 2^-24 with f32 rows and arithmetic; n 2^-8 (1 + 2^-8)^n for bf16.
-inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts) {
+/// its length: n d (1 + d)^n, d the drift of one shift. Grows linearly: pairs that rotate by less than half a
+/// unit in the last place do not move at all, and lengths do not show it. Keep the original and the sum
+/// instead.
+/// Throws:   invalid_config on shifts < 0 or channels < 1.
+/// Source:   one rounding a shift, of keys that the roundings before made longer.
+inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts, index channels = 128) {
     detail::require(shifts >= 0, "shift_drift_bound", "shifts must be >= 0", shifts);
     const auto n = static_cast<double>(shifts);
-    return storage == shifted_storage::f32 ? 4 * n * 0x1p-24 : n * 0x1p-8 * std::pow(1 + 0x1p-8, n);
+    const double d = shift_drift(storage, channels);
+    return n * d * std::pow(1 + d, n);
+}
+
+/// The rows that move blocks of cached keys, a row a block instead of one a token: where a block is used less
+/// where it was computed is the same for all of its tokens. For shift_keys over a plan of the blocks' tokens
+/// one behind the other, in a paged cache of any format, and for rotate.
+/// Shapes:   lengths [blocks]; deltas [blocks, axes], an untouched one leaves its block alone; rows() has one
+///           entry a token.
+/// Throws:   invalid_config on a negative length, deltas of another number of blocks, or axes that differ.
+/// Cost:     a row a block and an index a token.
+/// Accuracy: as make_rotation_table, magnitude 1.
+/// Source:   R(p + d) = R(d) R(p); MEPIC, arXiv 2512.16822; TemporaryLoRA/Block-Attention.
+template <class T = float>
+[[nodiscard]] rotation_table<T> make_block_move_table(const spectrum& s, std::span<const index> lengths,
+                                                      const position_ids& deltas) {
+    constexpr const char* who = "make_block_move_table";
+    detail::require(deltas.tokens() == static_cast<index>(lengths.size()), who, "deltas must be one a block",
+                    deltas.tokens());
+    auto table = make_rotation_table<T>(s.with_magnitude(1), deltas);
+    const auto of_blocks = detail::touched_rows(deltas);
+    std::vector<std::int32_t> row_of_token;
+    for (std::size_t block = 0; block < lengths.size(); ++block) {
+        detail::require(lengths[block] >= 0, who, "lengths must be >= 0", lengths[block]);
+        row_of_token.insert(row_of_token.end(), static_cast<std::size_t>(lengths[block]),
+                            of_blocks.empty() ? static_cast<std::int32_t>(block) : of_blocks[block]);
+    }
+    table.address_tokens(std::move(row_of_token));
+    return table;
 }
 
 /// Positions of tokens inside their own block: 0, 1, ... of each.
