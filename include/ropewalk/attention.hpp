@@ -16,6 +16,7 @@
 #include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/attention/tiled_partial.hpp>
+#include <ropewalk/attention/tiled_rotated_keys.hpp>
 #include <ropewalk/attention/linear_state.hpp>
 #include <ropewalk/attention/linear_chunk.hpp>
 #include <ropewalk/attention/linear_attention.hpp>

@@ -153,11 +153,12 @@ class score_source {
         keys_ = tile_rows<T>(k_, batch, head, first, count, few, copy_);
         first_ = first;
     }
-    /// The keys that another source has read, of the same tensor.
-    void share_keys(const score_source& other) noexcept {
-        keys_ = other.keys_;
-        first_ = other.first_;
+    /// Keys from `first` on that stand elsewhere: read by another source, or changed on the way.
+    void use_keys(matrix_at<const T> rows, index first) noexcept {
+        keys_ = rows;
+        first_ = first;
     }
+    void share_keys(const score_source& other) noexcept { use_keys(other.keys_, other.first_); }
     /// scores [keys, strip] of keys first .. first + count and the registers from row `row` on.
     void fill(const query_tile& tile, index row, index packs, index first, index count,
               T* scores) const noexcept {
