@@ -9,3 +9,4 @@
 #include <ropewalk/analysis/marchenko_pastur.hpp>
 #include <ropewalk/analysis/precision_drift.hpp>
 #include <ropewalk/analysis/needle_perplexity.hpp>
+#include <ropewalk/analysis/longrope2_search.hpp>

@@ -16,6 +16,7 @@
 #include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/attention/tiled_partial.hpp>
+#include <ropewalk/attention/tiled_rotated_keys.hpp>
 #include <ropewalk/attention/linear_state.hpp>
 #include <ropewalk/attention/linear_chunk.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
@@ -24,6 +25,7 @@
 #include <ropewalk/attention/object_mask.hpp>
 #include <ropewalk/attention/chunk_memory.hpp>
 #include <ropewalk/attention/dual_chunk.hpp>
+#include <ropewalk/attention/tiled_dual_chunk.hpp>
 #include <ropewalk/attention/self_extend.hpp>
 #include <ropewalk/attention/grape_bias.hpp>
 #include <ropewalk/attention/sparse_index.hpp>

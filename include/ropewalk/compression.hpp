@@ -18,5 +18,6 @@
 #include <ropewalk/compression/elite_pairs.hpp>
 #include <ropewalk/compression/elite_layout.hpp>
 #include <ropewalk/compression/low_rank.hpp>
+#include <ropewalk/compression/rope_folding.hpp>
 #include <ropewalk/compression/key_codes.hpp>
 #include <ropewalk/compression/commuting_codebook.hpp>

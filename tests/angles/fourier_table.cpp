@@ -135,6 +135,54 @@ TEST_CASE("fourier_table: untouched tokens stay", "[angles][fourier_table]") {
     CHECK(x[2] == 2);
 }
 
+TEST_CASE("fourier_table: calls that do not fit are told as for any rows",
+          "[angles][fourier_table][errors]") {
+    const auto omega = frequencies::geometric({.rotary_dim = 4});
+    const auto c = support::noise(3 * 4, 3), s = support::noise(3 * 4, 4);
+    const auto make = [&](rw::index group) {
+        return make_fourier_table<float>({.pairs = 4, .outputs = 2, .heads = 3, .group = group}, omega, c, s,
+                                         position_ids::text(5));
+    };
+    const auto of_k = make(1), of_q = make(2);
+    std::vector<float> memory(2 * 5 * 6 * 10, 1.0f);
+    const auto view = [&](rw::index tokens, rw::index heads, rw::index channels) {
+        return heads_view<float>(memory.data(), tokens, heads, channels);
+    };
+    const auto told = [](const misfit& m) { return to_string(m); };
+    CHECK(fit(half_split{}, view(5, 3, 8), of_k).ok());
+    CHECK(fit(half_split{}, view(5, 6, 8), of_q).ok());
+    CHECK(fit(pair_layout::blocked_by(4), view(5, 3, 8), of_k).ok());
+    // Query heads with the rows of the kv heads, another width, other tokens, a layout that does not divide.
+    CHECK(told(fit(half_split{}, view(5, 6, 8), of_k)) ==
+          "rows with heads of their own must be as many as the heads of the view: wanted 6, got 3");
+    CHECK(told(fit(half_split{}, view(5, 3, 10), of_k)) ==
+          "channels must be twice the pairs of the rows: wanted 8, got 10");
+    CHECK(told(fit(half_split{}, view(4, 3, 8), of_k)) ==
+          "rows must be those of batches * tokens tokens: wanted 4, got 5");
+    CHECK(told(fit(pair_layout::blocked_by(6), view(5, 3, 8), of_k)) ==
+          "rotated channels must be a multiple of the layout's group: wanted 6, got 8");
+    CHECK(told(fit(half_split{}, view(5, 6, 8), view(5, 3, 8), of_k)) ==
+          "rows with heads of their own must be as many as the heads of the view: wanted 6, got 3");
+    const std::vector<int> some{4, 0};
+    CHECK(fit(half_split{}, view(2, 3, 8), of_k.rows(some)).ok());
+    const std::vector<int> missing{0, 5};
+    CHECK_REFUSES("rotation_table::rows: row or position must be -1 (untouched) or below 5, got 5",
+                  of_k.rows(missing));
+}
+
+TEST_CASE("fourier_table: unrotate divides by each pair's own squared scale", "[angles][fourier_table]") {
+    const auto omega = frequencies::geometric({.rotary_dim = 4});
+    const auto c = support::noise(4, 3, {1, 0.3}), s = support::noise(4, 4, {1, 0.3});
+    const auto table = make_fourier_table<double>({.pairs = 3, .outputs = 2, .rest = rest_pairs::one}, omega,
+                                                  c, s, position_ids::text(5));
+    support::heads_buffer<double> x({1, 5, 2, 6});
+    x.fill(1);
+    const auto before = x.dense();
+    rotate(half_split{}, x.view(), table);
+    unrotate(half_split{}, x.view(), table);
+    CHECK(support::worst(x.dense(), before) < 1e-13);
+}
+
 #if defined(__cpp_exceptions)
 TEST_CASE("fourier_table: refuses sizes and numbers that do not fit", "[angles][fourier_table][errors]") {
     const auto omega = frequencies::geometric({.rotary_dim = 4});

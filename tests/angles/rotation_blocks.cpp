@@ -10,23 +10,28 @@ using namespace ropewalk;
 namespace rw = ropewalk;
 
 TEST_CASE("rotation_blocks: keeps matrices by row, head and block", "[angles][rotation_blocks]") {
-    rotation_blocks<float> table({2, 3, 2, 4});
-    for (rw::index r = 0; r < 2; ++r)
-        for (rw::index h = 0; h < 3; ++h)
-            for (rw::index b = 0; b < 2; ++b)
-                table.set(r, h, b, support::noise(16, unsigned(100 * r + 10 * h + b)));
-    for (rw::index r = 0; r < 2; ++r)
-        for (rw::index h = 0; h < 3; ++h)
-            for (rw::index b = 0; b < 2; ++b) {
-                const auto want = support::noise(16, unsigned(100 * r + 10 * h + b));
-                const auto rows = table.rows();
-                for (rw::index i = 0; i < 4; ++i)
-                    for (rw::index j = 0; j < 4; ++j) {
-                        CHECK(table.at(r, h, b, i, j) == float(want[i * 4 + j]));
-                        CHECK(rows.at(r, h)[b * 16 + j * 4 + i] == float(want[i * 4 + j]));  // columns
-                    }
-            }
-    CHECK(table.rows().tokens == 2);
+    for (const rw::index size : {1, 2, 3, 4, 5, 8, 16}) {
+        rotation_blocks<float> table({2, 3, 2, size});
+        const auto values = [&](rw::index r, rw::index h, rw::index b) {
+            return support::noise(size * size, unsigned(100 * r + 10 * h + b));
+        };
+        for (rw::index r = 0; r < 2; ++r)
+            for (rw::index h = 0; h < 3; ++h)
+                for (rw::index b = 0; b < 2; ++b) table.set(r, h, b, values(r, h, b));
+        const auto rows = table.rows();
+        for (rw::index r = 0; r < 2; ++r)
+            for (rw::index h = 0; h < 3; ++h)
+                for (rw::index b = 0; b < 2; ++b) {
+                    const auto want = values(r, h, b);
+                    for (rw::index i = 0; i < size; ++i)
+                        for (rw::index k = 0; k < size; ++k) {
+                            CHECK(table.at(r, h, b, i, k) == float(want[i * size + k]));
+                            const rw::index j = rw::detail::block_partner(i, k, size);
+                            CHECK(rows.at(r, h)[(k * 2 + b) * size + i] == float(want[i * size + j]));
+                        }
+                }
+        CHECK(rows.tokens == 2);
+    }
 }
 
 TEST_CASE("rotation_blocks: refuses sizes and rows it does not have", "[angles][rotation_blocks][errors]") {

@@ -103,6 +103,54 @@ TEST_CASE("xpos: an endless scale_base is RoPE", "[angles][xpos_table][reduces]"
         }
 }
 
+TEST_CASE("xpos: calls that do not fit are told as for any rows", "[angles][xpos_table][errors]") {
+    const xpos_config c{.rotary_dim = 8, .scale_base = 16, .centre = 3};
+    const auto rows = make_xpos_table<float>(c, xpos_side::query, position_ids::text(5));
+    std::vector<float> memory(2 * 5 * 3 * 10, 1.0f);
+    const auto view = [&](rw::index tokens, rw::index heads, rw::index channels) {
+        return heads_view<float>(memory.data(), tokens, heads, channels);
+    };
+    CHECK(fit(interleaved{}, view(5, 3, 8), rows).ok());
+    CHECK(to_string(fit(interleaved{}, view(5, 3, 10), rows)) ==
+          "channels must be twice the pairs of the rows: wanted 8, got 10");
+    CHECK(to_string(fit(interleaved{}, view(6, 3, 8), rows)) ==
+          "rows must be those of batches * tokens tokens: wanted 6, got 5");
+    CHECK(to_string(fit(pair_layout::blocked_by(6), view(5, 3, 8), rows)) ==
+          "rotated channels must be a multiple of the layout's group: wanted 6, got 8");
+    CHECK(to_string(fit(interleaved{}, view(5, 3, 8).head_slice(2, 2), rows)) ==
+          "extents must be >= 0 (a slice outside its view has -1): wanted 0, got -1");
+    const std::vector<int> missing{0, 5};
+    CHECK_REFUSES("rotation_table::rows: row or position must be -1 (untouched) or below 5, got 5",
+                  rows.rows(missing));
+}
+
+TEST_CASE("xpos: unrotate divides by each pair's own magnitude, untouched tokens stay",
+          "[angles][xpos_table]") {
+    const xpos_config c{.rotary_dim = 22, .scale_base = 16, .centre = 4};
+    position_ids where = position_ids::text(6);
+    where.append(untouched_run{1}).append(text_run{2, 40, 1});
+    const auto rows = make_xpos_table<double>(c, xpos_side::key, where);
+    support::heads_buffer<double> x({1, 9, 2, 22});
+    x.fill(3);
+    const auto before = x.dense();
+    rotate(interleaved{}, x.view(), rows);
+    const auto rotated = x.dense();
+    for (std::size_t i = 6 * 44; i < 7 * 44; ++i) CHECK(rotated[i] == before[i]);
+    const auto magnitudes = xpos_magnitudes(c, xpos_side::key, where);
+    for (rw::index n = 0; n < 9; ++n)
+        for (rw::index i = 0; i < 11; ++i) {
+            const long double zeta = (2 * i + 8.8L) / 30.8L;
+            const double p = n < 6 ? double(n) : 33.0 + double(n);
+            const double want = n == 6 ? 1 : double(std::pow(zeta, (4 - (long double)p) / 16));
+            CHECK(magnitudes[n * 11 + i] == Approx(want).epsilon(1e-14));
+            const double length = std::hypot(before[n * 44 + 2 * i], before[n * 44 + 2 * i + 1]);
+            CHECK(std::hypot(rotated[n * 44 + 2 * i], rotated[n * 44 + 2 * i + 1]) ==
+                  Approx(want * length).epsilon(1e-13));
+        }
+    unrotate(interleaved{}, x.view(), rows);
+    CHECK(support::worst(x.dense(), before) < 1e-14);
+}
+
 TEST_CASE("xpos: refuses what overflows", "[angles][xpos_table][errors]") {
     CHECK_REFUSES("xpos: rotary_dim must be even and > 0, got 5", xpos_decay(5));
     CHECK_REFUSES("xpos: scale_base must be finite and > 0, got 0",

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/compression/row_attention.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
@@ -33,6 +34,76 @@ TEST_CASE("sparse_index: scores by their formula in long double", "[attention][s
             }
             CHECK(scores[i * keys + j] == Approx(double(want)).margin(1e-15));
         }
+}
+
+TEST_CASE("sparse_index: scores of many heads, channels and keys in every type",
+          "[attention][sparse_index]") {
+    const auto check = []<class T>(T, double bound) {
+        for (const rw::index heads : {1, 17, 64, 70})
+            for (const rw::index d : {5, 32, 128}) {
+                const rw::index tokens = 2, keys = 131;
+                const auto q = support::as<T>(support::noise(tokens * heads * d, 1)),
+                           k = support::as<T>(support::noise(keys * d, 2));
+                const auto w = support::as<compute_t<T>>(support::noise(tokens * heads, 3));
+                const auto scores =
+                    sparse_index::make_scores<T>(heads_view<const T>(q.data(), tokens, heads, d),
+                                                 heads_view<const T>(k.data(), keys, 1, d), w);
+                for (rw::index i = 0; i < tokens; ++i)
+                    for (rw::index j = 0; j < keys; ++j) {
+                        long double want = 0;
+                        for (rw::index h = 0; h < heads; ++h) {
+                            long double dot = 0;
+                            for (rw::index c = 0; c < d; ++c)
+                                dot += (long double)support::widened(q[(i * heads + h) * d + c]) *
+                                       support::widened(k[j * d + c]);
+                            want += w[i * heads + h] * std::max(0.0L, dot);
+                        }
+                        want /= std::sqrt((long double)(heads * d));
+                        CHECK(std::abs(double(scores[i * keys + j] - want)) < bound);
+                    }
+            }
+    };
+    check(double(0), 1e-14);
+    check(float(0), 5e-6);
+    check(bf16(0.f), 5e-6);
+}
+
+TEST_CASE("sparse_index: decode over the chosen keys is attention under the choice's mask",
+          "[attention][sparse_index]") {
+    const rw::index keys = 50, heads = 4, d = 16;
+    const auto q = support::noise(heads * d, 1), k = support::noise(keys * d, 2),
+               v = support::noise(keys * d, 3);
+    const auto scores = support::noise(keys, 4);
+    const auto chosen = sparse_index::select(std::span<const double>(scores), keys,
+                                             sparse_index::visible_tokens(1, keys - 3), 9);
+    const auto rows = sparse_index::ascending_rows(chosen);
+    CHECK(std::is_sorted(rows.begin(), rows.end()));
+    REQUIRE(rows.size() == 9);
+    CHECK(rows.back() < keys - 2);
+    const heads_view<const double> qv(q.data(), 1, heads, d), kv(k.data(), keys, 1, d),
+        vv(v.data(), keys, 1, d);
+    std::vector<double> got(heads * d), want(heads * d);
+    row_attention<double> attention({.heads = heads, .key_channels = d, .value_channels = d});
+    CHECK(attention.attend(qv, kv, vv, heads_view<double>(got.data(), 1, heads, d),
+                           {.scale = 0.25, .listed = rows.data(), .count = 9}));
+    const auto mask = sparse_index::make_mask(chosen, 1, keys);
+    for (rw::index h = 0; h < heads; ++h) {
+        long double sum = 0;
+        std::vector<long double> mean(d);
+        for (rw::index j = 0; j < keys; ++j) {
+            long double dot = 0;
+            for (rw::index c = 0; c < d; ++c) dot += (long double)q[h * d + c] * k[j * d + c];
+            const long double weight = mask[j] ? std::exp(dot / 4) : 0;
+            sum += weight;
+            for (rw::index c = 0; c < d; ++c) mean[c] += weight * v[j * d + c];
+        }
+        for (rw::index c = 0; c < d; ++c)
+            CHECK(got[h * d + c] == Approx(double(mean[c] / sum)).margin(1e-14));
+    }
+    CHECK(sparse_index::ascending_rows(std::vector<rw::index>{-1, 5, 2, -1}) ==
+          std::vector<std::int32_t>{2, 5});
+    CHECK_REFUSES("sparse_index::ascending_rows: chosen must hold -1 or keys below 2^31, got -2",
+                  sparse_index::ascending_rows(std::vector<rw::index>{-2}));
 }
 
 TEST_CASE("sparse_index: neither a shift of all positions nor a Hadamard matrix changes a score",

@@ -25,6 +25,23 @@ TEMPLATE_TEST_CASE("simd_permute: permutations of lanes", "[core][simd]", float,
     }
 }
 
+TEMPLATE_TEST_CASE("simd_permute: neighbouring pairs and fours change places", "[core][simd]", float,
+                   double) {
+    constexpr auto n = static_cast<std::size_t>(simd::lanes<TestType>);
+    std::vector<TestType> x(n), out(n);
+    for (std::size_t i = 0; i < n; ++i) x[i] = TestType(i + 1);
+    const auto p = simd::load(static_cast<const TestType*>(x.data()));
+    if constexpr (n >= 4) {
+        simd::store(out.data(), simd::swap_by_two(p));
+        for (std::size_t i = 0; i < n; ++i) CHECK(out[i] == x[i ^ 2]);
+    }
+    if constexpr (n >= 8) {
+        simd::store(out.data(), simd::swap_by_four(p));
+        for (std::size_t i = 0; i < n; ++i) CHECK(out[i] == x[i ^ 4]);
+    }
+    CHECK(n >= 2);
+}
+
 TEMPLATE_TEST_CASE("simd_permute: two registers woven into one", "[core][simd]", float, double) {
     constexpr auto n = static_cast<std::size_t>(simd::lanes<TestType>);
     std::vector<TestType> x(n), y(n), low(n), high(n);

@@ -3,8 +3,8 @@
 // Longer contexts without training: dual chunk attention, Self-Extend, group attention, sinks.
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/attention/dual_chunk.hpp>
 #include <ropewalk/attention/self_extend.hpp>
+#include <ropewalk/attention/tiled_dual_chunk.hpp>
 #include <ropewalk/attention/windowed_scores.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/rotate.hpp>
@@ -78,8 +78,11 @@ void dual_chunk_attention(const golden_case& c, results& out) {
                     factor * factor * scale * scale * std::sqrt(static_cast<double>(channels)));
         tensor<T> o{{heads, tokens, v.extent(2)},
                     std::vector<T>(static_cast<std::size_t>(heads * tokens * v.extent(2)))};
-        attend_dual_chunk(chunks, queries, view_of(keys, heads_first), view_of(v, heads_first),
-                          view_of(o, heads_first), {.factor = factor});
+        const auto values = view_of(v, heads_first);
+        std::vector<std::byte> workspace(
+            static_cast<std::size_t>(attention::attend_dual_chunk_workspace(queries, values)));
+        attention::attend_dual_chunk(attention::causal_mask{}, chunks, queries, view_of(keys, heads_first),
+                                     values, view_of(o, heads_first), workspace, {.factor = factor});
         check_in<T>(out, "o", o.shape, o.values, max_abs(v.values));
     });
 }

@@ -30,11 +30,11 @@ rotation_blocks<C> noise_table(rw::index rows, rw::index heads, rw::index blocks
 template <class T>
 void against_long_double() {
     using C = compute_t<T>;
-    for (const rw::index size : {1, 2, 3, 4, 5, 7, 8, 16})
-        for (const rw::index heads : {1, 3})
+    for (const rw::index size : {1, 2, 3, 4, 5, 6, 7, 8, 16, 64})
+        for (const rw::index blocks : {1, 3, 9, 40})
             for (const bool per_head : {false, true})
                 for (const bool transposed : {false, true}) {
-                    const rw::index blocks = 3, tokens = 4, tail = 2;
+                    const rw::index heads = blocks == 9 ? 3 : 1, tokens = 4, tail = 2;
                     const auto table = noise_table<C>(tokens, per_head ? heads : 1, blocks, size);
                     const std::vector<std::int32_t> rows{2, -1, 0, 3};
                     support::heads_buffer<T> x({1, tokens, heads, blocks * size + tail}, 5, 1);
@@ -106,6 +106,19 @@ TEST_CASE("mix_blocks: parts make the whole, in any split", "[kernels][mix_block
         parts.fill(2);
         for (rw::index p = 0; p < count; ++p) mix_blocks(parts.view(), table, {count, p});
         CHECK(support::same_bits(whole.dense(), parts.dense()));
+    }
+}
+
+TEST_CASE("mix_blocks: NaN stays in its block, in any size", "[kernels][mix_blocks]") {
+    for (const rw::index size : {2, 3, 4, 5, 8, 11}) {
+        const auto table = noise_table<float>(1, 1, 9, size);
+        for (const bool transposed : {false, true}) {
+            std::vector<float> x(9 * size, 1.0f);
+            x[4 * size + 1] = NAN;
+            const heads_view<float> view(x.data(), 1, 1, 9 * size);
+            transposed ? mix_blocks_transposed(view, table) : mix_blocks(view, table);
+            for (rw::index i = 0; i < 9 * size; ++i) CHECK(std::isnan(x[i]) == (i / size == 4));
+        }
     }
 }
 

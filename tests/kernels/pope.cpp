@@ -20,9 +20,11 @@ long double soft(long double x) { return std::log1p(std::exp(-std::abs(x))) + st
 template <class T>
 void against_long_double() {
     using C = compute_t<T>;
-    for (const rw::index rotated : {0, 1, 4, 6})
-        for (const pair_layout layout : {pair_layout(half_split{}), pair_layout(interleaved{})}) {
-            const rw::index tokens = 4, heads = 2, channels = 6;
+    for (const rw::index rotated : {0, 1, 4, 6, 15, 16, 17, 34, 64})
+        for (const pair_layout layout :
+             {pair_layout(half_split{}), pair_layout(interleaved{}), pair_layout::blocked_by(4)}) {
+            if (!layout.fits(rotated)) continue;
+            const rw::index tokens = 4, heads = 2, channels = std::max<rw::index>(6, rotated + 3);
             const auto s = pope::make_spectrum(std::max<rw::index>(rotated, 1), 100);
             const auto at = support::noise(tokens, 1, {0, 50});
             auto rows = make_rotation_table<C>(s, position_ids::from(at));
@@ -108,6 +110,73 @@ TEST_CASE("pope: at one place and without phases the score is of magnitudes", "[
     const auto plain = make_rotation_table<double>(pope::make_spectrum(2), position_ids::text(3));
     for (rw::index n = 0; n < 3; ++n)
         for (rw::index c = 0; c < 2; ++c) CHECK(keys.cos_row(n)[c] == plain.cos_row(n)[c]);
+}
+
+TEST_CASE("pope: softplus and its derivative over all magnitudes", "[kernels][pope]") {
+    const auto check = []<class T>(T, double relative, double least) {
+        std::vector<T> x;
+        for (double v = -least; v <= least; v += 0.0625) x.push_back(T(v));
+        for (const double v : {0.0, 1e-6, -1e-6, 1e-3, -0.34657}) x.push_back(T(v));
+        const auto n = rw::index(x.size());
+        std::vector<T> y(2 * x.size()), g(2 * x.size(), T(1)), by(x.size());
+        rotation_table<T> rows(1, 1, n);  // cos 1, sin 0
+        std::fill_n(rows.cos_data(0), n, T(1));
+        const heads_view<const T> in(x.data(), 1, 1, n), gradient(g.data(), 1, 1, 2 * n);
+        pope::widen(half_split{}, in, heads_view<T>(y.data(), 1, 1, 2 * n), rows.rows());
+        pope::widen_gradient(half_split{}, in, gradient, heads_view<T>(by.data(), 1, 1, n), rows.rows());
+        for (rw::index i = 0; i < n; ++i) {
+            const long double mu = soft(x[i]), slope = 1 / (1 + std::exp(-(long double)x[i]));
+            CHECK(std::abs(double(y[i] - mu)) <= relative * double(mu));
+            CHECK(std::abs(double(by[i] - slope)) <= relative * double(slope));
+            CHECK(y[n + i] == 0);
+        }
+    };
+    check(float(0), 4e-7, 80);
+    check(double(0), 1e-15, 700);
+}
+
+TEST_CASE("pope: a gradient of many channels is that of channels one by one", "[kernels][pope]") {
+    for (const pair_layout layout :
+         {pair_layout(half_split{}), pair_layout(interleaved{}), pair_layout::blocked_by(4)})
+        for (const rw::index r : {2, 18, 36, 64}) {
+            const rw::index tokens = 3, heads = 2, d = r + 5;
+            const auto x = support::noise(tokens * heads * d, 1, {0, 4}),
+                       g = support::noise(tokens * heads * (d + r), 2);
+            std::vector<double> by(x.size(), 9.0);
+            const auto rows =
+                make_rotation_table<double>(pope::make_spectrum(r), position_ids::text(tokens, 5));
+            pope::widen_gradient(layout, heads_view<const double>(x.data(), tokens, heads, d),
+                                 heads_view<const double>(g.data(), tokens, heads, d + r),
+                                 heads_view<double>(by.data(), tokens, heads, d), rows.rows());
+            for (rw::index at = 0; at < tokens * heads; ++at)
+                for (rw::index c = 0; c < d; ++c) {
+                    const double* of = &g[at * (d + r)];
+                    double want = c < r ? 0 : of[r + c];
+                    if (c < r)
+                        want = double((of[layout.first(c, r)] * (long double)rows.cos_row(at / heads)[c] +
+                                       of[layout.second(c, r)] * (long double)rows.sin_row(at / heads)[c]) /
+                                      (1 + std::exp(-(long double)x[at * d + c])));
+                    CHECK(by[at * d + c] == Approx(want).margin(2e-15));
+                }
+        }
+}
+
+TEST_CASE("pope: key rows of untouched tokens leave them", "[kernels][pope]") {
+    position_ids where;
+    where.append(untouched_run{1}).append(text_run{2, 7, 1});
+    const std::vector<double> phases{-0.5, -1};
+    const auto rows = pope::make_key_table<double>(pope::make_spectrum(2), phases, where);
+    REQUIRE(rows.rows().tokens == 3);
+    std::vector<double> x(6, 1.0), y(12, 9.0);
+    pope::widen(half_split{}, heads_view<double>(x.data(), 3, 1, 2), heads_view<double>(y.data(), 3, 1, 4),
+                rows);
+    for (int c = 0; c < 4; ++c) CHECK(y[c] == 9);
+    for (int n = 1; n < 3; ++n)
+        for (int c = 0; c < 2; ++c) {
+            const long double a = (6 + n) * std::pow(1e4L, -c / 2.0L) + phases[c];
+            CHECK(y[4 * n + c] == Approx(double(soft(1) * std::cos(a))).margin(1e-14));
+            CHECK(y[4 * n + 2 + c] == Approx(double(soft(1) * std::sin(a))).margin(1e-14));
+        }
 }
 
 TEST_CASE("pope: gradients by differences", "[kernels][pope]") {

@@ -95,10 +95,41 @@ TEST_CASE("rebase: int8 keys come back one by one", "[kv][rebase]") {
 
 TEST_CASE("rebase: the stated drift, by its formula", "[kv][rebase]") {
     CHECK(shift_drift_bound(shifted_storage::f32, 0) == 0);
-    CHECK(shift_drift_bound(shifted_storage::f32, 3) == 12 * 0x1p-24);
+    CHECK(shift_drift_bound(shifted_storage::f32, 3) == Approx(12 * 0x1p-24).epsilon(1e-6));
+    CHECK(shift_drift_bound(shifted_storage::f16, 1) == Approx(0x1p-10 * (1 + 0x1p-10)).epsilon(1e-15));
+    CHECK(shift_drift(shifted_storage::int8, 256) == Approx(1.001 * 16.0 / 254).epsilon(1e-14));
+    CHECK(shift_drift(shifted_storage::int8, 64) == Approx(1.001 * 8.0 / 254).epsilon(1e-14));
+    CHECK(shift_drift(shifted_storage::q8_0, 64) == shift_drift(shifted_storage::q8_0, 128));
     CHECK(shift_drift_bound(shifted_storage::bf16, 0) == 0);
     CHECK(shift_drift_bound(shifted_storage::bf16, 2) ==
           Approx(2.0 / 256 * (257.0 / 256) * (257.0 / 256)).epsilon(1e-15));
+}
+
+TEST_CASE("rebase: a row a block moves as a row a token", "[kv][rebase]") {
+    const auto s = frequencies::yarn({.rotary_dim = 12, .factor = 4, .original_context = 64});
+    const std::vector<rw::index> lengths{2, 0, 3, 1};
+    position_ids deltas = position_ids::from(std::vector<double>{100, 5});
+    deltas.append(untouched_run{1}).append(text_run{1, -7.5, 1});
+    const auto blocks = make_block_move_table<double>(s, lengths, deltas);
+    CHECK(blocks.row_count() == 3);
+    CHECK(blocks.magnitude() == 1);
+    REQUIRE(blocks.rows().tokens == 6);
+    support::heads_buffer<double> a({1, 6, 2, 12});
+    a.fill(1);
+    const auto before = a.dense();
+    rotate(half_split{}, a.view(), blocks);
+    const auto after = a.dense();
+    const double of_token[] = {100, 100, 0, 0, 0, -7.5};
+    for (rw::index n = 0; n < 6; ++n)
+        for (rw::index h = 0; h < 2; ++h)
+            for (rw::index i = 0; i < 6; ++i) {
+                const auto at = (n * 2 + h) * 12 + i;
+                const long double angle = (long double)of_token[n] * s.omega(i);
+                CHECK(after[at] ==
+                      Approx(double(before[at] * std::cos(angle) - before[at + 6] * std::sin(angle)))
+                          .margin(1e-13));
+                if (n > 1 && n < 5) CHECK(after[at] == before[at]);
+            }
 }
 
 TEST_CASE("rebase: repeated shifts stay within the stated drift", "[kv][rebase]") {
@@ -162,6 +193,12 @@ TEST_CASE("rebase: refuses what does not fit", "[kv][rebase][errors]") {
                   quantize_int8(heads_view<const double>(x.data(), 1, 1, 2)));
     CHECK_REFUSES("dequantize_int8: scales must hold tokens * heads numbers, got 0",
                   dequantize_int8({}, heads_view<double>(x.data(), 1, 1, 2)));
+    CHECK_REFUSES("shift_drift: channels must be >= 1, got 0", shift_drift(shifted_storage::int8, 0));
+    const std::vector<rw::index> two{3, 1}, negative{3, -1};
+    CHECK_REFUSES("make_block_move_table: deltas must be one a block, got 3",
+                  make_block_move_table<>(s, two, position_ids::text(3)));
+    CHECK_REFUSES("make_block_move_table: lengths must be >= 0, got -1",
+                  make_block_move_table<>(s, negative, position_ids::text(2)));
     CHECK_REFUSES("shift_drift_bound: shifts must be >= 0, got -1",
                   shift_drift_bound(shifted_storage::bf16, -1));
     const heads_view<const double> v(x.data(), 1, 1, 2);

@@ -1,8 +1,11 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 // One mistake a run: mistakes NUMBER. Compiled three times, once for each ROPEWALK_ON_MISFIT. `stop` ends the program
 // with the reason; `report` prints it and returns false; `ignore` only returns false; and nothing was touched.
+#include <ropewalk/angles/fourier_table.hpp>
 #include <ropewalk/angles/position_table.hpp>
+#include <ropewalk/angles/xpos_table.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
+#include <ropewalk/kernels/mix_blocks.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
 #include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/kernels/rows_on_the_fly.hpp>
@@ -44,6 +47,11 @@ int main(int argc, char** argv) {
     auto past_the_table = rows;
     past_the_table.indices.narrow = wild;
     const rw::half_split half;
+    const std::vector<double> mixture(2 * 8 * 8, 0.5);  // of two kv heads
+    const auto fourier = rw::make_fourier_table<float>({.pairs = dim / 2, .outputs = dim / 2, .heads = 2}, omega, mixture, mixture,
+                                                       rw::position_ids::text(tokens));
+    const auto xpos = rw::make_xpos_table<float>({.rotary_dim = dim}, rw::xpos_side::key, rw::position_ids::text(tokens));
+    const rw::rotation_blocks<float> blocks({tokens, 1, 5, 4});
 
     const std::function<bool()> mistakes[] = {
         [&] { return rw::rotate(half, x.head_slice(2, 2), own); },                      // 1: rows of heads 0 and 1
@@ -71,6 +79,12 @@ int main(int argc, char** argv) {
             rw::prepare_call<float> prologue{.q = y, .q_out = x.token_slice(0, 3), .new_rows = {}};
             return rw::prepare_attention(half, prologue, rw::cache_plan{}, rows);
         },
+        [&] { return rw::rotate(half, x, fourier); },                                   // 23: FoPE rows of the kv heads
+        [&] { return rw::rotate(half, x.token_slice(0, 3), fourier); },                 // 24: and of other tokens
+        [&] { return rw::unrotate(rw::interleaved{}, x.channel_slice(0, 8), xpos); },   // 25: xPos rows of another width
+        [&] { return rw::rotate_gradient(half, two_batches, xpos); },                   // 26: of one of two sequences
+        [&] { return rw::rotate(rw::pair_layout::blocked_by(6), x, xpos); },            // 27: a group that does not divide
+        [&] { return rw::mix_blocks(x, blocks); },                                      // 28: blocks of more channels
     };
     constexpr int count = static_cast<int>(std::size(mistakes));
     const int number = argc > 1 ? std::atoi(argv[1]) : 0;

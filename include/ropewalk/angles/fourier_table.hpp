@@ -1,8 +1,10 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -38,8 +40,17 @@ class fourier_table {
   public:
     explicit fourier_table(rotation_table<T> table) : table_(std::move(table)) {}
 
-    /// For rotate and rotate_gradient. Not for unrotate, which divides by one magnitude: see inverse().
     const rotation_table<T>& table() const noexcept { return table_; }
+    /// For every verb that takes rows, as rotation_table's: the rows of all tokens, or of some of them.
+    /// unrotate divides by each pair's c^2 + s^2, and gives no number where that is 0: see inverse().
+    [[nodiscard]] rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND { return table_.rows(); }
+    template <lasting_integer_range R>
+    [[nodiscard]] rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
+        return table_.rows(row_of_token);
+    }
+    rows_view<T> rows() const&& = delete;
+    template <integer_range R>
+    rows_view<T> rows(R&&) const&& = delete;
 
     /// c^2 + s^2 of one pair of one token: how much it scales a squared norm.
     double squared_scale(index row, index head, index pair) const noexcept {
@@ -86,12 +97,44 @@ class fourier_table {
     rotation_table<T> table_;
 };
 
+namespace detail {
+
+/// out[j] = sum over u of wave[u] coefficients[u, j], in registers of sums over all waves. Coefficients lie in
+/// whole registers a wave, `stride` apart.
+template <class T>
+void mix_waves(std::span<const double> wave, const double* coefficients, index stride, index outputs,
+               T* out) noexcept {
+    constexpr index lanes = simd::lanes<double>;
+    const auto sums = [&]<index N>(std::integral_constant<index, N>, index first) {
+        simd::pack<double> sum[static_cast<std::size_t>(N)];
+        for (auto& s : sum) s = simd::broadcast(0.0);
+        const double* from = coefficients + first;
+        for (std::size_t u = 0; u < wave.size(); ++u, from += stride) {
+            const auto w = simd::broadcast(wave[u]);
+            ROPEWALK_DETAIL_UNROLL
+            for (index k = 0; k < N; ++k) sum[k] = simd::fma(w, simd::load(from + k * lanes), sum[k]);
+        }
+        for (index k = 0; k < N; ++k) {
+            const index at = first + k * lanes;
+            T last[static_cast<std::size_t>(lanes)];
+            store_row(at + lanes <= outputs ? out + at : last, sum[k]);
+            if (at + lanes > outputs) std::copy_n(last, outputs - at, out + at);
+        }
+    };
+    index j = 0;
+    for (; j + 6 * lanes <= stride; j += 6 * lanes) sums(std::integral_constant<index, 6>{}, j);
+    for (; j + 2 * lanes <= stride; j += 2 * lanes) sums(std::integral_constant<index, 2>{}, j);
+    if (j < stride) sums(std::integral_constant<index, 1>{}, j);
+}
+
+}  // namespace detail
+
 /// cos[p, g, j] = sum over kept u of cos(p omega_u) C[g, u, j], sin likewise with S, for j < outputs.
 /// Shapes:   kept: a selected one-axis spectrum of the kept frequencies (keep the first ones with
 ///           pairs_that_complete); cos_coefficients and sin_coefficients [heads, kept.pairs(), outputs].
 /// Throws:   invalid_config on sizes that disagree, outputs > pairs, coefficients that are not finite, or
 ///           (sum_to_one) a sum of 0.
-/// Cost:     tokens * heads * kept * outputs multiply-adds.
+/// Cost:     2 * tokens * heads * kept * outputs multiply-adds; heads of one group are copies.
 /// Source:   FoPE, Hua et al. 2024; vllm-project/vllm rotary_embedding/fope.py.
 template <class T = float>
 [[nodiscard]] fourier_table<T> make_fourier_table(const fourier_config& c, const spectrum& kept,
@@ -108,15 +151,20 @@ template <class T = float>
     const index inputs = kept.pairs();
     const index each =
         detail::checked_product(who, "heads, kept and outputs must be >= 0", {c.heads, inputs, c.outputs});
+    constexpr index lanes = simd::lanes<double>;
+    const index stride = (c.outputs + lanes - 1) / lanes * lanes;
+    detail::checked_product(who, "heads, kept and outputs must be >= 0", {c.heads, inputs, stride});
     const auto checked = [&](std::span<const double> given, const char* size_must, const char* finite) {
         detail::require(static_cast<index>(given.size()) == each, who, size_must, given.size());
         for (const double v : given) detail::require(std::isfinite(v), who, finite, v);
-        std::vector<double> out(given.begin(), given.end());
+        detail::aligned_vector<double> out(static_cast<std::size_t>(c.heads * inputs * stride));
+        for (index row = 0; row < c.heads * inputs; ++row)
+            std::copy_n(given.data() + row * c.outputs, c.outputs, out.data() + row * stride);
         if (c.norm == coefficient_norm::sum_to_one)
             for (index g = 0; g < c.heads; ++g)
                 for (index j = 0; j < c.outputs; ++j) {
                     const auto at = [&](index u) -> double& {
-                        return out[static_cast<std::size_t>((g * inputs + u) * c.outputs + j)];
+                        return out[static_cast<std::size_t>((g * inputs + u) * stride + j)];
                     };
                     double sum = 0;
                     for (index u = 0; u < inputs; ++u) sum += at(u);
@@ -133,28 +181,29 @@ template <class T = float>
     rotation_table<T> table(waves.row_count(),
                             detail::checked_product(who, "heads and group must be >= 1", {c.heads, c.group}),
                             c.pairs);
-    for (index r = 0; r < waves.row_count(); ++r)
-        for (index h = 0; h < table.heads(); ++h)
-            for (index j = 0; j < c.pairs; ++j) {
-                double cos = 1, sin = c.rest == rest_pairs::one ? 1 : 0;
-                if (j < c.outputs) {
-                    cos = sin = 0;
-                    for (index u = 0; u < inputs; ++u) {
-                        const auto at = static_cast<std::size_t>((h / c.group * inputs + u) * c.outputs + j);
-                        cos += waves.cos_row(r)[static_cast<std::size_t>(u)] * cos_of[at];
-                        sin += waves.sin_row(r)[static_cast<std::size_t>(u)] * sin_of[at];
-                    }
-                }
-                table.cos_data(r, h)[j] = static_cast<T>(cos);
-                table.sin_data(r, h)[j] = static_cast<T>(sin);
+    const T sin_of_rest = c.rest == rest_pairs::one ? T(1) : T(0);
+    for (index g = 0; g < c.heads; ++g) {
+        const auto first = static_cast<std::size_t>(g * inputs * stride);
+        // One after the other: a level of the cache that holds one array of coefficients may not hold two.
+        for (index r = 0; r < waves.row_count(); ++r)
+            detail::mix_waves(waves.cos_row(r), cos_of.data() + first, stride, c.outputs,
+                              table.cos_data(r, g * c.group));
+        for (index r = 0; r < waves.row_count(); ++r)
+            detail::mix_waves(waves.sin_row(r), sin_of.data() + first, stride, c.outputs,
+                              table.sin_data(r, g * c.group));
+        for (index r = 0; r < waves.row_count(); ++r) {
+            T* const cos = table.cos_data(r, g * c.group);
+            T* const sin = table.sin_data(r, g * c.group);
+            std::fill(cos + c.outputs, cos + c.pairs, T(1));
+            std::fill(sin + c.outputs, sin + c.pairs, sin_of_rest);
+            for (index h = g * c.group + 1; h < (g + 1) * c.group; ++h) {
+                std::copy_n(cos, c.pairs, table.cos_data(r, h));
+                std::copy_n(sin, c.pairs, table.sin_data(r, h));
             }
-    if (!positions.all_touched()) {
-        std::vector<std::int32_t> row_of_token;
-        std::int32_t next = 0;
-        for (index n = 0; n < positions.tokens(); ++n)
-            row_of_token.push_back(positions.touched(n) ? next++ : untouched_row);
-        table.address_tokens(std::move(row_of_token));
+        }
     }
+    auto row_of_token = detail::touched_rows(positions);
+    if (!row_of_token.empty()) table.address_tokens(std::move(row_of_token));
     return fourier_table<T>(std::move(table));
 }
 

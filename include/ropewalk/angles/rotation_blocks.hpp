@@ -9,14 +9,26 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
+namespace detail {
+
+/// Which channel of its block coefficient `k` of channel `i` multiplies: blocks of 2, 4 and 8 by exchanging
+/// neighbours, which registers do in place, others by a shift around the block.
+constexpr index block_partner(index i, index k, index size) noexcept {
+    return size == 2 || size == 4 || size == 8 ? i ^ k : (i + k) % size;
+}
+
+}  // namespace detail
+
 /// The square matrices of the tokens of one call, one a block of neighbouring channels.
-/// Shapes:   matrices [table_rows, heads or 1, blocks, size, size], each matrix column by column; block n is
-///           channels [n size, (n + 1) size) of a head. A negative row means the token is not touched.
+/// Shapes:   coefficients [table_rows, heads or 1, size, blocks * size]: number k of channel i is the entry
+///           of its row for the channel that detail::block_partner names, so that a whole register of
+///           channels is multiplied at once; block n is channels [n size, (n + 1) size) of a head. A negative
+///           row means the token is not touched.
 /// Requires: every row is below table_rows; the table outlives the call.
 /// Source:   LieRE, arXiv 2406.10322.
 template <class C>
 struct block_rows_view : token_rows<block_rows_view<C>> {
-    const C* matrices = nullptr;  ///< see Shapes
+    const C* coefficients = nullptr;  ///< see Shapes
     index table_rows = 0;
     index heads = 1;
     index blocks = 0;  ///< of a head
@@ -27,7 +39,7 @@ struct block_rows_view : token_rows<block_rows_view<C>> {
     constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }
     /// The first matrix of a head, of `blocks` of them.
     constexpr const C* at(index row, index head) const noexcept {
-        return matrices + (row * heads + (heads == 1 ? 0 : head)) * blocks * size * size;
+        return coefficients + (row * heads + (heads == 1 ? 0 : head)) * blocks * size * size;
     }
 };
 
@@ -66,21 +78,20 @@ class rotation_blocks {
     const rotation_blocks_shape& shape() const noexcept { return shape_; }
     /// One entry of a block's matrix.
     T at(index row, index head, index block, index r, index c) const noexcept {
-        return values_[offset(row, head, block) + static_cast<std::size_t>(c * shape_.size + r)];
+        return values_[offset(row, head, block, r, c)];
     }
     /// Stores a matrix, given row by row.
     void set(index row, index head, index block, std::span<const double> matrix) noexcept {
-        T* const to = values_.data() + offset(row, head, block);
         for (index r = 0; r < shape_.size; ++r)
             for (index c = 0; c < shape_.size; ++c)
-                to[c * shape_.size + r] =
+                values_[offset(row, head, block, r, c)] =
                     static_cast<T>(matrix[static_cast<std::size_t>(r * shape_.size + c)]);
     }
 
     /// Row = token ordinal.
     [[nodiscard]] block_rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND {
         block_rows_view<T> v;
-        v.matrices = values_.data();
+        v.coefficients = values_.data();
         v.table_rows = v.tokens = shape_.rows;
         v.heads = shape_.heads;
         v.blocks = shape_.blocks;
@@ -93,17 +104,18 @@ class rotation_blocks {
     /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the
     /// table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>
-    [[nodiscard]] block_rows_view<T> rows(
-        R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
+    [[nodiscard]] block_rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("rotation_blocks::rows", rows(), row_of_token);
     }
 
   private:
-    std::size_t offset(index row, index head, index block) const noexcept {
+    std::size_t offset(index row, index head, index block, index r, index c) const noexcept {
         ROPEWALK_EXPECT(row >= 0 && row < shape_.rows && head >= 0 && head < shape_.heads && block >= 0 &&
                         block < shape_.blocks);
-        return static_cast<std::size_t>(((row * shape_.heads + head) * shape_.blocks + block) * shape_.size *
-                                        shape_.size);
+        const index size = shape_.size;
+        const index k = size == 2 || size == 4 || size == 8 ? r ^ c : (c - r + size) % size;
+        return static_cast<std::size_t>(
+            (((row * shape_.heads + head) * size + k) * shape_.blocks + block) * size + r);
     }
 
     rotation_blocks_shape shape_;

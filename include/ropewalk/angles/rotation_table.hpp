@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <numbers>
@@ -260,10 +261,24 @@ template <class T>
     return v;
 }
 template <class T, lasting_integer_range R>
-[[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
-                                          R&& row_of_token, double magnitude = 1) {
+[[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape, R&& row_of_token,
+                                          double magnitude = 1) {
     return detail::with_rows("make_rows_view", make_rows_view(cos, sin, shape, magnitude), row_of_token);
 }
+
+namespace detail {
+
+/// The row of each token of a table with one row a touched token; empty where that is the token's number.
+inline std::vector<std::int32_t> touched_rows(const position_ids& positions) {
+    std::vector<std::int32_t> row_of_token;
+    if (positions.all_touched()) return row_of_token;
+    std::int32_t next = 0;
+    for (index n = 0; n < positions.tokens(); ++n)
+        row_of_token.push_back(positions.touched(n) ? next++ : untouched_row);
+    return row_of_token;
+}
+
+}  // namespace detail
 
 /// positions x spectrum: one row a touched token.
 /// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs] -> [tokens, heads or 1, pairs].
@@ -275,14 +290,10 @@ template <class T = float>
     detail::require(positions.axes() == s.axes(), "make_rotation_table",
                     "positions must have the spectrum's axes", positions.axes());
     const index tokens = positions.tokens();
-    std::vector<std::int32_t> row_of_token;
-    index touched = tokens;
-    if (!positions.all_touched()) {
-        touched = 0;
-        for (index n = 0; n < tokens; ++n)
-            row_of_token.push_back(positions.touched(n) ? static_cast<std::int32_t>(touched++)
-                                                        : untouched_row);
-    }
+    std::vector<std::int32_t> row_of_token = detail::touched_rows(positions);
+    const auto touched = row_of_token.empty()
+                             ? tokens
+                             : std::ranges::count_if(row_of_token, [](std::int32_t r) { return r >= 0; });
     rotation_table<T> table(touched, s.heads(), s.pairs(), s.magnitude());
     const std::vector<double> values = positions.values();
     detail::row_filler<T> filler(s, arithmetic);

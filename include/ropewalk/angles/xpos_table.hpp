@@ -1,12 +1,14 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -53,21 +55,51 @@ inline std::vector<double> xpos_decay(index rotary_dim) {
     return zeta;
 }
 
+namespace detail {
+
+/// ln zeta of every pair, below 0, on whole registers.
+inline aligned_vector<double> xpos_logs(index rotary_dim) {
+    constexpr index lanes = simd::lanes<double>;
+    const auto zeta = xpos_decay(rotary_dim);
+    aligned_vector<double> logs(static_cast<std::size_t>((rotary_dim / 2 + lanes - 1) / lanes * lanes));
+    for (std::size_t i = 0; i < zeta.size(); ++i) logs[i] = std::log(zeta[i]);
+    return logs;
+}
+inline void require_xpos(const xpos_config& c, const position_ids& positions) {
+    require_factor("xpos", "scale_base must be finite and > 0", c.scale_base);
+    require(std::isfinite(c.centre), "xpos", "centre must be finite", c.centre);
+    require(positions.axes() == 1, "xpos", "positions must have one axis", positions.axes());
+}
+/// What ln zeta is multiplied by at a position.
+inline double xpos_exponent(const xpos_config& c, xpos_side side, double position) {
+    const double e = (position - c.centre) / c.scale_base;
+    return side == xpos_side::query ? e : -e;
+}
+/// zeta^exponent: the exponential is that of a negative number, or one over it.
+ROPEWALK_ALWAYS_INLINE simd::pack<double> xpos_magnitude(simd::pack<double> log, double exponent) noexcept {
+    const auto power = simd::exp_of_negative(log * simd::broadcast(std::abs(exponent)));
+    return exponent < 0 ? simd::broadcast(1.0) / power : power;
+}
+
+}  // namespace detail
+
 /// The magnitude of every row and pair: zeta^((p - centre) / scale_base), inverted for keys.
 /// Shapes:   [tokens, pairs]; 1 for untouched tokens.
 /// Throws:   invalid_config on an odd rotary_dim, scale_base that is not finite and > 0, a centre that is not
 ///           finite, or positions of several axes.
+/// Accuracy: 2^-52 (2 + |ln of the magnitude|), relative; from 2^1022 on infinite or 0.
 /// Source:   Sun et al. 2022, algorithm 1.
 inline std::vector<double> xpos_magnitudes(const xpos_config& c, xpos_side side,
                                            const position_ids& positions) {
-    detail::require_factor("xpos", "scale_base must be finite and > 0", c.scale_base);
-    detail::require(std::isfinite(c.centre), "xpos", "centre must be finite", c.centre);
-    detail::require(positions.axes() == 1, "xpos", "positions must have one axis", positions.axes());
-    const auto zeta = xpos_decay(c.rotary_dim);
-    std::vector<double> all;
+    detail::require_xpos(c, positions);
+    constexpr index lanes = simd::lanes<double>;
+    const auto logs = detail::xpos_logs(c.rotary_dim);
+    std::vector<double> all, row(logs.size());
     for (index n = 0; n < positions.tokens(); ++n) {
-        const double e = positions.touched(n) ? (positions.at(n) - c.centre) / c.scale_base : 0.0;
-        for (const double z : zeta) all.push_back(std::pow(z, side == xpos_side::query ? e : -e));
+        const double e = positions.touched(n) ? detail::xpos_exponent(c, side, positions.at(n)) : 0.0;
+        for (index i = 0; i < static_cast<index>(logs.size()); i += lanes)
+            simd::store(row.data() + i, detail::xpos_magnitude(simd::load(logs.data() + i), e));
+        all.insert(all.end(), row.begin(), row.begin() + c.rotary_dim / 2);
     }
     return all;
 }
@@ -75,38 +107,56 @@ inline std::vector<double> xpos_magnitudes(const xpos_config& c, xpos_side side,
 /// xPos rows: rotation times a magnitude that decays for queries and grows for keys, so that q.k carries
 /// zeta^(distance / scale_base). For causal attention: towards later keys it grows.
 /// The inverse of a query row is the transpose of the key row of the same position, and the other way round:
-/// undo rotate(q, query rows) with rotate_gradient(q, key rows). unrotate knows one magnitude for all pairs
-/// and is not for these rows; rotate_gradient with their own rows is the gradient.
+/// undo rotate(q, query rows) with rotate_gradient(q, key rows), or with unrotate and the rows themselves,
+/// which divides by each pair's own magnitude. rotate_gradient with their own rows is the gradient.
 /// Shapes:   [tokens, 1, pairs].
 /// Throws:   invalid_config as xpos_magnitudes, and where |p - centre| / scale_base is so large that T cannot
 ///           hold a magnitude or its inverse (f32: about 69).
-/// Cost:     one pow a pair and row beside make_rotation_table.
+/// Cost:     twice make_rotation_table: an exponential a pair and row.
+/// Accuracy: cos and sin as make_rotation_table, times magnitudes as xpos_magnitudes.
 /// Source:   A Length-Extrapolatable Transformer, Sun et al. 2022 (arXiv 2212.10554).
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_xpos_table(const xpos_config& c, xpos_side side,
                                                 const position_ids& positions) {
-    const auto magnitudes = xpos_magnitudes(c, side, positions);
+    detail::require_xpos(c, positions);
+    constexpr index lanes = simd::lanes<double>;
+    const auto logs = detail::xpos_logs(c.rotary_dim);
     const auto turning = frequencies::geometric({.rotary_dim = c.rotary_dim, .base = c.base});
-    const auto unit = make_rotation_table<double>(turning, positions);
-    rotation_table<T> table(unit.row_count(), 1, turning.pairs());
-    std::vector<std::int32_t> row_of_token;
+    detail::aligned_vector<double> turns(logs.size());
+    std::copy(turning.turns_data().begin(), turning.turns_data().end(), turns.begin());
+    const index pairs = turning.pairs();
+    std::vector<std::int32_t> row_of_token = detail::touched_rows(positions);
+    index rows = 0;
+    for (index n = 0; n < positions.tokens(); ++n) rows += positions.touched(n);
+    rotation_table<T> table(rows, 1, pairs);
+    // The first pair decays most.
+    const double most = -std::log(static_cast<double>(std::numeric_limits<T>::min())) / std::abs(logs[0]);
+    T cos[static_cast<std::size_t>(lanes)], sin[static_cast<std::size_t>(lanes)];
     index row = 0;
     for (index n = 0; n < positions.tokens(); ++n) {
-        row_of_token.push_back(positions.touched(n) ? static_cast<std::int32_t>(row) : untouched_row);
         if (!positions.touched(n)) continue;
-        for (index i = 0; i < turning.pairs(); ++i) {
-            const double m = magnitudes[static_cast<std::size_t>(n * turning.pairs() + i)];
-            constexpr auto least = static_cast<double>(std::numeric_limits<T>::min());
-            detail::require(m >= least && m <= 1 / least, "make_xpos_table",
-                            "centre must be near enough for magnitudes that the table's type holds, position",
-                            positions.at(n));
-            const auto at = static_cast<std::size_t>(i);
-            table.cos_data(row)[i] = static_cast<T>(m * unit.cos_row(row)[at]);
-            table.sin_data(row)[i] = static_cast<T>(m * unit.sin_row(row)[at]);
+        const double position = positions.at(n), e = detail::xpos_exponent(c, side, position);
+        detail::require(std::abs(e) <= most, "make_xpos_table",
+                        "centre must be near enough for magnitudes that the table's type holds, position",
+                        position);
+        T* const to_cos = table.cos_data(row);
+        T* const to_sin = table.sin_data(row++);
+        for (index i = 0; i < pairs; i += lanes) {
+            const auto m = detail::xpos_magnitude(simd::load(logs.data() + i), e);
+            const auto angle =
+                detail::cos_sin_of<T>(simd::broadcast(4 * position), simd::load(turns.data() + i), m);
+            if (i + lanes <= pairs) {
+                detail::store_row(to_cos + i, angle.first);
+                detail::store_row(to_sin + i, angle.second);
+            } else {
+                detail::store_row(cos, angle.first);
+                detail::store_row(sin, angle.second);
+                std::copy_n(cos, pairs - i, to_cos + i);
+                std::copy_n(sin, pairs - i, to_sin + i);
+            }
         }
-        ++row;
     }
-    if (!positions.all_touched()) table.address_tokens(std::move(row_of_token));
+    if (!row_of_token.empty()) table.address_tokens(std::move(row_of_token));
     return table;
 }
 

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include <ropewalk/attention/partial_attention.hpp>
+#include <ropewalk/attention/exact.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -194,45 +196,6 @@ void fill_dual_chunk_scores(const dual_chunk& chunks, const dual_chunk_queries<Q
                         sum += detail::loaded<T>(x + c) * detail::loaded<T>(y + c);
                     *out = static_cast<T>(scale) * sum;
                 }
-}
-
-/// Causal attention over these scores, one softmax over all chunks: the keys of a query's own chunk, of the
-/// previous one and of the older ones are three ranges, attended to one by one and joined by their weights.
-/// Shapes:   as fill_dual_chunk_scores; v [batches, Lk, kv heads, value channels], out [batches, Lq, heads,
-///           value channels].
-/// Throws:   invalid_config as fill_dual_chunk_scores and attend.
-/// Cost:     that of make_partial_attention over the same keys; scratch for 64 queries, whatever the length.
-/// Accuracy: as join_partial_attention.
-/// Source:   arXiv 2402.17463.
-template <class Q, class K, class V, class O>
-void attend_dual_chunk(const dual_chunk& chunks, const dual_chunk_queries<Q>& q, heads_view<K> k,
-                       heads_view<V> v, heads_view<O> out, const dual_chunk_options& options = {}) {
-    using T = compute_t<Q>;
-    constexpr const char* who = "attend_dual_chunk";
-    const double scale = detail::dual_chunk_scale(who, q, k, options);
-    detail::require(v.tokens() == k.tokens(), who, "v.tokens must be k.tokens", v.tokens());
-    detail::require(out.tokens() == q.same.tokens(), who, "out.tokens must be the queries'", out.tokens());
-    const index keys = k.tokens(), queries = q.same.tokens(), length = chunks.period();
-    const index first = options.first_query.value_or(keys - queries);
-    detail::require(first + queries <= keys, who, "first_query must leave every query its own key", first);
-    constexpr index tile = 64;
-    for (index n = 0; n < queries;) {
-        const index token = first + n, chunk = chunks.chunk_of(token);
-        const index count = std::min({tile, queries - n, (chunk + 1) * length - token});
-        std::vector<partial_attention<T>> parts;
-        const auto add = [&](chunk_row row, index from, index to) {
-            if (from >= to) return;
-            parts.push_back(
-                make_partial_attention(q.row(row).token_slice(n, count), k.token_slice(from, to - from),
-                                       v.token_slice(from, to - from),
-                                       {.scale = scale, .causal = true, .first_query = token - from}));
-        };
-        add(chunk_row::older, 0, (chunk - 1) * length);
-        add(chunk_row::previous, std::max<index>(0, (chunk - 1) * length), chunk * length);
-        add(chunk_row::same, chunk * length, token + count);
-        join_partial_attention(std::span<const partial_attention<T>>(parts), out.token_slice(n, count));
-        n += count;
-    }
 }
 
 /// How many queries at the end of a sequence the estimate looks at: those of the last chunk, at most `most`.

@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include <ropewalk/attention/tiled_core.hpp>
+#include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
 
 /// The indexers of sparse attention: a few extra heads whose scores pick the keys that the main attention may
@@ -108,21 +111,40 @@ std::vector<compute_t<T>> make_scores(heads_view<const T> q, heads_view<const T>
                     "weights must hold tokens * heads numbers", weights.size());
     std::vector<C> scores(static_cast<std::size_t>(
         detail::checked_product(who, "tokens and keys must fit in memory", {q.tokens(), k.tokens()})));
-    const C by_head = static_cast<C>(1 / std::sqrt(static_cast<double>(std::max<index>(q.heads(), 1))));
-    const C by_channel = static_cast<C>(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels(), 1))));
-    for (index i = 0; i < q.tokens(); ++i)
-        for (index j = 0; j < k.tokens(); ++j) {
-            const auto* y = reinterpret_cast<const stored_t<T>*>(k.at(0, j, 0));
-            C total = 0;
-            for (index h = 0; h < q.heads(); ++h) {
-                const auto* x = reinterpret_cast<const stored_t<T>*>(q.at(0, i, h));
-                C sum = 0;
-                for (index c = 0; c < q.channels(); ++c) sum += static_cast<C>(x[c]) * static_cast<C>(y[c]);
-                total += weights[static_cast<std::size_t>(i * q.heads() + h)] * by_head *
-                         std::max(by_channel * sum, C(0));
+    const auto root = [](index n) { return std::sqrt(static_cast<double>(std::max<index>(n, 1))); };
+    const index heads = q.heads(), strip = detail::strip_lanes<C>, lanes = simd::lanes<C>;
+    if (scores.empty() || heads == 0) return scores;  // of no heads: 0
+    constexpr index tile = 64;
+    const index strips = (heads + strip - 1) / strip, width = detail::whole_packs<C>(q.channels());
+    const auto numbers = [](index n) { return detail::aligned_vector<C>(static_cast<std::size_t>(n)); };
+    auto queries = numbers(strips * width * strip), keys = numbers(tile * width), row = numbers(width),
+         products = numbers(tile * strip), weight = numbers(strips * strip);
+    // A positive factor inside relu is one outside.
+    detail::score_source<const T, const T> source(q, k, 1 / (root(q.channels()) * root(heads)),
+                                                  queries.data(), keys.data(), row.data());
+    for (index i = 0; i < q.tokens(); ++i) {
+        const detail::query_tile of{0, 0, heads, i, 1, false};
+        source.read_queries(of);
+        std::copy_n(weights.data() + i * heads, heads, weight.data());
+        for (index first = 0; first < k.tokens(); first += tile) {
+            const index count = std::min(tile, k.tokens() - first);
+            C* const to = scores.data() + i * k.tokens() + first;
+            source.read_keys(0, 0, first, count, false);
+            for (index h = 0; h < heads; h += strip) {
+                const index packs = (std::min(strip, heads - h) + lanes - 1) / lanes;
+                source.fill(of, h, packs, first, count, products.data());
+                for (index j = 0; j < count; ++j) {
+                    auto sum = simd::broadcast(C(0));
+                    for (index p = 0; p < packs; ++p)
+                        sum = simd::fma(simd::load(weight.data() + h + p * lanes),
+                                        simd::larger(simd::broadcast(C(0)),
+                                                     simd::load(products.data() + j * strip + p * lanes)),
+                                        sum);
+                    to[j] += detail::lane_sum<C>(sum);
+                }
             }
-            scores[static_cast<std::size_t>(i * k.tokens() + j)] = total;
         }
+    }
     return scores;
 }
 
@@ -153,7 +175,7 @@ inline std::vector<index> visible_windows(std::span<const std::int64_t> position
 /// Shapes:   scores [tokens, keys], visible [tokens]; the result [tokens, count].
 /// Throws:   invalid_config on count < 0, sizes that disagree, or a visible count outside 0 .. keys (more
 ///           counts as all).
-/// Cost:     a partial sort a query.
+/// Cost:     a partition of the visible keys and a sort of the chosen ones a query.
 /// Source:   DeepSeek-V3.2-Exp inference/model.py (index_topk).
 template <class T>
 std::vector<index> select(std::span<const T> scores, index keys, std::span<const index> visible,
@@ -175,11 +197,27 @@ std::vector<index> select(std::span<const T> scores, index keys, std::span<const
         std::iota(order.begin(), order.end(), index{0});
         const T* const row = scores.data() + n * keys;
         const index kept = std::min(count, seen);
-        std::partial_sort(order.begin(), order.begin() + kept, order.end(),
-                          [row](index a, index b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
+        const auto better = [row](index a, index b) { return row[a] != row[b] ? row[a] > row[b] : a < b; };
+        if (kept < seen) std::nth_element(order.begin(), order.begin() + kept, order.end(), better);
+        std::sort(order.begin(), order.begin() + kept, better);
         std::copy_n(order.begin(), kept, chosen.begin() + n * count);
     }
     return chosen;
+}
+
+/// The choice of one query as row_attention reads it, ascending: decode over the selected keys.
+/// Shapes:   chosen [count], -1 left out.
+/// Throws:   invalid_config on a key past 2^31 - 1 or below -1.
+/// Source:   DeepSeek-V3.2-Exp inference/model.py.
+inline std::vector<std::int32_t> ascending_rows(std::span<const index> chosen) {
+    std::vector<std::int32_t> rows;
+    for (const index key : chosen) {
+        detail::require(key >= -1 && key <= std::numeric_limits<std::int32_t>::max(),
+                        "sparse_index::ascending_rows", "chosen must hold -1 or keys below 2^31", key);
+        if (key >= 0) rows.push_back(static_cast<std::int32_t>(key));
+    }
+    std::sort(rows.begin(), rows.end());
+    return rows;
 }
 
 /// The choice as a mask for attend: 1 where a query may look.

@@ -39,7 +39,8 @@ namespace ROPEWALK_NAMESPACE::detail {
 template <class T>
 struct tiled_scratch {
     T *queries, *sums, *peak, *weight, *scores, *factor, *keys, *values, *finite, *row;
-    T *far_queries, *far_keys, *far_scores;  // for `copies` = 2
+    T *far_queries, *far_keys, *far_scores;  // of further `copies`, one behind the other
+    index query_numbers;                     // of one copy of the queries
     index bytes;
 
     tiled_scratch(const char* who, workspace_cutter cutter, index channels, index value_channels,
@@ -60,6 +61,7 @@ struct tiled_scratch {
         values = cutter.template cut<T>(who, {options.key_tile, value_width});
         finite = cutter.template cut<T>(who, {options.key_tile, value_width});
         row = cutter.template cut<T>(who, {largest(width, value_width, options.key_tile)});
+        query_numbers = strips * width * lanes;
         const index more = copies - 1;
         far_queries = cutter.template cut<T>(who, {more, strips, width, lanes});
         far_keys = cutter.template cut<T>(who, {more, options.key_tile, width});
@@ -151,6 +153,12 @@ class score_source {
         keys_ = tile_rows<T>(k_, batch, head, first, count, few, copy_);
         first_ = first;
     }
+    /// Keys from `first` on that stand elsewhere: read by another source, or changed on the way.
+    void use_keys(matrix_at<const T> rows, index first) noexcept {
+        keys_ = rows;
+        first_ = first;
+    }
+    void share_keys(const score_source& other) noexcept { use_keys(other.keys_, other.first_); }
     /// scores [keys, strip] of keys first .. first + count and the registers from row `row` on.
     void fill(const query_tile& tile, index row, index packs, index first, index count,
               T* scores) const noexcept {

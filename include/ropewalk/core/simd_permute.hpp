@@ -59,6 +59,54 @@ ROPEWALK_ALWAYS_INLINE pack<C> swap_pairs(pack<C> x) noexcept {
 #endif
 }
 
+/// Lanes (x2, x3, x0, x1, x6, ...): neighbouring pairs change places. Of a register of at least 4 lanes.
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> swap_by_two(pack<C> x) noexcept {
+    static_assert(lanes<C> >= 4);
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(_mm512_permute_ps(x, 0x4e));
+    } else {
+        return pack<C>(_mm512_shuffle_f64x2(x, x, 0xb1));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    if constexpr (is_float) {
+        return pack<C>(_mm256_permute_ps(x, 0x4e));
+    } else {
+        return pack<C>(_mm256_permute2f128_pd(x, x, 0x01));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_128)
+    static_assert(is_float);
+    return pack<C>(_mm_shuffle_ps(x, x, 0x4e));
+#elif defined(ROPEWALK_DETAIL_NEON)
+    static_assert(is_float);
+    return pack<C>(vextq_f32(x, x, 2));
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return i ^ 2; });
+#endif
+}
+/// Lanes (x4 .. x7, x0 .. x3, ...): neighbouring fours change places. Of a register of at least 8 lanes.
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> swap_by_four(pack<C> x) noexcept {
+    static_assert(lanes<C> >= 8);
+    constexpr bool is_float = sizeof(C) == 4;
+#if defined(ROPEWALK_DETAIL_X86_512)
+    if constexpr (is_float) {
+        return pack<C>(_mm512_shuffle_f32x4(x, x, 0xb1));
+    } else {
+        return pack<C>(_mm512_shuffle_f64x2(x, x, 0x4e));
+    }
+#elif defined(ROPEWALK_DETAIL_X86_256)
+    static_assert(is_float);
+    return pack<C>(_mm256_permute2f128_ps(x, x, 0x01));
+#else
+    (void)is_float;
+    return permute_through_memory(x, [](index i) { return i ^ 4; });
+#endif
+}
+
 /// The lower half of the lanes, each twice: (x0, x0, x1, x1, ...).
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> duplicate_low(pack<C> x) noexcept {

@@ -1,8 +1,13 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include <ropewalk/angles/rotation_blocks.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_permute.hpp>
+#include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/kernels/fit.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -12,62 +17,246 @@ namespace detail {
 /// How a block's matrix is applied: as it is, or its transpose, which undoes a rotation.
 enum class block_side : std::uint8_t { forward, transposed };
 
-/// One block, matrix column by column. The sums of a column run over neighbouring channels, so a compiler
-/// makes vectors of them.
-template <index Size, block_side Side, class T, class C>
-ROPEWALK_ALWAYS_INLINE void mix_block(stored_t<T>* x, const C* m) noexcept {
-    constexpr auto count = static_cast<std::size_t>(Size);
-    C in[count], out[count] = {};
-    for (index i = 0; i < Size; ++i) in[i] = static_cast<C>(static_cast<compute_t<T>>(x[i]));
-    for (index c = 0; c < Size; ++c)
-        for (index r = 0; r < Size; ++r) {
-            if constexpr (Side == block_side::forward) {
-                out[r] += m[c * Size + r] * in[c];
-            } else {
-                out[c] += m[c * Size + r] * in[r];
-            }
-        }
-    for (index i = 0; i < Size; ++i) x[i] = static_cast<stored_t<T>>(static_cast<compute_t<T>>(out[i]));
-}
-
-template <block_side Side, class T, class C>
-void mix_any_block(stored_t<T>* x, const C* m, index size) noexcept {
-    constexpr auto most = static_cast<std::size_t>(max_block_size);
-    C in[most], out[most];
-    for (index i = 0; i < size; ++i) {
-        in[i] = static_cast<C>(static_cast<compute_t<T>>(x[i]));
-        out[i] = 0;
+/// Lanes whose numbers differ in one bit change places.
+template <index Bit, class C>
+ROPEWALK_ALWAYS_INLINE simd::pack<C> swap_lanes(simd::pack<C> x) noexcept {
+    if constexpr (Bit == 1) {
+        return simd::swap_pairs(x);
+    } else if constexpr (Bit == 2) {
+        return simd::swap_by_two(x);
+    } else {
+        return simd::swap_by_four(x);
     }
-    for (index c = 0; c < size; ++c)
-        for (index r = 0; r < size; ++r) {
-            if constexpr (Side == block_side::forward) {
-                out[r] += m[c * size + r] * in[c];
-            } else {
-                out[c] += m[c * size + r] * in[r];
-            }
-        }
-    for (index i = 0; i < size; ++i) x[i] = static_cast<stored_t<T>>(static_cast<compute_t<T>>(out[i]));
 }
 
-template <index Size, block_side Side, class T, class C>
-void mix_block_tokens(heads_view<T> x, const block_rows_view<C>& rows, work_part work) noexcept {
-    const index size = Size > 0 ? Size : rows.size;
-    const work_range heads = partition(x.heads(), work.heads);
-    for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
-        const index row = rows.row(token);
-        if (row < 0 || row >= rows.table_rows) continue;
-        for (index h = heads.first; h < heads.first + heads.count; ++h) {
-            auto* head = reinterpret_cast<stored_t<T>*>(x.at(token / x.tokens(), token % x.tokens(), h));
-            const C* m = rows.at(row, h);
-            for (index n = 0; n < rows.blocks; ++n, head += size, m += size * size) {
-                if constexpr (Size > 0) {
-                    mix_block<Size, Side, T>(head, m);
+/// Registers of whole blocks of 2, 4 or 8 channels: `registers` of them where a block is wider than one.
+template <index Size, class C>
+struct exchanged_blocks {
+    using pack = simd::pack<C>;
+    static constexpr index lanes = simd::lanes<C>;
+    static constexpr index inner = Size < lanes ? Size : lanes;  // channels of a block within a register
+    static constexpr index registers = Size / inner;
+
+    /// y[k] = x with lanes i and i ^ k exchanged: one exchange of an earlier one each.
+    template <index Bit = 1>
+    ROPEWALK_ALWAYS_INLINE static void exchange(pack (&y)[static_cast<std::size_t>(inner)]) noexcept {
+        if constexpr (Bit < inner) {
+            ROPEWALK_DETAIL_UNROLL
+            for (index k = 0; k < Bit; ++k) y[Bit + k] = swap_lanes<Bit, C>(y[k]);
+            exchange<2 * Bit>(y);
+        }
+    }
+    /// y[0] = the sum of y[k] with lanes i and i ^ k exchanged.
+    template <index Bit = inner / 2>
+    ROPEWALK_ALWAYS_INLINE static void gather(pack (&y)[static_cast<std::size_t>(inner)]) noexcept {
+        if constexpr (Bit >= 1) {
+            ROPEWALK_DETAIL_UNROLL
+            for (index k = 0; k < Bit; ++k) y[k] = y[k] + swap_lanes<Bit, C>(y[Bit + k]);
+            gather<Bit / 2>(y);
+        }
+    }
+
+    /// out = the matrices, or their transposes, times x; coefficient(k, r) is register r of number k.
+    template <block_side Side, class F>
+    ROPEWALK_ALWAYS_INLINE static void multiply(const pack (&x)[static_cast<std::size_t>(registers)],
+                                                pack (&out)[static_cast<std::size_t>(registers)],
+                                                F coefficient) noexcept {
+        ROPEWALK_DETAIL_UNROLL
+        for (index r = 0; r < registers; ++r) {
+            ROPEWALK_DETAIL_UNROLL
+            for (index far = 0; far < registers; ++far) {
+                pack y[static_cast<std::size_t>(inner)];
+                if constexpr (Side == block_side::forward) {
+                    y[0] = x[r ^ far];
+                    exchange(y);
+                    ROPEWALK_DETAIL_UNROLL
+                    for (index k = 0; k < inner; ++k) {
+                        const pack c = coefficient(far * inner + k, r);
+                        out[r] = far + k == 0 ? c * y[k] : simd::fma(c, y[k], out[r]);
+                    }
                 } else {
-                    mix_any_block<Side, T>(head, m, size);
+                    ROPEWALK_DETAIL_UNROLL
+                    for (index k = 0; k < inner; ++k)
+                        y[k] = coefficient(far * inner + k, r ^ far) * x[r ^ far];
+                    gather(y);
+                    out[r] = far == 0 ? y[0] : out[r] + y[0];
                 }
             }
         }
     }
+};
+
+/// Registers [i, i + Count * lanes) of the blocks of heads that share a row: coefficients stay in registers
+/// along the heads.
+template <index Size, block_side Side, index Count, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_span(stored_t<T>* x, index stride, index heads, const C* m,
+                                     index channels) noexcept {
+    using blocks = exchanged_blocks<Size, C>;
+    using pack = simd::pack<C>;
+    constexpr index lanes = simd::lanes<C>, registers = blocks::registers;
+    constexpr auto count = static_cast<std::size_t>(Count), group = static_cast<std::size_t>(registers);
+    static_assert(Count % registers == 0);
+    pack row[static_cast<std::size_t>(Size)][count];
+    ROPEWALK_DETAIL_UNROLL
+    for (index k = 0; k < Size; ++k) {
+        ROPEWALK_DETAIL_UNROLL
+        for (index r = 0; r < Count; ++r) row[k][r] = simd::load(m + k * channels + r * lanes);
+    }
+    for (index h = 0; h < heads; ++h, x += stride) {
+        pack out[count];
+        ROPEWALK_DETAIL_UNROLL
+        for (index g = 0; g < Count; g += registers) {
+            pack in[group], sum[group];
+            ROPEWALK_DETAIL_UNROLL
+            for (index r = 0; r < registers; ++r) in[r] = simd::in_register(simd::load(x + (g + r) * lanes));
+            blocks::template multiply<Side>(
+                in, sum, [&](index k, index r) ROPEWALK_DETAIL_INLINE_LAMBDA { return row[k][g + r]; });
+            ROPEWALK_DETAIL_UNROLL
+            for (index r = 0; r < registers; ++r) out[g + r] = sum[r];
+        }
+        if constexpr (Count % 2 == 0 && sizeof(T) == 2) {
+            ROPEWALK_DETAIL_UNROLL
+            for (index r = 0; r < Count; r += 2) simd::store_two(x + r * lanes, out[r], out[r + 1]);
+        } else {
+            ROPEWALK_DETAIL_UNROLL
+            for (index r = 0; r < Count; ++r) simd::store(x + r * lanes, out[r]);
+        }
+    }
+}
+/// Two registers of blocks of 2 channels of bf16, whose words hold a block each: no lane changes its place.
+template <block_side Side, class C>
+ROPEWALK_ALWAYS_INLINE void mix_words(bf16* x, index stride, index heads, const C* m,
+                                      index channels) noexcept {
+    constexpr index lanes = simd::lanes<C>;
+    const auto own = simd::deinterleave(simd::load(m), simd::load(m + lanes));
+    const auto other = simd::deinterleave(simd::load(m + channels), simd::load(m + channels + lanes));
+    const auto to_first = Side == block_side::forward ? other.first : other.second;
+    const auto to_second = Side == block_side::forward ? other.second : other.first;
+    for (index h = 0; h < heads; ++h, x += stride) {
+        const auto in = simd::load_words(x);
+        simd::store_words(x, {simd::fma(to_first, in.second, own.first * in.first),
+                              simd::fma(to_second, in.first, own.second * in.second)});
+    }
+}
+/// The blocks of such heads, of 2, 4 or 8 channels.
+template <index Size, block_side Side, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_heads(stored_t<T>* x, index stride, index heads, const C* m,
+                                      index channels) noexcept {
+    using blocks = exchanged_blocks<Size, C>;
+    constexpr index lanes = simd::lanes<C>, registers = blocks::registers;
+    constexpr index several = registers > 1 ? registers
+                              : Size == 2   ? 4
+                              : Size == 4   ? 2
+                                            : 1;  // what registers can hold
+    index i = 0;
+    if constexpr (Size == 2 && simd::read_as_words<stored_t<T>>)
+        for (; i + 2 * lanes <= channels; i += 2 * lanes)
+            mix_words<Side>(x + i, stride, heads, m + i, channels);
+    for (; i + several * lanes <= channels; i += several * lanes)
+        mix_span<Size, Side, several, T>(x + i, stride, heads, m + i, channels);
+    for (; i + registers * lanes <= channels; i += registers * lanes)
+        mix_span<Size, Side, registers, T>(x + i, stride, heads, m + i, channels);
+    if constexpr (registers == 1) {
+        const index left = channels - i;
+        if (left == 0) return;
+        for (index h = 0; h < heads; ++h) {
+            stored_t<T>* const at = x + h * stride + i;
+            simd::pack<C> in[1] = {simd::load_some(at, left)}, out[1];
+            blocks::template multiply<Side>(
+                in, out, [&](index k, index) { return simd::load_some(m + k * channels + i, left); });
+            simd::store_some(at, out[0], left);
+        }
+    }
+}
+
+/// Blocks of any size: as many whole ones as fit in a piece are copied between margins, so that shifts around
+/// the block are loads from further on or further back.
+template <class C>
+struct shifted_blocks {
+    static constexpr index lanes = simd::lanes<C>, piece = 256, margin = max_block_size + lanes;
+    static constexpr auto room = static_cast<std::size_t>(piece + 2 * margin);
+    C in[room] = {}, sums[room] = {}, place[room] = {};  // place: which channel of its block
+    index size, channels;                                // of a block, of a piece
+
+    explicit shifted_blocks(index block) noexcept : size(block), channels(piece / block * block) {
+        for (index i = 0; i < channels; ++i) place[margin + i] = static_cast<C>(i % size);
+    }
+    template <block_side Side, class T>
+    void mix(stored_t<T>* x, const C* m, index stride, index count) noexcept {
+        for (index i = 0; i < count; ++i) in[margin + i] = static_cast<C>(static_cast<compute_t<T>>(x[i]));
+        // What lies behind must be 0 times 0: it is multiplied, and not stored.
+        std::fill_n(in + margin + count, margin, C(0));
+        std::fill_n(sums + margin, count + lanes, C(0));
+        C products[room] = {};
+        const auto of = [&](const C* row, index i) {
+            return count - i < lanes ? simd::load_some(row + i, count - i) : simd::load(row + i);
+        };
+        for (index k = 0; k < size; ++k, m += stride) {
+            const C* from = in + margin;
+            if constexpr (Side == block_side::transposed) {
+                for (index i = 0; i < count; i += lanes)
+                    simd::store(products + margin + i, of(m, i) * simd::load(from + i));
+                from = products + margin;
+            }
+            // Forward the number of channel i + k, transposed the product of channel i - k, in the block.
+            const index near = Side == block_side::forward ? k : -k;
+            const index far = near + (Side == block_side::forward ? -size : size);
+            const auto border = simd::broadcast(static_cast<C>(Side == block_side::forward ? size - k : k));
+            for (index i = 0; i < count; i += lanes) {
+                const auto before = simd::load(place + margin + i) < border;
+                const auto a = simd::load(from + i + near), b = simd::load(from + i + far);
+                const auto sum = simd::load(sums + margin + i);
+                if constexpr (Side == block_side::forward) {
+                    simd::store(sums + margin + i, simd::fma(of(m, i), simd::choose(before, a, b), sum));
+                } else {
+                    simd::store(sums + margin + i, sum + simd::choose(before, b, a));
+                }
+            }
+        }
+        for (index i = 0; i < count; ++i)
+            x[i] = static_cast<stored_t<T>>(static_cast<compute_t<T>>(sums[margin + i]));
+    }
+};
+
+/// f(first head, how many share the row, row of coefficients) for the heads of a part. Returns a row that the
+/// table does not have, or -1.
+template <class T, class C, class F>
+index each_mixed_token(const heads_view<T>& x, const block_rows_view<C>& rows, work_part work, F f) noexcept {
+    const work_range heads = partition(x.heads(), work.heads);
+    const index together = rows.heads == 1 ? heads.count : 1;
+    index missing = -1;
+    for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
+        const index row = rows.row(token);
+        if (row >= rows.table_rows) missing = row;
+        if (row < 0 || row >= rows.table_rows) continue;
+        for (index h = heads.first; h < heads.first + heads.count; h += together)
+            f(reinterpret_cast<stored_t<T>*>(x.at(token / x.tokens(), token % x.tokens(), h)), together,
+              rows.at(row, h));
+    }
+    return missing;
+}
+
+template <block_side Side, class T, class C>
+index mix_block_tokens(const heads_view<T>& x, const block_rows_view<C>& rows, work_part work) noexcept {
+    const index channels = rows.blocks * rows.size, stride = x.strides.head;
+    const auto by = [&](auto size) {
+        return each_mixed_token(x, rows, work, [&](stored_t<T>* head, index count, const C* m) {
+            mix_heads<decltype(size)::value, Side, T>(head, stride, count, m, channels);
+        });
+    };
+    switch (rows.size) {
+        case 2: return by(std::integral_constant<index, 2>{});
+        case 4: return by(std::integral_constant<index, 4>{});
+        case 8: return by(std::integral_constant<index, 8>{});
+        default: break;
+    }
+    shifted_blocks<C> blocks(rows.size);
+    return each_mixed_token(x, rows, work, [&](stored_t<T>* head, index count, const C* m) {
+        for (index h = 0; h < count; ++h, head += stride)
+            for (index i = 0; i < channels; i += blocks.channels)
+                blocks.template mix<Side, T>(head + i, m + i, channels,
+                                             std::min(blocks.channels, channels - i));
+    });
 }
 
 template <class T>
@@ -91,14 +280,10 @@ bool mix_blocks_as(heads_view<T> x, const block_rows_view<compute_t<T>>& rows, p
     if (!fits("mix_blocks", fit_blocks(x, rows, part))) return false;
     if (x.empty()) return true;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
-    switch (rows.size) {
-        case 2: mix_block_tokens<2, Side>(x, rows, work); break;
-        case 3: mix_block_tokens<3, Side>(x, rows, work); break;
-        case 4: mix_block_tokens<4, Side>(x, rows, work); break;
-        case 8: mix_block_tokens<8, Side>(x, rows, work); break;
-        default: mix_block_tokens<0, Side>(x, rows, work);
-    }
-    return true;
+    const index missing = mix_block_tokens<Side>(x, rows, work);
+    return missing < 0 ||
+           tell("mix_blocks",
+                {"rows of the tokens must be among the rows of the table, first missing", -1, missing});
 }
 
 }  // namespace detail
@@ -108,7 +293,9 @@ bool mix_blocks_as(heads_view<T> x, const block_rows_view<compute_t<T>>& rows, p
 /// Shapes:   x [batches, tokens, heads, channels >= blocks * size]; rows of batches * tokens tokens, for one
 ///           head or as many as x has.
 /// Requires, Returns: as rotate. Negative rows leave a token untouched.
-/// Cost:     size multiply-adds a channel, one pass over the data; no allocation.
+/// Cost:     size multiply-adds a channel, one pass over the data; no allocation. Blocks of 2 take 1.0 to 1.3 of
+///           rotate's time, of 4 about twice, of 8 three to five times that (AVX-512); sizes other than 2, 4
+///           and 8 make copies.
 /// Accuracy: f64, f32: size ulp of the sum of magnitudes; 16-bit: that plus half a storage ulp.
 /// Source:   LieRE, arXiv 2406.10322.
 template <class T>

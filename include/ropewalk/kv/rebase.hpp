@@ -23,7 +23,10 @@ namespace ROPEWALK_NAMESPACE {
 /// Requires: spectra of the same heads, axes and pairs.
 /// Throws:   invalid_config when they differ, or positions differ in tokens or axes. A token that is
 ///           untouched in either is left alone.
-/// Accuracy: old = now under one spectrum is the identity bit for bit; else as make_rotation_table.
+/// Cost:     as make_rotation_table under one spectrum, whose positions are subtracted; else an angle more a
+///           pair.
+/// Accuracy: old = now under one spectrum is the identity bit for bit; else as make_rotation_table, of both
+///           angles, and the rounding of now - old.
 /// Source:   R(a)^-1 R(b) = R(b - a).
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_move_table(const spectrum& from, const spectrum& to,
@@ -35,25 +38,41 @@ template <class T = float>
     detail::require(old.axes() == from.axes() && now.axes() == from.axes(), who,
                     "positions must have the spectra's axes", now.axes());
     detail::require(now.tokens() == old.tokens(), who, "positions must be of the same tokens", now.tokens());
-    std::vector<double> omega;
-    for (index h = 0; h < to.heads(); ++h)
-        for (const double sign : {1.0, -1.0})
-            for (index a = 0; a < to.axes(); ++a)
-                for (index i = 0; i < to.pairs(); ++i)
-                    omega.push_back(sign * (sign > 0 ? to : from).omega(h, a, i));
-    position_ids both(2 * to.axes());
+    const index axes = to.axes(), pairs = to.pairs();
+    bool same = from.is_mixed() == to.is_mixed() && std::ranges::equal(from.turns_data(), to.turns_data());
+    for (index h = 0; h < to.heads() && same && !to.is_mixed(); ++h)
+        for (index i = 0; i < pairs; ++i) same = same && from.axis_of(h, i) == to.axis_of(h, i);
+    std::vector<std::int32_t> row_of_token;
+    std::int32_t rows = 0;
+    for (index n = 0; n < now.tokens(); ++n)
+        row_of_token.push_back(old.touched(n) && now.touched(n) ? rows++ : untouched_row);
+    rotation_table<T> table(rows, to.heads(), pairs, to.magnitude() / from.magnitude());
+    const spectrum unit = to.with_magnitude(table.magnitude());
+    detail::row_filler<T> filler(unit, angle_arithmetic::exact);
+    std::vector<double> at(static_cast<std::size_t>(axes)), before(at),
+        reduced(static_cast<std::size_t>(pairs));
     for (index n = 0; n < now.tokens(); ++n) {
-        if (!now.touched(n) || !old.touched(n)) {
-            both.append(untouched_run{1});
-            continue;
+        const index row = row_of_token[static_cast<std::size_t>(n)];
+        if (row < 0) continue;
+        for (index a = 0; a < axes; ++a) {
+            const auto k = static_cast<std::size_t>(a);
+            at[k] = now.at(n, a), before[k] = old.at(n, a);
+            if (same) at[k] -= before[k];
         }
-        listed_run run;
-        for (index a = 0; a < to.axes(); ++a) run.values.push_back(now.at(n, a));
-        for (index a = 0; a < to.axes(); ++a) run.values.push_back(old.at(n, a));
-        both.append(std::move(run));
+        for (index h = 0; h < to.heads(); ++h) {
+            if (same) {
+                filler.fill(at.data(), h, table.cos_data(row, h), table.sin_data(row, h));
+                continue;
+            }
+            for (index i = 0; i < pairs; ++i)
+                reduced[static_cast<std::size_t>(i)] =
+                    detail::reduced_at(to, at.data(), h, i) - detail::reduced_at(from, before.data(), h, i);
+            fill_cos_sin_reduced(reduced.data(), unit.magnitude(), pairs, table.cos_data(row, h),
+                                 table.sin_data(row, h));
+        }
     }
-    return make_rotation_table<T>(
-        spectrum::mixed(omega, to.heads(), 2 * to.axes(), to.magnitude() / from.magnitude()), both);
+    if (rows < now.tokens()) table.address_tokens(std::move(row_of_token));
+    return table;
 }
 
 /// Keys as int8 with a scale a token and head: value = code * scale.
@@ -107,18 +126,69 @@ void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
                     keys.scales[static_cast<std::size_t>(n * x.heads() + h)]);
 }
 
-/// How a cache stores keys between shifts.
-enum class shifted_storage : std::uint8_t { f32, bf16 };
+/// How a cache stores keys between shifts: numbers, or codes with one scale a token and head (int8), none that
+/// changes (f8), or one a block of 32 channels.
+enum class shifted_storage : std::uint8_t { f32, f16, bf16, int8, f8_e4m3, f8_e5m2, q8_0, q4_0 };
+
+/// How far one more shift may take a key from where it should be, relative to its length. f16 and f8: of
+/// numbers that the format holds as normal ones.
+/// Throws:   invalid_config on channels < 1.
+/// Source:   4 2^-24 with f32 rows and arithmetic; twice the half ulp of 16 bits; half a step of every channel,
+///           a step being the largest number over 127 (int8, q8_0, whose scale is rounded to f16) or, where one
+///           sign is clipped, over 4 (q4_0).
+inline double shift_drift(shifted_storage storage, index channels) {
+    detail::require(channels >= 1, "shift_drift", "channels must be >= 1", channels);
+    const double int8 = std::sqrt(static_cast<double>(channels)) / 254;
+    switch (storage) {
+        case shifted_storage::f16: return 0x1p-10;
+        case shifted_storage::bf16: return 0x1p-8;
+        case shifted_storage::int8: return 1.001 * int8;
+        case shifted_storage::f8_e4m3: return 1.001 * 0x1p-4;
+        case shifted_storage::f8_e5m2: return 1.001 * 0x1p-3;
+        case shifted_storage::q8_0: return std::sqrt(32.0) * (1.0 / 254 + 0x1p-10);
+        case shifted_storage::q4_0: return std::sqrt(32.0) * (1.0 / 8 + 0x1p-10);
+        default: return 4 * 0x1p-24;
+    }
+}
 
 /// How far `shifts` rotations one after the other may take a key from one rotation by their sum, relative to
-/// its length. Grows linearly: pairs that rotate by less than half a unit in the last place do not move at all,
-/// and lengths do not show it. Keep the original and the sum instead.
-/// Throws:   invalid_config on shifts < 0.
-/// Source:   one rounding a shift, 4 n 2^-24 with f32 rows and arithmetic; n 2^-8 (1 + 2^-8)^n for bf16.
-inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts) {
+/// its length: n d (1 + d)^n, d the drift of one shift. Grows linearly: pairs that rotate by less than half a
+/// unit in the last place do not move at all, and lengths do not show it. Keep the original and the sum
+/// instead.
+/// Throws:   invalid_config on shifts < 0 or channels < 1.
+/// Source:   one rounding a shift, of keys that the roundings before made longer.
+inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts, index channels = 128) {
     detail::require(shifts >= 0, "shift_drift_bound", "shifts must be >= 0", shifts);
     const auto n = static_cast<double>(shifts);
-    return storage == shifted_storage::f32 ? 4 * n * 0x1p-24 : n * 0x1p-8 * std::pow(1 + 0x1p-8, n);
+    const double d = shift_drift(storage, channels);
+    return n * d * std::pow(1 + d, n);
+}
+
+/// The rows that move blocks of cached keys, a row a block instead of one a token: where a block is used less
+/// where it was computed is the same for all of its tokens. For shift_keys over a plan of the blocks' tokens
+/// one behind the other, in a paged cache of any format, and for rotate.
+/// Shapes:   lengths [blocks]; deltas [blocks, axes], an untouched one leaves its block alone; rows() has one
+///           entry a token.
+/// Throws:   invalid_config on a negative length, deltas of another number of blocks, or axes that differ.
+/// Cost:     a row a block and an index a token.
+/// Accuracy: as make_rotation_table, magnitude 1.
+/// Source:   R(p + d) = R(d) R(p); MEPIC, arXiv 2512.16822; TemporaryLoRA/Block-Attention.
+template <class T = float>
+[[nodiscard]] rotation_table<T> make_block_move_table(const spectrum& s, std::span<const index> lengths,
+                                                      const position_ids& deltas) {
+    constexpr const char* who = "make_block_move_table";
+    detail::require(deltas.tokens() == static_cast<index>(lengths.size()), who, "deltas must be one a block",
+                    deltas.tokens());
+    auto table = make_rotation_table<T>(s.with_magnitude(1), deltas);
+    const auto of_blocks = detail::touched_rows(deltas);
+    std::vector<std::int32_t> row_of_token;
+    for (std::size_t block = 0; block < lengths.size(); ++block) {
+        detail::require(lengths[block] >= 0, who, "lengths must be >= 0", lengths[block]);
+        row_of_token.insert(row_of_token.end(), static_cast<std::size_t>(lengths[block]),
+                            of_blocks.empty() ? static_cast<std::int32_t>(block) : of_blocks[block]);
+    }
+    table.address_tokens(std::move(row_of_token));
+    return table;
 }
 
 /// Positions of tokens inside their own block: 0, 1, ... of each.

@@ -1,0 +1,160 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include <Eigen/Eigenvalues>
+
+#include <ropewalk/frequencies/keep_pairs.hpp>
+#include <ropewalk/schemes/fixed_scheme.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+struct rope_folding_config {
+    index heads = 0;          ///< kv heads
+    index head_dim = 0;       ///< channels of each, all of which rotate
+    index fold = 1;           ///< neighbouring frequencies that are mixed with each other; 1: none
+    index collapse = 1;       ///< of those, how many then share one frequency; divides fold
+    double damping = 0.01;    ///< of the mean of the diagonal, added to it before the decomposition
+    pair_layout layout = {};  ///< of the keys' channels
+};
+
+/// TransMLA's change of basis of grouped-query keys. One orthogonal matrix a group of `fold` frequencies
+/// mixes the first channels of all heads' pairs, and the same matrix their second channels, so a pair of a
+/// frequency stays a pair of that frequency, and the components with the largest energy come first: into
+/// virtual head 0, the only one that then needs to rotate. What is left depends on no position and can be
+/// compressed as a latent.
+/// Shapes:   groups() = head_dim / (2 fold) matrices of components() = heads * fold rows; heads * collapse
+///           virtual heads of head_dim / collapse channels, interleaved.
+/// Accuracy: with fold 1 the scores of all virtual heads rotated are those of the keys as they were, 1e-13 of
+///           |q| |k| in f64; with more, components of different frequencies rotate by one of them, and only
+///           scores at equal positions are exact. Eigenvectors of equal eigenvalues are free within their
+///           span.
+/// Source:   TransMLA, Meng et al. 2025 (arXiv 2502.07864): RoRoPE and FreqFold;
+///           MuLabPKU/TransMLA transmla/partial_rope.py.
+struct rope_folding {
+    rope_folding_config config;
+    Eigen::MatrixXd map;                  ///< [latent channels, channels]: latent = map * (keys of all heads)
+    std::vector<Eigen::MatrixXd> mixing;  ///< a group's eigenvectors as columns, the largest entry > 0
+    std::vector<Eigen::VectorXd> eigenvalues;  ///< a group's energies, damping included, descending
+
+    /// Groups of frequencies.
+    index groups() const noexcept { return static_cast<index>(mixing.size()); }
+    /// Channels of one member of the pair that a group's matrix mixes.
+    index components() const noexcept { return config.heads * config.fold; }
+    /// Virtual heads of a latent key.
+    index virtual_heads() const noexcept { return config.heads * config.collapse; }
+    /// Channels of a virtual head.
+    index virtual_dim() const noexcept { return config.head_dim / config.collapse; }
+
+    /// The rows of W_k, [heads * head_dim, in], for latent keys; a bias is one more column.
+    /// Throws:   invalid_config on another number of rows.
+    Eigen::MatrixXd key_weights(const Eigen::MatrixXd& weight) const {
+        detail::require(weight.rows() == map.cols(), "rope_folding::key_weights",
+                        "weight must have heads * head_dim rows", weight.rows());
+        return map * weight;
+    }
+    /// The columns of the map that a query head reads, [latent channels, head_dim]: W * q is a query of
+    /// latent keys; query heads in order, as many a kv head.
+    /// Throws:   invalid_config when query_heads is no multiple of the heads or the head is none of them.
+    Eigen::MatrixXd query_map(index query_head, index query_heads) const {
+        constexpr const char* who = "rope_folding::query_map";
+        detail::require(query_heads >= 1 && query_heads % config.heads == 0, who,
+                        "query_heads must be a multiple of the heads", query_heads);
+        detail::require(query_head >= 0 && query_head < query_heads, who,
+                        "query_head must be in 0 .. query_heads - 1", query_head);
+        return map.middleCols(query_head / (query_heads / config.heads) * config.head_dim, config.head_dim);
+    }
+    /// What rotates a virtual head: of every `collapse` frequencies the first, interleaved. Head 0 is the
+    /// latent's first virtual_dim() channels, head 1 the next.
+    /// Throws:   invalid_config when the spectrum has not head_dim / 2 pairs or several heads.
+    rotary_scheme scheme(const spectrum& frequencies) const {
+        constexpr const char* who = "rope_folding::scheme";
+        detail::require(2 * frequencies.pairs() == config.head_dim, who,
+                        "frequencies must have head_dim / 2 pairs", frequencies.pairs());
+        detail::require(frequencies.heads() == 1, who, "frequencies must be those of all heads",
+                        frequencies.heads());
+        std::vector<index> kept;
+        for (index i = 0; i < frequencies.pairs(); i += config.collapse) kept.push_back(i);
+        return make_fixed_scheme({.name = "transmla", .layout = interleaved{}},
+                                 frequencies::select_pairs(frequencies, kept, 1));
+    }
+    /// The share of the keys' energy that virtual head 0 holds: what is lost or kept when it alone rotates.
+    double first_head_share() const noexcept {
+        double first = 0, all = 0;
+        for (const Eigen::VectorXd& values : eigenvalues) {
+            first += values.head(config.fold / config.collapse).sum();
+            all += values.sum();
+        }
+        return all > 0 ? first / all : 0;
+    }
+};
+
+/// The folding of a layer, from keys of calibration text.
+/// Shapes:   keys [tokens, heads * head_dim], before the rotation; padding as rows of 0.
+/// Throws:   invalid_config on no heads, an odd or empty head, fold that does not divide the pairs, collapse
+///           that does not divide fold, a layout that does not fit, damping < 0, keys of another width or not
+///           finite, or no keys.
+/// Cost:     tokens * heads^2 * head_dim * fold to sum, one symmetric eigenproblem a group.
+/// Accuracy: f64; eigenvalues within 1e-12 of the largest.
+/// Source:   as rope_folding.
+template <class Derived>
+rope_folding make_rope_folding(const rope_folding_config& config, const Eigen::MatrixBase<Derived>& keys) {
+    constexpr const char* who = "make_rope_folding";
+    const index heads = config.heads, d = config.head_dim, pairs = d / 2, fold = config.fold;
+    detail::require(heads >= 1, who, "heads must be >= 1", heads);
+    detail::require(d >= 2 && d % 2 == 0, who, "head_dim must be even and > 0", d);
+    detail::require(fold >= 1 && pairs % fold == 0, who, "fold must divide head_dim / 2", fold);
+    detail::require(config.collapse >= 1 && fold % config.collapse == 0, who, "collapse must divide fold",
+                    config.collapse);
+    detail::require(config.layout.fits(pairs), who, "layout must divide the channels", config.layout.group);
+    detail::require(std::isfinite(config.damping) && config.damping >= 0, who,
+                    "damping must be finite and >= 0", config.damping);
+    const index width = detail::checked_product(who, "keys must fit in memory", {heads, d});
+    detail::require(keys.cols() == width, who, "keys must have heads * head_dim columns", keys.cols());
+    detail::require(keys.rows() >= 1, who, "keys must not be empty, rows", keys.rows());
+    detail::require(keys.allFinite(), who, "keys must be finite, their sum", keys.sum());
+
+    rope_folding out{
+        .config = config, .map = Eigen::MatrixXd::Zero(width, width), .mixing = {}, .eigenvalues = {}};
+    const index groups = pairs / fold, count = heads * fold, shared = config.collapse,
+                members = fold / shared;
+    Eigen::MatrixXd rows(2 * keys.rows(), count);
+    std::vector<index> first(static_cast<std::size_t>(count)), second(first.size());
+    for (index g = 0; g < groups; ++g) {
+        // Component (s, head, m): frequency g * fold + m * collapse + s of that head, so that components of
+        // one virtual head are one of each set of frequencies that will share the first.
+        for (index c = 0; c < count; ++c) {
+            const index m = c % members, head = c / members % heads, s = c / (members * heads);
+            const index i = g * fold + m * shared + s;
+            first[static_cast<std::size_t>(c)] = head * d + config.layout.first(i, pairs);
+            second[static_cast<std::size_t>(c)] = head * d + config.layout.second(i, pairs);
+            rows.col(c).head(keys.rows()) =
+                keys.col(first[static_cast<std::size_t>(c)]).template cast<double>();
+            rows.col(c).tail(keys.rows()) =
+                keys.col(second[static_cast<std::size_t>(c)]).template cast<double>();
+        }
+        Eigen::MatrixXd energy = rows.transpose() * rows;
+        energy.diagonal().array() += config.damping * energy.diagonal().mean();
+        const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solved(energy);  // ascending
+        Eigen::MatrixXd vectors = solved.eigenvectors().rowwise().reverse();
+        for (index c = 0; c < count; ++c) {
+            Eigen::Index largest = 0;
+            vectors.col(c).cwiseAbs().maxCoeff(&largest);
+            if (vectors(largest, c) < 0) vectors.col(c) *= -1;
+            // Virtual head c / members, pair (g, c % members) of it, interleaved.
+            const index to = 2 * ((c / members * groups + g) * members + c % members);
+            for (index from = 0; from < count; ++from) {
+                out.map(to, first[static_cast<std::size_t>(from)]) = vectors(from, c);
+                out.map(to + 1, second[static_cast<std::size_t>(from)]) = vectors(from, c);
+            }
+        }
+        out.mixing.push_back(std::move(vectors));
+        out.eigenvalues.push_back(solved.eigenvalues().reverse());
+    }
+    return out;
+}
+
+}  // namespace ROPEWALK_NAMESPACE
