@@ -11,6 +11,7 @@
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
 #include "support/numbers.hpp"
+#include "support/plain_attention.hpp"
 #include "support/refusal.hpp"
 
 using namespace ropewalk;
@@ -154,8 +155,8 @@ TEST_CASE("dual_chunk: one chunk is ordinary attention, bit for bit in the score
     fill_dual_chunk_scores(plain, b.queries(), b.keys(), std::span<double>(other));
     CHECK(support::same_bits(one, other));
     attend_dual_chunk(chunks, a.queries(), a.keys(), a.values(), heads_view<double>(out.data(), 30, 4, 8));
-    attend(a.queries().same, a.keys(), a.values(), heads_view<double>(want.data(), 30, 4, 8),
-           {.causal = true});
+    support::plain_attend(a.queries().same, a.keys(), a.values(), heads_view<double>(want.data(), 30, 4, 8),
+                          {.causal = true});
     CHECK(support::worst(out, want) < 1e-14);
 }
 
