@@ -13,6 +13,9 @@
 #include <ropewalk/compression/retrieval.hpp>
 #include <ropewalk/compression/retrieval_calibration.hpp>
 #include <ropewalk/compression/retrieval_reference.hpp>
+#include <ropewalk/compression/latent_cache.hpp>
+#include <ropewalk/compression/latent_weights.hpp>
+#include <ropewalk/compression/latent_form.hpp>
 #include <ropewalk/compression/latent_attention.hpp>
 #include <ropewalk/compression/latent_twins.hpp>
 #include <ropewalk/compression/elite_pairs.hpp>

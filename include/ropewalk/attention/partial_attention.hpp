@@ -44,6 +44,28 @@ partial_attention<compute_t<Q>> make_part(const Mask& mask, heads_view<Q> q, hea
     return part;
 }
 
+/// A row of attention over all keys from those of parts: to = sum_p w_p row_p / sum_p w_p, zeros where none
+/// has weight. log_weight(p) is the logarithm of w_p, row(p) its row.
+template <class T, class L, class R>
+void join_rows(index parts, index channels, const L& log_weight, const R& row, T* to) noexcept {
+    constexpr double nothing = -std::numeric_limits<double>::infinity();
+    double peak = nothing, weight = 0;
+    for (index p = 0; p < parts; ++p) peak = std::max(peak, log_weight(p));
+    const auto share = [&](index p) {
+        const double w = log_weight(p);
+        return w == nothing ? 0.0 : std::exp(w - peak);
+    };
+    for (index p = 0; p < parts; ++p) weight += share(p);
+    std::fill_n(to, channels, T(0));
+    for (index p = 0; p < parts; ++p) {
+        const double w = share(p);
+        if (w == 0) continue;
+        const auto by = static_cast<T>(w / weight);
+        const T* const from = row(p);
+        for (index c = 0; c < channels; ++c) to[c] += by * from[c];
+    }
+}
+
 }  // namespace detail
 
 /// Attends over k and v as attend does and keeps the weight.
@@ -94,22 +116,11 @@ void join_partial_attention(std::span<const partial_attention<T>> parts, heads_v
     for (index b = 0; b < out.batches(); ++b)
         for (index n = 0; n < out.tokens(); ++n)
             for (index h = 0; h < out.heads(); ++h, ++row) {
-                constexpr double nothing = -std::numeric_limits<double>::infinity();
-                double peak = nothing, weight = 0;
-                for (const auto& part : parts) peak = std::max(peak, part.log_weight[row]);
-                const auto share = [&](const partial_attention<T>& part) {
-                    const double w = part.log_weight[row];
-                    return w == nothing ? 0.0 : std::exp(w - peak);
-                };
-                for (const auto& part : parts) weight += share(part);
-                for (index c = 0; c < out.channels(); ++c) {
-                    double sum = 0;
-                    for (const auto& part : parts)
-                        if (const double w = share(part); w != 0)
-                            sum += w * static_cast<double>(
-                                           part.out[row * channels + static_cast<std::size_t>(c)]);
-                    joined[static_cast<std::size_t>(c)] = static_cast<T>(weight == 0 ? 0 : sum / weight);
-                }
+                detail::join_rows(
+                    static_cast<index>(parts.size()), out.channels(),
+                    [&](index p) { return parts[static_cast<std::size_t>(p)].log_weight[row]; },
+                    [&](index p) { return parts[static_cast<std::size_t>(p)].out.data() + row * channels; },
+                    joined.data());
                 detail::write_row(joined.data(), out.at(b, n, h), out.channels());
             }
 }
