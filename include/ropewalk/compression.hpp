@@ -20,6 +20,9 @@
 #include <ropewalk/compression/latent_twins.hpp>
 #include <ropewalk/compression/elite_pairs.hpp>
 #include <ropewalk/compression/elite_layout.hpp>
+#include <ropewalk/compression/elite_allocation.hpp>
+#include <ropewalk/compression/elite_cache.hpp>
 #include <ropewalk/compression/low_rank.hpp>
+#include <ropewalk/compression/elite_attention.hpp>
 #include <ropewalk/compression/key_codes.hpp>
 #include <ropewalk/compression/commuting_codebook.hpp>

@@ -122,8 +122,8 @@ class latent_attention {
         const detail::tiled_scratch<T> at("latent_attention", detail::workspace_cutter(workspace),
                                           q.channels(), out.channels(), options);
         const auto by = static_cast<double>(cache.scale());
-        const detail::score_source scores(q, cache.keys().token_slice(first, count), scale_ * by, at.queries,
-                                          at.keys, at.row);
+        const detail::shared_source<const T, const E> scores(q, cache.keys().token_slice(first, count),
+                                                             scale_ * by, at.queries, at.keys, at.row);
         detail::tiled_attention(rules, scores, cache.latents().token_slice(first, count), out, at, options)
             .run();
         for (index r = 0; by != 1 && r < out.tokens(); ++r)
