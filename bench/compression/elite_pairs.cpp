@@ -1,13 +1,17 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 
 // The search for elite pairs, and the rotation of packed heads (every head its own frequencies) against a
-// partial rotation of the same width (one table for all heads).
+// partial rotation of the same width (one table for all heads); and a decode step over an elite cache beside
+// one over full keys and values (full_over_kernel above 1: the elite cache is faster).
 
 #include <random>
+#include <utility>
+#include <vector>
 
 #include <benchmark/benchmark.h>
 
-#include <ropewalk/compression/elite_layout.hpp>
+#include <ropewalk/compression/elite_attention.hpp>
+#include <ropewalk/compression/row_attention.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
@@ -59,6 +63,64 @@ void rotation(benchmark::State& state) {
              {"partial", [&] { rotate(partial, heads_view(y.data(), tokens, heads, dim), shared); }}}});
 }
 
+template <class E>
+void decode(benchmark::State& state) {
+    constexpr index heads = 32, dim = 128, hidden = 64;
+    const auto tokens = static_cast<index>(state.range(0)), count = static_cast<index>(state.range(1)),
+               latent = static_cast<index>(state.range(2));
+    std::vector<index> elite;
+    for (index h = 0; h < heads; ++h)
+        for (index i = 0; i < count; ++i) elite.push_back(i);
+    elite_weights<float> w{.layout = elite_layout(elite, heads, dim)};
+    const auto fill = [](auto& m, index rows, index cols, unsigned seed) {
+        const auto x = noise(rows * cols, seed);
+        m = Eigen::Map<const elite_weights<float>::matrix>(x.data(), rows, cols) * 0.1f;
+    };
+    fill(w.queries, heads * dim, hidden, 1), fill(w.rope_keys, heads * 2 * count, hidden, 2);
+    fill(w.down, latent, hidden, 3), fill(w.up_keys, heads * (dim - 2 * count), latent, 4);
+    fill(w.up_values, heads * dim, latent, 5);
+    const double ratio = elite_cache_ratio(w.layout, latent);
+    elite_attention<float> layer(std::move(w), frequencies::geometric({.rotary_dim = dim}));
+    auto cache = layer.template make_cache<E>();
+    {
+        const auto raw = noise(tokens * cache.width(), 6);
+        cache.append(raw.data(), tokens);
+    }
+    const auto absorbed = noise(heads * (latent + 2 * count), 7), q = noise(heads * dim, 8);
+    const auto k = bench::normal_numbers<E>(static_cast<std::size_t>(tokens * heads * dim), 9);
+    std::vector<float> latents(static_cast<std::size_t>(heads * latent)), out(static_cast<std::size_t>(heads * dim));
+    const auto v = k;
+    const heads_view<const E> keys(k.data(), tokens, heads, dim), values(v.data(), tokens, heads, dim);
+    const heads_view<const float> query(q.data(), 1, heads, dim);
+    row_attention<float> rows({.heads = heads, .key_channels = dim, .value_channels = dim});
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attention::attend_workspace(query, keys, values)));
+    const heads_view<float> to(out.data(), 1, heads, dim);
+    bench::compare(
+        state, {.contenders = {
+                    {"kernel", [&] { layer.attend(absorbed.data(), cache, tokens, latents.data()); }},
+                    {"full", [&] { rows.attend(query, keys, values, to, {.scale = 0.1, .count = tokens}); }},
+                    {"full_tiled", [&] {
+                         attention::attend(attention::full_mask{}, query, keys, values, to, std::span(workspace));
+                     }}}});
+    state.counters["cache_ratio"] = ratio;
+}
+
+BENCHMARK(decode<float>)
+    ->Name("cache/elite_decode/f32/heads:32/dim:128/tokens/elite/latent")
+    ->Args({8192, 24, 2560})
+    ->Args({8192, 32, 2048})
+    ->Args({8192, 48, 1024})
+    ->Args({8192, 8, 1536})
+    ->UseManualTime()
+    ->Iterations(7);
+BENCHMARK(decode<bf16>)
+    ->Name("cache/elite_decode/bf16/heads:32/dim:128/tokens/elite/latent")
+    ->Args({8192, 24, 2560})
+    ->Args({8192, 32, 2048})
+    ->Args({8192, 48, 1024})
+    ->Args({8192, 8, 1536})
+    ->UseManualTime()
+    ->Iterations(7);
 BENCHMARK(search)
     ->Name("cache/elite_search/tokens/dim/rounds")
     ->Args({512, 64, 16})

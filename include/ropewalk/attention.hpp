@@ -3,7 +3,6 @@
 
 /// Every header of attention/.
 
-#include <ropewalk/attention/exact.hpp>
 #include <ropewalk/attention/masks.hpp>
 #include <ropewalk/attention/tile_product.hpp>
 #include <ropewalk/attention/tile_pieces.hpp>
@@ -11,6 +10,8 @@
 #include <ropewalk/attention/softmax_strip.hpp>
 #include <ropewalk/attention/tiled_core.hpp>
 #include <ropewalk/attention/tiled.hpp>
+#include <ropewalk/attention/written_scores.hpp>
+#include <ropewalk/attention/exact.hpp>
 #include <ropewalk/attention/tiled_gradient.hpp>
 #include <ropewalk/attention/banded.hpp>
 #include <ropewalk/attention/anchor_mask.hpp>

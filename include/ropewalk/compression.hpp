@@ -13,11 +13,17 @@
 #include <ropewalk/compression/retrieval.hpp>
 #include <ropewalk/compression/retrieval_calibration.hpp>
 #include <ropewalk/compression/retrieval_reference.hpp>
+#include <ropewalk/compression/latent_cache.hpp>
+#include <ropewalk/compression/latent_weights.hpp>
+#include <ropewalk/compression/latent_form.hpp>
 #include <ropewalk/compression/latent_attention.hpp>
 #include <ropewalk/compression/latent_twins.hpp>
 #include <ropewalk/compression/elite_pairs.hpp>
 #include <ropewalk/compression/elite_layout.hpp>
+#include <ropewalk/compression/elite_allocation.hpp>
+#include <ropewalk/compression/elite_cache.hpp>
 #include <ropewalk/compression/low_rank.hpp>
 #include <ropewalk/compression/rope_folding.hpp>
+#include <ropewalk/compression/elite_attention.hpp>
 #include <ropewalk/compression/key_codes.hpp>
 #include <ropewalk/compression/commuting_codebook.hpp>

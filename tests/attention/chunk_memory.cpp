@@ -3,11 +3,11 @@
 
 #include <string>
 
-#include <ropewalk/attention/exact.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
 #include "support/catch.hpp"
+#include "support/plain_attention.hpp"
 #include "support/numbers.hpp"
 #include "support/refusal.hpp"
 
@@ -72,18 +72,18 @@ TEST_CASE("chunk memory: the branches are exact attention under their masks", "[
         return rw::heads_view<double>(x.data(), rows, heads, channels);
     };
     std::vector<double> want(q.size());
-    rw::attend(view(q, s.tokens), view(mk, slots), view(mv, slots), view(want, s.tokens));
+    support::plain_attend(view(q, s.tokens), view(mk, slots), view(mv, slots), view(want, s.tokens));
     CHECK(worst(got.memory, want) < 1e-12);
     rw::rotate(rw::half_split{}, view(q, s.tokens), view(k, s.tokens),
                rw::make_rotation_table<double>(rw::frequencies::geometric({.rotary_dim = channels}),
                                                rw::position_ids::text(s.tokens)));
-    rw::attend(view(q, s.tokens), view(k, s.tokens), view(v, s.tokens), view(want, s.tokens),
-               {.causal = true});
+    support::plain_attend(view(q, s.tokens), view(k, s.tokens), view(v, s.tokens), view(want, s.tokens),
+                          {.causal = true});
     CHECK(worst(got.full, want) < 1e-12);
     std::vector<std::int32_t> window;
     for (rw::index n = 0; n < s.tokens; ++n) window.push_back(static_cast<std::int32_t>(n / s.window));
-    rw::attend(view(q, s.tokens), view(k, s.tokens), view(v, s.tokens), view(want, s.tokens),
-               {.causal = true, .query_documents = window});
+    support::plain_attend(view(q, s.tokens), view(k, s.tokens), view(v, s.tokens), view(want, s.tokens),
+                          {.causal = true, .query_documents = window});
     CHECK(worst(got.local, want) < 1e-12);
     const auto a = attention::branch_weights(s.logits, slots);
     for (std::size_t i = 0; i < want.size(); ++i)

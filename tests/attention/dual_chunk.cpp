@@ -11,6 +11,7 @@
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
 #include "support/numbers.hpp"
+#include "support/plain_attention.hpp"
 #include "support/refusal.hpp"
 
 using namespace ropewalk;

@@ -226,8 +226,9 @@ TEST_CASE("attend: one decode step gives the row that a prefill gave", "[attenti
     for (rw::index n : {0, 1, 63, 64, 79}) {
         rw::attend(qv.token_slice(n, 1), kv.token_slice(0, n + 1), vv.token_slice(0, n + 1),
                    rw::heads_view(step.data(), 1, s.heads, s.value_channels), {.causal = true, .window = 70});
+        // The two group their sums differently; each is within 3e-6 of the truth.
         const auto row = prefill.begin() + n * s.heads * s.value_channels;
-        CHECK(std::equal(step.begin(), step.end(), row));
+        CHECK(worst(step, std::vector<double>(row, row + s.heads * s.value_channels)) <= 6e-6);
     }
 }
 

@@ -255,7 +255,84 @@ TEST_CASE("linear_attention: refuses shapes that disagree", "[attention][linear_
                                                   .out = {out.data(), 2, q_heads, 3}},
                                                  table);
     };
-    CHECK_REFUSES("fill_linear_attention: heads of q must be a multiple of those of k, got 3", call(3, 2, 4));
-    CHECK_REFUSES("fill_linear_attention: channels must be twice the pairs of the rows, got 6",
+    CHECK_REFUSES("linear_state::attend: heads of q must be a multiple of those of k, got 3", call(3, 2, 4));
+    CHECK_REFUSES("linear_state::attend: channels must be twice the pairs of the rows, got 6",
                   call(2, 2, 6));
+}
+
+TEMPLATE_TEST_CASE("linear_state: pieces of any length, decode steps and one call agree",
+                   "[attention][linear_attention]", double, float, bf16) {
+    using T = TestType;
+    using C = compute_t<T>;
+    const double bound = std::is_same_v<T, double> ? 1e-12 : std::is_same_v<T, float> ? 2e-5 : 8e-3;
+    constexpr ropewalk::index batches = 2, tokens = 150, heads = 4, kv_heads = 2, channels = 12, width = 5;
+    const auto make = [](ropewalk::index row, unsigned seed) {
+        std::mt19937 random(seed);
+        std::normal_distribution<float> normal;
+        std::vector<T> x(batches * tokens * row);
+        for (T& e : x) e = T(normal(random));
+        return x;
+    };
+    auto q = make(heads * channels, 1), k = make(kv_heads * channels, 2), v = make(kv_heads * width, 3);
+    const heads_view<T> qv(q.data(), {batches, tokens, heads, channels}),
+        kv(k.data(), {batches, tokens, kv_heads, channels}), vv(v.data(), {batches, tokens, kv_heads, width});
+    const auto table = make_rotation_table<C>(frequencies::geometric({.rotary_dim = channels}),
+                                              position_ids::text(tokens));
+    const auto rows = table.rows().repeated(batches);
+    const auto number = [](const T& x) { return static_cast<double>(static_cast<C>(x)); };
+    const attention::linear_sizes sizes{batches, kv_heads, channels, width, interleaved{}};
+    std::vector<T> whole(batches * tokens * heads * width), pieces = whole;
+    const heads_view<T> one(whole.data(), {batches, tokens, heads, width}), many(pieces.data(), one.shape);
+    attention::linear_state<C> state(sizes);
+    state.attend(qv, kv, vv, one, rows);
+    CHECK(state.tokens() == tokens);
+    state.clear();
+    CHECK(state.tokens() == 0);
+    ropewalk::index first = 0;
+    for (const ropewalk::index count : {1, 1, 3, 64, 20, 1, 60}) {
+        state.attend(qv.token_slice(first, count), kv.token_slice(first, count),
+                     vv.token_slice(first, count), many.token_slice(first, count),
+                     rows.token_slice(first, count));
+        first += count;
+    }
+    REQUIRE(first == tokens);
+    double worst = 0;
+    for (std::size_t i = 0; i < whole.size(); ++i)
+        worst = std::max(worst, std::abs(number(whole[i]) - number(pieces[i])));
+    CHECK(worst < bound);
+    // What the last query sees is what a read of the appended keys gives.
+    attention::linear_state<C> appended(sizes);
+    appended.append(kv.token_slice(0, 70), vv.token_slice(0, 70), rows.token_slice(0, 70));
+    appended.append(kv.token_slice(70, 80), vv.token_slice(70, 80), rows.token_slice(70, 80));
+    std::vector<T> last(batches * heads * width);
+    const heads_view<T> to(last.data(), {batches, 1, heads, width});
+    appended.read(qv.token_slice(tokens - 1, 1), to, rows.token_slice(tokens - 1, 1));
+    worst = 0;
+    for (ropewalk::index b = 0; b < batches; ++b)
+        for (ropewalk::index h = 0; h < heads; ++h)
+            for (ropewalk::index c = 0; c < width; ++c)
+                worst = std::max(worst, std::abs(number(to.at(b, 0, h)[c]) -
+                                                 number(one.at(b, tokens - 1, h)[c])));
+    CHECK(worst < bound);
+}
+
+TEST_CASE("linear_state: refuses what does not fit", "[attention][linear_attention][errors]") {
+    using attention::linear_sizes;
+    const auto make = [](linear_sizes s) { return attention::linear_state<float>(s).tokens(); };
+    CHECK_REFUSES("linear_state: channels must be even and >= 0, got 3", make({.channels = 3}));
+    CHECK_REFUSES("linear_state: kv_heads must be >= 1, got 0", make({.kv_heads = 0}));
+    CHECK_REFUSES("linear_state: value_channels must be >= 0, got -1", make({.value_channels = -1}));
+    CHECK_REFUSES("linear_state: batches must be >= 0, got -1", make({.batches = -1}));
+    attention::linear_state<float> state({.channels = 4, .value_channels = 2});
+    std::vector<float> x(64);
+    const auto table =
+        make_rotation_table<float>(frequencies::geometric({.rotary_dim = 4}), position_ids::text(2));
+    const heads_view<float> k(x.data(), 2, 1, 4), v(x.data(), 2, 1, 2);
+    CHECK_REFUSES("linear_state::append: tokens of v must be those of k, got 1",
+                  (state.append(k, v.token_slice(0, 1), table), 0));
+    CHECK_REFUSES("linear_state::append: rows must name one row a token, got 2",
+                  (state.append(k.token_slice(0, 1), v.token_slice(0, 1), table), 0));
+    CHECK_REFUSES("linear_state::read: channels of out must be those of v, got 4",
+                  (state.read(k, k, table), 0));
+    CHECK(state.tokens() == 0);
 }

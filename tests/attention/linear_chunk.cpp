@@ -24,10 +24,20 @@ struct stream {
                         k = support::noise(batches * tokens * heads * channels, 2, {-0.5, 2}),
                         v = support::noise(batches * tokens * heads * width, 3);
 
-    map of(const std::vector<double>& x) const {
-        return {rw::half_split{}, rw::heads_view<const double>(x.data(), {batches, tokens, heads, channels})};
+    /// Features of some tokens of one head.
+    static map of(const std::vector<double>& x, rw::index b, rw::index h, rw::index first, rw::index count) {
+        map features(tokens, channels);
+        features.fill(rw::half_split{},
+                      slice(rw::heads_view<const double>(x.data(), {batches, tokens, heads, channels}), b, h,
+                            first, count));
+        return features;
     }
     rw::heads_view<const double> values() const { return {v.data(), {batches, tokens, heads, width}}; }
+    template <class T>
+    static rw::heads_view<T> slice(rw::heads_view<T> x, rw::index b, rw::index h, rw::index first,
+                                   rw::index count) {
+        return x.batch_slice(b, 1).head_slice(h, 1).token_slice(first, count);
+    }
 };
 
 double worst_of(const rw::heads_view<double>& a, rw::index b, rw::index n, rw::index h,
@@ -43,10 +53,11 @@ double worst_of(const rw::heads_view<double>& a, rw::index b, rw::index n, rw::i
 TEST_CASE("linear_chunk: a chunk is its tokens one by one, causal and not", "[attention][linear_attention]") {
     for (const rw::index width : {1, 5, 16, 37}) {
         const stream s{width};
-        const map keys = s.of(s.k), queries = s.of(s.q);
         // Chunks of one token, of some and of as many as there can be; each goes on where the last one ended.
         for (const bool causal : {true, false}) {
             const rw::index b = 1, h = 1;
+            const map all_keys = s.of(s.k, b, h, 0, tokens), all_queries = s.of(s.q, b, h, 0, tokens);
+            const map other = s.of(s.q, 0, 0, 3, 1);
             chunk work(channels, width);
             state by_chunk(channels, width), by_token(channels, width);
             std::vector<double> got(s.v.size(), 99), want(static_cast<std::size_t>(width));
@@ -54,22 +65,23 @@ TEST_CASE("linear_chunk: a chunk is its tokens one by one, causal and not", "[at
             double worst = 0;
             rw::index first = 0;
             for (const rw::index count : {rw::index{1}, rw::index{5}, chunk::size}) {
-                REQUIRE(work.readable(queries, b, h, first, count));
-                REQUIRE(work.take(by_chunk, keys, s.values(), b, h, first, count, causal));
-                work.read(by_chunk, queries, out, b, h, first, count, causal);
+                const map keys = s.of(s.k, b, h, first, count), queries = s.of(s.q, b, h, first, count);
+                REQUIRE(queries.finite());
+                REQUIRE(work.take(by_chunk, keys, s.slice(s.values(), b, h, first, count), causal));
+                work.read(by_chunk, queries, s.slice(out, b, h, first, count), causal);
                 if (causal) work.add(by_chunk);
                 for (rw::index n = first; n < first + count && !causal; ++n)
-                    by_token.take(keys.at(b, n, h), s.values().at(b, n, h));
+                    by_token.take(all_keys.at(n), s.values().at(b, n, h));
                 for (rw::index n = first; n < first + count; ++n) {
-                    if (causal) by_token.take(keys.at(b, n, h), s.values().at(b, n, h));
-                    by_token.read(queries.at(b, n, h), want.data());
+                    if (causal) by_token.take(all_keys.at(n), s.values().at(b, n, h));
+                    by_token.read(all_queries.at(n), want.data());
                     worst = std::max(worst, worst_of(out, b, n, h, want));
                 }
                 first += count;
                 // The state goes on as if it had taken its tokens one by one.
                 std::vector<double> after(static_cast<std::size_t>(width));
-                by_chunk.read(queries.at(0, 3, 0), after.data());
-                by_token.read(queries.at(0, 3, 0), want.data());
+                by_chunk.read(other.at(0), after.data());
+                by_token.read(other.at(0), want.data());
                 CHECK(support::worst(after, want) < 1e-12);
             }
             REQUIRE(first == tokens);
@@ -84,16 +96,17 @@ TEST_CASE("linear_chunk: what a product could lose is refused, and nothing was t
     const double bad = std::numeric_limits<double>::quiet_NaN();
     const rw::index width = 5, count = 8;
     const stream s{width};
-    const map queries = s.of(s.q);
+    const map queries = s.of(s.q, 0, 0, 0, 1);
+    const auto first_values = [count](const stream& x) { return x.slice(x.values(), 0, 0, 0, count); };
     const auto refused = [&](const stream& wrong, bool causal) {
         chunk work(channels, width);
         state with(channels, width), without(channels, width);
-        const map keys = wrong.of(wrong.k), good = s.of(s.k);
-        for (auto* each : {&with, &without}) each->take(good.at(0, 0, 0), s.values().at(0, 0, 0));
-        const bool taken = work.take(with, keys, wrong.values(), 0, 0, 0, count, causal);
+        const map keys = wrong.of(wrong.k, 0, 0, 0, count), good = s.of(s.k, 0, 0, 0, 1);
+        for (auto* each : {&with, &without}) each->take(good.at(0), s.values().at(0, 0, 0));
+        const bool taken = work.take(with, keys, first_values(wrong), causal);
         std::vector<double> a(static_cast<std::size_t>(width)), b = a;
-        with.read(queries.at(0, 0, 0), a.data());
-        without.read(queries.at(0, 0, 0), b.data());
+        with.read(queries.at(0), a.data());
+        without.read(queries.at(0), b.data());
         CHECK((a == b) != taken);
         return !taken;
     };
@@ -118,14 +131,13 @@ TEST_CASE("linear_chunk: what a product could lose is refused, and nothing was t
         chunk work(channels, width);
         for (const bool causal : {true, false}) {
             state fresh(channels, width);
-            CHECK(work.take(fresh, wrong.of(wrong.k), s.values(), 0, 0, 0, count, causal) ==
+            CHECK(work.take(fresh, wrong.of(wrong.k, 0, 0, 0, count), first_values(s), causal) ==
                   (rise < 300 || !causal));
             CHECK(fresh.empty() == (rise > 300 && causal));
         }
     }
     auto wrong = s;
     wrong.q[last] = bad;
-    const map some = wrong.of(wrong.q);
-    CHECK_FALSE(chunk(channels, width).readable(some, 0, 0, 0, count));
-    CHECK(chunk(channels, width).readable(some, 0, 0, 0, count - 1));
+    CHECK_FALSE(wrong.of(wrong.q, 0, 0, 0, count).finite());
+    CHECK(wrong.of(wrong.q, 0, 0, 0, count - 1).finite());
 }

@@ -16,6 +16,12 @@ namespace {
 
 constexpr double none = -std::numeric_limits<double>::infinity();
 
+map features_of(rw::pair_layout layout, rw::heads_view<const double> x) {
+    map features(x.tokens(), x.channels());
+    features.fill(layout, x);
+    return features;
+}
+
 long double feature(double x) { return x > 0 ? x + 1.0L : std::exp(static_cast<long double>(x)); }
 
 }  // namespace
@@ -34,12 +40,16 @@ TEST_CASE("linear_state: features of every batch, token and head, half-split wha
     const auto numbers = support::noise(2 * 3 * 2 * 10, 1, {-1, 2});
     for (const rw::pair_layout layout :
          {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})}) {
-        map features(layout, rw::heads_view<const double>(numbers.data(), shape));
-        for (rw::index b = 0, row = 0; b < shape.batches; ++b)
-            for (rw::index n = 0; n < shape.tokens; ++n)
-                for (rw::index h = 0; h < shape.heads; ++h, row += shape.channels) {
-                    const auto head = features.at(b, n, h);
-                    CHECK(features.view().at(b, n, h) == head.features);
+        const rw::heads_view<const double> x(numbers.data(), shape);
+        for (rw::index b = 0; b < shape.batches; ++b)
+            for (rw::index h = 0; h < shape.heads; ++h) {
+                map features = features_of(layout, x.batch_slice(b, 1).head_slice(h, 1));
+                CHECK(features.tokens() == shape.tokens);
+                CHECK(features.finite());
+                for (rw::index n = 0; n < shape.tokens; ++n) {
+                    const rw::index row = ((b * shape.tokens + n) * shape.heads + h) * shape.channels;
+                    const auto head = features.at(n);
+                    CHECK(features.view().at(0, n, 0) == head.features);
                     for (rw::index c = 0; c < shape.channels; ++c)
                         CHECK(head.activations[c] == numbers[static_cast<std::size_t>(row + c)]);
                     for (rw::index p = 0; p < pairs; ++p) {
@@ -53,6 +63,7 @@ TEST_CASE("linear_state: features of every batch, token and head, half-split wha
                               Approx(double(feature(second))).epsilon(1e-14));
                     }
                 }
+            }
     }
 }
 
@@ -65,8 +76,8 @@ TEST_CASE("linear_state: what it gives is the quotient of the plain sums", "[att
             for (rw::index c = 0; c < channels; ++c)
                 k[static_cast<std::size_t>(n * channels + c)] -= deep / 2;
         const auto v = support::noise(tokens * width, 4);
-        map keys(rw::half_split{}, rw::heads_view<const double>(k.data(), tokens, 1, channels));
-        map query(rw::half_split{}, rw::heads_view<const double>(q.data(), 1, 1, channels));
+        map keys = features_of(rw::half_split{}, rw::heads_view<const double>(k.data(), tokens, 1, channels));
+        map query = features_of(rw::half_split{}, rw::heads_view<const double>(q.data(), 1, 1, channels));
         detail::linear_attention_state<double> state(channels, width);
         std::vector<double> out(static_cast<std::size_t>(width));
         for (int again = 0; again < 2; ++again) {
@@ -74,14 +85,14 @@ TEST_CASE("linear_state: what it gives is the quotient of the plain sums", "[att
             long double weight = 0;
             CHECK(state.empty());
             for (rw::index n = 0; n < tokens; ++n) {
-                state.take(keys.at(0, n, 0), v.data() + n * width);
+                state.take(keys.at(n), v.data() + n * width);
                 CHECK_FALSE(state.empty());
                 long double w = 0;
                 for (rw::index c = 0; c < channels; ++c)
                     w += feature(q[static_cast<std::size_t>(c)]) *
                          feature(k[static_cast<std::size_t>(n * channels + c)]);
                 weight += w;
-                state.read(query.at(0, 0, 0), out.data());
+                state.read(query.at(0), out.data());
                 for (rw::index j = 0; j < width; ++j) {
                     sum[static_cast<std::size_t>(j)] += w * v[static_cast<std::size_t>(n * width + j)];
                     CHECK(out[static_cast<std::size_t>(j)] ==
@@ -95,16 +106,16 @@ TEST_CASE("linear_state: what it gives is the quotient of the plain sums", "[att
 
 TEST_CASE("linear_state: a key without features leaves no trace", "[attention][linear_attention]") {
     const std::vector<double> k{none, none, none, none, 1, 0, -2, 3}, q{0.5, -0.5, 2, 1}, v{7, 1};
-    map keys(rw::half_split{}, rw::heads_view<const double>(k.data(), 2, 1, 4));
-    map query(rw::half_split{}, rw::heads_view<const double>(q.data(), 1, 1, 4));
-    CHECK(keys.at(0, 0, 0).powers[0] == none);
-    CHECK(keys.at(0, 0, 0).features[0] == 0);
+    map keys = features_of(rw::half_split{}, rw::heads_view<const double>(k.data(), 2, 1, 4));
+    map query = features_of(rw::half_split{}, rw::heads_view<const double>(q.data(), 1, 1, 4));
+    CHECK(keys.at(0).powers[0] == none);
+    CHECK(keys.at(0).features[0] == 0);
     detail::linear_attention_state<double> state(4, 1);
-    state.take(keys.at(0, 0, 0), &v[0]);
+    state.take(keys.at(0), &v[0]);
     CHECK(state.empty());
-    state.take(keys.at(0, 1, 0), &v[1]);
+    state.take(keys.at(1), &v[1]);
     CHECK_FALSE(state.empty());
     double out = 0;
-    state.read(query.at(0, 0, 0), &out);
+    state.read(query.at(0), &out);
     CHECK(out == Approx(1).epsilon(1e-15));
 }

@@ -7,6 +7,7 @@
 
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
+#include "support/plain_attention.hpp"
 #include "support/refusal.hpp"
 
 namespace rw = ropewalk;
@@ -31,6 +32,15 @@ struct copies {
         rw::fill_windowed_scores(near_q.view(), near_k.view(), far_q.view(), far_k.view(),
                                  std::span<double>(out), options);
         return out;
+    }
+    /// What attends by these scores without holding them.
+    void attend(rw::index window, support::heads_buffer<double>& to) {
+        const rw::attention::banded_copies<double, double> both{near_q.view(), near_k.view(), far_q.view(),
+                                                                far_k.view()};
+        std::vector<std::byte> workspace(
+            std::size_t(rw::attention::attend_banded_workspace(both, v.view())));
+        rw::attention::attend_banded(rw::attention::causal_mask{}, both, {.window = window}, v.view(),
+                                     to.view(), std::span(workspace));
     }
 };
 
@@ -78,14 +88,11 @@ TEST_CASE("windowed scores: without causality the window reaches both ways", "[a
         }
 }
 
-TEST_CASE("attend_windowed: does not swallow NaN, and a hidden one changes nothing",
+TEST_CASE("windowed attention: does not swallow NaN, and a hidden one changes nothing",
           "[attention][windowed]") {
     copies x;
     support::heads_buffer<double> clean({1, tokens, heads, 6}), out({1, tokens, heads, 6});
-    const auto attend = [&](support::heads_buffer<double>& to) {
-        rw::attend_windowed(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(), x.v.view(),
-                            to.view(), {.window = 3});
-    };
+    const auto attend = [&](support::heads_buffer<double>& to) { x.attend(3, to); };
     attend(clean);
     x.near_k.view().at(0, 4, 1)[2] = std::nan("");  // seen near, by the queries 4, 5 and 6 of heads 2 and 3
     attend(out);
@@ -132,11 +139,10 @@ TEST_CASE("windowed scores: far keys at one distance do not change when the pref
     CHECK(here[5 * tokens] == there[5 * tokens]);  // a far score has no position in it
 }
 
-TEST_CASE("attend_windowed: one softmax over near and far", "[attention][windowed]") {
+TEST_CASE("windowed attention: one softmax over near and far", "[attention][windowed]") {
     copies x;
     support::heads_buffer<double> out({1, tokens, heads, 6}), plain({1, tokens, heads, 6});
-    rw::attend_windowed(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(), x.v.view(),
-                        out.view(), {.window = 3});
+    x.attend(3, out);
     const auto s = x.scores({.window = 3});
     for (rw::index h = 0; h < heads; ++h)
         for (rw::index n = 0; n < tokens; ++n)
@@ -150,9 +156,8 @@ TEST_CASE("attend_windowed: one softmax over near and far", "[attention][windowe
                 CHECK(out.view().at(0, n, h)[c] == Approx(sum / weight).epsilon(1e-12).margin(1e-12));
             }
     // All near is plain causal attention.
-    rw::attend(x.near_q.view(), x.near_k.view(), x.v.view(), plain.view(), {.causal = true});
-    rw::attend_windowed(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(), x.v.view(),
-                        out.view(), {.window = tokens});
+    support::plain_attend(x.near_q.view(), x.near_k.view(), x.v.view(), plain.view(), {.causal = true});
+    x.attend(tokens, out);
     const auto a = out.numbers(), b = plain.numbers();
     for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).epsilon(1e-12).margin(1e-12));
 }

@@ -105,45 +105,6 @@ TEST_CASE("latent_attention: the factor of YaRN is in the logits", "[compression
     CHECK(b.softmax_scale() == Approx(1 / std::sqrt(10.0)).epsilon(1e-15));
 }
 
-TEST_CASE("latent_cache: a shift turns the shared key and nothing else", "[compression][mla]") {
-    const auto raw = gaussian<double>(9, 18 + 8, 9);
-    const auto norm = noise<double>(18, 10);
-    rw::latent_cache<double> moved(low), late(low);
-    moved.append(raw.data(), 6, norm);
-    moved.shift(2, 3, 11);
-    // The same tokens appended at positions 11 later.
-    const auto filler = gaussian<double>(13, 26, 11);
-    late.append(filler.data(), 13, norm);
-    late.append(raw.data() + 2 * 26, 3, norm);
-    rw::latent_cache<double> still(low);
-    still.append(raw.data(), 6, norm);
-    for (rw::index n = 0; n < 6; ++n)
-        for (rw::index c = 0; c < 26; ++c) {
-            const double got = moved.keys().at(0, n, 0)[c];
-            const bool turned = n >= 2 && n < 5 && c >= 18;
-            if (!turned) CHECK(got == still.keys().at(0, n, 0)[c]);
-            if (turned) CHECK(got == Approx(late.keys().at(0, n - 2 + 13, 0)[c]).margin(1e-13));
-        }
-}
-
-TEST_CASE("latent_cache: dropping the oldest tokens and moving the rest keeps attention relative",
-          "[compression][mla]") {
-    rw::latent_attention<double> layer(low, weights_of<double>(low));
-    const auto x = gaussian<double>(12, low.hidden, 12);
-    rw::latent_cache<double> whole(low), fresh(low);
-    layer.forward(x, whole);
-    whole.erase(0, 4);
-    whole.shift(0, 8, -4);
-    const rw::latent_weights<double>::matrix rest = x.bottomRows(8);
-    layer.forward(rest, fresh);
-    REQUIRE(whole.tokens() == 8);
-    for (rw::index n = 0; n < 8; ++n)
-        for (rw::index c = 0; c < whole.width(); ++c)
-            CHECK(whole.keys().at(0, n, 0)[c] == Approx(fresh.keys().at(0, n, 0)[c]).margin(1e-13));
-    const rw::latent_weights<double>::matrix next = gaussian<double>(1, low.hidden, 13);
-    CHECK((layer.forward(next, whole) - layer.forward(next, fresh)).cwiseAbs().maxCoeff() < 1e-11);
-}
-
 TEST_CASE("latent_attention: a cache of another config is refused before anything is read",
           "[compression][mla][errors]") {
     rw::latent_attention<double> layer(low, weights_of<double>(low));
@@ -187,41 +148,6 @@ TEST_CASE("latent_attention: a cache of another config is refused before anythin
     CHECK(cache.tokens() == 0);
 }
 
-TEST_CASE("latent_cache: ranges that overflow, sizes that are no count", "[compression][mla][errors]") {
-    constexpr rw::index most = std::numeric_limits<rw::index>::max();
-    rw::latent_cache<double> cache(low);
-    const auto raw = gaussian<double>(3, 26, 9);
-    const auto norm = noise<double>(18, 10);
-    cache.append(raw.data(), 3, norm);
-    for (rw::index first : {most, rw::index{3}, rw::index{-1}}) {
-        CHECK_THROWS_WITH(cache.erase(first, 1), Contains("erase: tokens must be in the cache, the first"));
-        CHECK_THROWS_WITH(cache.shift(first, 1, 1),
-                          Contains("shift: tokens must be in the cache, the first"));
-    }
-    CHECK_THROWS_WITH(cache.erase(1, most), Contains("count must be 0 to the cached tokens"));
-    CHECK_THROWS_WITH(cache.shift(1, most, 1), Contains("count must be 0 to the cached tokens"));
-    CHECK_THROWS_WITH(cache.erase(0, -1), Contains("got -1"));
-    CHECK_THROWS_WITH(cache.reserve(-1),
-                      Contains("latent_cache::reserve: tokens must be >= 0") && Contains("got -1"));
-    CHECK_THROWS_AS(cache.reserve(most), rw::invalid_config);
-    CHECK_THROWS_AS(cache.append(raw.data(), most, norm), rw::invalid_config);
-    CHECK(cache.tokens() == 3);
-    cache.erase(3, 0);
-    cache.erase(1, 2);
-    CHECK(cache.tokens() == 1);
-}
-
-TEST_CASE("latent_cache: without an epsilon a latent of zeros stays zeros", "[compression][mla]") {
-    auto c = low;
-    c.rms_epsilon = 0;
-    rw::latent_attention<double> layer(c, weights_of<double>(c));
-    rw::latent_cache<double> cache(c);
-    const rw::latent_weights<double>::matrix zeros = rw::latent_weights<double>::matrix::Zero(2, c.hidden);
-    const auto out = layer.forward(zeros, cache);
-    CHECK(out.cwiseAbs().maxCoeff() == 0);
-    for (rw::index i = 0; i < c.latent; ++i) CHECK(cache.latents().at(0, 0, 0)[i] == 0);
-}
-
 TEST_CASE("latent_attention: the norm of low-rank queries takes their size away", "[compression][mla]") {
     auto c = low;
     c.rms_epsilon = 0;
@@ -257,4 +183,87 @@ TEST_CASE("latent_attention: what is refused, and how it says so", "[compression
                       Contains("norm must be [latent], got 3"));
     CHECK_THROWS_WITH(rw::latent_cache<>({.latent = 0}), Contains("mla: latent must be 1 to 2^30, got 0"));
     CHECK(good.forward(gaussian<double>(0, 12, 1), cache).rows() == 0);
+}
+
+TEST_CASE("latent_cache: dropping the oldest tokens and moving the rest keeps attention relative",
+          "[compression][mla]") {
+    rw::latent_attention<double> layer(low, weights_of<double>(low));
+    const auto x = gaussian<double>(12, low.hidden, 12);
+    rw::latent_cache<double> whole(low), fresh(low);
+    layer.forward(x, whole);
+    whole.erase(0, 4);
+    whole.shift(0, 8, -4);
+    const rw::latent_weights<double>::matrix rest = x.bottomRows(8);
+    layer.forward(rest, fresh);
+    REQUIRE(whole.tokens() == 8);
+    for (rw::index n = 0; n < 8; ++n)
+        for (rw::index c = 0; c < whole.width(); ++c)
+            CHECK(whole.keys().at(0, n, 0)[c] == Approx(fresh.keys().at(0, n, 0)[c]).margin(1e-13));
+    const rw::latent_weights<double>::matrix next = gaussian<double>(1, low.hidden, 13);
+    CHECK((layer.forward(next, whole) - layer.forward(next, fresh)).cwiseAbs().maxCoeff() < 1e-11);
+}
+
+TEST_CASE("latent_cache: without an epsilon a latent of zeros stays zeros", "[compression][mla]") {
+    auto c = low;
+    c.rms_epsilon = 0;
+    rw::latent_attention<double> layer(c, weights_of<double>(c));
+    rw::latent_cache<double> cache(c);
+    const rw::latent_weights<double>::matrix zeros = rw::latent_weights<double>::matrix::Zero(2, c.hidden);
+    const auto out = layer.forward(zeros, cache);
+    CHECK(out.cwiseAbs().maxCoeff() == 0);
+    for (rw::index i = 0; i < c.latent; ++i) CHECK(cache.latents().at(0, 0, 0)[i] == 0);
+}
+
+TEST_CASE("latent_attention: both forms give the same, whatever stands in the cache", "[compression][mla]") {
+    for (const auto& c : {direct, low})
+        for (const rw::index cached : {0, 1, 65})
+            for (const rw::index tokens : {1, 2, 7, 70}) {
+                CAPTURE(cached, tokens);
+                const rw::latent_attention<double> layer(c, weights_of<double>(c));
+                const auto before = gaussian<double>(cached, c.hidden, 20),
+                           x = gaussian<double>(tokens, c.hidden, 21);
+                rw::latent_cache<double> a(c), b(c), naive(c);
+                for (auto* each : {&a, &b, &naive}) layer.append(before, *each);
+                const auto want = layer.forward_naive(x, naive);
+                const double bound = 1e-12 * want.cwiseAbs().maxCoeff();
+                CHECK((layer.forward(x, a, rw::latent_form::absorbed) - want).cwiseAbs().maxCoeff() < bound);
+                CHECK((layer.forward(x, b, rw::latent_form::expanded) - want).cwiseAbs().maxCoeff() < bound);
+            }
+}
+
+TEST_CASE("latent_attention: parts of the keys join to one decode step", "[compression][mla]") {
+    const rw::index tokens = 131;
+    rw::latent_attention<double> layer(low, weights_of<double>(low));
+    rw::latent_cache<double> cache(low);
+    layer.append(gaussian<double>(tokens, low.hidden, 22), cache);
+    const auto absorbed = layer.make_absorbed(layer.make_queries(gaussian<double>(1, low.hidden, 23), tokens - 1));
+    const auto numbers = static_cast<std::size_t>(low.heads * low.latent);
+    std::vector<double> whole(numbers), joined(numbers);
+    std::vector<std::byte> workspace(std::size_t(layer.attend_workspace()));
+    for (const rw::index seen : {tokens, rw::index{3}, rw::index{0}}) {
+        REQUIRE(layer.attend(absorbed.data(), cache, seen, whole.data()));
+        for (const rw::index parts : {1, 2, 3, 7}) {
+            std::vector<double> outs(std::size_t(parts) * numbers), weights(std::size_t(parts * low.heads));
+            for (rw::index p = 0; p < parts; ++p)
+                REQUIRE(layer.attend_part(absorbed.data(), cache, seen, {parts, p}, workspace,
+                                          outs.data() + std::size_t(p) * numbers,
+                                          weights.data() + p * low.heads));
+            REQUIRE(layer.join_parts(outs, weights, joined.data()));
+            for (std::size_t i = 0; i < numbers; ++i) CHECK(joined[i] == Approx(whole[i]).margin(1e-13));
+        }
+    }
+}
+
+TEST_CASE("latent_attention: 8-bit latents, both forms, within the codes' steps", "[compression][mla]") {
+    const rw::latent_attention<float> layer(low, weights_of<float>(low), 0.05);
+    const auto x = gaussian<float>(40, low.hidden, 24);
+    rw::latent_cache<float> exact(low);
+    rw::latent_cache<rw::f8_e4m3> codes(low, 0.02f), again(low, 0.02f);
+    const auto want = layer.forward(x, exact);
+    const auto absorbed = layer.forward(x, codes, rw::latent_form::absorbed),
+               expanded = layer.forward(x, again, rw::latent_form::expanded);
+    const float size = want.cwiseAbs().maxCoeff();
+    CHECK((absorbed - expanded).cwiseAbs().maxCoeff() < 1e-4f * size);  // the same codes
+    CHECK((absorbed - want).cwiseAbs().maxCoeff() < 0.2f * size);
+    CHECK((absorbed - want).cwiseAbs().maxCoeff() > 1e-4f * size);
 }

@@ -2,6 +2,7 @@
 #include <ropewalk/compression/low_rank.hpp>
 
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/compression/row_attention.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 

@@ -148,16 +148,19 @@ void self_extend_attention(const golden_case& c, results& out) {
         auto far_k = rotated(k, c.layout(), s, extend.far_keys(tokens));
         const index heads = q.extent(0), channels = q.extent(2);
         std::vector<T> scores(static_cast<std::size_t>(heads * tokens * tokens));
-        const windowed_options options{.window = config.window};
         fill_windowed_scores(view_of(near_q, heads_first), view_of(near_k, heads_first),
                              view_of(far_q, heads_first), view_of(far_k, heads_first), std::span<T>(scores),
-                             options);
+                             {.window = config.window});
         check_in<T>(out, "scores", {heads, tokens, tokens}, scores,
                     scale * scale * std::sqrt(static_cast<double>(channels)));
         auto o = q;
-        attend_windowed(view_of(near_q, heads_first), view_of(near_k, heads_first),
-                        view_of(far_q, heads_first), view_of(far_k, heads_first), view_of(v, heads_first),
-                        view_of(o, heads_first), options);
+        const attention::banded_copies<T, T> copies{view_of(near_q, heads_first), view_of(near_k, heads_first),
+                                                    view_of(far_q, heads_first), view_of(far_k, heads_first)};
+        std::vector<std::byte> workspace(static_cast<std::size_t>(
+            attention::attend_banded_workspace(copies, view_of(v, heads_first))));
+        attention::attend_banded(attention::causal_mask{}, copies, {.window = config.window},
+                                 view_of(v, heads_first), view_of(o, heads_first),
+                                 std::span<std::byte>(workspace));
         check_in<T>(out, "o", o.shape, o.values, max_abs(v.values));
     });
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
 
 /// DeepSeek V4: windows of tokens pooled into compressed keys beside a sliding window. Keys are values, so an
@@ -162,8 +163,7 @@ void attend(heads_view<const T> q, heads_view<const T> kv, heads_view<const T> c
         detail::checked_product(who, "extents must be >= 0 and fit in memory", {keys, channels})));
     for (index j = 0; j < tokens + windows; ++j) {
         const T* const from = j < tokens ? kv.at(0, j, 0) : compressed.at(0, j - tokens, 0);
-        for (index i = 0; i < channels; ++i)
-            joined[static_cast<std::size_t>(j * channels + i)] = detail::loaded<C>(from + i);
+        detail::read_row(from, joined.data() + j * channels, channels);
     }
     constexpr C hidden = -std::numeric_limits<C>::infinity();
     std::vector<C> bias(static_cast<std::size_t>(detail::checked_product(

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include <ropewalk/attention/exact.hpp>
+#include <ropewalk/attention/tile_rows.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -180,6 +180,7 @@ void fill_dual_chunk_scores(const dual_chunk& chunks, const dual_chunk_queries<Q
                     "scores must hold batches * heads * Lq * Lk numbers", scores.size());
     const index first = options.first_query.value_or(keys - queries);
     const index group = heads == 0 ? 1 : heads / k.heads();
+    std::vector<T> x(static_cast<std::size_t>(k.channels())), y(x);
     T* out = scores.data();
     for (index b = 0; b < q.same.batches(); ++b)
         for (index h = 0; h < heads; ++h)
@@ -189,11 +190,11 @@ void fill_dual_chunk_scores(const dual_chunk& chunks, const dual_chunk_queries<Q
                         *out = static_cast<T>(options.hidden);
                         continue;
                     }
-                    const auto* x = q.row(chunks.row_for(first + n, j)).at(b, n, h);
-                    const auto* y = k.at(b, j, h / group);
+                    detail::read_row(q.row(chunks.row_for(first + n, j)).at(b, n, h), x.data(),
+                                     k.channels());
+                    detail::read_row(k.at(b, j, h / group), y.data(), k.channels());
                     T sum = 0;
-                    for (index c = 0; c < k.channels(); ++c)
-                        sum += detail::loaded<T>(x + c) * detail::loaded<T>(y + c);
+                    for (std::size_t c = 0; c < x.size(); ++c) sum += x[c] * y[c];
                     *out = static_cast<T>(scale) * sum;
                 }
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 #include <vector>
 
@@ -15,87 +17,243 @@ enum class causality : std::uint8_t { causal, bidirectional };
 
 }  // namespace ROPEWALK_NAMESPACE::attention
 
-namespace ROPEWALK_NAMESPACE::detail {
+namespace ROPEWALK_NAMESPACE::attention {
 
-/// Appends and reads of one kv head's state over all tokens that the feature maps hold, in chunks where it
-/// can.
-template <class C>
-class linear_heads {
-    using map = scaled_feature_map<C>;
-    static constexpr index size = linear_chunk<C>::size;
+/// What a linear_state is made for.
+struct linear_sizes {
+    index batches = 1;
+    index kv_heads = 1;
+    index channels = 0;              ///< of queries and keys, even
+    index value_channels = 0;        ///< of values
+    pair_layout layout = half_split{};  ///< of the queries and keys that come in
+};
+
+/// What the keys of a sequence leave behind for linear attention with rotary positions,
+///     out_m = sum_n <R f(q_m), R f(k_n)> v_n / sum_n <f(q_m), f(k_n)>,  f = elu + 1:
+/// a matrix [channels, value channels] and a row a head, whatever the length. Only the numerator is rotated,
+/// after the feature map; the denominator stays positive, however negative the activations are (down to half
+/// the range of C). The numerator's weights may be negative, so this is no probability.
+/// Shapes:   k [batches, tokens, kv heads, channels], v and out alike with value channels, q with any
+///           multiple of the kv heads; rows as for rotate, one a token; C is what is computed in: double for
+///           f64, else float, which takes f16 and bf16 too.
+/// Requires: out overlaps none of the others. One call at a time an object; threads hold a state for their
+///           own heads each.
+/// Throws:   invalid_config on sizes that disagree, before anything changes. The constructor is the only
+///           call that allocates.
+/// Cost:     O(channels * value channels) a token and head, in chunks of 64 tokens by matrix products; a
+///           chunk whose activations rise by more than 30 (f64: 300) below 0, or that holds what is not
+///           finite, goes token by token, as few tokens do (decode).
+/// Accuracy: arithmetic as above; features too small for it keep their share of the quotient. Any split of
+///           the tokens over calls gives the same up to rounding.
+/// Source:   RoFormer, Su et al. 2021, eq. 19; chunkwise form, Hua et al. 2022.
+///
+///     linear_state<float> state({.kv_heads = 8, .channels = 128, .value_channels = 128});
+///     state.attend(q, k, v, out, table.rows(positions));  // causal: prefill in pieces, then token by token
+///     state.append(k, v, rows), state.read(q, out, rows);  // every query sees all that was appended
+template <class C = float>
+class linear_state {
+    using map = detail::scaled_feature_map<C>;
 
   public:
-    linear_heads(index channels, index width)
-        : chunk_(channels, width), row_(static_cast<std::size_t>(width)), width_(width) {}
+    explicit linear_state(const linear_sizes& sizes)
+        : sizes_(checked(sizes)),
+          states_(static_cast<std::size_t>(sizes.batches * sizes.kv_heads),
+                  detail::linear_attention_state<C>(sizes.channels, sizes.value_channels)),
+          keys_(chunk::size, sizes.channels),
+          queries_(chunk::size, sizes.channels),
+          chunk_(sizes.channels, sizes.value_channels),
+          row_(static_cast<std::size_t>(sizes.value_channels)) {}
 
-    template <class V>
-    void append(linear_attention_state<C>& state, const map& keys, heads_view<V> v, index b, index kv) {
-        for_chunks(v.tokens(), [&](index first, index count) {
-            if (!chunk_.take(state, keys, v, b, kv, first, count, false))
-                for (index n = first; n < first + count; ++n) take_token(state, keys, v, b, kv, n);
+    const linear_sizes& sizes() const noexcept { return sizes_; }
+    /// Tokens appended to every sequence.
+    index tokens() const noexcept { return tokens_; }
+    /// Forgets everything.
+    void clear() noexcept {
+        for (auto& state : states_) state.clear();
+        tokens_ = 0;
+    }
+
+    /// Adds keys and values; k before rotation.
+    template <class K, class V, class R>
+    void append(heads_view<K> k, heads_view<V> v, const R& given) {
+        const auto& rows = detail::rows_of(given);
+        check_keys("linear_state::append", k, v, rows);
+        for_chunks(k.tokens(), [&](index b, index kv, index first, index count) {
+            auto& state = state_of(b, kv);
+            const auto values = part(v, b, kv, first, count);
+            fill(keys_, part(k, b, kv, first, count), rows_of_part(rows, b, kv, first, count, k));
+            if (few(count) || !chunk_.take(state, keys_, values, false))
+                for (index n = 0; n < count; ++n) take_token(state, values, n);
+        });
+        tokens_ += k.tokens();
+    }
+    /// Every query, before rotation, sees all that was appended.
+    template <class Q, class O, class R>
+    void read(heads_view<Q> q, heads_view<O> out, const R& given) {
+        const auto& rows = detail::rows_of(given);
+        check_queries("linear_state::read", q, out, rows);
+        for_chunks(q.tokens(), [&](index b, index kv, index first, index count) {
+            const auto& state = state_of(b, kv);
+            for_queries(q, out, rows, b, kv, first, count, [&](heads_view<O> to) {
+                if (!few(count) && !state.empty() && queries_.finite())
+                    return chunk_.read(state, queries_, to, false);
+                for (index n = 0; n < count; ++n) read_token(state, to, n);
+            });
         });
     }
-    template <class O>
-    void read(const linear_attention_state<C>& state, const map& queries, heads_view<O> out, index b,
-              index kv, index kv_heads) {
-        const index group = out.heads() / kv_heads;
-        for_chunks(out.tokens(), [&](index first, index count) {
-            for (index h = kv * group; h < (kv + 1) * group; ++h)
-                if (state.empty() || !chunk_.readable(queries, b, h, first, count))
-                    for (index n = first; n < first + count; ++n) read_token(state, queries, out, b, h, n);
-                else
-                    chunk_.read(state, queries, out, b, h, first, count, false);
-        });
-    }
-    /// Causal: every query reads the keys up to its own.
-    template <class V, class O>
-    void attend(linear_attention_state<C>& state, const map& queries, const map& keys, heads_view<V> v,
-                heads_view<O> out, index b, index kv) {
-        const index group = out.heads() / v.heads();
-        for_chunks(v.tokens(), [&](index first, index count) {
-            bool whole = true;
-            for (index h = kv * group; whole && h < (kv + 1) * group; ++h)
-                whole = chunk_.readable(queries, b, h, first, count);
-            if (whole && chunk_.take(state, keys, v, b, kv, first, count, true)) {
-                for (index h = kv * group; h < (kv + 1) * group; ++h)
-                    chunk_.read(state, queries, out, b, h, first, count, true);
+    /// Adds keys and values, and every query sees what was there and the new keys up to its own.
+    template <class Q, class K, class V, class O, class R>
+    void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const R& given) {
+        constexpr const char* who = "linear_state::attend";
+        const auto& rows = detail::rows_of(given);
+        check_keys(who, k, v, rows);
+        check_queries(who, q, out, rows);
+        require(who, "tokens of q must be those of k", k.tokens(), q.tokens());
+        for_chunks(k.tokens(), [&](index b, index kv, index first, index count) {
+            auto& state = state_of(b, kv);
+            const auto values = part(v, b, kv, first, count);
+            fill(keys_, part(k, b, kv, first, count), rows_of_part(rows, b, kv, first, count, k));
+            if (!few(count) && finite_queries(q, b, kv, first, count) &&
+                chunk_.take(state, keys_, values, true)) {
+                for_queries(q, out, rows, b, kv, first, count,
+                            [&](heads_view<O> to) { chunk_.read(state, queries_, to, true); });
                 chunk_.add(state);
                 return;
             }
-            for (index n = first; n < first + count; ++n) {
-                take_token(state, keys, v, b, kv, n);
-                for (index h = kv * group; h < (kv + 1) * group; ++h)
-                    read_token(state, queries, out, b, h, n);
+            for (index n = 0; n < count; ++n) {
+                take_token(state, values, n);
+                for_queries(q, out, rows, b, kv, first + n, 1, [&](heads_view<O> to) { read_token(state, to, 0); });
             }
         });
+        tokens_ += k.tokens();
     }
 
   private:
+    using chunk = detail::linear_chunk<C>;
+
+    static const linear_sizes& checked(const linear_sizes& s) {
+        constexpr const char* who = "linear_state";
+        detail::require(s.batches >= 0, who, "batches must be >= 0", s.batches);
+        detail::require(s.kv_heads >= 1, who, "kv_heads must be >= 1", s.kv_heads);
+        detail::require(s.channels >= 0 && s.channels % 2 == 0, who, "channels must be even and >= 0",
+                        s.channels);
+        detail::require(s.layout.fits(s.channels / 2), who, "layout must divide the channels", s.layout.group);
+        detail::require(s.value_channels >= 0, who, "value_channels must be >= 0", s.value_channels);
+        const auto fits = [&](std::initializer_list<index> sizes) {
+            detail::checked_product(who, "sizes must fit", sizes);
+        };
+        fits({s.batches, s.kv_heads, s.channels, detail::whole_packs<C>(std::min(s.value_channels, index{1} << 40))});
+        fits({s.channels, chunk::size});
+        fits({s.value_channels, chunk::size});
+        return s;
+    }
+    static void require(const char* who, const char* must, index want, index got) {
+        detail::require(want == got, who, must, got);
+    }
+    template <class R>
+    void check_rows(const char* who, const R& rows, index tokens, index heads) const {
+        detail::require(2 * rows.pairs == sizes_.channels, who, "channels must be twice the pairs of the rows",
+                        sizes_.channels);
+        require(who, "rows must name one row a token", sizes_.batches * tokens, rows.count());
+        detail::require(rows.batches == 1 || rows.batches == sizes_.batches, who,
+                        "rows must have the batches of the state", rows.batches);
+        detail::require(rows.heads == 1 || rows.heads == heads, who, "rows must have the heads of the views",
+                        rows.heads);
+    }
+    template <class K, class V, class R>
+    void check_keys(const char* who, heads_view<K> k, heads_view<V> v, const R& rows) const {
+        static_assert(std::is_same_v<compute_t<K>, C> && std::is_same_v<compute_t<V>, C>,
+                      "keys and values of the state's compute type");
+        require(who, "batches of k must be those of the state", sizes_.batches, k.batches());
+        require(who, "batches of v must be those of the state", sizes_.batches, v.batches());
+        require(who, "heads of k must be those of the state", sizes_.kv_heads, k.heads());
+        require(who, "heads of v must be those of k", sizes_.kv_heads, v.heads());
+        require(who, "tokens of v must be those of k", k.tokens(), v.tokens());
+        require(who, "channels of k must be those of the state", sizes_.channels, k.channels());
+        require(who, "channels of v must be those of the state", sizes_.value_channels, v.channels());
+        check_rows(who, rows, k.tokens(), k.heads());
+    }
+    template <class Q, class O, class R>
+    void check_queries(const char* who, heads_view<Q> q, heads_view<O> out, const R& rows) const {
+        static_assert(std::is_same_v<compute_t<Q>, C>, "queries of the state's compute type");
+        require(who, "batches of q must be those of the state", sizes_.batches, q.batches());
+        require(who, "batches of out must be those of q", sizes_.batches, out.batches());
+        detail::require(q.heads() % sizes_.kv_heads == 0, who, "heads of q must be a multiple of those of k",
+                        q.heads());
+        require(who, "heads of out must be those of q", q.heads(), out.heads());
+        require(who, "tokens of out must be those of q", q.tokens(), out.tokens());
+        require(who, "channels of q must be those of the state", sizes_.channels, q.channels());
+        require(who, "channels of out must be those of v", sizes_.value_channels, out.channels());
+        check_rows(who, rows, q.tokens(), q.heads());
+    }
+
+    detail::linear_attention_state<C>& state_of(index b, index kv) noexcept {
+        return states_[static_cast<std::size_t>(b * sizes_.kv_heads + kv)];
+    }
+    /// Where a product of so few tokens is slower than to go token by token.
+    static bool few(index count) noexcept { return count < 4; }
     template <class F>
-    static void for_chunks(index tokens, const F& f) {
-        for (index first = 0; first < tokens; first += size) f(first, std::min(size, tokens - first));
+    void for_chunks(index tokens, const F& f) {
+        for (index b = 0; b < sizes_.batches; ++b)
+            for (index kv = 0; kv < sizes_.kv_heads; ++kv)
+                for (index first = 0; first < tokens; first += chunk::size)
+                    f(b, kv, first, std::min(chunk::size, tokens - first));
+    }
+    template <class E>
+    static heads_view<E> part(heads_view<E> x, index b, index head, index first, index count) noexcept {
+        return x.batch_slice(b, 1).token_slice(first, count).head_slice(head, 1);
+    }
+    /// Rows of the tokens of a part of x.
+    template <class R, class E>
+    static R rows_of_part(const R& rows, index b, index head, index first, index count,
+                          heads_view<E> x) noexcept {
+        const R own = rows.batches == 1 ? rows.token_slice(b * x.tokens() + first, count)
+                                        : rows.batch_slice(b, 1).token_slice(first, count);
+        return rows.heads == 1 ? own : own.head_slice(head, 1);
+    }
+    template <class E, class R>
+    void fill(map& features, heads_view<E> x, const R& rows) noexcept {
+        features.fill(sizes_.layout, x);
+        rotate(half_split{}, features.view(), rows);
+    }
+    /// The query heads of a kv head one by one, their features in queries_.
+    template <class Q, class O, class R, class F>
+    void for_queries(heads_view<Q> q, heads_view<O> out, const R& rows, index b, index kv, index first,
+                     index count, const F& f) {
+        const index group = q.heads() / sizes_.kv_heads;
+        for (index h = kv * group; h < (kv + 1) * group; ++h) {
+            fill(queries_, part(q, b, h, first, count), rows_of_part(rows, b, h, first, count, q));
+            f(part(out, b, h, first, count));
+        }
+    }
+    template <class Q>
+    bool finite_queries(heads_view<Q> q, index b, index kv, index first, index count) noexcept {
+        const index group = q.heads() / sizes_.kv_heads;
+        bool finite = true;
+        for (index h = kv * group; finite && h < (kv + 1) * group; ++h) {
+            queries_.read(part(q, b, h, first, count));
+            finite = queries_.finite();
+        }
+        return finite;
     }
     template <class V>
-    void take_token(linear_attention_state<C>& state, const map& keys, heads_view<V> v, index b, index kv,
-                    index n) {
-        read_row(v.at(b, n, kv), row_.data(), width_);
-        state.take(keys.at(b, n, kv), row_.data());
+    void take_token(detail::linear_attention_state<C>& state, heads_view<V> v, index n) noexcept {
+        detail::read_row(v.at(0, n, 0), row_.data(), sizes_.value_channels);
+        state.take(keys_.at(n), row_.data());
     }
     template <class O>
-    void read_token(const linear_attention_state<C>& state, const map& queries, heads_view<O> out, index b,
-                    index h, index n) {
-        state.read(queries.at(b, n, h), row_.data());
-        write_row(row_.data(), out.at(b, n, h), width_);
+    void read_token(const detail::linear_attention_state<C>& state, heads_view<O> out, index n) noexcept {
+        state.read(queries_.at(n), row_.data());
+        detail::write_row(row_.data(), out.at(0, n, 0), sizes_.value_channels);
     }
 
-    linear_chunk<C> chunk_;
+    linear_sizes sizes_;
+    index tokens_ = 0;
+    std::vector<detail::linear_attention_state<C>> states_;  // [batches, kv heads]
+    map keys_, queries_;
+    chunk chunk_;
     std::vector<C> row_;
-    index width_;
 };
-
-}  // namespace ROPEWALK_NAMESPACE::detail
-
-namespace ROPEWALK_NAMESPACE::attention {
 
 /// The tensors of one linear_attention call.
 template <class T>
@@ -106,57 +264,30 @@ struct linear_attention_tensors {
     heads_view<T> out;      ///< [batches, tokens, q heads, value channels]
 };
 
-/// Linear attention with rotary positions: out_m = sum_n <R f(q_m), R f(k_n)> v_n / sum_n <f(q_m), f(k_n)>
-/// with f = elu + 1. Only the numerator is rotated, after the feature map; the denominator stays positive,
-/// however negative the activations are (down to half the range of T).
-/// The numerator's weights may be negative, so this is no probability.
+/// Linear attention with rotary positions over one whole sequence: linear_state from nothing.
 /// Shapes:   q, k, v, out as above; q heads a multiple of kv heads; rows as for rotate.
 /// Requires: T any element type, arithmetic in f64 for f64, else f32; rows of that type; out overlaps none of
 ///           the others.
 /// Throws:   invalid_config on shapes that disagree.
-/// Cost:     O(tokens * channels * value channels) a head, in chunks of 64 tokens by matrix products; a chunk
-///           whose activations rise by more than 30 (f64: 300) below 0, or that holds what is not finite, goes
-///           token by token. Allocates the features of q and k.
-/// Accuracy: arithmetic as above; features too small for it keep their share of the quotient.
+/// Cost:     linear_state's; allocates one.
+/// Accuracy: linear_state's.
 /// Source:   RoFormer, Su et al. 2021, eq. 19.
 template <class T, class R>
 void fill_linear_attention(pair_layout layout, causality order, const linear_attention_tensors<T>& t,
-                            const R& given) {
-    using C = compute_t<T>;
-    const auto& rows = detail::rows_of(given);
+                            const R& rows) {
     constexpr const char* who = "fill_linear_attention";
-    const auto require = [](bool holds, const char* what, index got) {
-        detail::require(holds, who, what, got);
-    };
-    const index tokens = t.q.tokens(), channels = t.q.channels(), width = t.v.channels();
-    const index kv_heads = t.k.heads();
-    for (const index n : {t.k.tokens(), t.v.tokens(), t.out.tokens()})
-        require(n == tokens, "tokens of q, k, v and out must be equal", n);
-    for (const index b : {t.k.batches(), t.v.batches(), t.out.batches()})
-        require(b == t.q.batches(), "batches of q, k, v and out must be equal", b);
-    require(t.k.channels() == channels, "channels of k must be those of q", t.k.channels());
-    require(t.out.channels() == width, "channels of out must be those of v", t.out.channels());
-    require(t.v.heads() == kv_heads, "heads of v must be those of k", t.v.heads());
-    require(t.out.heads() == t.q.heads(), "heads of out must be those of q", t.out.heads());
-    require(kv_heads >= 1 && t.q.heads() % kv_heads == 0, "heads of q must be a multiple of those of k",
-            t.q.heads());
-    require(channels == 2 * rows.pairs, "channels must be twice the pairs of the rows", channels);
-    require(rows.count() == t.q.batches() * tokens, "rows must name one row a token", rows.count());
-
-    detail::scaled_feature_map<C> fq(layout, t.q), fk(layout, t.k);
-    rotate(half_split{}, fq.view(), fk.view(), rows);
-    detail::linear_attention_state<C> state(channels, width);
-    detail::linear_heads<C> work(channels, width);
-    for (index b = 0; b < t.q.batches(); ++b)
-        for (index kv = 0; kv < kv_heads; ++kv) {
-            state.clear();
-            if (order == causality::causal) {
-                work.attend(state, fq, fk, t.v, t.out, b, kv);
-            } else {
-                work.append(state, fk, t.v, b, kv);
-                work.read(state, fq, t.out, b, kv, kv_heads);
-            }
-        }
+    detail::require(t.k.tokens() == t.q.tokens(), who, "tokens of k must be those of q", t.k.tokens());
+    linear_state<compute_t<T>> state({.batches = t.q.batches(),
+                                      .kv_heads = t.k.heads(),
+                                      .channels = t.q.channels(),
+                                      .value_channels = t.v.channels(),
+                                      .layout = layout});
+    if (order == causality::causal) {
+        state.attend(t.q, t.k, t.v, t.out, rows);
+    } else {
+        state.append(t.k, t.v, rows);
+        state.read(t.q, t.out, rows);
+    }
 }
 
 }  // namespace ROPEWALK_NAMESPACE::attention

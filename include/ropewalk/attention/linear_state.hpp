@@ -29,55 +29,74 @@ namespace ROPEWALK_NAMESPACE::detail {
 // that went in, and only differences of powers are ever exponentiated. What is rotated shares one power a
 // pair, since a rotation mixes the two.
 
-/// The features of every token, each pair relative to the larger of its two powers, in half-split order
-/// whatever the layout was, ready to be rotated as such; and the activations that they come of. C: what is
-/// computed in.
+/// The features of some tokens of one head, each pair relative to the larger of its two powers, in half-split
+/// order whatever the layout was, ready to be rotated as such; and the activations that they come of. C: what
+/// is computed in.
 template <class C>
 class scaled_feature_map {
   public:
-    /// One head: its activations and features [channels] and the power of each pair.
+    /// One token: its activations and features [channels] and the power of each pair.
     struct head {
         const C* activations;
         const C* features;
         const C* powers;
     };
-    template <class E>
-    scaled_feature_map(pair_layout layout, heads_view<E> x)
-        : shape_(x.shape),
-          activations_(static_cast<std::size_t>(x.batches() * x.tokens() * x.heads() * x.channels())),
+    /// Room for `most` tokens.
+    scaled_feature_map(index most, index channels)
+        : channels_(channels),
+          activations_(static_cast<std::size_t>(most * channels)),
           features_(activations_.size()),
-          powers_(activations_.size() / 2) {
+          powers_(activations_.size() / 2),
+          ordered_(static_cast<std::size_t>(channels)) {}
+
+    /// Takes the place of what was there: x [1, at most `most` tokens, 1, channels].
+    template <class E>
+    void fill(pair_layout layout, heads_view<E> x) noexcept {
         constexpr index lanes = simd::lanes<C>;
-        const index pairs = x.channels() / 2;
-        std::vector<C> ordered(static_cast<std::size_t>(x.channels()));
-        C *row = activations_.data(), *feature = features_.data(), *power = powers_.data();
-        for (index b = 0; b < x.batches(); ++b)
-            for (index n = 0; n < x.tokens(); ++n)
-                for (index h = 0; h < x.heads();
-                     ++h, row += 2 * pairs, feature += 2 * pairs, power += pairs) {
-                    read_row(x.at(b, n, h), row, x.channels());
-                    for (index i = 0; i < pairs; ++i) {
-                        ordered[static_cast<std::size_t>(i)] = row[layout.first(i, pairs)];
-                        ordered[static_cast<std::size_t>(pairs + i)] = row[layout.second(i, pairs)];
-                    }
-                    for (index i = 0; i < pairs; i += lanes) {
-                        const index count = std::min(lanes, pairs - i);
-                        const auto u = simd::load_some(ordered.data() + i, count);
-                        const auto v = simd::load_some(ordered.data() + pairs + i, count);
-                        const auto zero = simd::broadcast(C(0));
-                        const auto top = simd::larger(u, v);
-                        const auto shared = simd::choose(top < zero, top, zero);
-                        simd::store_some(feature + i, relative(u, shared), count);
-                        simd::store_some(feature + pairs + i, relative(v, shared), count);
-                        simd::store_some(power + i, shared, count);
-                    }
+        const index pairs = channels_ / 2;
+        read(x);
+        for (index n = 0; n < tokens_; ++n) {
+            const C* const row = activations_.data() + n * channels_;
+            C* const feature = features_.data() + n * channels_;
+            C* const power = powers_.data() + n * pairs;
+            const C* from = row;
+            if (layout != pair_layout(half_split{})) {
+                from = ordered_.data();
+                for (index i = 0; i < pairs; ++i) {
+                    ordered_[static_cast<std::size_t>(i)] = row[layout.first(i, pairs)];
+                    ordered_[static_cast<std::size_t>(pairs + i)] = row[layout.second(i, pairs)];
                 }
+            }
+            for (index i = 0; i < pairs; i += lanes) {
+                const index count = std::min(lanes, pairs - i);
+                const auto u = simd::load_some(from + i, count);
+                const auto v = simd::load_some(from + pairs + i, count);
+                const auto zero = simd::broadcast(C(0));
+                const auto top = simd::larger(u, v);
+                const auto shared = simd::choose(top < zero, top, zero);
+                simd::store_some(feature + i, relative(u, shared), count);
+                simd::store_some(feature + pairs + i, relative(v, shared), count);
+                simd::store_some(power + i, shared, count);
+            }
+        }
     }
-    heads_view<C> view() noexcept { return {features_.data(), shape_}; }
-    head at(index b, index n, index h) const noexcept {
-        const index row = (b * shape_.tokens + n) * shape_.heads + h;
-        return {activations_.data() + row * shape_.channels, features_.data() + row * shape_.channels,
-                powers_.data() + row * (shape_.channels / 2)};
+    /// The activations alone, for finite().
+    template <class E>
+    void read(heads_view<E> x) noexcept {
+        tokens_ = x.tokens();
+        for (index n = 0; n < tokens_; ++n)
+            read_row(x.at(0, n, 0), activations_.data() + n * channels_, channels_);
+    }
+    index tokens() const noexcept { return tokens_; }
+    /// The features, to be rotated.
+    heads_view<C> view() noexcept { return {features_.data(), tokens_, 1, channels_}; }
+    head at(index n) const noexcept {
+        return {activations_.data() + n * channels_, features_.data() + n * channels_,
+                powers_.data() + n * (channels_ / 2)};
+    }
+    /// Whether every activation is a finite number.
+    bool finite() const noexcept {
+        return all_finite<C>({activations_.data(), tokens_ * channels_}, 1, tokens_ * channels_);
     }
     /// f(x) exp(-power); 0 where f(x) is.
     static C relative(C x, C power) noexcept {
@@ -93,8 +112,8 @@ class scaled_feature_map {
     }
 
   private:
-    heads_shape shape_;
-    std::vector<C> activations_, features_, powers_;
+    index channels_, tokens_ = 0;
+    std::vector<C> activations_, features_, powers_, ordered_;
 };
 
 template <class C>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -13,6 +14,25 @@
 /// Which keys a query sees. Attention works tile by tile, so a mask answers for a tile at a time: which keys
 /// of it matter at all, and whether every query sees all of those; only where it does not is it asked pair by
 /// pair. What no query of a tile sees costs nothing.
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// How an optional array of `each` numbers, given once, once a batch or once a batch and head, is spread.
+struct spread {
+    index per_batch = 0;
+    index per_head = 0;
+};
+/// Throws invalid_config on another size; 0 stands for not given. batches * heads * each must fit.
+inline spread spread_of(const char* who, const char* must, std::size_t size, index batches, index heads,
+                        index each) {
+    const auto n = static_cast<index>(size);
+    if (n == each || n == 0) return {};
+    if (n == batches * heads * each) return {heads * each, each};
+    require(n == batches * each, who, must, n);
+    return {each, 0};
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
 namespace ROPEWALK_NAMESPACE::attention {
 
 /// The whole of a call: query and key counts of every batch and head.
@@ -214,31 +234,21 @@ struct dense_mask {
         constexpr const char* who = "dense_mask";
         const index each =
             detail::checked_product(who, "queries * keys must fit", {whole.queries, whole.keys});
-        const index batch =
-            detail::checked_product(who, "heads * queries * keys must fit", {whole.heads, each});
-        const index all =
-            detail::checked_product(who, "batches * heads * queries * keys must fit", {whole.batches, batch});
-        const auto strides = [&](std::size_t size, const char* must, index& per_batch, index& per_head) {
-            const auto n = static_cast<index>(size);
-            per_batch = per_head = 0;
-            if (n == 0 || n == each) return;
-            if (n == all) {
-                per_batch = batch, per_head = each;
-            } else {
-                detail::require(n == whole.batches * each, who, must, n);
-                per_batch = each;
-            }
-        };
-        rules r{seen_pairs.data(), added.data(), 0, 0, 0, 0, whole.keys};
-        if (seen_pairs.empty()) r.pairs = nullptr;
-        if (added.empty()) r.added = nullptr;
-        strides(seen_pairs.size(),
-                "seen_pairs must hold queries * keys flags, or that a batch, or that a batch and head",
-                r.pairs_batch, r.pairs_head);
-        strides(added.size(),
-                "added must hold queries * keys numbers, or that a batch, or that a batch and head",
-                r.added_batch, r.added_head);
-        return r;
+        detail::checked_product(who, "batches * heads * queries * keys must fit",
+                                {whole.batches, whole.heads, each});
+        const detail::spread of_pairs = detail::spread_of(
+            who, "seen_pairs must hold queries * keys flags, or that a batch, or that a batch and head",
+            seen_pairs.size(), whole.batches, whole.heads, each);
+        const detail::spread of_added = detail::spread_of(
+            who, "added must hold queries * keys numbers, or that a batch, or that a batch and head",
+            added.size(), whole.batches, whole.heads, each);
+        return {seen_pairs.empty() ? nullptr : seen_pairs.data(),
+                added.empty() ? nullptr : added.data(),
+                of_pairs.per_batch,
+                of_pairs.per_head,
+                of_added.per_batch,
+                of_added.per_head,
+                whole.keys};
     }
 };
 

@@ -25,13 +25,13 @@ struct self_extend_config {
 
 /// Self-Extend: keys within `window` at their own distance, all others at distances of positions divided by
 /// `group`, shifted so that the border is continuous where the group divides the window. The cache holds keys
-/// before rotation; they are rotated twice, and fill_windowed_scores and attend_windowed join the two.
+/// before rotation; they are rotated twice, and attention::attend_banded joins the two.
 /// Throws:   invalid_config on group or window < 1, or scale_base <= 1.
 /// Source:   LLM Maybe LongLM, arXiv 2401.01325; datamllab/LongLM self_extend_patch/Llama.py.
 ///
 ///     const self_extend extend({.group = 4, .window = 512});
 ///     // near rows: positions as they are; far rows: far_queries(count, first), far_keys(count)
-///     attend_windowed(near_q, near_k, far_q, far_k, v, out, {.window = 512});
+///     attend_banded(causal_mask{}, {near_q, near_k, far_q, far_k}, {.window = 512}, v, out, workspace);
 class self_extend {
   public:
     explicit self_extend(const self_extend_config& config) : config_(config) {

@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -10,13 +11,27 @@
 
 #include <ropewalk/attention/tile_product.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/quantized_types.hpp>
 
 /// Rows of the caller's tensors as numbers of the type arithmetic runs in.
 /// Source: tiles kept near the core, Dao et al. 2022.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// n numbers of any element type to T.
-template <class T, class E>
+/// The numbers of an 8-bit float by its bits.
+template <int Mantissa>
+inline constexpr std::array<float, 256> f8_numbers = [] {
+    std::array<float, 256> numbers{};
+    for (std::size_t bits = 0; bits < numbers.size(); ++bits)
+        numbers[bits] = static_cast<float>(f8<Mantissa>::from_bits(static_cast<std::uint8_t>(bits)));
+    return numbers;
+}();
+
+/// n numbers of any element type, or codes of an 8-bit float, to T.
+template <class T, int Mantissa>
+void read_row(const f8<Mantissa>* from, T* to, index n) noexcept {
+    for (index i = 0; i < n; ++i) to[i] = static_cast<T>(f8_numbers<Mantissa>[from[i].bits]);
+}
+template <class T, element_type E>
 void read_row(const E* from, T* to, index n) noexcept {
     const auto* const p = reinterpret_cast<const stored_t<E>*>(from);
     index i = 0;
@@ -45,6 +60,16 @@ constexpr index whole_packs(index n) noexcept {
     return (n + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
 }
 
+/// What numbers of a row are stored as.
+template <class E>
+struct row_storage {
+    using type = stored_t<E>;
+};
+template <int Mantissa>
+struct row_storage<f8<Mantissa>> {
+    using type = f8<Mantissa>;
+};
+
 /// Rows first .. first + count of one head: where they lie if that will do, else copied to `copy`, each
 /// padded with zeros to whole registers. `few`: a decode step, which reads every row once and in whole
 /// registers; else rows that are pages apart are copied, for they would share a few lines of the L1 cache (8
@@ -53,7 +78,7 @@ template <class T, class E>
 matrix_at<const T> tile_rows(heads_view<E> x, index batch, index head, index first, index count, bool few,
                              T* copy) noexcept {
     constexpr index page = 4096 / static_cast<index>(sizeof(T));
-    if constexpr (std::is_same_v<stored_t<E>, T>)
+    if constexpr (std::is_same_v<typename row_storage<std::remove_const_t<E>>::type, T>)
         if (few ? x.channels() % simd::lanes<T> == 0 : x.strides.token % page != 0)
             return {reinterpret_cast<const T*>(x.at(batch, first, head)), x.strides.token};
     const index width = whole_packs<T>(x.channels());

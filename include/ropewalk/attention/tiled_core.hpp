@@ -175,6 +175,8 @@ class score_source {
     void fill(const query_tile& tile, const tile_piece& piece, T* scores) const noexcept {
         fill(tile, piece.row, piece.packs, piece.tile.first_key, piece.tile.keys, scores);
     }
+    /// The keys that were read last.
+    matrix_at<const T> keys() const noexcept { return keys_; }
 
   private:
     heads_view<Q> q_;
@@ -183,6 +185,13 @@ class score_source {
     T *queries_, *copy_, *row_;
     matrix_at<const T> keys_{};
     index first_ = 0;  // the key of the first row
+};
+
+/// The same where values are the first channels of their keys.
+template <class Q, class K>
+struct shared_source : score_source<Q, K> {
+    using score_source<Q, K>::score_source;
+    auto shared_values() const noexcept { return this->keys(); }
 };
 
 /// One call of attend: tiles of queries go by, and past each of them the tiles of keys. Scores: score_source,
@@ -262,7 +271,11 @@ class tiled_attention {
             if (any.keys <= 0) continue;
             const index kv = tile_.first_head / group_;
             scores_.read_keys(tile_.batch, kv, any.first_key, any.keys, tile_.few);
-            values_ = tile_rows<T>(v_, tile_.batch, kv, any.first_key, any.keys, tile_.few, at_.values);
+            // Values that are the first channels of their keys (latents) are read once.
+            if constexpr (requires { scores_.shared_values(); })
+                values_ = scores_.shared_values();
+            else
+                values_ = tile_rows<T>(v_, tile_.batch, kv, any.first_key, any.keys, tile_.few, at_.values);
             values_first_ = any.first_key;
             each_piece<T>(rules_, whole, any, [&](const tile_piece& piece) {
                 scores_.fill(tile_, piece, at_.scores + piece.row % strip);

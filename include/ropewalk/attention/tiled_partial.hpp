@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/attention/tiled.hpp>
@@ -56,18 +55,8 @@ struct position_mask {
 template <attention_mask Mask, class Q, class K, class V>
 partial_attention<compute_t<Q>> make_partial_attention(const Mask& mask, heads_view<Q> q, heads_view<K> k,
                                                        heads_view<V> v, std::span<std::byte> workspace,
-                                                       tiled_options<compute_t<Q>> options = {}) {
-    using T = compute_t<Q>;
-    constexpr const char* who = "make_partial_attention";
-    constexpr const char* sizes = "extents must be >= 0 and fit in memory";
-    partial_attention<T> part{{q.batches(), q.tokens(), q.heads(), v.channels()}, {}, {}};
-    const index rows = detail::checked_product(who, sizes, {q.batches(), q.tokens(), q.heads()});
-    part.out.resize(static_cast<std::size_t>(detail::checked_product(who, sizes, {rows, v.channels()})));
-    std::vector<T> log_weight(static_cast<std::size_t>(rows));
-    options.log_weight = log_weight;
-    attend(mask, q, k, v, heads_view<T>(part.out.data(), part.shape), workspace, options);
-    part.log_weight.assign(log_weight.begin(), log_weight.end());
-    return part;
+                                                       const tiled_options<compute_t<Q>>& options = {}) {
+    return detail::make_part(mask, q, k, v, workspace, options);
 }
 
 }  // namespace ROPEWALK_NAMESPACE::attention

@@ -2,13 +2,14 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include <ropewalk/attention/banded.hpp>
 #include <ropewalk/attention/exact.hpp>
+#include <ropewalk/attention/written_scores.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -21,7 +22,7 @@ struct windowed_options {
     double hidden = 0;                      ///< what is written for a hidden pair
 };
 
-/// Scores of two rotations of the same queries and keys: of the near one where the query is closer than
+/// Scores of two rotations of the same queries and keys, for study (attend_banded attends by them): of the near one where the query is closer than
 /// `window` to the key, before or after it, of the far one elsewhere. The distance decides, so no single
 /// rotation can do this. HiRoPE: near plain positions, far hierarchical ones. Windowed RoPE (A2ATS): far
 /// queries rotated to one distance, far keys not rotated (repeat_row). ReRoPE: the same with the distance of
@@ -29,12 +30,13 @@ struct windowed_options {
 /// Shapes:   near_q and far_q [batches, Lq, heads, channels], near_k and far_k [batches, Lk, kv heads,
 ///           channels] (query head h reads kv head h / (heads / kv heads)); scores [batches, heads, Lq, Lk].
 /// Throws:   invalid_config on sizes that disagree or a negative window.
-/// Cost:     one dot product a visible pair: two copies of the keys, not two score matrices.
+/// Cost:     one product a pair, two on the edges of the window; attend_banded holds no scores.
 /// Accuracy: sums in the type of the scores.
 /// Source:   HiRoPE, Zhang et al. 2024; A2ATS, He et al. 2025 (vqkey/models/llama_masked.py).
-template <class Q, class K, class FQ, class FK, class T>
-void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view<FQ> far_q,
-                          heads_view<FK> far_k, std::span<T> scores, const windowed_options& options) {
+template <class Q, class K>
+void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view<Q> far_q, heads_view<K> far_k,
+                          std::span<compute_t<Q>> scores, const windowed_options& options) {
+    using T = compute_t<Q>;
     constexpr const char* who = "fill_windowed_scores";
     const auto same = [](const char* what, index want, index got) {
         detail::require(want == got, "fill_windowed_scores", what, got);
@@ -57,51 +59,26 @@ void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view
          detail::checked_product(who, "batches * heads * Lq * Lk must fit", {batches, heads, queries, keys}),
          static_cast<index>(scores.size()));
     detail::require(options.window >= 0, who, "window must be >= 0", options.window);
-    const double scale =
-        options.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(channels, 1))));
-    detail::require(std::isfinite(scale), who, "scale must be finite", scale);
+    const double scale = detail::checked_scale(who, options.scale, channels);
     const index first = detail::checked_first_query(who, options.first_query, queries, keys);
-    const index group = heads == 0 ? 1 : heads / near_k.heads();
+    if (scores.empty()) return;
 
-    const auto dot = [channels](const auto* q, const auto* k) {
-        T sum = 0;
-        for (index c = 0; c < channels; ++c) sum += detail::loaded<T>(q + c) * detail::loaded<T>(k + c);
-        return sum;
+    const attention::tiled_options<T> tiles;
+    const auto cut = [&](detail::workspace_cutter memory) {
+        return detail::tiled_scratch<T>(who, memory, channels, 0, tiles, 2);
     };
-    T* out = scores.data();
-    for (index b = 0; b < batches; ++b)
-        for (index h = 0; h < heads; ++h)
-            for (index n = 0; n < queries; ++n)
-                for (index j = 0; j < keys; ++j, ++out) {
-                    const index distance = first + n - j;
-                    if (options.causal && distance < 0) {
-                        *out = static_cast<T>(options.hidden);
-                    } else if (distance < options.window && -distance < options.window) {
-                        *out = static_cast<T>(scale) * dot(near_q.at(b, n, h), near_k.at(b, j, h / group));
-                    } else {
-                        *out = static_cast<T>(scale) * dot(far_q.at(b, n, h), far_k.at(b, j, h / group));
-                    }
-                }
-}
-
-/// Attention over these scores: one softmax over near and far keys together.
-/// Shapes:   as fill_windowed_scores; v [batches, Lk, kv heads, value channels], out [batches, Lq, heads,
-///           value channels].
-/// Throws:   invalid_config as fill_windowed_scores and attend.
-/// Cost:     the scores are held for all heads: for study and for short sequences.
-/// Accuracy: as attend.
-/// Source:   HiRoPE, Zhang et al. 2024.
-template <class Q, class K, class FQ, class FK, class V, class O>
-void attend_windowed(heads_view<Q> near_q, heads_view<K> near_k, heads_view<FQ> far_q, heads_view<FK> far_k,
-                     heads_view<V> v, heads_view<O> out, windowed_options options) {
-    using T = compute_t<Q>;
-    options.hidden = -std::numeric_limits<double>::infinity();
-    std::vector<T> scores(static_cast<std::size_t>(
-        detail::checked_product("attend_windowed", "scores must fit in memory, extents be >= 0",
-                                {near_q.batches(), near_q.heads(), near_q.tokens(), near_k.tokens()})));
-    fill_windowed_scores(near_q, near_k, far_q, far_k, std::span<T>(scores), options);
-    // Queries and keys of no channels: the scores are the bias alone.
-    attend(near_q.channel_slice(0, 0), near_k.channel_slice(0, 0), v, out, {.bias = scores});
+    std::vector<std::byte> workspace(static_cast<std::size_t>(cut({}).bytes));
+    const detail::tiled_scratch<T> at = cut(detail::workspace_cutter(workspace));
+    const detail::score_source<Q, K> near(near_q, near_k, scale, at.queries, at.keys, at.row),
+        far(far_q, far_k, scale, at.far_queries, at.far_keys, at.row);
+    const index window = std::min(options.window, index{1} << 60);  // distances to it do not overflow
+    detail::each_score(detail::banded_scores<Q, K>(near, far, window, first, at.far_scores), at, tiles,
+                       [&](index b, index h, index n, index j, T score) {
+                           const auto to =
+                               static_cast<std::size_t>(((b * heads + h) * queries + n) * keys + j);
+                           const bool hidden = options.causal && j > first + n;
+                           scores[to] = hidden ? static_cast<T>(options.hidden) : score;
+                       });
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -1,157 +1,33 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <Eigen/Core>
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/attention/exact.hpp>
-#include <ropewalk/compression/row_attention.hpp>
+#include <ropewalk/attention/partial_attention.hpp>
+#include <ropewalk/compression/latent_cache.hpp>
+#include <ropewalk/compression/latent_form.hpp>
+#include <ropewalk/compression/latent_weights.hpp>
 #include <ropewalk/kernels/rotate.hpp>
-#include <ropewalk/kernels/rotate_into.hpp>
 #include <ropewalk/schemes/mla.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The cache of one layer of multi-head latent attention: a row [latent | rotated shared key] a token.
-/// Shapes:   E is the storage type; rows are contiguous.
-/// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree; append
-///           and reserve are the only calls that allocate.
-/// Cost:     latent + rope_dim numbers a token, for all heads together.
-/// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, "absorb".
-template <class E = float>
-class latent_cache {
-  public:
-    using value = compute_t<E>;  ///< what arithmetic runs in
-
-    explicit latent_cache(const mla::config& c)
-        : config_(c), rope_(mla::make_scheme(c)), omega_(rope_.spectrum_for(1)) {}
-
-    /// The config.
-    const mla::config& sizes() const noexcept { return config_; }
-    /// How fast the shared keys rotate.
-    const spectrum& frequencies() const noexcept { return omega_; }
-    index tokens() const noexcept { return tokens_; }
-    index width() const noexcept { return mla::cached_channels(config_); }
-    /// [tokens, 1, latent + rope_dim]: what an absorbed query is multiplied with.
-    heads_view<const E> keys() const noexcept { return {rows_.data(), tokens_, 1, width()}; }
-    /// [tokens, 1, latent]: what the weights of a softmax sum up.
-    heads_view<const E> latents() const noexcept { return keys().channel_slice(0, config_.latent); }
-    /// [tokens, 1, rope_dim]: the rotated key that all heads share.
-    heads_view<const E> shared_keys() const noexcept {
-        return keys().channel_slice(config_.latent, config_.rope_dim);
-    }
-    /// Room for so many tokens, so that append does not allocate rows.
-    /// Throws: invalid_config on tokens < 0 or more than fit.
-    void reserve(index tokens) {
-        rows_.reserve(static_cast<std::size_t>(detail::checked_product(
-            "latent_cache::reserve", "tokens must be >= 0 and fit", {tokens, width()})));
-    }
-
-    /// New tokens, raw [tokens, latent + rope_dim] = W_kv_a x: one pass normalises the latent into the cache
-    /// and rotates the key behind it. They stand at tokens(), tokens() + 1, ...
-    /// Throws: invalid_config when norm is not [latent] or count < 0.
-    void append(const value* raw, index count, std::span<const value> norm) {
-        detail::require(static_cast<index>(norm.size()) == config_.latent, "latent_cache::append",
-                        "norm must be [latent]", norm.size());
-        detail::require(count >= 0, "latent_cache::append", "count must be >= 0", count);
-        constexpr index most = std::numeric_limits<index>::max();
-        rows_.resize(static_cast<std::size_t>(
-            detail::checked_product("latent_cache::append", "count must fit beside the cached tokens",
-                                    {count > most - tokens_ ? most : tokens_ + count, width()})));
-        const index pairs = omega_.pairs();
-        std::vector<value> cos_sin(static_cast<std::size_t>(2 * pairs));
-        for (index n = 0; n < count; ++n, ++tokens_) {
-            const value* from = raw + n * width();
-            E* const to = rows_.data() + tokens_ * width();
-            double squares = 0;
-            for (index c = 0; c < config_.latent; ++c)
-                squares += static_cast<double>(from[c]) * static_cast<double>(from[c]);
-            const double mean = squares / static_cast<double>(config_.latent) + config_.rms_epsilon;
-            // Zeros without an epsilon: 0 times infinity would be NaN.
-            const auto factor = static_cast<value>(mean == 0 ? 0.0 : 1 / std::sqrt(mean));
-            for (index c = 0; c < config_.latent; ++c)
-                to[c] = E(static_cast<value>(from[c] * factor * norm[static_cast<std::size_t>(c)]));
-            fill_cos_sin(static_cast<double>(tokens_), omega_.turns_data().data(), omega_.magnitude(), pairs,
-                         cos_sin.data(), cos_sin.data() + pairs);
-            rotate_into(rope_, heads_view<const value>(from + config_.latent, 1, 1, config_.rope_dim),
-                        heads_view<E>(to + config_.latent, 1, 1, config_.rope_dim), one_row(cos_sin.data()));
-        }
-    }
-
-    /// Moves tokens [first, first + count) by `distance` positions: their shared keys rotate once more, their
-    /// latents stay. Later tokens keep their place; dropping rows is the caller's matter.
-    /// Throws:   invalid_config when the tokens are not in the cache or the distance is not finite.
-    /// Accuracy: one more rounding in E a shift.
-    /// Source:   R(p + delta) = R(delta) R(p); what llama.cpp calls a context shift.
-    void shift(index first, index count, double distance) {
-        require_cached("latent_cache::shift", first, count);
-        detail::require(std::isfinite(distance), "latent_cache::shift", "distance must be finite", distance);
-        const index pairs = omega_.pairs();
-        std::vector<value> cos_sin(static_cast<std::size_t>(2 * pairs));
-        fill_cos_sin(distance, omega_.turns_data().data(), omega_.magnitude(), pairs, cos_sin.data(),
-                     cos_sin.data() + pairs);
-        for (index n = first; n < first + count; ++n)
-            rotate(rope_, heads_view<E>(rows_.data() + n * width() + config_.latent, 1, 1, config_.rope_dim),
-                   one_row(cos_sin.data()));
-    }
-    /// Forgets tokens [first, first + count); those behind move up in memory, not in position.
-    /// Throws: invalid_config when the tokens are not in the cache.
-    void erase(index first, index count) {
-        require_cached("latent_cache::erase", first, count);
-        const auto at = rows_.begin() + first * width();
-        rows_.erase(at, at + count * width());
-        tokens_ -= count;
-    }
-
-  private:
-    void require_cached(const char* who, index first, index count) const {
-        detail::require(count >= 0 && count <= tokens_, who, "count must be 0 to the cached tokens", count);
-        detail::require(first >= 0 && first <= tokens_ - count, who, "tokens must be in the cache, the first",
-                        first);
-    }
-    rows_view<value> one_row(const value* cos_sin) const noexcept {
-        rows_view<value> rows;
-        rows.cos = cos_sin;
-        rows.sin = cos_sin + omega_.pairs();
-        rows.table_rows = rows.tokens = 1;
-        rows.pairs = omega_.pairs();
-        rows.magnitude = omega_.magnitude();
-        return rows;
-    }
-
-    mla::config config_;
-    rotary_scheme rope_;
-    spectrum omega_;
-    index tokens_ = 0;
-    std::vector<E> rows_;
-};
-
-/// The projections of one layer, [out, in] as checkpoints store them.
-/// Shapes: query heads are [nope | rope] channels; wkv_a rows [latent | shared key]; wkv_b rows of each head
-///         [nope key | value].
-template <class T>
-struct latent_weights {
-    /// A row-major matrix of T.
-    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    matrix wq = {};                  ///< [heads * (nope + rope), hidden] when query_rank is 0
-    matrix wq_a = {};                ///< [query_rank, hidden]
-    std::vector<T> query_norm = {};  ///< [query_rank]
-    matrix wq_b = {};                ///< [heads * (nope + rope), query_rank]
-    matrix wkv_a = {};               ///< [latent + rope, hidden]
-    std::vector<T> key_norm = {};    ///< [latent]
-    matrix wkv_b = {};               ///< [heads * (nope + value), latent]
-};
-
 /// One layer of multi-head latent attention, up to the output projection.
 /// Throws:   invalid_config when a matrix has not the shape that the config gives it.
-/// Cost:     absorbed decode reads every cached row once for all heads: heads * (2 latent + rope_dim)
-///           multiply-adds a cached token; naive attention expands keys and values of all heads first.
-/// Accuracy: f64: naive and absorbed agree to 1e-12.
+/// Cost:     absorbed, every cached row is read once for all heads of some tokens: heads * (2 latent +
+///           rope_dim) multiply-adds a cached token; expanded, see cheaper_form.
+/// Accuracy: f64: the forms and the naive reading agree to 1e-12.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, both of its attn_impl.
 template <class T = float>
 class latent_attention {
@@ -179,7 +55,7 @@ class latent_attention {
     ///         rms_epsilon or rotation.
     template <class E>
     void append(const matrix& x, latent_cache<E>& cache) const {
-        static_assert(std::is_same_v<compute_t<E>, T>, "a cache of the layer's compute type");
+        static_assert(std::is_same_v<detail::cache_compute_t<E>, T>, "a cache of the layer's compute type");
         require_own("latent_attention::append", cache);
         detail::require(x.cols() == config_.hidden, "latent_attention::append", "x must be [tokens, hidden]",
                         x.cols());
@@ -194,37 +70,39 @@ class latent_attention {
     ///           the program go on.
     template <class E>
     bool attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
-        const index width = config_.latent + config_.rope_dim;
-        constexpr const char* who = "latent_attention::attend";
-        if (tokens > cache.tokens())
-            return detail::tell(who, {"tokens must be at most those of the cache", cache.tokens(), tokens});
-        if (cache.sizes().latent != config_.latent)
-            return detail::tell(
-                who, {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent});
-        if (cache.width() != width)
-            return detail::tell(who, {"width of the cache must be latent + rope_dim", width, cache.width()});
-        return attention_.attend(heads_view<const T>(absorbed, 1, config_.heads, width), cache.keys(),
-                                 cache.latents(), heads_view<T>(out, 1, config_.heads, config_.latent),
-                                 {.scale = scale_, .count = tokens});
+        return attend_part(absorbed, cache, tokens, {}, workspace_, out);
     }
+    /// The same over the share of the rows that is this part's, for threads that split a long cache; the
+    /// parts are then joined.
+    /// Shapes:   workspace of attend_workspace() bytes, one a thread; out [heads, latent]; log_weight [heads]
+    ///           when given: the logarithm of the sum of exp(score).
+    /// Requires, Returns: as attend.
+    template <class E>
+    bool attend_part(const T* absorbed, const latent_cache<E>& cache, index tokens, part_of part,
+                     std::span<std::byte> workspace, T* out, T* log_weight = nullptr) const noexcept;
+    /// Bytes that attend_part needs.
+    index attend_workspace() const noexcept { return static_cast<index>(workspace_.size()); }
+    /// Attention over all rows from its parts.
+    /// Shapes:   outs [parts, heads, latent], log_weights [parts, heads], out [heads, latent].
+    /// Returns:  as attend, false when outs and log_weights are not of as many parts.
+    bool join_parts(std::span<const T> outs, std::span<const T> log_weights, T* out) const noexcept;
     /// Values of all heads from their summed latents.
     /// Shapes:   [tokens, heads * latent] -> [tokens, heads * value_dim].
     matrix make_values(const matrix& latents) const;
 
-    /// New tokens through the cache: appended, then each attends to everything up to itself.
+    /// New tokens through the cache: appended, then each attends to everything up to itself, in the cheaper
+    /// form or the one that is given.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * value_dim].
     /// Throws: as append, before anything is appended.
     template <class E>
-    matrix forward(const matrix& x, latent_cache<E>& cache) {
+    matrix forward(const matrix& x, latent_cache<E>& cache, std::optional<latent_form> form = {}) const {
         require_own("latent_attention::forward", cache);
-        const index first = cache.tokens(), width = config_.latent + config_.rope_dim;
-        const matrix absorbed = make_absorbed(make_queries(x, first));
+        const index first = cache.tokens();
+        const matrix queries = make_queries(x, first);
         append(x, cache);
-        matrix latents(x.rows(), config_.heads * config_.latent);
-        for (index n = 0; n < x.rows(); ++n)
-            attend(absorbed.data() + n * config_.heads * width, cache, first + n + 1,
-                   latents.data() + n * latents.cols());
-        return make_values(latents);
+        if (form.value_or(cheaper_form(config_, first, x.rows())) == latent_form::expanded)
+            return attend_expanded(queries, cache);
+        return make_values(attend_absorbed(make_absorbed(queries), cache));
     }
     /// The same with every head's keys and values written out: the plain reading of the definition.
     /// Shapes: scores, when given, [heads, new tokens, cached tokens], 0 where causality hides a key.
@@ -233,6 +111,41 @@ class latent_attention {
     matrix forward_naive(const matrix& x, latent_cache<E>& cache, std::span<T> scores = {}) const;
 
   private:
+    using tile_options = attention::tiled_options<T>;
+
+    /// Absorbed rows against keys [first, first + count) of a cache.
+    template <class Rules, class E>
+    void attend_rows(const Rules& rules, heads_view<const T> q, const latent_cache<E>& cache, index first,
+                     index count, heads_view<T> out, std::span<std::byte> workspace,
+                     std::span<T> log_weight) const noexcept {
+        const tile_options options{.log_weight = log_weight};
+        const detail::tiled_scratch<T> at("latent_attention", detail::workspace_cutter(workspace),
+                                          q.channels(), out.channels(), options);
+        const auto by = static_cast<double>(cache.scale());
+        const detail::shared_source<const T, const E> scores(q, cache.keys().token_slice(first, count),
+                                                             scale_ * by, at.queries, at.keys, at.row);
+        detail::tiled_attention(rules, scores, cache.latents().token_slice(first, count), out, at, options)
+            .run();
+        for (index r = 0; by != 1 && r < out.tokens(); ++r)
+            for (index c = 0; c < out.channels(); ++c) out.at(0, r, 0)[c] *= cache.scale();
+    }
+    /// The newest tokens of a cache, absorbed [tokens, heads * (latent + rope)], to [tokens, heads * latent].
+    template <class E>
+    matrix attend_absorbed(const matrix& absorbed, const latent_cache<E>& cache) const {
+        const index tokens = absorbed.rows(), rows = tokens * config_.heads;
+        matrix latents(tokens, config_.heads * config_.latent);
+        if (tokens == 0) return latents;
+        std::vector<std::byte> workspace(workspace_.size());
+        attend_rows(detail::token_rows_mask{config_.heads, cache.tokens() - tokens},
+                    heads_view<const T>(absorbed.data(), rows, 1, cache.width()), cache, 0, cache.tokens(),
+                    heads_view<T>(latents.data(), rows, 1, config_.latent), std::span<std::byte>(workspace),
+                    {});
+        return latents;
+    }
+    /// The same tokens, queries as make_queries gives them, to [tokens, heads * value_dim].
+    template <class E>
+    matrix attend_expanded(matrix queries, const latent_cache<E>& cache) const;
+
     /// A cache of another config would be read beside its rows, or hold keys that are rotated otherwise.
     template <class E>
     void require_own(const char* who, const latent_cache<E>& cache) const {
@@ -258,7 +171,7 @@ class latent_attention {
     double scale_;
     rotary_scheme rope_;
     spectrum omega_;
-    row_attention<T> attention_;
+    std::vector<std::byte> workspace_;  // of one absorbed call
 };
 
 template <class T>
@@ -268,7 +181,9 @@ latent_attention<T>::latent_attention(const mla::config& c, latent_weights<T> we
       scale_(softmax_scale),
       rope_(mla::make_scheme(c)),
       omega_(rope_.spectrum_for(1)),
-      attention_({.heads = c.heads, .key_channels = c.latent + c.rope_dim, .value_channels = c.latent}) {
+      workspace_(static_cast<std::size_t>(
+          detail::tiled_scratch<T>("latent_attention", {}, c.latent + c.rope_dim, c.latent, tile_options{})
+              .bytes)) {
     constexpr const char* who = "latent_attention";
     detail::require(std::isfinite(softmax_scale), who, "softmax_scale must be finite", softmax_scale);
     const auto shaped = [](const matrix& m, const char* must, index rows, index cols) {
@@ -348,6 +263,88 @@ auto latent_attention<T>::make_values(const matrix& latents) const -> matrix {
 
 template <class T>
 template <class E>
+bool latent_attention<T>::attend_part(const T* absorbed, const latent_cache<E>& cache, index tokens,
+                                      part_of part, std::span<std::byte> workspace, T* out,
+                                      T* log_weight) const noexcept {
+    static_assert(std::is_same_v<detail::cache_compute_t<E>, T>, "a cache of the layer's compute type");
+    constexpr const char* who = "latent_attention::attend";
+    const index width = config_.latent + config_.rope_dim;
+    if (tokens < 0 || tokens > cache.tokens())
+        return detail::tell(who, {"tokens must be at most those of the cache", cache.tokens(), tokens});
+    if (cache.sizes().latent != config_.latent)
+        return detail::tell(
+            who, {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent});
+    if (cache.width() != width)
+        return detail::tell(who, {"width of the cache must be latent + rope_dim", width, cache.width()});
+    if (part.parts < 1 || part.part < 0 || part.part >= part.parts)
+        return detail::tell(who, {"part must be one of parts", part.parts, part.part});
+    if (workspace.size() < workspace_.size())
+        return detail::tell(who, {"workspace must hold attend_workspace() bytes", attend_workspace(),
+                                  static_cast<index>(workspace.size())});
+    const work_range keys = partition(tokens, part);
+    attend_rows(attention::full_mask{}, heads_view<const T>(absorbed, config_.heads, 1, width), cache,
+                keys.first, keys.count, heads_view<T>(out, config_.heads, 1, config_.latent), workspace,
+                log_weight ? std::span<T>(log_weight, static_cast<std::size_t>(config_.heads))
+                           : std::span<T>());
+    return true;
+}
+
+template <class T>
+bool latent_attention<T>::join_parts(std::span<const T> outs, std::span<const T> log_weights,
+                                     T* out) const noexcept {
+    constexpr const char* who = "latent_attention::join_parts";
+    const auto heads = static_cast<std::size_t>(config_.heads), latent = static_cast<std::size_t>(config_.latent);
+    if (log_weights.size() % heads != 0)
+        return detail::tell(who, {"log_weights must be [parts, heads]", config_.heads,
+                                  static_cast<index>(log_weights.size())});
+    if (outs.size() != log_weights.size() * latent)
+        return detail::tell(who, {"outs must be [parts, heads, latent]",
+                                  static_cast<index>(log_weights.size() * latent),
+                                  static_cast<index>(outs.size())});
+    const auto parts = static_cast<index>(log_weights.size() / heads);
+    for (std::size_t h = 0; h < heads; ++h) {
+        const auto at = [&](index p) { return static_cast<std::size_t>(p) * heads + h; };
+        detail::join_rows(
+            parts, config_.latent, [&](index p) { return static_cast<double>(log_weights[at(p)]); },
+            [&](index p) { return outs.data() + at(p) * latent; }, out + h * latent);
+    }
+    return true;
+}
+
+template <class T>
+template <class E>
+auto latent_attention<T>::attend_expanded(matrix queries, const latent_cache<E>& cache) const -> matrix {
+    const index tokens = queries.rows(), keys = cache.tokens(), d = config_.nope_dim + config_.rope_dim;
+    matrix out(tokens, config_.heads * config_.value_dim);
+    if (tokens == 0) return out;
+    // One head's keys and values at a time: [nope | rope | value]; the rotated key is that of all heads.
+    matrix latent(keys, config_.latent), own(keys, d + config_.value_dim);
+    for (index n = 0; n < keys; ++n) {
+        detail::read_row(cache.latents().at(0, n, 0), latent.row(n).data(), config_.latent);
+        detail::read_row(cache.shared_keys().at(0, n, 0), own.row(n).data() + config_.nope_dim,
+                         config_.rope_dim);
+    }
+    if (cache.scale() != 1) {
+        latent *= static_cast<T>(cache.scale());
+        own.middleCols(config_.nope_dim, config_.rope_dim) *= static_cast<T>(cache.scale());
+    }
+    const heads_view<T> all(own.data(), keys, 1, own.cols());
+    const heads_view<T> k = all.channel_slice(0, d), v = all.channel_slice(d, config_.value_dim);
+    const heads_view<T> q(queries.data(), tokens, config_.heads, d),
+        to(out.data(), tokens, config_.heads, config_.value_dim);
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attention::attend_workspace(q, k, v)));
+    for (index h = 0; h < config_.heads; ++h) {
+        own.leftCols(config_.nope_dim).noalias() = latent * up(h, 0, config_.nope_dim).transpose();
+        own.rightCols(config_.value_dim).noalias() =
+            latent * up(h, config_.nope_dim, config_.value_dim).transpose();
+        attention::attend(attention::causal_mask{}, q.head_slice(h, 1), k, v, to.head_slice(h, 1),
+                          std::span<std::byte>(workspace), {.scale = scale_});
+    }
+    return out;
+}
+
+template <class T>
+template <class E>
 auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache, std::span<T> scores) const
     -> matrix {
     constexpr const char* who = "latent_attention::forward_naive";
@@ -361,15 +358,15 @@ auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache,
     matrix q = make_queries(x, first);
     append(x, cache);
     const index keys = cache.tokens();
-    matrix k(keys, heads * d), v(keys, heads * config_.value_dim), latent(keys, config_.latent);
+    matrix k = matrix::Zero(keys, heads * d), v(keys, heads * config_.value_dim), latent(keys, config_.latent);
     for (index n = 0; n < keys; ++n) {
-        for (index c = 0; c < config_.latent; ++c)
-            latent(n, c) = static_cast<T>(static_cast<compute_t<E>>(cache.latents().at(0, n, 0)[c]));
+        detail::read_row(cache.latents().at(0, n, 0), latent.row(n).data(), config_.latent);
         for (index h = 0; h < heads; ++h)
-            for (index c = 0; c < config_.rope_dim; ++c)
-                k(n, h * d + config_.nope_dim + c) =
-                    static_cast<T>(static_cast<compute_t<E>>(cache.shared_keys().at(0, n, 0)[c]));
+            detail::read_row(cache.shared_keys().at(0, n, 0), k.row(n).data() + h * d + config_.nope_dim,
+                             config_.rope_dim);
     }
+    latent *= static_cast<T>(cache.scale());
+    k *= static_cast<T>(cache.scale());  // its other channels are still to come
     for (index h = 0; h < (keys == 0 ? 0 : heads); ++h) {  // as above
         k.middleCols(h * d, config_.nope_dim) = latent * up(h, 0, config_.nope_dim).transpose();
         v.middleCols(h * config_.value_dim, config_.value_dim) =

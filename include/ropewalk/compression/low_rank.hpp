@@ -4,7 +4,6 @@
 #include <Eigen/SVD>
 
 #include <ropewalk/compression/elite_layout.hpp>
-#include <ropewalk/compression/row_attention.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 

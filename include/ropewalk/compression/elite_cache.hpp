@@ -1,0 +1,136 @@
+// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <ropewalk/angles/repeated_row.hpp>
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/attention/tile_rows.hpp>
+#include <ropewalk/compression/elite_layout.hpp>
+#include <ropewalk/kernels/rotate.hpp>
+
+namespace ROPEWALK_NAMESPACE {
+
+/// The cache of one EliteKV layer: a row [rotated elite channels of every kv head | latent] a token.
+/// Shapes:   E is the storage type; rows are stride() numbers apart.
+/// Throws:   invalid_config on a spectrum that does not fit the layout and on sizes that disagree; append,
+///           reserve and shift are the only calls that allocate.
+/// Cost:     kv heads * 2r + latent numbers a token.
+/// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
+template <class E = float>
+class elite_cache {
+  public:
+    using value = compute_t<E>;  ///< what arithmetic runs in
+
+    /// omega: the frequencies of all head_dim / 2 pairs of a head.
+    elite_cache(const elite_layout& layout, const spectrum& omega, index latent)
+        : layout_(layout),
+          rope_(layout.scheme(omega, layout.heads())),
+          omega_(layout.count() > 0 ? rope_.spectrum_for(1) : spectrum{}),
+          latent_(latent) {
+        detail::require(latent >= 0, "elite_cache", "latent must be >= 0", latent);
+        detail::checked_product("elite_cache", "latent must fit", {latent, 2 * static_cast<index>(sizeof(E))});
+    }
+
+    /// Which pairs rotate.
+    const elite_layout& layout() const noexcept { return layout_; }
+    /// How fast they do, head by head.
+    const spectrum& frequencies() const noexcept { return omega_; }
+    /// Channels of the latent.
+    index latent() const noexcept { return latent_; }
+    index tokens() const noexcept { return tokens_; }
+    /// Numbers of a token.
+    index width() const noexcept { return elite_channels() + latent_; }
+    /// Numbers from a row to the next: the width, and a cache line more where rows would be whole pages apart,
+    /// for those share a few lines of a cache.
+    index stride() const noexcept {
+        constexpr index page = 4096 / static_cast<index>(sizeof(E)), line = 64 / static_cast<index>(sizeof(E));
+        return width() % page == 0 ? width() + line : width();
+    }
+    /// What the rows take.
+    index bytes() const noexcept { return tokens_ * stride() * static_cast<index>(sizeof(E)); }
+    /// [tokens, kv heads, 2r]: the rotated elite channels.
+    heads_view<const E> keys() const noexcept {
+        return {rows_.data(),
+                {1, tokens_, layout_.heads(), layout_.rope_channels()},
+                {.token = stride(), .head = layout_.rope_channels()}};
+    }
+    /// [tokens, 1, latent].
+    heads_view<const E> latents() const noexcept {
+        return {rows_.data() + elite_channels(), {1, tokens_, 1, latent_}, {.token = stride()}};
+    }
+    /// Room for so many tokens, so that append does not allocate rows.
+    /// Throws: invalid_config on tokens < 0 or more than fit.
+    void reserve(index tokens) {
+        rows_.reserve(static_cast<std::size_t>(detail::checked_product(
+            "elite_cache::reserve", "tokens must be >= 0 and fit", {tokens, stride()})));
+    }
+
+    /// New tokens, raw [tokens, kv heads * 2r + latent] = [W_k of the elite channels | down] x: the elite
+    /// channels rotate on their way in. They stand at tokens(), tokens() + 1, ...
+    /// Throws: invalid_config on count < 0 or more than fit.
+    void append(const value* raw, index count) {
+        constexpr const char* who = "elite_cache::append";
+        detail::require(count >= 0, who, "count must be >= 0", count);
+        constexpr index most = std::numeric_limits<index>::max();
+        rows_.resize(static_cast<std::size_t>(
+            detail::checked_product(who, "count must fit beside the cached tokens",
+                                    {count > most - tokens_ ? most : tokens_ + count, stride()})));
+        if (count == 0) return;
+        std::vector<value> pairs(static_cast<std::size_t>(count * elite_channels()));
+        for (index n = 0; n < count; ++n)
+            std::copy_n(raw + n * width(), elite_channels(), pairs.data() + n * elite_channels());
+        if (layout_.count() > 0)
+            rotate(rope_, heads_view<value>(pairs.data(), count, layout_.heads(), layout_.rope_channels()),
+                   make_rotation_table<value>(omega_,
+                                              position_ids::text(count, static_cast<double>(tokens_))));
+        for (index n = 0; n < count; ++n, ++tokens_) {
+            E* const to = rows_.data() + tokens_ * stride();
+            detail::write_row(pairs.data() + n * elite_channels(), to, elite_channels());
+            detail::write_row(raw + n * width() + elite_channels(), to + elite_channels(), latent_);
+        }
+    }
+
+    /// Moves tokens [first, first + count) by `distance` positions: their elite channels rotate once more,
+    /// their latents stay. Later tokens keep their place; dropping rows is the caller's matter.
+    /// Throws:   invalid_config when the tokens are not in the cache or the distance is not finite.
+    /// Accuracy: one more rounding in E a shift.
+    /// Source:   R(p + delta) = R(delta) R(p).
+    void shift(index first, index count, double distance) {
+        require_cached("elite_cache::shift", first, count);
+        detail::require(std::isfinite(distance), "elite_cache::shift", "distance must be finite", distance);
+        if (layout_.count() == 0 || count == 0) return;
+        const auto table = make_rotation_table<value>(omega_, position_ids::text(1, distance));
+        rotate(rope_,
+               heads_view<E>(rows_.data() + first * stride(),
+                             {1, count, layout_.heads(), layout_.rope_channels()},
+                             {.token = stride(), .head = layout_.rope_channels()}),
+               repeat_row(table, 0, count));
+    }
+    /// Forgets tokens [first, first + count); those behind move up in memory, not in position.
+    /// Throws: invalid_config when the tokens are not in the cache.
+    void erase(index first, index count) {
+        require_cached("elite_cache::erase", first, count);
+        const auto at = rows_.begin() + first * stride();
+        rows_.erase(at, at + count * stride());
+        tokens_ -= count;
+    }
+
+  private:
+    index elite_channels() const noexcept { return layout_.heads() * layout_.rope_channels(); }
+    void require_cached(const char* who, index first, index count) const {
+        detail::require(count >= 0 && count <= tokens_, who, "count must be 0 to the cached tokens", count);
+        detail::require(first >= 0 && first <= tokens_ - count, who, "tokens must be in the cache, the first",
+                        first);
+    }
+
+    elite_layout layout_;
+    rotary_scheme rope_;
+    spectrum omega_;
+    index latent_, tokens_ = 0;
+    std::vector<E> rows_;
+};
+
+}  // namespace ROPEWALK_NAMESPACE
