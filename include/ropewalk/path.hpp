@@ -13,3 +13,4 @@
 #include <ropewalk/path/backpropagate.hpp>
 #include <ropewalk/path/deferred_keys.hpp>
 #include <ropewalk/path/generation.hpp>
+#include <ropewalk/path/checkpoint.hpp>
