@@ -110,6 +110,7 @@ void decode(benchmark::State& state) {
 
 BENCHMARK(decode)
     ->Name("compression/retrieval/f32/q_heads:4/kv_heads:1/dim:128/codewords:4096/top:0.01/tokens")
+    ->Arg(32768)
     ->Arg(65536)
     ->UseManualTime()
     ->Iterations(bench::turns);

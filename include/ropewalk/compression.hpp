@@ -9,7 +9,9 @@
 #include <ropewalk/compression/codebook.hpp>
 #include <ropewalk/compression/windowed_query.hpp>
 #include <ropewalk/compression/score_selection.hpp>
+#include <ropewalk/compression/rotated_keys.hpp>
 #include <ropewalk/compression/retrieval_options.hpp>
+#include <ropewalk/compression/retrieval_selection.hpp>
 #include <ropewalk/compression/retrieval.hpp>
 #include <ropewalk/compression/retrieval_calibration.hpp>
 #include <ropewalk/compression/retrieval_reference.hpp>

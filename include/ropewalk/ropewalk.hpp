@@ -7,6 +7,7 @@
 #include <ropewalk/core/contract.hpp>
 #include <ropewalk/core/index.hpp>
 #include <ropewalk/core/half_types.hpp>
+#include <ropewalk/core/stored_tensor.hpp>
 #include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd.hpp>

@@ -80,6 +80,67 @@ TEST_CASE("codebook: equal keys, no steps, single precision", "[compression][cod
     CHECK(none.objective > 0);
 }
 
+TEST_CASE("codebook: parts of an assignment change nothing, batches little", "[compression][codebook]") {
+    const auto m = rw::make_query_metric(gaussian(60, 8, 1));
+    const Eigen::MatrixXd keys = gaussian(2000, 8, 2);
+    const auto trained = [&](const rw::codebook_options& options, rw::index parts) {
+        rw::codebook_training<float> training(keys, m, options);
+        while (!training.done()) {
+            for (rw::index p = parts; p-- > 0;) training.assign({parts, p});
+            training.step();
+        }
+        return training.result();
+    };
+    const auto whole = rw::make_codebook<float>(keys, m, {.codewords = 40, .iterations = 60});
+    for (rw::index batch : {0, 128, 1999, 2000}) {
+        const rw::codebook_options options{.codewords = 40, .iterations = 60, .batch = batch};
+        const auto one = trained(options, 1);
+        for (rw::index parts : {2, 3, 300}) {
+            const auto many = trained(options, parts);
+            CHECK(many.codewords == one.codewords);
+            CHECK(many.labels == one.labels);
+            CHECK(many.loss == one.loss);
+        }
+        CAPTURE(batch, one.objective, whole.objective);
+        CHECK(one.objective < 1.05 * whole.objective);
+        CHECK((batch == 0 || batch == 2000) == (one.codewords == whole.codewords));
+        if (batch != 128) continue;
+        CHECK(one.loss.size() == 60);
+        // The last three steps saw every key: their losses fall, and the result is no worse.
+        CHECK(one.loss[58] <= one.loss[57]);
+        CHECK(one.loss[59] <= one.loss[58]);
+        CHECK(one.objective <= one.loss[59]);
+        // A batch's loss is that of its keys, scaled to all of them.
+        CHECK(one.loss[50] == Approx(one.objective).epsilon(0.5));
+    }
+    const auto few = trained({.codewords = 40, .iterations = 2, .batch = 128}, 1);
+    CHECK(few.loss[1] <= few.loss[0]);  // no more steps than see all keys
+}
+
+TEST_CASE("codebook: products find the codeword that differences find", "[compression][codebook]") {
+    using rw::detail::nearest_by;
+    for (rw::index d : {1, 5, 16, 130})
+        for (rw::index count : {1, 15, 64, 65, 700}) {
+            const Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> words = gaussian(
+                                                                                             count, d, 3),
+                                                                                         z = gaussian(70, d,
+                                                                                                      4);
+            const rw::detail::codeword_columns<double> columns(words.data(), count, d);
+            std::vector<std::int32_t> a(70), b(70);
+            std::vector<double> far_a(70), far_b(70);
+            rw::detail::fill_nearest<nearest_by::differences>(columns, z.data(), 70, a.data(), far_a.data());
+            rw::detail::fill_nearest<nearest_by::products>(columns, z.data(), 70, b.data(), far_b.data());
+            CHECK(a == b);
+            for (rw::index n = 0; n < 70; ++n) {
+                rw::index want = 0;
+                const double least = (words.rowwise() - z.row(n)).rowwise().squaredNorm().minCoeff(&want);
+                CHECK(a[static_cast<std::size_t>(n)] == want);
+                CHECK(far_a[static_cast<std::size_t>(n)] == Approx(least).epsilon(1e-12));
+                CHECK(far_b[static_cast<std::size_t>(n)] == Approx(least).epsilon(1e-12));
+            }
+        }
+}
+
 TEST_CASE("codebook: what is refused, and how it says so", "[compression][codebook][errors]") {
     const auto m = rw::make_plain_metric(3);
     const Eigen::MatrixXd k = gaussian(5, 3, 1);
@@ -90,6 +151,7 @@ TEST_CASE("codebook: what is refused, and how it says so", "[compression][codebo
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.codewords = 0}), Contains("1 to 65536, got 0"));
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.iterations = -1}),
                       Contains("iterations") && Contains("-1"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.batch = -1}), Contains("batch must be >= 0, got -1"));
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.tolerance = -1}), Contains("tolerance") && Contains("-1"));
     const auto quantizer = rw::make_codebook<>(k, m, {.codewords = 2}).quantizer(m);
     CHECK_THROWS_WITH(rw::make_approximate_scores(k, quantizer, std::vector<std::int32_t>{0, 2}),

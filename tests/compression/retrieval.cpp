@@ -238,6 +238,81 @@ TEST_CASE("retrieval: 16-bit caches, and nothing appended yet", "[compression][r
     CHECK(b.bytes_read() == b.rows_read() * 2 * d * 4 + 20 * d * 4 + tokens * 2);
 }
 
+TEST_CASE("retrieval: sequences of several lengths in one object, shared by any number of parts",
+          "[compression][retrieval]") {
+    const rw::index kv = 2, group = 3, heads = kv * group, d = 8, most = 90;
+    const std::vector<rw::index> lengths{90, 37, 1};
+    const rw::retrieval_options plain{
+        .heads = heads, .window = 5, .relative_position = 40, .sinks = 2, .top_fraction = 0.1};
+    std::vector<layer> alone;
+    for (std::size_t b = 0; b < 3; ++b)
+        alone.emplace_back(lengths[b], kv, group, d, 20, plain_scheme(d), unsigned(10 * b + 1));
+    for (auto& l : alone) l.quantizers = alone[0].quantizers, l.codewords = alone[0].codewords;
+    const auto joined = [&](auto of, rw::index tokens, rw::index n) {
+        std::vector<double> x(3 * tokens * n * d, -3.0);
+        for (rw::index b = 0; b < 3; ++b) {
+            const auto& from = of(alone[std::size_t(b)]);
+            std::copy(from.begin(), from.end(), x.begin() + b * tokens * n * d);
+        }
+        return x;
+    };
+    auto q = joined(
+        [](layer & l) -> auto& { return l.q; }, 1, heads);
+    auto k = joined(
+        [](layer & l) -> auto& { return l.rotated; }, most, kv);
+    auto v = joined(
+        [](layer & l) -> auto& { return l.v; }, most, kv);
+    for (rw::index parts : {1, 2, 4, 6, 9}) {
+        auto options = plain;
+        options.batches = 3;
+        options.parts = parts;
+        rw::retrieval_cache<double> cache(alone[0].quantizers, plain_scheme(d), options);
+        for (rw::index b = 0; b < 3; ++b) {
+            auto& l = alone[std::size_t(b)];
+            cache.append(l.keys(l.k), b);
+            CHECK(cache.tokens(b) == lengths[std::size_t(b)]);
+        }
+        CHECK(cache.longest() == most);
+        std::vector<double> out(3 * heads * d, 7), approximate(3 * heads * most, 7);
+        std::vector<std::uint8_t> top(3 * heads * most, 7), attended(3 * kv * most, 7);
+        for (rw::index part = parts; part-- > 0;)
+            CHECK(cache.attend(rw::heads_view<double>(q.data(), {3, 1, heads, d}),
+                               rw::heads_view<double>(k.data(), {3, most, kv, d}),
+                               rw::heads_view<double>(v.data(), {3, most, kv, d}),
+                               rw::heads_view<double>(out.data(), {3, 1, heads, d}),
+                               {.approximate_scores = approximate, .top = top, .attended = attended},
+                               {parts, part}));
+        rw::index rows = 0;
+        for (rw::index b = 0; b < 3; ++b) {
+            auto& l = alone[std::size_t(b)];
+            const outcome want = run(l, plain);
+            rows += want.rows;
+            CHECK(want.o ==
+                  std::vector<double>(out.begin() + b * heads * d, out.begin() + (b + 1) * heads * d));
+            const auto lines = [&](const auto& got, const auto& one, rw::index count) {
+                for (rw::index h = 0; h < count; ++h)
+                    for (rw::index n = 0; n < most; ++n)
+                        CHECK(got[std::size_t((b * count + h) * most + n)] ==
+                              (n < l.tokens ? one[std::size_t(h * l.tokens + n)] : 0));
+            };
+            lines(approximate, want.approximate, heads);
+            lines(top, want.top, heads);
+            lines(attended, want.attended, kv);
+        }
+        CHECK(cache.rows_read() == rows);
+    }
+    // The same tokens for every sequence at once.
+    auto options = plain;
+    options.batches = 3;
+    rw::retrieval_cache<double> cache(alone[0].quantizers, plain_scheme(d), options);
+    cache.append(rw::heads_view<double>(k.data(), {3, 4, kv, d}));
+    CHECK(cache.tokens(2) == 4);
+    CHECK_THROWS_WITH(cache.append(rw::heads_view<double>(k.data(), {2, 4, kv, d})),
+                      Contains("of all sequences, batches, got 2"));
+    CHECK_THROWS_WITH(cache.append(rw::heads_view<double>(k.data(), 4, kv, d), 3),
+                      Contains("sequence must be one of batches, got 3"));
+}
+
 TEST_CASE("retrieval: what is refused, and how it says so", "[compression][retrieval][errors]") {
     using cache = rw::retrieval_cache<>;
     const rw::vector_quantizer<> four(Eigen::MatrixXd::Random(6, 4), Eigen::MatrixXd::Identity(4, 4));
@@ -250,6 +325,8 @@ TEST_CASE("retrieval: what is refused, and how it says so", "[compression][retri
     CHECK_THROWS_WITH(cache({four, four}, rope, {.heads = 3}), Contains("multiple of the quantizers, got 3"));
     CHECK_THROWS_WITH(cache({four}, plain_scheme(6)), Contains("head_dim") && Contains("got 6"));
     CHECK_THROWS_WITH(cache({four}, rope, {.window = -1}), Contains("window must be >= 0, got -1"));
+    CHECK_THROWS_WITH(cache({four}, rope, {.batches = 0}), Contains("batches must be >= 1, got 0"));
+    CHECK_THROWS_WITH(cache({four}, rope, {.parts = 0}), Contains("parts must be >= 1, got 0"));
     CHECK_THROWS_WITH(cache({four}, rope, {.sinks = -2}), Contains("sinks must be >= 0, got -2"));
     CHECK_THROWS_WITH(cache({four}, rope, {.top_fraction = 1.5}), Contains("[0, 1], got 1.5"));
     CHECK_THROWS_WITH(cache({four}, rope, {.top_count = -1}), Contains("top_count") && Contains("-1"));

@@ -55,7 +55,15 @@ TEST_CASE("retrieval_calibration: a kv head's queries at the far position, its k
         const auto metric = rw::make_query_metric(far);
         const auto want = rw::make_codebook<double>(own, metric, book).quantizer(metric);
         CHECK((made[std::size_t(kv)].key_codewords() - want.key_codewords()).norm() < 1e-9);
+        const auto shared = rw::make_retrieval_quantizers<double>(
+            queries, keys, rope, {.relative_position = 70, .codebook = book, .part = {3, kv}});
+        REQUIRE(shared.size() == 1);
+        CHECK(shared[0].key_codewords() == made[std::size_t(kv)].key_codewords());
     }
+    CHECK(rw::make_retrieval_quantizers<double>(queries, keys, rope, {.codebook = book, .part = {3, 2}})
+              .empty());
+    CHECK_THROWS_WITH(rw::make_retrieval_quantizers<double>(queries, keys, rope, {.part = {3, 3}}),
+                      Contains("part must be one of parts, got 3"));
 }
 
 TEST_CASE("retrieval_calibration: the far position matters, the storage format does not",
@@ -96,4 +104,40 @@ TEST_CASE("retrieval_calibration: what is refused, and how it says so", "[compre
                       Contains("keys must not be empty"));
     CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(0, 2, 8), view(4, 2, 8), rope),
                       Contains("queries must not all be zero"));
+}
+
+TEST_CASE("retrieval_calibration: quantizers of the official shapes are read by name",
+          "[compression][retrieval]") {
+    constexpr rw::index kv_heads = 2, codewords = 6, d = 4;
+    auto books = noise(kv_heads * codewords * d, 1), factors = noise(kv_heads * d * d, 2);
+    for (rw::index kv = 0; kv < kv_heads; ++kv)
+        for (rw::index i = 0; i < d; ++i) factors[std::size_t((kv * d + i) * d + i)] = 1.5f + float(i);
+    std::string missing;
+    rw::index wide = d;
+    const auto tensors = [&](std::string_view name) -> rw::stored_tensor<float> {
+        if (name == missing) return {};
+        if (name == "codebooks") return {books, {kv_heads, codewords, wide}};
+        if (name == "cholesky_factors") return {factors, {kv_heads, d, d}};
+        return {};
+    };
+    const rw::retrieval_file file{.kv_heads = kv_heads, .codewords = codewords, .channels = d};
+    const auto read = rw::read_retrieval_quantizers<double>(file, tensors);
+    REQUIRE(read.size() == 2);
+    for (rw::index kv = 0; kv < kv_heads; ++kv)
+        for (rw::index c = 0; c < codewords; ++c)
+            for (rw::index i = 0; i < d; ++i) {
+                CHECK(read[std::size_t(kv)].metric_codewords()(c, i) ==
+                      double(books[std::size_t((kv * codewords + c) * d + i)]));
+                double z = 0;  // key times the lower factor
+                for (rw::index j = i; j < d; ++j)
+                    z += read[std::size_t(kv)].key_codewords()(c, j) *
+                         double(factors[std::size_t((kv * d + j) * d + i)]);
+                CHECK(z == Approx(double(books[std::size_t((kv * codewords + c) * d + i)])).margin(1e-12));
+            }
+    missing = "cholesky_factors";
+    CHECK_THROWS_WITH(rw::read_retrieval_quantizers<double>(file, tensors),
+                      Contains("cholesky_factors must be [2, 4, 4], got none"));
+    wide = 5;
+    CHECK_THROWS_WITH(rw::read_retrieval_quantizers<double>(file, tensors),
+                      Contains("codebooks must be [2, 6, 4], got [2, 6, 5]"));
 }

@@ -188,3 +188,85 @@ TEST_CASE("path generation: what does not fit is refused with its value", "[path
     CHECK(refusal([&] { generate(s, 0, tokens, {3}); }) ==
           "path::fill_transforms: sequence_ends must rise and end at the last token, got 3");
 }
+
+TEST_CASE("path generation: parts make what one call makes", "[path][generation]") {
+    const weights s;
+    const path::transform_generator<double> generator(s.config, s.spans());
+    for (const std::vector<rw::index>& ends : {std::vector<rw::index>{}, {3, 7}, {1, 2, 7}}) {
+        const made whole = generate(s, 0, tokens, ends);
+        for (rw::index parts : {2, 3, 7, 9}) {
+            made m{std::vector<double>(whole.w.size(), 9.0), std::vector<double>(whole.beta.size(), 9.0),
+                   std::vector<double>(whole.gate.size(), 9.0)};
+            for (rw::index part = parts; part-- > 0;)
+                generator.fill_transforms(s.x, {m.w, m.beta, m.gate}, ends, nullptr, {parts, part});
+            CHECK(worst(m.w, whole.w) < 1e-14);
+            CHECK(worst(m.beta, whole.beta) < 1e-14);
+            CHECK(worst(m.gate, whole.gate) < 1e-14);
+        }
+    }
+    path::generator_state<double> state;
+    made m = generate(s);
+    CHECK(refusal([&] {
+              generator.fill_transforms(s.x, {m.w, m.beta, m.gate}, {}, &state, {2, 0});
+          }) == "path::fill_transforms: parts must be 1 when a state is given, got 2");
+    CHECK(refusal([&] {
+              generator.fill_transforms(s.x, {m.w, m.beta, m.gate}, {}, nullptr, {2, 2});
+          }) == "path::fill_transforms: part must be one of parts, got 2");
+}
+
+TEST_CASE("path generation: gradients by all weights and x are central differences",
+          "[path][generation][gradient]") {
+    const auto by_w = noise(tokens * width, 11), by_beta = noise(tokens * kv_heads, 12),
+               by_gate = noise(tokens * heads, 13);
+    const auto loss = [&](const weights& s, const std::vector<rw::index>& ends) {
+        const made m = generate(s, 0, tokens, ends);
+        double sum = 0;
+        for (std::size_t i = 0; i < m.w.size(); ++i) sum += m.w[i] * by_w[i];
+        for (std::size_t i = 0; i < m.beta.size(); ++i) sum += m.beta[i] * by_beta[i];
+        for (std::size_t i = 0; i < m.gate.size(); ++i) sum += m.gate[i] * by_gate[i];
+        return sum;
+    };
+    weights low, full, plain;
+    full.config.rank = 0;
+    full.down.clear();
+    full.up = noise(width * hidden, 2);
+    plain.config.conv = 0;
+    plain.conv.clear();
+    for (weights s : {low, full, plain})
+        for (const std::vector<rw::index>& ends : {std::vector<rw::index>{}, {1, 3, 7}}) {
+            CAPTURE(s.config.rank, s.config.conv, ends.size());
+            weights got = s;
+            for (auto* to : {&got.down, &got.up, &got.conv, &got.beta, &got.beta_bias, &got.gate,
+                             &got.gate_bias, &got.x})
+                std::fill(to->begin(), to->end(), 7.0);
+            path::transform_generator<double>(s.config, s.spans())
+                .fill_gradients(s.x,
+                                {by_w, by_beta, by_gate, got.down, got.up, got.conv, got.beta, got.beta_bias,
+                                 got.gate, got.gate_bias, got.x},
+                                ends);
+            for (auto of : {&weights::down, &weights::up, &weights::conv, &weights::beta, &weights::beta_bias,
+                            &weights::gate, &weights::gate_bias, &weights::x}) {
+                std::vector<double> slopes;
+                for (std::size_t i = 0; i < (s.*of).size(); ++i) {
+                    constexpr double h = 1e-3;
+                    double& x = (s.*of)[i];
+                    const double at = x;
+                    const auto moved = [&](double by) {
+                        x = at + by;
+                        const double value = loss(s, ends);
+                        x = at;
+                        return value;
+                    };
+                    slopes.push_back((8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) /
+                                     (12 * h));
+                }
+                CHECK(worst(got.*of, slopes) < 1e-7);
+            }
+        }
+    weights s;
+    std::vector<double> few(5);
+    CHECK(refusal([&] {
+              path::transform_generator<double>(s.config, s.spans())
+                  .fill_gradients(s.x, {.w = by_w, .beta = by_beta, .conv = few});
+          }) == "path::fill_gradients: conv must hold kv_heads * channels * taps numbers, got 5");
+}

@@ -188,6 +188,62 @@ TEST_CASE("path prefill: a later token cannot reach an earlier query, NaN includ
         }
 }
 
+TEST_CASE("path prefill: strided betas and gates, parts, and the log of the softmax sums",
+          "[path][prefill]") {
+    problem p(11, 2);
+    const std::vector<rw::index> ends{3, 11};
+    const result want = run<double>(p, 4, ends);
+    // beta and gates as [batches, heads, tokens].
+    const auto turned = [&](const std::vector<double>& x, rw::index heads) {
+        std::vector<double> y(x.size());
+        for (rw::index b = 0; b < 2; ++b)
+            for (rw::index n = 0; n < 11; ++n)
+                for (rw::index h = 0; h < heads; ++h)
+                    y[static_cast<std::size_t>((b * heads + h) * 11 + n)] =
+                        x[static_cast<std::size_t>((b * 11 + n) * heads + h)];
+        return y;
+    };
+    auto beta = turned(p.beta, 2), gate = turned(p.log_gate, 4);
+    const auto first = [](std::vector<double>& x, rw::index heads) {
+        return rw::heads_view<double>::heads_first(x.data(), {2, 11, heads, 1});
+    };
+    const auto view = [](std::vector<double>& x, rw::index heads, rw::index channels) {
+        return rw::heads_view<double>(x.data(), {2, 11, heads, channels});
+    };
+    for (rw::index parts : {1, 3, 8, 11}) {
+        std::vector<double> out(want.out.size()), logits(want.logits.size(), 5), cache(want.cache.size()),
+            log_weight(2 * 11 * 4), naive_weight(log_weight.size()), naive_out(out.size());
+        path::attend_options<double> options{.block = 4, .log_gate = first(gate, 4), .sequence_ends = ends};
+        for (rw::index part = 0; part < parts; ++part) {
+            options.part = {parts, part};
+            options.logits = logits;
+            options.log_weight = log_weight;
+            path::attend(view(p.q, 4, 8), view(p.k, 2, 8), view(p.v, 2, 6), view(p.w, 2, 8), first(beta, 2),
+                         view(out, 4, 6), options);
+            path::fill_key_cache(view(p.k, 2, 8), view(p.w, 2, 8), first(beta, 2), view(cache, 2, 8),
+                                 options);
+            options.logits = {};
+            options.log_weight = naive_weight;
+            path::attend_naive(view(p.q, 4, 8), view(p.k, 2, 8), view(p.v, 2, 6), view(p.w, 2, 8),
+                               first(beta, 2), view(naive_out, 4, 6), options);
+        }
+        CHECK(out == want.out);
+        CHECK(logits == want.logits);
+        CHECK(cache == want.cache);
+        CHECK(worst(naive_weight, log_weight) < 1e-12);
+        for (rw::index b = 0; b < 2; ++b)
+            for (rw::index h = 0; h < 4; ++h)
+                for (rw::index n = 0; n < 11; ++n) {
+                    double sum = 0;
+                    for (rw::index j = n < 3 ? 0 : 3; j <= n; ++j)
+                        sum +=
+                            std::exp(want.logits[static_cast<std::size_t>(((b * 4 + h) * 11 + n) * 11 + j)]);
+                    CHECK(log_weight[static_cast<std::size_t>((b * 11 + n) * 4 + h)] ==
+                          Approx(std::log(sum)).margin(1e-13));
+                }
+    }
+}
+
 TEST_CASE("path prefill: what does not fit is refused with its value", "[path][prefill][errors]") {
     const auto with = [](auto change, rw::index block = 4, std::vector<rw::index> ends = {}) {
         problem p(5);

@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include <ropewalk/compression/vector_quantizer.hpp>
+#include <ropewalk/kernels/partition.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -14,12 +17,13 @@ struct codebook_options {
     index iterations = 300;   ///< Lloyd steps at most
     double tolerance = 1e-4;  ///< stop once the centroids together move less than this
     std::uint64_t seed = 0;   ///< of the k-means++ start
+    index batch = 0;          ///< keys that a step looks at, but for the last three; 0: all
 };
 
 /// What Lloyd's steps leave behind.
 /// Shapes:   codewords [count, channels] as z = k L; labels [keys] of the final codewords; loss and shift
 ///           one number a step taken: the sum of squared distances before the step (to the codewords it
-///           starts from) and how far the codewords moved in it.
+///           starts from; of a batch, times its share of the keys) and how far the codewords moved in it.
 template <class T = float>
 struct codebook_fit {
     typename vector_quantizer<T>::matrix codewords;  ///< [count, channels], as z = k L
@@ -36,28 +40,51 @@ struct codebook_fit {
 
 namespace detail {
 
+/// |a - b|^2.
+template <class T>
+T squared_distance(const T* a, const T* b, index n) noexcept {
+    constexpr index lanes = simd::lanes<T>;
+    simd::pack<T> sum = simd::broadcast(T(0)), other = sum;
+    index i = 0;
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+        const auto x = simd::load(a + i) - simd::load(b + i);
+        const auto y = simd::load(a + i + lanes) - simd::load(b + i + lanes);
+        sum = simd::fma(x, x, sum);
+        other = simd::fma(y, y, other);
+    }
+    T all = simd::sum_lanes(sum + other);
+    for (; i < n; ++i) all += (a[i] - b[i]) * (a[i] - b[i]);
+    return all;
+}
+
 /// Uniform in [0, 1), the same on every platform.
 inline double uniform(std::mt19937_64& engine) { return static_cast<double>(engine() >> 11) * 0x1p-53; }
 
 /// k-means++: the first codeword is any key, each next one a key with a chance proportional to its squared
 /// distance to the nearest so far. With fewer distinct keys than codewords the rest repeat the first.
 template <class Matrix>
-Matrix seeded_codewords(const Matrix& z, const codebook_options& options) {
-    std::mt19937_64 engine(options.seed);
-    const Eigen::Index keys = z.rows();
-    Matrix start(options.codewords, z.cols());
-    const auto pick_any = static_cast<Eigen::Index>(uniform(engine) * static_cast<double>(keys));
+Matrix seeded_codewords(const Matrix& z, index codewords, std::mt19937_64& engine) {
+    using T = typename Matrix::Scalar;
+    const index keys = z.rows(), d = z.cols();
+    Matrix start(codewords, d);
+    const auto pick_any = static_cast<index>(uniform(engine) * static_cast<double>(keys));
     start.row(0) = z.row(std::min(pick_any, keys - 1));
-    Eigen::VectorXd nearest = Eigen::VectorXd::Constant(keys, std::numeric_limits<double>::infinity());
-    for (Eigen::Index c = 1; c < start.rows(); ++c) {
-        const auto apart = (z.rowwise() - start.row(c - 1)).rowwise().squaredNorm();
-        nearest = nearest.cwiseMin(apart.template cast<double>());
-        double left = uniform(engine) * nearest.sum();
-        Eigen::Index at = 0;
-        for (Eigen::Index n = 0; n < keys; ++n) {
-            if (nearest[n] <= 0) continue;
+    std::vector<T> nearest(static_cast<std::size_t>(keys), std::numeric_limits<T>::infinity());
+    for (index c = 1; c < codewords; ++c) {
+        const T* const last = start.data() + (c - 1) * d;
+        double left = 0;
+        for (index n = 0; n < keys; ++n) {
+            T& least = nearest[static_cast<std::size_t>(n)];
+            if (least > 0) least = std::min(least, squared_distance(z.data() + n * d, last, d));
+            left += static_cast<double>(least);
+        }
+        left *= uniform(engine);
+        index at = 0;
+        for (index n = 0; n < keys; ++n) {
+            const T least = nearest[static_cast<std::size_t>(n)];
+            if (least <= 0) continue;
             at = n;
-            left -= nearest[n];
+            left -= static_cast<double>(least);
             if (left < 0) break;
         }
         start.row(c) = z.row(at);
@@ -67,22 +94,97 @@ Matrix seeded_codewords(const Matrix& z, const codebook_options& options) {
 
 }  // namespace detail
 
-/// A codebook of the keys of one kv head under a metric, by k-means on z = k L. What is minimised,
-/// sum over keys of |z - z_codeword|^2, is the squared error of the queries' scores up to a factor.
+/// k-means on z = k L, step by step, so that a caller's threads share the costly half of a step. What is
+/// minimised, sum over keys of |z - z_codeword|^2, is the squared error of the queries' scores up to a factor.
+/// With a batch a step moves the codewords by some keys of a shuffled order, each codeword to the mean of all
+/// that it has met; the last three steps see every key, as every step does without.
 /// Shapes:   keys [count, channels], unrotated; `start`, when given, [codewords, channels] as z, instead of
-///           the k-means++ start.
-/// Throws:   invalid_config without keys, on channels that differ from the metric's or from those of
-///           `start`, numbers that are not finite, codewords outside 1 .. 65536, iterations < 0 or
-///           tolerance < 0.
-/// Cost:     keys * codewords * channels subtractions and multiply-adds a step. An empty codeword becomes
-///           the zero vector, as in the official code; the loss falls with every step but such ones.
-/// Accuracy: distances in T, means and the loss in f64. Deterministic for a seed.
-/// Source:   junhuihe-hjh/A2ATS kmeans_gpu/kmeans.py; k-means++, Arthur and Vassilvitskii 2007.
+///           the k-means++ start (with a batch: from as many keys, at least two a codeword).
+/// Throws:   the constructor only: invalid_config without keys, on channels that differ from the metric's or
+///           from those of `start`, numbers that are not finite, codewords outside 1 .. 65536, iterations,
+///           tolerance or batch < 0.
+/// Cost:     keys (of a step) * codewords * channels multiply-adds a step, shared by the parts of assign;
+///           the start reads its keys once a codeword. Memory: two or three copies of the keys in T.
+/// Accuracy: distances in T, means and the loss in f64. Deterministic for a seed, whatever the parts. A label of a
+///           step is the nearest up to the rounding of |z| |codeword|, one of the result up to that of the distance.
+///           A codeword without keys becomes the zero vector in a step over all keys, as in the official code; the
+///           loss of such steps falls but for that.
+/// Threads:  parts of one assign may run side by side; between them and step() the caller joins.
+/// Source:   junhuihe-hjh/A2ATS kmeans_gpu/kmeans.py; k-means++, Arthur and Vassilvitskii 2007; batches, Sculley
+///           2010.
+///
+///     codebook_training<> training(keys, metric, {.batch = 8192});
+///     while (!training.done()) {
+///         pool.run(parts, [&](index p) { training.assign({parts, p}); });
+///         training.step();
+///     }
+///     training.result().quantizer(metric);
 template <class T = float>
-codebook_fit<T> make_codebook(const Eigen::MatrixXd& keys, const query_metric& metric,
-                              const codebook_options& options, const Eigen::MatrixXd& start = {}) {
-    constexpr const char* who = "make_codebook";
+class codebook_training {
+  public:
+    codebook_training(const Eigen::MatrixXd& keys, const query_metric& metric,
+                      const codebook_options& options, const Eigen::MatrixXd& start = {});
+
+    /// Whether labels and objective are those of the final codewords.
+    bool done() const noexcept { return phase_ == phase::done; }
+    /// The nearest codewords of the part's share of what this step looks at.
+    void assign(part_of part = {}) noexcept {
+        if (done()) return;
+        const work_range own = partition(looked_at(), part);
+        const T* const z = (in_batch() ? batch_ : z_).data() + own.first * z_.cols();
+        std::int32_t* const labels = fit_.labels.data() + own.first;
+        if (phase_ == phase::labels)
+            detail::fill_nearest<detail::nearest_by::differences>(columns_, z, own.count, labels,
+                                                                  distances_.data() + own.first);
+        else
+            detail::fill_nearest<detail::nearest_by::products>(columns_, z, own.count, labels,
+                                                               distances_.data() + own.first);
+    }
+    /// Moves the codewords; after all parts of an assign.
+    void step();
+    /// What there is so far; labels and objective once done().
+    const codebook_fit<T>& result() const noexcept { return fit_; }
+
+  private:
     using matrix = typename vector_quantizer<T>::matrix;
+    enum class phase { steps, labels, done };
+    static constexpr index whole_steps = 3;
+
+    index taken() const noexcept { return static_cast<index>(fit_.loss.size()); }
+    bool in_batch() const noexcept {
+        return phase_ == phase::steps && batch_.rows() > 0 && taken() < options_.iterations - whole_steps;
+    }
+    index looked_at() const noexcept { return in_batch() ? batch_.rows() : z_.rows(); }
+    void shuffle() noexcept {
+        for (std::size_t i = order_.size(); i > 1; --i)  // std::shuffle differs by platform
+            std::swap(order_[i - 1], order_[engine_() % i]);
+        next_ = 0;
+    }
+    void gather(matrix& to) noexcept {
+        for (index n = 0; n < to.rows(); ++n) {
+            if (next_ == order_.size()) shuffle();
+            to.row(n) = z_.row(order_[next_++]);
+        }
+    }
+
+    codebook_options options_;
+    matrix z_, batch_;
+    codebook_fit<T> fit_;
+    detail::codeword_columns<T> columns_;
+    std::vector<T> distances_;
+    Eigen::MatrixXd sums_;           // of the members that a step saw
+    Eigen::VectorXd members_, met_;  // of a step; of all steps in batches
+    std::mt19937_64 engine_;
+    std::vector<index> order_;
+    std::size_t next_ = 0;
+    phase phase_ = phase::steps;
+};
+
+template <class T>
+codebook_training<T>::codebook_training(const Eigen::MatrixXd& keys, const query_metric& metric,
+                                        const codebook_options& options, const Eigen::MatrixXd& start)
+    : options_(options), engine_(options.seed) {
+    constexpr const char* who = "make_codebook";
     const index count = keys.rows(), d = keys.cols(), codewords = options.codewords;
     detail::require(count >= 1, who, "keys must not be empty, their number", count);
     detail::require(d == metric.cholesky.rows(), who, "keys must have the metric's channels", d);
@@ -90,41 +192,93 @@ codebook_fit<T> make_codebook(const Eigen::MatrixXd& keys, const query_metric& m
     detail::require(codewords >= 1 && codewords <= 65536, who, "codewords must be 1 to 65536", codewords);
     detail::require(options.iterations >= 0, who, "iterations must be >= 0", options.iterations);
     detail::require(options.tolerance >= 0, who, "tolerance must be >= 0", options.tolerance);
+    detail::require(options.batch >= 0, who, "batch must be >= 0", options.batch);
     detail::require(start.size() == 0 || (start.rows() == codewords && start.cols() == d), who,
                     "start must be [codewords, channels], its rows", start.rows());
-    const Eigen::MatrixXd wide = keys * metric.cholesky;
-    const matrix z = wide.cast<T>();
-    detail::require(z.allFinite(), who, "keys must be finite under the metric, their sum", wide.sum());
-
-    codebook_fit<T> fit;
-    fit.codewords = start.size() ? matrix(start.cast<T>()) : detail::seeded_codewords(z, options);
-    detail::require(fit.codewords.allFinite(), who, "start must be finite, its sum", start.sum());
-    fit.labels.resize(static_cast<std::size_t>(count));
-    std::vector<T> distances(static_cast<std::size_t>(count));
-    const auto assign = [&] {
-        const detail::codeword_columns<T> columns(fit.codewords.data(), codewords, d);
-        detail::fill_nearest(columns, z.data(), count, fit.labels.data(), distances.data());
-        double sum = 0;
-        for (T v : distances) sum += static_cast<double>(v);
-        return sum;
-    };
-    for (index step = 0; step < options.iterations; ++step) {
-        fit.loss.push_back(assign());
-        Eigen::MatrixXd means = Eigen::MatrixXd::Zero(codewords, d);
-        Eigen::VectorXd members = Eigen::VectorXd::Zero(codewords);
-        for (index n = 0; n < count; ++n) {
-            const auto label = static_cast<Eigen::Index>(fit.labels[static_cast<std::size_t>(n)]);
-            means.row(label) += z.row(n).template cast<double>();
-            members[label] += 1;
-        }
-        for (Eigen::Index c = 0; c < codewords; ++c) means.row(c) /= std::max(members[c], 1.0);
-        const matrix next = means.cast<T>();
-        fit.shift.push_back((next.template cast<double>() - fit.codewords.template cast<double>()).norm());
-        fit.codewords = next;
-        if (fit.shift.back() < options.tolerance) break;
+    {
+        const Eigen::MatrixXd wide = keys * metric.cholesky;
+        z_ = wide.cast<T>();
+        detail::require(z_.allFinite(), who, "keys must be finite under the metric, their sum", wide.sum());
     }
-    fit.objective = assign();
-    return fit;
+    const bool batches = options.batch > 0 && options.batch < count;
+    if (batches) {
+        for (index n = 0; n < count; ++n) order_.push_back(n);
+        shuffle();
+    }
+    if (start.size() > 0) {
+        fit_.codewords = start.cast<T>();
+    } else if (batches) {
+        matrix some(std::min(count, std::max(options.batch, 2 * codewords)), d);
+        gather(some);
+        fit_.codewords = detail::seeded_codewords(some, codewords, engine_);
+    } else {
+        fit_.codewords = detail::seeded_codewords(z_, codewords, engine_);
+    }
+    detail::require(fit_.codewords.allFinite(), who, "start must be finite, its sum", start.sum());
+    fit_.labels.resize(static_cast<std::size_t>(count));
+    distances_.resize(static_cast<std::size_t>(count));
+    sums_.resize(codewords, d);
+    members_.resize(codewords);
+    met_ = Eigen::VectorXd::Zero(codewords);
+    columns_ = detail::codeword_columns<T>(fit_.codewords.data(), codewords, d);
+    if (batches) {
+        batch_.resize(options.batch, d);
+        gather(batch_);
+    }
+    if (options_.iterations == 0) phase_ = phase::labels;
+}
+
+template <class T>
+void codebook_training<T>::step() {
+    if (done()) return;
+    const index seen = looked_at(), codewords = fit_.codewords.rows();
+    double loss = 0;
+    for (index n = 0; n < seen; ++n) loss += static_cast<double>(distances_[static_cast<std::size_t>(n)]);
+    if (phase_ == phase::labels) {
+        fit_.objective = loss;
+        phase_ = phase::done;
+        return;
+    }
+    const bool batch = in_batch();
+    const matrix& z = batch ? batch_ : z_;
+    sums_.setZero();
+    members_.setZero();
+    for (index n = 0; n < seen; ++n) {
+        const index label = fit_.labels[static_cast<std::size_t>(n)];
+        sums_.row(label) += z.row(n).template cast<double>();
+        members_[label] += 1;
+    }
+    matrix next(codewords, z.cols());
+    for (index c = 0; c < codewords; ++c) {
+        if (!batch) {
+            next.row(c) = (sums_.row(c) / std::max(members_[c], 1.0)).template cast<T>();
+            continue;
+        }
+        met_[c] += members_[c];
+        const auto old = fit_.codewords.row(c).template cast<double>();
+        next.row(c) = (old + (sums_.row(c) - members_[c] * old) / std::max(met_[c], 1.0)).template cast<T>();
+    }
+    fit_.loss.push_back(loss * static_cast<double>(z_.rows()) / static_cast<double>(seen));
+    fit_.shift.push_back((next.template cast<double>() - fit_.codewords.template cast<double>()).norm());
+    fit_.codewords = std::move(next);
+    columns_.fill(fit_.codewords.data());
+    // A batch moves codewords by chance alone: only steps over all keys can tell that they have settled.
+    if (taken() == options_.iterations || (!batch && fit_.shift.back() < options_.tolerance))
+        phase_ = phase::labels;
+    if (in_batch()) gather(batch_);
+}
+
+/// A codebook of the keys of one kv head under a metric: codebook_training to its end, by this thread.
+/// Shapes, throws, cost, accuracy and source: as codebook_training.
+template <class T = float>
+codebook_fit<T> make_codebook(const Eigen::MatrixXd& keys, const query_metric& metric,
+                              const codebook_options& options, const Eigen::MatrixXd& start = {}) {
+    codebook_training<T> training(keys, metric, options, start);
+    while (!training.done()) {
+        training.assign();
+        training.step();
+    }
+    return training.result();
 }
 
 /// The scores q . codeword / sqrt(channels) that a codebook gives instead of q . k / sqrt(channels).

@@ -5,6 +5,7 @@
 
 #include <ropewalk/angles/repeated_row.hpp>
 #include <ropewalk/compression/codebook.hpp>
+#include <ropewalk/core/stored_tensor.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
@@ -16,6 +17,7 @@ struct retrieval_calibration {
     std::int64_t context_length = 1;  ///< what the scheme's frequencies are asked for
     double epsilon = 1e-6;            ///< of make_query_metric
     codebook_options codebook = {};   ///< how many codewords, and how they are found
+    part_of part = {};                ///< which share of the kv heads this call does
 };
 
 namespace detail {
@@ -37,8 +39,9 @@ Eigen::MatrixXd rows_of_head(heads_view<E> x, index head) {
 /// One quantizer a kv head, from the queries and keys of a calibration text, both before rotation: the
 /// metric of all queries of the head's group at the far position, and a codebook of the keys under it.
 /// Shapes:   q [batches, tokens, heads, head_dim], k [batches, tokens, kv heads, head_dim]; batches are
-///           texts. Positions do not matter: codewords serve all of them.
-/// Throws:   invalid_config when kv heads do not divide the heads or channels differ from each other or from
+///           texts. Positions do not matter: codewords serve all of them. Of parts each returns those of its own
+///           heads, in order; together they are all.
+/// Throws:   invalid_config on a part that is none, when kv heads do not divide the heads or channels differ from each other or from
 ///           rope.head_dim, and as make_query_metric and make_codebook.
 /// Cost:     make_codebook's a kv head, once.
 /// Source:   junhuihe-hjh/A2ATS vqkey/notebooks/construct_codebooks.py.
@@ -53,6 +56,9 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
                     "q.heads must be a multiple of k.heads", q.heads());
     detail::require(k.channels() == rope.head_dim, who, "k.channels must be rope.head_dim", k.channels());
     detail::require(q.channels() == rope.head_dim, who, "q.channels must be rope.head_dim", q.channels());
+    detail::require(
+        options.part.parts > 0 && options.part.part >= 0 && options.part.part < options.part.parts, who,
+        "part must be one of parts", options.part.part);
     detail::require(std::isfinite(options.relative_position), who, "relative_position must be finite",
                     options.relative_position);
     const auto table =
@@ -60,7 +66,8 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
                                     position_ids::from(std::vector{options.relative_position}));
     const index group = q.heads() / k.heads(), each = q.batches() * q.tokens();
     std::vector<vector_quantizer<T>> quantizers;
-    for (index kv = 0; kv < k.heads(); ++kv) {
+    const work_range own = partition(k.heads(), options.part);
+    for (index kv = own.first; kv < own.first + own.count; ++kv) {
         using rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
         rows queries(group * each, q.channels());
         for (index g = 0; g < group; ++g)
@@ -71,6 +78,39 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
         quantizers.push_back(
             make_codebook<T>(detail::rows_of_head(k, kv), metric, options.codebook).quantizer(metric));
     }
+    return quantizers;
+}
+
+/// What a layer's quantizers are stored as.
+struct retrieval_file {
+    index kv_heads = 0;
+    index codewords = 4096;
+    index channels = 0;
+};
+
+/// The quantizers of a layer from its tensors: "codebooks", codewords as z = k L as the official calibration leaves
+/// them, and "cholesky_factors".
+/// Shapes:   codebooks [kv heads, codewords, channels], cholesky_factors [kv heads, channels, channels]; tensors: a
+///           callable std::string_view -> stored_tensor<float or double>.
+/// Throws:   invalid_config by the name of a tensor that is missing or has other extents, and as vector_quantizer.
+/// Accuracy: as the file: its factors lose the point of epsilon where they were kept in bf16.
+/// Source:   junhuihe-hjh/A2ATS vqkey/notebooks/construct_codebooks.py: two files, one tensor of each kind a layer.
+template <class T = float, class Stored = float, class Tensors>
+std::vector<vector_quantizer<T>> read_retrieval_quantizers(const retrieval_file& file, Tensors&& tensors) {
+    constexpr const char* who = "read_retrieval_quantizers";
+    const auto [kv_heads, codewords, d] = file;
+    detail::require(kv_heads >= 1, who, "kv_heads must be >= 1", kv_heads);
+    detail::require(codewords >= 1, who, "codewords must be >= 1", codewords);
+    detail::require(d >= 1, who, "channels must be >= 1", d);
+    detail::checked_product(who, "kv_heads * codewords * channels must fit", {kv_heads, codewords, d});
+    const auto books = detail::tensor_of<Stored>(who, tensors, "codebooks", {kv_heads, codewords, d});
+    const auto factors = detail::tensor_of<Stored>(who, tensors, "cholesky_factors", {kv_heads, d, d});
+    using rows = Eigen::Matrix<Stored, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    std::vector<vector_quantizer<T>> quantizers;
+    for (index kv = 0; kv < kv_heads; ++kv)
+        quantizers.emplace_back(
+            Eigen::Map<const rows>(books.data() + kv * codewords * d, codewords, d).template cast<double>(),
+            Eigen::Map<const rows>(factors.data() + kv * d * d, d, d).template cast<double>());
     return quantizers;
 }
 

@@ -27,6 +27,8 @@ struct retrieval_options {
     cached_keys keys = cached_keys::rotated;  ///< whether the cache holds keys rotated or not
     index value_channels = 0;                 ///< 0: as many as the keys have
     std::int64_t context_length = 1;          ///< what the scheme's frequencies are asked for
+    index batches = 1;                        ///< sequences, each of a length of its own
+    index parts = 1;                          ///< threads that attend at once, each with memory of its own
 
     /// K for a cache of `tokens`.
     index top_of(index tokens) const noexcept {
@@ -42,6 +44,8 @@ struct retrieval_options {
     void require_valid(const char* who) const {
         detail::require(window >= 0, who, "window must be >= 0", window);
         detail::require(sinks >= 0, who, "sinks must be >= 0", sinks);
+        detail::require(batches >= 1, who, "batches must be >= 1", batches);
+        detail::require(parts >= 1, who, "parts must be >= 1", parts);
         detail::require(value_channels >= 0, who, "value_channels must be >= 0", value_channels);
         detail::require(top_fraction >= 0 && top_fraction <= 1, who, "top_fraction must be in [0, 1]",
                         top_fraction);

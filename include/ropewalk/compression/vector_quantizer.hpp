@@ -69,105 +69,159 @@ inline query_metric make_plain_metric(index channels) {
 
 namespace detail {
 
+/// How the nearest codeword is found: by the least sum of squared differences, or by the largest z . c - |c|^2 / 2,
+/// at half the work and the rounding of |z| |c|.
+enum class nearest_by { differences, products };
+
 /// Codewords [count, channels] in the order the nearest-codeword search reads them: groups of one register
 /// of codewords, channel by channel. The last group is filled up with codeword 0, which never wins a tie
 /// against its first copy.
 template <class T>
 class codeword_columns {
+    using pack = simd::pack<T>;
+
   public:
     static constexpr index lanes = simd::lanes<T>;
     static constexpr std::size_t groups_at_once = 4;
+    static constexpr index vectors_at_once = 64;
 
     codeword_columns() = default;
     codeword_columns(const T* codewords, index count, index channels) : count_(count), channels_(channels) {
-        const index step = lanes * static_cast<index>(groups_at_once);
         padded_ = (count + step - 1) / step * step;
         columns_.resize(static_cast<std::size_t>(padded_ * channels));
+        offsets_.resize(static_cast<std::size_t>(padded_));
+        fill(codewords);
+    }
+    /// Other codewords of the same number.
+    void fill(const T* codewords) noexcept {
         T* to = columns_.data();
-        for (index c = 0; c < padded_; c += lanes)
-            for (index i = 0; i < channels; ++i)
-                for (index l = 0; l < lanes; ++l)
-                    *to++ = codewords[(c + l < count ? c + l : 0) * channels + i];
+        for (index c = 0; c < padded_; c += lanes) {
+            T* const offsets = offsets_.data() + c;
+            std::fill_n(offsets, lanes, T(0));
+            for (index i = 0; i < channels_; ++i)
+                for (index l = 0; l < lanes; ++l) {
+                    const T x = codewords[(c + l < count_ ? c + l : 0) * channels_ + i];
+                    offsets[l] -= x * x / 2;
+                    *to++ = x;
+                }
+        }
     }
 
-    /// The first codeword at the least squared distance of each of N vectors, and that distance.
-    template <std::size_t N>
-    void nearest(const T* const (&z)[N], std::int32_t (&label)[N], T (&distance)[N]) const noexcept {
-        using pack = simd::pack<T>;
+    /// The first codeword nearest to each of up to vectors_at_once vectors, z [vectors, channels], and its squared
+    /// distance. Codewords are read in blocks that stay in the L2 cache meanwhile.
+    template <nearest_by By>
+    void nearest(const T* z, index vectors, std::int32_t* label, T* distance) const noexcept {
+        constexpr auto held = static_cast<std::size_t>(vectors_at_once * lanes);
+        T best[held], best_at[held];
+        std::fill_n(best, vectors * lanes, farthest<By>);
+        std::fill_n(best_at, vectors * lanes, T(0));
+        const index words = std::max(step, (index{128} << 10) / (channels_ * index{sizeof(T)}) / step * step);
+        for (index c = 0; c < padded_; c += words) {
+            const index end = std::min(c + words, padded_);
+            index n = 0;
+            for (; n + rows <= vectors; n += rows)
+                search<By, rows_at_once>(z + n * channels_, c, end, best + n * lanes, best_at + n * lanes);
+            for (; n < vectors; ++n)
+                search<By, 1>(z + n * channels_, c, end, best + n * lanes, best_at + n * lanes);
+        }
+        for (index n = 0; n < vectors; ++n) {
+            T nearest = farthest<By>;
+            label[n] = 0;
+            for (index l = 0; l < lanes; ++l) {
+                const auto at =
+                    static_cast<std::int32_t>(best_at[n * lanes + l]) * static_cast<std::int32_t>(lanes) +
+                    static_cast<std::int32_t>(l);
+                const T value = best[n * lanes + l];
+                if (nearer<By>(value, nearest) || (value == nearest && at < label[n]))
+                    nearest = value, label[n] = at;
+            }
+            if (label[n] >= count_) label[n] = 0;  // nothing was finite
+            distance[n] =
+                By == nearest_by::differences ? nearest : squared_distance(z + n * channels_, label[n]);
+        }
+    }
+    index channels() const noexcept { return channels_; }
+
+  private:
+    static constexpr index step = lanes * static_cast<index>(groups_at_once);
+    static constexpr auto rows = static_cast<index>(rows_at_once);
+    template <nearest_by By>
+    static constexpr T farthest = By == nearest_by::differences ? std::numeric_limits<T>::max()
+                                                                : std::numeric_limits<T>::lowest();
+    template <nearest_by By, class V>
+    static auto nearer(V a, V b) noexcept {
+        if constexpr (By == nearest_by::differences)
+            return a < b;
+        else
+            return b < a;
+    }
+
+    template <nearest_by By, std::size_t N>
+    void search(const T* z, index first, index end, T* best_of, T* at_of) const noexcept {
+        const index stride = channels_ * lanes;
         pack best[N], best_at[N];
         for (std::size_t v = 0; v < N; ++v) {
-            best[v] = simd::broadcast(std::numeric_limits<T>::max());
-            best_at[v] = simd::broadcast(T(0));
+            best[v] = simd::load(static_cast<const T*>(best_of + static_cast<index>(v) * lanes));
+            best_at[v] = simd::load(static_cast<const T*>(at_of + static_cast<index>(v) * lanes));
         }
-        const index stride = channels_ * lanes;
-        for (index c = 0; c < padded_; c += lanes * static_cast<index>(groups_at_once)) {
+        for (index c = first; c < end; c += step) {
             const T* from = columns_.data() + c * channels_;
             pack sum[N][groups_at_once];
-            for (auto& of_vector : sum)
-                for (pack& s : of_vector) s = simd::broadcast(T(0));
+            for (std::size_t g = 0; g < groups_at_once; ++g) {
+                const pack start = By == nearest_by::differences
+                                       ? simd::broadcast(T(0))
+                                       : simd::load(offsets_.data() + c + static_cast<index>(g) * lanes);
+                for (std::size_t v = 0; v < N; ++v) sum[v][g] = start;
+            }
             for (index i = 0; i < channels_; ++i, from += lanes) {
                 pack column[groups_at_once];
                 for (std::size_t g = 0; g < groups_at_once; ++g)
                     column[g] = simd::load(from + static_cast<index>(g) * stride);
                 for (std::size_t v = 0; v < N; ++v) {
-                    const pack x = simd::broadcast(z[v][i]);
+                    const pack x = simd::broadcast(z[static_cast<index>(v) * channels_ + i]);
                     for (std::size_t g = 0; g < groups_at_once; ++g) {
-                        const pack apart = x - column[g];
-                        sum[v][g] = simd::fma(apart, apart, sum[v][g]);
+                        if constexpr (By == nearest_by::differences) {
+                            const pack apart = x - column[g];
+                            sum[v][g] = simd::fma(apart, apart, sum[v][g]);
+                        } else {
+                            sum[v][g] = simd::fma(x, column[g], sum[v][g]);
+                        }
                     }
                 }
             }
             for (std::size_t v = 0; v < N; ++v)
                 for (std::size_t g = 0; g < groups_at_once; ++g) {
                     const pack at = simd::broadcast(static_cast<T>(c / lanes) + static_cast<T>(g));
-                    const auto closer = sum[v][g] < best[v];
+                    const auto closer = nearer<By>(sum[v][g], best[v]);
                     best_at[v] = simd::choose(closer, at, best_at[v]);
                     best[v] = simd::choose(closer, sum[v][g], best[v]);
                 }
         }
         for (std::size_t v = 0; v < N; ++v) {
-            T value[static_cast<std::size_t>(lanes)], group[static_cast<std::size_t>(lanes)];
-            simd::store(value, best[v]);
-            simd::store(group, best_at[v]);
-            label[v] = 0;
-            distance[v] = std::numeric_limits<T>::max();
-            for (index l = 0; l < lanes; ++l) {
-                const auto at = static_cast<std::int32_t>(group[l]) * static_cast<std::int32_t>(lanes) +
-                                static_cast<std::int32_t>(l);
-                if (value[l] < distance[v] || (value[l] == distance[v] && at < label[v])) {
-                    distance[v] = value[l];
-                    label[v] = at;
-                }
-            }
-            if (label[v] >= count_) label[v] = 0;  // nothing was finite
+            simd::store(best_of + static_cast<index>(v) * lanes, best[v]);
+            simd::store(at_of + static_cast<index>(v) * lanes, best_at[v]);
         }
     }
-    index channels() const noexcept { return channels_; }
+    T squared_distance(const T* z, std::int32_t label) const noexcept {
+        const T* const from = columns_.data() + label / lanes * lanes * channels_ + label % lanes;
+        T sum = 0;
+        for (index i = 0; i < channels_; ++i) sum += (z[i] - from[i * lanes]) * (z[i] - from[i * lanes]);
+        return sum;
+    }
 
-  private:
     index count_ = 0, channels_ = 0, padded_ = 0;
-    aligned_vector<T> columns_;
+    aligned_vector<T> columns_, offsets_;
 };
 
 /// The labels of many vectors; `distances` may be null.
-template <class T>
+template <nearest_by By, class T>
 void fill_nearest(const codeword_columns<T>& codewords, const T* z, index count, std::int32_t* labels,
                   T* distances) noexcept {
-    const index d = codewords.channels();
-    const auto some = [&]<std::size_t N>(index n, const T* const(&rows)[N]) {
-        std::int32_t label[N];
-        T distance[N];
-        codewords.nearest(rows, label, distance);
-        for (std::size_t v = 0; v < N; ++v) {
-            labels[n + static_cast<index>(v)] = label[v];
-            if (distances) distances[n + static_cast<index>(v)] = distance[v];
-        }
-    };
-    index n = 0;
-    if constexpr (rows_at_once == 4)
-        for (; n + 4 <= count; n += 4)
-            some(n, {z + n * d, z + (n + 1) * d, z + (n + 2) * d, z + (n + 3) * d});
-    for (; n < count; ++n) some(n, {z + n * d});
+    constexpr index most = codeword_columns<T>::vectors_at_once;
+    T distance[static_cast<std::size_t>(most)];
+    for (index n = 0; n < count; n += most)
+        codewords.template nearest<By>(z + n * codewords.channels(), std::min(most, count - n), labels + n,
+                                       distances ? distances + n : distance);
 }
 
 /// sum_j weight[h][j] row_j over the rows of a contiguous [count, channels] array.
@@ -271,10 +325,10 @@ class vector_quantizer {
         if (keys.batches() != 1) return detail::tell(who, {"batches must be 1", 1, keys.batches()});
         if (keys.tokens() != labelled)
             return detail::tell(who, {"labels must be as many as the tokens", keys.tokens(), labelled});
-        constexpr index at_once = 4;
-        T key[at_once * most_channels], z[at_once * most_channels];
-        std::int32_t label[at_once];
-        const index d = channels();
+        constexpr index most = detail::codeword_columns<T>::vectors_at_once, numbers = 8 * most_channels;
+        T key[numbers], z[numbers];
+        std::int32_t label[static_cast<std::size_t>(most)];
+        const index d = channels(), at_once = std::min(most, numbers / d);
         for (index n = 0; n < keys.tokens(); n += at_once) {
             const index some = std::min(at_once, keys.tokens() - n);
             for (index r = 0; r < some; ++r) {
@@ -282,7 +336,8 @@ class vector_quantizer {
                 for (index i = 0; i < d; ++i) key[r * d + i] = static_cast<T>(from[i]);
             }
             fill_metric_rows(key, some, z);
-            detail::fill_nearest(columns_, z, some, label, static_cast<T*>(nullptr));
+            detail::fill_nearest<detail::nearest_by::differences>(columns_, z, some, label,
+                                                                  static_cast<T*>(nullptr));
             for (index r = 0; r < some; ++r)
                 labels[static_cast<std::size_t>(n + r)] = static_cast<std::uint16_t>(label[r]);
         }

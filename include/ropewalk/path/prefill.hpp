@@ -4,106 +4,21 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <vector>
 
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/path/attend_options.hpp>
 #include <ropewalk/path/block_transform.hpp>
-
-namespace ROPEWALK_NAMESPACE::path {
-
-/// T is the type arithmetic runs in: double for f64 queries, else float. An empty span: not given.
-template <class T>
-struct attend_options {
-    index block = 64;                  ///< tokens of one UT transform; any value gives the same result
-    std::optional<double> scale = {};  ///< on the whole logit, gate included; 1 / sqrt(channels) if not given
-    std::span<const T> log_gate = {};  ///< [batches, tokens, heads] <= 0: FoX, log of the forget gates
-    std::span<const index> sequence_ends = {};  ///< several sequences in one batch row, each by itself
-    std::span<T> logits = {};  ///< [batches, heads, tokens, tokens] written; 0 where a query sees nothing
-};
-
-}  // namespace ROPEWALK_NAMESPACE::path
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-inline void require_betas(const char* who, auto betas) {
-    for (const auto b : betas)
-        require(b >= 0 && b <= 2, who, "beta must be in [0, 2]", static_cast<double>(b));
-}
-
-/// What prefill and its naive form share: checks, and one head of one sequence as matrices.
+/// The betas of `count` tokens of one kv head.
 template <class T>
-struct path_plan {
-    heads_shape q, k, v;
-    path::attend_options<T> options;
-    T scale;
-    std::vector<index> ends;
-
-    path_plan(const char* who, heads_shape query, heads_shape key, heads_shape value, heads_shape w,
-              heads_shape out, std::span<const T> beta, const path::attend_options<T>& o)
-        : q(query), k(key), v(value), options(o), ends(o.sequence_ends.begin(), o.sequence_ends.end()) {
-        require(k.batches == q.batches && v.batches == q.batches && w.batches == q.batches &&
-                    out.batches == q.batches,
-                who, "all views must have q's batches", q.batches);
-        require(
-            k.tokens == q.tokens && v.tokens == q.tokens && w.tokens == q.tokens && out.tokens == q.tokens,
-            who, "all views must have q's tokens", q.tokens);
-        require(q.heads == 0 || (k.heads > 0 && q.heads % k.heads == 0), who,
-                "k.heads must be > 0 and divide q.heads", k.heads);
-        require(v.heads == k.heads, who, "v.heads must equal k.heads", v.heads);
-        require(w.heads == k.heads, who, "w.heads must equal k.heads", w.heads);
-        require(out.heads == q.heads, who, "out.heads must equal q.heads", out.heads);
-        require(k.channels == q.channels, who, "k.channels must equal q.channels", k.channels);
-        require(w.channels == q.channels, who, "w.channels must equal q.channels", w.channels);
-        require(out.channels == v.channels, who, "out.channels must equal v.channels", out.channels);
-        require(static_cast<index>(beta.size()) == q.batches * q.tokens * k.heads, who,
-                "beta must hold batches * tokens * kv heads numbers", beta.size());
-        require_betas(who, beta);
-        require(o.block > 0, who, "block must be > 0", o.block);
-        // No sequence has a longer one, and group * block is computed.
-        options.block = std::clamp<index>(o.block, 1, std::max<index>(q.tokens, 1));
-        const double s = o.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels, 1))));
-        require(std::isfinite(s), who, "scale must be finite", s);
-        scale = static_cast<T>(s);
-        require(o.log_gate.empty() || static_cast<index>(o.log_gate.size()) == q.batches * q.tokens * q.heads,
-                who, "log_gate must hold batches * tokens * heads numbers", o.log_gate.size());
-        for (T g : o.log_gate)
-            require(g <= 0 && std::isfinite(g), who, "log_gate must be <= 0 and finite",
-                    static_cast<double>(g));
-        require(o.logits.empty() ||
-                    static_cast<index>(o.logits.size()) == q.batches * q.heads * q.tokens * q.tokens,
-                who, "logits must hold batches * heads * tokens * tokens numbers", o.logits.size());
-        if (ends.empty()) ends.push_back(q.tokens);
-        index last = 0;
-        for (index end : ends) {
-            require(end > last || (end == last && q.tokens == 0), who, "sequence_ends must rise", end);
-            last = end;
-        }
-        require(last == q.tokens, who, "sequence_ends must end at the last token", last);
-    }
-
-    index group() const noexcept { return k.heads == 0 ? 0 : q.heads / k.heads; }
-    T* logit_row(index b, index h, index n) const noexcept {
-        return options.logits.data() + ((b * q.heads + h) * q.tokens + n) * q.tokens;
-    }
-    /// Cumulative log gates of one head of a sequence; zeros without a gate. Summed in f64.
-    std::vector<double> gates(index b, index h, index first, index count) const {
-        std::vector<double> sums(static_cast<std::size_t>(count), 0.0);
-        if (options.log_gate.empty()) return sums;
-        double sum = 0;
-        for (index n = 0; n < count; ++n)
-            sums[static_cast<std::size_t>(n)] = sum += static_cast<double>(
-                options.log_gate[static_cast<std::size_t>((b * q.tokens + first + n) * q.heads + h)]);
-        return sums;
-    }
-    std::vector<T> betas(std::span<const T> beta, index b, index h, index first, index count) const {
-        std::vector<T> own;
-        for (index n = 0; n < count; ++n)
-            own.push_back(beta[static_cast<std::size_t>((b * q.tokens + first + n) * k.heads + h)]);
-        return own;
-    }
-};
-
+std::vector<T> betas_of(const path_plan<T>& plan, index b, index h, index first, index count) {
+    std::vector<T> own;
+    for (index n = 0; n < count; ++n) own.push_back(*plan.beta.at(b, first + n, h));
+    return own;
+}
 /// Rows [first, first + count) of head h as a matrix of T.
 template <class T, class E>
 path::matrix<T> rows_of(heads_view<E> x, index b, index h, index first, index count) {
@@ -143,7 +58,10 @@ struct path_walk {
           sum(path::matrix<T>::Zero(group * count, p.v.channels)),
           peak(column::Constant(group * count, -std::numeric_limits<T>::infinity())),
           weight(column::Zero(group * count)) {
-        for (index g = 0; g < group; ++g) gates.push_back(p.gates(b, head * group + g, first, count));
+        for (index g = 0; g < group && p.gated(); ++g) {
+            gates.emplace_back(static_cast<std::size_t>(count));
+            p.fill_gate_sums(b, head * group + g, first, count, gates.back().data());
+        }
     }
     struct place {
         index head, token;  ///< head of the group; token of the sequence
@@ -161,7 +79,7 @@ struct path_walk {
             const auto [g, token] = place_of(row + r);
             auto own = scores.row(r);
             const index seen = std::min(keys, token - first + 1);
-            if (!plan.options.log_gate.empty()) {
+            if (plan.gated()) {
                 const auto& sums = gates[static_cast<std::size_t>(g)];
                 for (index c = 0; c < seen; ++c)
                     own[c] += static_cast<T>(sums[static_cast<std::size_t>(token)] -
@@ -192,7 +110,8 @@ namespace ROPEWALK_NAMESPACE::path {
 ///     logit(i, j) = scale (q_i^T H_i ... H_{j+1} k_j + G_i - G_j), j <= i; values are not transformed.
 /// Shapes:   q [batches, tokens, heads, channels]; k, w [.., kv heads, channels]; v [.., kv heads, value
 ///           channels]; beta [batches, tokens, kv heads]; out [batches, tokens, heads, value channels].
-///           Any strides, each of any element type; w in T.
+///           Any strides, each of any element type; w, beta and gates in T. Parts share batches * kv heads *
+///           sequences, the memory of one call each.
 /// Throws:   invalid_config on sizes that disagree, beta outside [0, 2], a positive log gate, a block of 0.
 /// Cost:     heads tokens^2 (3 channels + value channels) multiply-adds in matrix products; scratch of
 ///           tokens (3 channels + value channels) numbers.
@@ -203,12 +122,11 @@ namespace ROPEWALK_NAMESPACE::path {
 template <class Q, class K, class V, class O>
 void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
             std::type_identity_t<heads_view<const compute_t<Q>>> w,
-            std::type_identity_t<std::span<const compute_t<Q>>> beta, heads_view<O> out,
+            std::type_identity_t<head_numbers<compute_t<Q>>> beta, heads_view<O> out,
             const attend_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
     const detail::path_plan<T> plan("path::attend", q.shape, k.shape, v.shape, w.shape, out.shape, beta,
                                     options);
-    std::fill(options.logits.begin(), options.logits.end(), T(0));
     if (q.empty()) return;
     const index group = plan.group();
 
@@ -217,65 +135,65 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
         block_transform<T> transform;
         matrix<T> keys, values;  // keys at the block's end
     };
-    for (index b = 0; b < q.batches(); ++b)
-        for (index kv = 0; kv < k.heads(); ++kv)
-            for (std::size_t s = 0; s < plan.ends.size(); ++s) {
-                const index start = s == 0 ? 0 : plan.ends[s - 1], length = plan.ends[s] - start;
-                // The products of a block multiply what a query does not see by 0, which is no 0 times NaN.
-                // A block of one token holds nothing hidden.
-                const auto finite = [&](const auto& view) {
-                    return detail::rows_of<T>(view, b, kv, start, length).allFinite();
-                };
-                const index block = finite(v) && finite(w) ? plan.options.block : 1;
-                detail::path_walk<T> walk(plan, b, kv, start, length, block);
-                std::vector<stage> stages;
-                matrix<T> scores, tile;
-                for (index first = 0; first < length; first += block) {
-                    const index count = std::min(block, length - first);
-                    const auto at = [&](const auto& view, index h) {
-                        return detail::rows_of<T>(view, b, h, start + first, count);
-                    };
-                    const auto betas = plan.betas(beta, b, kv, start + first, count);
-                    const matrix<T> keys = at(k, kv);
-                    stages.push_back({first, block_transform<T>(at(w, kv), betas), {}, at(v, kv)});
-                    stage& own = stages.back();
-                    const matrix<T> inner = own.transform.own_keys(keys, betas);
-                    own.keys = own.transform.keys_at_end(keys, inner);
+    plan.each_sequence([&](index b, index kv, index start, index length) {
+        plan.clear_logits(b, kv, start, length);
+        // The products of a block multiply what a query does not see by 0, which is no 0 times NaN.
+        // A block of one token holds nothing hidden.
+        const auto finite = [&](const auto& view) {
+            return detail::rows_of<T>(view, b, kv, start, length).allFinite();
+        };
+        const index block = finite(v) && finite(w) ? plan.options.block : 1;
+        detail::path_walk<T> walk(plan, b, kv, start, length, block);
+        std::vector<stage> stages;
+        matrix<T> scores, tile;
+        for (index first = 0; first < length; first += block) {
+            const index count = std::min(block, length - first);
+            const auto at = [&](const auto& view, index h) {
+                return detail::rows_of<T>(view, b, h, start + first, count);
+            };
+            const auto betas = detail::betas_of(plan, b, kv, start + first, count);
+            const matrix<T> keys = at(k, kv);
+            stages.push_back({first, block_transform<T>(at(w, kv), betas), {}, at(v, kv)});
+            stage& own = stages.back();
+            const matrix<T> inner = own.transform.own_keys(keys, betas);
+            own.keys = own.transform.keys_at_end(keys, inner);
 
-                    // Inside the block: query r meets the transforms up to its own, key s those after s.
-                    auto queries = walk.queries.middleRows(group * first, group * count);
-                    for (index g = 0; g < group; ++g)
-                        queries.middleRows(g * count, count) = at(q, kv * group + g);
-                    matrix<T> through = queries * own.transform.w().transpose();
-                    for (index g = 0; g < group; ++g) {
-                        auto part = through.middleRows(g * count, count);
-                        part = part.template triangularView<Eigen::Lower>().toDenseMatrix();
-                    }
-                    scores.noalias() = queries * keys.transpose();
-                    scores.noalias() -= through * inner;
-                    walk.add(group * first, scores, first, own.values);
-                    queries.noalias() -= through * own.transform.y();
-                }
-                // Then all later queries together, over one earlier block after the other, nearest first.
-                constexpr index tall = 256;
-                for (std::size_t back = stages.size(); back-- > 1;) {
-                    const stage& with = stages[back - 1];
-                    for (index row = group * stages[back].first; row < group * length; row += tall) {
-                        const index rows = std::min(tall, group * length - row);
-                        tile = walk.queries.middleRows(row, rows);
-                        scores.noalias() = tile * with.keys.transpose();
-                        walk.add(row, scores, with.first, with.values);
-                        if (back == 1) continue;
-                        with.transform.apply_to_query(tile);
-                        walk.queries.middleRows(row, rows) = tile;
-                    }
-                }
-                for (index row = 0; row < group * length; ++row) {
-                    const auto [g, token] = walk.place_of(row);
-                    detail::store_row<T>(walk.sum.row(row) / walk.weight[row],
-                                         out.at(b, start + token, kv * group + g));
-                }
+            // Inside the block: query r meets the transforms up to its own, key s those after s.
+            auto queries = walk.queries.middleRows(group * first, group * count);
+            for (index g = 0; g < group; ++g) queries.middleRows(g * count, count) = at(q, kv * group + g);
+            matrix<T> through = queries * own.transform.w().transpose();
+            for (index g = 0; g < group; ++g) {
+                auto part = through.middleRows(g * count, count);
+                part = part.template triangularView<Eigen::Lower>().toDenseMatrix();
             }
+            scores.noalias() = queries * keys.transpose();
+            scores.noalias() -= through * inner;
+            walk.add(group * first, scores, first, own.values);
+            queries.noalias() -= through * own.transform.y();
+        }
+        // Then all later queries together, over one earlier block after the other, nearest first.
+        constexpr index tall = 256;
+        for (std::size_t back = stages.size(); back-- > 1;) {
+            const stage& with = stages[back - 1];
+            for (index row = group * stages[back].first; row < group * length; row += tall) {
+                const index rows = std::min(tall, group * length - row);
+                tile = walk.queries.middleRows(row, rows);
+                scores.noalias() = tile * with.keys.transpose();
+                walk.add(row, scores, with.first, with.values);
+                if (back == 1) continue;
+                with.transform.apply_to_query(tile);
+                walk.queries.middleRows(row, rows) = tile;
+            }
+        }
+        for (index row = 0; row < group * length; ++row) {
+            const auto [g, token] = walk.place_of(row);
+            if (!options.log_weight.empty())
+                plan.log_weight_at(b, start + token, kv * group + g) =
+                    walk.peak[row] + std::log(walk.weight[row]);
+            detail::store_row<T>(walk.sum.row(row) / walk.weight[row],
+                                 out.at(b, start + token, kv * group + g));
+        }
+    });
 }
 
 /// The same by definition in plain loops, one transform at a time: for tests, and to compare with.
@@ -284,59 +202,60 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
 template <class Q, class K, class V, class O>
 void attend_naive(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                   std::type_identity_t<heads_view<const compute_t<Q>>> w,
-                  std::type_identity_t<std::span<const compute_t<Q>>> beta, heads_view<O> out,
+                  std::type_identity_t<head_numbers<compute_t<Q>>> beta, heads_view<O> out,
                   const attend_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
     const detail::path_plan<T> plan("path::attend_naive", q.shape, k.shape, v.shape, w.shape, out.shape, beta,
                                     options);
-    std::fill(options.logits.begin(), options.logits.end(), T(0));
     if (q.empty()) return;
-    for (index b = 0; b < q.batches(); ++b)
-        for (index h = 0; h < q.heads(); ++h)
-            for (std::size_t s = 0; s < plan.ends.size(); ++s) {
-                const index kv = h / plan.group(), start = s == 0 ? 0 : plan.ends[s - 1];
-                const index length = plan.ends[s] - start;
-                const auto at = [&](const auto& view, index head) {
-                    return detail::rows_of<T>(view, b, head, start, length);
-                };
-                const matrix<T> keys = at(k, kv), values = at(v, kv), ws = at(w, kv), queries = at(q, h);
-                const auto betas = plan.betas(beta, b, kv, start, length);
-                const auto gates = plan.gates(b, h, start, length);
-                const index channels = q.channels();
-                std::vector<T> x(static_cast<std::size_t>(channels)),
-                    scores(static_cast<std::size_t>(length));
-                const auto dot = [&](const T* with) {
-                    T sum = 0;
-                    for (index c = 0; c < channels; ++c) sum += x.data()[c] * with[c];
-                    return sum;
-                };
-                for (index i = 0; i < length; ++i) {
-                    std::copy_n(queries.row(i).data(), channels, x.data());
-                    T peak = -std::numeric_limits<T>::infinity(), weight = 0;
-                    for (index j = i; j >= 0; --j) {
-                        const auto n = static_cast<std::size_t>(j);
-                        const auto gate = static_cast<T>(gates[static_cast<std::size_t>(i)] - gates[n]);
-                        scores[n] = plan.scale * (dot(keys.row(j).data()) + gate);
-                        peak = std::max(peak, scores[n]);
-                        const T step = betas[n] * dot(ws.row(j).data());
-                        for (index c = 0; c < channels; ++c) x.data()[c] -= step * ws(j, c);
-                    }
-                    if (!options.logits.empty())
-                        std::copy_n(scores.data(), i + 1, plan.logit_row(b, h, start + i) + start);
-                    Eigen::Matrix<T, 1, Eigen::Dynamic> mixed =
-                        Eigen::Matrix<T, 1, Eigen::Dynamic>::Zero(v.channels());
-                    for (index j = 0; j <= i; ++j) {
-                        const T e = std::exp(scores[static_cast<std::size_t>(j)] - peak);
-                        weight += e;
-                        mixed += e * values.row(j);
-                    }
-                    detail::store_row<T>(mixed / weight, out.at(b, start + i, h));
+    plan.each_sequence([&](index b, index kv, index start, index length) {
+        plan.clear_logits(b, kv, start, length);
+        for (index h = kv * plan.group(); h < (kv + 1) * plan.group(); ++h) {
+            const auto at = [&](const auto& view, index head) {
+                return detail::rows_of<T>(view, b, head, start, length);
+            };
+            const matrix<T> keys = at(k, kv), values = at(v, kv), ws = at(w, kv), queries = at(q, h);
+            const auto betas = detail::betas_of(plan, b, kv, start, length);
+            std::vector<double> gates(static_cast<std::size_t>(length));
+            if (plan.gated()) plan.fill_gate_sums(b, h, start, length, gates.data());
+            const index channels = q.channels();
+            std::vector<T> x(static_cast<std::size_t>(channels)), scores(static_cast<std::size_t>(length));
+            const auto dot = [&](const T* with) {
+                T sum = 0;
+                for (index c = 0; c < channels; ++c) sum += x.data()[c] * with[c];
+                return sum;
+            };
+            for (index i = 0; i < length; ++i) {
+                std::copy_n(queries.row(i).data(), channels, x.data());
+                T peak = -std::numeric_limits<T>::infinity(), weight = 0;
+                for (index j = i; j >= 0; --j) {
+                    const auto n = static_cast<std::size_t>(j);
+                    const auto gate = static_cast<T>(gates[static_cast<std::size_t>(i)] - gates[n]);
+                    scores[n] = plan.scale * (dot(keys.row(j).data()) + gate);
+                    peak = std::max(peak, scores[n]);
+                    const T step = betas[n] * dot(ws.row(j).data());
+                    for (index c = 0; c < channels; ++c) x.data()[c] -= step * ws(j, c);
                 }
+                if (!options.logits.empty())
+                    std::copy_n(scores.data(), i + 1, plan.logit_row(b, h, start + i) + start);
+                Eigen::Matrix<T, 1, Eigen::Dynamic> mixed =
+                    Eigen::Matrix<T, 1, Eigen::Dynamic>::Zero(v.channels());
+                for (index j = 0; j <= i; ++j) {
+                    const T e = std::exp(scores[static_cast<std::size_t>(j)] - peak);
+                    weight += e;
+                    mixed += e * values.row(j);
+                }
+                if (!options.log_weight.empty())
+                    plan.log_weight_at(b, start + i, h) = peak + std::log(weight);
+                detail::store_row<T>(mixed / weight, out.at(b, start + i, h));
             }
+        }
+    });
 }
 
 /// The keys as decoding needs them: each carried past all later tokens of its sequence, H_T ... H_{j+1} k_j.
 /// Shapes:   k, cache [batches, tokens, kv heads, channels], cache of any element type; it may be k itself.
+///           block, sequence_ends and part of the options count.
 /// Throws:   invalid_config as attend.
 /// Cost:     tokens channels (3 block + 2 channels) multiply-adds a head: blocks from the last to the first,
 ///           with the product of the later ones as one matrix.
@@ -344,31 +263,29 @@ void attend_naive(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
 /// Source:   fla-org/flash-linear-attention, ops/path_attn/prepare_k_cache.py (there key by key).
 template <class K, class C>
 void fill_key_cache(heads_view<K> k, std::type_identity_t<heads_view<const compute_t<K>>> w,
-                    std::type_identity_t<std::span<const compute_t<K>>> beta, heads_view<C> cache,
+                    std::type_identity_t<head_numbers<compute_t<K>>> beta, heads_view<C> cache,
                     const attend_options<compute_t<K>>& options = {}) {
     using T = compute_t<K>;
-    const attend_options<T> own{.block = options.block, .sequence_ends = options.sequence_ends};
+    const attend_options<T> own{
+        .block = options.block, .sequence_ends = options.sequence_ends, .part = options.part};
     const detail::path_plan<T> plan("path::fill_key_cache", k.shape, k.shape, k.shape, w.shape, cache.shape,
                                     beta, own);
-    for (index b = 0; b < k.batches() && !k.empty(); ++b)
-        for (index h = 0; h < k.heads(); ++h)
-            for (std::size_t s = 0; s < plan.ends.size(); ++s) {
-                const index start = s == 0 ? 0 : plan.ends[s - 1], length = plan.ends[s] - start;
-                matrix<T> later = matrix<T>::Identity(k.channels(), k.channels());  // P of all later blocks
-                const index block = plan.options.block;
-                for (index first = (length - 1) / block * block; first >= 0; first -= block) {
-                    const index count = std::min(block, length - first);
-                    const auto betas = plan.betas(beta, b, h, start + first, count);
-                    const matrix<T> keys = detail::rows_of<T>(k, b, h, start + first, count);
-                    const block_transform<T> transform(detail::rows_of<T>(w, b, h, start + first, count),
-                                                       betas);
-                    const matrix<T> carried =
-                        transform.keys_at_end(keys, transform.own_keys(keys, betas)) * later.transpose();
-                    for (index n = 0; n < count; ++n)
-                        detail::store_row<T>(carried.row(n), cache.at(b, start + first + n, h));
-                    transform.apply_to_query(later);
-                }
-            }
+    if (k.empty()) return;
+    plan.each_sequence([&](index b, index h, index start, index length) {
+        matrix<T> later = matrix<T>::Identity(k.channels(), k.channels());  // P of all later blocks
+        const index block = plan.options.block;
+        for (index first = (length - 1) / block * block; first >= 0; first -= block) {
+            const index count = std::min(block, length - first);
+            const auto betas = detail::betas_of(plan, b, h, start + first, count);
+            const matrix<T> keys = detail::rows_of<T>(k, b, h, start + first, count);
+            const block_transform<T> transform(detail::rows_of<T>(w, b, h, start + first, count), betas);
+            const matrix<T> carried =
+                transform.keys_at_end(keys, transform.own_keys(keys, betas)) * later.transpose();
+            for (index n = 0; n < count; ++n)
+                detail::store_row<T>(carried.row(n), cache.at(b, start + first + n, h));
+            transform.apply_to_query(later);
+        }
+    });
 }
 
 }  // namespace ROPEWALK_NAMESPACE::path
