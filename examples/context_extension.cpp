@@ -16,11 +16,11 @@
 #include <unistd.h>
 #endif
 
-#include <ropewalk/adapters/phase_shift.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
 #include "figures/svg.hpp"
+#include "tinylm/phase_shift_fit.hpp"
 #include "tinylm/score.hpp"
 
 namespace tinylm {
@@ -28,17 +28,12 @@ namespace {
 
 constexpr double trained = 256;
 
-/// PSC's modules, one each for the queries and the keys of a layer.
-struct calibration {
-    std::vector<rw::phase_shift::parameters<float>> q, k;
-};
-
 /// The spectrum of a method at a window length; factor = window / trained, never below 1.
 struct method {
     std::string name;
     std::function<rw::spectrum(index context, double factor)> make;
-    std::string reference = {};           ///< its name in reference.json
-    const calibration* fitted = nullptr;  ///< what queries and keys go through before the rotation
+    std::string reference = {};               ///< its name in reference.json
+    const phase_modules<>* fitted = nullptr;  ///< what queries and keys go through before the rotation
 };
 
 /// The model's scheme with other frequencies.
@@ -71,7 +66,7 @@ class progress {
 };
 
 double nats(const model& m, tokens_view text, index context, const rw::spectrum& frequencies,
-            const calibration* fitted = nullptr) {
+            const phase_modules<>* fitted = nullptr) {
     const auto schemes = schemes_with(m, frequencies);
     return score(m, text, context,
                  [&] {
@@ -80,8 +75,8 @@ double nats(const model& m, tokens_view text, index context, const rw::spectrum&
                                 ? rotate
                                 : rotate_hook([rotate, fitted](index layer, auto q, auto k, auto positions) {
                                       const auto l = static_cast<std::size_t>(layer);
-                                      rw::phase_shift::calibrate(fitted->q[l], q);
-                                      rw::phase_shift::calibrate(fitted->k[l], k);
+                                      rw::phase_shift::calibrate((*fitted)[l].queries, q);
+                                      rw::phase_shift::calibrate((*fitted)[l].keys, k);
                                       rotate(layer, q, k, positions);
                                   });
                  })
@@ -120,60 +115,6 @@ std::vector<double> search_factors(const model& m, tokens_view held_back, index 
     return best;
 }
 
-/// A small subset of PSC's parameters, one number a layer and pair: up is the identity, and down sends every
-/// feature to the channels of the pair (i and i + pairs) with that number over head_dim, in all heads alike.
-/// 0 is the identity.
-calibration make_calibration(const model& m, const std::vector<double>& numbers) {
-    const index d = m.head_dim, pairs = d / 2;
-    calibration made;
-    for (index l = 0; l < m.layers; ++l)
-        for (auto* side : {&made.q, &made.k}) {
-            const index heads = side == &made.q ? m.heads : m.kv_heads;
-            auto p = rw::phase_shift::make_initial<float>(heads, d);
-            for (index row = 0; row < heads * d; ++row)
-                for (index c = 0; c < d; ++c) {
-                    const auto at = static_cast<std::size_t>(row * d + c);
-                    p.up[at] = c == row % d ? 1.0F : 0.0F;
-                    p.down[at] = static_cast<float>(numbers[static_cast<std::size_t>(l * pairs + c % pairs)] /
-                                                    static_cast<double>(d));
-                }
-            side->push_back(std::move(p));
-        }
-    return made;
-}
-
-/// PSC without gradients: from the identity on, the numbers of a stretch of pairs, of one layer or of all,
-/// move up or else down, and stay there when a held-back part of the text is predicted better.
-calibration fit_calibration(const model& m, tokens_view held_back, index context, const rw::spectrum& base,
-                            int rounds, progress& bar) {
-    const index pairs = m.head_dim / 2;
-    std::vector<double> best(static_cast<std::size_t>(m.layers * pairs), 0.0);
-    const auto loss = [&](const std::vector<double>& numbers) {
-        const auto fitted = make_calibration(m, numbers);
-        bar.step("PSC fit at " + std::to_string(context));
-        return nats(m, held_back, context, base, &fitted);
-    };
-    std::mt19937 engine(7);
-    const auto drawn = [&](index below) { return static_cast<index>(engine()) % below; };
-    double lowest = loss(best), pace = 2;
-    for (int left = rounds - 1; left > 0;) {
-        const index layer = drawn(m.layers + 1), first = drawn(pairs), last = first + drawn(pairs - first);
-        double change = drawn(2) == 0 ? pace : -pace;
-        bool better = false;
-        for (int turn = 0; turn < 2 && left > 0 && !better; ++turn, --left, change = -change) {
-            auto candidate = best;
-            for (index l = 0; l < m.layers; ++l)
-                for (index i = first; i <= last && (layer == l || layer == m.layers); ++i)
-                    candidate[static_cast<std::size_t>(l * pairs + i)] += change;
-            const double now = loss(candidate);
-            better = now < lowest;
-            if (better) lowest = now, best = candidate;
-        }
-        pace *= better ? 1.3 : 0.87;
-    }
-    return make_calibration(m, best);
-}
-
 /// Cos and sin of 256 positions from `offset` on, in one of three qualities.
 rw::rotation_table<float> offset_table(const rw::spectrum& s, double offset, const std::string& quality) {
     const auto where = rw::position_ids::text(static_cast<index>(trained), offset);
@@ -210,7 +151,7 @@ int run(const std::map<std::string, std::string>& options) {
     longrope.short_factors.assign(static_cast<std::size_t>(dim / 2), 1.0);
     std::map<index, std::vector<double>> found;
     constexpr index fitted_at = 2048;
-    calibration phase_shift;
+    phase_modules<> phase_shift;
     const auto yarn = [=](index, double s) {
         return freq::yarn({.rotary_dim = dim, .base = base, .factor = s, .original_context = trained});
     };
@@ -260,8 +201,10 @@ int run(const std::map<std::string, std::string>& options) {
          [=](index, double) { return freq::p_rope({.head_dim = dim, .base = base, .p = 0.75}); }},
     };
     const std::vector<index> contexts{128, 256, 512, 1024, 2048, 4096};
-    const int rounds = bytes == 32768 ? 10 : 2, tries = bytes == 32768 ? 40 : 4;
-    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + tries);
+    const int rounds = bytes == 32768 ? 10 : 2;
+    phase_fit_options fit_options{.context = fitted_at};
+    if (bytes < 32768) fit_options.steps = 2;
+    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + fit_options.steps);
     // Side by side: a search is one step after the other, and the longest context has one window.
     std::map<index, std::future<std::vector<double>>> searches;
     for (index n : contexts)
@@ -269,8 +212,11 @@ int run(const std::map<std::string, std::string>& options) {
             searches[n] = std::async(std::launch::async, [&, n, factor] {
                 return search_factors(m, held_back, n, factor, longrope, rounds, bar);
             });
-    phase_shift = fit_calibration(m, held_back, fitted_at,
-                                  yarn(fitted_at, static_cast<double>(fitted_at) / trained), tries, bar);
+    // PSC learns from all that is neither scored nor kept apart to choose a step by.
+    const auto fit = fit_phase_modules(m, rope, yarn(fitted_at, static_cast<double>(fitted_at) / trained),
+                                       all.subspan(32768, 28672), all.subspan(61440, 4096), fit_options,
+                                       [&] { bar.step("PSC fit at " + std::to_string(fitted_at)); });
+    phase_shift = fit.modules;
     for (auto& [n, search] : searches) found[n] = search.get();
 
     svg::chart picture{.title = "A model trained at 256 bytes, read further",
@@ -298,11 +244,13 @@ int run(const std::map<std::string, std::string>& options) {
     }
     std::printf(
         "nats per byte, first %zu held-out bytes, mean over windows of the context; weights untouched\n"
-        "PSC: %td numbers (of the %td parameters of its modules) fitted by %d scored tries, without "
-        "gradients,\n"
-        "on 4096 other bytes at context %td with YaRN; the same modules at every length\n\n%-22s",
-        bytes, m.layers * m.head_dim / 2, 2 * m.layers * (m.heads + m.kv_heads) * m.head_dim * m.head_dim,
-        tries, fitted_at, "context");
+        "PSC: all %td parameters of its modules fitted by %d steps of Adam on 28672 other bytes at context "
+        "%td\n"
+        "with YaRN; step %d reads 4096 bytes more best (%.4f, %.4f before); the same modules at every "
+        "length\n\n"
+        "%-22s",
+        bytes, 2 * m.layers * (m.heads + m.kv_heads) * m.head_dim * m.head_dim, fit_options.steps, fitted_at,
+        fit.best_step, fit.after, fit.before, "context");
     for (index n : contexts) std::printf("%8td", n);
     for (const auto& way : methods) {
         std::printf("\n%-22s", way.name.c_str());

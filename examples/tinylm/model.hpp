@@ -13,9 +13,10 @@
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/models/huggingface_json.hpp>
 #include <ropewalk/models/model_config.hpp>
+#include <ropewalk/models/safetensors.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
-#include "safetensors.hpp"
+#include "files.hpp"
 
 /// A small Llama on the CPU, written to show where rotation sits in an engine: load_model, a kv_cache of
 /// any storage type, and forward (prefill and decode are the same call).
@@ -45,7 +46,8 @@ inline index count_in(const nlohmann::json& config, const char* key) {
     return found->get<index>();
 }
 
-/// Reads config.json and model.safetensors of a LlamaForCausalLM. Throws bad_file.
+/// Reads config.json and model.safetensors of a LlamaForCausalLM. Throws bad_file, and invalid_config for
+/// weights that are not what the config says.
 inline model load_model(const std::filesystem::path& folder) {
     const auto path = folder / "config.json";
     model m{};
@@ -71,11 +73,10 @@ inline model load_model(const std::filesystem::path& folder) {
         if (m.config.contains(key) && m.config[key] != wanted)
             throw bad_file(path.string() + ": " + key + " must be " + wanted.dump());
 
-    const auto file = (folder / "model.safetensors").string();
-    const safetensors weights(file, read_file(file));
+    const auto weights = rw::read_safetensors_file((folder / "model.safetensors").string());
     const auto load = [&](const std::string& name, index rows, index columns = 0) {
         const std::array<index, 2> shape{rows, columns};
-        const auto values = weights.load(name, std::span(shape).first(columns ? 2 : 1));
+        const auto values = weights.numbers<float>(name, std::span(shape).first(columns ? 2 : 1));
         return matrix(Eigen::Map<const matrix>(values.data(), columns ? rows : 1, columns ? columns : rows));
     };
     const index q_width = m.heads * m.head_dim, kv_width = m.kv_heads * m.head_dim;

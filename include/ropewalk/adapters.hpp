@@ -8,3 +8,4 @@
 #include <ropewalk/adapters/road_intervention.hpp>
 #include <ropewalk/adapters/road_bank.hpp>
 #include <ropewalk/adapters/phase_shift.hpp>
+#include <ropewalk/adapters/musecontrollite.hpp>

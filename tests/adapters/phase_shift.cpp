@@ -91,6 +91,58 @@ TEST_CASE("phase_shift: f32 and bf16 data follow the f64 result within their rou
     }
 }
 
+TEMPLATE_TEST_CASE("phase_shift: any head, a part of a register too, is the plain formula",
+                   "[adapters][phase_shift]", double, float) {
+    for (const ropewalk::index d : {1, 5, 32, 37}) {
+        CAPTURE(d);
+        const auto count = static_cast<std::size_t>(d * d);
+        const phase_shift::parameters<double> p{
+            .heads = 1, .head_dim = d, .up = numbers(count, 15, 0.5), .down = numbers(count, 16, 0.5)};
+        const ropewalk::index n = GENERATE(3, 67);  // weights read where they are, and widened
+        const auto wide = numbers(static_cast<std::size_t>(n * d), 17);
+        std::vector<TestType> x(wide.begin(), wide.end());
+        phase_shift::calibrate(as<TestType>(p), heads_view<TestType>(x.data(), n, 1, d));
+        double off = 0;
+        for (ropewalk::index row = 0; row < n; ++row)
+            for (ropewalk::index c = 0; c < d; ++c) {
+                double g = 0;
+                for (ropewalk::index r = 0; r < d; ++r) {
+                    double t = 0;
+                    for (ropewalk::index k = 0; k < d; ++k)
+                        t += wide[static_cast<std::size_t>(row * d + k)] *
+                             p.up[static_cast<std::size_t>(k * d + r)];
+                    g += t / (1 + std::exp(-t)) * p.down[static_cast<std::size_t>(r * d + c)];
+                }
+                const auto at = static_cast<std::size_t>(row * d + c);
+                const double want = wide[at] * (1 + std::tanh(g) / 2);
+                off = std::max(off, std::abs(static_cast<double>(x[at]) - want));
+            }
+        CHECK(off < (std::is_same_v<TestType, double> ? 1e-13 : 2e-5));
+    }
+}
+
+TEST_CASE("phase_shift: 16-bit weights are the f32 ones that they stand for", "[adapters][phase_shift]") {
+    const auto check = [&](auto kind) {
+        using W = decltype(kind);
+        const auto wide = trained();
+        phase_shift::parameters<W> narrow{.heads = heads, .head_dim = dim};
+        phase_shift::parameters<float> same{.heads = heads, .head_dim = dim};
+        for (const auto& [from, to, back] :
+             {std::tuple(&wide.up, &narrow.up, &same.up), std::tuple(&wide.down, &narrow.down, &same.down)})
+            for (const double v : *from) {
+                to->push_back(W(static_cast<float>(v)));
+                back->push_back(static_cast<float>(to->back()));
+            }
+        const auto before = numbers(tokens * heads * dim, 21);
+        std::vector<float> x(before.begin(), before.end()), y = x;
+        phase_shift::calibrate(narrow, heads_view(x.data(), tokens, heads, dim));
+        phase_shift::calibrate(same, heads_view(y.data(), tokens, heads, dim));
+        CHECK(x == y);
+    };
+    check(bf16());
+    check(f16());
+}
+
 TEST_CASE("phase_shift: queries and keys apart, strided views, then the scores keep their shift",
           "[adapters][phase_shift]") {
     const auto p = trained();
@@ -133,7 +185,7 @@ TEST_CASE("phase_shift: moved weights do the same under the other layout", "[ada
 }
 
 TEST_CASE("phase_shift: gradients agree with finite differences", "[adapters][phase_shift][gradient]") {
-    constexpr ropewalk::index few = 5;
+    const ropewalk::index few = GENERATE(5, 66);  // one block of tokens, and more
     auto p = trained();
     auto x = numbers(few * heads * dim, 11);
     const auto direction = numbers(few * heads * dim, 12);

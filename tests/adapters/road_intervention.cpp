@@ -67,6 +67,34 @@ TEST_CASE("road_intervention: h + M^T (R M h - M h) in f64, f32 and bf16", "[ada
     }
 }
 
+TEST_CASE("road_intervention: more rows than go through together, and neither width a whole register",
+          "[adapters][road_intervention]") {
+    const rw::index channels = 83, tokens = 71, heads = 2, stride = channels + 5;
+    const auto m = orthonormal(22, channels, 12);
+    const auto r = blocks_of(22, 13);
+    const Eigen::MatrixXd whole = road::make_intervention_matrix(m, r);
+    const auto before = support::as<float>(noise(tokens * heads * stride, 14));
+    auto x = before;
+    road::intervention<float> turn(m, r);
+    turn.mix(rw::heads_view<float>(x.data(), {1, tokens, heads, channels}, {0, heads * stride, stride}));
+    double off = 0;
+    bool outside_stays = true;
+    for (rw::index row = 0; row < tokens * heads; ++row) {
+        const auto first = static_cast<std::size_t>(row * stride);
+        const Eigen::VectorXd want =
+            whole * Eigen::Map<const Eigen::VectorXf>(before.data() + first, channels).cast<double>();
+        for (rw::index c = 0; c < stride; ++c) {
+            const auto at = first + static_cast<std::size_t>(c);
+            if (c < channels)
+                off = std::max(off, std::abs(static_cast<double>(x[at]) - want(c)));
+            else
+                outside_stays = outside_stays && x[at] == before[at];
+        }
+    }
+    CHECK(off < 1e-5);
+    CHECK(outside_stays);
+}
+
 TEST_CASE("road_intervention: a square identity is the adapter, chosen channels are selection",
           "[adapters][road_intervention][reduces]") {
     const auto r = blocks_of(8, 6);

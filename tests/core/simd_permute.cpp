@@ -63,3 +63,21 @@ TEMPLATE_TEST_CASE("simd_permute: a sum takes every lane once", "[core][simd]", 
     CHECK(simd::sum_lanes(simd::load(static_cast<const TestType*>(x.data()))) ==
           TestType((std::uint64_t{1} << n) - 1));
 }
+
+TEMPLATE_TEST_CASE("simd_permute: any order of the lanes of two registers", "[core][simd]", float, double) {
+    constexpr auto n = simd::lanes<TestType>;
+    std::vector<TestType> x(static_cast<std::size_t>(2 * n)), out(static_cast<std::size_t>(n));
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = TestType(i + 1);
+    const TestType* const p = x.data();
+    for (rw::index step = 0; step < 2 * n; ++step)
+        for (rw::index first = 0; first < 2 * n; ++first) {
+            const auto from = [&](rw::index i) { return (first + step * i) % (2 * n); };
+            simd::store(out.data(), simd::lane_order<TestType>(from).of(simd::load(p), simd::load(p + n)));
+            bool right = true;
+            for (rw::index i = 0; i < n; ++i)
+                right = right &&
+                        out[static_cast<std::size_t>(i)] == x[static_cast<std::size_t>(from(i))];
+            CAPTURE(step, first);
+            CHECK(right);
+        }
+}

@@ -29,9 +29,12 @@ std::vector<C> normals(std::size_t count, unsigned seed) {
 TEMPLATE_TEST_CASE("mix_pairs: every pair is multiplied by its matrix", "[kernels][mix_pairs]", double, float,
                    rw::f16, rw::bf16) {
     using C = rw::compute_t<TestType>;
-    for (rw::index pairs : {1, 4, 7, 16, 36, 64, 100})
-        for (rw::pair_layout layout : {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{}),
-                                       rw::pair_layout::blocked_by(8)}) {
+    for (rw::index pairs : {1, 2, 3, 4, 5, 6, 7, 9, 15, 16, 20, 24, 36, 40, 45, 60, 64, 72, 100})
+        for (rw::pair_layout layout :
+             {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{}),
+              rw::pair_layout::blocked_by(4), rw::pair_layout::blocked_by(6), rw::pair_layout::blocked_by(8),
+              rw::pair_layout::blocked_by(10), rw::pair_layout::blocked_by(18),
+              rw::pair_layout::blocked_by(24), rw::pair_layout::blocked_by(40)}) {
             if (!layout.fits(pairs)) continue;
             const auto count = static_cast<std::size_t>(3 * pairs);
             const auto a = normals<C>(count, 1), b = normals<C>(count, 2), c = normals<C>(count, 3),

@@ -18,11 +18,13 @@
 #include <ropewalk/models/gguf_file.hpp>
 #include <ropewalk/models/huggingface_json.hpp>
 #include <ropewalk/models/multimodal_config.hpp>
+#include <ropewalk/models/safetensors.hpp>
 #include <ropewalk/models/vision_towers.hpp>
 
 #include "support/catch.hpp"
 #include "support/gguf_bytes.hpp"
 #include "support/refusal.hpp"
+#include "support/safetensors_bytes.hpp"
 
 // A sanitizer makes everything several times as slow.
 #if defined(__SANITIZE_ADDRESS__)
@@ -240,6 +242,36 @@ TEST_CASE("bounded reading: hostile GGUF files are refused by the name of the fi
         full.bytes().resize(full.size() + 65536);
     }
     refused("must leave the header below", full);
+}
+
+TEST_CASE("bounded reading: hostile headers of safetensors are refused by name",
+          "[models][safetensors][hostile]") {
+    const auto named = [](const char* before, const char* after, std::size_t times) {
+        std::string all;
+        for (std::size_t i = 0; i < times; ++i)
+            all += (i > 0 ? "," : "") + std::string("\"") + before + std::to_string(i) + "\":" + after;
+        return all;
+    };
+    const std::string empty = R"({"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+    const std::pair<std::string, std::string> headers[] = {
+        {std::string(4000000, '['), "the header must be a JSON object"},
+        {R"({"a":)" + repeated(R"({"dtype":)", 400000), "a must have dtype a text, got an object"},
+        {R"({"a":{"shape":)" + repeated("[", 4000000), "a must have whole numbers"},
+        {R"({"a":{"shape":)" + listed("1", 1000000), "a must have at most 32 extents"},
+        {"{" + named("t", empty.c_str(), 140000) + "}", "t131072 must be one of at most 2^17 names"},
+        {R"({"__metadata__":{)" + named("m", "\"\"", 140000) + "}}",
+         "m131072 must be one of at most 2^17 names"},
+        {"{\"" + std::string(4000000, 'n') + "\":1}",
+         "nnn... must be one of at most 2^17 names of at most 65535"},
+        {R"({"a":{"dtype":")" + std::string(4000000, 'F') + R"(","shape":[0],"data_offsets":[0,0]}})",
+         "a must have a known dtype, got FFF"},
+        {"{\"a\":" + std::string(4000000, '9') + "}", "the header must be JSON"},
+    };
+    for (const auto& [header, part] : headers) {
+        INFO(header.substr(0, 60));
+        const auto file = support::safetensors_file_of(header, {});
+        check_refused(part, [&] { static_cast<void>(read_safetensors(file)); });
+    }
 }
 
 TEST_CASE("bounded reading: a text of a megabyte keeps to 20 times its size",

@@ -10,13 +10,17 @@
 
 #include <Eigen/Core>
 
+#include <ropewalk/attention/tile_product.hpp>
+#include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/models/weight_layout.hpp>
 
 namespace ROPEWALK_NAMESPACE::phase_shift {
 
 /// The two dense matrices a head has: up and down, [heads, in, out] row-major as the official code stores
-/// them (up_phase, down_phase). Queries and keys have a module each; that of k has the key heads.
+/// them (up_phase, down_phase). Queries and keys have a module each; that of k has the key heads. C is
+/// double, float, bf16 or f16.
 /// Source: WNQzhu/PSC PSC_code/lora_llama.py class Phase.
 template <class C>
 struct parameters {
@@ -94,30 +98,136 @@ parameters<C> make_in_layout(const parameters<C>& p, pair_layout from, pair_layo
 
 namespace ROPEWALK_NAMESPACE::detail {
 
+/// 1 / (1 + exp(-x)).
 template <class C>
-using phase_matrix = Eigen::Matrix<C, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-/// Tokens [first, first + rows) of one head, read into a matrix; and back.
-template <class C, class T>
-void gather(heads_view<T> x, index b, index h, index first, phase_matrix<C>& into) {
-    for (index n = 0; n < into.rows(); ++n)
-        for (index c = 0; c < into.cols(); ++c)
-            into(n, c) = static_cast<C>(static_cast<typename dtype<T>::compute>(x.at(b, first + n, h)[c]));
+ROPEWALK_ALWAYS_INLINE simd::pack<C> sigmoid(simd::pack<C> x) noexcept {
+    using P = simd::pack<C>;
+    const P zero = simd::broadcast(C(0)), one = simd::broadcast(C(1));
+    const P e = simd::exp_of_negative(zero - simd::absolute(x));
+    return simd::choose(x < zero, e, one) / (one + e);
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE simd::pack<C> hyperbolic_tangent(simd::pack<C> x) noexcept {
+    using P = simd::pack<C>;
+    const P zero = simd::broadcast(C(0)), one = simd::broadcast(C(1));
+    const P e = simd::exp_of_negative(simd::broadcast(C(-2)) * simd::absolute(x));
+    const P size = (one - e) / (one + e);
+    return simd::choose(x < zero, zero - size, size);
 }
 
-/// a = silu(x up), g = a down, for a block of tokens of one head.
-template <class C>
-struct phase_pass {
-    phase_matrix<C> x, t, a, g;
+/// The module of one head on a block of tokens: t = x up, s = sigmoid(t), a = t s, bend = tanh(a down). Rows
+/// are whole registers, zero past the head's channels. Weights are read where they are, or widened first
+/// where many tokens will read them.
+template <class C, class W>
+class phase_block {
+  public:
+    static constexpr index most_rows = 64;
+    index dim, wide;  ///< channels, and those of whole registers
+    aligned_vector<C> x, t, s, a, bend;
 
-    void run(const phase_shift::parameters<C>& p, index h) {
-        const index d = p.head_dim;
-        const Eigen::Map<const phase_matrix<C>> up(p.up.data() + h * d * d, d, d);
-        const Eigen::Map<const phase_matrix<C>> down(p.down.data() + h * d * d, d, d);
-        t.noalias() = x * up;
-        a = t.unaryExpr([](C v) { return v / (C(1) + std::exp(-v)); });
-        g.noalias() = a * down;
+    phase_block(index head_dim, index tokens)
+        : dim(head_dim),
+          wide((head_dim + simd::lanes<C> - 1) / simd::lanes<C> * simd::lanes<C>),
+          x(static_cast<std::size_t>(std::min(tokens, most_rows) * wide)),
+          t(x.size()),
+          s(x.size()),
+          a(x.size()),
+          bend(x.size()),
+          widens_(tokens >= enough_to_widen && (!std::is_same_v<C, W> || dim != wide)),
+          widened_(static_cast<std::size_t>(widens_ ? 2 * dim * wide : 0)) {}
+
+    void load_head(const phase_shift::parameters<W>& p, index h) noexcept {
+        up_ = reinterpret_cast<const stored_t<W>*>(p.up.data()) + h * dim * dim;
+        down_ = reinterpret_cast<const stored_t<W>*>(p.down.data()) + h * dim * dim;
+        for (index row = 0; row < dim && widens_; ++row) {
+            copy(up_ + row * dim, widened_.data() + row * wide);
+            copy(down_ + row * dim, widened_.data() + (dim + row) * wide);
+        }
     }
+    /// Tokens [first, first + rows) of a head.
+    template <class T>
+    void read(heads_view<T> from, index b, index h, index first, index rows, aligned_vector<C>& to) noexcept {
+        for (index n = 0; n < rows; ++n)
+            copy(reinterpret_cast<const stored_t<T>*>(from.at(b, first + n, h)), to.data() + n * wide);
+    }
+    template <class T>
+    void write(const aligned_vector<C>& from, heads_view<T> to, index b, index h, index first,
+               index rows) noexcept {
+        for (index n = 0; n < rows; ++n)
+            copy(from.data() + n * wide, reinterpret_cast<stored_t<T>*>(to.at(b, first + n, h)));
+    }
+    void run(index rows) noexcept {
+        product(rows, x, up_, 0, t);
+        each(rows, [](index i, phase_block& m) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            const auto value = m.at(m.t, i), gate = sigmoid(value);
+            simd::store(m.s.data() + i, gate);
+            simd::store(m.a.data() + i, value * gate);
+        });
+        product(rows, a, down_, dim * wide, bend);
+        each(rows, [](index i, phase_block& m) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            simd::store(m.bend.data() + i, hyperbolic_tangent(m.at(m.bend, i)));
+        });
+    }
+    /// x <- x (1 + bend / 2).
+    void apply_gain(index rows) noexcept {
+        each(rows, [](index i, phase_block& m) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            const auto value = m.at(m.x, i);
+            simd::store(m.x.data() + i, simd::fma(value * simd::broadcast(C(0.5)), m.at(m.bend, i), value));
+        });
+    }
+
+  private:
+    template <class From, class To>
+    void copy(const From* from, To* to) const noexcept {
+        constexpr index n = simd::lanes<C>;
+        index c = 0;
+        for (; c + n <= dim; c += n) simd::store(to + c, simd::load(from + c));
+        if (c < dim) simd::store_some(to + c, simd::load_some(from + c, dim - c), dim - c);
+    }
+    /// to = from matrix, which stands widened at widened_ + at where it does.
+    void product(index rows, const aligned_vector<C>& from, const stored_t<W>* matrix, index at,
+                 aligned_vector<C>& to) noexcept {
+        const auto tiles = [&](const C* m, index stride) {
+            tile_product<left::rows, onto::nothing, C>(rows, wide / simd::lanes<C>, dim, {from.data(), wide},
+                                                       {m, stride}, {to.data(), wide});
+        };
+        if (widens_) return tiles(widened_.data() + at, wide);
+        if constexpr (std::is_same_v<C, W>)
+            if (dim == wide && rows > 1) return tiles(matrix, dim);
+        for (index n = 0; n < rows; ++n) row_product(from.data() + n * wide, matrix, to.data() + n * wide);
+    }
+    void row_product(const C* from, const stored_t<W>* matrix, C* to) const noexcept {
+        constexpr index n = simd::lanes<C>;
+        index c = 0;
+        for (; c + 8 * n <= dim; c += 8 * n) {  // whole rows of 128 channels, one after the other
+            simd::pack<C> sum[8];
+            for (auto& v : sum) v = simd::broadcast(C(0));
+            for (index k = 0; k < dim; ++k) {
+                const auto each_row = simd::broadcast(from[k]);
+                ROPEWALK_DETAIL_UNROLL
+                for (index r = 0; r < 8; ++r)
+                    sum[r] = simd::fma(each_row, simd::load(matrix + k * dim + c + r * n), sum[r]);
+            }
+            for (index r = 0; r < 8; ++r) simd::store(to + c + r * n, sum[r]);
+        }
+        for (; c < dim; c += n) {
+            const index count = std::min(n, dim - c);
+            auto sum = simd::broadcast(C(0));
+            for (index k = 0; k < dim; ++k)
+                sum = simd::fma(simd::broadcast(from[k]), simd::load_some(matrix + k * dim + c, count), sum);
+            simd::store(to + c, sum);
+        }
+    }
+    template <class Do>
+    void each(index rows, Do body) noexcept {
+        for (index i = 0; i < rows * wide; i += simd::lanes<C>) body(i, *this);
+    }
+    simd::pack<C> at(const aligned_vector<C>& v, index i) const noexcept { return simd::load(v.data() + i); }
+
+    static constexpr index enough_to_widen = 8;
+    bool widens_;
+    aligned_vector<C> widened_;  // up, then down
+    const stored_t<W>*up_ = nullptr, *down_ = nullptr;
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail
@@ -128,29 +238,30 @@ namespace ROPEWALK_NAMESPACE::phase_shift {
 /// rotation (calibrate q and k, then rotate them with the tables of the scaling in use). A learned gain in
 /// (0.5, 1.5) a channel that corrects a frequency set that was fixed beforehand; it sees no position.
 /// Shapes:   x [batches, tokens, heads, head_dim], any strides, f64 f32 f16 bf16; p of its heads.
-/// Requires: C double for f64 data, float otherwise.
+/// Requires: W double for f64 data; float, bf16 or f16 otherwise (bf16 is what the official code trains).
 /// Throws:   invalid_config when the heads or channels of x are not those of p.
-/// Cost:     4 head_dim^2 operations a head and token, as two matrix products over blocks of tokens.
-/// Accuracy: arithmetic in C, rounded once to the storage type.
+/// Cost:     4 head_dim^2 operations a head and token, as two matrix products over blocks of tokens; memory
+///           for one head's weights and 64 tokens.
+/// Accuracy: arithmetic in f64 for f64 data, in f32 otherwise, rounded once to the storage type.
 /// Source:   PSC, Zhu et al. 2024; WNQzhu/PSC PSC_code/lora_llama.py.
-template <class T, class C>
-void calibrate(const parameters<C>& p, heads_view<T> x) {
-    static_assert(std::is_same_v<C, typename dtype<T>::compute>,
-                  "parameters: double for f64, float otherwise");
+template <class T, class W>
+void calibrate(const parameters<W>& p, heads_view<T> x) {
+    using C = compute_t<T>;
+    static_assert(std::is_same_v<C, compute_t<W>>,
+                  "parameters: double for f64, float, bf16 or f16 otherwise");
     detail::require_phase("phase_shift::calibrate", p, x.heads(), x.channels());
-    constexpr index block = 64;
-    detail::phase_pass<C> pass;
-    for (index b = 0; b < x.batches(); ++b)
-        for (index h = 0; h < x.heads(); ++h)
-            for (index first = 0; first < x.tokens(); first += block) {
-                pass.x.resize(std::min(block, x.tokens() - first), x.channels());
-                detail::gather(x, b, h, first, pass.x);
-                pass.run(p, h);
-                for (index n = 0; n < pass.x.rows(); ++n)
-                    for (index c = 0; c < pass.x.cols(); ++c)
-                        x.at(b, first + n, h)[c] =
-                            static_cast<T>(pass.x(n, c) * (C(1) + std::tanh(pass.g(n, c)) / 2));
+    detail::phase_block<C, W> block(x.channels(), x.batches() * x.tokens());
+    for (index h = 0; h < x.heads(); ++h) {
+        block.load_head(p, h);
+        for (index b = 0; b < x.batches(); ++b)
+            for (index first = 0; first < x.tokens(); first += block.most_rows) {
+                const index rows = std::min(block.most_rows, x.tokens() - first);
+                block.read(x, b, h, first, rows, block.x);
+                block.run(rows);
+                block.apply_gain(rows);
+                block.write(block.x, x, b, h, first, rows);
             }
+    }
 }
 
 /// The gradients of a loss through calibrate: with respect to its input (written over `gradient`, which
@@ -158,6 +269,7 @@ void calibrate(const parameters<C>& p, heads_view<T> x) {
 /// Shapes:   x the input of calibrate, gradient like it.
 /// Requires: T double or float; of_parameters sized like p.
 /// Throws:   invalid_config when sizes disagree.
+/// Cost:     six products of calibrate's two, over blocks of 64 tokens.
 /// Source:   derived from calibrate by the chain rule.
 template <class T>
 void backpropagate(const parameters<T>& p, heads_view<const T> x, heads_view<T> gradient,
@@ -168,33 +280,39 @@ void backpropagate(const parameters<T>& p, heads_view<const T> x, heads_view<T> 
     detail::require(gradient.tokens() == x.tokens() && gradient.batches() == x.batches() &&
                         gradient.heads() == x.heads() && gradient.channels() == x.channels(),
                     who, "gradient must have the shape of x", gradient.tokens());
-    using matrix = detail::phase_matrix<T>;
+    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    using strided = Eigen::Map<matrix, 0, Eigen::OuterStride<>>;
     const index d = p.head_dim;
-    detail::phase_pass<T> pass;
-    matrix incoming(x.tokens(), d);
-    pass.x.resize(x.tokens(), d);
-    for (index b = 0; b < x.batches(); ++b)
-        for (index h = 0; h < x.heads(); ++h) {
-            const Eigen::Map<const matrix> up(p.up.data() + h * d * d, d, d);
-            const Eigen::Map<const matrix> down(p.down.data() + h * d * d, d, d);
-            Eigen::Map<matrix> of_up(of_parameters.up.data() + h * d * d, d, d);
-            Eigen::Map<matrix> of_down(of_parameters.down.data() + h * d * d, d, d);
-            detail::gather(x, b, h, 0, pass.x);
-            detail::gather(gradient, b, h, 0, incoming);
-            pass.run(p, h);
-            const matrix bend = pass.g.unaryExpr([](T g) { return std::tanh(g); });
-            const matrix of_g = incoming.array() * pass.x.array() * (1 - bend.array().square()) / 2;
-            of_down.noalias() += pass.a.transpose() * of_g;
-            const matrix slope = pass.t.unaryExpr([](T t) {
-                const T sigmoid = 1 / (1 + std::exp(-t));
-                return sigmoid * (1 + t * (1 - sigmoid));
-            });
-            const matrix of_t = (of_g * down.transpose()).array() * slope.array();
-            of_up.noalias() += pass.x.transpose() * of_t;
-            const matrix of_x = (incoming.array() * (1 + bend.array() / 2)).matrix() + of_t * up.transpose();
-            for (index n = 0; n < x.tokens(); ++n)
-                for (index c = 0; c < d; ++c) gradient.at(b, n, h)[c] = of_x(n, c);
-        }
+    detail::phase_block<T, T> block(d, x.batches() * x.tokens());
+    detail::aligned_vector<T> arriving(block.x.size());
+    for (index h = 0; h < x.heads(); ++h) {
+        const Eigen::Map<const matrix> up(p.up.data() + h * d * d, d, d);
+        const Eigen::Map<const matrix> down(p.down.data() + h * d * d, d, d);
+        Eigen::Map<matrix> of_up(of_parameters.up.data() + h * d * d, d, d);
+        Eigen::Map<matrix> of_down(of_parameters.down.data() + h * d * d, d, d);
+        block.load_head(p, h);
+        for (index b = 0; b < x.batches(); ++b)
+            for (index first = 0; first < x.tokens(); first += block.most_rows) {
+                const index rows = std::min(block.most_rows, x.tokens() - first);
+                block.read(x, b, h, first, rows, block.x);
+                block.read(heads_view<const T>(gradient), b, h, first, rows, arriving);
+                block.run(rows);
+                const auto view = [&](detail::aligned_vector<T>& of) {
+                    return strided(of.data(), rows, d, Eigen::OuterStride<>(block.wide));
+                };
+                const auto in = view(block.x), t = view(block.t), s = view(block.s), a = view(block.a),
+                           bend = view(block.bend);
+                auto incoming = view(arriving);
+                const matrix of_g = incoming.array() * in.array() * (1 - bend.array().square()) / 2;
+                of_down.noalias() += a.transpose() * of_g;
+                const matrix of_t =
+                    (of_g * down.transpose()).array() * s.array() * (1 + t.array() * (1 - s.array()));
+                of_up.noalias() += in.transpose() * of_t;
+                incoming.array() *= 1 + bend.array() / 2;
+                incoming.noalias() += of_t * up.transpose();
+                block.write(arriving, gradient, b, h, first, rows);
+            }
+    }
 }
 
 }  // namespace ROPEWALK_NAMESPACE::phase_shift

@@ -1,11 +1,22 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
-#include <vector>
+#include <algorithm>
+#include <cmath>
 
 #include <Eigen/Core>
 
 #include <ropewalk/adapters/road.hpp>
+#include <ropewalk/attention/tile_product.hpp>
+#include <ropewalk/core/aligned_vector.hpp>
+
+namespace ROPEWALK_NAMESPACE::detail {
+/// The least count of whole registers' lanes that `count` numbers fit into.
+template <class T>
+constexpr index registers_of(index count) noexcept {
+    return (count + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
+}
+}  // namespace ROPEWALK_NAMESPACE::detail
 
 namespace ROPEWALK_NAMESPACE::road {
 
@@ -35,14 +46,26 @@ class intervention {
         const double most = projection.rows() == 0 ? 0.0 : off.cwiseAbs().maxCoeff();
         detail::require(projection.allFinite() && most <= 1e-6, who,
                         "projection must have orthonormal rows, M M^T being off by at most 1e-6", most);
-        projection_ = projection.cast<T>();
-        change_ = (make_matrix(blocks) * projection - projection).template cast<T>();
-        moved_.resize(detail::road_at(projection.rows()));
+        channels_ = projection.cols();
+        subspace_ = projection.rows();
+        wide_ = detail::registers_of<T>(channels_);
+        narrow_ = detail::registers_of<T>(subspace_);
+        rows_ = std::clamp<index>(block_bytes / (wide_ * static_cast<index>(sizeof(T)) + 1), 8, 64) / 8 * 8;
+        const Eigen::MatrixXd change = make_matrix(blocks) * projection - projection;
+        back_.resize(detail::road_at(subspace_ * wide_));
+        into_.resize(detail::road_at(channels_ * narrow_));
+        for (index i = 0; i < subspace_; ++i)
+            for (index c = 0; c < channels_; ++c) {
+                back_[detail::road_at(i * wide_ + c)] = static_cast<T>(projection(i, c));
+                into_[detail::road_at(c * narrow_ + i)] = static_cast<T>(change(i, c));
+            }
+        h_.resize(detail::road_at(rows_ * wide_));
+        moved_.resize(detail::road_at(rows_ * narrow_));
     }
 
-    index channels() const noexcept { return projection_.cols(); }
+    index channels() const noexcept { return channels_; }
     /// The dimension of the subspace.
-    index subspace() const noexcept { return projection_.rows(); }
+    index subspace() const noexcept { return subspace_; }
 
     /// h <- h + M^T (R M h - M h), in place.
     /// Shapes:   h [batches, tokens, heads, channels], any strides.
@@ -55,33 +78,45 @@ class intervention {
         if (!h.empty() && h.channels() != channels())
             return detail::tell("road::intervention::mix",
                                 {"channels must be those of the projection", channels(), h.channels()});
-        for (index b = 0; b < h.batches(); ++b)
-            for (index n = 0; n < h.tokens(); ++n)
-                for (index head = 0; head < h.heads(); ++head) mix_row(h.at(b, n, head));
+        const index per_batch = h.tokens() * h.heads(), all = h.batches() * per_batch;
+        const auto row = [&](index i) {
+            return reinterpret_cast<stored_t<E>*>(
+                h.at(i / per_batch, i % per_batch / h.heads(), i % h.heads()));
+        };
+        for (index first = 0; first < all; first += rows_) {
+            const index count = std::min(rows_, all - first);
+            for (index i = 0; i < count; ++i) copy(row(first + i), h_.data() + i * wide_);
+            mix_block(count);
+            for (index i = 0; i < count; ++i) copy(h_.data() + i * wide_, row(first + i));
+        }
         return true;
     }
 
   private:
-    template <class E>
-    void mix_row(E* row) noexcept {
-        auto* const x = reinterpret_cast<stored_t<E>*>(row);
-        for (index i = 0; i < subspace(); ++i) {
-            const T* const with = change_.data() + i * channels();
-            T sum = 0;
-            for (index c = 0; c < channels(); ++c) sum += with[c] * static_cast<T>(x[c]);
-            moved_[detail::road_at(i)] = sum;
-        }
-        for (index c = 0; c < channels(); ++c) {
-            T sum = 0;
-            for (index i = 0; i < subspace(); ++i)
-                sum += moved_[detail::road_at(i)] * projection_.data()[i * channels() + c];
-            x[c] = stored_t<E>(static_cast<T>(x[c]) + sum);
-        }
+    static constexpr index block_bytes = 1 << 18;  // of the rows in flight: they stay in L2
+
+    template <class From, class To>
+    void copy(const From* from, To* to) const noexcept {
+        constexpr index n = simd::lanes<T>;
+        index c = 0;
+        for (; c + n <= channels_; c += n) simd::store(to + c, simd::load(from + c));
+        if (c < channels_) simd::store_some(to + c, simd::load_some(from + c, channels_ - c), channels_ - c);
+    }
+    /// The first `rows` of h_: moved = h (R M - M)^T, then h += moved M.
+    void mix_block(index rows) noexcept {
+        constexpr index n = simd::lanes<T>;
+        using detail::left, detail::onto;
+        detail::tile_product<left::rows, onto::nothing, T>(rows, narrow_ / n, channels_, {h_.data(), wide_},
+                                                           {into_.data(), narrow_}, {moved_.data(), narrow_});
+        detail::tile_product<left::rows, onto::sum, T>(rows, wide_ / n, subspace_, {moved_.data(), narrow_},
+                                                       {back_.data(), wide_}, {h_.data(), wide_});
     }
 
-    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    matrix projection_, change_;  // M, and R M - M
-    std::vector<T> moved_;
+    index channels_ = 0, subspace_ = 0;
+    index wide_ = 0, narrow_ = 0;            // channels and subspace in whole registers
+    index rows_ = 0;                         // that go through the products together
+    detail::aligned_vector<T> into_, back_;  // (R M - M)^T [channels, narrow], M [subspace, wide]
+    detail::aligned_vector<T> h_, moved_;    // [rows, wide] and [rows, narrow]
 };
 
 /// The intervention written out, I + M^T (R - I) M: merged into a layer as W' = P W, b' = P b.

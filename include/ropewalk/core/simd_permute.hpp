@@ -244,6 +244,84 @@ ROPEWALK_ALWAYS_INLINE two_packs<C> deinterleave(pack<C> x, pack<C> y) noexcept 
 #endif
 }
 
+/// An order of lanes that is known at run time only: lane i of the result is lane from(i) of x, or, from lanes<C>
+/// on, one of y.
+template <class C>
+class lane_order {
+  public:
+    template <class IndexOf>
+    ROPEWALK_ALWAYS_INLINE explicit lane_order(IndexOf from) noexcept {
+        constexpr index n = lanes<C>;
+#if defined(ROPEWALK_DETAIL_X86_512)
+        using word = std::conditional_t<sizeof(C) == 4, std::int32_t, std::int64_t>;
+        alignas(64) word places[static_cast<std::size_t>(n)];
+        for (index i = 0; i < n; ++i) places[i] = static_cast<word>(from(i));
+        from_ = _mm512_load_si512(places);
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
+        // Eight words: two a double. Bit 3 says which register, and goes to the sign for the blend.
+        constexpr index words = sizeof(C) / 4;
+        alignas(32) std::int32_t places[8];
+        for (index i = 0; i < n; ++i)
+            for (index w = 0; w < words; ++w)
+                places[i * words + w] = static_cast<std::int32_t>(from(i) * words + w);
+        from_ = _mm256_load_si256(reinterpret_cast<const __m256i*>(places));
+#elif defined(ROPEWALK_DETAIL_NEON)
+        constexpr index bytes = sizeof(C);
+        std::uint8_t places[16];
+        for (index i = 0; i < n; ++i)
+            for (index b = 0; b < bytes; ++b)
+                places[i * bytes + b] = static_cast<std::uint8_t>(from(i) * bytes + b);
+        from_ = vld1q_u8(places);
+#else
+        for (index i = 0; i < n; ++i) from_[i] = from(i);
+#endif
+    }
+
+    ROPEWALK_ALWAYS_INLINE pack<C> of(pack<C> x, pack<C> y) const noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512)
+        if constexpr (sizeof(C) == 4)
+            return pack<C>(_mm512_permutex2var_ps(x, from_, y));
+        else
+            return pack<C>(_mm512_permutex2var_pd(x, from_, y));
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
+        const auto either = [this](__m256 of_x, __m256 of_y) ROPEWALK_DETAIL_INLINE_LAMBDA {
+            return _mm256_blendv_ps(_mm256_permutevar8x32_ps(of_x, from_),
+                                    _mm256_permutevar8x32_ps(of_y, from_),
+                                    _mm256_castsi256_ps(_mm256_slli_epi32(from_, 28)));
+        };
+        if constexpr (sizeof(C) == 4)
+            return pack<C>(either(x, y));
+        else
+            return pack<C>(_mm256_castps_pd(either(_mm256_castpd_ps(x), _mm256_castpd_ps(y))));
+#elif defined(ROPEWALK_DETAIL_NEON)
+        if constexpr (sizeof(C) == 4) {
+            const uint8x16x2_t both = {{vreinterpretq_u8_f32(x), vreinterpretq_u8_f32(y)}};
+            return pack<C>(vreinterpretq_f32_u8(vqtbl2q_u8(both, from_)));
+        } else {
+            const uint8x16x2_t both = {{vreinterpretq_u8_f64(x), vreinterpretq_u8_f64(y)}};
+            return pack<C>(vreinterpretq_f64_u8(vqtbl2q_u8(both, from_)));
+        }
+#else
+        C in[2 * lanes<C>], out[lanes<C>];
+        store(in, x);
+        store(in + lanes<C>, y);
+        for (index i = 0; i < lanes<C>; ++i) out[i] = in[from_[i]];
+        return load(static_cast<const C*>(out));
+#endif
+    }
+
+  private:
+#if defined(ROPEWALK_DETAIL_X86_512)
+    __m512i from_;
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
+    __m256i from_;
+#elif defined(ROPEWALK_DETAIL_NEON)
+    uint8x16_t from_;
+#else
+    index from_[lanes<C>];
+#endif
+};
+
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
 ROPEWALK_ALWAYS_INLINE float sum_128(__m128 x) noexcept {
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));

@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <cstring>
+
 #include <ropewalk/kernels/rotate.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -95,6 +97,153 @@ ROPEWALK_ALWAYS_INLINE void mix_half_span(mix_row<Scaled, C> row, index pairs, i
     }
 }
 
+/// Whole groups of several registers and a rest, head by head. The rest is the last full register: it is read
+/// before anything is written and written after all else, the lanes it shares with the one before it to the
+/// same numbers. (A masked store makes the next group wait for it: 12 passes instead of 2.)
+template <bool Scaled, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_long_groups(mix_row<Scaled, C> row, index pairs, index half,
+                                            token_heads<T> x) noexcept {
+    constexpr index n = simd::lanes<C>;
+    const auto load = [](const C* p) { return simd::load(p); };
+    for (index h = 0; h < x.heads; ++h)
+        for (index i = 0; i < pairs; i += half) {
+            T* const p = x.base + h * x.stride + 2 * i;
+            const token_heads<T> one{p, 0, 1};
+            const index last = half - n;
+            const auto f = load_factors(row.from(i + last), load);
+            const auto u = simd::in_register<C>(simd::load(static_cast<const T*>(p + last)));
+            const auto v = simd::in_register<C>(simd::load(static_cast<const T*>(p + half + last)));
+            index j = 0;
+            for (; j + 2 * n <= half; j += 2 * n) mix_half_step<2>(row.from(i + j), half, one.at_channel(j));
+            if (j + n <= half) mix_half_step<1>(row.from(i + j), half, one.at_channel(j));
+            simd::store(p + last, simd::fma(u, f.a, v * f.b));
+            simd::store(p + half + last, simd::fma(v, f.d, u * f.c));
+        }
+}
+
+/// Whole groups whose half is most of a register, head by head. First and second channels are read and written by
+/// full registers: what a store spills beyond its half is written again by the next one, and the next group is
+/// read before.
+template <bool Scaled, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_wide_groups(mix_row<Scaled, C> row, index pairs, index half,
+                                            token_heads<T> x) noexcept {
+    using P = simd::pack<C>;
+    constexpr index n = simd::lanes<C>;
+    const auto read = [](const T* p) { return simd::in_register<C>(simd::load(p)); };
+    // Groups before this pair have another one behind them that can be read by full registers.
+    const index ahead = (2 * pairs - half - n) / (2 * half) * half;
+    for (index h = 0; h < x.heads; ++h) {
+        T* head = x.base + h * x.stride;
+        index i = 0;
+        if (ahead > 0) {
+            P u = read(head), v = read(head + half);
+            for (; i < ahead; i += half, head += 2 * half) {
+                const auto f = load_factors(row.from(i), [](const C* p) { return simd::load(p); });
+                const P next_u = read(head + 2 * half), next_v = read(head + 3 * half);
+                simd::store(head, simd::fma(u, f.a, v * f.b));
+                simd::store(head + half, simd::fma(v, f.d, u * f.c));
+                u = next_u, v = next_v;
+            }
+            const auto f = load_factors(row.from(i), [&](const C* p) { return simd::load_some(p, half); });
+            simd::store_some(head, simd::fma(u, f.a, v * f.b), half);
+            simd::store_some(head + half, simd::fma(v, f.d, u * f.c), half);
+            i += half, head += 2 * half;
+        }
+        for (; i < pairs; i += half, head += 2 * half)
+            mix_half_span(row.from(i), half, half, token_heads<T>{head, 0, 1});
+    }
+}
+
+/// Where half a group is less than a register: as many whole groups as one register of pairs holds, their
+/// channels in two, the second of which ends with them. Taken apart into first and second channels, and woven
+/// again.
+template <class C>
+struct group_weave {
+    static constexpr index n = simd::lanes<C>;
+    /// Lanes of each order; those that no pair fills are any.
+    struct places {
+        index pairs = 0;
+        index first[simd::pack<C>::size] = {}, second[simd::pack<C>::size] = {};
+        index channel[2 * simd::pack<C>::size] = {};
+
+        /// Where the two registers have a channel.
+        ROPEWALK_ALWAYS_INLINE index lane(index c) const noexcept {
+            return c < n ? c : c - 2 * pairs + 2 * n;
+        }
+    };
+    index pairs;  ///< of those groups: more than half a register, so that the two overlap or meet
+    simd::lane_order<C> first, second, low, high;
+
+    ROPEWALK_ALWAYS_INLINE explicit group_weave(const places& of) noexcept
+        : pairs(of.pairs),
+          first([&](index i) { return of.lane(of.first[i]); }),
+          second([&](index i) { return of.lane(of.second[i]); }),
+          low([&](index i) { return of.channel[i]; }),
+          high([&](index i) { return of.channel[2 * of.pairs - n + i]; }) {}
+
+    ROPEWALK_ALWAYS_INLINE static places places_of(index half) noexcept {
+        places of;
+        for (index c = 0; of.pairs + half <= n; c += half)
+            for (index j = 0; j < half; ++j, ++c, ++of.pairs) {
+                of.first[of.pairs] = c;
+                of.second[of.pairs] = c + half;
+                of.channel[c] = of.pairs;
+                of.channel[c + half] = n + of.pairs;
+            }
+        return of;
+    }
+};
+
+/// The groups of one register of pairs, of every head.
+template <bool Meet, class T, class P, class C>
+ROPEWALK_ALWAYS_INLINE void mix_woven_heads(token_heads<T> x, const group_weave<C>& weave,
+                                            const mix_factors<P>& f) noexcept {
+    constexpr index n = simd::lanes<C>;
+    const index second = Meet ? n : 2 * weave.pairs - n;
+    T* head = x.base;
+    for (index h = 0; h < x.heads; ++h, head += x.stride) {
+        const P low = simd::in_register<C>(simd::load(static_cast<const T*>(head)));
+        const P high = simd::in_register<C>(simd::load(static_cast<const T*>(head + second)));
+        const P u = weave.first.of(low, high), v = weave.second.of(low, high);
+        const P a = simd::fma(u, f.a, v * f.b), b = simd::fma(v, f.d, u * f.c);
+        const P woven[2] = {weave.low.of(a, b), weave.high.of(a, b)};
+        if constexpr (Meet) {
+            simd::store<sizeof(T) == 2>(head, woven);
+        } else {
+            simd::store(head, woven[0]);
+            simd::store(head + second, woven[1]);
+        }
+    }
+}
+
+/// All groups of one token, where half a group is less than a register.
+template <bool Scaled, class T, class C>
+ROPEWALK_ALWAYS_INLINE void mix_woven_span(mix_row<Scaled, C> row, index pairs, const group_weave<C>& weave,
+                                           token_heads<T> x) noexcept {
+    constexpr index n = simd::lanes<C>;
+    const auto load = [](const C* p) { return simd::load(p); };
+    index i = 0;
+    if (weave.pairs == n)
+        for (; i + n <= pairs; i += n)
+            mix_woven_heads<true>(x.at_channel(2 * i), weave, load_factors(row.from(i), load));
+    else
+        for (; i + n <= pairs; i += weave.pairs)
+            mix_woven_heads<false>(x.at_channel(2 * i), weave, load_factors(row.from(i), load));
+    for (index count; i < pairs; i += count) {  // not the whole register of factors, or not all the groups
+        count = pairs - i < weave.pairs ? pairs - i : weave.pairs;
+        const auto f = load_factors(row.from(i), [&](const C* p) { return simd::load_some(p, count); });
+        const auto bytes = static_cast<std::size_t>(2 * count) * sizeof(T);
+        T* head = x.base + 2 * i;
+        for (index h = 0; h < x.heads; ++h, head += x.stride) {
+            T padded[2 * simd::pack<C>::size];
+            std::memset(static_cast<void*>(padded), 0, sizeof padded);
+            std::memcpy(static_cast<void*>(padded), head, bytes);
+            mix_woven_heads<false>(token_heads<T>{padded, 0, 1}, weave, f);
+            std::memcpy(static_cast<void*>(head), padded, bytes);
+        }
+    }
+}
+
 /// One register of pairs (2 i, 2 i + 1) of every head: x (a, d) + swap(x) (b, c).
 template <class T, class P>
 ROPEWALK_ALWAYS_INLINE void mix_interleaved_heads(token_heads<T> x, index count, P straight,
@@ -139,6 +288,11 @@ index mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>&
     index missing = -1;
     const index half = layout.group_of(rows.pairs) / 2;
     const work_range heads_of_part = partition(x.heads(), work.heads);
+    const bool wide = half > simd::lanes<C> / 2 && half < simd::lanes<C> && half < rows.pairs;
+    const bool woven = half > 1 && half < simd::lanes<C>;
+    const auto weave =
+        group_weave<C>(woven ? group_weave<C>::places_of(half) : typename group_weave<C>::places());
+    const bool rests = half < rows.pairs && half % simd::lanes<C> != 0;
     for (index token = work.first_token; token < work.first_token + work.tokens; ++token) {
         const index row = rows.row(token);
         if (row >= rows.table_rows) missing = row;
@@ -148,12 +302,17 @@ index mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>&
         const index b = token / x.tokens(), n = token % x.tokens();
         const token_heads<stored_t<T>> heads{reinterpret_cast<stored_t<T>*>(x.at(b, n, heads_of_part.first)),
                                              x.strides.head, heads_of_part.count};
-        if (half == 1) {  // groups of two channels are the interleaved layout
+        if (half == 1)  // groups of two channels are the interleaved layout
             mix_interleaved_span(factors, rows.pairs, heads);
-            continue;
-        }
-        for (index i = 0; i < rows.pairs; i += half)
-            mix_half_span(factors.from(i), half, half, heads.at_channel(2 * i));
+        else if (wide)
+            mix_wide_groups(factors, rows.pairs, half, heads);
+        else if (woven)
+            mix_woven_span(factors, rows.pairs, weave, heads);
+        else if (rests)
+            mix_long_groups(factors, rows.pairs, half, heads);
+        else
+            for (index i = 0; i < rows.pairs; i += half)
+                mix_half_span(factors.from(i), half, half, heads.at_channel(2 * i));
     }
     return missing;
 }
