@@ -62,7 +62,7 @@ inline spread spread_of(const char* parameter_must, std::size_t size, index batc
 
 /// The key index of query 0, where distances to every key are far from overflowing.
 inline index checked_first_query(const char* who, std::optional<index> given, index queries, index keys) {
-    constexpr index most = index{1} << 53;
+    constexpr index most = detail::limit_of_bits(53);
     const index first = given.value_or(keys - queries);
     require(first >= -most && first <= most, who, "first_query must be within +-2^53", first);
     return first;

@@ -213,8 +213,7 @@ void retrieval_cache<T>::append(heads_view<E> keys) {
                     who, "keys must number less than 2^31 in all, new ones", keys.tokens());
     const auto old = static_cast<std::size_t>(tokens_);
     // All memory first: what could fail comes before the first change.
-    for (kv_state& state : state_)
-        detail::make_room(state.labels, static_cast<std::size_t>(keys.tokens()));
+    for (kv_state& state : state_) detail::make_room(state.labels, static_cast<std::size_t>(keys.tokens()));
     detail::make_room(attended_, static_cast<std::size_t>(keys.tokens() + 1));
     for (index kv = 0; kv < kv_heads(); ++kv) {
         kv_state& state = state_[static_cast<std::size_t>(kv)];
@@ -339,17 +338,17 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
                              span(trace.approximate_scores.size(), heads), span(trace.top.size(), heads),
                              span(trace.attended.size(), kv_heads()))))
         return false;
-    T* const near = near_.data();
+    T* const near_row = near_.data();
     for (index h = 0; h < heads; ++h)
         for (index c = 0; c < d; ++c)
-            near[h * d + c] = far_.data()[h * d + c] =
+            near_row[h * d + c] = far_.data()[h * d + c] =
                 static_cast<T>(reinterpret_cast<const stored_t<Q>*>(q.at(0, 0, h))[c]);
     if (rope_.rotates && pairs > 0) {
         fill_cos_sin(static_cast<double>(tokens_ - 1), omega_.turns_data().data(), omega_.magnitude(), pairs,
                      cos_sin_.data(), cos_sin_.data() + pairs);
         using keys = detail::rotated_keys<T, K>;
         rotate_twice(rope_.read_layout, rope_.slice(q.token_slice(0, 1)),
-                     rope_.slice(heads_view<T>(near, 1, heads, d)),
+                     rope_.slice(heads_view<T>(near_row, 1, heads, d)),
                      rope_.slice(heads_view<T>(far_.data(), 1, heads, d)),
                      keys::row_of(cos_sin_.data(), pairs), keys::row_of(cos_sin_far_.data(), pairs));
     }
@@ -359,10 +358,10 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
     bytes_read_ = 0;
     for (index kv = 0; kv < kv_heads(); ++kv) {
         if (needs_scores) {
-            T* const far = far_.data() + kv * group() * d;
-            for (index i = 0; i < group() * d; ++i) far[i] *= static_cast<T>(scale);
+            T* const far_row = far_.data() + kv * group() * d;
+            for (index i = 0; i < group() * d; ++i) far_row[i] *= static_cast<T>(scale);
             const auto& quantizer = quantizers_[static_cast<std::size_t>(kv)];
-            quantizer.fill_scores(far, group(), scores_.data());
+            quantizer.fill_scores(far_row, group(), scores_.data());
             bytes_read_ += quantizer.count() * d * static_cast<index>(sizeof(T)) +
                            tokens_ * static_cast<index>(sizeof(std::uint16_t));
         }
@@ -372,7 +371,7 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
                                options_.value_channels * static_cast<index>(sizeof(V)));
         fill_trace(kv, rows, trace);
         const row_choice choice{.scale = scale, .listed = attended_.data(), .count = rows};
-        const heads_view<T> own(near + kv * group() * d, 1, group(), d);
+        const heads_view<T> own(near_row + kv * group() * d, 1, group(), d);
         const auto values = v.head_slice(kv, 1);
         const auto to = out.head_slice(kv * group(), group());
         if (options_.keys == cached_keys::rotated || pairs == 0) {
