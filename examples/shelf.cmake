@@ -1,7 +1,7 @@
 # Every example but those named is at most `limit` lines long.
 cmake_policy(VERSION 3.20)
 string(REPLACE "," ";" longer "${longer}")
-file(GLOB sources ${examples}/*.cpp)
+file(GLOB sources ${examples}/*.cpp ${examples}/*.hpp)
 foreach(source IN LISTS sources)
     get_filename_component(name ${source} NAME_WE)
     file(READ ${source} text)

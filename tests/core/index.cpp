@@ -44,8 +44,30 @@ TEST_CASE("index: what would not fit in memory is refused before it is multiplie
     const rw::index large = std::numeric_limits<rw::index>::max() / 16;
     CHECK(checked_product("f", "sizes must be >= 0", {large}) == large);
     REQUIRE_THROWS_AS(checked_product("f", "sizes must be >= 0", {large, 2}), rw::invalid_config);
-    REQUIRE_THROWS_AS(checked_product("f", "sizes must be >= 0", {rw::index{1} << 32, rw::index{1} << 32}),
-                      rw::invalid_config);
+    REQUIRE_THROWS_AS(checked_product("f", "sizes must be >= 0", {large, large}), rw::invalid_config);
     REQUIRE_THROWS_AS(checked_product("f", "sizes must be >= 0", {std::numeric_limits<rw::index>::max()}),
                       rw::invalid_config);
+}
+
+TEST_CASE("index: limits and counts of 64 bits are kept within an index of any size", "[core][index]") {
+    constexpr rw::index most = std::numeric_limits<rw::index>::max();
+    using rw::detail::limit_of_bits;
+    using rw::detail::saturated;
+    CHECK(limit_of_bits(20) == 1048576);
+    for (const int bits : {0, 27, 28, 40, 53, 60, 62, 100}) {
+        CHECK(limit_of_bits(bits) >= 1);
+        CHECK(limit_of_bits(bits) <= most / 4);  // four of them add up
+    }
+    for (const std::int64_t fits :
+         {std::int64_t{-7}, std::int64_t{0}, std::int64_t{most}, -std::int64_t{most}})
+        CHECK(saturated(fits) == fits);
+    CHECK(saturated(std::numeric_limits<std::int64_t>::max()) == most);
+    CHECK(saturated(std::numeric_limits<std::int64_t>::min()) == -most);
+    if (sizeof(rw::index) == 4) {
+        CHECK(limit_of_bits(53) == 1 << 28);
+        CHECK(saturated(std::int64_t{1} << 40) == most);
+    } else {
+        CHECK(limit_of_bits(53) == static_cast<rw::index>(std::int64_t{1} << 53));
+        CHECK(saturated(std::int64_t{1} << 40) == std::int64_t{1} << 40);
+    }
 }

@@ -33,10 +33,15 @@ TEST_CASE("version: the namespaces say the version, and the one with loops what 
     const std::string version = "v" + std::to_string(ROPEWALK_VERSION_MAJOR) + "_" +
                                 std::to_string(ROPEWALK_VERSION_MINOR) + "_" +
                                 std::to_string(ROPEWALK_VERSION_PATCH);
+    std::string mode;
+#if defined(ROPEWALK_NO_XSIMD) || defined(ROPEWALK_NO_VECTORS)
+    mode = ROPEWALK_DETAIL_TEXT(ROPEWALK_DETAIL_REGISTERS);
+    CHECK(mode.rfind("no_", 0) == 0);
+#endif
 #if defined(__cpp_exceptions)
-    std::string mode = "on_misfit_stop_throws";
+    mode += "on_misfit_stop_throws";
 #else
-    std::string mode = "on_misfit_stop_aborts";
+    mode += "on_misfit_stop_aborts";
 #endif
 #if !defined(NDEBUG)
     mode += "_asserts";

@@ -42,9 +42,9 @@ class banded_scores {
     static constexpr index strip = strip_lanes<T>;
 
   public:
-    banded_scores(score_source<Q, K> near, score_source<Q, K> far, index window, index first_query,
-                  T* other) noexcept
-        : near_(near), far_(far), window_(window), first_query_(first_query), other_(other) {}
+    banded_scores(score_source<Q, K> near_scores, score_source<Q, K> far_scores, index window,
+                  index first_query, T* other) noexcept
+        : near_(near_scores), far_(far_scores), window_(window), first_query_(first_query), other_(other) {}
 
     const heads_shape& q() const noexcept { return near_.q(); }
     const heads_shape& k() const noexcept { return near_.k(); }
@@ -118,12 +118,12 @@ index attend_banded_workspace(const banded_copies<Q, K>& copies, heads_view<V> v
 ///     std::vector<std::byte> workspace(attend_banded_workspace(copies, v));
 ///     attend_banded(causal_mask{}, copies, {.window = 512}, v, out, workspace);
 template <attention_mask Mask, class Q, class K, class V, class O>
-void attend_banded(const Mask& mask, const banded_copies<Q, K>& copies, const band& near, heads_view<V> v,
+void attend_banded(const Mask& mask, const banded_copies<Q, K>& copies, const band& inside, heads_view<V> v,
                    heads_view<O> out, std::span<std::byte> workspace,
                    const tiled_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
     constexpr const char* who = "attend_banded";
-    constexpr index beyond = index{1} << 60;
+    constexpr index beyond = detail::limit_of_bits(60);
     const heads_view<Q> q = copies.near_q;
     const heads_view<K> k = copies.near_k;
     detail::check_attention(who, q.shape, k.shape, v.shape, out.shape);
@@ -134,8 +134,8 @@ void attend_banded(const Mask& mask, const banded_copies<Q, K>& copies, const ba
     };
     same(copies.far_q.shape, q.shape, "far_q must have near_q's extents, tokens");
     same(copies.far_k.shape, k.shape, "far_k must have near_k's extents, tokens");
-    detail::require(near.window >= 0 && near.window <= beyond, who, "window must be >= 0", near.window);
-    const index first = near.first_query.value_or(k.tokens() - q.tokens());
+    detail::require(inside.window >= 0 && inside.window <= beyond, who, "window must be >= 0", inside.window);
+    const index first = inside.first_query.value_or(k.tokens() - q.tokens());
     detail::require(first >= -beyond && first <= beyond, who, "first_query must be within 2^60", first);
     const double scale = detail::checked_scale(who, options.scale, q.channels());
     const index needed = attend_banded_workspace(copies, v, options);
@@ -148,7 +148,7 @@ void attend_banded(const Mask& mask, const banded_copies<Q, K>& copies, const ba
                                       options, 2);
     const detail::score_source<Q, K> near_scores(q, k, scale, at.queries, at.keys, at.row),
         far_scores(copies.far_q, copies.far_k, scale, at.far_queries, at.far_keys, at.row);
-    const detail::banded_scores<Q, K> scores(near_scores, far_scores, near.window, first, at.far_scores);
+    const detail::banded_scores<Q, K> scores(near_scores, far_scores, inside.window, first, at.far_scores);
     detail::tiled_attention(rules, scores, v, out, at, options).run();
 }
 

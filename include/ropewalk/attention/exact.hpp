@@ -37,7 +37,7 @@ namespace detail {
 
 /// The key index of query 0, where distances to every key are far from overflowing.
 inline index checked_first_query(const char* who, std::optional<index> given, index queries, index keys) {
-    constexpr index most = index{1} << 53;
+    constexpr index most = detail::limit_of_bits(53);
     const index first = given.value_or(keys - queries);
     require(first >= -most && first <= most, who, "first_query must be within +-2^53", first);
     return first;
@@ -86,7 +86,7 @@ struct option_mask {
 template <class T>
 auto option_mask<T>::over(const attention::score_extent& whole) const -> rules {
     constexpr const char* who = "attend";
-    constexpr index far = index{1} << 60;  // as good as none, and distances to it do not overflow
+    constexpr index unlimited = index{1} << 60;  // as good as none, and distances to it do not overflow
     require(options.window >= 0, who, "window must be >= 0", options.window);
     const index first = checked_first_query(who, options.first_query, whole.queries, whole.keys);
     const index each = whole.queries * whole.keys;
@@ -109,7 +109,7 @@ auto option_mask<T>::over(const attention::score_extent& whole) const -> rules {
                                         options.query_documents.size(), whole.batches, 1, whole.queries);
     const spread of_keys = spread_of(who, "key_documents must hold one number a key token",
                                      key_documents.size(), whole.batches, 1, whole.keys);
-    return {std::min(options.window, far),
+    return {std::min(options.window, unlimited),
             first,
             options.causal,
             !options.query_documents.empty(),

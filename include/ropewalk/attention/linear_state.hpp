@@ -106,9 +106,9 @@ class scaled_feature_map {
     /// The same lane by lane, for x <= power or a power of 0.
     static simd::pack<C> relative(simd::pack<C> x, simd::pack<C> power) noexcept {
         const auto zero = simd::broadcast(C(0));
-        const auto small = simd::exp_of_negative(simd::choose(zero < x, zero, x - power));
+        const auto power_of_e = simd::exp_of_negative(simd::choose(zero < x, zero, x - power));
         const auto none = x == simd::broadcast(-std::numeric_limits<C>::infinity());
-        return simd::choose(none, zero, simd::choose(zero < x, x + simd::broadcast(C(1)), small));
+        return simd::choose(none, zero, simd::choose(zero < x, x + simd::broadcast(C(1)), power_of_e));
     }
 
   private:

@@ -114,10 +114,10 @@ struct causal_mask {
     };
     /// See attention_mask.
     rules over(const score_extent& whole) const {
-        constexpr index far = index{1} << 60;
-        detail::require(window >= 0 && window <= far, "causal_mask", "window must be >= 0", window);
+        constexpr index beyond = detail::limit_of_bits(60);
+        detail::require(window >= 0 && window <= beyond, "causal_mask", "window must be >= 0", window);
         const index first = first_query.value_or(whole.keys - whole.queries);
-        detail::require(first >= -far && first <= far, "causal_mask", "first_query must be within 2^60",
+        detail::require(first >= -beyond && first <= beyond, "causal_mask", "first_query must be within 2^60",
                         first);
         return {window, first};
     }
@@ -193,10 +193,10 @@ struct block_mask {
     };
     /// See attention_mask.
     rules over(const score_extent& whole) const {
-        constexpr index far = index{1} << 60;
-        detail::require(block > 0 && block <= far, "block_mask", "block must be > 0", block);
+        constexpr index beyond = detail::limit_of_bits(60);
+        detail::require(block > 0 && block <= beyond, "block_mask", "block must be > 0", block);
         const index first = first_query.value_or(whole.keys - whole.queries);
-        detail::require(first >= 0 && first <= far, "block_mask", "first_query must be >= 0", first);
+        detail::require(first >= 0 && first <= beyond, "block_mask", "first_query must be >= 0", first);
         return {block, first};
     }
 };

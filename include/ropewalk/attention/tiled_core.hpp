@@ -48,9 +48,9 @@ struct tiled_scratch {
         require(options.query_tile > 0, who, "query_tile must be > 0", options.query_tile);
         require(options.key_tile > 0, who, "key_tile must be > 0", options.key_tile);
         const index lanes = strip_lanes<T>;
-        const index strips = (std::min(options.query_tile, index{1} << 32) + lanes - 1) / lanes;
-        const index width = whole_packs<T>(std::min(channels, index{1} << 40));
-        const index value_width = whole_packs<T>(std::min(value_channels, index{1} << 40));
+        const index strips = (std::min(options.query_tile, detail::limit_of_bits(32)) + lanes - 1) / lanes;
+        const index width = whole_packs<T>(std::min(channels, detail::limit_of_bits(40)));
+        const index value_width = whole_packs<T>(std::min(value_channels, detail::limit_of_bits(40)));
         queries = cutter.template cut<T>(who, {strips, width, lanes});
         sums = cutter.template cut<T>(who, {strips, value_width, lanes});
         peak = cutter.template cut<T>(who, {strips, lanes});

@@ -48,10 +48,10 @@ struct gradient_scratch {
         require(options.query_tile > 0, who, "query_tile must be > 0", options.query_tile);
         require(options.key_tile > 0, who, "key_tile must be > 0", options.key_tile);
         const index lanes = strip_lanes<T>;
-        const index strips = (std::min(options.query_tile, index{1} << 32) + lanes - 1) / lanes;
+        const index strips = (std::min(options.query_tile, detail::limit_of_bits(32)) + lanes - 1) / lanes;
         const index rows = strips * lanes;
-        const index width = whole_packs<T>(std::min(q.channels, index{1} << 40));
-        const index value_width = whole_packs<T>(std::min(v.channels, index{1} << 40));
+        const index width = whole_packs<T>(std::min(q.channels, detail::limit_of_bits(40)));
+        const index value_width = whole_packs<T>(std::min(v.channels, detail::limit_of_bits(40)));
         const index most = std::max(width, value_width);
         queries = cutter.template cut<T>(who, {rows, width});
         d_out = cutter.template cut<T>(who, {rows, value_width});

@@ -37,7 +37,7 @@ inline void require_valid(const char* who, const codebook& c) {
         who, "theta must hold rounds * centres * pairs * 2 numbers", c.theta.size());
     for (const double v : c.theta) detail::require(std::isfinite(v), who, "theta must be finite", v);
 }
-inline const double* small(const codebook& c, index round, index centre, index pair) noexcept {
+inline const double* centre_at(const codebook& c, index round, index centre, index pair) noexcept {
     return c.theta.data() + ((round * c.centres + centre) * c.pairs + pair) * 2;
 }
 
@@ -54,7 +54,8 @@ inline std::vector<double> expand(const codebook& c) {
         for (index a = 0; a < c.centres; ++a)
             for (index b = 0; b < c.centres; ++b)
                 for (index j = 0; j < c.pairs; ++j) {
-                    const double *p = detail_commvq::small(c, r, a, j), *q = detail_commvq::small(c, r, b, j);
+                    const double *p = detail_commvq::centre_at(c, r, a, j),
+                                 *q = detail_commvq::centre_at(c, r, b, j);
                     out.push_back(p[0] - q[1]);
                     out.push_back(p[1] + q[0]);
                 }

@@ -233,7 +233,7 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
         for (std::size_t p = static_cast<std::size_t>(part.parts); p < scratch_.size(); ++p)
             scratch_[p].rows_read = scratch_[p].bytes_read = 0;
     at.rows_read = at.bytes_read = 0;
-    T *const near = at.near.data(), *const far = at.far.data();
+    T *const near_rows = at.near_rows.data(), *const far_rows = at.far_rows.data();
     const double scale = rope_.logit_scale / std::sqrt(static_cast<double>(d));
     for (index line = part.part; line < batches * kv_heads(); line += part.parts) {
         const index b = line / kv_heads(), kv = line % kv_heads(), length = tokens(b);
@@ -246,20 +246,20 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
         const auto queries = q.batch_slice(b, 1).head_slice(kv * group(), group());
         for (index g = 0; g < group(); ++g)
             for (index c = 0; c < d; ++c)
-                near[g * d + c] = far[g * d + c] =
+                near_rows[g * d + c] = far_rows[g * d + c] =
                     static_cast<T>(reinterpret_cast<const stored_t<Q>*>(queries.at(0, 0, g))[c]);
         if (rope_.rotates && pairs > 0) {
             fill_cos_sin(static_cast<double>(length - 1), omega_.turns_data().data(), omega_.magnitude(),
                          pairs, at.cos_sin.data(), at.cos_sin.data() + pairs);
             rotate_twice(rope_.read_layout, rope_.slice(queries.token_slice(0, 1)),
-                         rope_.slice(heads_view<T>(near, 1, group(), d)),
-                         rope_.slice(heads_view<T>(far, 1, group(), d)),
+                         rope_.slice(heads_view<T>(near_rows, 1, group(), d)),
+                         rope_.slice(heads_view<T>(far_rows, 1, group(), d)),
                          keys::row_of(at.cos_sin.data(), pairs), keys::row_of(cos_sin_far_.data(), pairs));
         }
         if (!trace.approximate_scores.empty() || own.top < own.window_begin - own.sinks_end) {
-            for (index i = 0; i < group() * d; ++i) far[i] *= static_cast<T>(scale);
+            for (index i = 0; i < group() * d; ++i) far_rows[i] *= static_cast<T>(scale);
             const auto& quantizer = quantizers_[static_cast<std::size_t>(kv)];
-            quantizer.fill_scores(far, group(), at.scores.data());
+            quantizer.fill_scores(far_rows, group(), at.scores.data());
             at.bytes_read += quantizer.count() * d * static_cast<index>(sizeof(T)) +
                              length * static_cast<index>(sizeof(std::uint16_t));
         }
@@ -269,7 +269,7 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
                                  options_.value_channels * static_cast<index>(sizeof(V)));
         at.fill_trace(own, rows, most, trace);
         const row_choice choice{.scale = scale, .listed = at.attended.data(), .count = rows};
-        const heads_view<T> turned(near, 1, group(), d);
+        const heads_view<T> turned(near_rows, 1, group(), d);
         const auto own_keys = k.batch_slice(b, 1).head_slice(kv, 1);
         const auto values = v.batch_slice(b, 1).head_slice(kv, 1);
         const auto to = out.batch_slice(b, 1).head_slice(kv * group(), group());

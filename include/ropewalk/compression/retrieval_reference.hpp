@@ -55,7 +55,7 @@ class retrieval_reference {
         std::mt19937_64 engine(seed);
         return choice([&](index, std::vector<index>& candidates) {
             for (std::size_t i = candidates.size(); i > 1; --i)  // std::shuffle differs by platform
-                std::swap(candidates[i - 1], candidates[engine() % i]);
+                std::swap(candidates[i - 1], candidates[static_cast<std::size_t>(engine() % i)]);
         });
     }
     /// What full attention gives, [heads, value channels].

@@ -82,7 +82,7 @@ inline constexpr float below_half = 0x1.fffffep-2f;
 /// a * b rounded to float, never part of a fused multiplication and addition: what is added to it must be
 /// added to the same number by every compiler and on every instruction set.
 inline float rounded_product(float a, float b) noexcept {
-#if defined(__GNUC__) && defined(__SSE2__)
+#if defined(__GNUC__) && defined(__SSE2__) && !defined(__wasm__)
     float p = a * b;
     asm("" : "+x"(p));
     return p;

@@ -29,6 +29,19 @@ constexpr index largest(index first, Rest... rest) noexcept {
     return first;
 }
 
+/// 2^bits, and less where an index has fewer bits than 64: a limit that keeps sums of a few such numbers from
+/// overflowing.
+constexpr index limit_of_bits(int bits) noexcept {
+    constexpr int most = std::numeric_limits<index>::digits - 3;
+    return index{1} << (bits < most ? bits : most);
+}
+
+/// A count of 64 bits as an index: of one that does not fit the largest, which no limit lets pass.
+constexpr index saturated(std::int64_t count) noexcept {
+    constexpr std::int64_t most = std::numeric_limits<index>::max();
+    return static_cast<index>(count < -most ? -most : count > most ? most : count);
+}
+
 /// Room for `more` elements behind those of a vector, at least doubling: afterwards they can be added without
 /// a failure, and one by one in constant time.
 template <class Vector>

@@ -1,15 +1,20 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include <ropewalk/core/half_types.hpp>
 #include <ropewalk/core/index.hpp>
 
 // The only place that knows xsimd (8.1 to 14.x). What those versions disagree on (zip, fma on AVX-512,
 // swizzle constants, 16-bit types) is written here with intrinsics; an architecture that xsimd or these
-// intrinsics do not know takes the portable path, which is the same code on arrays.
+// intrinsics do not know takes the portable path: vectors of the compiler (RISC-V, POWER, s390x, 32-bit ARM,
+// WebAssembly), or the same code on arrays where it has none or ROPEWALK_NO_VECTORS is defined.
 #if !defined(ROPEWALK_NO_XSIMD) && __has_include(<xsimd/xsimd.hpp>)
 #if defined(__SSE2__) || defined(_M_X64) || defined(__aarch64__)
 #include <xsimd/xsimd.hpp>
@@ -27,6 +32,8 @@
 #define ROPEWALK_DETAIL_X86_128 1
 #elif defined(ROPEWALK_DETAIL_XSIMD) && XSIMD_WITH_NEON64 && !defined(__ARM_FEATURE_SVE_BITS)
 #define ROPEWALK_DETAIL_NEON 1
+#elif !defined(ROPEWALK_DETAIL_XSIMD) && !defined(ROPEWALK_NO_VECTORS) && defined(__GNUC__)
+#define ROPEWALK_DETAIL_VECTORS 1
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -49,11 +56,16 @@
 #define ROPEWALK_DETAIL_UNROLL
 #endif
 
+#if defined(ROPEWALK_DETAIL_XSIMD)
 static_assert(std::endian::native == std::endian::little,
               "ropewalk reads 16-bit data as little-endian words");
+#endif
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
+#if defined(ROPEWALK_DETAIL_VECTORS)
+#pragma GCC diagnostic ignored "-Wpsabi"  // all of it is inlined: no vector is passed to another unit
+#endif
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns inside its own AVX-512 headers
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wignored-attributes"
@@ -97,9 +109,60 @@ ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
     return xsimd::sqrt(x);
 }
 
+#elif defined(ROPEWALK_DETAIL_VECTORS)
+
+/// 16 bytes of floats or doubles as a vector of the compiler, for what xsimd has no architecture for.
+/// Source: the vector extensions of GCC and Clang.
+template <class C>
+struct pack {
+    static constexpr std::size_t size = 16 / sizeof(C);
+    typedef C register_type __attribute__((vector_size(16)));
+    using bits = std::conditional_t<sizeof(C) == 4, std::int32_t, std::int64_t>;
+    typedef bits mask_type __attribute__((vector_size(16)));
+    struct mask {
+        mask_type lane;
+    };
+    register_type lane;
+
+    ROPEWALK_ALWAYS_INLINE friend pack operator*(pack a, pack b) noexcept { return {a.lane * b.lane}; }
+    ROPEWALK_ALWAYS_INLINE friend pack operator+(pack a, pack b) noexcept { return {a.lane + b.lane}; }
+    ROPEWALK_ALWAYS_INLINE friend pack operator-(pack a, pack b) noexcept { return {a.lane - b.lane}; }
+    ROPEWALK_ALWAYS_INLINE friend pack operator/(pack a, pack b) noexcept { return {a.lane / b.lane}; }
+    ROPEWALK_ALWAYS_INLINE friend pack operator-(pack a) noexcept { return {-a.lane}; }
+    ROPEWALK_ALWAYS_INLINE friend mask operator==(pack a, pack b) noexcept { return {a.lane == b.lane}; }
+    ROPEWALK_ALWAYS_INLINE friend mask operator<(pack a, pack b) noexcept { return {a.lane < b.lane}; }
+};
+template <class C>
+inline constexpr index lanes = static_cast<index>(pack<C>::size);
+
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> broadcast(C value) noexcept {
+    return {value - typename pack<C>::register_type{}};
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> load(const C* p) noexcept {
+    pack<C> x;
+    std::memcpy(&x.lane, p, sizeof x.lane);
+    return x;
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE void store(C* p, pack<C> x) noexcept {
+    std::memcpy(p, &x.lane, sizeof x.lane);
+}
+template <class M, class P>
+ROPEWALK_ALWAYS_INLINE P choose(const M& condition, const P& a, const P& b) noexcept {
+    return {condition.lane ? a.lane : b.lane};
+}
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
+    using P = pack<C>;
+    return {(typename P::register_type)((typename P::mask_type)(x.lane) &
+                                        std::numeric_limits<typename P::bits>::max())};
+}
+
 #else
 
-/// 16 bytes of floats or doubles as a plain array, for what xsimd has no architecture for.
+/// 16 bytes of floats or doubles as a plain array.
 template <class C>
 struct pack {
     static constexpr std::size_t size = 16 / sizeof(C);
@@ -174,7 +237,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
 /// read of a line that is about to be written costs a third of the speed in L1 (half-split f32, 512-bit).
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> in_register(pack<C> x) noexcept {
-#if defined(ROPEWALK_DETAIL_XSIMD) && (defined(__GNUC__) || defined(__clang__))
+#if defined(ROPEWALK_DETAIL_XSIMD) && defined(__GNUC__) && !defined(__wasm__)
     typename pack<C>::register_type r = x;
 #if defined(ROPEWALK_DETAIL_X86_512)
     asm("" : "+v"(r));

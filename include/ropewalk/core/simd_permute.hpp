@@ -16,13 +16,22 @@ namespace ROPEWALK_NAMESPACE::simd {
 /// Lanes in another order. xsimd's zip means different things before and after version 10, so these are
 /// intrinsics. Source: Intel and Arm instruction references.
 
-/// A permutation of lanes through memory: the way of architectures without a branch of their own below.
+/// Lane from(i) of x in lane i: the way of architectures without a branch of their own below.
 template <class C, class IndexOf>
-ROPEWALK_ALWAYS_INLINE pack<C> permute_through_memory(pack<C> x, IndexOf from) noexcept {
+ROPEWALK_ALWAYS_INLINE pack<C> permuted(pack<C> x, [[maybe_unused]] IndexOf from) noexcept {
+#if defined(ROPEWALK_DETAIL_VECTORS)
+    constexpr IndexOf at{};
+    if constexpr (sizeof(C) == 4) {
+        return {__builtin_shufflevector(x.lane, x.lane, at(0), at(1), at(2), at(3))};
+    } else {
+        return {__builtin_shufflevector(x.lane, x.lane, at(0), at(1))};
+    }
+#else
     C in[lanes<C>], out[lanes<C>];
     store(in, x);
     for (index i = 0; i < lanes<C>; ++i) out[i] = in[from(i)];
     return load(static_cast<const C*>(out));
+#endif
 }
 
 /// Lanes (x1, x0, x3, x2, ...).
@@ -55,7 +64,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> swap_pairs(pack<C> x) noexcept {
     }
 #else
     (void)is_float;
-    return permute_through_memory(x, [](index i) { return i ^ 1; });
+    return permuted(x, [](index i) { return i ^ 1; });
 #endif
 }
 
@@ -138,7 +147,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> duplicate_low(pack<C> x) noexcept {
     }
 #else
     (void)is_float;
-    return permute_through_memory(x, [](index i) { return i / 2; });
+    return permuted(x, [](index i) { return i / 2; });
 #endif
 }
 
@@ -173,7 +182,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> duplicate_high(pack<C> x) noexcept {
     }
 #else
     (void)is_float;
-    return permute_through_memory(x, [](index i) { return lanes<C> / 2 + i / 2; });
+    return permuted(x, [](index i) { return lanes<C> / 2 + i / 2; });
 #endif
 }
 
@@ -233,6 +242,14 @@ ROPEWALK_ALWAYS_INLINE two_packs<C> deinterleave(pack<C> x, pack<C> y) noexcept 
         return {pack<C>(vuzp1q_f32(x, y)), pack<C>(vuzp2q_f32(x, y))};
     } else {
         return {pack<C>(vuzp1q_f64(x, y)), pack<C>(vuzp2q_f64(x, y))};
+    }
+#elif defined(ROPEWALK_DETAIL_VECTORS)
+    if constexpr (is_float) {
+        return {{__builtin_shufflevector(x.lane, y.lane, 0, 2, 4, 6)},
+                {__builtin_shufflevector(x.lane, y.lane, 1, 3, 5, 7)}};
+    } else {
+        return {{__builtin_shufflevector(x.lane, y.lane, 0, 2)},
+                {__builtin_shufflevector(x.lane, y.lane, 1, 3)}};
     }
 #else
     (void)is_float;

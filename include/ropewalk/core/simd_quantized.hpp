@@ -142,9 +142,9 @@ ROPEWALK_ALWAYS_INLINE void store(f8<Mantissa>* p, pack<float> x) noexcept {
                           (clamped.template right<shift>() & words::all(1)))
                              .template right<shift>();
     // The sign was cleared as an integer, so no compiler joins the caller's product to this sum.
-    const words small =
+    const words subnormal =
         words::of(clamped.floats() + broadcast(traits::ruler)) - words::of(broadcast(traits::ruler));
-    words code = words::above(words::all(traits::least_normal), clamped, small, normal);
+    words code = words::above(words::all(traits::least_normal), clamped, subnormal, normal);
     code = words::above(a, words::all(0x7f800000u), words::all(traits::nan), code);
     (code | (u.template right<24>() & words::all(0x80u))).store_bytes(p);
 #else

@@ -16,6 +16,11 @@ namespace ROPEWALK_NAMESPACE::simd {
 /// 16-bit elements and partial registers: every storage format is read and written through these.
 /// Source: IEEE 754-2019 round to nearest even; Intel and Arm instruction references.
 
+#if defined(ROPEWALK_DETAIL_VECTORS)
+typedef std::uint32_t four_words __attribute__((vector_size(16)));
+typedef std::uint16_t four_halves __attribute__((vector_size(8)));
+#endif
+
 #if defined(ROPEWALK_DETAIL_X86_512)
 /// 16 numbers of 16 bits as floats, exactly, and back, as store rounds them.
 template <class T>
@@ -60,6 +65,10 @@ ROPEWALK_ALWAYS_INLINE pack<float> load(const bf16* p) noexcept {
 #elif defined(ROPEWALK_DETAIL_NEON)
     return pack<float>(
         vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p)), 16)));
+#elif defined(ROPEWALK_DETAIL_VECTORS)
+    four_halves w;
+    std::memcpy(&w, static_cast<const void*>(p), sizeof w);
+    return {(pack<float>::register_type)(__builtin_convertvector(w, four_words) << 16)};
 #else
     float lane[lanes<float>];
     for (index i = 0; i < lanes<float>; ++i) lane[i] = static_cast<float>(p[i]);
@@ -111,6 +120,12 @@ ROPEWALK_ALWAYS_INLINE void store(bf16* p, pack<float> x) noexcept {
     const uint32x4_t number = vceqq_f32(x, x);
     const uint32x4_t quiet = vorrq_u32(u, vdupq_n_u32(0x400000));
     vst1_u16(reinterpret_cast<std::uint16_t*>(p), vshrn_n_u32(vbslq_u32(number, r, quiet), 16));
+#elif defined(ROPEWALK_DETAIL_VECTORS)
+    const auto u = (four_words)(x.lane);
+    const four_words rounded = u + ((u >> 16) & 1u) + 0x7fffu, quiet = u | 0x400000u;
+    const auto nan = (four_words)((u & 0x7fffffffu) > 0x7f800000u);
+    const four_halves w = __builtin_convertvector(((nan & quiet) | (~nan & rounded)) >> 16, four_halves);
+    std::memcpy(static_cast<void*>(p), &w, sizeof w);
 #else
     float lane[lanes<float>];
     store(lane, x);

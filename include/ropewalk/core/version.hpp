@@ -64,10 +64,25 @@
 #define ROPEWALK_ISA sve512
 #elif defined(__ARM_FEATURE_SVE) && defined(__ARM_FEATURE_SVE_BITS) && __ARM_FEATURE_SVE_BITS == 256
 #define ROPEWALK_ISA sve256
+#elif defined(__ARM_FEATURE_SVE) && defined(__ARM_FEATURE_SVE_BITS) && __ARM_FEATURE_SVE_BITS == 128
+#define ROPEWALK_ISA sve128
 #elif defined(__ARM_FEATURE_SVE)
 #define ROPEWALK_ISA sve
-#elif defined(__ARM_NEON) || defined(_M_ARM64)
+#elif defined(__aarch64__) || defined(_M_ARM64)
 #define ROPEWALK_ISA neon
+// The portable path: what the compiler makes of it differs with these.
+#elif defined(__ARM_NEON)
+#define ROPEWALK_ISA portable_neon
+#elif defined(__riscv_vector)
+#define ROPEWALK_ISA portable_rvv
+#elif defined(__VSX__)
+#define ROPEWALK_ISA portable_vsx
+#elif defined(__VX__)
+#define ROPEWALK_ISA portable_vx
+#elif defined(__loongarch_sx)
+#define ROPEWALK_ISA portable_lsx
+#elif defined(__wasm_simd128__)
+#define ROPEWALK_ISA portable_simd128
 #else
 #define ROPEWALK_ISA portable
 #endif
@@ -100,8 +115,18 @@
 #else
 #define ROPEWALK_DETAIL_ASSERTIONS _asserts
 #endif
-#define ROPEWALK_DETAIL_MODE \
-    ROPEWALK_DETAIL_JOIN(on_misfit_, ROPEWALK_ON_MISFIT, ROPEWALK_DETAIL_ON_ERROR, ROPEWALK_DETAIL_ASSERTIONS)
+#if defined(ROPEWALK_NO_XSIMD) && defined(ROPEWALK_NO_VECTORS)
+#define ROPEWALK_DETAIL_REGISTERS no_xsimd_no_vectors_
+#elif defined(ROPEWALK_NO_XSIMD)
+#define ROPEWALK_DETAIL_REGISTERS no_xsimd_
+#elif defined(ROPEWALK_NO_VECTORS)
+#define ROPEWALK_DETAIL_REGISTERS no_vectors_
+#else
+#define ROPEWALK_DETAIL_REGISTERS
+#endif
+#define ROPEWALK_DETAIL_MODE                                                         \
+    ROPEWALK_DETAIL_JOIN5(ROPEWALK_DETAIL_REGISTERS, on_misfit_, ROPEWALK_ON_MISFIT, \
+                          ROPEWALK_DETAIL_ON_ERROR, ROPEWALK_DETAIL_ASSERTIONS, )
 
 /// Views and plain data: the same in every unit, free to cross unit borders. Their functions are a few
 /// instructions that an optimised build inlines; one that does not may share a copy of them between units.

@@ -17,12 +17,12 @@ inline double inverse_erf_of_share(double z) {
     const double y = 2 * z - 1;
     if (y == 0) return 0;
     const double side = y < 0 ? -1.0 : 1.0;
-    const double small = y < 0 ? 2 * z : 2 * (1 - z);  // 1 - |y|
-    const double log_term = std::log(small * (2 - small));
+    const double tail = y < 0 ? 2 * z : 2 * (1 - z);  // 1 - |y|
+    const double log_term = std::log(tail * (2 - tail));
     const double half = 2 / (std::numbers::pi * 0.147) + log_term / 2;
     double x = std::sqrt(std::sqrt(half * half - log_term / 0.147) - half);
     for (int step = 0; step < 4; ++step) {
-        const double miss = (small < 0.5 ? small - std::erfc(x) : std::erf(x) - (1 - small)) *
+        const double miss = (tail < 0.5 ? tail - std::erfc(x) : std::erf(x) - (1 - tail)) *
                             std::sqrt(std::numbers::pi) / 2 * std::exp(x * x);
         x -= miss / (1 + x * miss);
     }

@@ -56,7 +56,7 @@ inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_str
 
 /// Whether strides nest as those of [batches, tokens, heads, channels] do, small enough for plain sums.
 constexpr bool nested(const heads_shape& shape, const heads_strides& strides) noexcept {
-    constexpr index most = index{1} << 40;
+    constexpr index most = detail::limit_of_bits(40);
     constexpr index many = index{1} << 20;
     if (shape.heads > many || shape.tokens > many || strides.head > most || strides.token > most)
         return false;

@@ -64,22 +64,22 @@ struct exchanged_blocks {
         ROPEWALK_DETAIL_UNROLL
         for (index r = 0; r < registers; ++r) {
             ROPEWALK_DETAIL_UNROLL
-            for (index far = 0; far < registers; ++far) {
+            for (index far_lane = 0; far_lane < registers; ++far_lane) {
                 pack y[static_cast<std::size_t>(inner)];
                 if constexpr (Side == block_side::forward) {
-                    y[0] = x[r ^ far];
+                    y[0] = x[r ^ far_lane];
                     exchange(y);
                     ROPEWALK_DETAIL_UNROLL
                     for (index k = 0; k < inner; ++k) {
-                        const pack c = coefficient(far * inner + k, r);
-                        out[r] = far + k == 0 ? c * y[k] : simd::fma(c, y[k], out[r]);
+                        const pack c = coefficient(far_lane * inner + k, r);
+                        out[r] = far_lane + k == 0 ? c * y[k] : simd::fma(c, y[k], out[r]);
                     }
                 } else {
                     ROPEWALK_DETAIL_UNROLL
                     for (index k = 0; k < inner; ++k)
-                        y[k] = coefficient(far * inner + k, r ^ far) * x[r ^ far];
+                        y[k] = coefficient(far_lane * inner + k, r ^ far_lane) * x[r ^ far_lane];
                     gather(y);
-                    out[r] = far == 0 ? y[0] : out[r] + y[0];
+                    out[r] = far_lane == 0 ? y[0] : out[r] + y[0];
                 }
             }
         }
@@ -199,12 +199,12 @@ struct shifted_blocks {
                 from = products + margin;
             }
             // Forward the number of channel i + k, transposed the product of channel i - k, in the block.
-            const index near = Side == block_side::forward ? k : -k;
-            const index far = near + (Side == block_side::forward ? -size : size);
+            const index near_lane = Side == block_side::forward ? k : -k;
+            const index far_lane = near_lane + (Side == block_side::forward ? -size : size);
             const auto border = simd::broadcast(static_cast<C>(Side == block_side::forward ? size - k : k));
             for (index i = 0; i < count; i += lanes) {
                 const auto before = simd::load(place + margin + i) < border;
-                const auto a = simd::load(from + i + near), b = simd::load(from + i + far);
+                const auto a = simd::load(from + i + near_lane), b = simd::load(from + i + far_lane);
                 const auto sum = simd::load(sums + margin + i);
                 if constexpr (Side == block_side::forward) {
                     simd::store(sums + margin + i, simd::fma(of(m, i), simd::choose(before, a, b), sum));

@@ -47,10 +47,10 @@ class config_builder : public nlohmann::json_sax<nlohmann::json> {
         return is_new || refuse("must be given once, got it twice", true);
     }
     bool parse_error(std::size_t position, const std::string& last, const json::exception&) override {
-        std::string near = last.substr(0, 40);
-        for (char& c : near)
+        std::string nearby = last.substr(0, 40);
+        for (char& c : nearby)
             if (c < ' ' || c > '~') c = '?';
-        problem = "the text must be JSON, got " + (near.empty() ? "its end" : "\"" + near + "\"") +
+        problem = "the text must be JSON, got " + (nearby.empty() ? "its end" : "\"" + nearby + "\"") +
                   " at byte " + text(static_cast<std::int64_t>(position));
         return false;
     }

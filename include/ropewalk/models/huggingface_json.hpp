@@ -153,7 +153,7 @@ class huggingface_reader {
     void read_indexer() {
         if (rules_.indexer == indexer_kind::none) return;
         config_.rotates_output_back = rules_.place == slice_place::back;
-        config_.indexer_dim = top_.count("index_head_dim").value_or(128);
+        config_.indexer_dim = saturated(top_.count("index_head_dim").value_or(128));
         auto order = rules_.indexer;
         if (top_.flag("indexer_rope_interleave") == false) order = indexer_kind::half;
         config_.indexer_layout =

@@ -59,7 +59,7 @@ inline void read_old_keys(const huggingface_sizes& c) {
             if (const auto old = top.inner("attn_config", *inner).number("rope_theta"); old && !f.theta)
                 f.theta = old;
     }
-    if (top.has("rotary_dim")) f.rotary_dim = top.count("rotary_dim").value_or(0);
+    if (top.has("rotary_dim")) f.rotary_dim = saturated(top.count("rotary_dim").value_or(0));
     if (c.rules.keys == key_names::gpt_j) {
         if (f.rotary_dim == 0) f.rotary_dim = 64;
         top.find("rotary");  // GPT-J's oldest configs; always true
@@ -82,9 +82,9 @@ inline void read_head(const huggingface_sizes& c, std::optional<std::int64_t> hi
     };
     if (c.rules.place == slice_place::behind_nope) {
         config.rotary_channels =
-            sized("qk_rope_head_dim", top.count("qk_rope_head_dim", 0)).value_or(c.rules.rope_dim);
+            saturated(sized("qk_rope_head_dim", top.count("qk_rope_head_dim", 0)).value_or(c.rules.rope_dim));
         config.first_channel =
-            sized("qk_nope_head_dim", top.count("qk_nope_head_dim", 0)).value_or(c.rules.nope_dim);
+            saturated(sized("qk_nope_head_dim", top.count("qk_nope_head_dim", 0)).value_or(c.rules.nope_dim));
         if (c.rules.rule == layer_rule::none && config.rotary_channels == 0) config.rotary_channels = 2;
         if (config.rotary_channels == 0) top.reject("qk_rope_head_dim", "a number of channels >= 1", 0);
         config.head_dim = config.first_channel + config.rotary_channels;
@@ -106,7 +106,7 @@ inline void read_head(const huggingface_sizes& c, std::optional<std::int64_t> hi
             dim = *dim * 2;  // attention sees the embeddings beside the states
         if (*dim > longest_head) top.reject("hidden_size", "that of heads of <= 65536 channels", *hidden);
     }
-    config.head_dim = *dim;
+    config.head_dim = saturated(*dim);
 }
 
 /// Counts and widths under all their names.
@@ -121,9 +121,10 @@ inline void read_sizes(const huggingface_sizes& c) {
     if (dbrx && !hidden) hidden = 2048;
     if (dbrx && !heads) heads = 16;
     if (moonshine && !heads) heads = 8;
-    config.query_heads = heads.value_or(0);
-    config.key_heads = top.count_of({"num_key_value_heads", "num_kv_heads", "multi_query_group_num"})
-                           .value_or(config.query_heads);
+    config.query_heads = saturated(heads.value_or(0));
+    config.key_heads =
+        saturated(top.count_of({"num_key_value_heads", "num_kv_heads", "multi_query_group_num"})
+                      .value_or(config.query_heads));
     auto layers = top.count_of({"num_hidden_layers", "n_layer", "n_layers", "num_layers"});
     if (moonshine && !layers)
         layers = top.count_of({"decoder_num_hidden_layers", "encoder_num_hidden_layers"});
@@ -131,7 +132,7 @@ inline void read_sizes(const huggingface_sizes& c) {
     if (moonshine && !layers) layers = 6;
     if (c.rules.model_type == "hrm_text")  // its num_hidden_layers counts every pass through a stack
         if (const auto each = top.count("num_layers_per_stack")) layers = each;
-    config.layers = layers.value_or(huggingface_layers::counted(top));
+    config.layers = saturated(layers.value_or(huggingface_layers::counted(top)));
     if (config.layers == 0) {
         if (c.strict) top.missing("num_hidden_layers");
         config.layers = 1;
@@ -238,14 +239,15 @@ inline rope_parameters read_numbers(const huggingface_rope_numbers& c) {
         p.partial_rotary_factor = 1;
     }
     if (c.rules.place == slice_place::back) {
-        if (const auto rope = c.top.count("qk_rope_head_dim"); rope && !inside) p.rotary_dim = *rope;
+        if (const auto rope = c.top.count("qk_rope_head_dim"); rope && !inside)
+            p.rotary_dim = saturated(*rope);
     }
     const auto global = c.top.count("global_head_dim");
     if (c.rules.global_head_dim != 0 && !c.local) {
-        p.head_dim = global.value_or(c.top.has("per_layer_config") ? 0 : c.rules.global_head_dim);
+        p.head_dim = saturated(global.value_or(c.top.has("per_layer_config") ? 0 : c.rules.global_head_dim));
     }
     if (c.layer >= 0 && !c.layers.head_dim.empty() && c.layers.head_dim[at] != 0)
-        p.head_dim = c.layers.head_dim[at];
+        p.head_dim = saturated(c.layers.head_dim[at]);
     if (p.head_dim > longest_head)
         c.top.reject("global_head_dim", "a number of channels <= 65536", p.head_dim);
     return p;

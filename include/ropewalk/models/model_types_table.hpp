@@ -268,9 +268,9 @@ inline constexpr auto composite_types = std::to_array<composite_type>({
 inline const model_rules* find_model_rules(std::string_view model_type) noexcept {
     for (const auto& wrapped : composite_types)
         if (wrapped.model_type == model_type) model_type = wrapped.text_type;
-    const auto* at = std::find_if(model_types.begin(), model_types.end(),
-                                  [=](const model_rules& m) { return m.model_type == model_type; });
-    return at == model_types.end() ? nullptr : at;
+    const auto at = std::find_if(model_types.begin(), model_types.end(),
+                                 [=](const model_rules& m) { return m.model_type == model_type; });
+    return at == model_types.end() ? nullptr : &*at;
 }
 
 /// The keys under which a config holds the one of its text model, in the order they are tried.

@@ -223,11 +223,12 @@ inline multimodal_config from_multimodal(const nlohmann::json& config) {
     double rate = family->tokens_per_second;
     if (const auto* vision = top.find("vision_config")) {
         detail::json_object keys(who, *vision, top.path_of("vision_config"));
-        read.tokens.spatial_merge = keys.count("spatial_merge_size").value_or(2);
+        read.tokens.spatial_merge = detail::saturated(keys.count("spatial_merge_size").value_or(2));
         detail::require(read.tokens.spatial_merge <= 4096, who, "spatial_merge_size must be <= 4096",
                         read.tokens.spatial_merge);
         if (family->temporal_merge != 1) {
-            read.temporal_merge = keys.count("temporal_merge_size").value_or(family->temporal_merge);
+            read.temporal_merge =
+                detail::saturated(keys.count("temporal_merge_size").value_or(family->temporal_merge));
             detail::require(read.temporal_merge <= 4096, who, "temporal_merge_size must be <= 4096",
                             read.temporal_merge);
         }

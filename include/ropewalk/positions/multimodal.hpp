@@ -94,7 +94,7 @@ void require_segment(bool holds, index number, const positions::media_segment& s
 /// up would overflow.
 inline void require_valid(index number, const positions::media_segment& s, index so_far) {
     using positions::media;
-    constexpr index most = index{1} << 53;
+    constexpr index most = detail::limit_of_bits(53);
     const bool counted = !s.visual() || s.kind == media::video_with_audio;
     require_segment(!counted || s.tokens >= 0, number, s, "tokens must be >= 0", s.tokens);
     const index here = counted ? s.tokens : 0;

@@ -71,7 +71,7 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 /// A size whose arithmetic is exact in double.
 inline void require_size(const char* who, const char* must, index size) {
-    require(size >= 1 && size <= index{1} << 53, who, must, size);
+    require(size >= 1 && size <= detail::limit_of_bits(53), who, must, size);
 }
 
 }  // namespace ROPEWALK_NAMESPACE::detail
@@ -126,7 +126,7 @@ inline crop_region cogvideox_crop(const cogvideox_grid_config& config) {
 /// Source: diffusers get_3d_rotary_pos_embed, grid_type "linspace".
 inline std::vector<double> cogvideox_coordinates(index first, index length, index count) {
     constexpr const char* who = "cogvideox_coordinates";
-    constexpr index most = index{1} << 53;
+    constexpr index most = detail::limit_of_bits(53);
     detail::require(first >= -most && first <= most, who, "first must be in -2^53 .. 2^53", first);
     detail::require(length >= 0 && length <= most, who, "length must be in 0 .. 2^53", length);
     detail::require_size(who, "count must be in 1 .. 2^53", count);

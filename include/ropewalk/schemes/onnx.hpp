@@ -61,33 +61,37 @@ struct onnx_rotary_plan {
     index cache_rows = 0;
 };
 
-inline onnx_rotary_plan make_onnx_rotary_plan(std::span<const std::int64_t> x,
+inline onnx_rotary_plan make_onnx_rotary_plan(std::span<const std::int64_t> dims,
                                               const onnx::rotary_embedding_attributes& attributes) {
     constexpr const char* who = "onnx::rotary_embedding";
-    require_dims(x.size() == 3 || x.size() == 4, "x must have rank 3 or 4", x);
-    for (std::int64_t extent : x) require_dims(extent >= 0, "x must have dimensions >= 0", x);
-    checked_product(who, "x must have dimensions >= 0", {x[0], x[1], x[2], x.size() == 4 ? x[3] : 1});
+    require_dims(dims.size() == 3 || dims.size() == 4, "x must have rank 3 or 4", dims);
+    for (std::int64_t extent : dims) require_dims(extent >= 0, "x must have dimensions >= 0", dims);
+    const std::array<index, 4> x = {saturated(dims[0]), saturated(dims[1]), saturated(dims[2]),
+                                    dims.size() == 4 ? saturated(dims[3]) : 1};
+    checked_product(who, "x must have dimensions >= 0", {x[0], x[1], x[2], x[3]});
     require(attributes.interleaved == 0 || attributes.interleaved == 1, who, "interleaved must be 0 or 1",
             attributes.interleaved);
     require(attributes.num_heads >= 0, who, "num_heads must be >= 0", attributes.num_heads);
+    const index num_heads = saturated(attributes.num_heads);
     onnx_rotary_plan plan;
-    if (x.size() == 4) {
+    if (dims.size() == 4) {
         require(attributes.num_heads == 0 || attributes.num_heads == x[1], who,
                 "num_heads must be 0 or the heads of x", attributes.num_heads);
         plan.shape = {x[0], x[2], x[1], x[3]};
         plan.strides = {x[1] * x[2] * x[3], x[3], x[2] * x[3]};
     } else {
         require(attributes.num_heads > 0, who, "num_heads must be > 0 for a rank-3 x", attributes.num_heads);
-        require(x[2] % attributes.num_heads == 0, who, "num_heads must divide the last dimension of x",
+        require(x[2] % num_heads == 0, who, "num_heads must divide the last dimension of x",
                 attributes.num_heads);
-        const index channels = x[2] / attributes.num_heads;
-        plan.shape = {x[0], x[1], attributes.num_heads, channels};
+        const index channels = x[2] / num_heads;
+        plan.shape = {x[0], x[1], num_heads, channels};
         plan.strides = {x[1] * x[2], x[2], channels};
     }
     const index channels = plan.shape.channels;
     require(attributes.rotary_embedding_dim >= 0 && attributes.rotary_embedding_dim <= channels, who,
             "rotary_embedding_dim must be 0 .. head_size", attributes.rotary_embedding_dim);
-    plan.rotary_dim = attributes.rotary_embedding_dim == 0 ? channels : attributes.rotary_embedding_dim;
+    plan.rotary_dim =
+        attributes.rotary_embedding_dim == 0 ? channels : saturated(attributes.rotary_embedding_dim);
     require(plan.rotary_dim % 2 == 0, who, "the channels that rotate must be even", plan.rotary_dim);
     return plan;
 }
@@ -104,7 +108,7 @@ inline void check_onnx_caches(onnx_rotary_plan& plan, std::span<const std::int64
                      "position_ids must be [batch, seq]", position_ids.dims);
         require_dims(cos.size() == 2, "cos_cache must have rank 2 beside position_ids", cos);
         require_dims(cos[0] >= 0, "cos_cache must have dimensions >= 0", cos);
-        plan.cache_rows = cos[0];
+        plan.cache_rows = saturated(cos[0]);
         for (index n = 0; n < tokens; ++n)
             require(position_ids.data[n] >= 0 && position_ids.data[n] < plan.cache_rows, who,
                     "position_ids must be rows of cos_cache", position_ids.data[n]);
