@@ -49,13 +49,13 @@ class retrieval_scratch {
           actions_(sized(codewords)),
           thresholds_(sized(group)),
           left_(sized(group)) {
-        near.resize(sized(group * channels));
-        far.resize(sized(group * channels));
+        near_rows.resize(sized(group * channels));
+        far_rows.resize(sized(group * channels));
         scores.resize(sized(group * codewords));
     }
 
     row_attention<T> attention{{}};
-    aligned_vector<T> near, far;         ///< [group, channels]: the queries at their two positions
+    aligned_vector<T> near_rows, far_rows;         ///< [group, channels]: the queries at their two positions
     aligned_vector<T> scores;            ///< [group, codewords]
     aligned_vector<T> cos_sin, rotated;  ///< for keys that are rotated as they are read
     std::vector<std::int32_t> attended;  ///< the tokens to read, ascending
