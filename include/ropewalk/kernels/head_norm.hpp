@@ -118,9 +118,18 @@ ROPEWALK_ALWAYS_INLINE simd::pack<compute_t<S>> sums_of(const S* p, index count,
         }
     };
     index i = 0;
-    for (; i + 4 * n <= count; i += 4 * n)
-        for (index v = 0; v < 4; ++v) add(sum[v], simd::load(p + i + v * n));
-    for (index v = 0; i + n <= count; i += n, ++v) add(sum[v], simd::load(p + i));
+    for (; i + 4 * n <= count; i += 4 * n) {
+        ROPEWALK_DETAIL_UNROLL
+        for (std::size_t v = 0; v < 4; ++v) add(sum[v], simd::load(p + i + static_cast<index>(v) * n));
+    }
+    // Each by its own number: by a number made in the loop the sums would be memory (40 heads of 128, f32: 858 ns a
+    // token instead of 709).
+    ROPEWALK_DETAIL_UNROLL
+    for (std::size_t v = 0; v < 3; ++v)
+        if (i + n <= count) {
+            add(sum[v], simd::load(p + i));
+            i += n;
+        }
     if (i < count) {
         if constexpr (Squares) {
             // Lanes past the end must add nothing, whatever the mean: zero less the mean is not zero.
