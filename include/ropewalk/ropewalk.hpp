@@ -14,6 +14,7 @@
 #include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/core/simd_streaming.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 #include <ropewalk/core/simd_quantized.hpp>
 #include <ropewalk/core/block_types.hpp>

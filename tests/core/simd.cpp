@@ -40,6 +40,8 @@ TEST_CASE("simd: choose, absolute, narrow stores and fma", "[core][simd]") {
     float narrow[n];
     for (std::size_t i = 0; i < n; ++i) a[i] = (i % 2 ? -1.0 : 1.0) * (0.1 + double(i));
     const auto p = simd::load(static_cast<const double*>(a));
+    simd::store(out, simd::square_root(p * p));
+    for (std::size_t i = 0; i < n; ++i) CHECK(out[i] == std::sqrt(a[i] * a[i]));
     simd::store(out, simd::choose(simd::absolute(p) == p, p, simd::broadcast(0.0)));
     simd::store_narrow(narrow, p);
     for (std::size_t i = 0; i < n; ++i) {

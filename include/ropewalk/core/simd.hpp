@@ -104,10 +104,6 @@ template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
     return xsimd::abs(x);
 }
-template <class C>
-ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
-    return xsimd::sqrt(x);
-}
 
 #elif defined(ROPEWALK_DETAIL_VECTORS)
 
@@ -226,12 +222,20 @@ template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
     return pack<C>::map([&](index i) { return std::abs(x.lane[i]); });
 }
-template <class C>
-ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
-    return pack<C>::map([&](index i) { return std::sqrt(x.lane[i]); });
-}
 
 #endif
+
+template <class C>
+ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
+#if defined(ROPEWALK_DETAIL_XSIMD)
+    return xsimd::sqrt(x);
+#else
+    C lane[lanes<C>];
+    store(lane, x);
+    for (C& v : lane) v = std::sqrt(v);
+    return load(static_cast<const C*>(lane));
+#endif
+}
 
 /// Keeps a loaded value in a register. GCC otherwise folds one load into every use of it, and the second
 /// read of a line that is about to be written costs a third of the speed in L1 (half-split f32, 512-bit).

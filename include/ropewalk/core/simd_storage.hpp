@@ -218,45 +218,6 @@ ROPEWALK_ALWAYS_INLINE void store(T* p, const P (&x)[K]) noexcept {
     }
 }
 
-/// K registers to neighbours past the caches, for what nobody reads before it has left them anyway; plain stores
-/// where the registers of the target do not start at their own size, or the instruction set has none of the kind.
-/// Requires: store_fence before another thread may look.
-template <std::size_t K, class C>
-ROPEWALK_ALWAYS_INLINE void store_past_caches(C* p, const pack<C> (&x)[K]) noexcept {
-#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
-    if (reinterpret_cast<std::uintptr_t>(p) % sizeof(pack<C>) == 0) {
-        ROPEWALK_DETAIL_UNROLL
-        for (std::size_t k = 0; k < K; ++k) {
-            C* const to = p + static_cast<index>(k) * lanes<C>;
-#if defined(ROPEWALK_DETAIL_X86_512)
-            if constexpr (sizeof(C) == 4)
-                _mm512_stream_ps(to, x[k]);
-            else
-                _mm512_stream_pd(to, x[k]);
-#elif defined(ROPEWALK_DETAIL_X86_256)
-            if constexpr (sizeof(C) == 4)
-                _mm256_stream_ps(to, x[k]);
-            else
-                _mm256_stream_pd(to, x[k]);
-#else
-            if constexpr (sizeof(C) == 4)
-                _mm_stream_ps(to, x[k]);
-            else
-                _mm_stream_pd(to, x[k]);
-#endif
-        }
-        return;
-    }
-#endif
-    store<false>(p, x);
-}
-/// Orders what store_past_caches wrote before later writes.
-ROPEWALK_ALWAYS_INLINE void store_fence() noexcept {
-#if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
-    _mm_sfence();
-#endif
-}
-
 /// Whether 16-bit numbers of this type are read two at a time as 32-bit words: the number at an even place is
 /// the word's lower half, the one at an odd place its upper half, and for bf16 both are floats without a
 /// shuffle.

@@ -4,6 +4,7 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/core/simd_streaming.hpp>
 
 /// Places: where the numbers of a token's heads come from and where they go. The loops of pair_arithmetic.hpp
 /// take any source with any target; in place, both are one address.
