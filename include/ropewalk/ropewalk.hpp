@@ -13,6 +13,7 @@
 #include <ropewalk/core/simd.hpp>
 #include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/core/simd_permute.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/simd_streaming.hpp>
 #include <ropewalk/core/quantized_types.hpp>

@@ -1,5 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#include <ropewalk/core/simd_permute.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/core/simd.hpp>
 
 #include <vector>

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <ropewalk/compression/vector_quantizer.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/kernels/partition.hpp>
 
 namespace ROPEWALK_NAMESPACE {

@@ -11,6 +11,7 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
 namespace ROPEWALK_NAMESPACE {

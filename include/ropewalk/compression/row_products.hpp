@@ -6,6 +6,7 @@
 
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 
 /// The two products that every cache is read with, over rows that lie anywhere: several heads against
 /// several rows at once, so that a row is loaded once for four heads and a head once for several rows.

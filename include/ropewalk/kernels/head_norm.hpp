@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <ropewalk/core/aligned_vector.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/kernels/head_places.hpp>
 
 /// The norm that many models apply to queries and keys before they rotate them.

@@ -7,6 +7,7 @@
 
 #include <Eigen/Core>
 
+#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/path/block_transform.hpp>
 #include <ropewalk/path/decode.hpp>
 

@@ -7,6 +7,7 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 
 /// PaTH: between key j and query i stand the transforms of the tokens j + 1 .. i,
 /// H_t = I - beta_t w_t w_t^T with |w_t| = 1 (or w_t = 0: the identity) and beta_t in [0, 2]. They depend on
