@@ -2,8 +2,8 @@
 //
 // How far past its training length does a model read? Scores the held-out text of the tiny checkpoint
 // (trained at 256 bytes) in windows of 128 to 4096 bytes under every context-extension method. The model's
-// weights stay: only the frequencies change, and for PSC the queries and keys before they turn. Then moves
-// all positions away from 0 under three qualities of angles.
+// weights stay: frequencies or the positions of far keys change, and for PSC the queries and keys before they
+// turn. Then moves all positions away from 0 under three qualities of angles.
 //     context_extension [--model FOLDER] [--bytes N] [--svg FILE]
 #include <algorithm>
 #include <chrono>
@@ -16,10 +16,15 @@
 #include <unistd.h>
 #endif
 
+#include <ropewalk/analysis/longrope2_search.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/frequencies/cope.hpp>
+#include <ropewalk/frequencies/keep_pairs.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
 #include "figures/svg.hpp"
+#include "tinylm/far_attention.hpp"
+#include "tinylm/needle.hpp"
 #include "tinylm/phase_shift_fit.hpp"
 #include "tinylm/score.hpp"
 
@@ -32,16 +37,10 @@ constexpr double trained = 256;
 struct method {
     std::string name;
     std::function<rw::spectrum(index context, double factor)> make;
-    std::string reference = {};               ///< its name in reference.json
-    const phase_modules<>* fitted = nullptr;  ///< what queries and keys go through before the rotation
+    std::string reference = {};                      ///< its name in reference.json
+    const phase_modules<>* fitted = nullptr;         ///< what queries and keys go through before the rotation
+    std::function<double(index context)> read = {};  ///< its score, where more than frequencies differs
 };
-
-/// The model's scheme with other frequencies.
-rw::model_schemes schemes_with(const model& m, const rw::spectrum& frequencies) {
-    auto rope = rw::make_model_schemes(rw::from_huggingface(m.config))[0];
-    rope.frequencies = [frequencies](std::int64_t) { return frequencies; };
-    return {{rope}, std::vector<int>(static_cast<std::size_t>(m.layers), 0)};
-}
 
 class progress {
   public:
@@ -115,6 +114,34 @@ std::vector<double> search_factors(const model& m, tokens_view held_back, index 
     return best;
 }
 
+/// LongRoPE2's search in small: its evolution of divisors, for the perplexity of lines that the window repeats.
+std::vector<double> evolve_factors(const model& m, std::string_view held_back, index context, double factor,
+                                   rw::frequencies::longrope_config base, index population, index rounds,
+                                   progress& bar) {
+    const auto samples = make_needles(held_back, context, std::max<index>(1, 4096 / context), 3);
+    base.factor = factor;
+    return rw::analysis::find_longrope2_factors(
+               {.bounds = {.rotary_dim = base.rotary_dim,
+                           .base = base.base,
+                           .original_context = trained,
+                           .target_context = static_cast<double>(context),
+                           .largest_factor = 1.25 * factor},
+                .population = population,
+                .rounds = rounds,
+                .parents = 6,
+                .mutations = 4,
+                .crossovers = 2,
+                .step = 0.05,
+                .seed = 7},
+               [&](std::span<const double> factors) {
+                   base.long_factors.assign(factors.begin(), factors.end());
+                   const auto schemes = schemes_with(m, rw::frequencies::longrope(base, context));
+                   bar.step("LongRoPE2 search at " + std::to_string(context));
+                   return needle_loss(m, samples, [&] { return make_hook(schemes, context); });
+               })
+        .factors;
+}
+
 /// Cos and sin of 256 positions from `offset` on, in one of three qualities.
 rw::rotation_table<float> offset_table(const rw::spectrum& s, double offset, const std::string& quality) {
     const auto where = rw::position_ids::text(static_cast<index>(trained), offset);
@@ -149,7 +176,8 @@ int run(const std::map<std::string, std::string>& options) {
     namespace freq = rw::frequencies;
     freq::longrope_config longrope{.rotary_dim = dim, .base = base, .original_context = trained};
     longrope.short_factors.assign(static_cast<std::size_t>(dim / 2), 1.0);
-    std::map<index, std::vector<double>> found;
+    std::map<index, std::vector<double>> found, evolved;
+    const auto plain_ladder = freq::geometric({.rotary_dim = dim, .base = base});
     constexpr index fitted_at = 2048;
     phase_modules<> phase_shift;
     const auto yarn = [=](index, double s) {
@@ -199,25 +227,70 @@ int run(const std::map<std::string, std::string>& options) {
         {"PSC, fitted, on YaRN", yarn, {}, &phase_shift},
         {"p-RoPE 0.75",
          [=](index, double) { return freq::p_rope({.head_dim = dim, .base = base, .p = 0.75}); }},
+        {"CoPE, 10 pairs",
+         [=](index, double) {
+             return freq::clip_low(plain_ladder, {.clipped_pairs = 10});  // periods past 256 and one more
+         }},
+        {"LongRoPE2, searched",
+         [&](index n, double s) {
+             auto config = longrope;
+             config.factor = s;
+             config.long_factors = s > 1 ? evolved.at(n) : longrope.short_factors;
+             return freq::longrope(config, n);
+         }},
+        {"DroPE, not recalibrated",
+         [=](index, double) {
+             return freq::keep_pairs(plain_ladder,
+                                     std::vector<std::uint8_t>(static_cast<std::size_t>(dim / 2)));
+         }},
+        {.name = "dual chunk 192 / 32",
+         .make = [=](index, double) { return plain_ladder; },
+         .read =
+             [&](index n) {
+                 const rw::dual_chunk chunks({.chunk_size = 192, .local_size = 32});
+                 return score(
+                            m, text, n, [&] { return chunk_keys(chunks, plain_ladder); }, {},
+                            dual_chunk_attention(chunks, plain_ladder))
+                     .nats_per_byte;
+             }},
+        {.name = "Self-Extend, window 64",
+         .make = [=](index, double) { return plain_ladder; },
+         .read =
+             [&](index n) {
+                 index group = 1;  // the least power of two whose longest sequence is long enough
+                 while (group * (static_cast<index>(trained) - 64) + 64 < n) group *= 2;
+                 return score(m, text, n, no_rotation, {},
+                              self_extend_attention(rw::self_extend({.group = group, .window = 64}),
+                                                    plain_ladder))
+                     .nats_per_byte;
+             }},
     };
     const std::vector<index> contexts{128, 256, 512, 1024, 2048, 4096};
     const int rounds = bytes == 32768 ? 10 : 2;
     phase_fit_options fit_options{.context = fitted_at};
     if (bytes < 32768) fit_options.steps = 2;
-    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + fit_options.steps);
+    const index population = bytes == 32768 ? 24 : 8, generations = 2 * rounds,
+                losses = population + 6 * generations;
+    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + fit_options.steps + 4 * losses);
     // Side by side: a search is one step after the other, and the longest context has one window.
-    std::map<index, std::future<std::vector<double>>> searches;
+    std::map<index, std::future<std::vector<double>>> searches, evolutions;
     for (index n : contexts)
-        if (const auto factor = static_cast<double>(n) / trained; factor > 1)
+        if (const auto factor = static_cast<double>(n) / trained; factor > 1) {
             searches[n] = std::async(std::launch::async, [&, n, factor] {
                 return search_factors(m, held_back, n, factor, longrope, rounds, bar);
             });
+            evolutions[n] = std::async(std::launch::async, [&, n, factor] {
+                return evolve_factors(m, std::string_view(heldout).substr(32768), n, factor, longrope,
+                                      population, generations, bar);
+            });
+        }
     // PSC learns from all that is neither scored nor kept apart to choose a step by.
     const auto fit = fit_phase_modules(m, rope, yarn(fitted_at, static_cast<double>(fitted_at) / trained),
                                        all.subspan(32768, 28672), all.subspan(61440, 4096), fit_options,
                                        [&] { bar.step("PSC fit at " + std::to_string(fitted_at)); });
     phase_shift = fit.modules;
     for (auto& [n, search] : searches) found[n] = search.get();
+    for (auto& [n, search] : evolutions) evolved[n] = search.get();
 
     svg::chart picture{.title = "A model trained at 256 bytes, read further",
                        .x_label = "context, bytes",
@@ -231,9 +304,11 @@ int run(const std::map<std::string, std::string>& options) {
             bar.step(way.name + " at " + std::to_string(n));
             const double factor = std::max(1.0, static_cast<double>(n) / trained);
             const auto plain = methods[0].make(n, factor), own = way.make(n, factor);
-            const bool unchanged = &way != &methods[0] && way.fitted == nullptr &&
+            const bool unchanged = &way != &methods[0] && way.fitted == nullptr && !way.read &&
                                    own.omegas() == plain.omegas() && own.magnitude() == plain.magnitude();
-            const double value = unchanged ? result["none"][n] : nats(m, text, n, own, way.fitted);
+            const double value = way.read    ? way.read(n)
+                                 : unchanged ? result["none"][n]
+                                             : nats(m, text, n, own, way.fitted);
             result[way.name][n] = value;
             picture.lines.back().x.push_back(static_cast<double>(n));
             picture.lines.back().y.push_back(value);
@@ -248,12 +323,12 @@ int run(const std::map<std::string, std::string>& options) {
         "%td\n"
         "with YaRN; step %d reads 4096 bytes more best (%.4f, %.4f before); the same modules at every "
         "length\n\n"
-        "%-22s",
+        "%-24s",
         bytes, 2 * m.layers * (m.heads + m.kv_heads) * m.head_dim * m.head_dim, fit_options.steps, fitted_at,
         fit.best_step, fit.after, fit.before, "context");
     for (index n : contexts) std::printf("%8td", n);
     for (const auto& way : methods) {
-        std::printf("\n%-22s", way.name.c_str());
+        std::printf("\n%-24s", way.name.c_str());
         for (index n : contexts) std::printf("%8.4f", result[way.name][n]);
     }
     if (bytes == 32768) std::printf("\n\nrows that reference.json has: off by at most %.1e", worst);
@@ -274,6 +349,14 @@ int run(const std::map<std::string, std::string>& options) {
                                  (n == fitted_at ? ", where it was fitted" : "");
         claim(what.c_str(), result["PSC, fitted, on YaRN"][n], result["YaRN"][n]);
     }
+    claim("dual chunk attention reads 2048 better than no scaling", result["dual chunk 192 / 32"][2048],
+          result["none"][2048]);
+    claim("Self-Extend reads 2048 better than no scaling", result["Self-Extend, window 64"][2048],
+          result["none"][2048]);
+    claim("CoPE without training reads 2048 better than no scaling", result["CoPE, 10 pairs"][2048],
+          result["none"][2048]);
+    claim("LongRoPE2's factors beat YaRN's at 2048", result["LongRoPE2, searched"][2048],
+          result["YaRN"][2048]);
     claim("PI without fine-tuning reads 2048 better than no scaling", result["PI"][2048],
           result["none"][2048]);
     claim("a longer context is read better: YaRN at 2048 better than none at 256", result["YaRN"][2048],

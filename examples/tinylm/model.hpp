@@ -130,6 +130,11 @@ struct kv_cache {
 using rotate_hook = std::function<void(index layer, rw::heads_view<float> q, rw::heads_view<float> k,
                                        std::span<const std::int32_t> positions)>;
 
+/// What stands in the place of causal attention: queries as the rotate_hook left them, keys and values of all
+/// tokens so far. Threads may share one.
+using attention_hook = std::function<void(index layer, rw::heads_view<float> q, rw::heads_view<const float> k,
+                                          rw::heads_view<const float> v, rw::heads_view<float> out)>;
+
 /// The usual hook: one scheme and one table a kind of layer.
 class rotary {
   public:
@@ -169,7 +174,8 @@ inline matrix normalized(const matrix& x, const matrix& weight, float epsilon) {
 /// The next tokens of a sequence, behind those already in the cache: logits [tokens, vocabulary].
 /// A whole prompt is a prefill, one token a decode step.
 template <class C>
-matrix forward(const model& m, tokens_view tokens, kv_cache<C>& cache, const rotate_hook& rotate) {
+matrix forward(const model& m, tokens_view tokens, kv_cache<C>& cache, const rotate_hook& rotate,
+               const attention_hook& attention = {}) {
     const auto n = static_cast<index>(tokens.size()), first = cache.tokens, all = first + n;
     if (all > cache.capacity)
         throw std::length_error("the cache holds " + std::to_string(cache.capacity) + " tokens");
@@ -190,8 +196,16 @@ matrix forward(const model& m, tokens_view tokens, kv_cache<C>& cache, const rot
         rotate(l, queries, rw::heads_view(k.data(), n, m.kv_heads, m.head_dim), positions);
         cache.append(cached.k, k);
         cache.append(cached.v, v);
-        rw::attend(queries, cache.view(cached.k, all), cache.view(cached.v, all),
-                   rw::heads_view(mixed.data(), n, m.heads, m.head_dim), {.causal = true});
+        const auto keys = cache.view(cached.k, all), values = cache.view(cached.v, all);
+        const rw::heads_view attended(mixed.data(), n, m.heads, m.head_dim);
+        if constexpr (std::is_same_v<C, float>) {
+            if (attention)
+                attention(l, queries, keys, values, attended);
+            else
+                rw::attend(queries, keys, values, attended, {.causal = true});
+        } else {
+            rw::attend(queries, keys, values, attended, {.causal = true});
+        }
         x.noalias() += mixed * w.o.transpose();
         h = normalized(x, w.post_norm, m.norm_epsilon);
         const matrix gate = h * w.gate.transpose(), up = h * w.up.transpose();

@@ -5,6 +5,7 @@
 
 #include <ropewalk/analysis/needle_perplexity.hpp>
 
+#include "far_attention.hpp"
 #include "score.hpp"
 
 namespace tinylm {
@@ -19,7 +20,7 @@ struct needle_sample {
 /// that has seen no digits cannot repeat a number: the needle is a line of the text from elsewhere, of which
 /// the end gives the first twelve bytes and asks for the next 24.
 inline std::vector<needle_sample> make_needles(std::string_view text, index context, index count,
-                                               unsigned seed, bool plant = true) {
+                                               unsigned seed) {
     constexpr std::size_t given = 12, asked = 24;
     std::mt19937 engine(seed);
     std::vector<needle_sample> samples;
@@ -29,10 +30,10 @@ inline std::vector<needle_sample> make_needles(std::string_view text, index cont
         const auto room = static_cast<std::size_t>(context) - 2 * needle.size() - 2;
         const std::size_t from = text.size() / 2 + engine() % (text.size() / 2 - room);
         std::string hay(text.substr(from, room));
-        const auto wanted = static_cast<std::size_t>((static_cast<double>(n) + 0.5) / static_cast<double>(count) *
-                                                     static_cast<double>(room));
+        const auto wanted = static_cast<std::size_t>((static_cast<double>(n) + 0.5) /
+                                                     static_cast<double>(count) * static_cast<double>(room));
         const auto line = hay.find('\n', wanted);
-        if (plant) hay.insert(line == std::string::npos ? 0 : line + 1, std::string(needle) + "\n");
+        hay.insert(line == std::string::npos ? 0 : line + 1, std::string(needle) + "\n");
         hay += "\n" + std::string(needle);
         const auto answer = static_cast<index>(hay.size() - asked);
         samples.push_back({{hay.begin(), hay.end()}, answer});
@@ -50,7 +51,7 @@ inline double needle_loss(const model& m, const std::vector<needle_sample>& samp
         for (std::size_t s; (s = next++) < samples.size();) {
             const auto& [bytes, answer] = samples[s];
             kv_cache<> cache(m, static_cast<index>(bytes.size()));
-            const matrix logits = forward(m, bytes, cache, rotate);
+            const matrix logits = forward(m, bytes, cache, rotate, tiled_attention());
             for (index d = 0; d < 24; ++d) {
                 const Eigen::ArrayXd row = logits.row(answer + d - 1).transpose().array().cast<double>();
                 losses[s * 24 + static_cast<std::size_t>(d)] =

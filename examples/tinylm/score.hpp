@@ -11,6 +11,13 @@
 
 namespace tinylm {
 
+/// The model's scheme with other frequencies, in every layer.
+inline rw::model_schemes schemes_with(const model& m, const rw::spectrum& frequencies) {
+    auto rope = rw::make_model_schemes(rw::from_huggingface(m.config))[0];
+    rope.frequencies = [frequencies](std::int64_t) { return frequencies; };
+    return {{rope}, std::vector<int>(static_cast<std::size_t>(m.layers), 0)};
+}
+
 struct text_score {
     double nats_per_byte = 0;
     double last_quarter = 0;  ///< over the last context / 4 predictions of each window
@@ -20,7 +27,8 @@ struct text_score {
 /// gives every thread a hook of its own; `done` hears after every window how many are finished.
 template <class C = float>
 text_score score(const model& m, tokens_view text, index context,
-                 const std::function<rotate_hook()>& make_hook, const std::function<void(index)>& done = {}) {
+                 const std::function<rotate_hook()>& make_hook, const std::function<void(index)>& done = {},
+                 const attention_hook& attention = {}) {
     if (context < 4)
         throw std::invalid_argument("score: context must be >= 4, got " + std::to_string(context));
     const index windows = static_cast<index>(text.size()) / context, last = context - 1 - context / 4;
@@ -29,7 +37,7 @@ text_score score(const model& m, tokens_view text, index context,
         const auto bytes =
             text.subspan(static_cast<std::size_t>(w * context), static_cast<std::size_t>(context));
         kv_cache<C> cache(m, context);
-        const matrix logits = forward(m, bytes, cache, rotate);
+        const matrix logits = forward(m, bytes, cache, rotate, attention);
         for (index n = 0; n + 1 < context; ++n) {
             const Eigen::ArrayXd row = logits.row(n).transpose().array().template cast<double>();
             const double nats = row.maxCoeff() + std::log((row - row.maxCoeff()).exp().sum()) -
