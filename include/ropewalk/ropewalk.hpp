@@ -26,6 +26,7 @@
 #include <ropewalk/positions/heading.hpp>
 #include <ropewalk/positions/timeline.hpp>
 #include <ropewalk/positions/hierarchy.hpp>
+#include <ropewalk/positions/code_units.hpp>
 #include <ropewalk/positions/sequence.hpp>
 #include <ropewalk/positions/multimodal.hpp>
 #include <ropewalk/positions/media_tokens.hpp>
