@@ -117,6 +117,8 @@
 #include <ropewalk/schemes/fixed_scheme.hpp>
 #include <ropewalk/schemes/mla.hpp>
 #include <ropewalk/schemes/rope_vit.hpp>
+#include <ropewalk/schemes/absolute_embedding.hpp>
+#include <ropewalk/schemes/swin_windows.hpp>
 #include <ropewalk/schemes/eva02.hpp>
 #include <ropewalk/schemes/dinov3.hpp>
 #include <ropewalk/schemes/sam.hpp>
