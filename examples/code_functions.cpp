@@ -34,9 +34,10 @@ int main(int argc, char** argv) {
     // Axis 0: tokens; axis 1: functions of a class; axis 2: functions and classes.
     constexpr rw::index levels = 3;
     const auto units = rw::positions::find_code_units(text, {.levels = levels});
-    for (const auto& unit : units)
-        std::printf("%*slevel %td: %s\n", int(2 * (levels - unit.level)), "", unit.level,
-                    text.substr(unit.offset, std::min<std::size_t>(text.find('\n', unit.offset) - unit.offset, 60)).c_str());
+    for (const auto& unit : units) {
+        const std::string line = text.substr(unit.offset, 60), code = line.substr(0, line.find('\n'));
+        std::printf("%*s%td: %s\n", int(2 * (levels - unit.level)), "", unit.level, code.c_str());
+    }
     const auto starts = rw::positions::make_unit_starts(units, offsets, levels);
     rw::positions::hierarchy_counter counter(levels);
     std::vector<double> positions;
@@ -50,10 +51,10 @@ int main(int argc, char** argv) {
     double most[levels] = {};
     for (rw::index n = 0; n < tokens; ++n)
         for (rw::index axis = 0; axis < levels; ++axis) most[axis] = std::max(most[axis], where.at(n, axis));
-    std::printf("%s: %td tokens, largest position %td; HiRoPE: token %.0f, function of a class %.0f, unit %.0f\n", path,
-                tokens, tokens - 1, most[0], most[1], most[2]);
+    std::printf("%td tokens; HiRoPE: token %.0f, function of a class %.0f, unit %.0f\n", tokens, most[0], most[1],
+                most[2]);
     const bool same = rw::positions::hierarchy({.tokens = tokens, .starts = starts}).values() == positions;
-    std::printf("positions counted while reading equal those of the finished file: %s\n", same ? "yes" : "no");
+    std::printf("counted while reading as in the finished file: %s\n", same ? "yes" : "no");
 
     constexpr rw::index channels = 64, window = 32;
     std::vector<float> q(static_cast<std::size_t>(tokens * channels));
@@ -65,16 +66,15 @@ int main(int argc, char** argv) {
     const auto rope = rw::hirope::hierarchical({.head_dim = channels, .channels_of_level = {32, 16, 16}});
     const auto plain = rw::frequencies::geometric({.rotary_dim = channels});
     rw::rotate(rope, view(far_q), view(far_k), rw::make_rotation_table(rope.spectrum_for(1), where));
-    rw::rotate(rw::half_split{}, view(q), view(k), rw::make_rotation_table(plain, rw::position_ids::text(tokens)));
+    const auto near_rows = rw::make_rotation_table(plain, rw::position_ids::text(tokens));
+    rw::rotate(rw::half_split{}, view(q), view(k), near_rows);
     std::vector<float> merged(static_cast<std::size_t>(tokens * tokens)), all_near(merged);
-    rw::fill_windowed_scores(view(q), view(k), view(far_q), view(far_k), std::span(merged), {.window = window});
+    rw::fill_windowed_scores(view(q), view(k), view(far_q), view(far_k), std::span(merged), {window});
     rw::fill_windowed_scores(view(q), view(k), view(q), view(k), std::span(all_near), {.window = tokens});
     rw::index equal = 0, near = 0;
     for (rw::index n = 0; n < tokens; ++n)
         for (rw::index j = std::max<rw::index>(0, n - window + 1); j <= n; ++j, ++near)
-            equal += merged[static_cast<std::size_t>(n * tokens + j)] ==
-                     all_near[static_cast<std::size_t>(n * tokens + j)];
-    std::printf("closer than %td tokens: %td of %td scores have the bits of plain RoPE\n", window, equal,
-                near);
+            equal += merged[std::size_t(n * tokens + j)] == all_near[std::size_t(n * tokens + j)];
+    std::printf("closer than %td tokens: %td of %td scores are plain RoPE's bits\n", window, equal, near);
     return same && equal == near ? 0 : 1;
 }

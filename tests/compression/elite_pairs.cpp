@@ -203,12 +203,14 @@ TEST_CASE("elite_pairs: a search by parts and sequence by sequence gives the bit
         CHECK(search.ranking().distances == want.distances);
     }
     rw::elite_search search(3, omega, {.rounds = 1});
-    CHECK_THROWS_WITH(search.choose(), Contains("sequences must have been added for every kv head, not for, got 0"));
+    CHECK_THROWS_WITH(search.choose(),
+                      Contains("sequences must have been added for every kv head, not for, got 0"));
     search.add(qv, kv, {2, 0});
     CHECK_THROWS_WITH(search.choose(), Contains("not for, got 1") || Contains("not for, got 2"));
     CHECK_THROWS_WITH(search.add(qv, kv, {2, 2}), Contains("part must be one of parts, got 2"));
     CHECK_THROWS_WITH(search.add(qv.head_slice(0, 2), kv.head_slice(0, 2), {}),
                       Contains("k must have the kv heads of the search, got 2"));
     CHECK_THROWS_WITH(rw::elite_search(0, omega, {}), Contains("kv_heads must be >= 1, got 0"));
-    CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 7}), Contains("rounds must be 0 to the pairs, got 7"));
+    CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 7}),
+                      Contains("rounds must be 0 to the pairs, got 7"));
 }

@@ -130,8 +130,8 @@ TEST_CASE("frequency gradient: sizes that disagree are refused", "[kernels][mixe
                   weighted({.axes = 1, .pairs = 2, .depth = 2}));
 }
 
-TEMPLATE_TEST_CASE("frequency gradient: any storage, layout and number of axes", "[kernels][mixed]", double, float,
-                   rw::bf16, rw::f16) {
+TEMPLATE_TEST_CASE("frequency gradient: any storage, layout and number of axes", "[kernels][mixed]", double,
+                   float, rw::bf16, rw::f16) {
     using T = TestType;
     const rw::heads_shape shape{2, 9, 3, 44};  // 22 pairs: no whole registers
     support::heads_buffer<T> x(shape, 1), g(shape, 2);
@@ -155,7 +155,8 @@ TEMPLATE_TEST_CASE("frequency gradient: any storage, layout and number of axes",
                             for (rw::index a = 0; a < axes; ++a)
                                 want[static_cast<std::size_t>((h * axes + a) * 22 + i)] +=
                                     at[static_cast<std::size_t>(n * axes + a)] *
-                                    (number(gs[second]) * number(xs[first]) - number(gs[first]) * number(xs[second]));
+                                    (number(gs[second]) * number(xs[first]) -
+                                     number(gs[first]) * number(xs[second]));
                         }
             for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == Approx(want[i]).margin(1e-12));
         }

@@ -91,7 +91,8 @@ TEST_CASE("code_units: any bytes are read to their end", "[positions][hirope]") 
     const std::string marks = "{}()[];\"'/*\\#\nR@ dclassf:=,";
     for (int round = 0; round < 3000; ++round) {
         std::string text;
-        for (int i = 0; i < 40; ++i) text += marks[(state = state * 1664525u + 1013904223u) / 65536 % marks.size()];
+        for (int i = 0; i < 40; ++i)
+            text += marks[(state = state * 1664525u + 1013904223u) / 65536 % marks.size()];
         for (const auto style : {block_style::braces, block_style::indentation}) {
             std::size_t before = 0;
             for (const auto& unit : rw::positions::find_code_units(text, {style, 4})) {
@@ -114,5 +115,6 @@ TEST_CASE("code_units: starts in tokens, as hierarchy takes them", "[positions][
     CHECK(where.at(5, 1) == 2);
     CHECK_REFUSES("make_unit_starts: units must have a level below levels, got 2",
                   rw::positions::make_unit_starts(units, tokens, 2));
-    CHECK_REFUSES("find_code_units: levels must be >= 2, got 1", rw::positions::find_code_units("", {.levels = 1}));
+    CHECK_REFUSES("find_code_units: levels must be >= 2, got 1",
+                  rw::positions::find_code_units("", {.levels = 1}));
 }

@@ -23,10 +23,12 @@ long double kernel(long double x) {
 
 TEST_CASE("absolute_embedding: equals the sum over every patch, the border repeated", "[schemes][rope_vit]") {
     const rw::index channels = 3, prefix = 1;
-    for (const auto& [fh, fw, th, tw] : {std::array<rw::index, 4>{4, 5, 7, 3}, {1, 1, 2, 2}, {3, 3, 12, 1}, {6, 2, 5, 9}}) {
+    for (const auto& [fh, fw, th, tw] :
+         {std::array<rw::index, 4>{4, 5, 7, 3}, {1, 1, 2, 2}, {3, 3, 12, 1}, {6, 2, 5, 9}}) {
         const auto e = support::noise((prefix + fh * fw) * channels, 1);
         const auto got = resize_absolute_embedding(
-            e, {.from_height = fh, .from_width = fw, .to_height = th, .to_width = tw, .prefix_tokens = prefix});
+            e,
+            {.from_height = fh, .from_width = fw, .to_height = th, .to_width = tw, .prefix_tokens = prefix});
         REQUIRE(got.size() == std::size_t((prefix + th * tw) * channels));
         for (std::size_t i = 0; i < std::size_t(prefix * channels); ++i) CHECK(got[i] == e[i]);
         for (rw::index y = 0; y < th; ++y)
@@ -51,9 +53,11 @@ TEST_CASE("absolute_embedding: the same grid keeps its bits, a constant stays on
     const auto wide = support::noise(14 * 14 * 8, 2);
     const std::vector<float> e(wide.begin(), wide.end());
     CHECK(resize_absolute_embedding(e, {14, 14, 14, 14}) == e);
-    for (const float v : resize_absolute_embedding(std::vector<float>(6, 2.5f), {2, 3, 5, 8})) CHECK(v == Approx(2.5));
+    for (const float v : resize_absolute_embedding(std::vector<float>(6, 2.5f), {2, 3, 5, 8}))
+        CHECK(v == Approx(2.5));
     CHECK_REFUSES("resize_absolute_embedding: grids must have sides >= 1, got 0",
                   resize_absolute_embedding(e, {14, 14, 0, 14}));
-    CHECK_REFUSES("resize_absolute_embedding: embedding must hold the same channels for every token, got 1568",
-                  resize_absolute_embedding(e, {13, 14, 2, 2}));
+    CHECK_REFUSES(
+        "resize_absolute_embedding: embedding must hold the same channels for every token, got 1568",
+        resize_absolute_embedding(e, {13, 14, 2, 2}));
 }

@@ -23,10 +23,13 @@ TEST_CASE("swin_windows: every patch once, neighbours of a window are neighbours
         for (rw::index w = 0; w < cut.count; ++w)
             for (rw::index i = 0; i < each; ++i)
                 for (rw::index j = 0; j < each; ++j) {
-                    const rw::index a = cut.order[std::size_t(w * each + i)], b = cut.order[std::size_t(w * each + j)];
-                    const double rows = double(a / width - b / width), columns = double(a % width - b % width);
+                    const rw::index a = cut.order[std::size_t(w * each + i)],
+                                    b = cut.order[std::size_t(w * each + j)];
+                    const double rows = double(a / width - b / width),
+                                 columns = double(a % width - b % width);
                     // Inside a region the table's differences are those of the picture.
-                    const bool together = cut.regions[std::size_t(w * each + i)] == cut.regions[std::size_t(w * each + j)];
+                    const bool together =
+                        cut.regions[std::size_t(w * each + i)] == cut.regions[std::size_t(w * each + j)];
                     const bool close = cut.positions.at(i, 0) - cut.positions.at(j, 0) == rows &&
                                        cut.positions.at(i, 1) - cut.positions.at(j, 1) == columns;
                     CHECK(together == close);
@@ -35,7 +38,8 @@ TEST_CASE("swin_windows: every patch once, neighbours of a window are neighbours
         CHECK((split == 0) == (shift == 0));
     }
     CHECK(make_swin_windows({0, 0, 7, 3}).count == 0);
-    CHECK_REFUSES("make_swin_windows: height must be a multiple of the window, got 8", make_swin_windows({8, 7, 7, 0}));
+    CHECK_REFUSES("make_swin_windows: height must be a multiple of the window, got 8",
+                  make_swin_windows({8, 7, 7, 0}));
     CHECK_REFUSES("make_swin_windows: shift must be 0 to window - 1, got 7", make_swin_windows({7, 7, 7, 7}));
     CHECK_REFUSES("make_swin_windows: window must be >= 1, got 0", make_swin_windows({7, 7, 0, 0}));
 }

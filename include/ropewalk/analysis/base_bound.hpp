@@ -23,9 +23,9 @@ inline double discrimination(const spectrum& s, double distance) {
     return sum;
 }
 
-/// The same for tokens that are `offset` apart on every axis (time, row, column): how well a scheme tells a key
-/// like the query from a random one across frames and across a picture. A pair of frequency 0 on an axis (HoPE's
-/// time) gives 1 at any distance along it.
+/// The same for tokens that are `offset` apart on every axis (time, row, column): how well a scheme tells a
+/// key like the query from a random one across frames and across a picture. A pair of frequency 0 on an axis
+/// (HoPE's time) gives 1 at any distance along it.
 /// Shapes:   offset [axes].
 /// Throws:   invalid_config when offset is not one number an axis, or a head that is not there.
 /// Accuracy: as above.
@@ -38,7 +38,8 @@ inline double discrimination(const spectrum& s, std::span<const double> offset, 
     double sum = 0;
     for (index i = 0; i < s.pairs(); ++i) {
         double angle = 0;
-        for (index a = 0; a < s.axes(); ++a) angle += offset[static_cast<std::size_t>(a)] * s.omega(head, a, i);
+        for (index a = 0; a < s.axes(); ++a)
+            angle += offset[static_cast<std::size_t>(a)] * s.omega(head, a, i);
         sum += std::cos(angle);
     }
     return sum;

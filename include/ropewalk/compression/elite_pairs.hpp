@@ -168,13 +168,14 @@ elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectru
                                  const elite_options& options = {});
 
 /// The search of make_elite_ranking a calibration sequence at a time: a round is one look at every sequence,
-/// after which each kv head takes its best pair. Nothing but the sums of a round is held, so sequences may come
-/// from a file and go again; heads are independent, so threads take them apart.
+/// after which each kv head takes its best pair. Nothing but the sums of a round is held, so sequences may
+/// come from a file and go again; heads are independent, so threads take them apart.
 /// Shapes:   q [batches, tokens, heads, 2 * pairs] and k [batches, tokens, kv heads, 2 * pairs] before
 ///           rotation; token n stands at position n.
-/// Requires: calls of add at the same time have different parts of one split; choose when all of them are done.
-/// Throws:   invalid_config on sizes that disagree, a part that is none, rounds beyond the pairs, no token, or
-///           numbers that are not finite or whose scores are not; choose also without a sequence.
+/// Requires: calls of add at the same time have different parts of one split; choose when all of them are
+///           done.
+/// Throws:   invalid_config on sizes that disagree, a part that is none, rounds beyond the pairs, no token,
+///           or numbers that are not finite or whose scores are not; choose also without a sequence.
 /// Cost:     tokens^2 operations a candidate and round, query head and sequence.
 /// Accuracy: as make_elite_ranking.
 /// Source:   as make_elite_ranking.
@@ -219,7 +220,8 @@ class elite_search {
     void add(heads_view<Q> q, heads_view<K> k, part_of part = {}) {
         constexpr const char* who = "elite_search::add";
         const auto call = detail::checked_elite(who, q, k, omega_, options_);
-        detail::require(call.heads == ranking_.heads, who, "k must have the kv heads of the search", call.heads);
+        detail::require(call.heads == ranking_.heads, who, "k must have the kv heads of the search",
+                        call.heads);
         detail::require(part.parts >= 1 && part.part >= 0 && part.part < part.parts, who,
                         "part must be one of parts", part.part);
         if (done()) return;
@@ -252,7 +254,8 @@ class elite_search {
             for (double& d : distances(h)) {
                 d /= entries_[static_cast<std::size_t>(h)];
                 // An order of pairs by NaN would be none.
-                detail::require(std::isfinite(d), who, "q and k must be finite, a distance of theirs being", d);
+                detail::require(std::isfinite(d), who, "q and k must be finite, a distance of theirs being",
+                                d);
             }
         }
         for (index h = 0; h < ranking_.heads; ++h) {

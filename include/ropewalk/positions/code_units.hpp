@@ -26,7 +26,8 @@ enum class block_style : std::uint8_t { braces, indentation };
 
 struct code_units_config {
     block_style blocks = block_style::braces;
-    index levels = 2;  ///< of the hierarchy, tokens included: 2 finds outer units, 3 also those inside classes
+    index levels =
+        2;  ///< of the hierarchy, tokens included: 2 finds outer units, 3 also those inside classes
 };
 
 }  // namespace ROPEWALK_NAMESPACE::positions
@@ -78,9 +79,8 @@ class code_reader {
                 const std::size_t size = open - at_ - 1;
                 std::size_t end = open;
                 do end = text_.find(')', end + 1);
-                while (end != text_.npos &&
-                       (text_.substr(end + 1, size) != text_.substr(at_ + 1, size) ||
-                        text_.substr(end + 1 + size, 1) != "\""));
+                while (end != text_.npos && (text_.substr(end + 1, size) != text_.substr(at_ + 1, size) ||
+                                             text_.substr(end + 1 + size, 1) != "\""));
                 at_ = std::min(end, text_.size());
                 if (end != text_.npos) at_ += size + 1;
                 return true;
@@ -141,13 +141,15 @@ inline std::vector<positions::code_unit> find_braced_units(std::string_view text
             const std::string_view header = text.substr(statement, reader.offset() - statement);
             const bool inside = std::find(open.begin(), open.end(), block::opaque) != open.end();
             block kind = block::opaque;
-            if (!inside && round == 0 && (last == ')' || is_word(last) || last == '>' || last == '"' || last == ':')) {
+            if (!inside && round == 0 &&
+                (last == ')' || is_word(last) || last == '>' || last == '"' || last == ':')) {
                 const bool around = has_word(header.substr(0, 32), {"namespace", "extern"});
                 const bool unit = !around && header[0] != ',' && !has_word(header, {"enum"});
                 if (around) kind = block::transparent;
                 if (unit && depth < levels - 1) {
                     units.push_back({statement, levels - 1 - depth});
-                    if (has_word(header, {"class", "struct", "union", "interface", "trait", "impl"}) && last != ')')
+                    if (has_word(header, {"class", "struct", "union", "interface", "trait", "impl"}) &&
+                        last != ')')
                         kind = block::units_inside;
                 }
             }
@@ -158,9 +160,11 @@ inline std::vector<positions::code_unit> find_braced_units(std::string_view text
             depth -= open.back() == block::units_inside;
             open.pop_back();
         }
-        const std::string_view label = text.substr(statement, std::max(statement, reader.offset()) - statement);
+        const std::string_view label =
+            text.substr(statement, std::max(statement, reader.offset()) - statement);
         const bool ends_label = c == ':' && (label == "public" || label == "protected" || label == "private");
-        if (round == 0 && (c == ';' || c == '{' || c == '}' || ends_label)) statement = statement_start(text, reader.offset() + 1);
+        if (round == 0 && (c == ';' || c == '{' || c == '}' || ends_label))
+            statement = statement_start(text, reader.offset() + 1);
         if (!is_space(c)) last = c;
     }
     return units;
@@ -173,7 +177,7 @@ inline std::vector<positions::code_unit> find_indented_units(std::string_view te
     };
     std::vector<positions::code_unit> units;
     std::vector<scope> open;
-    std::string_view quote;              // of the long string that we are in
+    std::string_view quote;             // of the long string that we are in
     std::size_t decorated = text.npos;  // where the decorators of the next unit begin
     for (std::size_t at = 0; at < text.size();) {
         const std::size_t end = std::min(text.find('\n', at), text.size());
@@ -216,9 +220,10 @@ inline std::vector<positions::code_unit> find_indented_units(std::string_view te
 namespace ROPEWALK_NAMESPACE::positions {
 
 /// The units of a source file, for positions::hierarchy: outer functions and classes have the highest level,
-/// functions of a class one less, and so on; a function inside a function is part of it. Namespaces are looked
-/// into, enumerations and initialisers are no units; comments and literals are read past. A finder by marks, not
-/// a parser: code whose braces macros hide, or that does not compile, gives fewer or more units, never an error.
+/// functions of a class one less, and so on; a function inside a function is part of it. Namespaces are
+/// looked into, enumerations and initialisers are no units; comments and literals are read past. A finder by
+/// marks, not a parser: code whose braces macros hide, or that does not compile, gives fewer or more units,
+/// never an error.
 /// Throws:   invalid_config on levels < 2.
 /// Cost:     one pass over the text.
 /// Source:   HiRoPE, Zhang et al. 2024 (functions of a repository; no official code).

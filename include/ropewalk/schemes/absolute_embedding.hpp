@@ -34,10 +34,11 @@ struct cubic_taps {
 /// Cubic convolution with a = -3/4, corners not aligned, the border repeated.
 inline cubic_taps cubic_taps_of(index place, index from, index to) noexcept {
     constexpr double a = -0.75;
-    const double source = (static_cast<double>(place) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5;
+    const double source =
+        (static_cast<double>(place) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5;
     const double whole = std::floor(source), t = source - whole, s = 1 - t;
-    const auto outer = [](double x) { return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a; };      // 1 .. 2
-    const auto inner = [](double x) { return ((a + 2) * x - (a + 3)) * x * x + 1; };  // 0 .. 1
+    const auto outer = [](double x) { return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a; };  // 1 .. 2
+    const auto inner = [](double x) { return ((a + 2) * x - (a + 3)) * x * x + 1; };        // 0 .. 1
     cubic_taps taps{{}, {outer(1 + t), inner(t), inner(s), outer(1 + s)}};
     for (index i = 0; i < 4; ++i)
         taps.at[static_cast<std::size_t>(i)] =
@@ -51,7 +52,8 @@ namespace ROPEWALK_NAMESPACE::rope_vit {
 
 /// A learned absolute embedding for another grid of patches, as models with APE and RoPE need it at another
 /// resolution: bicubic (a = -3/4, align_corners = false, no antialiasing). The rotary part needs nothing.
-/// Shapes:   embedding [prefix + from_height * from_width, channels] -> [prefix + to_height * to_width, channels].
+/// Shapes:   embedding [prefix + from_height * from_width, channels] -> [prefix + to_height * to_width,
+///           channels].
 /// Throws:   invalid_config on sizes that are not positive or an embedding of another length.
 /// Accuracy: f64 sums; the same grid gives the same numbers.
 /// Source:   RoPE-ViT, Heo et al. 2024, APE models; cubic convolution, Keys 1981.
@@ -81,7 +83,8 @@ std::vector<T> resize_absolute_embedding(std::span<const T> embedding, const res
             for (std::size_t i = 0; i < 4; ++i)
                 for (std::size_t j = 0; j < 4; ++j) {
                     const double weight = vertical.weight[i] * across.weight[j];
-                    const T* const patch = patches + (vertical.at[i] * c.from_width + across.at[j]) * channels;
+                    const T* const patch =
+                        patches + (vertical.at[i] * c.from_width + across.at[j]) * channels;
                     for (index k = 0; k < channels; ++k)
                         sum[static_cast<std::size_t>(k)] += weight * static_cast<double>(patch[k]);
                 }

@@ -19,10 +19,10 @@ struct swin_config {
 };
 
 /// Windows as batches of attention.
-/// Shapes:   order [windows * window * window]: which patch (row * width + column) stands there; regions of the
-///           same length: numbers that differ where patches are neighbours only because the shift wraps around,
-///           which a document_mask keeps apart; positions [window * window, 2], those of every window alike
-///           (rows of one window, repeated).
+/// Shapes:   order [windows * window * window]: which patch (row * width + column) stands there; regions of
+///           the same length: numbers that differ where patches are neighbours only because the shift wraps
+///           around, which a document_mask keeps apart; positions [window * window, 2], those of every
+///           window alike (rows of one window, repeated).
 struct swin_windows {
     index count = 0;                         ///< windows
     std::vector<index> order = {};           ///< patches, window by window
@@ -30,8 +30,8 @@ struct swin_windows {
     position_ids positions = position_ids(2);
 };
 
-/// The windows of a block of a Swin transformer with RoPE: rotation inside a window reads the patch's place in
-/// it, so one small table serves all windows and, as scores see differences alone, every shift.
+/// The windows of a block of a Swin transformer with RoPE: rotation inside a window reads the patch's place
+/// in it, so one small table serves all windows and, as scores see differences alone, every shift.
 /// Throws:   invalid_config on a window that is not positive, sizes that are no multiples of it, or a shift
 ///           outside 0 .. window - 1.
 /// Source:   Swin, Liu et al. 2021; naver-ai/rope-vit models/swin_transformer_rope.py.
@@ -60,7 +60,8 @@ inline swin_windows make_swin_windows(const swin_config& c) {
             for (index y = top; y < top + c.window; ++y)
                 for (index x = left; x < left + c.window; ++x) {
                     cut.order.push_back((y + c.shift) % c.height * c.width + (x + c.shift) % c.width);
-                    cut.regions.push_back(static_cast<std::int32_t>(3 * part(y, c.height) + part(x, c.width)));
+                    cut.regions.push_back(
+                        static_cast<std::int32_t>(3 * part(y, c.height) + part(x, c.width)));
                 }
     return cut;
 }
