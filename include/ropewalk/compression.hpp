@@ -3,26 +3,26 @@
 
 /// Every header of compression/.
 
+#include <ropewalk/compression/row_products.hpp>
+#include <ropewalk/compression/row_attention.hpp>
+#include <ropewalk/compression/vector_quantizer.hpp>
 #include <ropewalk/compression/codebook.hpp>
-#include <ropewalk/compression/commuting_codebook.hpp>
-#include <ropewalk/compression/elite_allocation.hpp>
-#include <ropewalk/compression/elite_attention.hpp>
-#include <ropewalk/compression/elite_cache.hpp>
-#include <ropewalk/compression/elite_layout.hpp>
-#include <ropewalk/compression/elite_pairs.hpp>
-#include <ropewalk/compression/key_codes.hpp>
-#include <ropewalk/compression/latent_attention.hpp>
-#include <ropewalk/compression/latent_cache.hpp>
-#include <ropewalk/compression/latent_form.hpp>
-#include <ropewalk/compression/latent_twins.hpp>
-#include <ropewalk/compression/latent_weights.hpp>
-#include <ropewalk/compression/low_rank.hpp>
+#include <ropewalk/compression/windowed_query.hpp>
+#include <ropewalk/compression/score_selection.hpp>
+#include <ropewalk/compression/retrieval_options.hpp>
 #include <ropewalk/compression/retrieval.hpp>
 #include <ropewalk/compression/retrieval_calibration.hpp>
-#include <ropewalk/compression/retrieval_options.hpp>
 #include <ropewalk/compression/retrieval_reference.hpp>
-#include <ropewalk/compression/row_attention.hpp>
-#include <ropewalk/compression/row_products.hpp>
-#include <ropewalk/compression/score_selection.hpp>
-#include <ropewalk/compression/vector_quantizer.hpp>
-#include <ropewalk/compression/windowed_query.hpp>
+#include <ropewalk/compression/latent_cache.hpp>
+#include <ropewalk/compression/latent_weights.hpp>
+#include <ropewalk/compression/latent_form.hpp>
+#include <ropewalk/compression/latent_attention.hpp>
+#include <ropewalk/compression/latent_twins.hpp>
+#include <ropewalk/compression/elite_pairs.hpp>
+#include <ropewalk/compression/elite_layout.hpp>
+#include <ropewalk/compression/elite_allocation.hpp>
+#include <ropewalk/compression/elite_cache.hpp>
+#include <ropewalk/compression/low_rank.hpp>
+#include <ropewalk/compression/elite_attention.hpp>
+#include <ropewalk/compression/key_codes.hpp>
+#include <ropewalk/compression/commuting_codebook.hpp>

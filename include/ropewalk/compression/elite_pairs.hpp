@@ -197,7 +197,7 @@ class elite_search {
         detail::require(options.rounds >= 0 && options.rounds <= omega.pairs(), who,
                         "rounds must be 0 to the pairs", options.rounds);
         ranking_ = {.heads = kv_heads, .pairs = omega.pairs(), .rounds = options.rounds};
-        const auto each = [who](std::initializer_list<index> sizes) {
+        const auto each = [](std::initializer_list<index> sizes) {
             return static_cast<std::size_t>(detail::checked_product(who, "sizes must fit", sizes));
         };
         ranking_.order.resize(each({kv_heads, options.rounds}));
