@@ -12,6 +12,7 @@
 #include <ropewalk/core/simd.hpp>
 #include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/core/simd_permute.hpp>
+#include <ropewalk/core/simd_transpose.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 #include <ropewalk/core/simd_quantized.hpp>
