@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// The first layer of the tiny checkpoint through EliteKV's cache: half of the pairs rotate, keys and values come
-// from one latent. A prompt and then decode; the bytes that are really held beside those of full keys and
-// values, and what the cut and bf16 change in the layer's output.
+// The first layer of the tiny checkpoint through EliteKV's cache: half of the pairs rotate, keys and values
+// come from one latent. A prompt and then decode; the bytes that are really held beside those of full keys
+// and values, and what the cut and bf16 change in the layer's output.
 #include <ropewalk/compression/elite_attention.hpp>
 
 #include "tinylm/model.hpp"
@@ -45,7 +45,8 @@ int run() {
         const auto [out, held] = through(8, latent, rw::bf16{});
         const double error = static_cast<double>((out - full).norm() / full.norm());
         std::printf("8 of %td pairs rotate, latent of %3td: %6td bytes held (%.3f), output off by %.3f\n",
-                    omega.pairs(), latent, held, static_cast<double>(held) / static_cast<double>(plain), error);
+                    omega.pairs(), latent, held, static_cast<double>(held) / static_cast<double>(plain),
+                    error);
         worst = std::max(worst, error);
     }
     return worst < 1 ? 0 : 1;

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Three small trainings that differ in their attention alone: plain heads, keys compressed after their rotation
-// (MLA-PreRoPE), and a shared rotary part beside compressed content (MLA, decoupled). The spectrum of
-// W_Q W_K^T of every head from the first step to the last: does it collapse, and does the decoupled form
+// Three small trainings that differ in their attention alone: plain heads, keys compressed after their
+// rotation (MLA-PreRoPE), and a shared rotary part beside compressed content (MLA, decoupled). The spectrum
+// of W_Q W_K^T of every head from the first step to the last: does it collapse, and does the decoupled form
 // prevent that?     latent_spectra [--svg FILE]
 #include <map>
 
@@ -21,7 +21,9 @@ void run(const std::string& picture) {
         files.emplace(name, safetensors(file, read_file(file)));
     }
     svg::chart chart{"Stable rank of W_Q W_K^T, mean of all heads", "training step", "stable rank"};
-    chart.lines = {{"plain heads", {}, {}}, {"PreRoPE", {}, {}}, {"decoupled, content", {}, {}},
+    chart.lines = {{"plain heads", {}, {}},
+                   {"PreRoPE", {}, {}},
+                   {"decoupled, content", {}, {}},
                    {"decoupled, whole", {}, {}}};
     std::printf("stable rank | effective rank | share of the sum in spikes, means of all heads\n%6s", "step");
     for (const auto& line : chart.lines) std::printf("  %-22s", line.name.c_str());
@@ -33,7 +35,10 @@ void run(const std::string& picture) {
                 for (index h = 0; h < snapshots::heads; ++h, ++count) {
                     char prefix[32];
                     std::snprintf(prefix, sizeof prefix, "step%05d.layer%d.", step, layer);
-                    const snapshots::snapshot s{files.at(form == 0 ? "mha" : form == 1 ? "prerope" : "decoupled"), prefix};
+                    const snapshots::snapshot s{files.at(form == 0   ? "mha"
+                                                         : form == 1 ? "prerope"
+                                                                     : "decoupled"),
+                                                prefix};
                     const rw::score_factors f = form < 2 ? snapshots::plain_head(s, h, form == 1)
                                                          : snapshots::decoupled_head(s, h, form == 3);
                     const auto r = rw::make_product_report(f.q, f.k);

@@ -30,7 +30,9 @@ void prefill(benchmark::State& state, index tokens, index channels) {
     auto q = bench::normal_numbers<T>(count, 1), k = bench::normal_numbers<T>(count, 2),
          v = bench::normal_numbers<T>(count, 3), out = v;
     const auto view = [&](auto& x) { return rw::heads_view(x.data(), tokens, heads, channels); };
-    const auto seen = [&](const auto& x) { return rw::heads_view<const T>(x.data(), tokens, heads, channels); };
+    const auto seen = [&](const auto& x) {
+        return rw::heads_view<const T>(x.data(), tokens, heads, channels);
+    };
     const auto table = rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = channels}),
                                                rw::position_ids::text(tokens));
     const matrix queries = matrix::Random(tokens, channels), keys = matrix::Random(tokens, channels),
@@ -47,19 +49,18 @@ void prefill(benchmark::State& state, index tokens, index channels) {
             benchmark::DoNotOptimize(to.data());
         }
     };
-    bench::compare(
-        state,
-        {.contenders = {{"kernel",
-                         [&] {
-                             attention::fill_linear_attention<T>(
-                                 rw::half_split{}, attention::causality::causal,
-                                 {seen(q), seen(k), seen(v), view(out)}, table);
-                         }},
-                        {"product", products},
-                        {"softmax", [&] {
-                             attention::attend(attention::causal_mask{}, seen(q), seen(k), seen(v), view(out),
-                                               std::span<std::byte>(workspace));
-                         }}}});
+    bench::compare(state, {.contenders = {{"kernel",
+                                           [&] {
+                                               attention::fill_linear_attention<T>(
+                                                   rw::half_split{}, attention::causality::causal,
+                                                   {seen(q), seen(k), seen(v), view(out)}, table);
+                                           }},
+                                          {"product", products},
+                                          {"softmax", [&] {
+                                               attention::attend(attention::causal_mask{}, seen(q), seen(k),
+                                                                 seen(v), view(out),
+                                                                 std::span<std::byte>(workspace));
+                                           }}}});
 }
 
 const int registered = [] {
@@ -67,12 +68,14 @@ const int registered = [] {
         for (const index channels : {64, 128}) {
             const std::string name = "linear_attention/causal/tokens:" + std::to_string(tokens) +
                                      "/channels:" + std::to_string(channels);
-            benchmark::RegisterBenchmark((name + "/f32").c_str(), [=](benchmark::State& s) {
-                prefill<float>(s, tokens, channels);
-            })->UseManualTime()->Iterations(bench::turns);
-            benchmark::RegisterBenchmark((name + "/bf16").c_str(), [=](benchmark::State& s) {
-                prefill<rw::bf16>(s, tokens, channels);
-            })->UseManualTime()->Iterations(bench::turns);
+            benchmark::RegisterBenchmark((name + "/f32").c_str(),
+                                         [=](benchmark::State& s) { prefill<float>(s, tokens, channels); })
+                ->UseManualTime()
+                ->Iterations(bench::turns);
+            benchmark::RegisterBenchmark((name + "/bf16").c_str(),
+                                         [=](benchmark::State& s) { prefill<rw::bf16>(s, tokens, channels); })
+                ->UseManualTime()
+                ->Iterations(bench::turns);
         }
     return 0;
 }();

@@ -88,19 +88,22 @@ void decode(benchmark::State& state) {
     }
     const auto absorbed = noise(heads * (latent + 2 * count), 7), q = noise(heads * dim, 8);
     const auto k = bench::normal_numbers<E>(static_cast<std::size_t>(tokens * heads * dim), 9);
-    std::vector<float> latents(static_cast<std::size_t>(heads * latent)), out(static_cast<std::size_t>(heads * dim));
+    std::vector<float> latents(static_cast<std::size_t>(heads * latent)),
+        out(static_cast<std::size_t>(heads * dim));
     const auto v = k;
     const heads_view<const E> keys(k.data(), tokens, heads, dim), values(v.data(), tokens, heads, dim);
     const heads_view<const float> query(q.data(), 1, heads, dim);
     row_attention<float> rows({.heads = heads, .key_channels = dim, .value_channels = dim});
-    std::vector<std::byte> workspace(static_cast<std::size_t>(attention::attend_workspace(query, keys, values)));
+    std::vector<std::byte> workspace(
+        static_cast<std::size_t>(attention::attend_workspace(query, keys, values)));
     const heads_view<float> to(out.data(), 1, heads, dim);
     bench::compare(
         state, {.contenders = {
                     {"kernel", [&] { layer.attend(absorbed.data(), cache, tokens, latents.data()); }},
                     {"full", [&] { rows.attend(query, keys, values, to, {.scale = 0.1, .count = tokens}); }},
                     {"full_tiled", [&] {
-                         attention::attend(attention::full_mask{}, query, keys, values, to, std::span(workspace));
+                         attention::attend(attention::full_mask{}, query, keys, values, to,
+                                           std::span(workspace));
                      }}}});
     state.counters["cache_ratio"] = ratio;
 }

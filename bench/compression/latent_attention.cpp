@@ -56,12 +56,12 @@ void decode(benchmark::State& state) {
         for (index i = 0; i < count; ++i) sum += words[i];
         benchmark::DoNotOptimize(sum);
     };
-    bench::compare(state,
-                   {.bytes = static_cast<double>(tokens * width) * sizeof(E),
-                    .roof = {},
-                    .contenders = {{"kernel",
-                                    [&] { attention.attend(absorbed.data(), cache, tokens, out.data()); }},
-                                   {"read_once", read_once}}});
+    bench::compare(
+        state,
+        {.bytes = static_cast<double>(tokens * width) * sizeof(E),
+         .roof = {},
+         .contenders = {{"kernel", [&] { attention.attend(absorbed.data(), cache, tokens, out.data()); }},
+                        {"read_once", read_once}}});
     const double products = static_cast<double>(heads * tokens * (width + c.latent));
     state.counters["multiply_adds_per_ns"] = products / state.counters["kernel_ns"];
 }

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
-// Query and key matrices of three small trainings over time (data/mla_snapshots): byte-level language models on
-// the King James text, alike but for attention, 4 layers, hidden 96, 4 heads of 24, 1500 steps; the first and the
-// last layer at four steps.
+// Query and key matrices of three small trainings over time (data/mla_snapshots): byte-level language models
+// on the King James text, alike but for attention, 4 layers, hidden 96, 4 heads of 24, 1500 steps; the first
+// and the last layer at four steps.
 
 #include <array>
 #include <string>
@@ -33,7 +33,8 @@ using factors = rw::score_factors;
 
 factors plain_head(const snapshot& s, index h, bool compressed) {
     const matrix k = s.load("k", hidden, hidden);
-    const matrix all = compressed ? matrix(s.load("up", hidden, latent) * s.load("down", latent, hidden) * k) : k;
+    const matrix all =
+        compressed ? matrix(s.load("up", hidden, latent) * s.load("down", latent, hidden) * k) : k;
     const auto rows = [h](const matrix& m) -> Eigen::MatrixXd {
         return m.middleRows(h * head_dim, head_dim).transpose().cast<double>();
     };
@@ -42,8 +43,13 @@ factors plain_head(const snapshot& s, index h, bool compressed) {
 
 /// The content of a decoupled head, and with `whole` its rotary part beside it: the score at distance 0.
 factors decoupled_head(const snapshot& s, index h, bool whole) {
-    const rw::mla::config c{.hidden = hidden, .heads = heads, .query_rank = 0, .latent = latent,
-                            .nope_dim = head_dim, .rope_dim = rope, .value_dim = 0};
+    const rw::mla::config c{.hidden = hidden,
+                            .heads = heads,
+                            .query_rank = 0,
+                            .latent = latent,
+                            .nope_dim = head_dim,
+                            .rope_dim = rope,
+                            .value_dim = 0};
     rw::latent_weights<float> w{.key_norm = std::vector<float>(latent, 1.f)};
     w.wq.resize(heads * (head_dim + rope), hidden);
     const matrix q = s.load("q", hidden, hidden), turned = s.load("qr", heads * rope, hidden);

@@ -7,6 +7,7 @@
 #include <ropewalk/attention/tile_product.hpp>
 #include <ropewalk/attention/tile_pieces.hpp>
 #include <ropewalk/attention/tile_rows.hpp>
+#include <ropewalk/attention/score_source.hpp>
 #include <ropewalk/attention/softmax_strip.hpp>
 #include <ropewalk/attention/tiled_core.hpp>
 #include <ropewalk/attention/tiled.hpp>

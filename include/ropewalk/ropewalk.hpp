@@ -14,6 +14,7 @@
 #include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_sums.hpp>
+#include <ropewalk/core/simd_transpose.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/simd_streaming.hpp>
 #include <ropewalk/core/quantized_types.hpp>
@@ -29,6 +30,7 @@
 #include <ropewalk/positions/heading.hpp>
 #include <ropewalk/positions/timeline.hpp>
 #include <ropewalk/positions/hierarchy.hpp>
+#include <ropewalk/positions/code_units.hpp>
 #include <ropewalk/positions/sequence.hpp>
 #include <ropewalk/positions/multimodal.hpp>
 #include <ropewalk/positions/media_tokens.hpp>
@@ -119,6 +121,8 @@
 #include <ropewalk/schemes/fixed_scheme.hpp>
 #include <ropewalk/schemes/mla.hpp>
 #include <ropewalk/schemes/rope_vit.hpp>
+#include <ropewalk/schemes/absolute_embedding.hpp>
+#include <ropewalk/schemes/swin_windows.hpp>
 #include <ropewalk/schemes/eva02.hpp>
 #include <ropewalk/schemes/dinov3.hpp>
 #include <ropewalk/schemes/sam.hpp>

@@ -2,10 +2,13 @@
 
 #include <ropewalk/analysis/base_bound.hpp>
 
+#include <array>
 #include <cmath>
 #include <initializer_list>
 #include <utility>
+#include <vector>
 
+#include <ropewalk/frequencies/axis_map.hpp>
 #include <ropewalk/frequencies/linear.hpp>
 #include <ropewalk/frequencies/p_rope.hpp>
 
@@ -142,4 +145,33 @@ TEST_CASE("base_bound: refuses impossible numbers", "[analysis][base_bound][erro
     CHECK_REFUSES("wide_head_base: context_length must be finite and > 0, got -1",
                   analysis::wide_head_base(-1));
     CHECK_REFUSES("first_negative: cap must be >= 0, got -1", analysis::first_negative(ladder(1e4), -1));
+}
+
+TEST_CASE("base_bound: discrimination along several axes", "[analysis][base_bound]") {
+    // One axis: the same number.
+    const auto plain = ladder(1e4);
+    for (const double m : {0.0, 3.0, 700.0})
+        CHECK(analysis::discrimination(plain, std::vector<double>{m}) ==
+              Approx(analysis::discrimination(plain, m)));
+    // Every pair reads its own axis.
+    const auto omega = frequencies::assign_axes(frequencies::geometric({.rotary_dim = 16, .base = 100}),
+                                                axis_map::sections({2, 3, 3}), 3);
+    const auto sum = [&](double t, double y, double x) {
+        double all = 0;
+        for (ropewalk::index i = 0; i < 8; ++i)
+            all += std::cos((i < 2 ? t : i < 5 ? y : x) * std::pow(100.0, -i / 8.0));
+        return all;
+    };
+    for (const auto& [t, y, x] : {std::array<double, 3>{0, 0, 0}, {5, 0, 0}, {2, 7, 1}, {-3, 0.5, 40}})
+        CHECK(analysis::discrimination(omega, std::vector<double>{t, y, x}) ==
+              Approx(sum(t, y, x)).margin(1e-12));
+    // Learned frequencies: every pair reads every axis, head by head.
+    const std::vector<double> weights{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8};
+    const auto mixed = spectrum::mixed(weights, 2, 2);
+    CHECK(analysis::discrimination(mixed, std::vector<double>{3, 4}, 1) ==
+          Approx(std::cos(3 * 0.5 + 4 * 0.7) + std::cos(3 * 0.6 + 4 * 0.8)).epsilon(1e-13));
+    CHECK_REFUSES("discrimination: offset must hold one number an axis, got 1",
+                  analysis::discrimination(mixed, std::vector<double>{3}));
+    CHECK_REFUSES("discrimination: head must be one of the spectrum's, got 2",
+                  analysis::discrimination(mixed, std::vector<double>{3, 1}, 2));
 }

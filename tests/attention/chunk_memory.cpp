@@ -7,8 +7,8 @@
 #include <ropewalk/kernels/rotate.hpp>
 
 #include "support/catch.hpp"
-#include "support/plain_attention.hpp"
 #include "support/numbers.hpp"
+#include "support/plain_attention.hpp"
 #include "support/refusal.hpp"
 
 namespace rw = ropewalk;

@@ -256,8 +256,7 @@ TEST_CASE("linear_attention: refuses shapes that disagree", "[attention][linear_
                                                  table);
     };
     CHECK_REFUSES("linear_state::attend: heads of q must be a multiple of those of k, got 3", call(3, 2, 4));
-    CHECK_REFUSES("linear_state::attend: channels must be twice the pairs of the rows, got 6",
-                  call(2, 2, 6));
+    CHECK_REFUSES("linear_state::attend: channels must be twice the pairs of the rows, got 6", call(2, 2, 6));
 }
 
 TEMPLATE_TEST_CASE("linear_state: pieces of any length, decode steps and one call agree",
@@ -276,8 +275,8 @@ TEMPLATE_TEST_CASE("linear_state: pieces of any length, decode steps and one cal
     auto q = make(heads * channels, 1), k = make(kv_heads * channels, 2), v = make(kv_heads * width, 3);
     const heads_view<T> qv(q.data(), {batches, tokens, heads, channels}),
         kv(k.data(), {batches, tokens, kv_heads, channels}), vv(v.data(), {batches, tokens, kv_heads, width});
-    const auto table = make_rotation_table<C>(frequencies::geometric({.rotary_dim = channels}),
-                                              position_ids::text(tokens));
+    const auto table =
+        make_rotation_table<C>(frequencies::geometric({.rotary_dim = channels}), position_ids::text(tokens));
     const auto rows = table.rows().repeated(batches);
     const auto number = [](const T& x) { return static_cast<double>(static_cast<C>(x)); };
     const attention::linear_sizes sizes{batches, kv_heads, channels, width, interleaved{}};
@@ -290,9 +289,8 @@ TEMPLATE_TEST_CASE("linear_state: pieces of any length, decode steps and one cal
     CHECK(state.tokens() == 0);
     ropewalk::index first = 0;
     for (const ropewalk::index count : {1, 1, 3, 64, 20, 1, 60}) {
-        state.attend(qv.token_slice(first, count), kv.token_slice(first, count),
-                     vv.token_slice(first, count), many.token_slice(first, count),
-                     rows.token_slice(first, count));
+        state.attend(qv.token_slice(first, count), kv.token_slice(first, count), vv.token_slice(first, count),
+                     many.token_slice(first, count), rows.token_slice(first, count));
         first += count;
     }
     REQUIRE(first == tokens);
@@ -311,8 +309,8 @@ TEMPLATE_TEST_CASE("linear_state: pieces of any length, decode steps and one cal
     for (ropewalk::index b = 0; b < batches; ++b)
         for (ropewalk::index h = 0; h < heads; ++h)
             for (ropewalk::index c = 0; c < width; ++c)
-                worst = std::max(worst, std::abs(number(to.at(b, 0, h)[c]) -
-                                                 number(one.at(b, tokens - 1, h)[c])));
+                worst = std::max(worst,
+                                 std::abs(number(to.at(b, 0, h)[c]) - number(one.at(b, tokens - 1, h)[c])));
     CHECK(worst < bound);
 }
 

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "support/catch.hpp"
-#include "support/plain_attention.hpp"
 #include "support/heads_buffer.hpp"
+#include "support/plain_attention.hpp"
 #include "support/refusal.hpp"
 
 namespace rw = ropewalk;

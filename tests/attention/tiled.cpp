@@ -1,6 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/attention/tiled.hpp>
 
+#include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/attention/banded.hpp>
+#include <ropewalk/attention/linear_attention.hpp>
+#include <ropewalk/attention/tiled_gradient.hpp>
+#include <ropewalk/frequencies/geometric.hpp>
+
 #include <cstddef>
 #include <cstdlib>
 #include <limits>
@@ -315,6 +321,40 @@ TEST_CASE("tiled attention: a call allocates nothing", "[attention][tiled]") {
     const std::size_t before = mallocs;
     std::vector<int>(1).swap(*std::make_unique<std::vector<int>>());
     CHECK(mallocs > before);  // the count sees operator new
+}
+
+TEST_CASE("tiled attention: backward, banded attention and linear attention allocate nothing",
+          "[attention][tiled]") {
+    const attention_sizes s{
+        .queries = 130, .keys = 130, .heads = 4, .kv_heads = 2, .channels = 20, .value_channels = 20};
+    const attention_case<float> c(s);
+    std::vector<float> out(std::size_t(s.count(s.out()))), log_weight(std::size_t(s.queries * s.heads)),
+        dq(c.q), dk(c.k), dv(c.v);
+    const rw::heads_view<float> to(out.data(), s.out());
+    std::vector<std::byte> forward(
+        std::size_t(attention::attend_workspace(c.q_view(), c.k_view(), c.v_view()))),
+        backward(std::size_t(attention::attend_gradient_workspace(c.q_view(), c.v_view())));
+    const attention::banded_copies<const float, const float> copies{c.q_view(), c.k_view(), c.q_view(),
+                                                                    c.k_view()};
+    std::vector<std::byte> bands(std::size_t(attention::attend_banded_workspace(copies, c.v_view())));
+    const auto table = rw::make_rotation_table<float>(rw::frequencies::geometric({.rotary_dim = 20}),
+                                                      rw::position_ids::text(130));
+    attention::linear_state<float> state({.kv_heads = 2, .channels = 20, .value_channels = 20});
+    const attention::causal_mask mask;
+    const std::size_t before = mallocs;
+    attend(mask, c.q_view(), c.k_view(), c.v_view(), to, std::span(forward), {.log_weight = log_weight});
+    attention::attend_gradient(
+        mask,
+        attention::gradient_tensors{
+            c.q_view(), c.k_view(), c.v_view(), rw::heads_view<const float>(to), to,
+            std::span<const float>(log_weight), rw::heads_view<float>(dq.data(), s.q()),
+            rw::heads_view<float>(dk.data(), s.k()), rw::heads_view<float>(dv.data(), s.v())},
+        std::span(backward));
+    attention::attend_banded(mask, copies, {.window = 40}, c.v_view(), to, std::span(bands));
+    state.attend(c.q_view(), c.k_view(), c.v_view(), to, table);
+    state.attend(c.q_view().token_slice(129, 1), c.k_view().token_slice(129, 1),
+                 c.v_view().token_slice(129, 1), to.token_slice(129, 1), table.rows().token_slice(129, 1));
+    CHECK(mallocs - before == 0);
 }
 #endif
 

@@ -9,12 +9,12 @@
 
 namespace rw = ropewalk;
 
-
 namespace {
 
 template <class T>
-rw::detail::tiled_scratch<T> scratch_of(rw::detail::workspace_cutter memory, rw::index channels, rw::index values,
-                                        const rw::attention::tiled_options<T>& options, rw::index copies = 1) {
+rw::detail::tiled_scratch<T> scratch_of(rw::detail::workspace_cutter memory, rw::index channels,
+                                        rw::index values, const rw::attention::tiled_options<T>& options,
+                                        rw::index copies = 1) {
     return {"test", memory, channels, values, options, copies};
 }
 
@@ -84,7 +84,8 @@ TEST_CASE("tiled_core: extents, scale and parts are checked by name", "[attentio
 TEST_CASE("tiled_core: any tiles give the definition under every mask", "[attention][tiled_core]") {
     for (const auto& s : support::all_sizes) {
         support::attention_case<double> c(s);
-        support::for_each_mask(s, [&](const char* name, const auto& mask, const auto& seen, const auto& bias) {
+        support::for_each_mask(s, [&](const char* name, const auto& mask, const auto& seen,
+                                      const auto& bias) {
             CAPTURE(name, s.queries, s.keys);
             c.define(seen, bias);
             for (const rw::index query_tile : {1, 5, 24, 96})

@@ -37,8 +37,7 @@ struct copies {
     void attend(rw::index window, support::heads_buffer<double>& to) {
         const rw::attention::banded_copies<double, double> both{near_q.view(), near_k.view(), far_q.view(),
                                                                 far_k.view()};
-        std::vector<std::byte> workspace(
-            std::size_t(rw::attention::attend_banded_workspace(both, v.view())));
+        std::vector<std::byte> workspace(std::size_t(rw::attention::attend_banded_workspace(both, v.view())));
         rw::attention::attend_banded(rw::attention::causal_mask{}, both, {.window = window}, v.view(),
                                      to.view(), std::span(workspace));
     }

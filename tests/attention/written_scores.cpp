@@ -12,7 +12,8 @@ namespace rw = ropewalk;
 TEMPLATE_TEST_CASE("written scores: every pair once, with any tiles", "[attention][scores]", float, double) {
     using T = TestType;
     const double bound = std::is_same_v<T, double> ? 1e-13 : 3e-6;
-    const support::attention_sizes s{.batches = 2, .queries = 101, .keys = 67, .heads = 4, .kv_heads = 2, .channels = 11};
+    const support::attention_sizes s{
+        .batches = 2, .queries = 101, .keys = 67, .heads = 4, .kv_heads = 2, .channels = 11};
     const support::attention_case<T> c(s);
     for (const rw::attention::tiled_options<T>& tiles :
          {rw::attention::tiled_options<T>{}, rw::attention::tiled_options<T>{.query_tile = 50, .key_tile = 7},
@@ -32,7 +33,8 @@ TEMPLATE_TEST_CASE("written scores: every pair once, with any tiles", "[attentio
                 for (rw::index i = 0; i < s.channels; ++i)
                     want += static_cast<long double>(c.q_view().at(b, n, h)[i]) *
                             static_cast<long double>(c.k_view().at(b, j, h / 2)[i]);
-                worst = std::max(worst, std::abs(static_cast<double>(want / 4 - static_cast<long double>(score))));
+                worst = std::max(worst,
+                                 std::abs(static_cast<double>(want / 4 - static_cast<long double>(score))));
             });
         for (const int times : written) REQUIRE(times == 1);
         CHECK(worst <= 10 * bound);  // sums of 11 products of order 3

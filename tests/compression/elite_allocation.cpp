@@ -19,7 +19,8 @@ TEST_CASE("elite_allocation: the grid of the published script", "[compression][e
             REQUIRE(at < grid.size());
             CHECK(grid[at].rounds == r);
             CHECK(grid[at].latent == latent);
-            CHECK(grid[at].ratio == Approx(double(2 * r * 32 + latent) / double(2 * 32 * 128)).epsilon(1e-15));
+            CHECK(grid[at].ratio ==
+                  Approx(double(2 * r * 32 + latent) / double(2 * 32 * 128)).epsilon(1e-15));
             ++at;
         }
     CHECK(at == grid.size());
@@ -43,5 +44,6 @@ TEST_CASE("elite_allocation: the least loss within a budget", "[compression][eli
                       Contains("last_rounds must be at most head_dim / 2, got 65"));
     CHECK_THROWS_WITH(rw::make_elite_allocations({.latent_step = 0}), Contains("latent_step must be"));
     CHECK_THROWS_WITH(rw::make_elite_allocations({.hidden = PTRDIFF_MAX}), Contains("hidden must be"));
-    CHECK_THROWS_WITH(rw::make_elite_allocations({.least_width = std::nan("")}), Contains("least_width must be"));
+    CHECK_THROWS_WITH(rw::make_elite_allocations({.least_width = std::nan("")}),
+                      Contains("least_width must be"));
 }

@@ -33,7 +33,8 @@ template <class T>
 rw::elite_weights<T> weights_of(const sizes& s) {
     rw::elite_weights<T> w{.layout = layout_of(s)};
     const auto normal = [](rw::index rows, rw::index cols, unsigned seed) {
-        return typename rw::elite_weights<T>::matrix((0.4 * support::gaussian(rows, cols, seed)).template cast<T>());
+        return typename rw::elite_weights<T>::matrix(
+            (0.4 * support::gaussian(rows, cols, seed)).template cast<T>());
     };
     w.queries = normal(s.heads * d, hidden, 1);
     w.rope_keys = normal(s.kv_heads * 2 * s.rounds, hidden, 2);
@@ -61,7 +62,8 @@ Eigen::MatrixXd plain(const rw::elite_weights<double>& w, const Eigen::MatrixXd&
     return out;
 }
 
-const sizes all_sizes[] = {{4, 4, 2, 7}, {6, 2, 3, 16}, {5, 1, 1, 3}, {2, 2, 0, 9}, {3, 3, 6, 5}, {16, 16, 2, 33}};
+const sizes all_sizes[] = {{4, 4, 2, 7}, {6, 2, 3, 16}, {5, 1, 1, 3},
+                           {2, 2, 0, 9}, {3, 3, 6, 5},  {16, 16, 2, 33}};
 
 }  // namespace
 
@@ -111,7 +113,8 @@ TEST_CASE("elite_attention: f32 and bf16 caches within their rounding", "[compre
     const auto want = plain(weights_of<double>(s), x, s.heads);
     const double size = want.cwiseAbs().maxCoeff();
     const auto error = [&](auto cache) {
-        return (layer.forward(x.cast<float>(), cache).template cast<double>() - want).cwiseAbs().maxCoeff() / size;
+        return (layer.forward(x.cast<float>(), cache).template cast<double>() - want).cwiseAbs().maxCoeff() /
+               size;
     };
     CHECK(error(layer.make_cache<float>()) < 1e-5);
     CHECK(error(layer.make_cache<rw::bf16>()) < 3e-2);
@@ -133,10 +136,12 @@ TEST_CASE("elite_attention: what is refused, and how it says so", "[compression]
     const auto layer = make(weights_of<double>(s));
     rw::elite_cache<double> other(layout_of({6, 2, 2, 16}), omega, 16), narrow(layout_of(s), omega, 15);
     const Eigen::MatrixXd x = support::gaussian(2, hidden, 6);
-    CHECK_THROWS_WITH(layer.append(x, other), Contains("cache must have the layer's layout, pairs a head, got 2"));
+    CHECK_THROWS_WITH(layer.append(x, other),
+                      Contains("cache must have the layer's layout, pairs a head, got 2"));
     CHECK_THROWS_WITH(layer.append(x, narrow), Contains("cache must have the layer's latent, got 15"));
     auto cache = layer.make_cache<double>();
-    CHECK_THROWS_WITH(layer.forward(support::gaussian(2, 3, 1), cache), Contains("x must be [tokens, hidden], got 3"));
+    CHECK_THROWS_WITH(layer.forward(support::gaussian(2, 3, 1), cache),
+                      Contains("x must be [tokens, hidden], got 3"));
     CHECK(cache.tokens() == 0);
     CHECK(layer.forward(support::gaussian(0, hidden, 1), cache).rows() == 0);
 }

@@ -36,7 +36,8 @@ TEST_CASE("elite_cache: elite channels rotate with their own head's pairs, the l
             for (rw::index h = 0; h < heads; ++h)
                 for (rw::index i = 0; i < 2; ++i) {
                     const rw::index pair = layout.pairs()[std::size_t(2 * h + i)];
-                    const double angle = omega.omega(pair) * double(n), x = from[4 * h + i], y = from[4 * h + 2 + i];
+                    const double angle = omega.omega(pair) * double(n), x = from[4 * h + i],
+                                 y = from[4 * h + 2 + i];
                     const double a = double(C(cache.keys().at(0, n, h)[i])),
                                  b = double(C(cache.keys().at(0, n, h)[2 + i]));
                     const double size = std::hypot(x, y);

@@ -182,3 +182,35 @@ TEST_CASE("elite_pairs: what is refused, and how it says so", "[compression][eli
     CHECK_THROWS_WITH(rw::make_uniform_ranking(1, 4, 5), Contains("got 5"));
     CHECK_THROWS_WITH(rw::make_uniform_ranking(0, 4, 2), Contains("heads must be >= 1, got 0"));
 }
+
+TEST_CASE("elite_pairs: a search by parts and sequence by sequence gives the bits of one call",
+          "[compression][elite]") {
+    const rw::index tokens = 19, d = 12, batches = 3;
+    const auto omega = rw::frequencies::geometric({.rotary_dim = d, .base = 30});
+    auto q = noise(batches * tokens * 6 * d, 21), k = noise(batches * tokens * 3 * d, 22);
+    const rw::heads_view qv(q.data(), {.batches = batches, .tokens = tokens, .heads = 6, .channels = d});
+    const rw::heads_view kv(k.data(), {.batches = batches, .tokens = tokens, .heads = 3, .channels = d});
+    const auto want = rw::make_elite_ranking(qv, kv, omega, {.rounds = 4});
+    for (const rw::index parts : {1, 2, 5}) {
+        rw::elite_search search(3, omega, {.rounds = 4});
+        while (!search.done()) {
+            for (rw::index part = parts - 1; part >= 0; --part)
+                for (rw::index b = 0; b < batches; ++b)
+                    search.add(qv.batch_slice(b, 1), kv.batch_slice(b, 1), {parts, part});
+            search.choose();
+        }
+        CHECK(search.ranking().order == want.order);
+        CHECK(search.ranking().distances == want.distances);
+    }
+    rw::elite_search search(3, omega, {.rounds = 1});
+    CHECK_THROWS_WITH(search.choose(),
+                      Contains("sequences must have been added for every kv head, not for, got 0"));
+    search.add(qv, kv, {2, 0});
+    CHECK_THROWS_WITH(search.choose(), Contains("not for, got 1") || Contains("not for, got 2"));
+    CHECK_THROWS_WITH(search.add(qv, kv, {2, 2}), Contains("part must be one of parts, got 2"));
+    CHECK_THROWS_WITH(search.add(qv.head_slice(0, 2), kv.head_slice(0, 2), {}),
+                      Contains("k must have the kv heads of the search, got 2"));
+    CHECK_THROWS_WITH(rw::elite_search(0, omega, {}), Contains("kv_heads must be >= 1, got 0"));
+    CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 7}),
+                      Contains("rounds must be 0 to the pairs, got 7"));
+}

@@ -236,7 +236,8 @@ TEST_CASE("latent_attention: parts of the keys join to one decode step", "[compr
     rw::latent_attention<double> layer(low, weights_of<double>(low));
     rw::latent_cache<double> cache(low);
     layer.append(gaussian<double>(tokens, low.hidden, 22), cache);
-    const auto absorbed = layer.make_absorbed(layer.make_queries(gaussian<double>(1, low.hidden, 23), tokens - 1));
+    const auto absorbed =
+        layer.make_absorbed(layer.make_queries(gaussian<double>(1, low.hidden, 23), tokens - 1));
     const auto numbers = static_cast<std::size_t>(low.heads * low.latent);
     std::vector<double> whole(numbers), joined(numbers);
     std::vector<std::byte> workspace(std::size_t(layer.attend_workspace()));

@@ -97,7 +97,8 @@ TEST_CASE("latent_cache: a row is the norm of the latent and the rotated key, in
                     want = c % 2 == 0 ? x * std::cos(angle) - y * std::sin(angle)
                                       : x * std::sin(angle) + y * std::cos(angle);
                 }
-                const double got = static_cast<double>(row[std::size_t(c)]) * static_cast<double>(cache.scale());
+                const double got =
+                    static_cast<double>(row[std::size_t(c)]) * static_cast<double>(cache.scale());
                 CHECK(std::abs(got - double(want)) <= step * std::abs(double(want)) + 1e-3 * step);
             }
         }
@@ -119,6 +120,8 @@ TEST_CASE("latent_cache: a row is the norm of the latent and the rotated key, in
             if (n < 1 || n > 2 || c < 18) CHECK_FALSE(moved);
         }
     CHECK(codes.shared_keys().at(0, 1, 0)[0].bits != still.shared_keys().at(0, 1, 0)[0].bits);
-    CHECK_THROWS_WITH(rw::latent_cache<float>(low, 2.0f), Contains("scale must be 1 but for f8 codes, got 2"));
-    CHECK_THROWS_WITH(rw::latent_cache<rw::f8_e4m3>(low, 0.0f), Contains("scale must be finite and > 0, got 0"));
+    CHECK_THROWS_WITH(rw::latent_cache<float>(low, 2.0f),
+                      Contains("scale must be 1 but for f8 codes, got 2"));
+    CHECK_THROWS_WITH(rw::latent_cache<rw::f8_e4m3>(low, 0.0f),
+                      Contains("scale must be finite and > 0, got 0"));
 }

@@ -13,13 +13,15 @@ TEST_CASE("latent_form: the cheaper one by its multiply-adds", "[compression][ml
     CHECK(rw::cheaper_form(c, 100000, 170) == latent_form::absorbed);
     CHECK(rw::cheaper_form(c, 100000, 172) == latent_form::expanded);
     // Against a count pair by pair.
-    const rw::mla::config small{.hidden = 4, .heads = 1, .latent = 7, .nope_dim = 3, .rope_dim = 2, .value_dim = 5};
+    const rw::mla::config small{
+        .hidden = 4, .heads = 1, .latent = 7, .nope_dim = 3, .rope_dim = 2, .value_dim = 5};
     for (rw::index cached = 0; cached < 40; ++cached)
         for (rw::index tokens = 1; tokens < 12; ++tokens) {
             rw::index absorbed = tokens * 7 * 8, expanded = (cached + tokens) * 7 * 8;
             for (rw::index n = 0; n < tokens; ++n)
                 for (rw::index j = 0; j <= cached + n; ++j) absorbed += 2 * 7 + 2, expanded += 3 + 2 + 5;
-            CHECK((rw::cheaper_form(small, cached, tokens) == latent_form::expanded) == (expanded < absorbed));
+            CHECK((rw::cheaper_form(small, cached, tokens) == latent_form::expanded) ==
+                  (expanded < absorbed));
         }
 }
 

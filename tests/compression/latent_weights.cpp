@@ -36,8 +36,15 @@ rw::latent_weights<double> weights_of(const rw::mla::config& c) {
 TEST_CASE("latent_weights: the factors' product is the score at one position, up to the norms",
           "[compression][mla]") {
     for (const rw::index rank : {0, 7}) {
-        rw::mla::config c{.hidden = 12, .heads = 3, .query_rank = rank, .latent = 10, .nope_dim = 6, .rope_dim = 4,
-                          .value_dim = 5, .max_context = 16, .rms_epsilon = 0};
+        rw::mla::config c{.hidden = 12,
+                          .heads = 3,
+                          .query_rank = rank,
+                          .latent = 10,
+                          .nope_dim = 6,
+                          .rope_dim = 4,
+                          .value_dim = 5,
+                          .max_context = 16,
+                          .rms_epsilon = 0};
         const auto w = weights_of(c);
         const rw::latent_attention<double> layer(c, w, 1.0);
         const Eigen::MatrixXd x = support::gaussian(1, c.hidden, 8);
@@ -52,16 +59,20 @@ TEST_CASE("latent_weights: the factors' product is the score at one position, up
         const double key = size(w.wkv_a.topRows(c.latent) * x.transpose());
         for (rw::index h = 0; h < c.heads; ++h) {
             const auto content = rw::make_content_factors(c, w, h), rotary = rw::make_rotary_factors(c, w, h);
-            const double want =
-                ((x * content.q) * (x * content.k).transpose())(0, 0) / query / key +
-                ((x * rotary.q) * (x * rotary.k).transpose())(0, 0) / query;
+            const double want = ((x * content.q) * (x * content.k).transpose())(0, 0) / query / key +
+                                ((x * rotary.q) * (x * rotary.k).transpose())(0, 0) / query;
             CHECK(scores[std::size_t(h)] == Approx(want).epsilon(1e-11));
         }
     }
 }
 
 TEST_CASE("latent_weights: a head that is not there, weights of other shapes", "[compression][mla][errors]") {
-    const rw::mla::config c{.hidden = 12, .heads = 3, .query_rank = 7, .latent = 10, .nope_dim = 6, .rope_dim = 4,
+    const rw::mla::config c{.hidden = 12,
+                            .heads = 3,
+                            .query_rank = 7,
+                            .latent = 10,
+                            .nope_dim = 6,
+                            .rope_dim = 4,
                             .value_dim = 5};
     auto w = weights_of(c);
     CHECK_THROWS_WITH(rw::make_content_factors(c, w, 3),

@@ -154,10 +154,11 @@ void self_extend_attention(const golden_case& c, results& out) {
         check_in<T>(out, "scores", {heads, tokens, tokens}, scores,
                     scale * scale * std::sqrt(static_cast<double>(channels)));
         auto o = q;
-        const attention::banded_copies<T, T> copies{view_of(near_q, heads_first), view_of(near_k, heads_first),
-                                                    view_of(far_q, heads_first), view_of(far_k, heads_first)};
-        std::vector<std::byte> workspace(static_cast<std::size_t>(
-            attention::attend_banded_workspace(copies, view_of(v, heads_first))));
+        const attention::banded_copies<T, T> copies{view_of(near_q, heads_first),
+                                                    view_of(near_k, heads_first), view_of(far_q, heads_first),
+                                                    view_of(far_k, heads_first)};
+        std::vector<std::byte> workspace(
+            static_cast<std::size_t>(attention::attend_banded_workspace(copies, view_of(v, heads_first))));
         attention::attend_banded(attention::causal_mask{}, copies, {.window = config.window},
                                  view_of(v, heads_first), view_of(o, heads_first),
                                  std::span<std::byte>(workspace));

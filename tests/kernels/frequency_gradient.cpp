@@ -129,3 +129,35 @@ TEST_CASE("frequency gradient: sizes that disagree are refused", "[kernels][mixe
     CHECK_REFUSES(who + "gradient must hold axes * depth * heads * pairs numbers, got 2",
                   weighted({.axes = 1, .pairs = 2, .depth = 2}));
 }
+
+TEMPLATE_TEST_CASE("frequency gradient: any storage, layout and number of axes", "[kernels][mixed]", double,
+                   float, rw::bf16, rw::f16) {
+    using T = TestType;
+    const rw::heads_shape shape{2, 9, 3, 44};  // 22 pairs: no whole registers
+    support::heads_buffer<T> x(shape, 1), g(shape, 2);
+    x.fill(3);
+    g.fill(4);
+    const auto number = [](const T& v) { return static_cast<double>(static_cast<rw::compute_t<T>>(v)); };
+    for (const rw::index axes : {1, 2, 3})
+        for (const auto layout : {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{}),
+                                  rw::pair_layout::blocked_by(4)}) {
+            std::vector<double> at(static_cast<std::size_t>(9 * axes));
+            for (std::size_t i = 0; i < at.size(); ++i) at[i] = 0.5 * static_cast<double>(i) - 3;
+            const auto where = rw::position_ids::from_tokens_axes(at, axes);
+            std::vector<double> got(static_cast<std::size_t>(3 * axes * 22)), want = got;
+            rw::accumulate_omega_gradient(layout, x.view(), g.view(), where, got);
+            for (rw::index b = 0; b < 2; ++b)
+                for (rw::index n = 0; n < 9; ++n)
+                    for (rw::index h = 0; h < 3; ++h)
+                        for (rw::index i = 0; i < 22; ++i) {
+                            const rw::index first = layout.first(i, 22), second = layout.second(i, 22);
+                            const T *xs = x.view().at(b, n, h), *gs = g.view().at(b, n, h);
+                            for (rw::index a = 0; a < axes; ++a)
+                                want[static_cast<std::size_t>((h * axes + a) * 22 + i)] +=
+                                    at[static_cast<std::size_t>(n * axes + a)] *
+                                    (number(gs[second]) * number(xs[first]) -
+                                     number(gs[first]) * number(xs[second]));
+                        }
+            for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == Approx(want[i]).margin(1e-12));
+        }
+}

@@ -23,6 +23,28 @@ inline double discrimination(const spectrum& s, double distance) {
     return sum;
 }
 
+/// The same for tokens that are `offset` apart on every axis (time, row, column): how well a scheme tells a
+/// key like the query from a random one across frames and across a picture. A pair of frequency 0 on an axis
+/// (HoPE's time) gives 1 at any distance along it.
+/// Shapes:   offset [axes].
+/// Throws:   invalid_config when offset is not one number an axis, or a head that is not there.
+/// Accuracy: as above.
+/// Source:   as above, with the angles of HoPE, Li et al. 2025, and VideoRoPE, Wei et al. 2025.
+inline double discrimination(const spectrum& s, std::span<const double> offset, index head = 0) {
+    constexpr const char* who = "discrimination";
+    detail::require(static_cast<index>(offset.size()) == s.axes(), who, "offset must hold one number an axis",
+                    offset.size());
+    detail::require(head >= 0 && head < s.heads(), who, "head must be one of the spectrum's", head);
+    double sum = 0;
+    for (index i = 0; i < s.pairs(); ++i) {
+        double angle = 0;
+        for (index a = 0; a < s.axes(); ++a)
+            angle += offset[static_cast<std::size_t>(a)] * s.omega(head, a, i);
+        sum += std::cos(angle);
+    }
+    return sum;
+}
+
 }  // namespace ROPEWALK_NAMESPACE::analysis
 
 namespace ROPEWALK_NAMESPACE::detail {

@@ -123,17 +123,16 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
             static_cast<std::size_t>(detail::checked_product(who, must, {rows, of_heads, channels})));
     };
     const auto rows_from = [&](index position, index count) {
-        return make_rotation_table<C>(frequencies,
-                                      position_ids::text(count, static_cast<double>(position)));
+        return make_rotation_table<C>(frequencies, position_ids::text(count, static_cast<double>(position)));
     };
     const bool rotates = config.keys == chunk_keys::plain;
     const auto query_rows = rows_from(first + tokens - queries, queries),
                key_rows = rows_from(first, rotates ? tokens : 0);
     auto q_numbers = buffer(queries, group), k_numbers = buffer(rotates ? tokens : 0, 1);
     auto full_numbers = q_numbers, local_numbers = q_numbers, memory_numbers = q_numbers;
-    const heads_view<C> q(q_numbers.data(), queries, group, channels), k(k_numbers.data(), tokens, 1, channels),
-        full(full_numbers.data(), q.shape), local(local_numbers.data(), q.shape),
-        memory(memory_numbers.data(), q.shape);
+    const heads_view<C> q(q_numbers.data(), queries, group, channels),
+        k(k_numbers.data(), tokens, 1, channels), full(full_numbers.data(), q.shape),
+        local(local_numbers.data(), q.shape), memory(memory_numbers.data(), q.shape);
     const auto rotated = [&](heads_view<const T> from, heads_view<C> to, const auto& rows) {
         for (index n = 0; n < from.tokens(); ++n)
             for (index h = 0; h < from.heads(); ++h)

@@ -190,8 +190,7 @@ void fill_dual_chunk_scores(const dual_chunk& chunks, const dual_chunk_queries<Q
                         *out = static_cast<T>(options.hidden);
                         continue;
                     }
-                    detail::read_row(q.row(chunks.row_for(first + n, j)).at(b, n, h), x.data(),
-                                     k.channels());
+                    detail::read_row(q.row(chunks.row_for(first + n, j)).at(b, n, h), x.data(), k.channels());
                     detail::read_row(k.at(b, j, h / group), y.data(), k.channels());
                     T sum = 0;
                     for (std::size_t c = 0; c < x.size(); ++c) sum += x[c] * y[c];

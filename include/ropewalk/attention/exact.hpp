@@ -174,8 +174,7 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out
                         "probabilities and scores must hold batches * heads * Lq * Lk numbers", wanted);
     const attention::tiled_options<T> tiles{.scale = options.scale, .probabilities = options.probabilities};
     const detail::option_mask<T> mask{options};
-    std::vector<std::byte> workspace(
-        static_cast<std::size_t>(attention::attend_workspace(q, k, v, tiles)));
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attention::attend_workspace(q, k, v, tiles)));
     attention::attend(mask, q, k, v, out, std::span<std::byte>(workspace), tiles);
     if (options.scores.empty()) return;
     const auto rules = mask.over({q.batches(), q.heads(), q.tokens(), k.tokens()});

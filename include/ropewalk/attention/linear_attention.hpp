@@ -23,8 +23,8 @@ namespace ROPEWALK_NAMESPACE::attention {
 struct linear_sizes {
     index batches = 1;
     index kv_heads = 1;
-    index channels = 0;              ///< of queries and keys, even
-    index value_channels = 0;        ///< of values
+    index channels = 0;                 ///< of queries and keys, even
+    index value_channels = 0;           ///< of values
     pair_layout layout = half_split{};  ///< of the queries and keys that come in
 };
 
@@ -122,7 +122,8 @@ class linear_state {
             }
             for (index n = 0; n < count; ++n) {
                 take_token(state, values, n);
-                for_queries(q, out, rows, b, kv, first + n, 1, [&](heads_view<O> to) { read_token(state, to, 0); });
+                for_queries(q, out, rows, b, kv, first + n, 1,
+                            [&](heads_view<O> to) { read_token(state, to, 0); });
             }
         });
         tokens_ += k.tokens();
@@ -137,12 +138,14 @@ class linear_state {
         detail::require(s.kv_heads >= 1, who, "kv_heads must be >= 1", s.kv_heads);
         detail::require(s.channels >= 0 && s.channels % 2 == 0, who, "channels must be even and >= 0",
                         s.channels);
-        detail::require(s.layout.fits(s.channels / 2), who, "layout must divide the channels", s.layout.group);
+        detail::require(s.layout.fits(s.channels / 2), who, "layout must divide the channels",
+                        s.layout.group);
         detail::require(s.value_channels >= 0, who, "value_channels must be >= 0", s.value_channels);
         const auto fits = [&](std::initializer_list<index> sizes) {
             detail::checked_product(who, "sizes must fit", sizes);
         };
-        fits({s.batches, s.kv_heads, s.channels, detail::whole_packs<C>(std::min(s.value_channels, index{1} << 40))});
+        fits({s.batches, s.kv_heads, s.channels,
+              detail::whole_packs<C>(std::min(s.value_channels, index{1} << 40))});
         fits({s.channels, chunk::size});
         fits({s.value_channels, chunk::size});
         return s;
@@ -152,8 +155,8 @@ class linear_state {
     }
     template <class R>
     void check_rows(const char* who, const R& rows, index tokens, index heads) const {
-        detail::require(2 * rows.pairs == sizes_.channels, who, "channels must be twice the pairs of the rows",
-                        sizes_.channels);
+        detail::require(2 * rows.pairs == sizes_.channels, who,
+                        "channels must be twice the pairs of the rows", sizes_.channels);
         require(who, "rows must name one row a token", sizes_.batches * tokens, rows.count());
         detail::require(rows.batches == 1 || rows.batches == sizes_.batches, who,
                         "rows must have the batches of the state", rows.batches);
@@ -274,7 +277,7 @@ struct linear_attention_tensors {
 /// Source:   RoFormer, Su et al. 2021, eq. 19.
 template <class T, class R>
 void fill_linear_attention(pair_layout layout, causality order, const linear_attention_tensors<T>& t,
-                            const R& rows) {
+                           const R& rows) {
     constexpr const char* who = "fill_linear_attention";
     detail::require(t.k.tokens() == t.q.tokens(), who, "tokens of k must be those of q", t.k.tokens());
     linear_state<compute_t<T>> state({.batches = t.q.batches(),

@@ -73,8 +73,8 @@ class linear_chunk {
                                                {state.sums_.data(), stride_});
     }
 
-    /// Results of a query head, its queries finite, to out [1, tokens, 1, width]. `causal`: take() came before
-    /// with the same tokens and add() follows; else all of the state is seen.
+    /// Results of a query head, its queries finite, to out [1, tokens, 1, width]. `causal`: take() came
+    /// before with the same tokens and add() follows; else all of the state is seen.
     template <class O>
     void read(const linear_attention_state<T>& state, const map& queries, heads_view<O> out,
               bool causal) noexcept {
@@ -199,8 +199,8 @@ class linear_chunk {
         simd::store(lane, top);
         T most = *std::max_element(lane, lane + lanes);
         for (; i < width; ++i)
-            most = std::max(most, (Activations ? std::min(x[i], T(0)) : x[i]) +
-                                      powers[static_cast<std::size_t>(i)]);
+            most = std::max(
+                most, (Activations ? std::min(x[i], T(0)) : x[i]) + powers[static_cast<std::size_t>(i)]);
         return most;
     }
     /// The query's features relative to the powers of the state and `above`.

@@ -11,9 +11,6 @@
 
 #include <ropewalk/core/index.hpp>
 
-/// Which keys a query sees. Attention works tile by tile, so a mask answers for a tile at a time: which keys
-/// of it matter at all, and whether every query sees all of those; only where it does not is it asked pair by
-/// pair. What no query of a tile sees costs nothing.
 namespace ROPEWALK_NAMESPACE::detail {
 
 /// How an optional array of `each` numbers, given once, once a batch or once a batch and head, is spread.
@@ -33,6 +30,9 @@ inline spread spread_of(const char* who, const char* must, std::size_t size, ind
 
 }  // namespace ROPEWALK_NAMESPACE::detail
 
+/// Which keys a query sees. Attention works tile by tile, so a mask answers for a tile at a time: which keys
+/// of it matter at all, and whether every query sees all of those; only where it does not is it asked pair by
+/// pair. What no query of a tile sees costs nothing.
 namespace ROPEWALK_NAMESPACE::attention {
 
 /// The whole of a call: query and key counts of every batch and head.

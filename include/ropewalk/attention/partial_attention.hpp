@@ -80,9 +80,9 @@ partial_attention<compute_t<Q>> make_partial_attention(heads_view<Q> q, heads_vi
     detail::checked_product("make_partial_attention", "extents must be >= 0 and fit in memory",
                             {q.batches(), q.heads(), q.tokens(), k.tokens()});
     const attention::tiled_options<T> tiles{.scale = options.scale};
-    std::vector<std::byte> workspace(
-        static_cast<std::size_t>(attention::attend_workspace(q, k, v, tiles)));
-    return detail::make_part(detail::option_mask<T>{options}, q, k, v, std::span<std::byte>(workspace), tiles);
+    std::vector<std::byte> workspace(static_cast<std::size_t>(attention::attend_workspace(q, k, v, tiles)));
+    return detail::make_part(detail::option_mask<T>{options}, q, k, v, std::span<std::byte>(workspace),
+                             tiles);
 }
 
 /// Attention over the keys of all parts. The result depends on the parts and their order alone, so ranks

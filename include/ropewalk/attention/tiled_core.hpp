@@ -6,12 +6,15 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <type_traits>
 
 #include <ropewalk/attention/masks.hpp>
+#include <ropewalk/attention/score_source.hpp>
 #include <ropewalk/attention/softmax_strip.hpp>
 #include <ropewalk/attention/tile_pieces.hpp>
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_transpose.hpp>
 #include <ropewalk/kernels/partition.hpp>
 
 namespace ROPEWALK_NAMESPACE::attention {
@@ -111,88 +114,6 @@ index check_options(const char* who, heads_shape q, index keys, const attention:
     }
     return rows;
 }
-
-/// The rows of a tile: query * heads + head. `few` (decode): they are kept as rows, else as columns of
-/// strips.
-struct query_tile {
-    index batch, first_head, heads, first_query, queries;
-    bool few;
-
-    index rows() const noexcept { return queries * heads; }
-};
-
-/// Queries times scale and keys, whose products are scores.
-template <class Q, class K>
-class score_source {
-    using T = compute_t<Q>;
-    static constexpr index lanes = simd::lanes<T>, strip = strip_lanes<T>;
-
-  public:
-    score_source(heads_view<Q> q, heads_view<K> k, double scale, T* queries, T* keys, T* row) noexcept
-        : q_(q), k_(k), scale_(static_cast<T>(scale)), queries_(queries), copy_(keys), row_(row) {}
-
-    const heads_shape& q() const noexcept { return q_.shape; }
-    const heads_shape& k() const noexcept { return k_.shape; }
-
-    void read_queries(const query_tile& tile) noexcept {
-        const index rows = tile.rows(), channels = q_.channels(), width = whole_packs<T>(channels);
-        for (index r = 0; r < (tile.few ? rows : (rows + strip - 1) / strip * strip); ++r) {
-            if (r < rows)
-                read_row(
-                    q_.at(tile.batch, tile.first_query + r / tile.heads, tile.first_head + r % tile.heads),
-                    row_, channels);
-            else
-                std::fill_n(row_, channels, T(0));
-            T* const to = queries_ + (tile.few ? r * width : strip_offset<T>(r, channels));
-            const index stride = tile.few ? 1 : strip;
-            for (index c = 0; c < channels; ++c) to[c * stride] = scale_ * row_[c];
-            if (tile.few) std::fill(to + channels, to + width, T(0));
-        }
-    }
-    void read_keys(index batch, index head, index first, index count, bool few) noexcept {
-        keys_ = tile_rows<T>(k_, batch, head, first, count, few, copy_);
-        first_ = first;
-    }
-    /// Keys from `first` on that stand elsewhere: read by another source, or changed on the way.
-    void use_keys(matrix_at<const T> rows, index first) noexcept {
-        keys_ = rows;
-        first_ = first;
-    }
-    void share_keys(const score_source& other) noexcept { use_keys(other.keys_, other.first_); }
-    /// scores [keys, strip] of keys first .. first + count and the registers from row `row` on.
-    void fill(const query_tile& tile, index row, index packs, index first, index count,
-              T* scores) const noexcept {
-        const index channels = q_.channels();
-        const matrix_at<const T> from{keys_.data + (first - first_) * keys_.stride, keys_.stride};
-        if (tile.few)
-            row_products<T>(count, tile.rows(), channels, from, {queries_, whole_packs<T>(channels)},
-                            {scores, strip});
-        else
-            tile_product<left::rows, onto::nothing, T>(count, packs, channels, from,
-                                                       {queries_ + strip_offset<T>(row, channels), strip},
-                                                       {scores, strip});
-    }
-    void fill(const query_tile& tile, const tile_piece& piece, T* scores) const noexcept {
-        fill(tile, piece.row, piece.packs, piece.tile.first_key, piece.tile.keys, scores);
-    }
-    /// The keys that were read last.
-    matrix_at<const T> keys() const noexcept { return keys_; }
-
-  private:
-    heads_view<Q> q_;
-    heads_view<K> k_;
-    T scale_;
-    T *queries_, *copy_, *row_;
-    matrix_at<const T> keys_{};
-    index first_ = 0;  // the key of the first row
-};
-
-/// The same where values are the first channels of their keys.
-template <class Q, class K>
-struct shared_source : score_source<Q, K> {
-    using score_source<Q, K>::score_source;
-    auto shared_values() const noexcept { return this->keys(); }
-};
 
 /// One call of attend: tiles of queries go by, and past each of them the tiles of keys. Scores: score_source,
 /// or what has its members.
@@ -335,19 +256,52 @@ class tiled_attention {
     }
 
     void write_results() noexcept {
-        const index channels = v_.channels(), width = whole_packs<T>(channels);
-        for (index r = 0; r < tile_.rows(); ++r) {
-            const index n = tile_.first_query + r / tile_.heads, h = tile_.first_head + r % tile_.heads;
-            const T weight = at_.weight[r];
-            const T share = weight == 0 ? T(0) : 1 / weight;
-            const T* const from = at_.sums + (tile_.few ? r * width : strip_offset<T>(r, width));
-            const index stride = tile_.few ? 1 : strip;
-            for (index c = 0; c < channels; ++c) at_.row[c] = from[c * stride] * share;
-            write_row(at_.row, out_.at(tile_.batch, n, h), channels);
-            if (!options_.log_weight.empty())
-                options_.log_weight[static_cast<std::size_t>((tile_.batch * q_.tokens + n) * q_.heads + h)] =
-                    weight == 0 ? -std::numeric_limits<T>::infinity() : at_.peak[r] + std::log(weight);
+        const index channels = v_.channels(), width = whole_packs<T>(channels), rows = tile_.rows();
+        const auto query_of = [&](index r) { return tile_.first_query + r / tile_.heads; };
+        const auto head_of = [&](index r) { return tile_.first_head + r % tile_.heads; };
+        for (index r = 0; r < rows && !options_.log_weight.empty(); ++r)
+            options_.log_weight[static_cast<std::size_t>((tile_.batch * q_.tokens + query_of(r)) * q_.heads +
+                                                         head_of(r))] =
+                at_.weight[r] == 0 ? -std::numeric_limits<T>::infinity()
+                                   : at_.peak[r] + std::log(at_.weight[r]);
+        for (index first = 0; first < rows; first += lanes) {
+            const index some = std::min(lanes, rows - first);
+            T share[std::size_t{simd::lanes<T>}] = {};
+            for (index r = 0; r < some; ++r)
+                share[r] = at_.weight[first + r] == 0 ? T(0) : 1 / at_.weight[first + r];
+            const index done = tile_.few ? 0 : write_squares(first, some, share);
+            for (index r = 0; r < some && done < channels; ++r) {
+                const T* const from =
+                    at_.sums + (tile_.few ? (first + r) * width : strip_offset<T>(first + r, width));
+                const index stride = tile_.few ? 1 : strip;
+                for (index c = done; c < channels; ++c) at_.row[c] = from[c * stride] * share[r];
+                write_row(at_.row + done,
+                          out_.at(tile_.batch, query_of(first + r), head_of(first + r)) + done,
+                          channels - done);
+            }
         }
+    }
+    /// Sums of `some` rows from `first` on, times their shares, as squares of registers. Returns how many
+    /// channels were written.
+    index write_squares(index first, index some, const T* shares) noexcept {
+        index c = 0;
+        if constexpr (std::is_same_v<compute_t<O>, T>) {
+            const index channels = v_.channels();
+            const T* const from = at_.sums + strip_offset<T>(first, whole_packs<T>(channels));
+            const simd::pack<T> share = simd::load(shares);
+            for (; c + lanes <= channels; c += lanes) {
+                simd::pack<T> x[std::size_t{simd::lanes<T>}];
+                for (index i = 0; i < lanes; ++i) x[i] = share * simd::load(from + (c + i) * strip);
+                simd::transpose<T>(x);
+                for (index r = 0; r < some; ++r)
+                    simd::store(reinterpret_cast<stored_t<O>*>(
+                                    out_.at(tile_.batch, tile_.first_query + (first + r) / tile_.heads,
+                                            tile_.first_head + (first + r) % tile_.heads)) +
+                                    c,
+                                x[r]);
+            }
+        }
+        return c;
     }
 
     T* probabilities(index n, index h) const noexcept {

@@ -22,11 +22,11 @@ struct windowed_options {
     double hidden = 0;                      ///< what is written for a hidden pair
 };
 
-/// Scores of two rotations of the same queries and keys, for study (attend_banded attends by them): of the near one where the query is closer than
-/// `window` to the key, before or after it, of the far one elsewhere. The distance decides, so no single
-/// rotation can do this. HiRoPE: near plain positions, far hierarchical ones. Windowed RoPE (A2ATS): far
-/// queries rotated to one distance, far keys not rotated (repeat_row). ReRoPE: the same with the distance of
-/// the window.
+/// Scores of two rotations of the same queries and keys, for study (attend_banded attends by them): of the
+/// near one where the query is closer than `window` to the key, before or after it, of the far one elsewhere.
+/// The distance decides, so no single rotation can do this. HiRoPE: near plain positions, far hierarchical
+/// ones. Windowed RoPE (A2ATS): far queries rotated to one distance, far keys not rotated (repeat_row).
+/// ReRoPE: the same with the distance of the window.
 /// Shapes:   near_q and far_q [batches, Lq, heads, channels], near_k and far_k [batches, Lk, kv heads,
 ///           channels] (query head h reads kv head h / (heads / kv heads)); scores [batches, heads, Lq, Lk].
 /// Throws:   invalid_config on sizes that disagree or a negative window.
@@ -34,8 +34,9 @@ struct windowed_options {
 /// Accuracy: sums in the type of the scores.
 /// Source:   HiRoPE, Zhang et al. 2024; A2ATS, He et al. 2025 (vqkey/models/llama_masked.py).
 template <class Q, class K>
-void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view<Q> far_q, heads_view<K> far_k,
-                          std::span<compute_t<Q>> scores, const windowed_options& options) {
+void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view<Q> far_q,
+                          heads_view<K> far_k, std::span<compute_t<Q>> scores,
+                          const windowed_options& options) {
     using T = compute_t<Q>;
     constexpr const char* who = "fill_windowed_scores";
     const auto same = [](const char* what, index want, index got) {

@@ -18,8 +18,8 @@ void each_score(Scores scores, const tiled_scratch<T>& at, const attention::tile
     const heads_shape q = scores.q(), k = scores.k();
     const auto of_tile = [&](const query_tile& tile, index row, index first_key, index keys) {
         const index queries = std::min(strip, tile.queries - row);
-        const attention::score_tile part{
-            tile.batch, tile.first_head, 1, tile.first_query + row, queries, first_key, keys};
+        const attention::score_tile part{tile.batch, tile.first_head, 1,   tile.first_query + row,
+                                         queries,    first_key,       keys};
         scores.fill(tile, tile_piece{part, true, row, (queries + lanes - 1) / lanes}, at.scores);
         for (index n = 0; n < queries; ++n)
             for (index j = 0; j < keys; ++j)

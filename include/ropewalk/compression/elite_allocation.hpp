@@ -30,7 +30,8 @@ struct elite_allocation_config {
 
 /// The grid that a layer's cache is looked for in: every r with every width of latent, widest first, that is
 /// not wider than where the two factors hold more numbers than the matrices they stand for.
-/// Throws:   invalid_config on sizes that are not positive, rounds beyond the pairs, or a share outside (0, 1].
+/// Throws:   invalid_config on sizes that are not positive, rounds beyond the pairs, or a share outside (0,
+///           1].
 /// Source:   CiaranZhou/EliteKV dimension_allocation/allocation_ppl.py, whose bound is written for 128
 ///           channels a head and hidden = heads * head_dim.
 inline std::vector<elite_allocation> make_elite_allocations(const elite_allocation_config& c) {
@@ -46,7 +47,8 @@ inline std::vector<elite_allocation> make_elite_allocations(const elite_allocati
     detail::require(c.first_rounds >= 0, who, "first_rounds must be >= 0", c.first_rounds);
     detail::require(c.last_rounds <= c.head_dim / 2, who, "last_rounds must be at most head_dim / 2",
                     c.last_rounds);
-    detail::require(c.least_width > 0 && c.least_width <= 1, who, "least_width must be in (0, 1]", c.least_width);
+    detail::require(c.least_width > 0 && c.least_width <= 1, who, "least_width must be in (0, 1]",
+                    c.least_width);
     std::vector<elite_allocation> all;
     const double hidden = static_cast<double>(c.hidden);
     for (index r = c.first_rounds; r <= c.last_rounds; ++r) {
@@ -56,15 +58,15 @@ inline std::vector<elite_allocation> make_elite_allocations(const elite_allocati
             if (width <= c.least_width * hidden) break;
             if (width * (hidden + columns) > hidden * columns) continue;
             const double full = static_cast<double>(c.kv_heads) * static_cast<double>(2 * c.head_dim);
-            all.push_back({r, latent,
-                           (static_cast<double>(2 * r) * static_cast<double>(c.kv_heads) + width) / full});
+            all.push_back(
+                {r, latent, (static_cast<double>(2 * r) * static_cast<double>(c.kv_heads) + width) / full});
         }
     }
     return all;
 }
 
-/// The allocation of the least loss among those whose cache is at most `budget` of the full one; of equal ones
-/// the smallest cache. The losses are the caller's measurement (the published script's: perplexity).
+/// The allocation of the least loss among those whose cache is at most `budget` of the full one; of equal
+/// ones the smallest cache. The losses are the caller's measurement (the published script's: perplexity).
 /// Shapes:   losses [allocations]; a NaN counts as unmeasured.
 /// Throws:   invalid_config when the lengths differ or nothing that was measured fits the budget.
 /// Source:   as make_elite_allocations.

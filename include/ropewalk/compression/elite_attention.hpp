@@ -29,8 +29,8 @@ class elite_scores {
 
   public:
     /// own_q [1, rows, 1, 2r] not scaled, own_k [1, keys, kv heads, 2r].
-    elite_scores(score_source<const T, const E> latents, heads_view<const T> own_q,
-                 heads_view<const E> own_k, index heads, double scale) noexcept
+    elite_scores(score_source<const T, const E> latents, heads_view<const T> own_q, heads_view<const E> own_k,
+                 index heads, double scale) noexcept
         : latents_(latents),
           own_q_(own_q),
           own_k_(own_k),
@@ -79,11 +79,12 @@ class elite_scores {
 }  // namespace detail
 
 /// One layer of attention over an elite_cache, up to the output projection: what elite_weights were made for.
-/// Throws:   invalid_config on weights of other shapes than their layout's, a spectrum that does not fit it or
-///           a scale that is not finite.
+/// Throws:   invalid_config on weights of other shapes than their layout's, a spectrum that does not fit it
+///           or a scale that is not finite.
 /// Cost:     absorbed (decode), every cached row is read once for all heads: heads * (2 latent + 2r)
 ///           multiply-adds a cached token; expanded (a prompt), see cheaper_form.
-/// Accuracy: f64: both forms agree with plain attention over effective_keys() and effective_values() to 1e-12.
+/// Accuracy: f64: both forms agree with plain attention over effective_keys() and effective_values() to
+///           1e-12.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
 ///
 ///     elite_attention<float> layer(make_elite_weights(q, k, v, layout, 512), omega);
@@ -126,8 +127,8 @@ class elite_attention {
         if (tokens < 0 || tokens > cache.tokens())
             return detail::tell(who, {"tokens must be at most those of the cache", cache.tokens(), tokens});
         if (cache.latent() != weights_.latent())
-            return detail::tell(who,
-                                {"latent of the cache must be the layer's", weights_.latent(), cache.latent()});
+            return detail::tell(
+                who, {"latent of the cache must be the layer's", weights_.latent(), cache.latent()});
         if (cache.keys().heads() != weights_.layout.heads() ||
             cache.keys().channels() != weights_.layout.rope_channels())
             return detail::tell(who, {"elite channels of the cache must be the layer's",
@@ -153,7 +154,8 @@ class elite_attention {
     /// Tiles of latents that stay in the L2 cache between the two products that read them.
     attention::tiled_options<T> tiles() const noexcept {
         constexpr index numbers = index{1} << (sizeof(T) == 4 ? 15 : 14);
-        return {.key_tile = std::clamp<index>(numbers / std::max<index>(weights_.latent(), 1) / 8 * 8, 8, 64)};
+        return {.key_tile =
+                    std::clamp<index>(numbers / std::max<index>(weights_.latent(), 1) / 8 * 8, 8, 64)};
     }
     /// Absorbed rows of some tokens against the first `keys` of a cache.
     template <class Rules, class E>
@@ -247,10 +249,10 @@ void elite_attention<T>::append(const matrix& x, elite_cache<E>& cache) const {
     detail::require(x.cols() == weights_.queries.cols(), who, "x must be [tokens, hidden]", x.cols());
     detail::require(cache.latent() == weights_.latent(), who, "cache must have the layer's latent",
                     cache.latent());
-    detail::require(other.heads() == own.heads() && other.head_dim() == own.head_dim() &&
-                        std::equal(own.pairs().begin(), own.pairs().end(), other.pairs().begin(),
-                                   other.pairs().end()),
-                    who, "cache must have the layer's layout, pairs a head", other.count());
+    detail::require(
+        other.heads() == own.heads() && other.head_dim() == own.head_dim() &&
+            std::equal(own.pairs().begin(), own.pairs().end(), other.pairs().begin(), other.pairs().end()),
+        who, "cache must have the layer's layout, pairs a head", other.count());
     const index pairs = weights_.rope_keys.rows();
     matrix raw(x.rows(), pairs + weights_.latent());
     if (x.rows() > 0) {
@@ -268,16 +270,15 @@ auto elite_attention<T>::make_values(const matrix& latents) const -> matrix {
     matrix out(latents.rows(), heads() * d);
     if (latents.rows() == 0) return out;
     for (index h = 0; h < heads(); ++h)
-        out.middleCols(h * d, d).noalias() =
-            latents.middleCols(h * latent, latent) *
-            weights_.up_values.middleRows(h / group() * d, d).transpose();
+        out.middleCols(h * d, d).noalias() = latents.middleCols(h * latent, latent) *
+                                             weights_.up_values.middleRows(h / group() * d, d).transpose();
     return out;
 }
 
 template <class T>
 template <class E>
-auto elite_attention<T>::forward(const matrix& x, elite_cache<E>& cache, std::optional<latent_form> form) const
-    -> matrix {
+auto elite_attention<T>::forward(const matrix& x, elite_cache<E>& cache,
+                                 std::optional<latent_form> form) const -> matrix {
     const index first = cache.tokens(), latent = weights_.latent();
     const matrix queries = make_queries(x, first);
     append(x, cache);
@@ -305,7 +306,8 @@ auto elite_attention<T>::attend_expanded(matrix queries, const elite_cache<E>& c
     matrix latent(keys, weights_.latent()), head(keys, 2 * d);
     for (index n = 0; n < keys; ++n)
         detail::read_row(cache.latents().at(0, n, 0), latent.row(n).data(), weights_.latent());
-    const heads_view<T> all(head.data(), keys, 1, 2 * d), k = all.channel_slice(0, d), v = all.channel_slice(d, d);
+    const heads_view<T> all(head.data(), keys, 1, 2 * d), k = all.channel_slice(0, d),
+                                                          v = all.channel_slice(d, d);
     const heads_view<T> q(queries.data(), tokens, heads(), d), to(out.data(), tokens, heads(), d);
     std::vector<std::byte> workspace(static_cast<std::size_t>(attention::attend_workspace(q, k, v)));
     for (index kv = 0; kv < weights_.layout.heads(); ++kv) {

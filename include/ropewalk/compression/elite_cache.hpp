@@ -31,7 +31,8 @@ class elite_cache {
           omega_(layout.count() > 0 ? rope_.spectrum_for(1) : spectrum{}),
           latent_(latent) {
         detail::require(latent >= 0, "elite_cache", "latent must be >= 0", latent);
-        detail::checked_product("elite_cache", "latent must fit", {latent, 2 * static_cast<index>(sizeof(E))});
+        detail::checked_product("elite_cache", "latent must fit",
+                                {latent, 2 * static_cast<index>(sizeof(E))});
     }
 
     /// Which pairs rotate.
@@ -43,10 +44,11 @@ class elite_cache {
     index tokens() const noexcept { return tokens_; }
     /// Numbers of a token.
     index width() const noexcept { return elite_channels() + latent_; }
-    /// Numbers from a row to the next: the width, and a cache line more where rows would be whole pages apart,
-    /// for those share a few lines of a cache.
+    /// Numbers from a row to the next: the width, and a cache line more where rows would be whole pages
+    /// apart, for those share a few lines of a cache.
     index stride() const noexcept {
-        constexpr index page = 4096 / static_cast<index>(sizeof(E)), line = 64 / static_cast<index>(sizeof(E));
+        constexpr index page = 4096 / static_cast<index>(sizeof(E)),
+                        line = 64 / static_cast<index>(sizeof(E));
         return width() % page == 0 ? width() + line : width();
     }
     /// What the rows take.
@@ -83,9 +85,9 @@ class elite_cache {
         for (index n = 0; n < count; ++n)
             std::copy_n(raw + n * width(), elite_channels(), pairs.data() + n * elite_channels());
         if (layout_.count() > 0)
-            rotate(rope_, heads_view<value>(pairs.data(), count, layout_.heads(), layout_.rope_channels()),
-                   make_rotation_table<value>(omega_,
-                                              position_ids::text(count, static_cast<double>(tokens_))));
+            rotate(
+                rope_, heads_view<value>(pairs.data(), count, layout_.heads(), layout_.rope_channels()),
+                make_rotation_table<value>(omega_, position_ids::text(count, static_cast<double>(tokens_))));
         for (index n = 0; n < count; ++n, ++tokens_) {
             E* const to = rows_.data() + tokens_ * stride();
             detail::write_row(pairs.data() + n * elite_channels(), to, elite_channels());

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_sums.hpp>
+#include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -162,6 +164,127 @@ elite_call checked_elite(const char* who, heads_view<Q> q, heads_view<K> k, cons
 
 }  // namespace detail
 
+template <class Q, class K>
+elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,
+                                 const elite_options& options = {});
+
+/// The search of make_elite_ranking a calibration sequence at a time: a round is one look at every sequence,
+/// after which each kv head takes its best pair. Nothing but the sums of a round is held, so sequences may
+/// come from a file and go again; heads are independent, so threads take them apart.
+/// Shapes:   q [batches, tokens, heads, 2 * pairs] and k [batches, tokens, kv heads, 2 * pairs] before
+///           rotation; token n stands at position n.
+/// Requires: calls of add at the same time have different parts of one split; choose when all of them are
+///           done.
+/// Throws:   invalid_config on sizes that disagree, a part that is none, rounds beyond the pairs, no token,
+///           or numbers that are not finite or whose scores are not; choose also without a sequence.
+/// Cost:     tokens^2 operations a candidate and round, query head and sequence.
+/// Accuracy: as make_elite_ranking.
+/// Source:   as make_elite_ranking.
+///
+///     elite_search search(32, omega, {.rounds = 12});
+///     while (!search.done()) {
+///         for (const auto& sequence : calibration)       // on each thread `t` of 8
+///             search.add(sequence.q(), sequence.k(), {8, t});
+///         search.choose();                               // one thread
+///     }
+class elite_search {
+  public:
+    elite_search(index kv_heads, const spectrum& omega, const elite_options& options)
+        : omega_(omega), options_(options) {
+        constexpr const char* who = "elite_search";
+        detail::require(kv_heads >= 1, who, "kv_heads must be >= 1", kv_heads);
+        detail::require(omega.axes() == 1 && omega.heads() == 1, who,
+                        "omega must have one axis and one head, axes", omega.axes());
+        detail::require(options.rounds >= 0 && options.rounds <= omega.pairs(), who,
+                        "rounds must be 0 to the pairs", options.rounds);
+        ranking_ = {.heads = kv_heads, .pairs = omega.pairs(), .rounds = options.rounds};
+        const auto each = [](std::initializer_list<index> sizes) {
+            return static_cast<std::size_t>(detail::checked_product(who, "sizes must fit", sizes));
+        };
+        ranking_.order.resize(each({kv_heads, options.rounds}));
+        ranking_.distances.assign(each({options.rounds, kv_heads, omega.pairs()}), 0.0);
+        candidates_.resize(each({kv_heads}));
+        for (auto& own : candidates_) {
+            own.resize(each({omega.pairs()}));
+            std::iota(own.begin(), own.end(), index{0});
+        }
+        entries_.assign(each({kv_heads}), 0.0);
+    }
+
+    /// Whether every round is chosen.
+    bool done() const noexcept { return round_ == options_.rounds; }
+    /// The ranking, complete once done().
+    const elite_ranking& ranking() const noexcept { return ranking_; }
+
+    /// Looks at sequences, for the kv heads of a part.
+    template <class Q, class K>
+    void add(heads_view<Q> q, heads_view<K> k, part_of part = {}) {
+        constexpr const char* who = "elite_search::add";
+        const auto call = detail::checked_elite(who, q, k, omega_, options_);
+        detail::require(call.heads == ranking_.heads, who, "k must have the kv heads of the search",
+                        call.heads);
+        detail::require(part.parts >= 1 && part.part >= 0 && part.part < part.parts, who,
+                        "part must be one of parts", part.part);
+        if (done()) return;
+        const auto table = make_rotation_table<double>(omega_, position_ids::text(q.tokens()));
+        const double entries = static_cast<double>(q.tokens()) * static_cast<double>(q.tokens());
+        const work_range own = partition(call.heads, part);
+        for (index h = own.first; h < own.first + own.count; ++h)
+            for (index b = 0; b < q.batches(); ++b) {
+                const detail::head_pairs keys(k, b, h, options_.layout, table);
+                for (index g = 0; g < call.group; ++g)
+                    detail::add_distances(
+                        detail::head_pairs(q, b, h * call.group + g, options_.layout, table), keys,
+                        candidates_[static_cast<std::size_t>(h)], call.scale, options_.causal, distances(h));
+                entries_[static_cast<std::size_t>(h)] += entries;
+            }
+    }
+    /// Ends the round: every kv head takes the pair that brings its scores closest.
+    void choose() { choose_as("elite_search::choose"); }
+
+    template <class Q, class K>
+    friend elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,
+                                            const elite_options& options);
+
+  private:
+    void choose_as(const char* who) {
+        detail::require(!done(), who, "rounds must be left, of", options_.rounds);
+        for (index h = 0; h < ranking_.heads; ++h) {
+            detail::require(entries_[static_cast<std::size_t>(h)] > 0, who,
+                            "sequences must have been added for every kv head, not for", h);
+            for (double& d : distances(h)) {
+                d /= entries_[static_cast<std::size_t>(h)];
+                // An order of pairs by NaN would be none.
+                detail::require(std::isfinite(d), who, "q and k must be finite, a distance of theirs being",
+                                d);
+            }
+        }
+        for (index h = 0; h < ranking_.heads; ++h) {
+            auto& own = candidates_[static_cast<std::size_t>(h)];
+            const std::span<const double> distance = distances(h);
+            const auto best = std::min_element(own.begin(), own.end(), [&](index a, index b) {
+                return distance[static_cast<std::size_t>(a)] < distance[static_cast<std::size_t>(b)];
+            });
+            ranking_.order[static_cast<std::size_t>(h * options_.rounds + round_)] = *best;
+            own.erase(best);
+        }
+        std::fill(entries_.begin(), entries_.end(), 0.0);
+        ++round_;
+    }
+    /// This round's, of one kv head.
+    std::span<double> distances(index head) noexcept {
+        return {ranking_.distances.data() + (round_ * ranking_.heads + head) * ranking_.pairs,
+                static_cast<std::size_t>(ranking_.pairs)};
+    }
+
+    spectrum omega_;
+    elite_options options_;
+    elite_ranking ranking_;
+    index round_ = 0;
+    std::vector<std::vector<index>> candidates_;  // by kv head
+    std::vector<double> entries_;                 // scores looked at, by kv head
+};
+
 /// RoPElite: which pairs a kv head needs rotated. Greedy: each round adds the pair whose rotation, together
 /// with those chosen so far, brings the scores closest (mean absolute difference, hidden ones counting 0) to
 /// those of a full rotation. Query heads of one kv head are summed, batches (calibration sequences) averaged.
@@ -170,50 +293,20 @@ elite_call checked_elite(const char* who, heads_view<Q> q, heads_view<K> k, cons
 /// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers that are
 ///           not finite or whose scores are not.
 /// Cost:     tokens^2 operations a candidate and round: what one pair adds to a score does not depend on the
-///           other pairs. f64 throughout; O(tokens * channels) memory.
+///           other pairs. f64 throughout; O(tokens * channels) memory. By threads: elite_search.
 /// Accuracy: 1e-12 relative. Equal distances: the lowest pair.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV RoPElite/analysis.py, whose all-zero starting rank
 ///           (rank_0.py) keeps pair 0 from ever being first; every pair is a candidate here.
 template <class Q, class K>
 elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,
-                                 const elite_options& options = {}) {
+                                 const elite_options& options) {
     const auto call = detail::checked_elite("make_elite_ranking", q, k, omega, options);
-    const index tokens = q.tokens(), pairs = call.pairs;
-    const auto table = make_rotation_table<double>(omega, position_ids::text(tokens));
-    elite_ranking r{.heads = call.heads, .pairs = pairs, .rounds = options.rounds};
-    r.order.resize(static_cast<std::size_t>(r.heads * r.rounds));
-    r.distances.assign(static_cast<std::size_t>(r.rounds * r.heads * pairs), 0.0);
-    const double entries =
-        static_cast<double>(q.batches()) * static_cast<double>(tokens) * static_cast<double>(tokens);
-    for (index h = 0; h < r.heads; ++h) {
-        std::vector<detail::head_pairs> queries, keys;
-        for (index b = 0; b < q.batches(); ++b) {
-            keys.emplace_back(k, b, h, options.layout, table);
-            for (index g = 0; g < call.group; ++g)
-                queries.emplace_back(q, b, h * call.group + g, options.layout, table);
-        }
-        std::vector<index> candidates(static_cast<std::size_t>(pairs));
-        std::iota(candidates.begin(), candidates.end(), index{0});
-        for (index round = 0; round < r.rounds; ++round) {
-            const std::span<double> distance(r.distances.data() + (round * r.heads + h) * pairs,
-                                             static_cast<std::size_t>(pairs));
-            for (std::size_t i = 0; i < queries.size(); ++i)
-                detail::add_distances(queries[i], keys[i / static_cast<std::size_t>(call.group)], candidates,
-                                      call.scale, options.causal, distance);
-            for (double& d : distance) {
-                d /= entries;
-                // An order of pairs by NaN would be none.
-                detail::require(std::isfinite(d), "make_elite_ranking",
-                                "q and k must be finite, a distance of theirs being", d);
-            }
-            const auto best = std::min_element(candidates.begin(), candidates.end(), [&](index a, index b) {
-                return distance[static_cast<std::size_t>(a)] < distance[static_cast<std::size_t>(b)];
-            });
-            r.order[static_cast<std::size_t>(h * r.rounds + round)] = *best;
-            candidates.erase(best);
-        }
+    elite_search search(call.heads, omega, options);
+    while (!search.done()) {
+        search.add(q, k);
+        search.choose_as("make_elite_ranking");
     }
-    return r;
+    return search.ranking();
 }
 
 /// The baseline that spreads the pairs evenly over the ladder, the same for every head: the whole part of

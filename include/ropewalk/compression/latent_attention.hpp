@@ -282,10 +282,10 @@ bool latent_attention<T>::attend_part(const T* absorbed, const latent_cache<E>& 
         return detail::tell(who, {"workspace must hold attend_workspace() bytes", attend_workspace(),
                                   static_cast<index>(workspace.size())});
     const work_range keys = partition(tokens, part);
-    attend_rows(attention::full_mask{}, heads_view<const T>(absorbed, config_.heads, 1, width), cache,
-                keys.first, keys.count, heads_view<T>(out, config_.heads, 1, config_.latent), workspace,
-                log_weight ? std::span<T>(log_weight, static_cast<std::size_t>(config_.heads))
-                           : std::span<T>());
+    attend_rows(
+        attention::full_mask{}, heads_view<const T>(absorbed, config_.heads, 1, width), cache, keys.first,
+        keys.count, heads_view<T>(out, config_.heads, 1, config_.latent), workspace,
+        log_weight ? std::span<T>(log_weight, static_cast<std::size_t>(config_.heads)) : std::span<T>());
     return true;
 }
 
@@ -293,14 +293,15 @@ template <class T>
 bool latent_attention<T>::join_parts(std::span<const T> outs, std::span<const T> log_weights,
                                      T* out) const noexcept {
     constexpr const char* who = "latent_attention::join_parts";
-    const auto heads = static_cast<std::size_t>(config_.heads), latent = static_cast<std::size_t>(config_.latent);
+    const auto heads = static_cast<std::size_t>(config_.heads),
+               latent = static_cast<std::size_t>(config_.latent);
     if (log_weights.size() % heads != 0)
         return detail::tell(who, {"log_weights must be [parts, heads]", config_.heads,
                                   static_cast<index>(log_weights.size())});
     if (outs.size() != log_weights.size() * latent)
-        return detail::tell(who, {"outs must be [parts, heads, latent]",
-                                  static_cast<index>(log_weights.size() * latent),
-                                  static_cast<index>(outs.size())});
+        return detail::tell(
+            who, {"outs must be [parts, heads, latent]", static_cast<index>(log_weights.size() * latent),
+                  static_cast<index>(outs.size())});
     const auto parts = static_cast<index>(log_weights.size() / heads);
     for (std::size_t h = 0; h < heads; ++h) {
         const auto at = [&](index p) { return static_cast<std::size_t>(p) * heads + h; };
@@ -358,7 +359,8 @@ auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache,
     matrix q = make_queries(x, first);
     append(x, cache);
     const index keys = cache.tokens();
-    matrix k = matrix::Zero(keys, heads * d), v(keys, heads * config_.value_dim), latent(keys, config_.latent);
+    matrix k = matrix::Zero(keys, heads * d), v(keys, heads * config_.value_dim),
+           latent(keys, config_.latent);
     for (index n = 0; n < keys; ++n) {
         detail::read_row(cache.latents().at(0, n, 0), latent.row(n).data(), config_.latent);
         for (index h = 0; h < heads; ++h)
@@ -366,7 +368,7 @@ auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache,
                              config_.rope_dim);
     }
     latent *= static_cast<T>(cache.scale());
-    k *= static_cast<T>(cache.scale());  // its other channels are still to come
+    k *= static_cast<T>(cache.scale());                    // its other channels are still to come
     for (index h = 0; h < (keys == 0 ? 0 : heads); ++h) {  // as above
         k.middleCols(h * d, config_.nope_dim) = latent * up(h, 0, config_.nope_dim).transpose();
         v.middleCols(h * config_.value_dim, config_.value_dim) =

@@ -86,7 +86,8 @@ class latent_cache {
             detail::checked_product("latent_cache::append", "count must fit beside the cached tokens",
                                     {count > most - tokens_ ? most : tokens_ + count, width()})));
         const index pairs = omega_.pairs();
-        std::vector<value> cos_sin(static_cast<std::size_t>(2 * pairs)), row(static_cast<std::size_t>(width()));
+        std::vector<value> cos_sin(static_cast<std::size_t>(2 * pairs)),
+            row(static_cast<std::size_t>(width()));
         for (index n = 0; n < count; ++n, ++tokens_) {
             const value* from = raw + n * width();
             double squares = 0;

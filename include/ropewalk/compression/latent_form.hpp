@@ -15,17 +15,18 @@ enum class latent_form : std::uint8_t { absorbed, expanded };
 
 /// What the count of multiply-adds depends on.
 struct latent_channels {
-    index latent = 0;     ///< channels of the latent
-    index nope = 0;       ///< of a key that come from the latent
-    index rope = 0;       ///< of a key that do not
-    index value = 0;      ///< of a value
-    index group = 1;      ///< query heads that share expanded keys and values
+    index latent = 0;  ///< channels of the latent
+    index nope = 0;    ///< of a key that come from the latent
+    index rope = 0;    ///< of a key that do not
+    index value = 0;   ///< of a value
+    index group = 1;   ///< query heads that share expanded keys and values
 };
 
 /// The form with fewer multiply-adds for `tokens` new tokens behind `cached` ones. A pair of query and key
 /// costs 2 latent + rope channels absorbed and nope + rope + value expanded, a head; what turns one into the
 /// other, latent * (nope + value), is paid for every new token absorbed and, once a group of heads, for every
-/// key expanded. At DeepSeek's sizes: expanded from 171 new tokens on behind any long cache, and for a prompt.
+/// key expanded. At DeepSeek's sizes: expanded from 171 new tokens on behind any long cache, and for a
+/// prompt.
 /// Throws: nothing; sizes below 0 count as given.
 /// Source: deepseek-ai/DeepSeek-V3 inference/model.py has both forms; the count is of theirs.
 inline latent_form cheaper_form(const latent_channels& c, index cached, index tokens) noexcept {

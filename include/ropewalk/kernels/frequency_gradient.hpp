@@ -1,16 +1,54 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <ropewalk/core/half_types.hpp>
 #include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/frequencies/mixed.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 #include <ropewalk/positions/position_ids.hpp>
 
 namespace ROPEWALK_NAMESPACE {
+
+namespace detail {
+
+/// The first channels of all pairs and then the second ones: where they lie, or in `room` for 4 * pairs
+/// numbers.
+template <class E>
+const compute_t<E>* halves_of(pair_layout layout, const E* head, index pairs, compute_t<E>* room) noexcept {
+    using C = compute_t<E>;
+    const auto* const stored = reinterpret_cast<const stored_t<E>*>(head);
+    const C* numbers = nullptr;
+    if constexpr (std::is_same_v<stored_t<E>, C>) {
+        numbers = stored;
+    } else {
+        constexpr index lanes = simd::lanes<C>;
+        index c = 0;
+        for (; c + lanes <= 2 * pairs; c += lanes) simd::store(room + 2 * pairs + c, simd::load(stored + c));
+        for (; c < 2 * pairs; ++c) room[2 * pairs + c] = static_cast<C>(stored[c]);
+        numbers = room + 2 * pairs;
+    }
+    if (layout == pair_layout(half_split{})) return numbers;
+    if (layout == pair_layout(interleaved{})) {  // a loop that compilers turn into shuffles
+        for (index i = 0; i < pairs; ++i) {
+            room[i] = numbers[2 * i];
+            room[pairs + i] = numbers[2 * i + 1];
+        }
+    } else {
+        for (index i = 0; i < pairs; ++i) {
+            room[i] = numbers[layout.first(i, pairs)];
+            room[pairs + i] = numbers[layout.second(i, pairs)];
+        }
+    }
+    return room;
+}
+
+}  // namespace detail
 
 /// The gradient of a loss with respect to learned frequencies (mixed RoPE): adds, for every head, axis and
 /// pair, the sum over tokens of position * (gradient of the angle), which for the rotated pair (x, y) with
@@ -22,7 +60,7 @@ namespace ROPEWALK_NAMESPACE {
 /// Requires: `rotated` as rotate() left it, under the same positions and layout; untouched tokens add
 ///           nothing.
 /// Throws:   invalid_config on sizes that disagree.
-/// Cost:     one pass over both views, in f64.
+/// Cost:     one pass over both views, in f64: for a batch that does not fit a cache about the time of it.
 /// Accuracy: against central differences 1e-7 relative in f64.
 /// Source:   d/dt (x cos t - y sin t, x sin t + y cos t) = (-y', x').
 template <class X, class G>
@@ -45,25 +83,32 @@ void accumulate_omega_gradient(pair_layout layout, heads_view<X> rotated, heads_
     detail::require(positions.tokens() == tokens || positions.tokens() == rotated.batches() * tokens, who,
                     "positions must have one token a token of rotated", positions.tokens());
     const std::vector<double> position = positions.values();
-    const auto number = []<class T>(const T* p) {
-        return static_cast<double>(static_cast<compute_t<T>>(*reinterpret_cast<const stored_t<T>*>(p)));
-    };
+    const auto row = [pairs]<class T>(T) { return std::vector<T>(static_cast<std::size_t>(4 * pairs)); };
+    auto x_row = row(compute_t<X>{});
+    auto g_row = row(compute_t<G>{});
     for (index b = 0; b < rotated.batches(); ++b)
         for (index n = 0; n < tokens; ++n) {
             const index token = positions.tokens() == tokens ? n : b * tokens + n;
             if (!positions.touched(token)) continue;
             for (index h = 0; h < rotated.heads(); ++h) {
-                const X* x = rotated.at(b, n, h);
-                const G* g = upstream.at(b, n, h);
-                for (index i = 0; i < pairs; ++i) {
-                    const index first = layout.first(i, pairs);
-                    const index second = layout.second(i, pairs);
-                    const double of_angle =
-                        number(g + second) * number(x + first) - number(g + first) * number(x + second);
-                    for (index a = 0; a < axes; ++a)
-                        omega_gradient[static_cast<std::size_t>((h * axes + a) * pairs + i)] +=
-                            position[static_cast<std::size_t>(token * axes + a)] * of_angle;
+                const auto* const x = detail::halves_of(layout, rotated.at(b, n, h), pairs, x_row.data());
+                const auto* const g = detail::halves_of(layout, upstream.at(b, n, h), pairs, g_row.data());
+                const auto angle = [&](index i) {
+                    return static_cast<double>(g[pairs + i]) * static_cast<double>(x[i]) -
+                           static_cast<double>(g[i]) * static_cast<double>(x[pairs + i]);
+                };
+                const double* const at = position.data() + token * axes;
+                double* const to = omega_gradient.data() + h * axes * pairs;
+                if (axes == 2) {  // images: each angle once, in registers
+                    for (index i = 0; i < pairs; ++i) {
+                        const double each = angle(i);
+                        to[i] += at[0] * each;
+                        to[pairs + i] += at[1] * each;
+                    }
+                    continue;
                 }
+                for (index a = 0; a < axes; ++a)
+                    for (index i = 0; i < pairs; ++i) to[a * pairs + i] += at[a] * angle(i);
             }
         }
 }
