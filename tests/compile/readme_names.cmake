@@ -50,7 +50,7 @@ file(GLOB schemes RELATIVE ${root}/include/ropewalk ${root}/include/ropewalk/sch
 # What other headers include and nobody else.
 list(REMOVE_ITEM schemes attention/linear_chunk.hpp attention/linear_state.hpp attention/softmax_strip.hpp
      attention/tile_pieces.hpp attention/tile_product.hpp attention/tile_rows.hpp attention/tiled_core.hpp
-     attention/written_scores.hpp)
+     attention/score_source.hpp attention/written_scores.hpp)
 foreach(scheme IN LISTS schemes)
     string(FIND "${text}" "`${scheme}`" at)
     if(at EQUAL -1)
