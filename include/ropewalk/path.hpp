@@ -3,10 +3,10 @@
 
 /// Every header of path/.
 
+#include <ropewalk/path/head_numbers.hpp>
 #include <ropewalk/path/householder.hpp>
 #include <ropewalk/path/decode.hpp>
 #include <ropewalk/path/block_transform.hpp>
-#include <ropewalk/path/head_numbers.hpp>
 #include <ropewalk/path/attend_options.hpp>
 #include <ropewalk/path/prefill.hpp>
 #include <ropewalk/path/block_gradient.hpp>

@@ -78,17 +78,19 @@ class deferred_keys {
         constexpr const char* who = "path::deferred_keys::append";
         require_one(who, "k must be one token of kv_heads heads and its channels", k);
         require_one(who, "w must be one token of kv_heads heads and its channels", step.w);
-        detail::require(static_cast<index>(step.beta.size()) == config_.kv_heads, who,
-                        "beta must hold kv_heads numbers", step.beta.size());
-        for (const C b : step.beta)
-            detail::require(b >= 0 && b <= 2, who, "beta must be in [0, 2]", static_cast<double>(b));
+        detail::require(step.beta.fits(1, 1, config_.kv_heads), who, "beta must hold kv_heads numbers",
+                        step.beta.size());
+        const heads_view<const C> betas = step.beta.view(1, 1, config_.kv_heads);
+        for (index h = 0; h < config_.kv_heads; ++h)
+            detail::require(*betas.at(0, 0, h) >= 0 && *betas.at(0, 0, h) <= 2, who, "beta must be in [0, 2]",
+                            static_cast<double>(*betas.at(0, 0, h)));
         require_cache(who, cache, tokens() + 1);
         detail::walk_keys<detail::walk::carry, C, C>(open_view(open_), {step, {}, 0, nullptr, 0});
         for (index h = 0; h < config_.kv_heads; ++h) {
             matrix<C>& transform = transforms_[static_cast<std::size_t>(h)];
             const row_of w(step.w.at(0, 0, h), config_.channels);
             row_.noalias() = w * transform;
-            transform.noalias() -= (step.beta[static_cast<std::size_t>(h)] * w).transpose() * row_;
+            transform.noalias() -= (*betas.at(0, 0, h) * w).transpose() * row_;
             open_keys_.row(h * config_.block + open_) = row_of(k.at(0, 0, h), config_.channels);
         }
         ++open_;

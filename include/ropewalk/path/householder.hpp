@@ -9,6 +9,9 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/kernels/fit.hpp>
+#include <ropewalk/kernels/partition.hpp>
+#include <ropewalk/path/head_numbers.hpp>
 
 /// PaTH: between key j and query i stand the transforms of the tokens j + 1 .. i,
 /// H_t = I - beta_t w_t w_t^T with |w_t| = 1 (or w_t = 0: the identity) and beta_t in [0, 2]. They depend on
@@ -16,11 +19,11 @@
 /// Source: Yang et al. 2025 (arXiv 2505.16381); fla-org/flash-linear-attention, layers/path_attn.py.
 namespace ROPEWALK_NAMESPACE::path {
 
-/// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads].
+/// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads] of any stride.
 template <class C>
 struct step_transform {
-    heads_view<const C> w;    ///< [kv heads, channels]
-    std::span<const C> beta;  ///< one a head, in [0, 2]
+    heads_view<const C> w;  ///< [kv heads, channels]
+    head_numbers<C> beta;   ///< one a head, in [0, 2]
 };
 
 }  // namespace ROPEWALK_NAMESPACE::path
@@ -172,10 +175,11 @@ void walk_keys_of(heads_view<K> keys, const key_walk<C>& by) noexcept {
     const index tokens = keys.tokens(), channels = keys.channels(), group = by.group;
     const index rest = channels - static_cast<index>(V) * simd::lanes<C>;
     const path::step_transform<C>& t = by.transform;
+    const heads_view<const C> betas = t.beta.view(1, 1, keys.heads());
     // Rows [first, last) of head h, R at a time; `ahead` names what to bring closer meanwhile.
     const auto carry = [&]<std::size_t R>(index h, index first, index last, auto ahead,
                                           integral_constant<std::size_t, R>) {
-        const C beta = Walk == walk::carry ? t.beta[static_cast<std::size_t>(h)] : C(0);
+        const C beta = Walk == walk::carry ? *betas.at(0, 0, h) : C(0);
         const C* const w = Walk == walk::carry ? t.w.at(0, 0, h) : nullptr;
         const auto queries_of = [&](index j) {
             return key_queries<C>{group ? by.q.at(0, 0, h * group) : nullptr, by.q.strides.head, group,
@@ -244,13 +248,13 @@ void walk_keys(heads_view<K> keys, const key_walk<C>& by) noexcept {
 /// The misfit of a token's transform with the keys it carries.
 template <class K, class C>
 misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
-    const auto betas = static_cast<index>(t.beta.size());
     if (keys.batches() != 1) return {"batches of the keys must be 1", 1, keys.batches()};
     if (t.w.tokens() != 1) return {"tokens of w must be 1", 1, t.w.tokens()};
     if (t.w.heads() != keys.heads()) return {"heads of w must be the keys'", keys.heads(), t.w.heads()};
     if (t.w.channels() != keys.channels())
         return {"channels of w must be the keys'", keys.channels(), t.w.channels()};
-    if (betas != keys.heads()) return {"beta must hold a number a kv head", keys.heads(), betas};
+    if (!t.beta.fits(1, 1, keys.heads()))
+        return {"beta must hold a number a kv head", keys.heads(), t.beta.size()};
     return {};
 }
 /// The misfit of the new token's queries with the keys.
@@ -272,6 +276,7 @@ namespace ROPEWALK_NAMESPACE::path {
 /// Carries every cached key past one new token, in place: k <- k - beta (k . w) w.
 /// Shapes:   keys [tokens, kv heads, channels], any strides; w [1, kv heads, channels]; beta [kv heads].
 /// Requires: one sequence (batches = 1); beta in [0, 2] and |w| <= 1, or norms grow.
+///           Parts share the tokens.
 /// Returns:  true; false, and nothing is written, where the call does not fit and ROPEWALK_ON_MISFIT lets the
 ///           program go on.
 /// Cost:     reads and writes the keys once; no allocation.
@@ -280,11 +285,16 @@ namespace ROPEWALK_NAMESPACE::path {
 ///           (deferred_keys rounds once a block). w = 0 or beta = 0 leaves a key as it is, bit for bit.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py, rank_one_update.
 template <class K>
-bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t) noexcept {
+bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
+                 part_of part = {}) noexcept {
     using C = compute_t<K>;
     if (keys.empty()) return true;
-    if (!detail::fits("path::update_keys", detail::fit_step(keys, t))) return false;
-    detail::walk_keys<detail::walk::carry, stored_t<K>, C>(detail::stored_view(keys), {t, {}, 0, nullptr, 0});
+    if (!detail::fits("path::update_keys",
+                      detail::first_of(detail::fit_step(keys, t), detail::fit_part(part))))
+        return false;
+    const work_range own = partition(keys.tokens(), part);
+    detail::walk_keys<detail::walk::carry, stored_t<K>, C>(
+        detail::stored_view(keys.token_slice(own.first, own.count)), {t, {}, 0, nullptr, 0});
     return true;
 }
 
@@ -299,19 +309,21 @@ bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute
 template <class K>
 bool update_keys_and_score(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
                            std::type_identity_t<heads_view<const compute_t<K>>> q,
-                           std::type_identity_t<std::span<compute_t<K>>> scores) noexcept {
+                           std::type_identity_t<std::span<compute_t<K>>> scores, part_of part = {}) noexcept {
     using C = compute_t<K>;
-    if (keys.empty() || q.empty()) return update_keys(keys, t);
+    if (keys.empty() || q.empty()) return update_keys(keys, t, part);
     const auto wrong = [&]() noexcept -> misfit {
         const auto held = static_cast<index>(scores.size()), wanted = q.heads() * keys.tokens();
         if (const misfit step = detail::fit_step(keys, t); !step.ok()) return step;
         if (const misfit query = detail::fit_query(keys, q.shape); !query.ok()) return query;
         if (held < wanted) return {"scores must hold heads * tokens numbers", wanted, held};
-        return {};
+        return detail::fit_part(part);
     }();
     if (!detail::fits("path::update_keys_and_score", wrong)) return false;
+    const work_range own = partition(keys.tokens(), part);
     detail::walk_keys<detail::walk::carry, stored_t<K>, C>(
-        detail::stored_view(keys), {t, q, q.heads() / keys.heads(), scores.data(), keys.tokens()});
+        detail::stored_view(keys.token_slice(own.first, own.count)),
+        {t, q, q.heads() / keys.heads(), scores.data() + own.first, keys.tokens()});
     return true;
 }
 
