@@ -13,4 +13,5 @@
 #include <ropewalk/path/backpropagate.hpp>
 #include <ropewalk/path/deferred_keys.hpp>
 #include <ropewalk/path/generation.hpp>
+#include <ropewalk/path/conversion.hpp>
 #include <ropewalk/path/checkpoint.hpp>
