@@ -3,14 +3,15 @@
 
 /// Every header of path/.
 
+#include <ropewalk/path/head_numbers.hpp>
 #include <ropewalk/path/householder.hpp>
 #include <ropewalk/path/decode.hpp>
 #include <ropewalk/path/block_transform.hpp>
-#include <ropewalk/path/head_numbers.hpp>
 #include <ropewalk/path/attend_options.hpp>
 #include <ropewalk/path/prefill.hpp>
 #include <ropewalk/path/block_gradient.hpp>
 #include <ropewalk/path/backpropagate.hpp>
 #include <ropewalk/path/deferred_keys.hpp>
 #include <ropewalk/path/generation.hpp>
+#include <ropewalk/path/conversion.hpp>
 #include <ropewalk/path/checkpoint.hpp>

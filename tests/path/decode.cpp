@@ -34,7 +34,7 @@ std::vector<double> prefilled(const stream& s) {
 
 /// Prefills `first` tokens, then decodes the rest one by one on a cache of K.
 template <class K>
-std::vector<double> decoded(const stream& s, rw::index first) {
+std::vector<double> decoded(const stream& s, rw::index first, rw::index parts = 1) {
     using C = rw::compute_t<K>;
     const auto q = as<C>(s.q), k = as<C>(s.k), w = as<C>(s.w), beta = as<C>(s.beta);
     auto values = as<K>(s.v);
@@ -55,16 +55,19 @@ std::vector<double> decoded(const stream& s, rw::index first) {
         const auto at = [&](const std::vector<C>& x, rw::index count) {
             return rw::heads_view<const C>(x.data() + n * count * channels, 1, count, channels);
         };
-        path::decode<K>(
-            {.q = at(q, heads),
-             .k = at(k, kv_heads),
-             .transform = {at(w, kv_heads),
-                           std::span(beta).subspan(static_cast<std::size_t>(n * kv_heads), kv_heads)},
-             .scale = static_cast<C>(1 / std::sqrt(static_cast<double>(channels))),
-             .gate_sums = std::span(sums).first(static_cast<std::size_t>((n + 1) * heads))},
-            rw::heads_view<K>(keys.data(), n + 1, kv_heads, channels),
-            rw::heads_view<K>(values.data(), n + 1, kv_heads, value_channels),
-            rw::heads_view<C>(out.data() + n * heads * value_channels, 1, heads, value_channels), scratch);
+        for (rw::index part = parts; part-- > 0;)
+            path::decode<K>(
+                {.q = at(q, heads),
+                 .k = at(k, kv_heads),
+                 .transform = {at(w, kv_heads),
+                               std::span(beta).subspan(static_cast<std::size_t>(n * kv_heads), kv_heads)},
+                 .scale = static_cast<C>(1 / std::sqrt(static_cast<double>(channels))),
+                 .gate_sums = std::span(sums).first(static_cast<std::size_t>((n + 1) * heads)),
+                 .part = {parts, part}},
+                rw::heads_view<K>(keys.data(), n + 1, kv_heads, channels),
+                rw::heads_view<K>(values.data(), n + 1, kv_heads, value_channels),
+                rw::heads_view<C>(out.data() + n * heads * value_channels, 1, heads, value_channels),
+                scratch);
     }
     return widened(out);
 }
@@ -83,5 +86,13 @@ TEST_CASE("path decode: token by token it is the prefill, from any point on", "[
         // The keys are rounded at each of up to 20 steps.
         CHECK(worst(tail(decoded<rw::bf16>(s, first)), tail(want)) < 0.03);
         CHECK(worst(tail(decoded<rw::f16>(s, first)), tail(want)) < 0.004);
+    }
+}
+
+TEST_CASE("path decode: no result depends on the parts", "[path][decode]") {
+    const stream s;
+    for (rw::index parts : {2, 3, 5}) {
+        CHECK(decoded<double>(s, 3, parts) == decoded<double>(s, 3));
+        CHECK(decoded<rw::bf16>(s, 3, parts) == decoded<rw::bf16>(s, 3));
     }
 }

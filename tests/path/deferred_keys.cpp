@@ -86,7 +86,8 @@ TEST_CASE("deferred keys: scores are those of updated keys at every token", "[pa
         std::vector<K> cache(static_cast<std::size_t>(tokens * kv_heads * channels));
         const rw::heads_view<K> view(cache.data(), tokens, kv_heads, channels);
         auto keys = k;
-        path::deferred_keys<K> state({.kv_heads = kv_heads, .channels = channels, .block = block});
+        path::deferred_keys<K> state(
+            {.kv_heads = kv_heads, .channels = channels, .block = block, .heads = heads});
         for (rw::index t = 0; t < tokens; ++t) {
             append_all(state, view, kc, wc, bc, t, t + 1);
             CHECK(state.tokens() == t + 1);
@@ -138,6 +139,8 @@ TEST_CASE("deferred keys: what does not fit is refused and changes nothing",
     CHECK_REFUSES("path::deferred_keys: channels must be > 0, got 0", state_type({.kv_heads = 1}));
     CHECK_REFUSES("path::deferred_keys: block must be > 0, got 0",
                   state_type({.kv_heads = 1, .channels = 4, .block = 0}));
+    CHECK_REFUSES("path::deferred_keys: heads must be a multiple of kv_heads, got 3",
+                  state_type({.kv_heads = 2, .channels = 4, .heads = 3}));
     CHECK_THROWS(state_type({.kv_heads = rw::index{1} << 40, .channels = rw::index{1} << 40}));
     state_type state({.kv_heads = 1, .channels = 4, .block = 2});
     std::vector<float> cache(8), k(8, 1.0f), beta{1}, scores(3);

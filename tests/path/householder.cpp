@@ -160,3 +160,33 @@ TEST_CASE("householder: nothing to do is fine", "[path][householder]") {
     rw::path::update_keys(rw::heads_view<float>(&none, 3, 0, 4), {});
     CHECK(none == 5);
 }
+
+TEST_CASE("path householder: betas of any stride, and parts", "[path][householder]") {
+    constexpr rw::index tokens = 23, heads = 6, kv_heads = 3, channels = 20;
+    const auto start = noise(tokens * kv_heads * channels, 1), w = unit_rows(kv_heads, channels, 2),
+               q = noise(heads * channels, 3), beta = noise(kv_heads, 4, {.centre = 1});
+    std::vector<double> apart(4 * kv_heads, 9.0);
+    for (rw::index h = 0; h < kv_heads; ++h)
+        apart[static_cast<std::size_t>(4 * h)] = beta[static_cast<std::size_t>(h)];
+    const rw::heads_view<const double> strided(apart.data(), {1, 1, kv_heads, 1}, {0, 0, 4});
+    auto keys = start;
+    std::vector<double> scores(heads * tokens);
+    const rw::heads_view<const double> ws(w.data(), 1, kv_heads, channels),
+        queries(q.data(), 1, heads, channels);
+    rw::path::update_keys_and_score(rw::heads_view<double>(keys.data(), tokens, kv_heads, channels),
+                                    {ws, beta}, queries, scores);
+    for (rw::index parts : {1, 2, 5, 30}) {
+        auto shared = start, unscored = start;
+        std::vector<double> s(scores.size());
+        for (rw::index part = parts; part-- > 0;) {
+            CHECK(rw::path::update_keys_and_score(
+                rw::heads_view<double>(shared.data(), tokens, kv_heads, channels), {ws, strided}, queries, s,
+                {parts, part}));
+            CHECK(rw::path::update_keys(rw::heads_view<double>(unscored.data(), tokens, kv_heads, channels),
+                                        {ws, strided}, {parts, part}));
+        }
+        CHECK(shared == keys);
+        CHECK(unscored == keys);
+        CHECK(s == scores);
+    }
+}

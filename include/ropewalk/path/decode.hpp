@@ -12,11 +12,12 @@ namespace ROPEWALK_NAMESPACE::path {
 /// cache, float otherwise.
 template <class C>
 struct decode_step {
-    heads_view<const C> q;                   ///< [1, heads, channels]
-    heads_view<const C> k;                   ///< [1, kv heads, channels]
-    step_transform<C> transform;             ///< how the token changes the keys before it
-    C scale = 1;                             ///< on the whole logit; usually 1 / sqrt(channels)
-    std::span<const double> gate_sums = {};  ///< [tokens, heads], cumulative log gates, the new token's last
+    heads_view<const C> q;                ///< [1, heads, channels]
+    heads_view<const C> k;                ///< [1, kv heads, channels]
+    step_transform<C> transform;          ///< how the token changes the keys before it
+    C scale = 1;                          ///< on the whole logit; usually 1 / sqrt(channels)
+    head_numbers<double> gate_sums = {};  ///< [tokens, heads], cumulative log gates, the new token's last
+    part_of part = {};                    ///< which share of the kv heads this call does
 };
 
 /// Numbers of scratch that decode needs.
@@ -28,7 +29,8 @@ constexpr index decode_scratch(index tokens, index heads, index value_channels) 
 /// Shapes:   keys [tokens, kv heads, channels] and values [tokens, kv heads, value channels] with room for
 ///           the new token as the last: its value is there already, its key is written here. out [1, heads,
 ///           value channels]. scratch: decode_scratch numbers, on return scratch[h * tokens + j] are the
-///           probabilities when tokens > 1 (of queries h; kv head h / (heads / kv heads)).
+///           probabilities when tokens > 1 (of queries h; kv head h / (heads / kv heads)). Parts may share
+///           the scratch.
 /// Requires: as update_keys. Keys hold what fill_key_cache or earlier steps left.
 /// Returns:  as update_keys.
 /// Cost:     one pass over the keys, read and written, and one over the values; no allocation.
@@ -44,16 +46,19 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
     if (keys.empty() || step.q.empty()) return true;
     // All that the step needs, so that a call that does not fit leaves keys and results as they were.
     const auto wrong = [&]() noexcept -> misfit {
-        const auto gates = static_cast<index>(step.gate_sums.size()), room = static_cast<index>(scratch.size());
+        const auto room = static_cast<index>(scratch.size());
         if (const misfit carried = detail::fit_step(keys, step.transform); !carried.ok()) return carried;
         if (const misfit query = detail::fit_query(keys, step.q.shape); !query.ok()) return query;
         if (step.k.batches() != 1) return {"batches of k must be 1", 1, step.k.batches()};
         if (step.k.tokens() != 1) return {"tokens of k must be 1", 1, step.k.tokens()};
         if (step.k.heads() != kv_heads) return {"heads of k must be the keys'", kv_heads, step.k.heads()};
-        if (step.k.channels() != channels) return {"channels of k must be the keys'", channels, step.k.channels()};
+        if (step.k.channels() != channels)
+            return {"channels of k must be the keys'", channels, step.k.channels()};
         if (values.batches() != 1) return {"batches of the values must be 1", 1, values.batches()};
-        if (values.tokens() != tokens) return {"tokens of the values must be the keys'", tokens, values.tokens()};
-        if (values.heads() != kv_heads) return {"heads of the values must be the keys'", kv_heads, values.heads()};
+        if (values.tokens() != tokens)
+            return {"tokens of the values must be the keys'", tokens, values.tokens()};
+        if (values.heads() != kv_heads)
+            return {"heads of the values must be the keys'", kv_heads, values.heads()};
         if (width < 0) return {"channels of the values must be >= 0", 0, width};
         if (out.batches() != 1) return {"batches of out must be 1", 1, out.batches()};
         if (out.tokens() != 1) return {"tokens of out must be 1", 1, out.tokens()};
@@ -61,20 +66,29 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
         if (out.channels() != width) return {"channels of out must be the values'", width, out.channels()};
         if (room < decode_scratch(tokens, heads, width))
             return {"scratch must hold decode_scratch numbers", decode_scratch(tokens, heads, width), room};
-        if (gates != 0 && gates != tokens * heads)
-            return {"gate_sums must be empty or hold tokens * heads numbers", tokens * heads, gates};
-        return {};
+        if (!step.gate_sums.empty() && !step.gate_sums.fits(1, tokens, heads))
+            return {"gate_sums must be empty or hold tokens * heads numbers", tokens * heads,
+                    step.gate_sums.size()};
+        return detail::fit_part(step.part);
     }();
     if (!detail::fits("path::decode", wrong)) return false;
     const index group = heads / kv_heads;
 
-    // The old keys' scores lie [heads, last]; spread them to [heads, tokens] from the back.
-    update_keys_and_score(keys.token_slice(0, last), step.transform, step.q,
-                          scratch.first(static_cast<std::size_t>(heads * last)));
+    const work_range own = partition(kv_heads, step.part);
+    const index first_head = own.first * group, end_head = (own.first + own.count) * group;
+    if (own.count == 0) return true;
     C* const scores = scratch.data();
-    for (index h = heads - 1; h > 0; --h)
-        std::copy_backward(scores + h * last, scores + (h + 1) * last, scores + h * tokens + last);
-    for (index h = 0; h < kv_heads; ++h) {
+    if (last > 0) {
+        const heads_view<const C> betas = step.transform.beta.view(1, 1, kv_heads);
+        detail::walk_keys<detail::walk::carry, stored_t<K>, C>(
+            detail::stored_view(keys.token_slice(0, last).head_slice(own.first, own.count)),
+            {{step.transform.w.head_slice(own.first, own.count), betas.head_slice(own.first, own.count)},
+             step.q.head_slice(first_head, end_head - first_head),
+             group,
+             scores + first_head * tokens,
+             tokens});
+    }
+    for (index h = own.first; h < own.first + own.count; ++h) {
         auto* stored = reinterpret_cast<stored_t<K>*>(keys.at(0, last, h));
         for (index c = 0; c < channels; ++c) stored[c] = stored_t<K>(step.k.at(0, 0, h)[c]);
         for (index g = 0; g < group; ++g) {
@@ -86,13 +100,12 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
     }
 
     C* const sums = scores + heads * tokens;
-    std::fill_n(sums, heads * width, C(0));
-    for (index h = 0; h < heads; ++h) {
+    std::fill(sums + first_head * width, sums + end_head * width, C(0));
+    const auto gates = step.gate_sums.view(1, tokens, heads);
+    for (index h = first_head; h < end_head; ++h) {
         C* row = scores + h * tokens;
         for (index j = 0; j < tokens; ++j) {
-            if (!step.gate_sums.empty())
-                row[j] += static_cast<C>(step.gate_sums[static_cast<std::size_t>(last * heads + h)] -
-                                         step.gate_sums[static_cast<std::size_t>(j * heads + h)]);
+            if (!step.gate_sums.empty()) row[j] += static_cast<C>(*gates.at(0, last, h) - *gates.at(0, j, h));
             row[j] *= step.scale;
         }
         const C peak = *std::max_element(row, row + tokens);
@@ -101,7 +114,7 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
         for (index j = 0; j < tokens; ++j) row[j] /= total;
     }
     for (index j = 0; j < tokens; ++j)
-        for (index h = 0; h < heads; ++h) {
+        for (index h = first_head; h < end_head; ++h) {
             const auto* value = reinterpret_cast<const stored_t<V>*>(values.at(0, j, h / group));
             const auto weight = simd::broadcast(scores[h * tokens + j]);
             C* sum = sums + h * width;
@@ -115,7 +128,7 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
                                            simd::load_some(static_cast<const C*>(sum + c), width - c)),
                                  width - c);
         }
-    for (index h = 0; h < heads; ++h)
+    for (index h = first_head; h < end_head; ++h)
         for (index c = 0; c < width; ++c)
             reinterpret_cast<stored_t<O>*>(out.at(0, 0, h))[c] =
                 stored_t<O>(static_cast<compute_t<O>>(sums[h * width + c]));

@@ -17,6 +17,7 @@ struct deferred_keys_config {
     index kv_heads = 0;
     index channels = 0;
     index block = 512;  ///< tokens between two writes of the cache
+    index heads = 0;    ///< query heads; 0: kv_heads
 };
 
 /// A key cache of a 16-bit type that is rounded once a block, not once a token: between two writes the
@@ -48,13 +49,17 @@ class deferred_keys {
                                 {config.kv_heads, config.block, config.channels, 8});
         detail::checked_product(who, "kv_heads x channels x channels must fit",
                                 {config.kv_heads, config.channels, config.channels, 8});
-        const head fresh{matrix<C>::Identity(config.channels, config.channels),
-                         matrix<C>::Zero(config.block, config.channels)};
-        heads_.assign(static_cast<std::size_t>(config.kv_heads), fresh);
+        if (config_.heads == 0) config_.heads = config.kv_heads;
+        detail::require(config_.heads > 0 && config_.heads % config.kv_heads == 0, who,
+                        "heads must be a multiple of kv_heads", config.heads);
+        detail::checked_product(who, "heads x channels must fit", {config_.heads, config.channels, 8});
+        transforms_.assign(static_cast<std::size_t>(config.kv_heads),
+                           matrix<C>::Identity(config.channels, config.channels));
+        open_keys_ = matrix<C>::Zero(config.kv_heads * config.block, config.channels);
+        queries_.resize(config_.heads, config.channels);
         row_.resize(config.channels);
         carried_ = matrix<C>::Zero(config.block, config.channels);
         loaded_ = carried_;
-        factors_.resize(config.block);
     }
 
     index tokens() const noexcept { return stored_ + open_; }
@@ -66,7 +71,7 @@ class deferred_keys {
         detail::require(tokens >= 0, "path::deferred_keys::start_at", "tokens must be >= 0", tokens);
         stored_ = tokens;
         open_ = 0;
-        for (head& h : heads_) h.transform.setIdentity();
+        for (auto& transform : transforms_) transform.setIdentity();
     }
 
     /// One token: k, w [1, kv heads, channels], beta [kv heads].
@@ -74,22 +79,20 @@ class deferred_keys {
         constexpr const char* who = "path::deferred_keys::append";
         require_one(who, "k must be one token of kv_heads heads and its channels", k);
         require_one(who, "w must be one token of kv_heads heads and its channels", step.w);
-        detail::require(static_cast<index>(step.beta.size()) == config_.kv_heads, who,
-                        "beta must hold kv_heads numbers", step.beta.size());
-        for (const C b : step.beta)
-            detail::require(b >= 0 && b <= 2, who, "beta must be in [0, 2]", static_cast<double>(b));
+        detail::require(step.beta.fits(1, 1, config_.kv_heads), who, "beta must hold kv_heads numbers",
+                        step.beta.size());
+        const heads_view<const C> betas = step.beta.view(1, 1, config_.kv_heads);
+        for (index h = 0; h < config_.kv_heads; ++h)
+            detail::require(*betas.at(0, 0, h) >= 0 && *betas.at(0, 0, h) <= 2, who, "beta must be in [0, 2]",
+                            static_cast<double>(*betas.at(0, 0, h)));
         require_cache(who, cache, tokens() + 1);
+        detail::walk_keys<detail::walk::carry, C, C>(open_view(open_), {step, {}, 0, nullptr, 0});
         for (index h = 0; h < config_.kv_heads; ++h) {
-            head& own = heads_[static_cast<std::size_t>(h)];
+            matrix<C>& transform = transforms_[static_cast<std::size_t>(h)];
             const row_of w(step.w.at(0, 0, h), config_.channels);
-            const C b = step.beta[static_cast<std::size_t>(h)];
-            row_.noalias() = w * own.transform;
-            own.transform.noalias() -= (b * w).transpose() * row_;
-            auto keys = own.open.topRows(open_);
-            auto factor = factors_.head(open_);
-            factor.noalias() = b * (keys * w.transpose());
-            keys.noalias() -= factor * w;
-            own.open.row(open_) = row_of(k.at(0, 0, h), config_.channels);
+            row_.noalias() = w * transform;
+            transform.noalias() -= (*betas.at(0, 0, h) * w).transpose() * row_;
+            open_keys_.row(h * config_.block + open_) = row_of(k.at(0, 0, h), config_.channels);
         }
         ++open_;
         if (open_ == config_.block) settle(cache);
@@ -100,50 +103,53 @@ class deferred_keys {
     void settle(heads_view<K> cache) {
         require_cache("path::deferred_keys::settle", cache, tokens());
         for (index h = 0; h < config_.kv_heads; ++h) {
-            head& own = heads_[static_cast<std::size_t>(h)];
+            matrix<C>& transform = transforms_[static_cast<std::size_t>(h)];
             for (index first = 0; first < stored_; first += config_.block) {
                 const index count = std::min(config_.block, stored_ - first);
                 for (index n = 0; n < count; ++n) load(cache, first + n, h, loaded_.row(n));
-                carried_.topRows(count).noalias() = loaded_.topRows(count) * own.transform.transpose();
+                carried_.topRows(count).noalias() = loaded_.topRows(count) * transform.transpose();
                 for (index n = 0; n < count; ++n) store(carried_.row(n), cache, first + n, h);
             }
-            for (index n = 0; n < open_; ++n) store(own.open.row(n), cache, stored_ + n, h);
-            own.transform.setIdentity();
+            for (index n = 0; n < open_; ++n)
+                store(open_keys_.row(h * config_.block + n), cache, stored_ + n, h);
+            transform.setIdentity();
         }
         stored_ += open_;
         open_ = 0;
     }
 
-    /// scores[h, j] = q_h . (key j as of now), not scaled: q [1, heads, channels], scores [heads, tokens()].
+    /// scores[h, j] = q_h . (key j as of now), not scaled: q [1, heads, channels], scores [heads, tokens()]. The cache
+    /// is read once.
     void fill_scores(heads_view<const K> cache, heads_view<const C> q, std::span<C> scores) {
         constexpr const char* who = "path::deferred_keys::fill_scores";
         require_cache(who, cache, stored_);
         detail::require(q.batches() == 1 && q.tokens() == 1 && q.channels() == config_.channels, who,
                         "q must be one token, its channels", q.channels());
-        detail::require(q.heads() % config_.kv_heads == 0, who, "kv_heads must divide q.heads", q.heads());
+        detail::require(q.heads() == config_.heads, who, "q.heads must be the heads it was built for",
+                        q.heads());
         detail::require(static_cast<index>(scores.size()) == q.heads() * tokens(), who,
                         "scores must hold heads * tokens numbers", scores.size());
-        const index group = q.heads() / config_.kv_heads;
-        for (index h = 0; h < config_.kv_heads; ++h) {
-            const head& own = heads_[static_cast<std::size_t>(h)];
-            for (index g = h * group; g < (h + 1) * group; ++g) {
-                const row_of query(q.at(0, 0, g), config_.channels);
-                C* const all = scores.data() + g * tokens();
-                row_.noalias() = query * own.transform;
-                for (index j = 0; j < stored_; ++j) all[j] = dot(row_.data(), cache.at(0, j, h));
-                Eigen::Map<Eigen::Matrix<C, Eigen::Dynamic, 1>>(all + stored_, open_).noalias() =
-                    own.open.topRows(open_) * query.transpose();
-            }
-        }
+        const index group = config_.heads / config_.kv_heads;
+        for (index h = 0; h < config_.heads; ++h)
+            queries_.row(h).noalias() =
+                row_of(q.at(0, 0, h), config_.channels) * transforms_[static_cast<std::size_t>(h / group)];
+        using stored = const stored_t<K>;
+        detail::walk_keys<detail::walk::read, stored, C>(
+            {reinterpret_cast<stored*>(cache.data),
+             {1, stored_, config_.kv_heads, config_.channels},
+             cache.strides},
+            {{}, {queries_.data(), 1, config_.heads, config_.channels}, group, scores.data(), tokens()});
+        detail::walk_keys<detail::walk::read, C, C>(open_view(open_),
+                                                    {{}, q, group, scores.data() + stored_, tokens()});
     }
 
   private:
     using row_of = Eigen::Map<const vector>;
-    struct head {
-        matrix<C> transform;  // P since the cache was written
-        matrix<C> open;       // keys of the open block as of now
-    };
-
+    heads_view<C> open_view(index tokens) noexcept {
+        const index head = config_.block * config_.channels;
+        return {
+            open_keys_.data(), {1, tokens, config_.kv_heads, config_.channels}, {0, config_.channels, head}};
+    }
     void require_one(const char* who, const char* must, const heads_view<const C>& x) const {
         detail::require(x.batches() == 1 && x.tokens() == 1 && x.heads() == config_.kv_heads &&
                             x.channels() == config_.channels,
@@ -169,24 +175,11 @@ class deferred_keys {
         auto* to = reinterpret_cast<stored_t<K>*>(cache.at(0, n, h));
         for (index c = 0; c < config_.channels; ++c) to[c] = stored_t<K>(row(c));
     }
-    C dot(const C* query, const K* key) const noexcept {
-        const auto* from = reinterpret_cast<const stored_t<K>*>(key);
-        constexpr index n = simd::lanes<C>;
-        auto sum = simd::broadcast(C(0));
-        index c = 0;
-        for (; c + n <= config_.channels; c += n)
-            sum = simd::fma(simd::load(from + c), simd::load(query + c), sum);
-        if (c < config_.channels)
-            sum = simd::fma(simd::load_some(from + c, config_.channels - c),
-                            simd::load_some(query + c, config_.channels - c), sum);
-        return simd::sum_lanes(sum);
-    }
-
     deferred_keys_config config_;
-    std::vector<head> heads_;
+    std::vector<matrix<C>> transforms_;  // a head's P since the cache was written
+    matrix<C> open_keys_;                // of the open block as of now, [kv heads, block, channels]
     vector row_;
-    Eigen::Matrix<C, Eigen::Dynamic, 1> factors_;
-    matrix<C> carried_, loaded_;
+    matrix<C> queries_, carried_, loaded_;
     index stored_ = 0, open_ = 0;
 };
 

@@ -1,13 +1,17 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <span>
+#include <type_traits>
 
 #include <ropewalk/core/heads_view.hpp>
-#include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/simd_sums.hpp>
+#include <ropewalk/kernels/fit.hpp>
+#include <ropewalk/kernels/partition.hpp>
+#include <ropewalk/path/head_numbers.hpp>
 
 /// PaTH: between key j and query i stand the transforms of the tokens j + 1 .. i,
 /// H_t = I - beta_t w_t w_t^T with |w_t| = 1 (or w_t = 0: the identity) and beta_t in [0, 2]. They depend on
@@ -15,11 +19,11 @@
 /// Source: Yang et al. 2025 (arXiv 2505.16381); fla-org/flash-linear-attention, layers/path_attn.py.
 namespace ROPEWALK_NAMESPACE::path {
 
-/// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads].
+/// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads] of any stride.
 template <class C>
 struct step_transform {
-    heads_view<const C> w;    ///< [kv heads, channels]
-    std::span<const C> beta;  ///< one a head, in [0, 2]
+    heads_view<const C> w;  ///< [kv heads, channels]
+    head_numbers<C> beta;   ///< one a head, in [0, 2]
 };
 
 }  // namespace ROPEWALK_NAMESPACE::path
@@ -78,12 +82,15 @@ struct key_queries {
     index score_stride;
 };
 
-/// R key rows `stride` apart: k <- k - beta (k . w) w, and the scores of the queries with the rows as they
-/// are stored. `only` is the first query already loaded, for a group of one.
-template <std::size_t R, std::size_t V, bool Rest, class K, class C>
+/// Whether keys are carried past a token, or only read.
+enum class walk { carry, read };
+
+/// R key rows `stride` apart: k <- k - beta (k . w) w if they are carried, and the scores of the queries with the rows
+/// as they are stored. `only` is the first query already loaded, for a group of one.
+template <walk Walk, std::size_t R, std::size_t V, bool Rest, class K, class C>
 ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const key_row<V, Rest, C>& w, C beta,
                                        const key_queries<C>& q, const key_row<V, Rest, C>& only,
-                                       const K* ahead) noexcept {
+                                       std::type_identity_t<const K*> ahead) noexcept {
     using row = key_row<V, Rest, C>;
     row x[R];
     const auto load_rows = [&] {
@@ -93,18 +100,26 @@ ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const k
     // As much memory as these rows hold, further on in the walk.
     constexpr index line = 64 / static_cast<index>(sizeof(K));
     constexpr index held = static_cast<index>(R * row::parts) * simd::lanes<C>;
-    for (index at = 0; at < held; at += line) simd::prefetch(ahead + at);
-    load_rows();
-    C along[R];
-    dot_rows(x, w, along);
-    for (std::size_t r = 0; r < R; ++r) {
-        const auto step = simd::broadcast(static_cast<C>(-beta * along[r]));
-        for (std::size_t v = 0; v < row::parts; ++v) x[r].part[v] = simd::fma(w.part[v], step, x[r].part[v]);
-        x[r].store(key + static_cast<index>(r) * stride, rest);
+    for (index at = 0; at < held; at += line) {
+        if constexpr (Walk == walk::carry)
+            simd::prefetch(ahead + at);
+        else
+            simd::prefetch_read(ahead + at);
     }
-    if (q.group == 0) return;
-    // A 16-bit cache is rounded once a token; a score reads what later steps will read.
-    if constexpr (sizeof(K) < sizeof(C)) load_rows();
+    load_rows();
+    if constexpr (Walk == walk::carry) {
+        C along[R];
+        dot_rows(x, w, along);
+        for (std::size_t r = 0; r < R; ++r) {
+            const auto step = simd::broadcast(static_cast<C>(-beta * along[r]));
+            for (std::size_t v = 0; v < row::parts; ++v)
+                x[r].part[v] = simd::fma(w.part[v], step, x[r].part[v]);
+            x[r].store(key + static_cast<index>(r) * stride, rest);
+        }
+        if (q.group == 0) return;
+        // A 16-bit cache is rounded once a token; a score reads what later steps will read.
+        if constexpr (sizeof(K) < sizeof(C)) load_rows();
+    }
     dot_rows(x, only, q.scores);
     for (index g = 1; g < q.group; ++g) {
         row query;
@@ -114,7 +129,7 @@ ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const k
 }
 
 /// The same for rows of more than 8 registers: the row is read again for each step, from the L1 cache.
-template <class K, class C>
+template <walk Walk, class K, class C>
 void carry_long_key(K* key, index channels, const C* w, C beta, const key_queries<C>& q) noexcept {
     using P = simd::pack<C>;
     constexpr index n = simd::lanes<C>;
@@ -127,44 +142,60 @@ void carry_long_key(K* key, index channels, const C* w, C beta, const key_querie
         }
         return simd::sum_lanes(sum);
     };
-    const P step = simd::broadcast(static_cast<C>(-beta * dot(w)));
-    for (index i = 0; i < channels; i += n) {
-        const index count = channels - i < n ? channels - i : n;
-        const P x = simd::load_some(static_cast<const K*>(key) + i, count);
-        simd::store_some(key + i, simd::fma(simd::load_some(w + i, count), step, x), count);
+    if constexpr (Walk == walk::carry) {
+        const P step = simd::broadcast(static_cast<C>(-beta * dot(w)));
+        for (index i = 0; i < channels; i += n) {
+            const index count = channels - i < n ? channels - i : n;
+            const P x = simd::load_some(static_cast<const K*>(key) + i, count);
+            simd::store_some(key + i, simd::fma(simd::load_some(w + i, count), step, x), count);
+        }
     }
     for (index g = 0; g < q.group; ++g) q.scores[g * q.score_stride] = dot(q.first + g * q.stride);
 }
 
-/// The cache is walked as it lies in memory, head outer where a head's keys lie together and token outer
-/// elsewhere, four tokens abreast: w, q and the sums across lanes then serve four rows. The bits do not
-/// depend on the walk.
-template <std::size_t V, bool Rest, class K, class C>
-void carry_keys_of(heads_view<K> keys, const path::step_transform<C>& t, heads_view<const C> q, C* scores,
-                   index group) noexcept {
+/// What a walk over the cache does: the token's transform, its queries ([1, heads, channels], `group` of them a key
+/// head, none for a group of 0) and where their scores go: scores[query head * stride + token].
+template <class C>
+struct key_walk {
+    path::step_transform<C> transform;
+    heads_view<const C> q;
+    index group;
+    C* scores;
+    index score_stride;
+};
+
+/// The cache is walked as it lies in memory, a head after the other where a head's keys lie together, elsewhere
+/// through as many tokens of a head as stay in the L1 cache, then the same of the next. Four tokens abreast: w, q and
+/// the sums across lanes then serve four rows. The bits do not depend on the walk.
+template <walk Walk, std::size_t V, bool Rest, class K, class C>
+void walk_keys_of(heads_view<K> keys, const key_walk<C>& by) noexcept {
     using std::integral_constant;
     constexpr bool is_long = V == 0 && !Rest;
     constexpr index abreast = is_long ? 1 : 4;
-    const index tokens = keys.tokens(), channels = keys.channels();
+    const index tokens = keys.tokens(), channels = keys.channels(), group = by.group;
     const index rest = channels - static_cast<index>(V) * simd::lanes<C>;
-    const auto queries_of = [&](index h, index j) {
-        return key_queries<C>{group ? q.at(0, 0, h * group) : nullptr, q.strides.head, group,
-                              group ? scores + h * group * tokens + j : nullptr, tokens};
-    };
+    const path::step_transform<C>& t = by.transform;
+    const heads_view<const C> betas = t.beta.view(1, 1, keys.heads());
     // Rows [first, last) of head h, R at a time; `ahead` names what to bring closer meanwhile.
     const auto carry = [&]<std::size_t R>(index h, index first, index last, auto ahead,
                                           integral_constant<std::size_t, R>) {
-        const C beta = t.beta[static_cast<std::size_t>(h)];
+        const C beta = Walk == walk::carry ? *betas.at(0, 0, h) : C(0);
+        const C* const w = Walk == walk::carry ? t.w.at(0, 0, h) : nullptr;
+        const auto queries_of = [&](index j) {
+            return key_queries<C>{group ? by.q.at(0, 0, h * group) : nullptr, by.q.strides.head, group,
+                                  group ? by.scores + h * group * by.score_stride + j : nullptr,
+                                  by.score_stride};
+        };
         if constexpr (is_long) {
             for (index j = first; j < last; ++j)
-                carry_long_key(keys.at(0, j, h), channels, t.w.at(0, 0, h), beta, queries_of(h, j));
+                carry_long_key<Walk>(keys.at(0, j, h), channels, w, beta, queries_of(j));
         } else {
-            key_row<V, Rest, C> w, only{};
-            w.load(t.w.at(0, 0, h), rest);
-            if (group) only.load(q.at(0, 0, h * group), rest);
+            key_row<V, Rest, C> transform{}, only{};
+            if constexpr (Walk == walk::carry) transform.load(w, rest);
+            if (group) only.load(by.q.at(0, 0, h * group), rest);
             for (index j = first; j < last; j += static_cast<index>(R))
-                carry_rows<R, V, Rest>(keys.at(0, j, h), keys.strides.token, rest, w, beta, queries_of(h, j),
-                                       only, ahead(j));
+                carry_rows<Walk, R, V, Rest>(keys.at(0, j, h), keys.strides.token, rest, transform, beta,
+                                             queries_of(j), only, ahead(j));
         }
     };
     constexpr integral_constant<std::size_t, 1> one;
@@ -179,48 +210,51 @@ void carry_keys_of(heads_view<K> keys, const path::step_transform<C>& t, heads_v
         }
         return;
     }
-    for (index j = 0; j < whole; j += abreast)
-        for (index h = 0; h < keys.heads(); ++h)  // ahead: the next tokens, in the order in which they lie
+    constexpr index tile = 32;
+    for (index first = 0; first < whole; first += tile) {
+        const index count = std::min(tile, whole - first);
+        // Ahead: the next tile, in the order in which it lies.
+        for (index h = 0; h < keys.heads(); ++h)
             carry(
-                h, j, j + abreast, [&](index) { return keys.at(0, j + abreast, 0) + h * abreast * channels; },
+                h, first, first + count,
+                [&](index j) { return keys.at(0, first + count, 0) + (h * count + j - first) * channels; },
                 several);
+    }
     for (index h = 0; h < keys.heads(); ++h)
         carry(
             h, whole, tokens, [&](index j) { return keys.at(0, j, h); }, one);
 }
 
-template <class K, class C>
-void carry_keys(heads_view<K> keys, const path::step_transform<C>& t, heads_view<const C> q, C* scores,
-                index group) noexcept {
+template <walk Walk, class K, class C>
+void walk_keys(heads_view<K> keys, const key_walk<C>& by) noexcept {
     const index whole = keys.channels() / simd::lanes<C>;
     const bool rest = keys.channels() % simd::lanes<C> != 0;
     const auto run = [&]<std::size_t V>(std::integral_constant<std::size_t, V>) {
-        rest ? carry_keys_of<V, true>(keys, t, q, scores, group)
-             : carry_keys_of<V, false>(keys, t, q, scores, group);
+        rest ? walk_keys_of<Walk, V, true>(keys, by) : walk_keys_of<Walk, V, false>(keys, by);
     };
     using std::integral_constant;
     switch (whole) {
-        case 0: return carry_keys_of<0, true>(keys, t, q, scores, group);
+        case 0: return walk_keys_of<Walk, 0, true>(keys, by);
         case 1: return run(integral_constant<std::size_t, 1>{});
         case 2: return run(integral_constant<std::size_t, 2>{});
         case 3: return run(integral_constant<std::size_t, 3>{});
         case 4: return run(integral_constant<std::size_t, 4>{});
         case 6: return run(integral_constant<std::size_t, 6>{});
         case 8: return run(integral_constant<std::size_t, 8>{});
-        default: return carry_keys_of<0, false>(keys, t, q, scores, group);
+        default: return walk_keys_of<Walk, 0, false>(keys, by);
     }
 }
 
 /// The misfit of a token's transform with the keys it carries.
 template <class K, class C>
 misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
-    const auto betas = static_cast<index>(t.beta.size());
     if (keys.batches() != 1) return {"batches of the keys must be 1", 1, keys.batches()};
     if (t.w.tokens() != 1) return {"tokens of w must be 1", 1, t.w.tokens()};
     if (t.w.heads() != keys.heads()) return {"heads of w must be the keys'", keys.heads(), t.w.heads()};
     if (t.w.channels() != keys.channels())
         return {"channels of w must be the keys'", keys.channels(), t.w.channels()};
-    if (betas != keys.heads()) return {"beta must hold a number a kv head", keys.heads(), betas};
+    if (!t.beta.fits(1, 1, keys.heads()))
+        return {"beta must hold a number a kv head", keys.heads(), t.beta.size()};
     return {};
 }
 /// The misfit of the new token's queries with the keys.
@@ -228,7 +262,8 @@ template <class K>
 misfit fit_query(const heads_view<K>& keys, const heads_shape& q) noexcept {
     if (q.batches != 1) return {"batches of q must be 1", 1, q.batches};
     if (q.tokens != 1) return {"tokens of q must be 1", 1, q.tokens};
-    if (q.channels != keys.channels()) return {"channels of q must be the keys'", keys.channels(), q.channels};
+    if (q.channels != keys.channels())
+        return {"channels of q must be the keys'", keys.channels(), q.channels};
     if (q.heads < 0 || q.heads % keys.heads() != 0)
         return {"heads of q must be a multiple of the kv heads", keys.heads(), q.heads};
     return {};
@@ -241,6 +276,7 @@ namespace ROPEWALK_NAMESPACE::path {
 /// Carries every cached key past one new token, in place: k <- k - beta (k . w) w.
 /// Shapes:   keys [tokens, kv heads, channels], any strides; w [1, kv heads, channels]; beta [kv heads].
 /// Requires: one sequence (batches = 1); beta in [0, 2] and |w| <= 1, or norms grow.
+///           Parts share the tokens.
 /// Returns:  true; false, and nothing is written, where the call does not fit and ROPEWALK_ON_MISFIT lets the
 ///           program go on.
 /// Cost:     reads and writes the keys once; no allocation.
@@ -249,11 +285,16 @@ namespace ROPEWALK_NAMESPACE::path {
 ///           (deferred_keys rounds once a block). w = 0 or beta = 0 leaves a key as it is, bit for bit.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py, rank_one_update.
 template <class K>
-bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t) noexcept {
+bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
+                 part_of part = {}) noexcept {
     using C = compute_t<K>;
     if (keys.empty()) return true;
-    if (!detail::fits("path::update_keys", detail::fit_step(keys, t))) return false;
-    detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, {}, nullptr, 0);
+    if (!detail::fits("path::update_keys",
+                      detail::first_of(detail::fit_step(keys, t), detail::fit_part(part))))
+        return false;
+    const work_range own = partition(keys.tokens(), part);
+    detail::walk_keys<detail::walk::carry, stored_t<K>, C>(
+        detail::stored_view(keys.token_slice(own.first, own.count)), {t, {}, 0, nullptr, 0});
     return true;
 }
 
@@ -268,18 +309,21 @@ bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute
 template <class K>
 bool update_keys_and_score(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
                            std::type_identity_t<heads_view<const compute_t<K>>> q,
-                           std::type_identity_t<std::span<compute_t<K>>> scores) noexcept {
+                           std::type_identity_t<std::span<compute_t<K>>> scores, part_of part = {}) noexcept {
     using C = compute_t<K>;
-    if (keys.empty() || q.empty()) return update_keys(keys, t);
+    if (keys.empty() || q.empty()) return update_keys(keys, t, part);
     const auto wrong = [&]() noexcept -> misfit {
         const auto held = static_cast<index>(scores.size()), wanted = q.heads() * keys.tokens();
         if (const misfit step = detail::fit_step(keys, t); !step.ok()) return step;
         if (const misfit query = detail::fit_query(keys, q.shape); !query.ok()) return query;
         if (held < wanted) return {"scores must hold heads * tokens numbers", wanted, held};
-        return {};
+        return detail::fit_part(part);
     }();
     if (!detail::fits("path::update_keys_and_score", wrong)) return false;
-    detail::carry_keys<stored_t<K>, C>(detail::stored_view(keys), t, q, scores.data(), q.heads() / keys.heads());
+    const work_range own = partition(keys.tokens(), part);
+    detail::walk_keys<detail::walk::carry, stored_t<K>, C>(
+        detail::stored_view(keys.token_slice(own.first, own.count)),
+        {t, q, q.heads() / keys.heads(), scores.data() + own.first, keys.tokens()});
     return true;
 }
 
