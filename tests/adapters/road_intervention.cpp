@@ -75,8 +75,8 @@ TEST_CASE("road_intervention: more rows than go through together, and neither wi
     const Eigen::MatrixXd whole = road::make_intervention_matrix(m, r);
     const auto before = support::as<float>(noise(tokens * heads * stride, 14));
     auto x = before;
-    road::intervention<float> turn(m, r);
-    turn.mix(rw::heads_view<float>(x.data(), {1, tokens, heads, channels}, {0, heads * stride, stride}));
+    road::intervention<float> change(m, r);
+    change.mix(rw::heads_view<float>(x.data(), {1, tokens, heads, channels}, {0, heads * stride, stride}));
     double off = 0;
     bool outside_stays = true;
     for (rw::index row = 0; row < tokens * heads; ++row) {
