@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/core/block_types.hpp>
 
+#include <bit>
 #include <cfenv>
 #include <cmath>
 #include <cstddef>
