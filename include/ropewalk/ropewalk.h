@@ -9,7 +9,7 @@
 // whatever is made by a call that takes a pointer to a pointer is freed by the function free_ of its name.
 // Bad memory apart, a call that cannot be is refused with nothing touched.
 //
-// Threads: every function may be called from any thread at any time, and none takes a lock. What was made is
+// Threads: every function may be called from any thread at any time, and none takes a lock of its own. What was made is
 // never changed, so that any number of calls may read one spectrum, table, plan or model at once; it is freed
 // when none of them runs any more. Calls whose written memory is disjoint run side by side: parts of one call by
 // its fields parts and part, calls on different tensors as they are. The reason of a refusal belongs to its

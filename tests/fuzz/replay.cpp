@@ -37,7 +37,7 @@ int main(int count, char** text) {
         return z ^ (z >> 31);
     };
     for (long i = 0; i < inputs; ++i) {
-        std::vector<std::uint8_t> bytes(next() % (longest + 1));
+        std::vector<std::uint8_t> bytes(static_cast<std::size_t>(next() % (longest + 1)));
         for (auto& byte : bytes) byte = static_cast<std::uint8_t>(next());
         LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
     }

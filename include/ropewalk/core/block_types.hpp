@@ -12,7 +12,8 @@
 namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// Size numbers as int8 codes under one scale: number = code * scale. Codes run from -127 to 127.
-/// Shapes:   Size + 2 bytes, aligned to 2: the scale, then the codes in channel order.
+/// Shapes:   Size + 2 bytes, aligned to 2: the scale in the machine's byte order, then the codes in channel
+///           order.
 /// Source:   ggml's block_q8_0 (Size = 32, 34 bytes).
 template <int Size>
 struct ROPEWALK_DETAIL_MAY_ALIAS q8_block {

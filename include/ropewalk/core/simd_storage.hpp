@@ -19,6 +19,10 @@ namespace ROPEWALK_NAMESPACE::simd {
 #if defined(ROPEWALK_DETAIL_VECTORS)
 typedef std::uint32_t four_words __attribute__((vector_size(16)));
 typedef std::uint16_t four_halves __attribute__((vector_size(8)));
+/// Bits from the first 16-bit number of a word to its upper half; those from the second are the rest of 16.
+inline constexpr int first_number = std::endian::native == std::endian::little ? 16 : 0;
+/// The upper half of each word rounded to nearest even. Requires: as store_two.
+ROPEWALK_ALWAYS_INLINE four_words rounded(four_words u) noexcept { return u + ((u >> 16) & 1u) + 0x7fffu; }
 #endif
 
 #if defined(ROPEWALK_DETAIL_X86_512)
@@ -122,9 +126,9 @@ ROPEWALK_ALWAYS_INLINE void store(bf16* p, pack<float> x) noexcept {
     vst1_u16(reinterpret_cast<std::uint16_t*>(p), vshrn_n_u32(vbslq_u32(number, r, quiet), 16));
 #elif defined(ROPEWALK_DETAIL_VECTORS)
     const auto u = (four_words)(x.lane);
-    const four_words rounded = u + ((u >> 16) & 1u) + 0x7fffu, quiet = u | 0x400000u;
     const auto nan = (four_words)((u & 0x7fffffffu) > 0x7f800000u);
-    const four_halves w = __builtin_convertvector(((nan & quiet) | (~nan & rounded)) >> 16, four_halves);
+    const four_words number = (nan & (u | 0x400000u)) | (~nan & rounded(u));
+    const four_halves w = __builtin_convertvector(number >> 16, four_halves);
     std::memcpy(static_cast<void*>(p), &w, sizeof w);
 #else
     float lane[lanes<float>];
@@ -223,7 +227,7 @@ ROPEWALK_ALWAYS_INLINE void store(T* p, const P (&x)[K]) noexcept {
 /// shuffle.
 template <class T>
 #if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)) || \
-    defined(ROPEWALK_DETAIL_X86_128) || defined(ROPEWALK_DETAIL_NEON)
+    defined(ROPEWALK_DETAIL_X86_128) || defined(ROPEWALK_DETAIL_NEON) || defined(ROPEWALK_DETAIL_VECTORS)
 inline constexpr bool read_as_words = std::is_same_v<T, bf16>;
 #else
 inline constexpr bool read_as_words = false;
@@ -253,6 +257,11 @@ ROPEWALK_ALWAYS_INLINE two_packs<float> load_words([[maybe_unused]] const bf16* 
     const uint32x4_t w = vreinterpretq_u32_u16(vld1q_u16(reinterpret_cast<const std::uint16_t*>(p)));
     return {pack<float>(vreinterpretq_f32_u32(vshlq_n_u32(w, 16))),
             pack<float>(vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000u))))};
+#elif defined(ROPEWALK_DETAIL_VECTORS)
+    four_words w;
+    std::memcpy(&w, static_cast<const void*>(p), sizeof w);
+    return {{(pack<float>::register_type)((w << first_number) & 0xffff0000u)},
+            {(pack<float>::register_type)((w << (16 - first_number)) & 0xffff0000u)}};
 #else
     return {broadcast(0.0f), broadcast(0.0f)};
 #endif
@@ -305,6 +314,11 @@ ROPEWALK_ALWAYS_INLINE void store_words([[maybe_unused]] bf16* p,
     const uint32x4_t high = rounded(vreinterpretq_u32_f32(x.second));
     vst1q_u16(reinterpret_cast<std::uint16_t*>(p),
               vreinterpretq_u16_u32(vbslq_u32(vdupq_n_u32(0xffff0000u), high, low)));
+#elif defined(ROPEWALK_DETAIL_VECTORS)
+    const four_words a = rounded((four_words)(x.first.lane)) & 0xffff0000u;
+    const four_words b = rounded((four_words)(x.second.lane)) & 0xffff0000u;
+    const four_words w = (a >> first_number) | (b >> (16 - first_number));
+    std::memcpy(static_cast<void*>(p), &w, sizeof w);
 #endif
 }
 
