@@ -25,7 +25,7 @@ int main() {
         std::generate(x.begin(), x.end(), [&] { return normal(engine); });
         return x;
     };
-    // Half-split: pair i is channels i and i + d / 2; in 16384 tokens the last quarter turns by less than a radian.
+    // Half-split: pair i is channels i and i + d / 2; in 16384 tokens the last quarter rotates by less than a radian.
     const auto meaning = numbers(subjects * d), v = numbers(tokens * kv_heads * d);
     const auto speak = [&](float* to, index subject) {
         const float* const own = meaning.data() + subject * d;

@@ -269,15 +269,15 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
                                  options_.value_channels * static_cast<index>(sizeof(V)));
         at.fill_trace(own, rows, most, trace);
         const row_choice choice{.scale = scale, .listed = at.attended.data(), .count = rows};
-        const heads_view<T> turned(near_rows, 1, group(), d);
+        const heads_view<T> near_q(near_rows, 1, group(), d);
         const auto own_keys = k.batch_slice(b, 1).head_slice(kv, 1);
         const auto values = v.batch_slice(b, 1).head_slice(kv, 1);
         const auto to = out.batch_slice(b, 1).head_slice(kv * group(), group());
         if (options_.keys == cached_keys::rotated || pairs == 0) {
-            at.attention.attend(turned, own_keys, values, to, choice);
+            at.attention.attend(near_q, own_keys, values, to, choice);
         } else {
             const keys rotated{own_keys, rope_, omega_, at.rotated.data(), at.cos_sin.data()};
-            at.attention.attend_through(turned, 1, rotated, values, to, choice);
+            at.attention.attend_through(near_q, 1, rotated, values, to, choice);
         }
     }
     return true;

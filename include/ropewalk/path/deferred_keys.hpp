@@ -20,17 +20,19 @@ struct deferred_keys_config {
     index heads = 0;    ///< query heads; 0: kv_heads
 };
 
-/// A key cache of a 16-bit type that is rounded once a block, not once a token: between two writes the
-/// transforms since the last one are held as one matrix P a head, and the query is carried back instead of
-/// the keys forward, q^T (P k) = (q^T P) k. Keys of the open block are here, in f32, and enter the cache when
-/// the block is full. The cache itself is the caller's: its first stored() tokens are valid.
+/// A key cache that is read at every token and written once a block: a 16-bit one is then rounded once a block, not
+/// once a token, and a step moves half the bytes. Between two writes the transforms since the last one are held as
+/// one matrix P a head, and the query is carried back instead of the keys forward, q^T (P k) = (q^T P) k. Keys of the
+/// open block are here, in f32 (f64 for f64 keys), and enter the cache when the block is full. The cache itself is
+/// the caller's: its first stored() tokens are valid.
 /// Shapes:   cache [tokens, kv heads, channels] of K, any strides, with room for every token.
 /// Requires: beta in [0, 2], |w| <= 1. One sequence. Every call gets the same cache.
 /// Throws:   invalid_config on sizes that disagree, a cache without room, or beta outside [0, 2]; nothing is
 ///           changed then.
-/// Cost:     append: 4 channels (channels + block) multiply-adds a head; every block-th one also carries the
-///           cache, channels^2 a key. fill_scores: channels^2 a query head and channels a key. Memory: 4
-///           (channels^2 + block channels) bytes a head. No allocation after the constructor.
+/// Cost:     append: 2 channels (channels + open keys) multiply-adds a head; every block-th one also carries the
+///           cache, channels^2 a key. fill_scores: channels^2 a query head, channels a query head and key. Memory: 4
+///           (channels^2 + block channels) bytes a head. No allocation after the constructor. A shorter block suits
+///           a short cache.
 /// Accuracy: bf16 keys are within 1 % of the exact ones in the Frobenius norm after 16384 tokens, where
 ///           rounding at each token leaves 21 %; a key is rounded once for each block that ended after it.
 /// Source:   arXiv 2505.16381; the associativity of q^T (P k) = (q^T P) k.
