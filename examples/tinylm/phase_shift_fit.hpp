@@ -43,8 +43,8 @@ phase_modules<T> zero_modules(const model& m) {
     return made;
 }
 
-/// The loss of a window of text, and its gradient by PSC's modules: the model with everything kept that the way
-/// back needs. The model's own weights stay. T is double where the gradient is checked.
+/// The loss of a window of text, and its gradient by PSC's modules: the model with everything kept that the
+/// way back needs. The model's own weights stay. T is double where the gradient is checked.
 template <class T>
 class phase_pass {
     using numbers = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -200,8 +200,8 @@ struct phase_fit {
     int best_step = 0;
 };
 
-/// PSC's training in small: all parameters of all modules by Adam, the model untouched. Windows come from `text`;
-/// `apart` decides which step is kept. `done` hears of every step.
+/// PSC's training in small: all parameters of all modules by Adam, the model untouched. Windows come from
+/// `text`; `apart` decides which step is kept. `done` hears of every step.
 inline phase_fit fit_phase_modules(const model& m, const rw::rotary_scheme& rope,
                                    const rw::spectrum& frequencies, tokens_view text, tokens_view apart,
                                    const phase_fit_options& options, const std::function<void()>& done = {}) {

@@ -67,8 +67,7 @@ TEMPLATE_TEST_CASE("simd_permute: any order of the lanes of two registers", "[co
             simd::store(out.data(), simd::lane_order<TestType>(from).of(simd::load(p), simd::load(p + n)));
             bool right = true;
             for (rw::index i = 0; i < n; ++i)
-                right = right &&
-                        out[static_cast<std::size_t>(i)] == x[static_cast<std::size_t>(from(i))];
+                right = right && out[static_cast<std::size_t>(i)] == x[static_cast<std::size_t>(from(i))];
             CAPTURE(step, first);
             CHECK(right);
         }

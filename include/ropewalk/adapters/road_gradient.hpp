@@ -60,7 +60,8 @@ struct pair_sums {
     }
 
   private:
-    /// First and second channels of `count` pairs from `from` on, for groups of twice Half, or of twice `half`.
+    /// First and second channels of `count` pairs from `from` on, for groups of twice Half, or of twice
+    /// `half`.
     template <index Half, class T>
     static void split(const T* row, index from, index count, double* first, double* second,
                       index half = Half) noexcept {

@@ -261,8 +261,8 @@ ROPEWALK_ALWAYS_INLINE two_packs<C> deinterleave(pack<C> x, pack<C> y) noexcept 
 #endif
 }
 
-/// An order of lanes that is known at run time only: lane i of the result is lane from(i) of x, or, from lanes<C>
-/// on, one of y.
+/// An order of lanes that is known at run time only: lane i of the result is lane from(i) of x, or, from
+/// lanes<C> on, one of y.
 template <class C>
 class lane_order {
   public:
