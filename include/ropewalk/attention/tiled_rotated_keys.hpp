@@ -62,8 +62,8 @@ namespace ROPEWALK_NAMESPACE::attention {
 /// Requires: out shares no memory with the inputs.
 /// Throws:   invalid_config as attend, and where the rows do not fit the keys, before anything is written.
 ///           Allocates nothing.
-/// Cost:     attend's, and a rotation of the keys for every tile of queries: with 96 queries a tile a few
-///           hundredths, in a decode step a pass over the keys.
+/// Cost:     attend's, and a rotation of the keys for every tile of queries: with 96 queries a tile about a
+///           tenth more, in a decode step a fifth (2048 tokens, and 1 of 8192, f32, AVX-512).
 /// Accuracy: f64 and f32: the bits of attend over keys that rotate has rotated. 16-bit keys are rotated in f32
 ///           and not rounded again.
 /// Source:   StreamingLLM, arXiv 2309.17453, and MEPIC, arXiv 2512.16822 (keys rotated when they are read).
