@@ -51,8 +51,8 @@ int main(int argc, char** argv) {
     double most[levels] = {};
     for (rw::index n = 0; n < tokens; ++n)
         for (rw::index axis = 0; axis < levels; ++axis) most[axis] = std::max(most[axis], where.at(n, axis));
-    std::printf("%td tokens; HiRoPE: token %.0f, function of a class %.0f, unit %.0f\n", tokens, most[0], most[1],
-                most[2]);
+    std::printf("%td tokens; HiRoPE: token %.0f, function of a class %.0f, unit %.0f\n", tokens, most[0],
+                most[1], most[2]);
     const bool same = rw::positions::hierarchy({.tokens = tokens, .starts = starts}).values() == positions;
     std::printf("counted while reading as in the finished file: %s\n", same ? "yes" : "no");
 

@@ -271,7 +271,8 @@ int run(const std::map<std::string, std::string>& options) {
     if (bytes < 32768) fit_options.steps = 2;
     const index population = bytes == 32768 ? 24 : 8, generations = 2 * rounds,
                 losses = population + 6 * generations;
-    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + fit_options.steps + 4 * losses);
+    progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + fit_options.steps +
+                 4 * losses);
     // Side by side: a search is one step after the other, and the longest context has one window.
     std::map<index, std::future<std::vector<double>>> searches, evolutions;
     for (index n : contexts)

@@ -76,5 +76,6 @@ int run(rw::index rounds, unsigned seed) {
 }  // namespace
 
 int main(int count, char** text) {
-    return run(count > 1 ? std::atol(text[1]) : 16, count > 2 ? static_cast<unsigned>(std::atol(text[2])) : 1);
+    return run(count > 1 ? std::atol(text[1]) : 16,
+               count > 2 ? static_cast<unsigned>(std::atol(text[2])) : 1);
 }

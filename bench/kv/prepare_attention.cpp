@@ -25,29 +25,31 @@ void prepare_case(benchmark::State& state, queries where, rw::index tokens) {
     auto packed = bench::normal_numbers<S>(size, 1);
     rw::detail::aligned_vector<S> q_out(static_cast<std::size_t>(tokens * q_heads * dim));
     const auto rows_of_cache = static_cast<std::size_t>(pages * page_tokens * kv_heads);
-    rw::detail::aligned_vector<D> keys(rows_of_cache * dim / static_cast<std::size_t>(rw::numbers_in<D>)), values = keys;
+    rw::detail::aligned_vector<D> keys(rows_of_cache * dim / static_cast<std::size_t>(rw::numbers_in<D>)),
+        values = keys;
     rw::detail::aligned_vector<float> scales(2 * rows_of_cache);
     rw::position_table<float> table(rw::frequencies::geometric({.rotary_dim = dim}), 8192);
     std::vector<std::int32_t> positions(static_cast<std::size_t>(tokens)), slots = positions;
     std::iota(positions.begin(), positions.end(), tokens == 1 ? 5000 : 0);
     std::iota(slots.begin(), slots.end(), 0);
     const auto rows = table.rows(positions);
-    const auto views = rw::split_qkv(rw::heads_view<S>(packed.data(), tokens, q_heads + 2 * kv_heads, dim), q_heads, kv_heads);
+    const auto views = rw::split_qkv(rw::heads_view<S>(packed.data(), tokens, q_heads + 2 * kv_heads, dim),
+                                     q_heads, kv_heads);
     const rw::cache_shape shape{pages, page_tokens, kv_heads, dim}, one{pages, page_tokens, kv_heads, 1};
     const rw::head_norm<float> norm({.channels = dim}, std::vector<float>(dim, 1.0f));
     const rw::heads_view<S> q_target =
         where == queries::in_place ? views.q : rw::heads_view<S>(q_out.data(), tokens, q_heads, dim);
-    rw::prepare_call<S, S, D> call{.q = views.q,
-                                   .q_out = q_target,
-                                   .new_rows = {.key = views.k,
-                                                .value = views.v,
-                                                .key_cache = rw::cache_view<D>::nhd(keys.data(), shape),
-                                                .value_cache = rw::cache_view<D>::nhd(values.data(), shape),
-                                                .key_scales = rw::cache_view<float>::nhd(scales.data(), one),
-                                                .value_scales = rw::cache_view<float>::nhd(
-                                                    scales.data() + rows_of_cache, one)},
-                                   .q_norm = norm,
-                                   .k_norm = norm};
+    rw::prepare_call<S, S, D> call{
+        .q = views.q,
+        .q_out = q_target,
+        .new_rows = {.key = views.k,
+                     .value = views.v,
+                     .key_cache = rw::cache_view<D>::nhd(keys.data(), shape),
+                     .value_cache = rw::cache_view<D>::nhd(values.data(), shape),
+                     .key_scales = rw::cache_view<float>::nhd(scales.data(), one),
+                     .value_scales = rw::cache_view<float>::nhd(scales.data() + rows_of_cache, one)},
+        .q_norm = norm,
+        .k_norm = norm};
     const auto plan = rw::make_prepare_plan(call, slots);
     const auto none = rw::copy_rows<float>(tokens);
     const rw::half_split half;
@@ -55,7 +57,8 @@ void prepare_case(benchmark::State& state, queries where, rw::index tokens) {
                            .roof = {},
                            .contenders = {{"kernel", [&] { rw::prepare_attention(half, call, plan, rows); }},
                                           {"apart", [&] {
-                                               rw::normalize_and_rotate(half, views.q, views.k, norm, norm, none);
+                                               rw::normalize_and_rotate(half, views.q, views.k, norm, norm,
+                                                                        none);
                                                if (where == queries::in_place) {
                                                    rw::rotate(half, views.q, views.k, rows);
                                                } else {
@@ -72,7 +75,8 @@ void add(const std::string& name) {
         for (rw::index tokens : {1, 512, 4096})
             benchmark::RegisterBenchmark(
                 ("prepare_attention/" + name + (where == queries::in_place ? "" : "/queries:apart") +
-                 "/tokens:" + std::to_string(tokens)).c_str(),
+                 "/tokens:" + std::to_string(tokens))
+                    .c_str(),
                 [=](benchmark::State& state) { prepare_case<S, D>(state, where, tokens); })
                 ->UseManualTime()
                 ->Iterations(bench::turns);

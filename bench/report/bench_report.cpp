@@ -197,7 +197,8 @@ std::string table_of_the_rest(const std::vector<row>& rows) {
                     others_of(one) + " |\n";
         }
     if (body.empty()) return "";
-    return "Every other case: its time over the pass it is held against (and the time), the others' time over "
+    return "Every other case: its time over the pass it is held against (and the time), the others' time "
+           "over "
            "ours:\n\n| case | tokens | over the roof | others |\n|---|---|---|---|\n" +
            body;
 }

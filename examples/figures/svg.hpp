@@ -30,7 +30,7 @@ struct chart {
 struct bar_chart {
     std::string title, x_label;
     std::vector<std::string> names = {};
-    std::vector<double> values = {};  ///< > 0
+    std::vector<double> values = {};      ///< > 0
     std::vector<std::string> notes = {};  ///< behind the numbers; empty: none
     double width = 760;
 };
@@ -194,7 +194,8 @@ inline std::string make(const bar_chart& c) {
     auto x = detail::make_axis(values, axis_scale::log10);
     x.low -= 0.1 * (x.high - x.low);  // the least bar is seen too
     constexpr double step = 30;
-    detail::canvas page(c.width, 92 + step * static_cast<double>(c.names.size()), 190, c.title, c.x_label, "");
+    detail::canvas page(c.width, 92 + step * static_cast<double>(c.names.size()), 190, c.title, c.x_label,
+                        "");
     page.left = 160;
     for (double t : x.ticks) {
         const double at = page.x((t - x.low) / (x.high - x.low));

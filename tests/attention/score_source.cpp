@@ -22,11 +22,12 @@ TEMPLATE_TEST_CASE("score_source: products of a tile, few queries and many, whol
                 CAPTURE(channels, queries, few);
                 const support::attention_case<T> c(
                     {.queries = queries, .keys = 9, .heads = 2, .kv_heads = 1, .channels = channels});
-                const rw::index width = detail::whole_packs<T>(channels), strips = (queries + strip - 1) / strip;
+                const rw::index width = detail::whole_packs<T>(channels),
+                                strips = (queries + strip - 1) / strip;
                 std::vector<T> q(std::size_t(strips * strip * width), T(99)), k(std::size_t(9 * width)),
                     row(static_cast<std::size_t>(width)), scores(std::size_t(9 * strip));
-                detail::shared_source<const T, const T> source(c.q_view(), c.k_view(), 0.5, q.data(), k.data(),
-                                                               row.data());
+                detail::shared_source<const T, const T> source(c.q_view(), c.k_view(), 0.5, q.data(),
+                                                               k.data(), row.data());
                 const detail::query_tile tile{0, 1, 1, 0, queries, few};
                 source.read_queries(tile);
                 source.read_keys(0, 0, 2, 7, few);

@@ -24,6 +24,7 @@
 #define ERROR 0
 #define DELETE 0x00010000L
 
+#include <ropewalk/ropewalk.h>
 #include <ropewalk/adapters.hpp>
 #include <ropewalk/analysis.hpp>
 #include <ropewalk/attention.hpp>
@@ -35,5 +36,4 @@
 #include <ropewalk/models/multimodal_config.hpp>
 #include <ropewalk/models/vision_towers.hpp>
 #include <ropewalk/path.hpp>
-#include <ropewalk/ropewalk.h>
 #include <ropewalk/ropewalk.hpp>

@@ -1,6 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/core/simd.hpp>
+#include <ropewalk/core/simd_sums.hpp>
 
 #include <vector>
 

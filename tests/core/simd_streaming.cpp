@@ -5,8 +5,8 @@
 
 namespace rw = ropewalk;
 
-TEMPLATE_TEST_CASE("simd_streaming: registers arrive at aligned and other addresses, and nowhere else", "[core][simd]",
-                   float, double) {
+TEMPLATE_TEST_CASE("simd_streaming: registers arrive at aligned and other addresses, and nowhere else",
+                   "[core][simd]", float, double) {
     constexpr rw::index n = rw::simd::lanes<TestType>;
     alignas(64) TestType to[6 * n + 8];
     TestType from[3 * n];

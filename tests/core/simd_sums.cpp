@@ -18,10 +18,12 @@ TEMPLATE_TEST_CASE("simd_sums: a sum takes every lane once", "[core][simd]", flo
           TestType((std::uint64_t{1} << n) - 1));
 }
 
-TEMPLATE_TEST_CASE("simd_sums: four sums at once have the bits of each alone", "[core][simd]", float, double) {
+TEMPLATE_TEST_CASE("simd_sums: four sums at once have the bits of each alone", "[core][simd]", float,
+                   double) {
     constexpr rw::index n = simd::lanes<TestType>;
     std::vector<TestType> x(4 * n);
-    for (rw::index i = 0; i < 4 * n; ++i) x[i] = std::sin(static_cast<TestType>(3 * i + 1));  // sums that round
+    for (rw::index i = 0; i < 4 * n; ++i)
+        x[i] = std::sin(static_cast<TestType>(3 * i + 1));  // sums that round
     simd::pack<TestType> four[4];
     for (rw::index r = 0; r < 4; ++r) four[r] = simd::load(static_cast<const TestType*>(x.data() + r * n));
     TestType sums[4];

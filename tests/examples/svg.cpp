@@ -88,12 +88,11 @@ TEST_CASE("svg: charts in a column keep their sizes", "[examples][svg]") {
 }
 
 TEST_CASE("svg: bars, heat maps and sizes that disagree", "[examples][svg]") {
-    const auto bars =
-        svg::make(svg::bar_chart{.title = "t",
-                                 .x_label = "x",
-                                 .names = {"a", "b", "c"},
-                                 .values = {1, 100, -2},
-                                 .notes = {"", "off by 1", ""}});
+    const auto bars = svg::make(svg::bar_chart{.title = "t",
+                                               .x_label = "x",
+                                               .names = {"a", "b", "c"},
+                                               .values = {1, 100, -2},
+                                               .notes = {"", "off by 1", ""}});
     CHECK(count(bars, "<rect ") == 3);  // the page and two bars: a logarithm has no place for -2
     CHECK(bars.find(">100.00, off by 1<") != std::string::npos);
     CHECK(bars.find(">1.00<") != std::string::npos);
@@ -106,7 +105,8 @@ TEST_CASE("svg: bars, heat maps and sizes that disagree", "[examples][svg]") {
         svg::make(svg::chart{.title = "", .x_label = "", .y_label = "", .lines = {{"s", {1}, {}}}}),
         "svg: s must have as many y as x");
     CHECK_THROWS(svg::make(svg::bar_chart{.title = "", .x_label = "", .names = {"a"}}));
-    CHECK_THROWS(svg::make(svg::bar_chart{.title = "", .x_label = "", .names = {"a"}, .values = {1}, .notes = {"", ""}}));
+    CHECK_THROWS(svg::make(
+        svg::bar_chart{.title = "", .x_label = "", .names = {"a"}, .values = {1}, .notes = {"", ""}}));
     CHECK_THROWS(svg::make(
         svg::heat_map{.title = "", .x_label = "", .y_label = "", .rows = 2, .columns = 2, .values = {1}}));
     CHECK_THROWS(svg::write("/no/such/folder/x.svg", svg::chart{}));

@@ -27,7 +27,8 @@ TEMPLATE_TEST_CASE("head_norm: sums take each number once and none past the last
         }
         const TestType* const first = x.data() + 1;
         CHECK(rw::simd::sum_lanes(rw::detail::sums_of<true>(first, count, C(0))) == static_cast<C>(squares));
-        CHECK(rw::simd::sum_lanes(rw::detail::sums_of<true>(first, count, C(2))) == static_cast<C>(about_two));
+        CHECK(rw::simd::sum_lanes(rw::detail::sums_of<true>(first, count, C(2))) ==
+              static_cast<C>(about_two));
         CHECK(rw::simd::sum_lanes(rw::detail::sums_of<false>(first, count, C(0))) == static_cast<C>(sum));
     }
 }

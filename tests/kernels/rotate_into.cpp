@@ -103,12 +103,14 @@ TEST_CASE("rotate_into: a const source, and untouched rows are not written", "[k
     CHECK_FALSE(std::equal(after.begin(), after.begin() + 16, before.begin()));
 }
 
-TEMPLATE_TEST_CASE("rotate_into: a target larger than the caches gets the bits of rotate", "[kernels][rotate_into]", float,
-                   double) {
+TEMPLATE_TEST_CASE("rotate_into: a target larger than the caches gets the bits of rotate",
+                   "[kernels][rotate_into]", float, double) {
     constexpr rw::index heads = 4096;
     for (const rw::index pairs : {rw::index(64), rw::index(37)})  // whole registers, and a part of one
-        for (const rw::pair_layout layout : {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})})
-            for (const rw::index offset : {0, 1}) {  // numbers by which the target misses a register's boundary
+        for (const rw::pair_layout layout :
+             {rw::pair_layout(rw::half_split{}), rw::pair_layout(rw::interleaved{})})
+            for (const rw::index offset :
+                 {0, 1}) {  // numbers by which the target misses a register's boundary
                 const rw::index head_bytes = 2 * pairs * static_cast<rw::index>(sizeof(TestType));
                 const rw::index tokens = rw::detail::past_caches_bytes / (heads * head_bytes) + 1;
                 std::vector<double> positions(static_cast<std::size_t>(tokens));

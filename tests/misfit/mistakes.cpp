@@ -33,11 +33,14 @@ int main(int argc, char** argv) {
     const rw::heads_view<float> two_batches(memory.data(), {2, tokens, heads, dim});
     std::vector<double> each(heads * dim / 2);
     for (std::size_t i = 0; i < each.size(); ++i) each[i] = 0.1 * double(i);
-    const auto own = rw::make_rotation_table<float>(rw::spectrum::selected(each, {}, 1, heads), rw::position_ids::text(tokens));
-    const auto wide = rw::make_rotation_table<float>(rw::frequencies::geometric({.rotary_dim = 32}), rw::position_ids::text(tokens));
+    const auto own = rw::make_rotation_table<float>(rw::spectrum::selected(each, {}, 1, heads),
+                                                    rw::position_ids::text(tokens));
+    const auto wide = rw::make_rotation_table<float>(rw::frequencies::geometric({.rotary_dim = 32}),
+                                                     rw::position_ids::text(tokens));
     const rw::rotary_scheme rope{.head_dim = dim, .rotary_dim = dim};
     const rw::head_norm<float> norm({.channels = dim}), narrow_norm({.channels = dim / 2});
-    rw::append_call<float> call{.key = x, .key_cache = rw::cache_view<float>::nhd(keys.data(), {1, 8, heads, dim})};
+    rw::append_call<float> call{.key = x,
+                                .key_cache = rw::cache_view<float>::nhd(keys.data(), {1, 8, heads, dim})};
     const auto plan = rw::make_append_plan(call, slots);
     auto swapped = call;
     swapped.key = rw::heads_view<float>(memory.data(), heads, tokens, dim);
@@ -48,43 +51,65 @@ int main(int argc, char** argv) {
     past_the_table.indices.narrow = wild;
     const rw::half_split half;
     const std::vector<double> mixture(2 * 8 * 8, 0.5);  // of two kv heads
-    const auto fourier = rw::make_fourier_table<float>({.pairs = dim / 2, .outputs = dim / 2, .heads = 2}, omega, mixture, mixture,
-                                                       rw::position_ids::text(tokens));
-    const auto xpos = rw::make_xpos_table<float>({.rotary_dim = dim}, rw::xpos_side::key, rw::position_ids::text(tokens));
+    const auto fourier =
+        rw::make_fourier_table<float>({.pairs = dim / 2, .outputs = dim / 2, .heads = 2}, omega, mixture,
+                                      mixture, rw::position_ids::text(tokens));
+    const auto xpos =
+        rw::make_xpos_table<float>({.rotary_dim = dim}, rw::xpos_side::key, rw::position_ids::text(tokens));
     const rw::rotation_blocks<float> blocks({tokens, 1, 5, 4});
 
     const std::function<bool()> mistakes[] = {
-        [&] { return rw::rotate(half, x.head_slice(2, 2), own); },                      // 1: rows of heads 0 and 1
-        [&] { return rw::rotate(half, two_batches.batch_slice(1, 1).token_slice(0, 3), rows); },  // 2: rows of another slice
-        [&] { return rw::rotate(half, two_batches, rows); },                            // 3: positions of one sequence
-        [&] { return rw::rotate(half, rw::heads_view<float>(memory.data(), {1, tokens, heads, 8}, {0, 8, 0}), wide.rows()); },
-        [&] { return rw::rotate(half, rw::heads_view<float>(memory.data(), {1, tokens, heads, dim}, {.token = heads * dim}), rows); },
-        [&] { return rw::rotate(half, x, wide); },                                      // 6: another model's table
-        [&] { return rw::rotate(half, x, table.rows(few)); },                           // 7: too few rows
-        [&] { return rw::rotate(half, x, rows, {0, 4}); },                              // 8: part_of the wrong way round
-        [&] { return rw::rotate(half, x.head_slice(3, 2), rows); },                     // 9: a slice outside its view
-        [&] { return rw::rotate(rw::pair_layout::blocked_by(6), x, rows); },            // 10: a group that does not divide
+        [&] { return rw::rotate(half, x.head_slice(2, 2), own); },  // 1: rows of heads 0 and 1
+        [&] {
+            return rw::rotate(half, two_batches.batch_slice(1, 1).token_slice(0, 3), rows);
+        },                                                    // 2: rows of another slice
+        [&] { return rw::rotate(half, two_batches, rows); },  // 3: positions of one sequence
+        [&] {
+            return rw::rotate(half, rw::heads_view<float>(memory.data(), {1, tokens, heads, 8}, {0, 8, 0}),
+                              wide.rows());
+        },
+        [&] {
+            return rw::rotate(
+                half, rw::heads_view<float>(memory.data(), {1, tokens, heads, dim}, {.token = heads * dim}),
+                rows);
+        },
+        [&] { return rw::rotate(half, x, wide); },             // 6: another model's table
+        [&] { return rw::rotate(half, x, table.rows(few)); },  // 7: too few rows
+        [&] {
+            return rw::rotate(half, x, rows, {0, 4});
+        },                                                           // 8: part_of the wrong way round
+        [&] { return rw::rotate(half, x.head_slice(3, 2), rows); },  // 9: a slice outside its view
+        [&] {
+            return rw::rotate(rw::pair_layout::blocked_by(6), x, rows);
+        },  // 10: a group that does not divide
         [&] { return rw::rotate(half, rw::heads_view<float>(nullptr, tokens, heads, dim), rows); },
-        [&] { return rw::rotate(rope, x.channel_slice(0, 8), rows); },                  // 12: not the scheme's heads
-        [&] { return rw::rotate(half, x, past_the_table); },                            // 13: a row that is not there
-        [&] { return rw::rotate_into(half, rw::heads_view<float>(memory.data() + 8, tokens, heads - 1, dim), x.head_slice(0, 3), rows); },
-        [&] { return rw::rotate_into(half, y.token_slice(0, 3), x, rows); },            // 15: shapes that differ
-        [&] { return rw::normalize_and_rotate(half, x, narrow_norm, rows); },           // 16: another norm
-        [&] { return rw::append(rope, swapped, plan, rows); },                          // 17: tokens and heads swapped
-        [&] { return rw::append(rope, other_cache, plan, rows); },                      // 18: another model's cache
-        [&] { return rw::append(rope, call, plan, table.rows(few)); },                  // 19: rows of other tokens
-        [&] { return rw::shift_keys(half, call.key_cache, plan, wide); },               // 20: wider rows than keys
-        [&] { return rw::rotate(half, x, rw::rows_on_the_fly(omega, few)); },           // 21: too few positions
-        [&] {                                                                           // 22: q_out of another shape
+        [&] { return rw::rotate(rope, x.channel_slice(0, 8), rows); },  // 12: not the scheme's heads
+        [&] { return rw::rotate(half, x, past_the_table); },            // 13: a row that is not there
+        [&] {
+            return rw::rotate_into(half, rw::heads_view<float>(memory.data() + 8, tokens, heads - 1, dim),
+                                   x.head_slice(0, 3), rows);
+        },
+        [&] { return rw::rotate_into(half, y.token_slice(0, 3), x, rows); },   // 15: shapes that differ
+        [&] { return rw::normalize_and_rotate(half, x, narrow_norm, rows); },  // 16: another norm
+        [&] { return rw::append(rope, swapped, plan, rows); },                 // 17: tokens and heads swapped
+        [&] { return rw::append(rope, other_cache, plan, rows); },             // 18: another model's cache
+        [&] { return rw::append(rope, call, plan, table.rows(few)); },         // 19: rows of other tokens
+        [&] { return rw::shift_keys(half, call.key_cache, plan, wide); },      // 20: wider rows than keys
+        [&] { return rw::rotate(half, x, rw::rows_on_the_fly(omega, few)); },  // 21: too few positions
+        [&] {                                                                  // 22: q_out of another shape
             rw::prepare_call<float> prologue{.q = y, .q_out = x.token_slice(0, 3), .new_rows = {}};
             return rw::prepare_attention(half, prologue, rw::cache_plan{}, rows);
         },
-        [&] { return rw::rotate(half, x, fourier); },                                   // 23: FoPE rows of the kv heads
-        [&] { return rw::rotate(half, x.token_slice(0, 3), fourier); },                 // 24: and of other tokens
-        [&] { return rw::unrotate(rw::interleaved{}, x.channel_slice(0, 8), xpos); },   // 25: xPos rows of another width
-        [&] { return rw::rotate_gradient(half, two_batches, xpos); },                   // 26: of one of two sequences
-        [&] { return rw::rotate(rw::pair_layout::blocked_by(6), x, xpos); },            // 27: a group that does not divide
-        [&] { return rw::mix_blocks(x, blocks); },                                      // 28: blocks of more channels
+        [&] { return rw::rotate(half, x, fourier); },                    // 23: FoPE rows of the kv heads
+        [&] { return rw::rotate(half, x.token_slice(0, 3), fourier); },  // 24: and of other tokens
+        [&] {
+            return rw::unrotate(rw::interleaved{}, x.channel_slice(0, 8), xpos);
+        },                                                             // 25: xPos rows of another width
+        [&] { return rw::rotate_gradient(half, two_batches, xpos); },  // 26: of one of two sequences
+        [&] {
+            return rw::rotate(rw::pair_layout::blocked_by(6), x, xpos);
+        },                                          // 27: a group that does not divide
+        [&] { return rw::mix_blocks(x, blocks); },  // 28: blocks of more channels
     };
     constexpr int count = static_cast<int>(std::size(mistakes));
     const int number = argc > 1 ? std::atoi(argv[1]) : 0;

@@ -21,10 +21,10 @@ struct control_config {
     index heads = 24;     ///< of the queries
     index kv_heads = 12;  ///< of keys and values: each serves heads / kv_heads in a row
     index head_dim = 64;
-    index condition_channels = 768;
+    index condition_channels = 768;  ///< of a frame of the condition
     double base = 1e4;
-    position_map map = position_map::as_released;
-    pair_layout layout = half_split{};  ///< of position_map::rotation
+    position_map map = position_map::as_released;  ///< which map the layer was trained with
+    pair_layout layout = half_split{};             ///< of position_map::rotation
 };
 
 /// What is trained of one layer and one condition.
@@ -35,9 +35,9 @@ template <class T = float>
 struct control_weights {
     /// A row-major matrix of T.
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    matrix to_k = {};
-    matrix to_v = {};
-    matrix conv_out = {};
+    matrix to_k = {};      ///< condition to keys
+    matrix to_v = {};      ///< condition to values
+    matrix conv_out = {};  ///< what was attended to the hidden state
 };
 
 /// A condition ready for all steps of denoising: projected and rotated keys and values, [batches, tokens, kv
@@ -46,8 +46,8 @@ template <class T = float>
 struct rotated_condition {
     index batches = 0;
     index tokens = 0;
-    std::vector<T> keys = {};
-    std::vector<T> values = {};
+    std::vector<T> keys = {};    ///< rotated
+    std::vector<T> values = {};  ///< rotated
 };
 
 /// The decoupled cross-attention of one layer and one condition: hidden += scale * Z(attend(R q, R k, R v))
@@ -83,6 +83,7 @@ class control_layer {
                "conv_out must be [heads * head_dim, heads * head_dim], its rows being");
     }
 
+    /// What it was made with.
     const control_config& config() const noexcept { return config_; }
 
     /// Keys and values of a condition, rotated at positions 0, 1, ...: they do not change while the clip is

@@ -23,14 +23,14 @@ struct longrope2_search_config {
     index crossovers = 16;                      ///< new ones whose pairs come from two parents
     double mutation_rate = 0.3;                 ///< how likely a pair is drawn anew
     double step = 0.01;                         ///< of the grid of divisors that are drawn
-    std::uint32_t seed = 0;
+    std::uint32_t seed = 0;                     ///< of the generator: the same seed finds the same divisors
 };
 
 /// What a search tells after every loss: how many were asked for, at most how many will be, the least so far.
 struct search_state {
-    index done = 0;
-    index most = 0;
-    double least = 0;
+    index done = 0;    ///< losses that were asked for
+    index most = 0;    ///< at most how many will be
+    double least = 0;  ///< the least so far
 };
 
 /// What a search found.

@@ -25,7 +25,7 @@ struct fourier_config {
     index outputs = 0;  ///< mixed pairs, the first ones of the slice
     index heads = 1;    ///< heads that have coefficients of their own: the kv heads
     index group = 1;    ///< rows for `group` neighbouring heads each: 1 for k, query heads / kv heads for q
-    rest_pairs rest = rest_pairs::zero;  ///< what the pairs behind the mixed ones do
+    rest_pairs rest = rest_pairs::zero;                  ///< what the pairs behind the mixed ones do
     coefficient_norm norm = coefficient_norm::as_given;  ///< whether coefficients are divided by their sum
 };
 
@@ -40,6 +40,7 @@ class fourier_table {
   public:
     explicit fourier_table(rotation_table<T> table) : table_(std::move(table)) {}
 
+    /// The mixed cosines and sines.
     const rotation_table<T>& table() const noexcept { return table_; }
     /// For every verb that takes rows, as rotation_table's: the rows of all tokens, or of some of them.
     /// unrotate divides by each pair's c^2 + s^2, and gives no number where that is 0: see inverse().

@@ -21,8 +21,8 @@ template <class Q, class K>
 struct banded_copies {
     heads_view<Q> near_q;  ///< for pairs closer than the window
     heads_view<K> near_k;  ///< for pairs closer than the window
-    heads_view<Q> far_q;  ///< for all others
-    heads_view<K> far_k;  ///< for all others
+    heads_view<Q> far_q;   ///< for all others
+    heads_view<K> far_k;   ///< for all others
 };
 
 /// Where the copies change over: near when |query - key| < window. Query n stands at key first_query + n.

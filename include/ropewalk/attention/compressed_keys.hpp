@@ -43,10 +43,10 @@ inline spectrum make_spectrum(const spectrum_config& c = {}) {
 enum class overlap : std::uint8_t { none, previous };
 
 struct pool_config {
-    index rate = 128;  ///< tokens a window
+    index rate = 128;              ///< tokens a window
     overlap with = overlap::none;  ///< whether the window before it is pooled too
-    double epsilon = 1e-6;   ///< of the RMS norm
-    index first_window = 0;  ///< number of the first window in the sequence
+    double epsilon = 1e-6;         ///< of the RMS norm
+    index first_window = 0;        ///< number of the first window in the sequence
 };
 
 /// What the learned pooling of windows reads.

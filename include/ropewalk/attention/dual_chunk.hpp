@@ -116,9 +116,9 @@ class dual_chunk {
 /// Source: arXiv 2402.17463.
 template <class T>
 struct dual_chunk_queries {
-    heads_view<T> same;  ///< for keys of the query's own chunk
+    heads_view<T> same;      ///< for keys of the query's own chunk
     heads_view<T> previous;  ///< for keys of the chunk before it
-    heads_view<T> older;  ///< for keys of older chunks
+    heads_view<T> older;     ///< for keys of older chunks
 
     heads_view<T> row(chunk_row r) const noexcept {
         return r == chunk_row::same ? same : r == chunk_row::previous ? previous : older;
@@ -211,7 +211,7 @@ inline index dual_chunk_estimate_queries(const dual_chunk& chunks, index tokens,
 /// chooses its columns and diagonals by.
 /// Shapes:   column [heads, Lk], diagonal [heads, Lk], by token distance.
 struct dual_chunk_weights {
-    std::vector<double> column;  ///< by key
+    std::vector<double> column;    ///< by key
     std::vector<double> diagonal;  ///< by distance
 };
 

@@ -39,7 +39,7 @@ enum class gate : std::uint8_t { key, query, both };
 enum class gate_norm : std::uint8_t { unit, as_given };
 
 struct bias_config {
-    gate by = gate::key;  ///< who decides the rate
+    gate by = gate::key;               ///< who decides the rate
     gate_norm norm = gate_norm::unit;  ///< whether gate vectors are made unit vectors
 };
 

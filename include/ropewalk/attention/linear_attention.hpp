@@ -64,6 +64,7 @@ class linear_state {
           chunk_(sizes.channels, sizes.value_channels),
           row_(static_cast<std::size_t>(sizes.value_channels)) {}
 
+    /// What it was made for.
     const linear_sizes& sizes() const noexcept { return sizes_; }
     /// Tokens appended to every sequence.
     index tokens() const noexcept { return tokens_; }

@@ -45,7 +45,7 @@ struct score_extent {
 
 /// Scores of some queries against some keys, of one batch and a few neighbouring query heads.
 struct score_tile {
-    index batch = 0;  ///< all scores of a tile are of one batch
+    index batch = 0;        ///< all scores of a tile are of one batch
     index first_head = 0;   ///< the first query head
     index heads = 1;        ///< query heads from there on
     index first_query = 0;  ///< token of the first query
@@ -57,8 +57,8 @@ struct score_tile {
 /// What is seen of a tile: nothing outside keys first_key .. first_key + keys, and within them everything
 /// (`complete`) or what the mask says pair by pair. keys = 0: the tile is skipped.
 struct seen_keys {
-    index first_key = 0;  ///< the first key that may be seen
-    index keys = 0;  ///< how many from there on; 0: the tile is skipped
+    index first_key = 0;    ///< the first key that may be seen
+    index keys = 0;         ///< how many from there on; 0: the tile is skipped
     bool complete = false;  ///< whether each of them is seen by every query
 };
 
@@ -128,7 +128,7 @@ struct causal_mask {
 /// Throws: invalid_config on lengths that do not fit.
 struct document_mask {
     std::span<const std::int32_t> query_documents = {};  ///< document of each query token
-    std::span<const std::int32_t> key_documents = {};  ///< document of each key token
+    std::span<const std::int32_t> key_documents = {};    ///< document of each key token
 
     struct rules {
         const std::int32_t *query, *key;
@@ -175,7 +175,7 @@ struct document_mask {
 /// Shapes: query n stands at key first_query + n, as in causal_mask.
 /// Throws: invalid_config when block is not positive, or on first_query outside 0 .. 2^60.
 struct block_mask {
-    index block = 64;  ///< tokens of a block
+    index block = 64;                       ///< tokens of a block
     std::optional<index> first_query = {};  ///< keys - queries when not given
 
     struct rules {
@@ -208,7 +208,7 @@ struct block_mask {
 template <class T>
 struct dense_mask {
     std::span<const std::uint8_t> seen_pairs = {};  ///< not 0: seen
-    std::span<const T> added = {};  ///< onto each score
+    std::span<const T> added = {};                  ///< onto each score
 
     struct rules {
         const std::uint8_t* pairs;
@@ -255,7 +255,7 @@ struct dense_mask {
 /// What two masks both let through.
 template <attention_mask A, attention_mask B>
 struct both_masks {
-    A first;  ///< one of the masks
+    A first;   ///< one of the masks
     B second;  ///< the other
 
     template <class RA, class RB>

@@ -16,15 +16,15 @@ namespace ROPEWALK_NAMESPACE::attention {
 ///         dv like v.
 template <class Q, class K, class V, class O, class D, class DQ, class DK, class DV>
 struct gradient_tensors {
-    heads_view<Q> q;  ///< as attend read it
-    heads_view<K> k;  ///< as attend read it
-    heads_view<V> v;  ///< as attend read it
-    heads_view<O> out;  ///< what attend wrote
-    heads_view<D> d_out;  ///< gradient of the loss by out
+    heads_view<Q> q;                           ///< as attend read it
+    heads_view<K> k;                           ///< as attend read it
+    heads_view<V> v;                           ///< as attend read it
+    heads_view<O> out;                         ///< what attend wrote
+    heads_view<D> d_out;                       ///< gradient of the loss by out
     std::span<const compute_t<Q>> log_weight;  ///< [batches, queries, heads]
-    heads_view<DQ> dq;  ///< written: gradient by q
-    heads_view<DK> dk;  ///< written: gradient by k
-    heads_view<DV> dv;  ///< written: gradient by v
+    heads_view<DQ> dq;                         ///< written: gradient by q
+    heads_view<DK> dk;                         ///< written: gradient by k
+    heads_view<DV> dv;                         ///< written: gradient by v
 };
 // Clang learned to deduce an aggregate's arguments with version 17.
 template <class Q, class K, class V, class O, class D, class DQ, class DK, class DV>

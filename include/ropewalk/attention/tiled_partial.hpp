@@ -18,7 +18,7 @@ namespace ROPEWALK_NAMESPACE::attention {
 /// Source: Ring Attention, Liu et al. 2023.
 struct position_mask {
     std::span<const std::int32_t> query_positions = {};  ///< where each query stands
-    std::span<const std::int32_t> key_positions = {};  ///< where each key stands
+    std::span<const std::int32_t> key_positions = {};    ///< where each key stands
 
     struct rules {
         const std::int32_t *query, *key;

@@ -19,7 +19,7 @@ namespace ROPEWALK_NAMESPACE::commvq {
 
 /// The small centres of all rounds.
 struct codebook {
-    index rounds = 0;  ///< each codes what the ones before it left
+    index rounds = 0;               ///< each codes what the ones before it left
     index centres = 0;              ///< n of a round; a code names two of them, A n + B
     index pairs = 0;                ///< half_split pairs of a key
     std::span<const double> theta;  ///< [rounds, centres, pairs, 2]: x and y

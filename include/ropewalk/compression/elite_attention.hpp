@@ -98,6 +98,7 @@ class elite_attention {
     /// scale on q . k: 1 / sqrt(head_dim) of the whole head when not given.
     elite_attention(elite_weights<T> weights, const spectrum& omega, std::optional<double> scale = {});
 
+    /// What it was made with.
     const elite_weights<T>& weights() const noexcept { return weights_; }
     /// An empty cache for this layer.
     template <class E>
@@ -277,8 +278,8 @@ auto elite_attention<T>::make_values(const matrix& latents) const -> matrix {
 
 template <class T>
 template <class E>
-auto elite_attention<T>::forward(const matrix& x, elite_cache<E>& cache,
-                                 std::optional<latent_form> form) const -> matrix {
+typename elite_attention<T>::matrix elite_attention<T>::forward(const matrix& x, elite_cache<E>& cache,
+                                                                std::optional<latent_form> form) const {
     const index first = cache.tokens(), latent = weights_.latent();
     const matrix queries = make_queries(x, first);
     append(x, cache);
@@ -297,7 +298,8 @@ auto elite_attention<T>::forward(const matrix& x, elite_cache<E>& cache,
 
 template <class T>
 template <class E>
-auto elite_attention<T>::attend_expanded(matrix queries, const elite_cache<E>& cache) const -> matrix {
+typename elite_attention<T>::matrix elite_attention<T>::attend_expanded(matrix queries,
+                                                                        const elite_cache<E>& cache) const {
     const index tokens = queries.rows(), keys = cache.tokens(), d = weights_.layout.head_dim(),
                 nope = weights_.layout.nope_channels(), own = weights_.layout.rope_channels();
     matrix out(tokens, heads() * d);

@@ -36,7 +36,7 @@ void require_one_batch(const char* who, heads_view<T> x) {
 }  // namespace detail_codes
 
 struct channel_config {
-    index bits = 4;  ///< of a code, 1 .. 8
+    index bits = 4;          ///< of a code, 1 .. 8
     index exact_tokens = 0;  ///< first tokens that stay as they are (attention sinks)
 };
 
@@ -46,8 +46,8 @@ struct channel_config {
 /// Source:   KVQuant, arXiv 2401.18079 (uniform codes, asymmetric, an offset that is not rounded).
 struct channel_codes {
     std::vector<std::uint8_t> codes;  ///< see Shapes
-    std::vector<double> low;   ///< [heads * channels], the smallest value
-    std::vector<double> step;  ///< [heads * channels]; 0: the channel is constant
+    std::vector<double> low;          ///< [heads * channels], the smallest value
+    std::vector<double> step;         ///< [heads * channels]; 0: the channel is constant
 };
 
 /// Throws: invalid_config on bits outside 1 .. 8, exact_tokens outside 0 .. tokens, or keys that are not
@@ -103,7 +103,7 @@ void decode_channels(const channel_config& c, const channel_codes& codes, heads_
 }
 
 struct group_config {
-    index bits = 4;  ///< of a code, 1 .. 8
+    index bits = 4;         ///< of a code, 1 .. 8
     index group = 64;       ///< channels with a step of their own
     double clip_ratio = 1;  ///< both ends are brought this much nearer to 0
 };
@@ -115,9 +115,9 @@ struct group_config {
 /// Source:   ZunhaiSu/RotateKV RotateKV_fake_quant/fake_quant.py.
 struct group_codes {
     std::vector<std::uint8_t> codes;  ///< see Shapes
-    std::vector<double> low;   ///< least number of each group
-    std::vector<double> step;  ///< from a code to the next
-    std::vector<double> zero;  ///< the code of 0
+    std::vector<double> low;          ///< least number of each group
+    std::vector<double> step;         ///< from a code to the next
+    std::vector<double> zero;         ///< the code of 0
 };
 
 /// The order in which RotateKV puts channels: rising with their sum over calibration tokens.
@@ -199,7 +199,7 @@ inline std::vector<double> decode_groups(const group_config& c, const group_code
 struct polar_config {
     index group = 128;      ///< neighbouring tokens with ranges of their own
     index radius_bits = 4;  ///< radius_bits + angle_bits <= 8: one byte a pair
-    index angle_bits = 4;  ///< of an angle's code
+    index angle_bits = 4;   ///< of an angle's code
     pair_layout layout = half_split{};
 };
 

@@ -29,8 +29,8 @@ struct latent_weights {
 /// what spectra of attention weights are made of (make_product_report(f.q, f.k)).
 /// Shapes:   q and k [hidden, channels].
 struct score_factors {
-    Eigen::MatrixXd q = {};
-    Eigen::MatrixXd k = {};
+    Eigen::MatrixXd q = {};  ///< of the queries
+    Eigen::MatrixXd k = {};  ///< of the keys
 };
 
 namespace detail {

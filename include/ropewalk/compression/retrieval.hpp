@@ -74,6 +74,7 @@ class retrieval_cache {
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                 const retrieval_trace<T>& trace = {}, part_of part = {}) noexcept;
 
+    /// Tokens of a sequence.
     index tokens(index sequence = 0) const noexcept { return tokens_[static_cast<std::size_t>(sequence)]; }
     /// Tokens of the longest sequence.
     index longest() const noexcept { return *std::max_element(tokens_.begin(), tokens_.end()); }

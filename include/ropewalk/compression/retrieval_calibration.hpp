@@ -84,7 +84,7 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
 /// What a layer's quantizers are stored as.
 struct retrieval_file {
     index kv_heads = 0;
-    index codewords = 4096;
+    index codewords = 4096;  ///< of a head
     index channels = 0;
 };
 

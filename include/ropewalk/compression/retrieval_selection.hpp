@@ -55,10 +55,10 @@ class retrieval_scratch {
     }
 
     row_attention<T> attention{{}};
-    aligned_vector<T> near_rows, far_rows;         ///< [group, channels]: the queries at their two positions
-    aligned_vector<T> scores;            ///< [group, codewords]
-    aligned_vector<T> cos_sin, rotated;  ///< for keys that are rotated as they are read
-    std::vector<std::int32_t> attended;  ///< the tokens to read, ascending
+    aligned_vector<T> near_rows, far_rows;  ///< [group, channels]: the queries at their two positions
+    aligned_vector<T> scores;               ///< [group, codewords]
+    aligned_vector<T> cos_sin, rotated;     ///< for keys that are rotated as they are read
+    std::vector<std::int32_t> attended;     ///< the tokens to read, ascending
     index rows_read = 0, bytes_read = 0;
 
     /// Fills attended with the tokens of one kv head, ascending, from scores; returns how many.

@@ -35,7 +35,7 @@ struct rope_folding_config {
 /// Source:   TransMLA, Meng et al. 2025 (arXiv 2502.07864): RoRoPE and FreqFold;
 ///           MuLabPKU/TransMLA transmla/partial_rope.py.
 struct rope_folding {
-    rope_folding_config config;
+    rope_folding_config config;           ///< what it was made with
     Eigen::MatrixXd map;                  ///< [latent channels, channels]: latent = map * (keys of all heads)
     std::vector<Eigen::MatrixXd> mixing;  ///< a group's eigenvectors as columns, the largest entry > 0
     std::vector<Eigen::VectorXd> eigenvalues;  ///< a group's energies, damping included, descending

@@ -19,8 +19,8 @@ namespace ROPEWALK_NAMESPACE {
 ///     const auto tensors = [&](std::string_view name) { return stored_tensor<float>{file.floats(name), file.shape(name)}; };
 template <class T>
 struct stored_tensor {
-    std::span<const T> values = {};
-    std::vector<index> extents = {};
+    std::span<const T> values = {};   ///< row-major
+    std::vector<index> extents = {};  ///< none: there is no such tensor
 };
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -19,11 +19,11 @@ enum class empty_ramp : std::uint8_t { raise_high, lower_low };
 struct grok_config {
     index rotary_dim = 0;
     double base = 1e4;
-    double factor = 1;            ///< s, the context extension
-    double original_context = 0;  ///< L0
+    double factor = 1;                           ///< s, the context extension
+    double original_context = 0;                 ///< L0
     grok_method method = grok_method::yarn_log;  ///< which of Grok's formulas
-    double beta_fast = 32;  ///< turns over L0 above which a pair is left alone
-    double beta_slow = 1;   ///< turns over L0 below which a pair is fully interpolated
+    double beta_fast = 32;                       ///< turns over L0 above which a pair is left alone
+    double beta_slow = 1;                        ///< turns over L0 below which a pair is fully interpolated
     double extrapolation_factor = 1;
     double attn_factor = 1;  ///< read by grok_unused_mscale alone
     empty_ramp empty = empty_ramp::raise_high;

@@ -28,7 +28,7 @@ struct hope_text_config {
     index rotary_dim = 0;
     double base = 1e4;
     double trained_context = 0;  ///< tokens; pairs with a longer period do not rotate
-    index cut_more = 0;  ///< pairs set to frequency 0 beyond the ones that never complete a period
+    index cut_more = 0;          ///< pairs set to frequency 0 beyond the ones that never complete a period
 };
 
 /// HoPE of language models: the pairs that complete a period within the trained context rotate, the slower

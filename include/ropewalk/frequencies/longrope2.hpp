@@ -15,7 +15,7 @@ struct longrope2_config {
     index rotary_dim = 0;
     double base = 1e4;
     double original_context = 0;
-    double target_context = 0;  ///< tokens that the extended model shall read
+    double target_context = 0;                ///< tokens that the extended model shall read
     double largest_factor = 64;               ///< length_scale: the most that a slow pair may be divided by
     std::optional<index> critical_pair = {};  ///< the first slow pair; not given: the theoretical one
 };

@@ -20,9 +20,9 @@ struct phimoe_config {
     std::vector<double> short_factors = {};  ///< one divisor a pair, up to original_context
     std::vector<double> long_factors = {};   ///< one divisor a pair, beyond it
     double original_context = 0;
-    double max_context = 0;                   ///< read where a magnitude is not given
-    std::optional<double> short_mscale = {};  ///< magnitude up to original_context
-    std::optional<double> long_mscale = {};   ///< and beyond it; not given: LongRoPE's formula
+    double max_context = 0;                              ///< read where a magnitude is not given
+    std::optional<double> short_mscale = {};             ///< magnitude up to original_context
+    std::optional<double> long_mscale = {};              ///< and beyond it; not given: LongRoPE's formula
     phimoe_choice choice = phimoe_choice::per_sequence;  ///< which magnitude a position gets
 };
 

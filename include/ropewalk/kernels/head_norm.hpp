@@ -171,7 +171,8 @@ ROPEWALK_ALWAYS_INLINE void norm_factors(C* squares, index numbers, const norm_v
     static_assert(normed_block % simd::lanes<C> == 0);
     const auto share = simd::broadcast(C(1) / static_cast<C>(numbers)), eps = simd::broadcast(norm.eps);
     for (index h = 0; h < normed_block; h += simd::lanes<C>)
-        simd::store(squares + h, simd::broadcast(C(1)) / simd::square_root(simd::load(squares + h) * share + eps) *
+        simd::store(squares + h, simd::broadcast(C(1)) /
+                                     simd::square_root(simd::load(squares + h) * share + eps) *
                                      simd::broadcast(norm.scale));
 }
 
@@ -193,7 +194,8 @@ void fill_moments(const S* base, index stride, index count, const norm_view<C>& 
 
 /// The moments of all heads of a token together.
 template <class S, class C>
-head_moments<C> moments_of_token(const S* base, index stride, index count, const norm_view<C>& norm) noexcept {
+head_moments<C> moments_of_token(const S* base, index stride, index count,
+                                 const norm_view<C>& norm) noexcept {
     const index numbers = norm.channels * count;
     const auto total = [&](auto squares, C mean) {  // of (x - mean)^2, or of x
         C sum = 0;
@@ -201,7 +203,8 @@ head_moments<C> moments_of_token(const S* base, index stride, index count, const
             sum += simd::sum_lanes(sums_of<decltype(squares)::value>(base + h * stride, norm.channels, mean));
         return sum;
     };
-    const C mean = norm.kind == norm_kind::layer ? total(std::false_type{}, C(0)) / static_cast<C>(numbers) : C(0);
+    const C mean =
+        norm.kind == norm_kind::layer ? total(std::false_type{}, C(0)) / static_cast<C>(numbers) : C(0);
     alignas(64) C squares[normed_block] = {total(std::true_type{}, mean)};
     norm_factors(squares, numbers, norm);
     return {mean, squares[0]};

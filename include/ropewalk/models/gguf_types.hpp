@@ -14,10 +14,10 @@ namespace ROPEWALK_NAMESPACE {
 /// How a tensor's elements are stored: blocks of `elements` that take `bytes`.
 /// Source: ggml-org/ggml ggml.h, ggml-common.h.
 struct gguf_tensor_type {
-    std::uint32_t id;       ///< as files have it
-    std::string_view name;  ///< as ggml prints it
+    std::uint32_t id;        ///< as files have it
+    std::string_view name;   ///< as ggml prints it
     std::uint32_t elements;  ///< numbers of a block
-    std::uint32_t bytes;  ///< that a block takes
+    std::uint32_t bytes;     ///< that a block takes
 };
 
 /// The types of ggml. Gaps are types that were removed.
@@ -42,7 +42,7 @@ inline const gguf_tensor_type* find_gguf_tensor_type(std::uint32_t id) noexcept 
 
 /// What a GGUF file says of one tensor.
 struct gguf_tensor {
-    std::string name = {};  ///< as the file has it
+    std::string name = {};                    ///< as the file has it
     std::uint32_t type = 0;                   ///< gguf_tensor_type::id
     std::vector<std::uint64_t> extents = {};  ///< fastest first
     std::uint64_t offset = 0;                 ///< from the start of the tensors' data

@@ -33,6 +33,7 @@ class mapped_file {
     explicit mapped_file(std::vector<std::byte> bytes) noexcept : owned_(std::move(bytes)) {}
     mapped_file(mapped_file&& other) noexcept
         : owned_(std::move(other.owned_)), mapped_(std::exchange(other.mapped_, {})) {}
+    /// Takes what the other holds.
     mapped_file& operator=(mapped_file&& other) noexcept {
         owned_.swap(other.owned_);
         std::swap(mapped_, other.mapped_);

@@ -18,8 +18,8 @@ namespace ROPEWALK_NAMESPACE {
 ///     const dual_chunk chunks({.chunk_size = d.chunk_size, .local_size = d.local_size,
 ///                              .original_context = d.original_context});
 struct dual_chunk_parameters {
-    index chunk_size = 0;  ///< tokens of a chunk, the local part included
-    index local_size = 0;  ///< tokens of the local part
+    index chunk_size = 0;         ///< tokens of a chunk, the local part included
+    index local_size = 0;         ///< tokens of the local part
     double original_context = 0;  ///< length from which logits grow; 0: never
     bool sparse = false;          ///< whether prefill also leaves out keys, which rotates nothing
 
@@ -43,7 +43,7 @@ struct model_config {
     std::vector<std::string> ignored = {};    ///< keys a lenient reader passed over
     index indexer_dim = 0;                    ///< channels of a sparse indexer's head; 0 = no indexer
     index indexer_first_channel = 0;          ///< where its rotary part begins
-    pair_layout indexer_layout = {};  ///< of the indexer's rotary part
+    pair_layout indexer_layout = {};          ///< of the indexer's rotary part
     std::optional<dual_chunk_parameters> dual_chunk = {};  ///< absent: keys keep their own position
     bool rotates_output_back = false;       ///< attention's output is unrotated at the query's position
     std::vector<std::string> because = {};  ///< which rule of the model's class gave what, in words

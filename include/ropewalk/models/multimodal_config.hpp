@@ -25,9 +25,9 @@ struct multimodal_config {
     positions::media_tokens tokens = {};            ///< ids, merge and blocks, for find_media
     std::optional<std::int64_t> audio = {};         ///< the id of an audio token, in models that hear
     std::optional<std::int64_t> vision_start = {};  ///< the ids of the markers around media, where said
-    std::optional<std::int64_t> vision_end = {};  ///< behind an image or a video
-    std::optional<std::int64_t> audio_start = {};  ///< before sound
-    std::optional<std::int64_t> audio_end = {};  ///< behind sound
+    std::optional<std::int64_t> vision_end = {};    ///< behind an image or a video
+    std::optional<std::int64_t> audio_start = {};   ///< before sound
+    std::optional<std::int64_t> audio_end = {};     ///< behind sound
     /// Image tokens between these two markers are frames of a video (GLM-4.1V); absent: a video has an id of
     /// its own.
     std::optional<std::int64_t> video_start = {};

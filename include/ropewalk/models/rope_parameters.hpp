@@ -90,7 +90,7 @@ struct rope_parameters {
     std::vector<double> short_factors = {};
     std::vector<double> long_factors = {};
     std::optional<double> short_mscale = {};  ///< longrope: the magnitude under the short factors, if given
-    std::optional<double> long_mscale = {};  ///< longrope: the magnitude under the long factors, if given
+    std::optional<double> long_mscale = {};   ///< longrope: the magnitude under the long factors, if given
     std::optional<double> alpha = {};       ///< dynamic_ntk: up to max_context the base is that of ntk(alpha)
     std::optional<double> mixed_b = {};     ///< fixed_ntk: the exponent of gte's mixed form
     std::vector<double> pair_factors = {};  ///< GGUF rope_freqs.weight: divisors on top, empty = none

@@ -23,9 +23,9 @@ namespace ROPEWALK_NAMESPACE {
 /// One tensor of a safetensors file: what the header says of it, and its bytes where they stand in the file
 /// (little-endian, the last axis fastest, at any address).
 struct safetensors_tensor {
-    safetensors_type type = safetensors_type::f32;
-    std::vector<index> extents = {};        ///< none for a single number
-    std::span<const std::byte> bytes = {};  ///< of all its numbers
+    safetensors_type type = safetensors_type::f32;  ///< of its numbers
+    std::vector<index> extents = {};                ///< none for a single number
+    std::span<const std::byte> bytes = {};          ///< of all its numbers
 
     /// How many numbers it holds.
     index count() const noexcept {
@@ -183,6 +183,7 @@ class safetensors_header {
 /// Source: huggingface/safetensors, README, "Format".
 class safetensors {
   public:
+    /// By name.
     using tensors = std::map<std::string, safetensors_tensor, std::less<>>;
 
     /// All tensors, in the order of their names.
@@ -192,6 +193,7 @@ class safetensors {
     /// What messages call the file.
     const std::string& called() const noexcept { return called_; }
 
+    /// Whether there is a tensor of that name.
     bool contains(std::string_view name) const { return tensors_.contains(name); }
     /// Throws: invalid_config naming the tensor when there is none of that name.
     const safetensors_tensor& at(std::string_view name) const {

@@ -45,10 +45,12 @@ enum class safetensors_type : std::uint8_t {
 
 /// A type's name in the file, its width, and what its numbers are.
 struct safetensors_type_row {
-    const char* name;
-    safetensors_type type;
-    int bits;
-    enum class kind : std::uint8_t { real, whole, neither } numbers;  ///< neither: only the bytes can be had
+    /// What the numbers of a type are; of `neither` only the bytes can be had.
+    enum class kind : std::uint8_t { real, whole, neither };
+    const char* name;       ///< as the file has it
+    safetensors_type type;  ///< as the library has it
+    int bits;               ///< of a number
+    kind numbers;           ///< what they are
 };
 
 namespace detail {

@@ -18,11 +18,11 @@ namespace ROPEWALK_NAMESPACE::path {
 ///           d_log_gate [batches, tokens, heads], with a gate only. Numbers a head are views of one channel.
 template <class T>
 struct transform_tensors {
-    heads_view<const T> w;
-    head_numbers<T> beta;
-    heads_view<T> dw;
-    heads_view<T> d_beta;
-    heads_view<T> d_log_gate = {};
+    heads_view<const T> w;          ///< as attend read it
+    head_numbers<T> beta;           ///< as attend read it
+    heads_view<T> dw;               ///< written: gradient by w
+    heads_view<T> d_beta;           ///< written: gradient by beta
+    heads_view<T> d_log_gate = {};  ///< written: gradient by the log gates
 };
 
 }  // namespace ROPEWALK_NAMESPACE::path

@@ -12,8 +12,8 @@ namespace ROPEWALK_NAMESPACE::path {
 /// A generator as a checkpoint holds it. The weights are spans of the file's memory.
 template <class T>
 struct stored_generator {
-    generator_config config;
-    generator_weights<T> weights;
+    generator_config config;       ///< its sizes
+    generator_weights<T> weights;  ///< spans of the file's memory
 };
 
 /// The generator of a layer from its tensors, by the names of flash-linear-attention: `w_proj.0.weight` and

@@ -21,8 +21,14 @@ struct conversion_options {
 /// Owner of a generator's weights, as generator_weights names them.
 template <class T>
 struct converted_generator {
-    generator_config config;
-    std::vector<T> down, up, conv, beta_weight, beta_bias, gate_weight, gate_bias;
+    generator_config config;     ///< its sizes
+    std::vector<T> down;         ///< of the projection to w, its first factor
+    std::vector<T> up;           ///< its second factor
+    std::vector<T> conv;         ///< of the convolution
+    std::vector<T> beta_weight;  ///< of the projection to beta
+    std::vector<T> beta_bias;    ///< beside it
+    std::vector<T> gate_weight;  ///< of the projection to the forget gate
+    std::vector<T> gate_bias;    ///< beside it
 
     /// For transform_generator; spans of this object.
     generator_weights<T> weights() const {

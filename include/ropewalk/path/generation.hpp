@@ -50,12 +50,17 @@ struct generated {
 /// not wanted. Shapes: as generated, generator_weights and x.
 template <class T>
 struct generator_gradients {
-    std::span<const T> w;
-    std::span<const T> beta;
-    std::span<const T> log_gate = {};
-    std::span<T> down = {}, up = {}, conv = {}, beta_weight = {}, beta_bias = {}, gate_weight = {},
-                 gate_bias = {};
-    std::span<T> x = {};
+    std::span<const T> w;              ///< read: by w
+    std::span<const T> beta;           ///< read: by beta
+    std::span<const T> log_gate = {};  ///< read: by the log gates
+    std::span<T> down = {};            ///< written: by the first factor of the projection to w
+    std::span<T> up = {};              ///< written: by its second factor
+    std::span<T> conv = {};            ///< written: by the convolution
+    std::span<T> beta_weight = {};     ///< written: by the projection to beta
+    std::span<T> beta_bias = {};       ///< written: by its bias
+    std::span<T> gate_weight = {};     ///< written: by the projection to the forget gate
+    std::span<T> gate_bias = {};       ///< written: by its bias
+    std::span<T> x = {};               ///< written: by the hidden states
 };
 
 /// Makes w, beta and log gates from hidden states: w = u / sqrt(|u|^2 + epsilon) head by head with

@@ -34,6 +34,7 @@ class head_numbers {
         kind_ = kind::packed;
     }
 
+    /// Whether there are none.
     bool empty() const noexcept { return kind_ == kind::none || view_.empty(); }
     /// How many there are.
     index size() const noexcept {

@@ -25,7 +25,7 @@ struct code_unit {
 enum class block_style : std::uint8_t { braces, indentation };
 
 struct code_units_config {
-    block_style blocks = block_style::braces;
+    block_style blocks = block_style::braces;  ///< of the language
     index levels =
         2;  ///< of the hierarchy, tokens included: 2 finds outer units, 3 also those inside classes
 };

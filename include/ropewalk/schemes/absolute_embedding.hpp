@@ -14,10 +14,10 @@ namespace ROPEWALK_NAMESPACE::rope_vit {
 
 /// Two grids of patches; tokens before the patches keep their rows.
 struct resize_config {
-    index from_height = 0;
-    index from_width = 0;
-    index to_height = 0;
-    index to_width = 0;
+    index from_height = 0;    ///< rows of patches that were trained
+    index from_width = 0;     ///< columns of patches that were trained
+    index to_height = 0;      ///< rows of patches wanted
+    index to_width = 0;       ///< columns of patches wanted
     index prefix_tokens = 0;  ///< rows before the patches
 };
 

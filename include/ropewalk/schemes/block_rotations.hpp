@@ -97,7 +97,7 @@ inline void fill_sum(const model_config& c, std::span<const double> generators, 
 /// Source:   StanfordMIMI/LieRE models/rope_vit.py.
 template <class T = float>
 [[nodiscard]] rotation_blocks<T> make_table(const model_config& c, std::span<const double> generators,
-                                        const position_ids& positions) {
+                                            const position_ids& positions) {
     constexpr const char* who = "liere::make_table";
     detail::require_block(who, c.axes, c.heads, c.blocks, c.size);
     detail::require_sizes(who, {c.axes, c.heads, c.blocks, c.size, c.size},
@@ -234,7 +234,7 @@ inline void fill_generator(const model_config& c, const parameters& p, index mat
 /// Source:   Longin-Yu/ComRoPE model.py ComRoPEAPAttention, ComRoPELDAttention.
 template <class T = float>
 [[nodiscard]] rotation_blocks<T> make_table(const model_config& c, const parameters& p,
-                                        const position_ids& positions) {
+                                            const position_ids& positions) {
     detail_comrope::require_valid("comrope::make_table", c, p, positions);
     rotation_blocks<T> table({positions.tokens(), c.heads, c.blocks, c.size});
     const auto at = positions.values();

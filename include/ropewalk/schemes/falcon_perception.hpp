@@ -15,8 +15,8 @@ namespace ROPEWALK_NAMESPACE::falcon_perception {
 struct model_config {
     index heads = 1;
     index head_dim = 0;
-    double base = 1e4;  ///< of the text half's ladder
-    double slowest = 1;  ///< least frequency of the image half, radians a unit
+    double base = 1e4;    ///< of the text half's ladder
+    double slowest = 1;   ///< least frequency of the image half, radians a unit
     double fastest = 20;  ///< largest frequency of the image half
 };
 

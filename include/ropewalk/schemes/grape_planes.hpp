@@ -13,7 +13,7 @@ namespace ROPEWALK_NAMESPACE::grape {
 
 struct planes_config {
     index channels = 0;
-    index planes = 0;  ///< learned, each in all channels
+    index planes = 0;   ///< learned, each in all channels
     double base = 1e4;  ///< plane p rotates by base^(-p / planes) a unit of position
 };
 

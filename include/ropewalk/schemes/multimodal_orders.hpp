@@ -24,7 +24,7 @@ enum class pair_order : std::uint8_t { sections, interleaved, cyclic, mm_rope, e
 
 struct order_config {
     pair_order order = pair_order::sections;  ///< how pairs are dealt to the axes
-    std::vector<index> sections = {};  ///< pairs of each axis, where the order reads them
+    std::vector<index> sections = {};         ///< pairs of each axis, where the order reads them
     index axes = 3;
 };
 
@@ -71,8 +71,8 @@ stream_scheme<Rule> over(const rotary_scheme& text, const order_config& order, R
 struct xd_rope_config {
     index head_dim = 128;
     double base = 1e4;
-    double alpha = 1000;               ///< of NTK: base * alpha^(d / (d - 2))
-    std::vector<index> sections = {};  ///< pairs of each axis of the rule
+    double alpha = 1000;                ///< of NTK: base * alpha^(d / (d - 2))
+    std::vector<index> sections = {};   ///< pairs of each axis of the rule
     positions::xd_rope_rule rule = {};  ///< where tokens stand
     pair_layout layout = half_split{};
 };

@@ -24,10 +24,10 @@ struct swin_config {
 ///           around, which a document_mask keeps apart; positions [window * window, 2], those of every
 ///           window alike (rows of one window, repeated).
 struct swin_windows {
-    index count = 0;                         ///< windows
-    std::vector<index> order = {};           ///< patches, window by window
-    std::vector<std::int32_t> regions = {};  ///< who may see whom inside a window
-    position_ids positions = position_ids(2);
+    index count = 0;                           ///< windows
+    std::vector<index> order = {};             ///< patches, window by window
+    std::vector<std::int32_t> regions = {};    ///< who may see whom inside a window
+    position_ids positions = position_ids(2);  ///< row and column inside a window
 };
 
 /// The windows of a block of a Swin transformer with RoPE: rotation inside a window reads the patch's place

@@ -16,10 +16,10 @@
 namespace ROPEWALK_NAMESPACE::ltx2 {
 
 struct clip_config {
-    index frames = 1;  ///< latent frames
-    index height = 1;  ///< latent rows
-    index width = 1;   ///< latent columns
-    double fps = 24;  ///< frames a second of the film
+    index frames = 1;                                       ///< latent frames
+    index height = 1;                                       ///< latent rows
+    index width = 1;                                        ///< latent columns
+    double fps = 24;                                        ///< frames a second of the film
     std::array<double, 3> pixels_per_latent = {8, 32, 32};  ///< of frames, rows and columns
     bool causal_fix = true;  ///< the first latent frame stands for one pixel frame instead of eight
 };
@@ -157,7 +157,7 @@ struct clip_config {
     index height = 1;
     index width = 1;
     std::optional<double> fps = {};  ///< not given: images, frames count as they are
-    double base_fps = 24;  ///< frames a second that the model was trained at
+    double base_fps = 24;            ///< frames a second that the model was trained at
 };
 
 /// Patches at (frame / fps * base_fps, row, column).
