@@ -367,8 +367,8 @@ int main(int argc, char** argv) {
         if (rows.empty()) throw std::runtime_error("no case with a kernel_ns counter");
         std::printf("%zu cases read from %s\n", rows.size(), argv[1]);
         const std::string beside = picture.substr(picture.rfind('/') + 1);  // both in one folder
-        std::ofstream(results, std::ios::binary)
-            << all_tables(run, rows) << "\n![Time over the roof: ours and others](" << beside << ")\n";
+        write_between_marks(
+            results, all_tables(run, rows) + "\n![Time over the roof: ours and others](" + beside + ")\n");
         std::printf("every case: %s\n", results.c_str());
         svg::write(picture, picture_of(rows));
         std::printf("picture: %s\n", picture.c_str());
