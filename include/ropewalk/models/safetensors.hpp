@@ -15,6 +15,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <ropewalk/core/stored_tensor.hpp>
 #include <ropewalk/models/mapped_file.hpp>
 #include <ropewalk/models/safetensors_types.hpp>
 
@@ -49,11 +50,6 @@ inline std::string shown_name(std::string_view name) {
     for (char& c : shown)
         if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
     return name.size() > 80 ? shown.substr(0, 77) + "..." : shown;
-}
-inline std::string extents_text(std::span<const index> extents) {
-    std::string all = "[";
-    for (const index e : extents) all += (all.size() > 1 ? ", " : "") + text(e);
-    return all + "]";
 }
 
 /// The header as nlohmann's parser meets it, token by token: nothing is kept but what a tensor is.
