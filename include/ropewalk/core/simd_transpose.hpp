@@ -13,8 +13,6 @@
 
 namespace ROPEWALK_NAMESPACE::simd {
 
-namespace detail {
-
 /// interleave_low and interleave_high of one pair of registers, in one permutation each where there is one.
 template <class C>
 ROPEWALK_ALWAYS_INLINE two_packs<C> woven(pack<C> x, pack<C> y) noexcept {
@@ -33,8 +31,6 @@ ROPEWALK_ALWAYS_INLINE two_packs<C> woven(pack<C> x, pack<C> y) noexcept {
 #endif
 }
 
-}  // namespace detail
-
 /// A square of lanes<C> registers, its rows to columns: lane j of register i becomes lane i of register j.
 /// Cost:   n log2 n permutations for n registers.
 /// Source: the perfect shuffle, Stone 1971.
@@ -45,7 +41,7 @@ ROPEWALK_ALWAYS_INLINE void transpose(pack<C> (&x)[std::size_t{lanes<C>}]) noexc
         pack<C> y[n];
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t i = 0; i < n / 2; ++i) {
-            const two_packs<C> both = detail::woven(x[i], x[i + n / 2]);
+            const two_packs<C> both = woven(x[i], x[i + n / 2]);
             y[2 * i] = both.first;
             y[2 * i + 1] = both.second;
         }
