@@ -15,10 +15,10 @@ namespace tinylm {
 
 void run(const std::string& picture) {
     const std::filesystem::path folder = "data/mla_snapshots";
-    std::map<std::string, safetensors> files;
+    std::map<std::string, rw::safetensors> files;
     for (const char* name : {"mha", "prerope", "decoupled"}) {
         const auto file = (folder / (std::string(name) + ".safetensors")).string();
-        files.emplace(name, safetensors(file, read_file(file)));
+        files.emplace(name, rw::read_safetensors_file(file));
     }
     svg::chart chart{"Stable rank of W_Q W_K^T, mean of all heads", "training step", "stable rank"};
     chart.lines = {{"plain heads", {}, {}},

@@ -21,11 +21,11 @@ using matrix = rw::latent_weights<float>::matrix;
 
 /// One layer of one training at one step.
 struct snapshot {
-    const safetensors& file;
+    const rw::safetensors& file;
     std::string prefix;
     matrix load(const char* name, index rows, index columns) const {
-        const std::array<std::ptrdiff_t, 2> shape{rows, columns};
-        return Eigen::Map<const matrix>(file.load(prefix + name, shape).data(), rows, columns);
+        const std::array<index, 2> shape{rows, columns};
+        return Eigen::Map<const matrix>(file.numbers<float>(prefix + name, shape).data(), rows, columns);
     }
 };
 
@@ -52,10 +52,10 @@ factors decoupled_head(const snapshot& s, index h, bool whole) {
                             .value_dim = 0};
     rw::latent_weights<float> w{.key_norm = std::vector<float>(latent, 1.f)};
     w.wq.resize(heads * (head_dim + rope), hidden);
-    const matrix q = s.load("q", hidden, hidden), turned = s.load("qr", heads * rope, hidden);
+    const matrix q = s.load("q", hidden, hidden), rotated = s.load("qr", heads * rope, hidden);
     for (index i = 0; i < heads; ++i)
         w.wq.middleRows(i * (head_dim + rope), head_dim + rope) << q.middleRows(i * head_dim, head_dim),
-            turned.middleRows(i * rope, rope);
+            rotated.middleRows(i * rope, rope);
     w.wkv_a.resize(latent + rope, hidden);
     w.wkv_a << s.load("down", latent, hidden), s.load("kr", rope, hidden);
     w.wkv_b = s.load("up", hidden, latent);
