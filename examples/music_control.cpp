@@ -15,21 +15,21 @@
 
 namespace rw = ropewalk;
 namespace muse = ropewalk::musecontrollite;
-constexpr rw::index frames = 1024, queries = 1 + frames, channels = 64;  // a global token, then audio
-constexpr rw::index third = frames / 3, gap_size = third * channels;     // the gap: the middle third
-constexpr double seconds = frames * 2048 / 44100.0;                      // a latent frame is 2048 samples
+constexpr rw::index frames = 1024, all_frames = 1 + frames, head_channels = 64;  // a global token, then audio
+constexpr rw::index third = frames / 3, gap_size = third * head_channels;        // the gap: the middle third
+constexpr double seconds = frames * 2048 / 44100.0;  // a latent frame is 2048 samples
 
 struct tensor {
     rw::index tokens, heads;
-    std::vector<float> x = std::vector<float>(static_cast<std::size_t>(tokens * heads * channels));
-    rw::heads_view<float> view() { return {x.data(), tokens, heads, channels}; }
+    std::vector<float> x = std::vector<float>(static_cast<std::size_t>(tokens * heads * head_channels));
+    rw::heads_view<float> view() { return {x.data(), tokens, heads, head_channels}; }
 };
 tensor noisy(rw::index tokens, rw::index heads, unsigned seed) {
     std::mt19937 common, own(seed);
     std::normal_distribution<float> normal, noise(0, 0.5F);
     tensor t{tokens, heads};
-    for (float* head = t.x.data(); head != t.x.data() + t.x.size(); head += channels, common.seed())
-        std::generate_n(head, channels, [&] { return normal(common) + noise(own); });
+    for (float* head = t.x.data(); head != t.x.data() + t.x.size(); head += head_channels, common.seed())
+        std::generate_n(head, head_channels, [&] { return normal(common) + noise(own); });
     return t;
 }
 
@@ -52,7 +52,7 @@ double show(const char* name, tensor q, tensor condition) {
 }
 
 int main() {
-    const auto rope = muse::cross_attention({.head_dim = channels});
+    const auto rope = muse::cross_attention({.head_dim = head_channels});
     const auto steer = [omega = rope.spectrum_for(1)](const char* name, tensor q, tensor k, auto rotate) {
         rotate(q.view(), rw::make_rotation_table(omega, muse::query_positions(q.tokens, k.tokens)));
         rotate(k.view(), rw::make_rotation_table(omega, muse::key_positions(k.tokens)));
@@ -61,7 +61,7 @@ int main() {
     const auto published = [&](auto x, const auto& table) { rw::rotate(rope, x, table); };
     const auto released = [](auto x, const auto& table) { muse::rotate_as_released(x, table); };
     // Two query heads read one of the condition, as in the model.
-    auto q = noisy(queries, 2, 2), melody = noisy(frames, 1, 3), sound = noisy(queries, 1, 4);
+    auto q = noisy(all_frames, 2, 2), melody = noisy(frames, 1, 3), sound = noisy(all_frames, 1, 4);
     std::puts("seconds from audio to attention's peak      outside     in gap");
     show("no rotation", q, melody);
     bool holds = steer("rotated", q, melody, published) < 0.2;
@@ -72,9 +72,9 @@ int main() {
     steer("rotated, melody masked in the gap", q, melody, published);
     std::copy_n(sound.view().at(0, third, 0), gap_size, melody.view().at(0, third, 0));
     holds = holds && steer("rotated, other sound given there", q, melody, published) < 0.2;
-    const auto self = rw::stable_audio::self_attention({.head_dim = channels});
+    const auto self = rw::stable_audio::self_attention({.head_dim = head_channels});
     rw::rotate(self, q.view(), sound.view(),
-               rw::make_rotation_table(self.spectrum_for(1), rw::position_ids::text(queries)));
+               rw::make_rotation_table(self.spectrum_for(1), rw::position_ids::text(all_frames)));
     show("Stable Audio's own self-attention", q, sound);
     return holds ? 0 : 1;
 }
