@@ -9,24 +9,23 @@
 #include "support/refusal.hpp"
 
 namespace rw = ropewalk;
-using rw::index;
 
 TEST_CASE("path attend options: every sequence of every head belongs to one part", "[path][options]") {
-    const std::vector<index> ends{4, 5, 13};
+    const std::vector<rw::index> ends{4, 5, 13};
     const rw::heads_shape q{2, 13, 6, 8}, k{2, 13, 3, 8};
-    for (index parts : {1, 2, 5, 18, 40}) {
-        std::multiset<std::tuple<index, index, index, index>> seen;
-        for (index part = 0; part < parts; ++part) {
+    for (rw::index parts : {1, 2, 5, 18, 40}) {
+        std::multiset<std::tuple<rw::index, rw::index, rw::index, rw::index>> seen;
+        for (rw::index part = 0; part < parts; ++part) {
             const rw::detail::path_plan<float> plan("plan", q, k, k,
                                                     {.sequence_ends = ends, .part = {parts, part}});
-            plan.each_sequence([&](index b, index kv, index first, index count) {
+            plan.each_sequence([&](rw::index b, rw::index kv, rw::index first, rw::index count) {
                 seen.insert({b, kv, first, count});
             });
         }
         CHECK(seen.size() == 18);
-        for (index b = 0; b < 2; ++b)
-            for (index kv = 0; kv < 3; ++kv)
-                for (const auto& [first, count] : {std::pair<index, index>{0, 4}, {4, 1}, {5, 8}})
+        for (rw::index b = 0; b < 2; ++b)
+            for (rw::index kv = 0; kv < 3; ++kv)
+                for (const auto& [first, count] : {std::pair<rw::index, rw::index>{0, 4}, {4, 1}, {5, 8}})
                     CHECK(seen.count({b, kv, first, count}) == 1);
     }
 }
