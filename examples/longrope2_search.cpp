@@ -16,7 +16,6 @@
 #include "tinylm/needle.hpp"
 
 namespace {
-
 using namespace tinylm;
 
 int run(rw::index rounds, unsigned seed) {
@@ -76,6 +75,6 @@ int run(rw::index rounds, unsigned seed) {
 }  // namespace
 
 int main(int count, char** text) {
-    return run(count > 1 ? std::atol(text[1]) : 16,
-               count > 2 ? static_cast<unsigned>(std::atol(text[2])) : 1);
+    const auto given = [&](int n, long otherwise) { return count > n ? std::atol(text[n]) : otherwise; };
+    return run(given(1, 16), static_cast<unsigned>(given(2, 1)));
 }

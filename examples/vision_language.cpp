@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
 // A request to a vision-language model, from its config and token ids to attention: text, a picture, film, a
-// question. Prefill in chunks and decode token by token give the bits of one prefill of everything.
+// question. Prefill in chunks and decode token by token rotate to the bits of one prefill of everything.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -66,11 +66,14 @@ int main() {
     positions.append(stream.decode_positions(generated));
     run(rope, whole, 0, rw::make_rotation_table(omega, positions));
     run(rope, counted, 0, rw::make_rotation_table(omega, rw::position_ids::text(total, 0, 3)));
-    float off = 0;
-    for (std::size_t i = 0; i < whole.size(); ++i)
-        if (i / dim % per_token / heads == 1) off = std::max(off, std::abs(whole[i] - counted[i]));
-    std::printf("token %td, the first generated, stands at %g; chunks and steps have %s as one prefill\n",
-                tokens, stream.next_position, steps == whole ? "the same bits" : "OTHER BITS");
+    float off = 0, apart = 0, moved = 0;  // of attention, of attention, of rotated heads
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+        const bool output = i / dim % per_token / heads == 1;
+        if (output) off = std::max(off, std::abs(whole[i] - counted[i]));
+        (output ? apart : moved) = std::max(output ? apart : moved, std::abs(steps[i] - whole[i]));
+    }
+    std::printf("token %td, the first generated, stands at %g; chunks and steps %s, attention off by %.0e\n",
+                tokens, stream.next_position, moved == 0 ? "rotate as one prefill" : "DIFFER", apart);
     std::printf("positions that count tokens would change outputs of attention by up to %.2f\n", off);
-    return steps == whole && stream.next_position == 44 ? 0 : 1;
+    return moved == 0 && apart < 1e-5F && stream.next_position == 44 ? 0 : 1;
 }
