@@ -163,6 +163,8 @@ TEST_CASE("longrope2_search: refuses bad numbers by name", "[analysis][longrope2
     CHECK(refused([](auto& c) { c.mutation_rate = 1.5; }) ==
           who + "mutation_rate must be in [0, 1], got 1.5");
     CHECK(refused([](auto& c) { c.step = 0; }) == who + "step must be finite and > 0, got 0");
+    CHECK(refused([](auto& c) { c.step = 1e-19; }) ==
+          who + "step must be above largest_factor / 2^32, got 1e-19");
     CHECK(refused([](auto& c) { c.bounds.target_context = 128; }) ==
           "longrope2: target_context must be >= original_context, got 128");
 #if defined(__cpp_exceptions) && !defined(__FAST_MATH__)

@@ -125,6 +125,63 @@ TEST_CASE("compressed_keys: attention by its formula in long double", "[attentio
     }
 }
 
+TEST_CASE("compressed_keys: a prompt in pieces has the keys of the prompt in one",
+          "[attention][compressed_keys]") {
+    const rw::index rate = 2, d = 3, width = 2 * d, windows = 4;
+    const auto kv = support::noise(windows * rate * width, 1),
+               gate = support::noise(windows * rate * width, 2), bias = support::noise(rate * width, 3),
+               weight = support::noise(d, 4);
+    const auto whole = compressed_keys::pool({.rate = rate, .with = compressed_keys::overlap::previous},
+                                             {kv, gate, bias, weight});
+    const auto piece = [&](const std::vector<double>& x, rw::index first, rw::index count) {
+        return std::span(x).subspan(std::size_t(first * rate * width), std::size_t(count * rate * width));
+    };
+    for (rw::index cut = 1; cut < windows; ++cut) {
+        const auto later = compressed_keys::pool(
+            {.rate = rate, .with = compressed_keys::overlap::previous, .first_window = cut},
+            {piece(kv, cut, windows - cut), piece(gate, cut, windows - cut), bias, weight,
+             piece(kv, cut - 1, 1), piece(gate, cut - 1, 1)});
+        CHECK(later == std::vector<double>(whole.begin() + cut * d, whole.end()));
+    }
+    CHECK_REFUSES(
+        "compressed_keys::pool: before_values must hold rate * width numbers with overlap and first_window "
+        "> 0, else none, got 0",
+        compressed_keys::pool({.rate = rate, .with = compressed_keys::overlap::previous, .first_window = 1},
+                              {kv, gate, bias, weight}));
+}
+
+TEST_CASE("compressed_keys: a query sees the windows that were chosen for it",
+          "[attention][compressed_keys]") {
+    const rw::index tokens = 6, d = 4, rate = 2;
+    const auto q = support::noise(tokens * d, 1), kv = support::noise(tokens * d, 2),
+               pooled = support::noise(3 * d, 3);
+    const auto run = [&](std::span<const double> keys, std::span<const std::int32_t> chosen) {
+        std::vector<double> o(tokens * d);
+        compressed_keys::attend<double>(heads_view<const double>(q.data(), tokens, 1, d),
+                                        heads_view<const double>(kv.data(), tokens, 1, d),
+                                        heads_view<const double>(keys.data(), 3, 1, d),
+                                        heads_view<double>(o.data(), tokens, 1, d),
+                                        {.sliding_window = 1, .rate = rate, .chosen = chosen});
+        return o;
+    };
+    // All closed ones chosen is none chosen; one alone does not see the others.
+    const std::vector<std::int32_t> all{-1, -1, -1, 0, -1, -1, 0, -1, -1, 1, 0, -1, 0, 1, -1, 2, 1, 0};
+    const auto everything = run(pooled, {}), same = run(pooled, all);
+    for (std::size_t i = 0; i < same.size(); ++i) CHECK(same[i] == Approx(everything[i]).margin(1e-15));
+    const std::vector<std::int32_t> one{-1, 0, 0, 1, 0, 2};
+    auto others = pooled;
+    for (int c = 0; c < d; ++c)
+        others[c] = others[d + c] = 1e3;  // windows 0 and 1, which token 5 did not choose
+    const auto a = run(pooled, one), b = run(others, one);
+    CHECK(std::equal(a.end() - d, a.end(), b.end() - d));
+    CHECK_FALSE(std::equal(a.begin(), a.end(), b.begin()));
+    const std::vector<std::int32_t> early{-1, -1, 1, -1, -1, -1};
+    CHECK_REFUSES("compressed_keys::attend: chosen windows must be closed for their query, got 1",
+                  run(pooled, early));
+    CHECK_REFUSES("compressed_keys::attend: chosen must hold as many windows for each query, got 5",
+                  run(pooled, std::span(early).first(5)));
+}
+
 TEST_CASE("compressed_keys: refuses sizes that do not fit", "[attention][compressed_keys][errors]") {
     const std::vector<double> kv(6), gate(6), bias(4), one(2), few(1);
     CHECK_REFUSES("compressed_keys::pool: rate must be >= 1, got 0",

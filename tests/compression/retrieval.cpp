@@ -325,8 +325,10 @@ TEST_CASE("retrieval: what is refused, and how it says so", "[compression][retri
     CHECK_THROWS_WITH(cache({four, four}, rope, {.heads = 3}), Contains("multiple of the quantizers, got 3"));
     CHECK_THROWS_WITH(cache({four}, plain_scheme(6)), Contains("head_dim") && Contains("got 6"));
     CHECK_THROWS_WITH(cache({four}, rope, {.window = -1}), Contains("window must be >= 0, got -1"));
-    CHECK_THROWS_WITH(cache({four}, rope, {.batches = 0}), Contains("batches must be >= 1, got 0"));
-    CHECK_THROWS_WITH(cache({four}, rope, {.parts = 0}), Contains("parts must be >= 1, got 0"));
+    CHECK_THROWS_WITH(cache({four}, rope, {.batches = 0}), Contains("batches must be in 1 .. 2^20, got 0"));
+    CHECK_THROWS_WITH(cache({four}, rope, {.batches = std::numeric_limits<rw::index>::max()}),
+                      Contains("batches must be in 1 .. 2^20, got 9223372036854775807"));
+    CHECK_THROWS_WITH(cache({four}, rope, {.parts = 0}), Contains("parts must be in 1 .. 2^16, got 0"));
     CHECK_THROWS_WITH(cache({four}, rope, {.sinks = -2}), Contains("sinks must be >= 0, got -2"));
     CHECK_THROWS_WITH(cache({four}, rope, {.top_fraction = 1.5}), Contains("[0, 1], got 1.5"));
     CHECK_THROWS_WITH(cache({four}, rope, {.top_count = -1}), Contains("top_count") && Contains("-1"));

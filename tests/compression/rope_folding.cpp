@@ -266,6 +266,11 @@ TEST_CASE("rope_folding: bad input is refused by name", "[compression][rope_fold
     bad(1, 1) = NAN;
     CHECK_REFUSES("make_rope_folding: keys must be finite, their sum, got nan",
                   make_rope_folding({.heads = 2, .head_dim = 8}, bad));
+    CHECK(support::refusal([&] {
+              static_cast<void>(make_rope_folding({.heads = 2, .head_dim = 8}, row_major(keys * 1e200)));
+          })
+              .starts_with(
+                  "make_rope_folding: keys and damping must leave energies finite, the largest key, got "));
     const auto fold = make({.heads = 2, .head_dim = 8});
     CHECK_REFUSES("rope_folding::key_weights: weight must have heads * head_dim rows, got 4",
                   fold.key_weights(matrix(4, 3, 1)));

@@ -86,6 +86,14 @@ TEST_CASE("rebase: int8 keys are within half a step of their new scale", "[kv][r
     CHECK(*std::max_element(coded.codes.begin(), coded.codes.end()) <= 127);
 }
 
+TEST_CASE("rebase: int8 keys of subnormal numbers keep their signs", "[kv][rebase]") {
+    const double least = std::numeric_limits<double>::denorm_min();
+    const double keys[] = {150 * least, -150 * least};
+    const auto coded = quantize_int8(heads_view<const double>(keys, 1, 1, 2));
+    CHECK(coded.codes[0] == 127);
+    CHECK(coded.codes[1] == -127);
+}
+
 TEST_CASE("rebase: int8 keys come back one by one", "[kv][rebase]") {
     // Two tokens of two heads of two channels; nothing of what x held before is left.
     std::vector<double> x(8, 99);

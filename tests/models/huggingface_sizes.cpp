@@ -208,6 +208,11 @@ TEST_CASE("huggingface_sizes: dual chunk attention becomes the numbers that its 
     CHECK(*sparse.dual_chunk == dual_chunk_parameters{.chunk_size = 8, .sparse = true});
     CHECK_FALSE(from_huggingface(config_of("qwen2", R"({"head_dim":64,"dual_chunk_attention_config":null})"))
                     .dual_chunk);
+    // What is kept of each head says it too.
+    const auto kept = from_huggingface(config_of("qwen2", R"({"head_dim":64,"dual_chunk_attention_config":
+        {"chunk_size":8,"local_size":0,"sparse_attention_last_q":64,"sparse_attention_threshold":4096,
+         "sparse_attention_config":{"0":{}}}})"));
+    CHECK(kept.dual_chunk->sparse);
 
     const std::string of = "from_huggingface: dual_chunk_attention_config";
     const auto refused = [](const char* inside) {

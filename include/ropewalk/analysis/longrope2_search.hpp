@@ -106,6 +106,9 @@ longrope2_found find_longrope2_factors(const longrope2_search_config& c, Loss lo
     detail::require(c.mutation_rate >= 0 && c.mutation_rate <= 1, who, "mutation_rate must be in [0, 1]",
                     c.mutation_rate);
     detail::require(std::isfinite(c.step) && c.step > 0, who, "step must be finite and > 0", c.step);
+    // A place on the grid is one of 2^32 numbers of the generator.
+    detail::require(c.bounds.largest_factor / c.step < 4294967296.0, who,
+                    "step must be above largest_factor / 2^32", c.step);
 
     struct member {
         std::vector<double> factors;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <span>
 #include <vector>
@@ -55,6 +56,10 @@ struct pool_inputs {
     std::span<const double> gates;   ///< [tokens, width]
     std::span<const double> bias;    ///< position_bias [rate, width], added to the gates
     std::span<const double> weight;  ///< of the norm, [channels]
+    /// With overlap and a first_window > 0: values of the window before the first, [rate, width]; a prompt in pieces
+    /// then has the keys of the prompt in one.
+    std::span<const double> before_values = {};
+    std::span<const double> before_gates = {};  ///< gates of that window
 };
 
 /// Where the keys of windows stand: at their first token.
@@ -91,21 +96,32 @@ inline std::vector<double> pool(const pool_config& c, const pool_inputs& in) {
     detail::require(
         static_cast<index>(in.bias.size()) == detail::checked_product(who, "rate must fit", {c.rate, width}),
         who, "bias must hold rate * width numbers", in.bias.size());
+    const index before = joined && c.first_window > 0 ? c.rate * width : 0;
+    detail::require(
+        static_cast<index>(in.before_values.size()) == before, who,
+        "before_values must hold rate * width numbers with overlap and first_window > 0, else none",
+        in.before_values.size());
+    detail::require(static_cast<index>(in.before_gates.size()) == before, who,
+                    "before_gates must be as many as before_values", in.before_gates.size());
     const index windows = numbers / width / c.rate;
     std::vector<double> out, value, score, row(static_cast<std::size_t>(channels));
     for (index w = 0; w < windows; ++w) {
         double square = 0;
         for (index d = 0; d < channels; ++d) {
             value.clear(), score.clear();
-            const auto add = [&](index window, index column) {
+            const auto add = [&](std::span<const double> values, std::span<const double> gates, index window,
+                                 index column) {
                 for (index t = 0; t < c.rate; ++t) {
                     const auto at = static_cast<std::size_t>((window * c.rate + t) * width + column);
-                    value.push_back(in.values[at]);
-                    score.push_back(in.gates[at] + in.bias[static_cast<std::size_t>(t * width + column)]);
+                    value.push_back(values[at]);
+                    score.push_back(gates[at] + in.bias[static_cast<std::size_t>(t * width + column)]);
                 }
             };
-            add(w, joined ? channels + d : d);
-            if (joined && w > 0) add(w - 1, d);
+            add(in.values, in.gates, w, joined ? channels + d : d);
+            if (joined && w > 0)
+                add(in.values, in.gates, w - 1, d);
+            else if (before > 0)
+                add(in.before_values, in.before_gates, 0, d);
             const double peak = *std::max_element(score.begin(), score.end());
             double sum = 0, weight = 0;
             for (std::size_t i = 0; i < score.size(); ++i) {
@@ -127,14 +143,18 @@ struct attend_config {
     index rate = 128;                    ///< tokens a compressed key; 0: there are none
     std::span<const double> sinks = {};  ///< a logit a head without a value; empty: none
     std::optional<double> scale = {};    ///< 1 / sqrt(channels) when not given
+    /// What an indexer chose: numbers of windows, as many for each query, [tokens, count]; negative: none. Empty: all
+    /// closed windows are seen.
+    std::span<const std::int32_t> chosen = {};
 };
 
 /// Causal attention of every query over the tokens of its sliding window, the compressed keys of all closed
-/// windows, and the sink, in one softmax. A token is seen twice while its window is closed and it is near.
+/// windows, or of those an indexer chose, and the sink, in one softmax. A token is seen twice while its window is closed and it is near.
 /// Keys are values: rotate `out` back on its slice, at the queries' positions and with unrotate, afterwards.
 /// Shapes:   q and out [1, tokens, heads, channels], kv [1, tokens, 1, channels], compressed [1, windows, 1,
 ///           channels], rotated all; query n is token n.
-/// Throws:   invalid_config on sizes that disagree, sliding_window < 1 or rate < 0.
+/// Throws:   invalid_config on sizes that disagree, sliding_window < 1, rate < 0, or a chosen window that the query
+///           does not see yet.
 /// Cost:     as attend over tokens + windows + 1 keys, with a bias for them.
 /// Accuracy: as attend.
 /// Source:   huggingface/transformers DeepseekV4Attention.
@@ -158,6 +178,15 @@ void attend(heads_view<const T> q, heads_view<const T> kv, heads_view<const T> c
     detail::require(c.rate >= 0, who, "rate must be >= 0", c.rate);
     detail::require(c.sinks.empty() || static_cast<index>(c.sinks.size()) == heads, who,
                     "sinks must hold a number a head", c.sinks.size());
+    const auto chosen = static_cast<index>(c.chosen.size());
+    detail::require(chosen == 0 || (tokens > 0 && chosen % tokens == 0), who,
+                    "chosen must hold as many windows for each query", chosen);
+    const index of_query = chosen == 0 ? 0 : chosen / tokens;
+    for (index i = 0; i < chosen; ++i) {
+        const index w = c.chosen[static_cast<std::size_t>(i)];
+        detail::require(w < 0 || (c.rate > 0 && w < windows && (w + 1) * c.rate <= i / of_query + 1), who,
+                        "chosen windows must be closed for their query", w);
+    }
     const index keys = tokens + windows + 1;
     std::vector<C> joined(static_cast<std::size_t>(
         detail::checked_product(who, "extents must be >= 0 and fit in memory", {keys, channels})));
@@ -173,7 +202,10 @@ void attend(heads_view<const T> q, heads_view<const T> kv, heads_view<const T> c
         for (index n = 0; n < tokens; ++n) {
             C* const row = bias.data() + (h * tokens + n) * keys;
             for (index j = std::max<index>(0, n - c.sliding_window + 1); j <= n; ++j) row[j] = 0;
-            for (index w = 0; w < windows && c.rate > 0 && (w + 1) * c.rate <= n + 1; ++w)
+            for (index i = 0; i < of_query; ++i)
+                if (const index w = c.chosen[static_cast<std::size_t>(n * of_query + i)]; w >= 0)
+                    row[tokens + w] = 0;
+            for (index w = 0; chosen == 0 && w < windows && c.rate > 0 && (w + 1) * c.rate <= n + 1; ++w)
                 row[tokens + w] = 0;
             if (!c.sinks.empty()) row[keys - 1] = static_cast<C>(c.sinks[static_cast<std::size_t>(h)]);
         }

@@ -202,11 +202,15 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
         if (x.batches != wanted.batches)
             return {"batches must be the sequences of the cache", wanted.batches, x.batches};
         if (x.tokens < wanted.tokens)
-            return {"tokens must be at least those appended, or 1", wanted.tokens, x.tokens};
+            return {"tokens must be at least those appended", wanted.tokens, x.tokens};
         if (x.heads != wanted.heads) return {"heads must be those of the cache", wanted.heads, x.heads};
         if (x.channels != wanted.channels)
             return {"channels must be those of the cache", wanted.channels, x.channels};
         return {};
+    };
+    const auto step = [&](const heads_shape& x, index channels) noexcept -> misfit {
+        if (x.tokens != 1) return {"tokens of q and out must be 1", 1, x.tokens};
+        return view(x, {batches, 1, heads, channels});
     };
     const auto span = [&](std::size_t size, index lines) noexcept -> misfit {
         if (size == 0 || static_cast<index>(size) == batches * lines * most) return {};
@@ -221,10 +225,9 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
     };
     if (!detail::fits(
             "retrieval_cache::attend",
-            detail::first_of(view(q.shape, {batches, 1, heads, d}),
-                             view(k.shape, {batches, most, kv_heads(), d}),
+            detail::first_of(step(q.shape, d), view(k.shape, {batches, most, kv_heads(), d}),
                              view(v.shape, {batches, most, kv_heads(), options_.value_channels}),
-                             view(out.shape, {batches, 1, heads, options_.value_channels}),
+                             step(out.shape, options_.value_channels),
                              span(trace.approximate_scores.size(), heads), span(trace.top.size(), heads),
                              span(trace.attended.size(), kv_heads()), shared())))
         return false;

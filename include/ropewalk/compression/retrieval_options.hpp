@@ -44,8 +44,9 @@ struct retrieval_options {
     void require_valid(const char* who) const {
         detail::require(window >= 0, who, "window must be >= 0", window);
         detail::require(sinks >= 0, who, "sinks must be >= 0", sinks);
-        detail::require(batches >= 1, who, "batches must be >= 1", batches);
-        detail::require(parts >= 1, who, "parts must be >= 1", parts);
+        // Each has memory of its own.
+        detail::require(batches >= 1 && batches <= 1 << 20, who, "batches must be in 1 .. 2^20", batches);
+        detail::require(parts >= 1 && parts <= 1 << 16, who, "parts must be in 1 .. 2^16", parts);
         detail::require(value_channels >= 0, who, "value_channels must be >= 0", value_channels);
         detail::require(top_fraction >= 0 && top_fraction <= 1, who, "top_fraction must be in [0, 1]",
                         top_fraction);

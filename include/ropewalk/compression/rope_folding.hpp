@@ -138,6 +138,9 @@ rope_folding make_rope_folding(const rope_folding_config& config, const Eigen::M
         }
         Eigen::MatrixXd energy = rows.transpose() * rows;
         energy.diagonal().array() += config.damping * energy.diagonal().mean();
+        detail::require(energy.allFinite(), who,
+                        "keys and damping must leave energies finite, the largest key",
+                        static_cast<double>(keys.cwiseAbs().maxCoeff()));
         const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solved(energy);  // ascending
         Eigen::MatrixXd vectors = solved.eigenvectors().rowwise().reverse();
         for (index c = 0; c < count; ++c) {

@@ -25,7 +25,7 @@ namespace ROPEWALK_NAMESPACE {
 ///           untouched in either is left alone.
 /// Cost:     as make_rotation_table under one spectrum, whose positions are subtracted; else an angle more a
 ///           pair.
-/// Accuracy: old = now under one spectrum is the identity bit for bit; else as make_rotation_table, of both
+/// Accuracy: old = now under one spectrum is cos 1 and sin 0, which leaves every number but the sign of a zero; else as make_rotation_table, of both
 ///           angles, and the rounding of now - old.
 /// Source:   R(a)^-1 R(b) = R(b - a).
 template <class T = float>
@@ -101,8 +101,11 @@ int8_keys quantize_int8(heads_view<const T> x) {
             const double scale = most / 127;
             out.scales.push_back(scale);
             for (index c = 0; c < x.channels(); ++c)
+                // Clamped: the scale of subnormal numbers is rounded itself.
                 out.codes.push_back(static_cast<std::int8_t>(
-                    scale == 0 ? 0.0 : std::nearbyint(static_cast<double>(x.at(0, n, h)[c]) / scale)));
+                    scale == 0 ? 0.0
+                               : std::clamp(std::nearbyint(static_cast<double>(x.at(0, n, h)[c]) / scale),
+                                            -127.0, 127.0)));
         }
     return out;
 }

@@ -169,9 +169,13 @@ inline void read_dual_chunk(const huggingface_sizes& c) {
     if (d.local_size >= d.chunk_size) keys.reject("local_size", "below chunk_size", *keys.find("local_size"));
     const auto original = keys.count("original_max_position_embeddings", 0).value_or(0);
     d.original_context = static_cast<double>(original);
-    d.sparse = keys.flag("sparse_attention_enabled").value_or(false);
-    if (const auto* sparse = keys.find("sparse_attention_config"); sparse != nullptr && !sparse->is_object())
+    const auto* const sparse = keys.find("sparse_attention_config");
+    if (sparse != nullptr && !sparse->is_object())
         keys.reject("sparse_attention_config", "an object or null", *sparse);
+    // What is to be kept of each head switches the sparse variant on where nothing else is said.
+    d.sparse = keys.flag("sparse_attention_enabled").value_or(sparse != nullptr && sparse->is_object());
+    for (const char* const key : {"sparse_attention_last_q", "sparse_attention_threshold"})
+        keys.count(key, 0);
     for (const auto& key : keys.unread()) {
         if (c.strict) keys.reject(key, "a key that is read here (it would be ignored)", node->at(key));
         c.config.ignored.push_back(keys.path_of(key));

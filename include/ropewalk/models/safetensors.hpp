@@ -275,6 +275,9 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
         header.wrong("the header's length", "be at most 100000000 and that of the file",
                      detail::text(length));
     const auto* const text = reinterpret_cast<const char*>(bytes.data()) + 8;
+    // The parser takes a zero byte for the end: what stands behind it would be passed over.
+    if (const auto* const zero = std::find(text, text + length, '\0'); zero != text + length)
+        header.wrong("the header", "be JSON", "a zero byte at its byte " + detail::text(zero - text + 1));
     nlohmann::json::sax_parse(text, text + length, &header);
     const auto data = bytes.subspan(8 + static_cast<std::size_t>(length));
 
