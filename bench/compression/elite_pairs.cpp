@@ -108,22 +108,18 @@ void decode(benchmark::State& state) {
     state.counters["cache_ratio"] = ratio;
 }
 
+/// Tokens, pairs of 64 that rotate, and the latent's width: half of the full cache's bytes, and a quarter.
+void decode_cases(benchmark::internal::Benchmark* cases) {
+    for (const auto& [elite, latent] : {std::pair{24, 2560}, {32, 2048}, {48, 1024}, {8, 1536}})
+        cases->Args({8192, elite, latent});
+    cases->UseManualTime()->Iterations(7);
+}
 BENCHMARK(decode<float>)
     ->Name("cache/elite_decode/f32/heads:32/dim:128/tokens/elite/latent")
-    ->Args({8192, 24, 2560})
-    ->Args({8192, 32, 2048})
-    ->Args({8192, 48, 1024})
-    ->Args({8192, 8, 1536})
-    ->UseManualTime()
-    ->Iterations(7);
+    ->Apply(decode_cases);
 BENCHMARK(decode<bf16>)
     ->Name("cache/elite_decode/bf16/heads:32/dim:128/tokens/elite/latent")
-    ->Args({8192, 24, 2560})
-    ->Args({8192, 32, 2048})
-    ->Args({8192, 48, 1024})
-    ->Args({8192, 8, 1536})
-    ->UseManualTime()
-    ->Iterations(7);
+    ->Apply(decode_cases);
 BENCHMARK(search)
     ->Name("cache/elite_search/tokens/dim/rounds")
     ->Args({512, 64, 16})

@@ -16,6 +16,24 @@
 using namespace ropewalk;
 namespace rw = ropewalk;
 
+namespace {
+
+/// sum over heads of w relu(q . k) / sqrt(heads channels), of token i and key j.
+template <class Q, class W>
+long double score_of(const Q& q, const Q& k, const W& w, rw::index heads, rw::index d, rw::index i,
+                     rw::index j) {
+    long double sum = 0;
+    for (rw::index h = 0; h < heads; ++h) {
+        long double dot = 0;
+        for (rw::index c = 0; c < d; ++c)
+            dot += (long double)support::widened(q[(i * heads + h) * d + c]) * support::widened(k[j * d + c]);
+        sum += w[i * heads + h] * std::max(0.0L, dot);
+    }
+    return sum / std::sqrt((long double)(heads * d));
+}
+
+}  // namespace
+
 TEST_CASE("sparse_index: scores by their formula in long double", "[attention][sparse_index]") {
     const rw::index tokens = 5, keys = 7, heads = 3, d = 8;
     const auto q = support::noise(tokens * heads * d, 1), k = support::noise(keys * d, 2);
@@ -25,13 +43,7 @@ TEST_CASE("sparse_index: scores by their formula in long double", "[attention][s
                                           heads_view<const double>(k.data(), keys, 1, d), w);
     for (rw::index i = 0; i < tokens; ++i)
         for (rw::index j = 0; j < keys; ++j) {
-            long double want = 0;
-            for (rw::index h = 0; h < heads; ++h) {
-                long double dot = 0;
-                for (rw::index c = 0; c < d; ++c)
-                    dot += (long double)q[(i * heads + h) * d + c] * k[j * d + c];
-                want += w[i * heads + h] / std::sqrt(3.0L) * std::max(0.0L, dot / std::sqrt(8.0L));
-            }
+            const long double want = score_of(q, k, w, heads, d, i, j);
             CHECK(scores[i * keys + j] == Approx(double(want)).margin(1e-15));
         }
 }
@@ -50,15 +62,7 @@ TEST_CASE("sparse_index: scores of many heads, channels and keys in every type",
                                                  heads_view<const T>(k.data(), keys, 1, d), w);
                 for (rw::index i = 0; i < tokens; ++i)
                     for (rw::index j = 0; j < keys; ++j) {
-                        long double want = 0;
-                        for (rw::index h = 0; h < heads; ++h) {
-                            long double dot = 0;
-                            for (rw::index c = 0; c < d; ++c)
-                                dot += (long double)support::widened(q[(i * heads + h) * d + c]) *
-                                       support::widened(k[j * d + c]);
-                            want += w[i * heads + h] * std::max(0.0L, dot);
-                        }
-                        want /= std::sqrt((long double)(heads * d));
+                        const long double want = score_of(q, k, w, heads, d, i, j);
                         CHECK(std::abs(double(scores[i * keys + j] - want)) < bound);
                     }
             }
