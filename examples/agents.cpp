@@ -48,9 +48,10 @@ int main() {
         const auto where = rw::positions::headings_in_degrees(std::span<const double>(degrees));
         auto turned = pair_of_agents, plain = pair_of_agents;
         const rw::heads_view view(turned.data(), 2, 1, channels);
-        rw::drope::rotate(scheme, view,
-                          rw::drope::scene<double>(
-                              scheme, rw::position_ids::from_tokens_axes(std::vector<double>(4), 2), where));
+        rw::drope::rotate_scene(
+            scheme, view,
+            rw::drope::scene<double>(scheme, rw::position_ids::from_tokens_axes(std::vector<double>(4), 2),
+                                     where));
         rw::rotate(rw::half_split{}, rw::heads_view(plain.data(), 2, 1, channels),
                    rw::make_rotation_table<double>(ladder, where));
         const double drope = score(turned) / length;

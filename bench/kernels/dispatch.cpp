@@ -29,7 +29,7 @@ void dispatch_case(benchmark::State& state, rw::index heads) {
         state,
         {.bytes = 2.0 * static_cast<double>(x.size() * sizeof(float)),
          .roof = [&] { bench::roof_pass(x); },
-         .contenders = {{"kernel", [&] { benchmark::DoNotOptimize(rw::dispatch::rotate(call)); }},
+         .contenders = {{"kernel", [&] { benchmark::DoNotOptimize(rw::dispatch::run(call)); }},
                         {"direct", [&] { rw::rotate(rw::pair_layout(rw::half_split{}), view, rows); }}}});
     const double dispatch = state.counters["kernel_ns"];
     state.counters["dispatch_ns"] = dispatch - dispatch * state.counters["direct_over_kernel"];

@@ -23,7 +23,7 @@ int main() {
         for (rw::index i = 0; i < tokens * heads * channels; ++i)
             q.push_back(static_cast<float>(std::cos(static_cast<double>(i * i % 1009))));
         const rw::heads_view view(q.data(), tokens, heads, channels);
-        if (!rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::half_split{}, view, table.rows())))
+        if (!rw::dispatch::run(rw::dispatch::make_rotate_call(rw::half_split{}, view, table.rows())))
             std::abort();  // views that do not fit their rows
         return q;
     };

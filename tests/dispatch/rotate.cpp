@@ -57,7 +57,7 @@ TEMPLATE_TEST_CASE("dispatch: every unit of this CPU keeps the kernels' promise"
                 heads_buffer<TestType> q({2, 2, 3, 2 * pairs}, 1, 1), k({2, 2, 1, 2 * pairs}, 2);
                 const auto before_q = q.fill(1).numbers(), before_k = k.fill(2).numbers();
                 const auto view = table.rows(rows);
-                CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(layout, q.view(), k.view(), view)));
+                CHECK(rw::dispatch::run(rw::dispatch::make_rotate_call(layout, q.view(), k.view(), view)));
                 INFO(unit << " pairs " << pairs);
                 CHECK(support::worst_over_budget(layout, q.view(), before_q, view) <= 1);
                 CHECK(support::worst_over_budget(layout, k.view(), before_k, view) <= 1);
@@ -78,16 +78,16 @@ TEST_CASE(
     heads_buffer<float> direct({1, 5, 3, 40}), through = direct.fill(1);
     rw::rotate(rw::interleaved{}, direct.view(), table);
     for (rw::index part = 0; part < 7; ++part)
-        CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(),
-                                                                  table.rows(), {.part = {7, part}})));
+        CHECK(rw::dispatch::run(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(),
+                                                               table.rows(), {.part = {7, part}})));
     CHECK(support::same_bits(direct.dense(), through.dense()));
     rw::rotate_gradient(rw::interleaved{}, direct.view(), table);
-    CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(), table.rows(),
-                                                              {.direction = ROPEWALK_GRADIENT})));
+    CHECK(rw::dispatch::run(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(), table.rows(),
+                                                           {.direction = ROPEWALK_GRADIENT})));
     CHECK(support::same_bits(direct.dense(), through.dense()));
     rw::unrotate(rw::interleaved{}, direct.view(), table);
-    CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(), table.rows(),
-                                                              {.direction = ROPEWALK_UNROTATE})));
+    CHECK(rw::dispatch::run(rw::dispatch::make_rotate_call(rw::interleaved{}, through.view(), table.rows(),
+                                                           {.direction = ROPEWALK_UNROTATE})));
     CHECK(support::same_bits(direct.dense(), through.dense()));
 }
 
@@ -172,10 +172,10 @@ TEST_CASE("dispatch: q and k of different types, as two calls have them", "[disp
         heads_buffer<float> q({2, 2, 3, 48}, 1), want_q = q.fill(1);
         heads_buffer<rw::bf16> k({2, 2, 2, 48}, 1), want_k = k.fill(2);
         for (rw::index part = 0; part < 5; ++part)
-            CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, q.view(), k.view(),
-                                                                      view, {.part = {5, part}})));
-        CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, want_q.view(), view)));
-        CHECK(rw::dispatch::rotate(rw::dispatch::make_rotate_call(rw::interleaved{}, want_k.view(), view)));
+            CHECK(rw::dispatch::run(rw::dispatch::make_rotate_call(rw::interleaved{}, q.view(), k.view(),
+                                                                   view, {.part = {5, part}})));
+        CHECK(rw::dispatch::run(rw::dispatch::make_rotate_call(rw::interleaved{}, want_q.view(), view)));
+        CHECK(rw::dispatch::run(rw::dispatch::make_rotate_call(rw::interleaved{}, want_k.view(), view)));
         CHECK(support::same_bits(q.dense(), want_q.dense()));
         CHECK(support::same_bits(k.dense(), want_k.dense()));
         CHECK((q.canaries_alive() && k.canaries_alive()));
@@ -203,7 +203,7 @@ TEST_CASE("dispatch: slices of rows and of channels, and two layouts", "[dispatc
             const rw::index batches = 2, tokens = rows.count() / 2;
             heads_buffer<double> x({batches, tokens, 2, 20}, 1), want = x.fill(1);
             for (const auto direction : {ROPEWALK_ROTATE, ROPEWALK_GRADIENT, ROPEWALK_UNROTATE}) {
-                CHECK(rw::dispatch::rotate(
+                CHECK(rw::dispatch::run(
                     rw::dispatch::make_rotate_call(slice, x.view(), rows, {.direction = direction})));
                 if (direction == ROPEWALK_ROTATE) rw::rotate(slice, want.view(), rows);
                 if (direction == ROPEWALK_GRADIENT) rw::rotate_gradient(slice, want.view(), rows);
@@ -276,7 +276,7 @@ TEST_CASE("dispatch: views that do not fit their rows or each other make a call 
     q.fill(1), k.fill(2), wide.fill(3), narrow.fill(4);
     const auto refused = [](heads_buffer<float>& x, const rw::dispatch::rotate_call& call) {
         const auto before = x.dense();
-        return !rw::dispatch::rotate(call) && support::same_bits(x.dense(), before) && x.canaries_alive();
+        return !rw::dispatch::run(call) && support::same_bits(x.dense(), before) && x.canaries_alive();
     };
     using rw::dispatch::make_rotate_call;
     const auto rows = table.rows();
@@ -289,15 +289,15 @@ TEST_CASE("dispatch: views that do not fit their rows or each other make a call 
         CHECK(refused(q, make_rotate_call(layout, q.view(), table.rows(two))));
     }
     // Views without anything in them are done, whatever their rows.
-    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, q.view().head_slice(0, 0), rows)));
-    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, q.view().token_slice(0, 0), rows)));
+    CHECK(rw::dispatch::run(make_rotate_call(rw::half_split{}, q.view().head_slice(0, 0), rows)));
+    CHECK(rw::dispatch::run(make_rotate_call(rw::half_split{}, q.view().token_slice(0, 0), rows)));
     CHECK(refused(q, make_rotate_call(rw::half_split{}, q.view().token_slice(3, 3), rows)));
     // k alone is a call like q alone.
     const auto first = rows.token_slice(0, 1);
     heads_buffer<float> alone = k, other = k;
-    CHECK(rw::dispatch::rotate(
-        make_rotate_call(rw::half_split{}, rw::heads_view<float>{}, alone.view(), first)));
-    CHECK(rw::dispatch::rotate(make_rotate_call(rw::half_split{}, other.view(), first)));
+    CHECK(
+        rw::dispatch::run(make_rotate_call(rw::half_split{}, rw::heads_view<float>{}, alone.view(), first)));
+    CHECK(rw::dispatch::run(make_rotate_call(rw::half_split{}, other.view(), first)));
     CHECK(support::same_bits(alone.dense(), other.dense()));
     CHECK_FALSE(support::same_bits(alone.dense(), k.dense()));
 }

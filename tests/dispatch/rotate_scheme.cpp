@@ -26,7 +26,7 @@ TEST_CASE("dispatch: a scheme through the dispatch does what it does directly", 
             for (const auto direction : {ROPEWALK_ROTATE, ROPEWALK_UNROTATE, ROPEWALK_GRADIENT}) {
                 heads_buffer<float> q({1, 5, 2, 24}, 1), k({1, 5, 1, 24}, 1);
                 heads_buffer<float> want_q = q.fill(1), want_k = k.fill(2);
-                CHECK(rw::dispatch::rotate(rope, q.view(), k.view(), rows, {.direction = direction}));
+                CHECK(rw::dispatch::rotate_scheme(rope, q.view(), k.view(), rows, {.direction = direction}));
                 const auto direct = [&](auto x) {
                     if (direction == ROPEWALK_ROTATE) return rw::rotate(rope, x, rows);
                     if (direction == ROPEWALK_UNROTATE) return rw::unrotate(rope, x, rows);
@@ -37,12 +37,12 @@ TEST_CASE("dispatch: a scheme through the dispatch does what it does directly", 
                 CHECK(support::worst(k.dense(), want_k.dense()) < 2e-6);
                 heads_buffer<float> alone({1, 5, 2, 24}, 1);
                 alone.fill(1);
-                CHECK(rw::dispatch::rotate(rope, alone.view(), rows, {.direction = direction}));
+                CHECK(rw::dispatch::rotate_scheme(rope, alone.view(), rows, {.direction = direction}));
                 CHECK(support::same_bits(alone.dense(), q.dense()));
                 heads_buffer<float> packed({1, 5, 1, 48}, 1);
                 packed.fill(1);
                 const auto before = packed.dense();
-                CHECK_FALSE(rw::dispatch::rotate(rope, packed.view(), rows, {.direction = direction}));
+                CHECK_FALSE(rw::dispatch::rotate_scheme(rope, packed.view(), rows, {.direction = direction}));
                 CHECK(support::same_bits(packed.dense(), before));
             }
         }
@@ -50,6 +50,6 @@ TEST_CASE("dispatch: a scheme through the dispatch does what it does directly", 
     rope.rotates = false;
     heads_buffer<float> still({1, 5, 2, 24});
     const auto before = still.fill(1).dense();
-    CHECK(rw::dispatch::rotate(rope, still.view(), rows));
+    CHECK(rw::dispatch::rotate_scheme(rope, still.view(), rows));
     CHECK(support::same_bits(still.dense(), before));
 }

@@ -107,7 +107,7 @@ void grape_rank_2(const golden_case& c, results& out) {
     const auto x0 = c.input("x"), g = c.input("grad_y");
     in_both([&]<class T>(T) {
         auto x = c.input<T>("x");
-        plane.rotate(view_of(x), positions.values);
+        plane.rotate_tokens(view_of(x), positions.values);
         check_in<T>(out, "y", x.shape, x.values, max_abs(x0.values));
     });
     tensor<double> by_a{a.shape, std::vector<double>(a.values.size())}, by_b = by_a;

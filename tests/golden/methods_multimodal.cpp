@@ -152,7 +152,7 @@ void grape_mixed(const golden_case& c, results& out) {
     const double scale = max_abs(c.input("x").values);
     const auto run = [&]<class T>(T, auto check) {
         auto x = c.input<T>("x");
-        map.rotate(view_of(x), at);
+        map.rotate_tokens(view_of(x), at);
         check(x);
     };
     run(double{}, [&](const auto& x) { out.check("y", x); });

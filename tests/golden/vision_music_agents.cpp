@@ -142,8 +142,8 @@ void drope_agents(const golden_case& c, results& out) {
         c, out, {"q", "k"},
         [&]<class T>(heads_view<T> q, heads_view<T> k) {
             const drope::scene<T> scene(scheme, where, headings);
-            drope::rotate(scheme, q, scene);
-            drope::rotate(scheme, k, scene);
+            drope::rotate_scene(scheme, q, scene);
+            drope::rotate_scene(scheme, k, scene);
             if constexpr (std::is_same_v<T, double>) {
                 if (!asks_for_attention(c)) return;
                 // Scores need no values: keys stand in where a file has none.

@@ -94,9 +94,9 @@ TEST_CASE("agents, the released map, adapters and memory rows of other sizes", "
                                     rw::position_ids::from(std::vector<double>{0.5, 1, 2}));
     heads_buffer<float> x({1, 3, 2, 8}, 2);
     const auto before = x.fill(1).dense();
-    CHECK_FALSE(drope::rotate(agents, x.view().head_slice(0, 1), scene));
-    CHECK_FALSE(drope::rotate(agents, x.view().channel_slice(0, 4), scene));
-    CHECK_FALSE(drope::rotate(agents, x.view().token_slice(0, 2), scene));
+    CHECK_FALSE(drope::rotate_scene(agents, x.view().head_slice(0, 1), scene));
+    CHECK_FALSE(drope::rotate_scene(agents, x.view().channel_slice(0, 4), scene));
+    CHECK_FALSE(drope::rotate_scene(agents, x.view().token_slice(0, 2), scene));
 
     const auto table =
         rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}), rw::position_ids::text(2));
@@ -111,7 +111,7 @@ TEST_CASE("agents, the released map, adapters and memory rows of other sizes", "
     const std::vector<std::int32_t> ids{0, 0};
     CHECK_FALSE(rw::road::mix_pairs(x.view(), bank.rows(ids)));
     CHECK(support::same_bits(x.dense(), before));
-    CHECK(drope::rotate(agents, x.view(), scene));
+    CHECK(drope::rotate_scene(agents, x.view(), scene));
     CHECK_FALSE(support::same_bits(x.dense(), before));
 
     const rw::attention::memory_bank<float> memory(3, 4);

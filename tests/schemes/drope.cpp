@@ -32,8 +32,8 @@ rotated rotate_scene(const drope::agents& scheme, const std::vector<double>& xy,
     k.fill(2);
     const drope::scene<double> scene(scheme, rw::position_ids::from_tokens_axes(xy, 2),
                                      rw::positions::headings(std::span<const double>(phi)));
-    drope::rotate(scheme, q.view(), scene);
-    drope::rotate(scheme, k.view(), scene);
+    drope::rotate_scene(scheme, q.view(), scene);
+    drope::rotate_scene(scheme, k.view(), scene);
     return {q.numbers(), k.numbers()};
 }
 
@@ -56,7 +56,7 @@ TEST_CASE("DRoPE: 179 and -179 degrees are 2 degrees apart", "[schemes][drope]")
     const std::vector<double> degrees{179, -179};
     const drope::scene<double> scene(scheme, rw::position_ids::from_tokens_axes(std::vector<double>(4), 2),
                                      rw::positions::headings_in_degrees(std::span<const double>(degrees)));
-    drope::rotate(scheme, rw::heads_view(q.data(), 2, 1, 2), scene);
+    drope::rotate_scene(scheme, rw::heads_view(q.data(), 2, 1, 2), scene);
     CHECK(q[0] * q[2] + q[1] * q[3] == Approx(0.999391).epsilon(1e-6));
 }
 
@@ -165,9 +165,9 @@ TEST_CASE("DRoPE: a rotation says that it was done, of no agents too", "[schemes
     const drope::scene<double> scene(scheme, rw::position_ids::from_tokens_axes(std::vector<double>{1, 2}, 2),
                                      rw::positions::headings(std::span<const double>(phi)));
     std::vector<double> x(16, 1.0);
-    CHECK(drope::rotate(scheme, rw::heads_view(x.data(), 1, 2, 8), scene));
+    CHECK(drope::rotate_scene(scheme, rw::heads_view(x.data(), 1, 2, 8), scene));
     CHECK(x != std::vector<double>(16, 1.0));
-    CHECK(drope::rotate(scheme, rw::heads_view<double>(nullptr, 0, 2, 8), scene));
+    CHECK(drope::rotate_scene(scheme, rw::heads_view<double>(nullptr, 0, 2, 8), scene));
 }
 
 TEST_CASE("DRoPE: what does not fit is refused", "[schemes][drope]") {
@@ -266,7 +266,7 @@ TEST_CASE("DRoPE: headings from velocities of any length", "[schemes][drope]") {
             drope::scene<double>::from_velocities(scheme, xy, std::span<const double>(velocities));
         support::heads_buffer<double> q({1, 3, 3, 12});
         q.fill(1);
-        drope::rotate(scheme, q.view(), moving);
+        drope::rotate_scene(scheme, q.view(), moving);
         const auto got = q.numbers(), want = rotate_scene(scheme, places, phi).q;
         for (std::size_t i = 0; i < got.size(); ++i)
             CHECK(got[i] == Approx(want[i]).epsilon(1e-12).margin(1e-12));

@@ -24,7 +24,7 @@ TEST_CASE("grape: a plane against the matrix exponential", "[schemes][grape]") {
         fill_rotation_exponential(l, d, r);
         const auto x0 = support::noise(d, 3);
         auto x = x0;
-        plane.rotate(heads_view<double>(x.data(), 1, 1, d), std::vector<double>{2 * eta});
+        plane.rotate_tokens(heads_view<double>(x.data(), 1, 1, d), std::vector<double>{2 * eta});
         for (rw::index i = 0; i < d; ++i) {
             double want = 0;
             for (rw::index j = 0; j < d; ++j) want += r[i * d + j] * x0[j];
@@ -37,7 +37,7 @@ TEST_CASE("grape: unit vectors across each other are a pair, clockwise", "[schem
     const grape::plane plane(std::vector<double>{1, 0, 0}, std::vector<double>{0, 2, 0});
     CHECK(plane.area() == 2);
     std::vector<double> x{1, 0, 5};
-    plane.rotate(heads_view<double>(x.data(), 1, 1, 3), std::vector<double>{0.3});
+    plane.rotate_tokens(heads_view<double>(x.data(), 1, 1, 3), std::vector<double>{0.3});
     CHECK(x[0] == Approx(std::cos(0.6)).epsilon(1e-15));
     CHECK(x[1] == Approx(-std::sin(0.6)).epsilon(1e-15));
     CHECK(x[2] == 5);
@@ -49,7 +49,7 @@ TEST_CASE("grape: parallel vectors turn nothing, nearly parallel ones keep their
     CHECK(grape::plane(a, std::vector<double>{2, 4, -2}).area() == 0);
     CHECK(grape::plane(std::vector<double>{0, 0}, std::vector<double>{1, 2}).area() == 0);
     std::vector<double> x{1, 1, 1};
-    grape::plane(a, a).rotate(heads_view<double>(x.data(), 1, 1, 3), std::vector<double>{7});
+    grape::plane(a, a).rotate_tokens(heads_view<double>(x.data(), 1, 1, 3), std::vector<double>{7});
     CHECK(x == std::vector<double>{1, 1, 1});
     // b = a + 1e-9 c with c across a: the area is 1e-9 |a| |c|, which the difference of products loses.
     const std::vector<double> near{1 + 1e-9, 2, -1 + 1e-9};
@@ -93,8 +93,8 @@ TEST_CASE("grape: the plane's gradient by differences", "[schemes][grape]") {
         grape::plane(a, b, 0.7).add_gradient(position, x, g, by_a, by_b);
         const auto loss = [&] {
             auto y = x;
-            grape::plane(a, b, 0.7).rotate(heads_view<double>(y.data(), 1, 1, d),
-                                           std::vector<double>{position});
+            grape::plane(a, b, 0.7).rotate_tokens(heads_view<double>(y.data(), 1, 1, d),
+                                                  std::vector<double>{position});
             double sum = 0;
             for (rw::index i = 0; i < d; ++i) sum += g[i] * y[i];
             return sum;
@@ -131,8 +131,8 @@ TEST_CASE("grape: refuses vectors that do not fit", "[schemes][grape][errors]") 
     CHECK_REFUSES("grape::plane: a must be finite, got nan", grape::plane(std::vector<double>{1, NAN}, b));
     std::vector<double> x(4);
     const grape::plane plane(a, b);
-    CHECK_REFUSES("grape::plane::rotate: positions must have one entry a token, got 1",
-                  plane.rotate(heads_view<double>(x.data(), 2, 1, 2), std::vector<double>{1}));
+    CHECK_REFUSES("grape::plane::rotate_tokens: positions must have one entry a token, got 1",
+                  plane.rotate_tokens(heads_view<double>(x.data(), 2, 1, 2), std::vector<double>{1}));
     CHECK_REFUSES("grape::plane::add_gradient: vectors must have the plane's channels, got 4",
                   plane.add_gradient(1, x, a, x, x));
 }

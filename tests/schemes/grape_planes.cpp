@@ -31,7 +31,7 @@ TEST_CASE("grape_planes: start values are interleaved RoPE with cyclic axes",
     where.append(listed_run{support::noise(3 * 3, 1, {0, 20})}).append(untouched_run{1});
     support::heads_buffer<double> x({1, 4, 2, dim}, 3), y({1, 4, 2, dim});
     x.fill(7), y.fill(7);
-    map.rotate(x.view(), where);
+    map.rotate_tokens(x.view(), where);
     const auto rows = make_rotation_table<double>(
         frequencies::assign_axes(frequencies::geometric({.rotary_dim = dim}), axis_map::cyclic(planes)),
         where);
@@ -61,7 +61,7 @@ TEST_CASE("grape_planes: one plane by its formula in long double", "[schemes][gr
     auto x = x0;
     const auto where = position_ids::from_tokens_axes(std::vector<double>{3, -2}, 2);
     CHECK(map.angles(where)[0] == Approx(double(angle)).epsilon(1e-14));
-    map.rotate(heads_view<double>(x.data(), 1, 1, dim), where);
+    map.rotate_tokens(heads_view<double>(x.data(), 1, 1, dim), where);
     const long double xe = dot(x0, e), xf = dot(x0, f), c = std::cos(angle), s = std::sin(angle);
     double norm = 0, before = 0;
     for (int i = 0; i < dim; ++i) {
@@ -76,7 +76,7 @@ TEST_CASE("grape_planes: planes that are not orthogonal change the norm", "[sche
     const std::vector<double> a{1, 0, 0, 1, 1, 0}, b{0, 1, 0, 0, 0, 1}, d{1, 1};
     const grape::learned_planes map({.channels = 3, .planes = 2, .base = 1}, a, b, d);
     std::vector<double> x{1, 2, 3};
-    map.rotate(heads_view<double>(x.data(), 1, 1, 3), position_ids::from(std::vector<double>{1.0}));
+    map.rotate_tokens(heads_view<double>(x.data(), 1, 1, 3), position_ids::from(std::vector<double>{1.0}));
     CHECK(std::abs(x[0] * x[0] + x[1] * x[1] + x[2] * x[2] - 14) > 0.1);
 }
 
@@ -92,6 +92,6 @@ TEST_CASE("grape_planes: refuses what is no plane", "[schemes][grape_planes][err
                   grape::learned_planes({.channels = 2, .planes = 1}, a, d, d));
     const grape::learned_planes map({.channels = 2, .planes = 1}, a, b, d);
     std::vector<double> x(4);
-    CHECK_REFUSES("learned_planes::rotate: positions must have one entry a token, got 1",
-                  map.rotate(heads_view<double>(x.data(), 2, 1, 2), position_ids::text(1)));
+    CHECK_REFUSES("learned_planes::rotate_tokens: positions must have one entry a token, got 1",
+                  map.rotate_tokens(heads_view<double>(x.data(), 2, 1, 2), position_ids::text(1)));
 }

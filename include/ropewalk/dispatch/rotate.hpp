@@ -19,7 +19,7 @@ using rotate_call = ::ropewalk_rotate_call;
 ///           do not fit their rows, is refused whole. ropewalk_explain_rotate() says why.
 /// Cost:     one indirect call, a check of the fields and a copy of some forty numbers.
 /// Accuracy: as rotate, each unit. Units differ in the last bit where only some have fused multiply-add.
-[[nodiscard]] inline bool rotate(const rotate_call& call) noexcept {
+[[nodiscard]] inline bool run(const rotate_call& call) noexcept {
     return ::ropewalk_rotate(&call) == ROPEWALK_OK;
 }
 

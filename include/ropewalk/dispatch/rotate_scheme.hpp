@@ -8,24 +8,24 @@ namespace ROPEWALK_VIEW_NAMESPACE::dispatch {
 
 /// rotate(rope, q, k, rows), unrotate or rotate_gradient (`options.direction`) with the unit of this CPU.
 /// Returns:  whether the call could be carried out; views that do not fit the scheme or the rows are refused.
-/// Cost:     as dispatch::rotate.
+/// Cost:     as dispatch::run.
 template <class TQ, class TK>
-[[nodiscard]] bool rotate(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
-                          const std::type_identity_t<rows_view<compute_t<TQ>>>& rows,
-                          call_options options = {}) noexcept {
+[[nodiscard]] bool rotate_scheme(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
+                                 const std::type_identity_t<rows_view<compute_t<TQ>>>& rows,
+                                 call_options options = {}) noexcept {
     if (!rope.rotates) return true;
     const layout_slice layout{.read = rope.read_layout, .write = rope.write_layout};
     rotate_call call = make_rotate_call(layout, rope.slice(q), rope.slice(k), rows, options);
     if (rows.pairs != rope.rotary_dim / 2 || (call.channels != 0 && call.channels != rope.rotary_dim))
         return false;
-    return rotate(call);
+    return run(call);
 }
 /// The same for one view.
 template <class T>
-[[nodiscard]] bool rotate(const rotary_scheme& rope, heads_view<T> x,
-                          const std::type_identity_t<rows_view<compute_t<T>>>& rows,
-                          call_options options = {}) noexcept {
-    return rotate(rope, x, heads_view<T>{}, rows, options);
+[[nodiscard]] bool rotate_scheme(const rotary_scheme& rope, heads_view<T> x,
+                                 const std::type_identity_t<rows_view<compute_t<T>>>& rows,
+                                 call_options options = {}) noexcept {
+    return rotate_scheme(rope, x, heads_view<T>{}, rows, options);
 }
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE::dispatch

@@ -102,8 +102,8 @@ class token_rotation {
     /// is not worth a copy of its row (AVX2, mixed 2-D at 32 a side: 5.2 of the roof, without 2.9).
     /// Returns: whether any of the heads has a row.
     template <class Layout, class... Place>
-    ROPEWALK_ALWAYS_INLINE bool rotate(Layout layout, outer_loop outer, index pairs,
-                                       token_part<Place>... x) const noexcept {
+    ROPEWALK_ALWAYS_INLINE bool rotate_token(Layout layout, outer_loop outer, index pairs,
+                                             token_part<Place>... x) const noexcept {
         const bool shared = rows_.heads == 1;
         const index count = shared ? 1 : largest(x.place.heads...);
         if (!shared) outer = outer_loop::registers;
@@ -137,8 +137,8 @@ template <class Layout, class Cursor, class Place>
 ROPEWALK_ALWAYS_INLINE bool rotate_slice(Layout layout, outer_loop outer, const token_rotation<Cursor>& token,
                                          slice_extents slice, token_part<Place> x) noexcept {
     const index first = slice.first_channel, end = first + 2 * slice.pairs;
-    if (slice.pairs == 0 || !token.rotate(layout, outer, slice.pairs,
-                                          token_part<Place>{x.place.at_channel(first), x.first_head})) {
+    if (slice.pairs == 0 || !token.rotate_token(layout, outer, slice.pairs,
+                                                token_part<Place>{x.place.at_channel(first), x.first_head})) {
         pass_channels(x.place, 0, slice.channels);
         return false;
     }
@@ -195,6 +195,19 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
                       cursor.missing});
 }
 
+/// The element type of a view, void of anything else. The verbs take views of any type, so that a call in the wrong
+/// order is refused in a line; with heads_view<T> in their signatures GCC listed each of them in seven.
+template <class X>
+struct element {
+    using type = void;
+};
+template <class T>
+struct element<heads_view<T>> {
+    using type = T;
+};
+template <class X>
+using element_of = typename element<X>::type;
+
 // Asserted rather than the condition itself, of which compilers would print every clause.
 template <class...>
 inline constexpr bool none_of_these = false;
@@ -202,7 +215,12 @@ inline constexpr bool none_of_these = false;
 /// Whether these types can meet in a call; says in one line why they cannot.
 template <class L, class R, class... T>
 constexpr bool types_fit() noexcept {
-    if constexpr (!layout_like<L>) {
+    if constexpr ((std::is_void_v<T> || ...)) {
+        static_assert(none_of_these<T...>,
+                      "ropewalk: a rotation takes (layout, x, rows), (layout, q, k, rows) or (layout, q, k, "
+                      "rows of q, rows of k), where x, q and k are heads_view");
+        return false;
+    } else if constexpr (!layout_like<L>) {
         static_assert(none_of_these<L>,
                       "ropewalk: the first argument is a layout: half_split{}, interleaved{}, blocked<g>{}, "
                       "a pair_layout, a layout_slice or a rotary_scheme");
@@ -233,10 +251,10 @@ constexpr bool types_fit() noexcept {
 
 /// The views of a call, all in one kernel. One view has a kernel of its own: with an empty second one a single
 /// head took 37 ns instead of 30.
-template <class L, class R, class... T>
+template <class L, class R, class... X>
 bool rotate_views(const char* who, const L& layout, const R& rows, direction way, part_of part,
-                  const heads_view<T>&... x) noexcept {
-    if constexpr (types_fit<L, R, T...>()) {
+                  const X&... x) noexcept {
+    if constexpr (types_fit<L, R, element_of<X>...>()) {
         layout_plan plan = plan_of(layout);
         if (way != direction::forward) std::swap(plan.read, plan.write);
         const rows_extents extents = extents_of(rows);
@@ -253,22 +271,23 @@ bool rotate_views(const char* who, const L& layout, const R& rows, direction way
             return view.empty() ? work_range{} : partition(view.heads(), work.heads);
         };
         return each_token(
-            who, layout, plan, rows, std::common_type_t<compute_t<T>...>{}, (bytes_of_token(x) + ...), work,
+            who, layout, plan, rows, std::common_type_t<compute_t<element_of<X>>...>{},
+            (bytes_of_token(x) + ...), work,
             [&](auto kind, outer_loop outer, auto& cursor, index token, auto... at)
                 ROPEWALK_DETAIL_INLINE_LAMBDA {
-                    token_rotation(cursor, token, way).rotate(kind, outer, pairs, at...);
+                    token_rotation(cursor, token, way).rotate_token(kind, outer, pairs, at...);
                 },
-            part_in_place<T>{x, heads(x), first_channel_of(plan, x.channels(), pairs)}...);
+            part_in_place<element_of<X>>{x, heads(x), first_channel_of(plan, x.channels(), pairs)}...);
     } else {
         return false;
     }
 }
 
 /// Rows of their own for q and k: none is touched where one of them does not fit.
-template <class L, class TQ, class TK, class RQ, class RK>
-bool rotate_apart(const char* who, const L& layout, const heads_view<TQ>& q, const heads_view<TK>& k,
-                  const RQ& rows_q, const RK& rows_k, direction way, part_of part) noexcept {
-    if constexpr (types_fit<L, RQ, TQ>() && types_fit<L, RK, TK>()) {
+template <class L, class Q, class K, class RQ, class RK>
+bool rotate_apart(const char* who, const L& layout, const Q& q, const K& k, const RQ& rows_q,
+                  const RK& rows_k, direction way, part_of part) noexcept {
+    if constexpr (types_fit<L, RQ, element_of<Q>>() && types_fit<L, RK, element_of<K>>()) {
         if (!fits(who, first_of(fit(layout, q, rows_q), fit(layout, k, rows_k)))) return false;
         return rotate_views(who, layout, rows_q, way, part, q) &&
                rotate_views(who, layout, rows_k, way, part, k);
@@ -277,13 +296,19 @@ bool rotate_apart(const char* who, const L& layout, const heads_view<TQ>& q, con
     }
 }
 
+/// The default of the rows, which fits no view: a call without a layout or without rows is refused by types_fit
+/// instead of by a list of three candidates.
+struct no_rows {};
+
 }  // namespace detail
 
 /// Rotates every pair (x, y) of every head by the angle of its token's row, in place:
 /// (x, y) <- (x cos - y sin, x sin + y cos), counter-clockwise, cos and sin with the magnitude inside.
-/// Shapes:   x [batches, tokens, heads, 2 * pairs], for a scheme or layout_slice whole heads of which a slice
-///           rotates; rows of batches * tokens tokens. Rows with heads of their own have as many as the view.
-/// Requires: a call that fits (see fit): distinct (b, n, h) do not overlap; q and k of as many tokens.
+/// Shapes:   x, q, k: heads_view [batches, tokens, heads, 2 * pairs], for a scheme or layout_slice whole heads
+///           of which a slice rotates; rows of batches * tokens tokens. Rows with heads of their own have as
+///           many as the view.
+/// Requires: rows: their default only makes the message short that refuses a call without them. A call that
+///           fits (see fit): distinct (b, n, h) do not overlap; q and k of as many tokens.
 /// Returns:  true; false where the call does not fit and ROPEWALK_ON_MISFIT lets the program go on. Nothing
 ///           was touched then, but for a row that the table does not have, whose token alone is left.
 /// Cost:     one pass over the data, in place; no allocation, no thread. Zero of anything is a no-op.
@@ -295,18 +320,17 @@ bool rotate_apart(const char* who, const L& layout, const heads_view<TQ>& q, con
 /// Source:   RoFormer, Su et al. 2021, eq. 34; both pair orders, see pair_layout.
 ///
 ///     rotate(half_split{}, q, k, table.rows(positions));
-template <class L, class T, class R>
-bool rotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
+template <class L, class X, class R = detail::no_rows>
+bool rotate(const L& layout, X x, const R& rows = {}, part_of part = {}) noexcept {
     return detail::rotate_views("rotate", layout, detail::rows_of(rows), detail::direction::forward, part, x);
 }
-template <class L, class TQ, class TK, class R>
-bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows, part_of part = {}) noexcept {
+template <class L, class Q, class K, class R>
+bool rotate(const L& layout, Q q, K k, const R& rows, part_of part = {}) noexcept {
     return detail::rotate_views("rotate", layout, detail::rows_of(rows), detail::direction::forward, part, q,
                                 k);
 }
-template <class L, class TQ, class TK, class RQ, class RK>
-bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
-            part_of part = {}) noexcept {
+template <class L, class Q, class K, class RQ, class RK>
+bool rotate(const L& layout, Q q, K k, const RQ& rows_q, const RK& rows_k, part_of part = {}) noexcept {
     return detail::rotate_apart("rotate", layout, q, k, detail::rows_of(rows_q), detail::rows_of(rows_k),
                                 detail::direction::forward, part);
 }
@@ -316,20 +340,18 @@ bool rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_
 /// written. Shapes, Requires, Returns, Cost, Threads: as rotate.
 /// Accuracy: as rotate, each way, and the rounding of the row.
 /// Source:   R(-p) R(p) = 1.
-template <class L, class T, class R>
-bool unrotate(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
+template <class L, class X, class R = detail::no_rows>
+bool unrotate(const L& layout, X x, const R& rows = {}, part_of part = {}) noexcept {
     return detail::rotate_views("unrotate", layout, detail::rows_of(rows), detail::direction::inverse, part,
                                 x);
 }
-template <class L, class TQ, class TK, class R>
-bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows,
-              part_of part = {}) noexcept {
+template <class L, class Q, class K, class R>
+bool unrotate(const L& layout, Q q, K k, const R& rows, part_of part = {}) noexcept {
     return detail::rotate_views("unrotate", layout, detail::rows_of(rows), detail::direction::inverse, part,
                                 q, k);
 }
-template <class L, class TQ, class TK, class RQ, class RK>
-bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
-              part_of part = {}) noexcept {
+template <class L, class Q, class K, class RQ, class RK>
+bool unrotate(const L& layout, Q q, K k, const RQ& rows_q, const RK& rows_k, part_of part = {}) noexcept {
     return detail::rotate_apart("unrotate", layout, q, k, detail::rows_of(rows_q), detail::rows_of(rows_k),
                                 detail::direction::inverse, part);
 }
@@ -337,30 +359,21 @@ bool unrotate(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& row
 /// The gradient of rotate: the transposed matrix, which keeps the magnitude.
 /// Shapes, Requires, Returns, Cost, Accuracy, Threads: as rotate.
 /// Source: the transpose of a rotation is the rotation by the negative angle.
-template <class L, class T, class R>
-bool rotate_gradient(const L& layout, heads_view<T> x, const R& rows, part_of part = {}) noexcept {
+template <class L, class X, class R = detail::no_rows>
+bool rotate_gradient(const L& layout, X x, const R& rows = {}, part_of part = {}) noexcept {
     return detail::rotate_views("rotate_gradient", layout, detail::rows_of(rows),
                                 detail::direction::transpose, part, x);
 }
-template <class L, class TQ, class TK, class R>
-bool rotate_gradient(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows,
-                     part_of part = {}) noexcept {
+template <class L, class Q, class K, class R>
+bool rotate_gradient(const L& layout, Q q, K k, const R& rows, part_of part = {}) noexcept {
     return detail::rotate_views("rotate_gradient", layout, detail::rows_of(rows),
                                 detail::direction::transpose, part, q, k);
 }
-template <class L, class TQ, class TK, class RQ, class RK>
-bool rotate_gradient(const L& layout, heads_view<TQ> q, heads_view<TK> k, const RQ& rows_q, const RK& rows_k,
+template <class L, class Q, class K, class RQ, class RK>
+bool rotate_gradient(const L& layout, Q q, K k, const RQ& rows_q, const RK& rows_k,
                      part_of part = {}) noexcept {
     return detail::rotate_apart("rotate_gradient", layout, q, k, detail::rows_of(rows_q),
                                 detail::rows_of(rows_k), detail::direction::transpose, part);
 }
-
-// Any other call: the compiler shows the line of what it found deleted instead of every candidate.
-template <class... A>
-bool rotate(const A&...) = delete;  // takes (layout, x, rows), (layout, q, k, rows[, rows of k])
-template <class... A>
-bool unrotate(const A&...) = delete;  // takes the arguments of rotate
-template <class... A>
-bool rotate_gradient(const A&...) = delete;  // takes the arguments of rotate
 
 }  // namespace ROPEWALK_NAMESPACE

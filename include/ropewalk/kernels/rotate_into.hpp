@@ -139,7 +139,7 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
                 rotate_slice(kind, outer, rotation, {pairs, first, channels}, x);
             } else {
                 x.place = x.place.at_channel(first);
-                rotation.rotate(kind, outer, pairs, x);
+                rotation.rotate_token(kind, outer, pairs, x);
             }
         },
         tensor);

@@ -60,7 +60,8 @@ void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_ex
     }
     load_head(static_cast<const D*>(codes), given, numbers, slice.channels);
     const auto heads = in_place(static_cast<float*>(numbers) + slice.first_channel, 0, 1);
-    if (rotation.rotate(layout, outer_loop::registers, slice.pairs, token_part<decltype(heads)>{heads, head}))
+    if (rotation.rotate_token(layout, outer_loop::registers, slice.pairs,
+                              token_part<decltype(heads)>{heads, head}))
         store_head(codes, scale, 1.0f / options.scale, numbers, slice.channels);
 }
 
@@ -150,7 +151,7 @@ bool shift_keys(const L& layout, cache_view<D> keys, const cache_plan& plan, con
                             reinterpret_cast<stored*>(keys.at(place.page, place.token, heads.first));
                         const auto places =
                             detail::in_place(first + slice.first_channel, keys.strides.head, heads.count);
-                        rotation.rotate(
+                        rotation.rotate_token(
                             kind, outer, pairs,
                             detail::token_part<detail::places_in_place<stored>>{places, heads.first});
                     }

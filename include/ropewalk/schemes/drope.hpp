@@ -244,8 +244,8 @@ class scene {
 /// Accuracy: as rotate.
 /// Source:   DRoPE, Zhao et al. 2025.
 template <class T, class C>
-bool rotate(const agents& scheme, heads_view<T> x, const scene<C>& where) noexcept {
-    constexpr const char* who = "drope::rotate";
+bool rotate_scene(const agents& scheme, heads_view<T> x, const scene<C>& where) noexcept {
+    constexpr const char* who = "drope::rotate_scene";
     if (x.empty()) return true;
     if (x.heads() != scheme.heads())
         return detail::tell(who,

@@ -84,8 +84,8 @@ class plane {
     /// Throws:   invalid_config on other sizes.
     /// Cost:     6 multiply-adds a channel.
     template <class T>
-    void rotate(heads_view<T> x, std::span<const double> positions) const {
-        constexpr const char* who = "grape::plane::rotate";
+    void rotate_tokens(heads_view<T> x, std::span<const double> positions) const {
+        constexpr const char* who = "grape::plane::rotate_tokens";
         detail::require(x.channels() == channels(), who, "x.channels must be the plane's", x.channels());
         detail::require(static_cast<index>(positions.size()) == x.batches() * x.tokens(), who,
                         "positions must have one entry a token", positions.size());

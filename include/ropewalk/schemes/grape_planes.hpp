@@ -81,8 +81,8 @@ class learned_planes {
 
     /// Moves every head of every token, in place; untouched tokens stay.
     template <class T>
-    void rotate(heads_view<T> x, const position_ids& positions) const {
-        constexpr const char* who = "learned_planes::rotate";
+    void rotate_tokens(heads_view<T> x, const position_ids& positions) const {
+        constexpr const char* who = "learned_planes::rotate_tokens";
         detail::require(x.channels() == config_.channels, who, "x.channels must be the planes'",
                         x.channels());
         detail::require(positions.tokens() == x.batches() * x.tokens(), who,
