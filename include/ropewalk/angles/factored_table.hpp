@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Cos and sin rows of grids as products of a few rows per axis, instead of one row per token.
+#pragma once
 
 #include <algorithm>
 #include <span>

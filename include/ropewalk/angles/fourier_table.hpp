@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // FoPE: cos and sin rows that are learned mixtures of several frequencies.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The angles position * omega in f64, without reduction, for inspection and tests.
+#pragma once
 
 #include <vector>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // A 2 x 2 matrix for every pair and row, for maps that are not rotations: RoAd, full-width cos and sin.
+#pragma once
 
 #include <cmath>
 #include <span>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The cos and sin cache of an inference engine: row = position, growing on demand.
+#pragma once
 
 #include <algorithm>
 #include <concepts>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // One table row for every token of a call.
+#pragma once
 
 #include <ropewalk/angles/rotation_table.hpp>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Tables of rotation matrices for blocks of channels wider than a pair: LieRE, ComRoPE.
+#pragma once
 
 #include <span>
 #include <vector>

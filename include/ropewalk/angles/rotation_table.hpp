@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Tables of cos and sin made from positions and a spectrum, or from the caller's own arrays.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // What the rows() of a table accepts: ranges of row numbers or positions, used without copying them.
+#pragma once
 
 #include <concepts>
 #include <cstdio>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Views of cos and sin rows for the tokens of one call, and the concept of a row source.
+#pragma once
 
 #include <concepts>
 

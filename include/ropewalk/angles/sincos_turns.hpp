@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Fills rows of cos and sin in f64 from turns, accurate at any position.
+#pragma once
 
 #include <cmath>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The matrix exponential of skew-symmetric blocks (rotations of several channels) and its gradient.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

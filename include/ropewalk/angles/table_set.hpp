@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Several position tables in one, for batches whose tokens use different spectra.
+#pragma once
 
 #include <algorithm>
 #include <limits>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // One cos and sin per token for all pairs, for schemes with a single frequency such as DRoPE.
+#pragma once
 
 #include <cmath>
 #include <numbers>

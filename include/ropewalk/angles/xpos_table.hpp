@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // xPos: rotations with a magnitude that decays with the distance between query and key.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // A vector that starts on a cache line and asks for huge pages when it is large, as tables are.
+#pragma once
 
 #include <cstddef>
 #include <new>
@@ -42,7 +41,7 @@ struct cache_line_allocator {
 /// A vector that starts on a cache line, so that a row of 64 pairs never straddles one more line than it
 /// must. From 2 MB on it asks the operating system for huge pages: rows are read in any order of positions,
 /// and their addresses then translate with fewer page walks (table of 4 MB, 512 tokens, f32, AVX-512: 1.21
-/// times the roof instead of 1.28).
+/// times as long as a plain pass over the data instead of 1.28).
 template <class T>
 using aligned_vector = std::vector<T, cache_line_allocator<T>>;
 

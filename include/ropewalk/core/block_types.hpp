@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Blocks of quantised numbers with one scale (ggml's q8_0, q4_0), and their reference encoders and decoders.
 #pragma once
-
-// Blocks of quantised numbers under one scale, as ggml's q8_0 and q4_0, and their reference encoder and
-// decoder.
 
 #include <algorithm>
 #include <bit>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // How errors are reported: invalid_config by cold calls (building), misfit by hot calls (rotating).
+#pragma once
 
 #include <cassert>
 #include <cstddef>

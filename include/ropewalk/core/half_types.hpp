@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The 16-bit float types f16 and bf16, and the traits of element types (dtype).
+#pragma once
 
 #include <bit>
 #include <cstdint>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // A view of the caller's queries, keys or values: [batches, tokens, heads, channels] with strides.
+#pragma once
 
 #include <type_traits>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The signed type of counts and strides, the row number of untouched tokens, and checked sizes.
+#pragma once
 
 #include <cstddef>
 #include <cstdint>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The 8-bit floats f8_e4m3 and f8_e5m2, and which element types need a scale.
+#pragma once
 
 #include <bit>
 #include <cstdint>

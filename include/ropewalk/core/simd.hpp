@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The widest floating-point registers of a build and their arithmetic; only this header includes xsimd.
+#pragma once
 
 #include <bit>
 #include <cmath>

@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The operations on bytes and 32-bit words that simd_blocks.hpp needs, one version for each instruction set.
 // Source: Intel and Arm instruction references.
+#pragma once
 
 #include <cstring>
 

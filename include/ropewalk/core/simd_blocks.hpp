@@ -1,10 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
-// Encoding and decoding of q8 and q4 blocks with registers, bit for bit as encode_block and decode_block. A
-// batch of blocks goes through each step together: the largest magnitudes of four blocks are reduced at once,
-// the scales of a whole register of blocks are divided and converted at once, and no step waits for the
+// Encoding and decoding of q8 and q4 blocks with registers, bit for bit as encode_block and decode_block.
+// A batch of blocks goes through each step together: the largest magnitudes of four blocks are reduced at
+// once, the scales of a whole register of blocks are divided and converted at once, and no step waits for the
 // latency of the one before. Source: see block_types.hpp.
+#pragma once
 
 #include <ropewalk/core/block_types.hpp>
 #include <ropewalk/core/simd_block_words.hpp>

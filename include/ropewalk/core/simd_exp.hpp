@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // exp for softmax on registers: the exponential of numbers that are not positive.
+#pragma once
 
 #include <cmath>
 #include <limits>

@@ -1,9 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
-// Permutations of the lanes of registers: swaps, interleaving and orders known at run time only. They are
-// written with intrinsics, because xsimd's zip has another meaning from version 10 on than before.
+// Permutations of the lanes of registers: swaps, interleaving and orders known at run time only.
+// They are written with intrinsics, because xsimd's zip has another meaning from version 10 on than before.
 // Source: Intel and Arm instruction references.
+#pragma once
 
 #include <ropewalk/core/simd.hpp>
 

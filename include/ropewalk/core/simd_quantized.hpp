@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Registers of floats stored as 8-bit floats or int8 codes, and their largest magnitudes.
 // Source: see quantized_types.hpp; Intel and Arm instruction references.
+#pragma once
 
 #include <algorithm>
 

@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Loads and stores of whole or partial registers for every element type: f64, f32, f16, bf16.
 // Source: IEEE 754-2019, round to nearest even; Intel and Arm instruction references.
+#pragma once
 
 #include <ropewalk/core/simd.hpp>
 
@@ -338,8 +337,8 @@ ROPEWALK_ALWAYS_INLINE __m256i first_lanes(index count) noexcept {
 #endif
 
 /// Loads the first `count` lanes, the other lanes are zero; nothing past the first `count` is read. Uses
-/// masked loads where the instruction set has them (16-bit rows of 40 pairs in L1, AVX-512: 4 times the roof
-/// instead of 21 times with a padded copy).
+/// masked loads where the instruction set has them (16-bit rows of 40 pairs in L1, AVX-512: 4 times as long
+/// as a plain pass instead of 21 times with a padded copy).
 template <class T>
 ROPEWALK_ALWAYS_INLINE auto load_some(const T* p, index count) noexcept {
     using C = compute_t<T>;

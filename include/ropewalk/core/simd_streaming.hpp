@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Non-temporal stores: registers written to memory without filling the caches.
 // Source: Intel's and AMD's optimisation guides, non-temporal stores.
+#pragma once
 
 #include <cstdint>
 

@@ -1,9 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
-// Sums over the lanes of registers, in an order that never changes, so that the result has the same bits in
-// every call.
+// Sums over the lanes of registers in a fixed order, so that every call gives the same bits.
 // Source: Intel and Arm instruction references.
+#pragma once
 
 #include <ropewalk/core/simd.hpp>
 

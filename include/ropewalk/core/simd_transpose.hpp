@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Transposition of a square block of registers.
+#pragma once
 
 #include <cstddef>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // A named tensor of a checkpoint, as readers of weight files return it.
+#pragma once
 
 #include <cstddef>
 #include <initializer_list>

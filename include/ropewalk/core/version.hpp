@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The version, instruction set and modes of a build, which name the library's inline namespaces.
 #pragma once
-
-// The version, the instruction set and the modes of a build, which together name the library's inline
-// namespaces.
 
 /// The only definition of the version; CMake and the package files read it from here.
 /// Source: Semantic Versioning 2.0.

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Axial frequencies: each axis has its own block of pairs with its own geometric ladder.
+#pragma once
 
 #include <vector>
 

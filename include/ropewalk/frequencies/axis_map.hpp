@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Axis maps: which pair reads which axis (sections, VideoRoPE, VRoPE), and spectra over several axes.
 #pragma once
-
-// Which pair reads which axis (sections, interleaved sections, VideoRoPE, VRoPE), and spectra over several
-// axes.
 
 #include <numeric>
 #include <span>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Further axis maps: cyclic, MM-RoPE's, Ernie-4.5-VL's, and MHRoPE's, which gives each head one axis.
+#pragma once
 
 #include <array>
 #include <span>

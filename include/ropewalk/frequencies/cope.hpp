@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Clipped RoPE (CoPE): the slowest pairs taper off to frequency 0.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // RoFormer's frequencies: the geometric ladder base^(-2 i / rotary_dim).
+#pragma once
 
 #include <cmath>
 #include <vector>

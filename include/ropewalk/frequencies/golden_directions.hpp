@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Golden-direction RoPE: each pair rotates with the projection of the position on its own direction.
 #pragma once
-
-// Golden-direction RoPE: each pair of each head rotates with the projection of the position on its own
-// direction.
 
 #include <cmath>
 #include <numbers>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // GRAPE's learned frequencies, and spectra flattened or reversed.
+#pragma once
 
 #include <cmath>
 #include <span>

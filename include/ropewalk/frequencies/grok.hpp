@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Grok's four variants of YaRN.
+#pragma once
 
 #include <cmath>
 #include <numbers>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // HoPE for language models: only pairs that complete a period within the trained context rotate.
+#pragma once
 
 #include <cmath>
 #include <cstdint>

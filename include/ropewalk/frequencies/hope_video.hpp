@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // HoPE for video and language: VideoRoPE's axis map without temporal rotation.
+#pragma once
 
 #include <ropewalk/frequencies/axis_map.hpp>
 #include <ropewalk/frequencies/keep_pairs.hpp>

@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Masks and selections of pairs: pairs set to frequency 0, and narrower spectra for each head.
 #pragma once
-
-// Masks and selections of pairs: pairs set to frequency 0, and narrower spectra with their own pairs for each
-// head.
 
 #include <span>
 #include <vector>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Position Interpolation, static and dynamic: all frequencies divided by one factor.
+#pragma once
 
 #include <algorithm>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Llama 3.1's frequency scaling by wavelength bands.
+#pragma once
 
 #include <cmath>
 #include <numbers>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // LongRoPE: a searched divisor for every pair, for short and for long sequences.
+#pragma once
 
 #include <cmath>
 #include <optional>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // LongRoPE2's critical pair, and the bounds and first guess of its search for divisors.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // RoPE-Mixed: learned frequencies, with which every pair of every head rotates by all axes.
+#pragma once
 
 #include <cmath>
 #include <numbers>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // NTK-aware scaling of the base (static and dynamic) and NTK-by-parts.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The mixed NTK scaling of gte-multilingual: a divisor that rises from the fastest to the slowest pair.
+#pragma once
 
 #include <cmath>
 #include <optional>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // p-RoPE and the sizes of partial rotary: only a fraction p of the pairs rotates.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Frequencies divided pair by pair, as in GGUF's rope_freqs.weight and LongRoPE.
+#pragma once
 
 #include <span>
 #include <vector>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // PhiMoE's LongRoPE, whose two magnitudes come from the config.
+#pragma once
 
 #include <optional>
 #include <vector>

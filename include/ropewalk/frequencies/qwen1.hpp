@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Qwen-1's dynamic NTK in steps, and its logn attention scale.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // RIFLEx: one temporal frequency lowered so that longer clips do not repeat.
+#pragma once
 
 #include <numbers>
 

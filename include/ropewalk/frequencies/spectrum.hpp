@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // spectrum: the frequencies of all pairs of a model, and its magnitude.
+#pragma once
 
 #include <cmath>
 #include <numbers>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // TeleChat3's YaRN: YaRN's frequencies with a weaker temperature.
+#pragma once
 
 #include <cmath>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // YaRN and dynamic YaRN.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

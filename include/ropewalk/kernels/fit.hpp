@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Checks whether a call fits: the shapes, strides and layouts of views against the rows.
+#pragma once
 
 #include <algorithm>
 #include <limits>

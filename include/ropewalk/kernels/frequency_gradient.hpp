@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The gradient of a loss with respect to learned frequencies.
+#pragma once
 
 #include <algorithm>
 #include <span>

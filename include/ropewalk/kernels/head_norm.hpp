@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // RMSNorm and LayerNorm of query and key heads, as models apply them before the rotation.
+#pragma once
 
 #include <cmath>
 #include <span>

@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Places: where the numbers of the heads of a token are read from (source) and written to (target).
+// The loops of pair_arithmetic.hpp combine any source with any target; in place both are the same address.
 #pragma once
-
-// Places: where the numbers of the heads of a token are read from (source) and written to (target). The loops
-// of pair_arithmetic.hpp combine any source with any target; in place both are the same address.
 
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_permute.hpp>

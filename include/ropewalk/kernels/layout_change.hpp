@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Heads read in one pair layout and written in another (DeepSeek reads interleaved, writes half-split).
+// They are gathered in pair order in L1, rotated there as half-split heads, and scattered.
 #pragma once
-
-// Heads that are read in one pair layout and written in another (DeepSeek reads interleaved, writes
-// half-split). They are gathered in pair order in L1, rotated there as half-split heads, and scattered.
 
 #include <ropewalk/kernels/pair_arithmetic.hpp>
 

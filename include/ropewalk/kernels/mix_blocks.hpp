@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Multiplies blocks of channels by square matrices: rotations of more than two channels.
+#pragma once
 
 #include <algorithm>
 #include <type_traits>

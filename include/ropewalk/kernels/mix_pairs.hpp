@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Multiplies every pair by the 2 x 2 matrix of its token, in any pair layout.
+#pragma once
 
 #include <cstring>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The norm and the rotation of queries and keys in one pass.
+#pragma once
 
 #include <ropewalk/kernels/head_norm.hpp>
 #include <ropewalk/kernels/rotate.hpp>

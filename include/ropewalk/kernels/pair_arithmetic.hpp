@@ -1,10 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The arithmetic of a pair, and the loops that apply it to the heads of one token.
+// The row of cos and sin stays in registers for all heads. Every layout computes each output as fma(x, c,
+// rounded product). Therefore layouts agree bit for bit, up to the permutation of channels, and so do full
+// and partial registers, all sources and all targets. The specification is rotate_reference.
 #pragma once
-
-// The arithmetic of a pair, and the loops that apply it to the heads of one token. The row of cos and sin
-// stays in registers for all heads. Every layout computes each output as fma(x, c, rounded product).
-// Therefore layouts agree bit for bit, up to the permutation of channels, and so do full and partial
-// registers, all sources and all targets. The specification is rotate_reference.
 
 #include <algorithm>
 

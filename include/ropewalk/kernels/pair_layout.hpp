@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Pair layouts: which two channels of a head form a pair (half-split, interleaved, blocked).
+#pragma once
 
 #include <concepts>
 #include <type_traits>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Splits the tokens and heads of a call into parts for the caller's threads.
+#pragma once
 
 #include <algorithm>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // PoPE: polar position embeddings, which separate content (magnitude) from position (phase).
+#pragma once
 
 #include <algorithm>
 #include <cmath>

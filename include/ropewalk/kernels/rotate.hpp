@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // rotate, unrotate and rotate_gradient: the rotation of queries and keys in place.
+#pragma once
 
 #include <type_traits>
 

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // rotate_into: rotation into other memory, another element type or another pair layout.
+#pragma once
 
 #include <cstdint>
 
@@ -135,7 +134,7 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
                 pass_channels(tensor.at(token).place, 0, channels);
         return true;
     }
-    const bool told = each_token(
+    const bool rows_found = each_token(
         who, layout, plan, rows, compute_t<D>{}, 2 * bytes_of_token(to), work,
         [&](auto kind, outer_loop outer, auto& cursor, index token, auto x) ROPEWALK_DETAIL_INLINE_LAMBDA {
             const token_rotation rotation(cursor, token, way);
@@ -148,7 +147,7 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
         },
         tensor);
     if (past_caches) simd::store_fence();
-    return told;
+    return rows_found;
 }
 
 }  // namespace detail

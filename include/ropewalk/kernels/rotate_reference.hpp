@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The specification of rotate: plain f64 loops, against which every kernel is tested.
+#pragma once
 
 #include <vector>
 

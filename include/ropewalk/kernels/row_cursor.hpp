@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// How kernels read a row source: a cursor returns rows, and a row loads registers of cos and sin.
+// A cursor is created once per call. For a new row source, specialise row_cursor.
 #pragma once
-
-// How kernels read a row source: a cursor returns the row of a token and head, a row loads registers of cos
-// and sin. A cursor is created once per call. For a new row source, specialise row_cursor.
 
 #include <utility>
 

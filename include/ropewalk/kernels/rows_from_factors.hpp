@@ -1,9 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
-// How kernels read factored rows: the factors of a row are multiplied in registers during the rotation, never
-// stored.
+// How kernels read factored rows: the factors of a row are multiplied in registers, never stored.
 // Source: exp(i (a + b)) = exp(i a) exp(i b).
+#pragma once
 
 #include <algorithm>
 

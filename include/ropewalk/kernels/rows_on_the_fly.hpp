@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Rows of cos and sin computed from positions while a kernel runs, without a table.
+#pragma once
 
 #include <algorithm>
 #include <span>

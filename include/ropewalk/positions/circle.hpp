@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Circle-RoPE: positions that place the patches of an image on a circle around the line of the text.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Finds where functions and classes begin in source code, for HiRoPE's hierarchical positions.
+#pragma once
 
 #include <algorithm>
 #include <cstddef>

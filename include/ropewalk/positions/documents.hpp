@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Positions of documents packed into one sequence, from their offsets (cu_seqlens).
+#pragma once
 
 #include <span>
 #include <type_traits>

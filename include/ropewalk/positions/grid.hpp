@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Positions of image patches: grids of rows and columns, window orders, and selections of tokens.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Headings and poses of agents as positions, for DRoPE.
+#pragma once
 
 #include <cmath>
 #include <numbers>

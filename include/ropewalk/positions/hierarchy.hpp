@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// HiRoPE's hierarchical positions: the token in its function, the function in its file, and so on.
 #pragma once
-
-// HiRoPE's hierarchical positions: the index of a token in its unit, of the unit in the one around it, and so
-// on.
 
 #include <algorithm>
 #include <span>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Finds images, videos and sounds in a batch of token ids, as Hugging Face's get_rope_index does.
+#pragma once
 
 #include <ropewalk/positions/multimodal.hpp>
 

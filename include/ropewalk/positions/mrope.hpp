@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // M-RoPE's positions (Qwen2-VL and later) and the baselines that give a token one number.
+#pragma once
 
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/positions/multimodal.hpp>

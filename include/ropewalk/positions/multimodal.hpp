@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Position streams of sequences of text, images, video and audio, built segment by segment under a rule.
 #pragma once
-
-// Position streams of sequences that mix text, images, video and audio, built segment by segment under a
-// rule.
 
 #include <concepts>
 #include <string>

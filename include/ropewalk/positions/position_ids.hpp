@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // position_ids: the positions of the tokens of a sequence on one or several axes, stored as compact segments.
+#pragma once
 
 #include <algorithm>
 #include <cmath>

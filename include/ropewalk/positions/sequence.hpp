@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Slices of position sequences (prefill chunks) and padding by an attention mask.
+#pragma once
 
 #include <optional>
 #include <span>

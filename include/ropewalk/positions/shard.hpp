@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // The tokens that each rank holds under context parallelism: contiguous, striped and zigzag shards.
+#pragma once
 
 #include <algorithm>
 #include <limits>

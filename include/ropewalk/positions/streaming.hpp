@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Positions in the caches of unbounded generation: llama.cpp's group attention and StreamingLLM's sink cache.
+#pragma once
 
 #include <algorithm>
 #include <cstdint>

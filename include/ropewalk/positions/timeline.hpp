@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Positions of frames at a constant rate, as audio models use them.
+#pragma once
 
 #include <cmath>
 

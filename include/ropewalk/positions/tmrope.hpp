@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // TMRoPE: time-aligned M-RoPE positions for video with sound (Qwen2.5-Omni, Qwen3-Omni).
+#pragma once
 
 #include <ropewalk/positions/mrope.hpp>
 

@@ -1,8 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Positions of clips in video diffusion transformers, and CogVideoX's crop of its training grid.
 #pragma once
-
-// Positions of clips in video diffusion transformers: frame, row and column, and CogVideoX's crop of its
-// training grid.
 
 #include <ropewalk/positions/grid.hpp>
 

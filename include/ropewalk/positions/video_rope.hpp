@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // VideoRoPE's diagonal positions, and those of HoPE for video.
+#pragma once
 
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/positions/multimodal.hpp>

@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // Rules that place visual blocks differently from M-RoPE: MRoPE-I, OmniRoPE, MM-RoPE, V2PE, Ernie-4.5-VL.
 // Text has the same position on all three axes (t, h, w); `cur` is where a block begins.
+#pragma once
 
 #include <algorithm>
 #include <array>

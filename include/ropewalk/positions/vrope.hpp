@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // VRoPE's symmetric positions for video, which count each frame from its four corners.
+#pragma once
 
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/positions/multimodal.hpp>

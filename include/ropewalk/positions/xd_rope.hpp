@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-#pragma once
-
 // XD-RoPE's positions of HunyuanVL and HunyuanOCR: token, column, row and image number.
+#pragma once
 
 #include <algorithm>
 #include <utility>
