@@ -26,8 +26,8 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// The element type of a contiguous range. (By std::data: including <ranges> takes a tenth of the compile
-/// time of xsimd.)
+/// The element type of a contiguous range. (By std::data: the standard header ranges takes a tenth of the
+/// compile time of xsimd.)
 template <class R>
 using range_element_t =
     std::remove_cvref_t<decltype(*std::data(std::declval<std::remove_reference_t<R>&>()))>;
