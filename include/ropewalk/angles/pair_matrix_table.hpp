@@ -43,6 +43,7 @@ class pair_matrix_table {
 
     /// From full-width cos and sin arrays [rows, 2 * pairs] as used by rotate_half: channels j and j + pairs
     /// each have their own cos and sin, which need not be equal.
+    /// Throws: invalid_config if the arrays differ in size or do not hold whole rows.
     static pair_matrix_table from_rotate_half(std::span<const T> cos, std::span<const T> sin, index pairs) {
         const auto count = static_cast<index>(cos.size());
         detail::require(pairs > 0 && count % (2 * pairs) == 0, "from_rotate_half",

@@ -158,7 +158,8 @@ class rotation_table {
     template <integer_range R>
     requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)
     const& = delete;
-    /// The row of one token.
+    /// The row of one token; -1 leaves it untouched.
+    /// Throws: invalid_config on a row below -1 or outside the table.
     template <std::integral I>
     [[nodiscard]] rows_view<T> rows(I row) const& ROPEWALK_LIFETIMEBOUND {
         detail::require_rows("rotation_table::rows", std::span<const I>(&row, 1), rows_);
@@ -182,6 +183,7 @@ class rotation_table {
     rows_view<T> rows_from(index, index) const&& = delete;
 
     /// Makes rows() skip tokens: row_of_token [tokens], -1 = untouched.
+    /// Throws: invalid_config on a row below -1 or outside the table.
     void address_tokens(std::vector<std::int32_t> row_of_token) {
         detail::require_rows("rotation_table::address_tokens", row_of_token, rows_);
         row_of_token_ = std::move(row_of_token);

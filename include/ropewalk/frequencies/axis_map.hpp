@@ -141,6 +141,8 @@ inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair
 }
 
 /// The axis of each pair of a selected spectrum; -1 for a pair of frequency 0.
+/// Shapes: [pairs]; `head` is below s.heads().
+/// Throws: invalid_config on a mixed spectrum.
 inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
     detail::require(!s.is_mixed(), "axes_of_pairs", "spectrum must be of the selected form", "a mixed one");
     std::vector<int> axis_of;
@@ -153,6 +155,7 @@ inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
 
 /// The one-axis spectrum of tokens whose position is the same on every axis: text, and every generated token,
 /// can use an ordinary position_table made from it.
+/// Throws: invalid_config if a sum of frequencies is above the limit of spectrum.
 /// Source: text positions of M-RoPE, Wang et al. 2024.
 inline spectrum join_axes(const spectrum& s) {
     std::vector<double> omega;
@@ -169,7 +172,8 @@ inline spectrum join_axes(const spectrum& s) {
 /// extension of the temporal pairs alone (YaRN-V of VideoRoPE++, edits like RIFLEx). Keeps the magnitude of
 /// `s`.
 /// Requires: two selected spectra.
-/// Throws:   invalid_config if heads, axes, pairs or the axis maps differ.
+/// Throws:   invalid_config on a mixed spectrum, an axis that does not exist, or if heads, axes, pairs or the
+///           axis maps differ.
 /// Source:   Wiselnn570/VideoRoPE videorope_plus: spatial pairs keep the frequencies of the base.
 inline spectrum take_axis(const spectrum& s, const spectrum& other, index axis) {
     constexpr const char* who = "take_axis";

@@ -110,6 +110,7 @@ inline std::vector<double> make_mixed_start(const mixed_start_config& config,
 /// The same with random angles, uniform on [0, 2 pi). Takes one number per head from a generator of the
 /// standard library, without its distributions, so that a seed gives the same angles with every standard
 /// library.
+/// Throws: as above, and on heads < 1.
 /// Source: as above.
 template <class Generator>
 requires requires(Generator& generator) { generator() - Generator::min(), Generator::max(); }

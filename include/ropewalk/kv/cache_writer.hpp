@@ -12,7 +12,7 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// The longest head that can be quantised.
+/// The most channels of a head that can be quantised.
 inline constexpr index quantized_channels = 1024;
 
 /// Whether a cache of D holds codes.

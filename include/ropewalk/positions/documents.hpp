@@ -61,6 +61,7 @@ position_ids documents(std::span<const I> offsets, std::type_identity_t<std::spa
 }
 
 /// The same positions as rows of a position_table.
+/// Throws: invalid_config as documents.
 /// Source: as documents.
 template <class I>
 std::vector<std::int64_t> document_rows(std::span<const I> offsets,

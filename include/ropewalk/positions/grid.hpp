@@ -132,6 +132,7 @@ inline position_ids grid(const grid_config& config, std::vector<double> rows, st
 }
 
 /// The same with rows 0, 1, ... and columns 0, 1, ...: always stored as a grid block.
+/// Throws: invalid_config on the same sizes.
 /// Source: RoPE-ViT, Heo et al. 2024.
 ///
 ///     const auto where = positions::grid({.height = 14, .width = 14, .prefix_tokens = 1});

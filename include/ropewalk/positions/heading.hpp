@@ -32,6 +32,7 @@ position_ids headings(std::span<const N> radians) {
 }
 
 /// The same, from degrees.
+/// Throws: as headings.
 /// Source: as headings.
 template <class N>
 position_ids headings_in_degrees(std::span<const N> degrees) {

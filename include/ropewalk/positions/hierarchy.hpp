@@ -35,6 +35,7 @@ class hierarchy_counter {
     /// The next token starts a unit of this level (1: function, 2: file, ...). Before the first token it
     /// changes nothing, because the sequence itself starts a unit of every level. A unit that is started
     /// twice, or together with the enclosing unit, starts once.
+    /// Throws: invalid_config on a level that does not exist.
     void begin_unit(index level = 1) {
         detail::require(level >= 1 && level < levels(), "hierarchy_counter::begin_unit",
                         "level must be >= 1 and below levels", level);

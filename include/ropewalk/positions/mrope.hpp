@@ -76,7 +76,7 @@ namespace ROPEWALK_NAMESPACE::positions {
 
 /// How frames advance in time. tokens_per_second 0 counts frames, as Qwen2-VL does.
 struct frame_clock {
-    double tokens_per_second = 0;  ///< positions a second; 0 counts frames
+    double tokens_per_second = 0;  ///< positions per second; 0 counts frames
     /// Where the product is truncated.
     time_quantization quantization = time_quantization::trunc_after_product;
     time_arithmetic arithmetic = time_arithmetic::float32;  ///< the arithmetic of the product
