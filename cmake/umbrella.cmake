@@ -1,14 +1,14 @@
 # cmake -P cmake/umbrella.cmake [-D check=ON, before -P]
-# Writes ropewalk.hpp (layers 0 to 6) and one umbrella for each folder above them from layers.txt; with
-# check, compares instead.
+# Writes ropewalk.hpp (layers 0 to 6) and one umbrella header for each higher folder from layers.txt. With check it
+# compares instead of writing.
 cmake_policy(VERSION 3.20)
 include(${CMAKE_CURRENT_LIST_DIR}/layers.cmake)
 ropewalk_read_layers(${CMAKE_CURRENT_LIST_DIR}/layers.txt)
 get_filename_component(root ${CMAKE_CURRENT_LIST_DIR}/../include/ropewalk ABSOLUTE)
 
 function(umbrella name what included)
-    set(text "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\n#pragma once\n\n")
-    string(APPEND text "/// ${what}\n")
+    set(text "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\n")
+    string(APPEND text "// ${what}\n#pragma once\n")
     set(previous "")
     foreach(header IN LISTS included)
         get_filename_component(folder ${header} DIRECTORY)
@@ -32,21 +32,29 @@ function(umbrella name what included)
     message("wrote ${name}")
 endfunction()
 
+# What the headers of a folder are for, in a few words.
+set(purpose_of_adapters "RoAd, phase shift calibration and MuseControlLite's layer. Needs Eigen")
+set(purpose_of_analysis "decay, base bounds, use of frequencies and precision. Needs Eigen")
+set(purpose_of_attention "exact, tiled, windowed, linear and sparse attention. Needs Eigen")
+set(purpose_of_compression "retrieval, EliteKV, MLA's latents and key codes. Needs Eigen")
+set(purpose_of_dispatch "the choice of the instruction set at run time")
+set(purpose_of_path "PaTH attention, with Householder transforms in place of rotations. Needs Eigen")
+
 set(core_headers "")
 foreach(folder IN LISTS folders)
     set(own "")
     foreach(header IN LISTS headers)
-        # What needs nlohmann-json is included by name.
+        # Headers marked json in layers.txt are left out and included by name.
         if(header MATCHES "^${folder}/" AND NOT header IN_LIST json_headers)
             list(APPEND own ${header})
         endif()
     endforeach()
     if(layer_of_folder_${folder} GREATER highest_core_layer)
-        umbrella(${folder}.hpp "Every header of ${folder}/." "${own}")
+        umbrella(${folder}.hpp "Every header of ${folder}/: ${purpose_of_${folder}}." "${own}")
     else()
         list(APPEND core_headers ${own})
     endif()
 endforeach()
 umbrella(ropewalk.hpp
-    "Positions, frequencies, tables, kernels and schemes: all that rotates. Needs xsimd, not Eigen."
+    "The core: positions, frequencies, tables, kernels, caches, schemes and presets. Needs xsimd, not Eigen."
     "${core_headers}")

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Every header of adapters/: RoAd, phase shift calibration and MuseControlLite's layer. Needs Eigen.
 #pragma once
-
-/// Every header of adapters/.
 
 #include <ropewalk/adapters/road.hpp>
 #include <ropewalk/adapters/road_gradient.hpp>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Every header of analysis/: decay, base bounds, use of frequencies and precision. Needs Eigen.
 #pragma once
-
-/// Every header of analysis/.
 
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>

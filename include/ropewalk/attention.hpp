@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Every header of attention/: exact, tiled, windowed, linear and sparse attention. Needs Eigen.
 #pragma once
-
-/// Every header of attention/.
 
 #include <ropewalk/attention/masks.hpp>
 #include <ropewalk/attention/tile_product.hpp>

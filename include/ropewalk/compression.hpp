@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Every header of compression/: retrieval, EliteKV, MLA's latents and key codes. Needs Eigen.
 #pragma once
-
-/// Every header of compression/.
 
 #include <ropewalk/compression/row_products.hpp>
 #include <ropewalk/compression/row_attention.hpp>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Every header of dispatch/: the choice of the instruction set at run time.
 #pragma once
-
-/// Every header of dispatch/.
 
 #include <ropewalk/dispatch/rotate.hpp>
 #include <ropewalk/dispatch/rotate_scheme.hpp>

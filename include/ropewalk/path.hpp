@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Every header of path/: PaTH attention, with Householder transforms in place of rotations. Needs Eigen.
 #pragma once
-
-/// Every header of path/.
 
 #include <ropewalk/path/head_numbers.hpp>
 #include <ropewalk/path/householder.hpp>

@@ -1,7 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The core: positions, frequencies, tables, kernels, caches, schemes and presets. Needs xsimd, not Eigen.
 #pragma once
-
-/// Positions, frequencies, tables, kernels and schemes: all that rotates. Needs xsimd, not Eigen.
 
 #include <ropewalk/core/version.hpp>
 #include <ropewalk/core/contract.hpp>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Cos and sin rows of grids as products of a few rows per axis, instead of one row per token.
 #pragma once
 
 #include <algorithm>
@@ -9,50 +10,53 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// `extent` rows of cos and sin, the first of them at values + offset; no rows (offset -1) where the level
-/// moves no pair. Pairs outside [first_pair, end_pair) have the factor 1 in all of its rows.
+/// A level of a block: `extent` rows of cos and sin, the first at values + offset. If the level changes no
+/// pair it has no rows (offset -1). Pairs outside [first_pair, end_pair) have the factor 1 in all of its
+/// rows.
 struct factored_level {
-    index offset = -1;     ///< of its first row, among the values
-    index extent = 0;      ///< how many rows
-    index first_pair = 0;  ///< a multiple of 16, as end_pair
-    index end_pair = 0;    ///< one past the last
+    index offset = -1;     ///< index of its first row among the values
+    index extent = 0;      ///< number of rows
+    index first_pair = 0;  ///< a multiple of 16, as is end_pair
+    index end_pair = 0;    ///< one past the last pair
 };
 
-/// Neighbouring tokens whose rows are products of one row a level; token t of the block has the level
-/// indices of a mixed-radix number, outermost level first. No levels: the tokens are not touched.
+/// Consecutive tokens whose rows are products of one row of each level. The level indices of token t of the
+/// block are the digits of t as a mixed-radix number, outermost level first. No levels: the tokens are
+/// untouched.
 struct factored_block {
-    index first_token = 0;  ///< the token of the batch that the block begins with
+    index first_token = 0;  ///< first token of the block, in the batch
     index tokens = 0;
     index first_level = 0;  ///< its outermost level, among the levels of all blocks
-    index level_count = 0;  ///< how many levels it has
+    index level_count = 0;  ///< number of its levels
 };
 
-/// The rows of the tokens of one call as products of a few rows, over arrays that somebody else owns.
-/// Shapes:   a row is [heads or 1, 2, pair_stride]: cos, then sin. A token's row is the complex product
+/// The rows of the tokens of one call as products of a few rows, over arrays that the view does not own.
+/// Shapes:   a row is [heads or 1, 2, pair_stride]: cos, then sin. The row of a token is the complex product
 ///           of one row of each level of its block.
-/// Requires: as rows_view; factored_table makes it.
+/// Requires: as rows_view; factored_table creates such views.
 template <class C>
 struct factored_rows_view : token_rows<factored_rows_view<C>> {
-    using element = C;                       ///< what cos and sin are stored in
-    static constexpr index max_pairs = 512;  ///< what a kernel's buffer for the product of outer levels holds
+    using element = C;  ///< type of cos and sin
+    static constexpr index max_pairs =
+        512;  ///< capacity of the kernels' buffer for the product of the outer levels
 
-    const C* values = nullptr;               ///< cos and sin of all levels, the magnitude inside
+    const C* values = nullptr;               ///< cos and sin of all levels, multiplied by the magnitude
     const factored_level* levels = nullptr;  ///< the levels of all blocks
     const factored_block* blocks = nullptr;  ///< the blocks, in the order of their tokens
-    index block_count = 0;                   ///< how many blocks
+    index block_count = 0;                   ///< number of blocks
     index heads = 1;
     index pairs = 0;
     index pair_stride = 0;  ///< pairs rounded up to whole registers
     index table_heads = 1;  ///< heads of a stored row
-    index first_head = 0;   ///< head 0 of the call is this head of a stored row
-    index head_step = 1;    ///< stored heads from a head of the call to the next
+    index first_head = 0;   ///< the stored head that head 0 of the call reads
+    index head_step = 1;    ///< stored heads from one head of the call to the next
     double magnitude = 1;
 
-    /// Cos of a level's row, sin behind it.
+    /// Cos of a row of a level; its sin follows.
     constexpr const C* row_of(const factored_level& level, index row, index head) const noexcept {
         return values + level.offset + (row * table_heads + first_head + head * head_step) * 2 * pair_stride;
     }
-    /// Rows of heads first, first + step, ...: `count` of them. Rows that all heads share stay as they are.
+    /// Rows of `count` heads: first, first + step, .... Rows that all heads share do not change.
     constexpr factored_rows_view head_slice(index first, index count, index step = 1) const noexcept {
         if (heads == 1) return *this;
         factored_rows_view v = *this;
@@ -74,19 +78,20 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Pairs a row buffer of the kernel holds.
+/// Pairs that the row buffer of the kernels holds.
 inline constexpr index max_factored_pairs = factored_rows_view<float>::max_pairs;
-/// Up to this many text tokens have a row of their own; longer runs are two levels.
+/// Up to this many text tokens have one row each; longer runs are stored as two levels.
 inline constexpr index max_text_rows = 4096;
-/// Inner levels of at most this many tokens are multiplied out: their rows are few and save a product.
+/// Inner levels with at most this many tokens in all are multiplied out: they have few rows, and it saves a
+/// product.
 inline constexpr index max_joined_rows = 32;
-/// Rows are padded to whole registers of the widest machine, so that products have no tails.
+/// Rows are padded to whole registers of the widest instruction set, so that products have no tails.
 inline constexpr index factored_padding = 16;
 
-/// One level of a block: how far each of its indices moves each axis.
+/// One level of a block: how much each of its indices adds to the position on each axis.
 struct level_positions {
     index extent = 1;
-    std::vector<std::vector<double>> along;  // [axes], empty where the level does not move the axis
+    std::vector<std::vector<double>> along;  // [axes], empty if the level does not change the axis
 
     double at(std::size_t axis, index i) const noexcept {
         return along[axis].empty() ? 0.0 : along[axis][static_cast<std::size_t>(i)];
@@ -105,7 +110,7 @@ inline level_positions even_level(index extent, double step, std::size_t axes) {
     return {extent, std::vector<std::vector<double>>(axes, along)};
 }
 
-/// Two neighbouring levels as one of outer.extent * inner.extent indices.
+/// Two adjacent levels as one level of outer.extent * inner.extent indices.
 inline level_positions joined(const level_positions& outer, const level_positions& inner) {
     level_positions both{outer.extent * inner.extent, std::vector<std::vector<double>>(outer.along.size())};
     for (std::size_t a = 0; a < both.along.size(); ++a)
@@ -167,17 +172,18 @@ inline block_positions factored(const position_segment& segment, std::size_t axe
 
 }  // namespace detail
 
-/// Cos and sin of structured positions without a row a token: a clip of T x H x W tokens keeps T + H + W
-/// rows, text and lists keep one row a token (text longer than 4096 tokens: about 2 sqrt(tokens)), and
-/// rotate multiplies the level rows of a token as it goes. Any spectrum (all heads alike or not, selected
-/// or mixed), any mix of segments, any number of axes.
+/// Cos and sin of structured positions without one row per token. A clip of T x H x W tokens has T + H + W
+/// rows; text and lists have one row per token (text longer than 4096 tokens about 2 sqrt(tokens)). The
+/// kernels multiply the level rows of each token during the rotation. Any spectrum (shared by all heads or
+/// not, selected or mixed), any mix of segments and any number of axes can be factored.
 /// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs].
-/// Throws:   invalid_config when the axes differ or pairs > 512.
-/// Cost:     a row as in rotation_table; 2 * sizeof(T) bytes a pair, pairs rounded up to 16.
-/// Accuracy: a pair moved by one level of its block (axial grids, sections): the same bits as
-///           rotation_table. By L levels (diagonals, mixed 2-D, long text): magnitude * 2.4e-7 (L - 1) more
-///           in float, 5e-16 (L - 1) in double. One position has one row in a block, whatever the chunks.
-/// Threads:  rows() of one table may be used side by side.
+/// Throws:   invalid_config if the axes differ or pairs > 512.
+/// Cost:     per row as rotation_table, and 2 * sizeof(T) bytes per pair, pairs rounded up to 16.
+/// Accuracy: a pair that only one level of its block changes (axial grids, sections) has the same bits as in
+///           rotation_table. With L levels (diagonals, mixed 2-D, long text) the error is larger by up to
+///           magnitude * 2.4e-7 (L - 1) in float, 5e-16 (L - 1) in double. Within a block equal positions
+///           have equal rows, however the call is split into chunks.
+/// Threads:  rows() of one table may be used from several threads at once.
 /// Source:   exp(i (a + b)) = exp(i a) exp(i b); CogVideoX, Wan and Qwen2-VL repeat per-axis tables.
 template <class T = float>
 class factored_table {
@@ -207,7 +213,7 @@ class factored_table {
     index heads() const noexcept { return heads_; }
     index pairs() const noexcept { return pairs_; }
     double magnitude() const noexcept { return magnitude_; }
-    /// Rows of all levels of all blocks.
+    /// Number of rows of all levels of all blocks.
     index row_count() const noexcept {
         index rows = 0;
         for (const auto& level : levels_) rows += level.offset < 0 ? 0 : level.extent;
@@ -257,8 +263,9 @@ inline bool moves(const level_positions& level, const spectrum& s, index head, i
     return false;
 }
 
-/// The outermost level that moves a pair; the first with rows where none does. It also carries the block's
-/// origin and the magnitude; in all other levels the pair's factor starts from the angle 0.
+/// For each pair the outermost level that changes it, or the first level with rows if none does. That level
+/// also carries the origin of the block and the magnitude; in all other levels the factor of the pair starts
+/// from angle 0.
 inline std::vector<std::size_t> carriers(const block_positions& block, const spectrum& s,
                                          std::size_t first_with_rows) {
     std::vector<std::size_t> carrier(static_cast<std::size_t>(s.heads() * s.pairs()), first_with_rows);
@@ -271,7 +278,7 @@ inline std::vector<std::size_t> carriers(const block_positions& block, const spe
 
 }  // namespace detail
 
-/// Which levels have rows, where they will stand and which pairs they touch.
+/// Determines which levels have rows, where the rows are stored and which pairs they change.
 template <class T>
 void factored_table<T>::describe(const spectrum& s, detail::block_positions& block, index first_token,
                                  index end_token) {
@@ -281,7 +288,7 @@ void factored_table<T>::describe(const spectrum& s, detail::block_positions& blo
                 if (detail::moves(level, s, h, i)) return true;
         return false;
     };
-    // Tokens that all stand at one place have one row, in a level of its own.
+    // Tokens that all have the same position share one row, in a level of its own.
     if (!block.levels.empty() && std::none_of(block.levels.begin(), block.levels.end(), has_rows))
         block.levels.insert(block.levels.begin(),
                             {1, std::vector<std::vector<double>>(static_cast<std::size_t>(s.axes()), {0.0})});

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// FoPE: cos and sin rows that are learned mixtures of several frequencies.
 #pragma once
 
 #include <algorithm>
@@ -12,26 +13,26 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What the pairs behind the mixed ones do. zero: nothing (cos 1, sin 0). one: cos 1 and sin 1, a constant
-/// rotation by 45 degrees with a gain of sqrt 2 that doubles their part of q.k. A checkpoint needs the one it
-/// was trained with.
+/// The pairs after the mixed ones. zero: not rotated (cos 1, sin 0). one: cos 1 and sin 1, a constant
+/// rotation by 45 degrees with a gain of sqrt 2, which doubles their part of q.k. A checkpoint needs the
+/// choice it was trained with.
 enum class rest_pairs : std::uint8_t { zero, one };
 
-/// Whether coefficients are divided by their sum over the frequencies (fourier_norm of the configs).
+/// Whether coefficients are divided by their sum over the frequencies (fourier_norm in configs).
 enum class coefficient_norm : std::uint8_t { as_given, sum_to_one };
 
 struct fourier_config {
-    index pairs = 0;    ///< of the slice that rotates
-    index outputs = 0;  ///< mixed pairs, the first ones of the slice
-    index heads = 1;    ///< heads that have coefficients of their own: the kv heads
-    index group = 1;    ///< rows for `group` neighbouring heads each: 1 for k, query heads / kv heads for q
-    rest_pairs rest = rest_pairs::zero;                  ///< what the pairs behind the mixed ones do
+    index pairs = 0;                     ///< pairs of the rotated slice
+    index outputs = 0;                   ///< mixed pairs, the first ones of the slice
+    index heads = 1;                     ///< heads with their own coefficients: the kv heads
+    index group = 1;                     ///< heads that share each row: 1 for k, query heads / kv heads for q
+    rest_pairs rest = rest_pairs::zero;  ///< what the pairs after the mixed ones do
     coefficient_norm norm = coefficient_norm::as_given;  ///< whether coefficients are divided by their sum
 };
 
-/// Rows whose cos and sin are learned mixtures over the kept frequencies (FoPE): a pair is multiplied by
-/// [[c, -s], [s, c]] with c^2 + s^2 anything from 0 up. Such rows rotate and scale, and no shift law holds:
-/// q.k depends on both positions, and a key in a cache cannot move.
+/// Rows whose cos and sin are learned mixtures of the kept frequencies (FoPE). A pair is multiplied by [[c,
+/// -s], [s, c]], where c^2 + s^2 may be any number >= 0. Such rows rotate and scale, and q.k depends on both
+/// positions instead of their difference, so a key in a cache cannot be moved to another position.
 /// Shapes:   table() [tokens, heads * group, pairs].
 /// Accuracy: sums in f64, angles as make_rotation_table<double>.
 /// Source:   FoPE, Hua et al. 2024 (arXiv 2412.17739); TsinghuaC3I/Fourier-Position-Embedding olmo/model.py.
@@ -42,8 +43,8 @@ class fourier_table {
 
     /// The mixed cosines and sines.
     const rotation_table<T>& table() const noexcept { return table_; }
-    /// For every verb that takes rows, as rotation_table's: the rows of all tokens, or of some of them.
-    /// unrotate divides by each pair's c^2 + s^2, and gives no number where that is 0: see inverse().
+    /// The rows of all tokens or of some of them, for every function that takes the rows of a rotation_table.
+    /// unrotate divides by c^2 + s^2 of each pair; where that is 0 the result is not a number: see inverse().
     [[nodiscard]] rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND { return table_.rows(); }
     template <lasting_integer_range R>
     [[nodiscard]] rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
@@ -53,7 +54,7 @@ class fourier_table {
     template <integer_range R>
     rows_view<T> rows(R&&) const&& = delete;
 
-    /// c^2 + s^2 of one pair of one token: how much it scales a squared norm.
+    /// c^2 + s^2 of one pair of one token: the factor of a squared norm.
     double squared_scale(index row, index head, index pair) const noexcept {
         const auto at = static_cast<std::size_t>(pair);
         const auto c = static_cast<double>(table_.cos_row(row, head)[at]);
@@ -61,7 +62,7 @@ class fourier_table {
         return c * c + s * s;
     }
 
-    /// Throws where a pair does more than rotate: what a caller asks who needs R(p)^T R(q) = R(q - p).
+    /// Checks that every pair only rotates, for callers that need R(p)^T R(q) = R(q - p).
     /// Throws: invalid_config naming the first squared scale further than `within` from 1.
     void require_orthogonal(double within = 1e-6) const {
         each([&](double scale) {
@@ -70,8 +71,8 @@ class fourier_table {
         });
     }
 
-    /// The rows that undo these: the transpose divided by c^2 + s^2, to be used with rotate.
-    /// Throws: invalid_config where a squared scale is below `least`: nothing can be recovered there.
+    /// The rows of the inverse map, to be used with rotate: the transpose divided by c^2 + s^2.
+    /// Throws: invalid_config if a squared scale is below `least`: the data cannot be recovered there.
     [[nodiscard]] rotation_table<T> inverse(double least = 1e-6) const {
         each([&](double scale) {
             detail::require(scale >= least, "fourier_table::inverse",
@@ -100,8 +101,8 @@ class fourier_table {
 
 namespace detail {
 
-/// out[j] = sum over u of wave[u] coefficients[u, j], in registers of sums over all waves. Coefficients lie in
-/// whole registers a wave, `stride` apart.
+/// out[j] = sum over u of wave[u] coefficients[u, j]; the sums stay in registers over all waves. The
+/// coefficients of a wave fill whole registers, `stride` apart.
 template <class T>
 void mix_waves(std::span<const double> wave, const double* coefficients, index stride, index outputs,
                T* out) noexcept {
@@ -130,8 +131,8 @@ void mix_waves(std::span<const double> wave, const double* coefficients, index s
 
 }  // namespace detail
 
-/// cos[p, g, j] = sum over kept u of cos(p omega_u) C[g, u, j], sin likewise with S, for j < outputs.
-/// Shapes:   kept: a selected one-axis spectrum of the kept frequencies (keep the first ones with
+/// cos[p, g, j] = sum over kept u of cos(p omega_u) C[g, u, j], and sin likewise with S, for j < outputs.
+/// Shapes:   kept: a selected one-axis spectrum of the kept frequencies (choose them with
 ///           pairs_that_complete); cos_coefficients and sin_coefficients [heads, kept.pairs(), outputs].
 /// Throws:   invalid_config on sizes that disagree, outputs > pairs, coefficients that are not finite, or
 ///           (sum_to_one) a sum of 0.
@@ -185,7 +186,7 @@ template <class T = float>
     const T sin_of_rest = c.rest == rest_pairs::one ? T(1) : T(0);
     for (index g = 0; g < c.heads; ++g) {
         const auto first = static_cast<std::size_t>(g * inputs * stride);
-        // One after the other: a level of the cache that holds one array of coefficients may not hold two.
+        // First cos, then sin: a cache level that holds one array of coefficients may not hold two.
         for (index r = 0; r < waves.row_count(); ++r)
             detail::mix_waves(waves.cos_row(r), cos_of.data() + first, stride, c.outputs,
                               table.cos_data(r, g * c.group));

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The angles position * omega in f64, without reduction, for inspection and tests.
 #pragma once
 
 #include <vector>
@@ -8,12 +9,12 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The angles themselves, not reduced: sum over axes of position * omega.
-/// Shapes:   [tokens, heads or 1, pairs], row-major; untouched tokens are zero.
+/// The angles in f64, not reduced: sum over axes of position * omega.
+/// Shapes:   [tokens, heads or 1, pairs], row-major; zero for untouched tokens.
 /// Units:    radians.
-/// Throws:   invalid_config when the axes differ.
-/// Accuracy: f64; half an ulp of the angle an axis. For looking at, and for tests: tables are built from
-///           reduced turns and are more accurate.
+/// Throws:   invalid_config if the axes differ.
+/// Accuracy: half an ulp of the angle for each axis. For inspection and tests; tables are built from reduced
+///           turns and are more accurate.
 /// Source:   RoFormer, Su et al. 2021, eq. 14.
 inline std::vector<double> make_angles(const spectrum& s, const position_ids& positions) {
     detail::require(positions.axes() == s.axes(), "make_angles", "positions must have the spectrum's axes",

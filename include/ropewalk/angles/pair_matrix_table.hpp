@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A 2 x 2 matrix for every pair and row, for maps that are not rotations: RoAd, full-width cos and sin.
 #pragma once
 
 #include <cmath>
@@ -8,11 +9,12 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// One 2 x 2 matrix a pair and row: (x, y) <- (a x + b y, c x + d y). A rotation is (cos, -sin, sin, cos);
-/// RoAd's scaled blocks and rotate_half with full-width cos/sin arrays are not rotations and need all four.
+/// One 2 x 2 matrix per pair and row: (x, y) <- (a x + b y, c x + d y). A rotation is (cos, -sin, sin, cos).
+/// RoAd's scaled blocks and rotate_half with full-width cos and sin arrays are not rotations and need all
+/// four entries.
 /// Shapes:   a, b, c, d [rows, pairs].
-/// Throws:   invalid_config on sizes that disagree, non-finite entries are kept as they are.
-/// Cost:     4 * sizeof(T) bytes a pair and row.
+/// Throws:   invalid_config on sizes that disagree. Entries that are not finite are kept.
+/// Cost:     4 * sizeof(T) bytes per pair and row.
 /// Source:   RoAd, Liao and Monz 2024; Hugging Face apply_rotary_pos_emb.
 template <class T = float>
 class pair_matrix_table {
@@ -39,8 +41,9 @@ class pair_matrix_table {
             scaled_rotations_ = same(d[k], a[k]) && same(b[k], -c[k]);
     }
 
-    /// From full-width cos and sin arrays [rows, 2 * pairs] as rotate_half uses them: channel j of the
-    /// first half reads its own cos and sin, channel j + pairs its own, and they need not be equal.
+    /// From full-width cos and sin arrays [rows, 2 * pairs] as used by rotate_half: channels j and j + pairs
+    /// each have their own cos and sin, which need not be equal.
+    /// Throws: invalid_config if the arrays differ in size or do not hold whole rows.
     static pair_matrix_table from_rotate_half(std::span<const T> cos, std::span<const T> sin, index pairs) {
         const auto count = static_cast<index>(cos.size());
         detail::require(pairs > 0 && count % (2 * pairs) == 0, "from_rotate_half",
@@ -78,13 +81,12 @@ class pair_matrix_table {
         return v;
     }
     matrix_rows_view<T> rows() const&& = delete;
-    /// rows(), for a call that takes the table itself.
+    /// The same as rows(), for a call that takes the table itself.
     operator matrix_rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
-    /// The rows of the tokens of one call (adapter ids), checked once; -1 leaves a token untouched.
-    /// The view refers to the table and to the caller's range, which must outlive it.
+    /// The rows of the tokens of one call (for example adapter ids), checked once; -1 leaves a token
+    /// untouched. The view refers to the table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>
-    [[nodiscard]] matrix_rows_view<T> rows(
-        R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
+    [[nodiscard]] matrix_rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("pair_matrix_table::rows", rows(), row_of_token);
     }
     template <integer_range R>

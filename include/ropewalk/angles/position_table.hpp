@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The cos and sin cache of an inference engine: row = position, growing on demand.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +13,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What a position_table may become, and each table of a table_set.
+/// Options of a position_table, and of each table of a table_set.
 struct position_table_options {
-    /// Rows that it never grows past; 0: 2^20, or the rows it begins with where these are more.
+    /// The most rows the table may grow to; 0: 2^20, or the initial rows if there are more.
     index max_rows = 0;
     angle_arithmetic arithmetic = angle_arithmetic::exact;  ///< how angles are formed
 };
@@ -23,16 +24,16 @@ namespace detail {
 inline constexpr index default_max_rows = index{1} << 20;
 }
 
-/// The cache of an engine: row = position, from 0 on, for a spectrum of one axis. A position of -1 means a
-/// token that is neither read nor written; keys move by negative distances through make_shift_table.
-/// Throws:   invalid_config on a spectrum of several axes, a position below -1 or from max_rows on.
-/// Cost:     8 bytes a pair and row (float). Growing at least doubles, up to max_rows; the old block is kept,
-///           so rows already handed out stay valid as long as the table lives. reserve() grows ahead of the
-///           hot loop.
-/// Requires: rows() of a table that may grow is not called from two threads at once; rows() of a const table
+/// The cos and sin cache of an engine: row = position, from 0, for a spectrum of one axis. Position -1 is a
+/// token that is neither read nor written; to move keys by negative distances use make_shift_table.
+/// Throws:   invalid_config on a spectrum of several axes, a position below -1, or one of max_rows or more.
+/// Cost:     8 bytes per pair and row (float). The table at least doubles when it grows, up to max_rows. Old
+///           blocks are kept, so views stay valid as long as the table lives. Call reserve() to grow before
+///           the hot loop.
+/// Requires: rows() of a table that may grow is not called from two threads at once. rows() of a const table
 ///           never grows, and existing views may be used from any thread.
 /// Accuracy: as make_rotation_table, at every position.
-/// Source:   RoFormer, Su et al. 2021; the cos_cached and sin_cached of every engine.
+/// Source:   RoFormer, Su et al. 2021; the cos_cached and sin_cached of engines.
 ///
 ///     position_table table(rope.spectrum_for(8192), 8192);
 ///     rotate(rope, q, k, table.rows(positions));
@@ -49,8 +50,8 @@ class position_table {
         extend(rows);
     }
 
-    /// The rows of these positions, checked once a step: any contiguous range of 32-bit or 64-bit integers,
-    /// or a single one. The view refers to the table and to the range, which must outlive it.
+    /// The rows of these positions, checked once per step: any contiguous range of 32-bit or 64-bit integers,
+    /// or a single integer. The view refers to the table and to the range, which must outlive it.
     template <class R>
     requires chooses_rows<R>
     [[nodiscard]] rows_view<T> rows(R&& positions) & ROPEWALK_LIFETIMEBOUND {
@@ -60,14 +61,14 @@ class position_table {
             reserve(detail::require_rows(who, positions, max_rows_) + 1);
         return table().rows(positions);
     }
-    /// The same of a table that must not grow.
+    /// The same for a table that must not grow.
     /// Throws: invalid_config on a position that has no row yet.
     template <class R>
     requires chooses_rows<R>
     [[nodiscard]] rows_view<T> rows(R&& positions) const& ROPEWALK_LIFETIMEBOUND {
         return table().rows(positions);
     }
-    /// Positions that die with the expression, or a temporary table: the view would look at memory that is
+    /// Refuses a temporary range of positions or a temporary table: the view would refer to memory that is
     /// gone.
     template <integer_range R>
     requires(!chooses_rows<R>) rows_view<T> rows(R&&)
@@ -75,7 +76,7 @@ class position_table {
     template <class R>
     rows_view<T> rows(R&&) const&& = delete;
 
-    /// Rows of positions first, first + 1, ... without an array of them.
+    /// Rows of positions first, first + 1, ..., without an array of them.
     /// Throws: invalid_config on a position past max_rows.
     [[nodiscard]] rows_view<T> rows_from(index first, index tokens) & ROPEWALK_LIFETIMEBOUND {
         detail::require(first >= 0 && first <= max_rows_, who, "first must be below max_rows", first);
@@ -89,7 +90,7 @@ class position_table {
     }
     rows_view<T> rows_from(index, index) const&& = delete;
 
-    /// Makes at least the first `rows` rows, so that later calls up to there make none.
+    /// Makes at least the first `rows` rows, so that later calls for these positions make none.
     /// Throws: invalid_config past max_rows.
     void reserve(index rows) {
         detail::require(rows <= max_rows_, who, "rows must be at most max_rows", rows);
@@ -97,11 +98,11 @@ class position_table {
     }
 
     index row_count() const noexcept { return blocks_.back()->row_count(); }
-    /// The most rows that rows() may ask for.
+    /// The most rows the table may grow to.
     index max_rows() const noexcept { return max_rows_; }
     index pairs() const noexcept { return spectrum_.pairs(); }
     const spectrum& frequencies() const noexcept { return spectrum_; }
-    /// All rows at their present number.
+    /// All rows that exist so far.
     const rotation_table<T>& table() const noexcept ROPEWALK_LIFETIMEBOUND { return *blocks_.back(); }
 
   private:

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Tables of rotation matrices for blocks of channels wider than a pair: LieRE, ComRoPE.
 #pragma once
 
 #include <span>
@@ -11,19 +12,19 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 
 namespace detail {
 
-/// Which channel of its block coefficient `k` of channel `i` multiplies: blocks of 2, 4 and 8 by exchanging
-/// neighbours, which registers do in place, others by a shift around the block.
+/// The channel of its block that coefficient `k` of channel `i` multiplies. Blocks of 2, 4 and 8 exchange
+/// neighbours, which registers do in place; other blocks are rotated cyclically.
 constexpr index block_partner(index i, index k, index size) noexcept {
     return size == 2 || size == 4 || size == 8 ? i ^ k : (i + k) % size;
 }
 
 }  // namespace detail
 
-/// The square matrices of the tokens of one call, one a block of neighbouring channels.
-/// Shapes:   coefficients [table_rows, heads or 1, size, blocks * size]: number k of channel i is the entry
-///           of its row for the channel that detail::block_partner names, so that a whole register of
-///           channels is multiplied at once; block n is channels [n size, (n + 1) size) of a head. A negative
-///           row means the token is not touched.
+/// The square matrices of the tokens of one call, one per block of adjacent channels.
+/// Shapes:   coefficients [table_rows, heads or 1, size, blocks * size]. Number k of channel i is the entry
+///           of its matrix row for the channel detail::block_partner(i, k, size), so that a whole register of
+///           channels is multiplied at once. Block n is channels [n size, (n + 1) size) of a head. A negative
+///           row means that the token is not touched.
 /// Requires: every row is below table_rows; the table outlives the call.
 /// Source:   LieRE, arXiv 2406.10322.
 template <class C>
@@ -31,13 +32,13 @@ struct block_rows_view : token_rows<block_rows_view<C>> {
     const C* coefficients = nullptr;  ///< see Shapes
     index table_rows = 0;
     index heads = 1;
-    index blocks = 0;  ///< of a head
+    index blocks = 0;  ///< blocks of a head
     index size = 0;
     detail::row_indices indices;  ///< default: row = token ordinal
 
     /// The row of a token; negative: the token is not touched.
     constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }
-    /// The first matrix of a head, of `blocks` of them.
+    /// The first matrix of a head, which has `blocks` of them.
     constexpr const C* at(index row, index head) const noexcept {
         return coefficients + (row * heads + (heads == 1 ? 0 : head)) * blocks * size * size;
     }
@@ -47,18 +48,19 @@ struct block_rows_view : token_rows<block_rows_view<C>> {
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What a table of rotation blocks holds.
+/// The extents of a table of rotation blocks.
 struct rotation_blocks_shape {
     index rows = 0;
     index heads = 1;
-    index blocks = 0;  ///< of a head
+    index blocks = 0;  ///< blocks of a head
     index size = 2;    ///< channels of a block, 1 .. 64
 };
 
-/// A rotation matrix for every block of every head and row: what blocks wider than a pair need. With size 2
-/// it says what a rotation_table of interleaved pairs says, in four numbers a pair instead of two.
+/// A rotation matrix for every block of every head and row, for blocks wider than a pair. With size 2 it
+/// holds the same rotations as a rotation_table with interleaved pairs, in four numbers per pair instead of
+/// two.
 /// Throws:   invalid_config on negative extents, heads < 1, a size outside 1 .. 64, or rows out of range.
-/// Cost:     size * sizeof(T) bytes a channel and row: size / 2 times a plain table of full-width cos and
+/// Cost:     size * sizeof(T) bytes per channel and row: size / 2 times a plain table of full-width cos and
 ///           sin.
 /// Accuracy: as fill_rotation_exponential, rounded to T once.
 /// Source:   LieRE, arXiv 2406.10322; ComRoPE, arXiv 2506.03737.
@@ -76,11 +78,11 @@ class rotation_blocks {
     }
 
     const rotation_blocks_shape& shape() const noexcept { return shape_; }
-    /// One entry of a block's matrix.
+    /// One entry of the matrix of a block.
     T at(index row, index head, index block, index r, index c) const noexcept {
         return values_[offset(row, head, block, r, c)];
     }
-    /// Stores a matrix, given row by row.
+    /// Stores the matrix of a block, given in row-major order.
     void set(index row, index head, index block, std::span<const double> matrix) noexcept {
         for (index r = 0; r < shape_.size; ++r)
             for (index c = 0; c < shape_.size; ++c)
@@ -99,7 +101,7 @@ class rotation_blocks {
         return v;
     }
     block_rows_view<T> rows() const&& = delete;
-    /// rows(), for a call that takes the table itself.
+    /// The same as rows(), for a call that takes the table itself.
     operator block_rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
     /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the
     /// table and to the caller's range, which must outlive it.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Tables of cos and sin made from positions and a spectrum, or from the caller's own arrays.
 #pragma once
 
 #include <algorithm>
@@ -17,28 +18,28 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How an angle is formed. `exact`: f64, reduced, rounded once. `float32_product`: float(position) *
-/// float(omega) in f32, which is what Hugging Face computes and is off by 2.7e-3 rad at position 131071 of a
-/// 128-channel head, and by up to 7.6e-3 at the 50 positions that end there; for comparisons
-/// with such code only.
+/// How an angle is formed. `exact`: in f64, reduced, rounded once. `float32_product`: float(position) *
+/// float(omega) in f32, as Hugging Face computes it; it is off by 2.7e-3 rad at position 131071 of a
+/// 128-channel head, and by up to 7.6e-3 rad at the 50 positions up to there. Use it only to compare with
+/// such code.
 enum class angle_arithmetic : std::uint8_t { exact, float32_product };
 
 namespace detail {
 
-/// The angle of one pair at position [axes], in turns, less its nearest integer. `position` is anything
-/// with a double for each axis.
+/// The angle of one pair at position [axes], in turns, minus its nearest integer. `position` is anything that
+/// can be indexed by axis to give a double.
 template <class Position>
 double reduced_at(const spectrum& s, Position position, index head, index i) noexcept {
     if (!s.is_mixed()) {
         const index a = s.axis_of(head, i);
         return reduced_turns(position[a], s.turns(head, a, i));
     }
-    double sum = 0;  // each term is reduced before the sum, so large positions lose nothing
+    double sum = 0;  // each term is reduced before the sum, so large positions lose no accuracy
     for (index a = 0; a < s.axes(); ++a) sum += reduced_turns(position[a], s.turns(head, a, i));
     return sum - std::nearbyint(sum);
 }
 
-/// Fills the cos and sin of one head of one token, whatever the form of the spectrum.
+/// Fills the cos and sin of one head of one token, for either form of the spectrum.
 template <class T>
 class row_filler {
   public:
@@ -84,7 +85,7 @@ class row_filler {
 
 }  // namespace detail
 
-/// The extents and strides (elements; 0 = contiguous) of a caller's cos and sin arrays.
+/// The extents and strides (in elements; 0 = contiguous) of a caller's cos and sin arrays.
 struct table_shape {
     index rows = 0;
     index heads = 1;
@@ -93,10 +94,10 @@ struct table_shape {
     index head_stride = 0;
 };
 
-/// Cos and sin rows [rows, heads or 1, pairs] with the magnitude multiplied in. T is float for f32, f16
-/// and bf16 data, double for f64 data.
+/// Rows of cos and sin [rows, heads or 1, pairs], multiplied by the magnitude. T is float for f32, f16 and
+/// bf16 data, double for f64 data.
 /// Throws:   invalid_config on sizes that disagree or rows out of range.
-/// Cost:     2 * sizeof(T) bytes a pair and row, one row after the other.
+/// Cost:     2 * sizeof(T) bytes per pair and row; rows are contiguous.
 /// Accuracy: see fill_cos_sin.
 template <class T = float>
 class rotation_table {
@@ -111,9 +112,9 @@ class rotation_table {
             "rotation_table", "rows, heads and pairs must be >= 0", {rows, heads, 2, pairs})));
     }
 
-    /// From arrays an engine already has, of any element type; converted once. make_rows_view reads float or
-    /// double arrays where they stand.
-    /// Shapes: cos, sin [rows, heads, pairs] at the strides of `shape`.
+    /// A table from arrays that an engine already has, of any element type; they are converted once.
+    /// make_rows_view uses float or double arrays without copying them.
+    /// Shapes: cos, sin [rows, heads, pairs] with the strides of `shape`.
     /// Throws: invalid_config on a negative extent or heads < 1.
     template <class U>
     [[nodiscard]] static rotation_table from_arrays(const U* cos, const U* sin, table_shape shape,
@@ -131,7 +132,7 @@ class rotation_table {
     T* cos_data(index row, index head = 0) noexcept { return values_.data() + offset(row, head); }
     T* sin_data(index row, index head = 0) noexcept { return values_.data() + offset(row, head) + pairs_; }
 
-    /// Row = token ordinal; tokens that the positions left untouched stay untouched.
+    /// Row = token ordinal; tokens that are untouched in the positions stay untouched.
     [[nodiscard]] rows_view<T> rows() const& noexcept ROPEWALK_LIFETIMEBOUND {
         rows_view<T> v = whole();
         if (!row_of_token_.empty()) {
@@ -140,9 +141,9 @@ class rotation_table {
         }
         return v;
     }
-    /// Rows of a temporary table would look at memory that is gone.
+    /// Rows of a temporary table would refer to memory that is gone.
     rows_view<T> rows() const&& = delete;
-    /// rows(), for a call that takes a view of rows.
+    /// The same as rows(), for a call that takes a view of rows.
     operator rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
 
     /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers.
@@ -151,13 +152,14 @@ class rotation_table {
     [[nodiscard]] rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("rotation_table::rows", whole(), row_of_token);
     }
-    /// Row numbers that die with the expression, or a temporary table.
+    /// Refused: temporary row numbers, or a temporary table.
     template <integer_range R>
     rows_view<T> rows(R&&) const&& = delete;
     template <integer_range R>
     requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)
     const& = delete;
-    /// The row of one token.
+    /// The row of one token; -1 leaves it untouched.
+    /// Throws: invalid_config on a row below -1 or outside the table.
     template <std::integral I>
     [[nodiscard]] rows_view<T> rows(I row) const& ROPEWALK_LIFETIMEBOUND {
         detail::require_rows("rotation_table::rows", std::span<const I>(&row, 1), rows_);
@@ -169,8 +171,8 @@ class rotation_table {
     }
     template <std::integral I>
     rows_view<T> rows(I) const&& = delete;
-    /// Rows first, first + 1, ... without an array of their numbers.
-    /// Throws: invalid_config on rows that are not there.
+    /// Rows first, first + 1, ..., without an array of their numbers.
+    /// Throws: invalid_config on rows that do not exist.
     [[nodiscard]] rows_view<T> rows_from(index first, index tokens) const& ROPEWALK_LIFETIMEBOUND {
         detail::require(first >= 0 && first <= rows_, "rotation_table::rows_from",
                         "first must be below the rows", first);
@@ -181,6 +183,7 @@ class rotation_table {
     rows_view<T> rows_from(index, index) const&& = delete;
 
     /// Makes rows() skip tokens: row_of_token [tokens], -1 = untouched.
+    /// Throws: invalid_config on a row below -1 or outside the table.
     void address_tokens(std::vector<std::int32_t> row_of_token) {
         detail::require_rows("rotation_table::address_tokens", row_of_token, rows_);
         row_of_token_ = std::move(row_of_token);
@@ -233,12 +236,10 @@ rotation_table<T> rotation_table<T>::from_arrays(const U* cos, const U* sin, tab
     return t;
 }
 
-/// The rows of the tokens of one call over cos and sin arrays that an engine already has, where they stand:
-/// nothing is copied.
-/// Shapes:   cos, sin [rows, heads, pairs] at the strides of `shape`; row_of_token [batches * tokens], where
-/// -1
-///           leaves a token untouched. Without row_of_token, row = token ordinal.
-/// Requires: the arrays outlive the view; `magnitude` is already inside them.
+/// The rows of the tokens of one call, over cos and sin arrays that an engine already has; nothing is copied.
+/// Shapes:   cos, sin [rows, heads, pairs] with the strides of `shape`; row_of_token [batches * tokens],
+///           where -1 leaves a token untouched. Without row_of_token, row = token ordinal.
+/// Requires: the arrays outlive the view; they are already multiplied by `magnitude`.
 /// Throws:   invalid_config on a negative extent, heads < 1 or a row out of range.
 template <class T>
 [[nodiscard]] rows_view<T> make_rows_view(const T* cos, const T* sin, table_shape shape,
@@ -268,7 +269,8 @@ template <class T, lasting_integer_range R>
 
 namespace detail {
 
-/// The row of each token of a table with one row a touched token; empty where that is the token's number.
+/// The row of each token in a table with one row per touched token; empty if every row is the number of its
+/// token.
 inline std::vector<std::int32_t> touched_rows(const position_ids& positions) {
     std::vector<std::int32_t> row_of_token;
     if (positions.all_touched()) return row_of_token;
@@ -280,10 +282,10 @@ inline std::vector<std::int32_t> touched_rows(const position_ids& positions) {
 
 }  // namespace detail
 
-/// positions x spectrum: one row a touched token.
+/// positions x spectrum: one row per touched token.
 /// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs] -> [tokens, heads or 1, pairs].
-/// Throws:   invalid_config when the axes differ.
-/// Cost:     about 45 ns a row of 64 pairs (float, AVX-512).
+/// Throws:   invalid_config if the axes differ.
+/// Cost:     about 45 ns per row of 64 pairs (float, AVX-512).
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& positions,
                                                     angle_arithmetic arithmetic = angle_arithmetic::exact) {
@@ -307,12 +309,12 @@ template <class T = float>
     return table;
 }
 
-/// The table that moves keys already in a cache from one spectrum to another: angle p (omega_to -
-/// omega_from), magnitude m_to / m_from. Rotating with it takes keys rotated under `from` into keys
-/// rotated under `to` (dynamic NTK growing, LongRoPE crossing its switch).
-/// Requires: both spectra of the same form, heads, axes, pairs and axis map.
+/// The table that moves keys in a cache from one spectrum to another: angle p (omega_to - omega_from),
+/// magnitude m_to / m_from. Rotating with it turns keys rotated with `from` into keys rotated with `to`
+/// (dynamic NTK as it grows, LongRoPE past its switch).
+/// Requires: both spectra have the same form, heads, axes, pairs and axis map.
 /// Throws:   invalid_config otherwise.
-/// Accuracy: that of the spectra's difference, 2^-52 |p| max(omega).
+/// Accuracy: that of the difference of the spectra, 2^-52 |p| max(omega).
 /// Source:   R(a)^-1 R(b) = R(b - a); huggingface/transformers issue 25104 shows the need.
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_rebase_table(const spectrum& from, const spectrum& to,

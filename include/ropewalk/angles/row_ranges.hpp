@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// What the rows() of a table accepts: ranges of row numbers or positions, used without copying them.
 #pragma once
 
 #include <concepts>
@@ -11,10 +12,9 @@
 
 #include <ropewalk/angles/rows_view.hpp>
 
-/// What a table's rows() takes: a caller's array of row numbers or positions, read where it stands.
-
-// Where the compiler can say that a view outlives what it looks at, it is told what the view looks at: tables,
-// not ranges, because a span that dies leaves its numbers where they are, and what owns them is refused.
+// Where the compiler can diagnose a view that outlives the object it refers to, this declares what a view
+// refers to: tables, not ranges. A span may be destroyed while its numbers live on, and temporary ranges that
+// own their numbers are refused anyway.
 #if defined(__clang__) && defined(__has_cpp_attribute)
 #if __has_cpp_attribute(clang::lifetimebound)
 #define ROPEWALK_LIFETIMEBOUND [[clang::lifetimebound]]
@@ -26,28 +26,29 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// What a contiguous range holds. (By std::data: the header ranges alone takes a tenth of the time that xsimd takes.)
+/// The element type of a contiguous range. (By std::data: the standard header ranges takes a tenth of the
+/// compile time of xsimd.)
 template <class R>
 using range_element_t =
     std::remove_cvref_t<decltype(*std::data(std::declval<std::remove_reference_t<R>&>()))>;
-/// A contiguous range that knows its size: std::vector, std::array, std::span ...
+/// A contiguous range that knows its size: std::vector, std::array, std::span, and so on.
 template <class R>
 concept contiguous_numbers = requires(std::remove_reference_t<R>& range) {
     std::data(range);
     std::size(range);
 };
-/// One that does not die with the expression it stands in: rows refer to the caller's numbers.
+/// Such a range that is not a temporary that owns its numbers: views of rows refer to the caller's numbers.
 template <class R>
 concept lasting_numbers = contiguous_numbers<R> &&
     (std::is_lvalue_reference_v<R> || std::ranges::enable_borrowed_range<std::remove_cvref_t<R>>);
-/// Of 32-bit or 64-bit integers, signed or not.
+/// Such a range of 32-bit or 64-bit integers, signed or not.
 template <class R>
 concept integer_range = contiguous_numbers<R> && std::integral<range_element_t<R>> &&
     (sizeof(range_element_t<R>) == 4 || sizeof(range_element_t<R>) == 8);
 template <class R>
 concept lasting_integer_range = integer_range<R> && lasting_numbers<R>;
-/// What rows() of a growing table takes: such a range, or one integer. A variable, not a concept: of a call
-/// that is refused compilers would print every clause of a concept, once an overload.
+/// What rows() of a growing table accepts: such a range, or one integer. A variable instead of a concept: for
+/// a refused call, compilers would print every clause of a concept once per overload.
 template <class R>
 inline constexpr bool chooses_rows = std::integral<std::remove_cvref_t<R>> || lasting_integer_range<R>;
 
@@ -55,7 +56,7 @@ inline constexpr bool chooses_rows = std::integral<std::remove_cvref_t<R>> || la
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The largest row or position of a range, -1 of an empty one. Untouched rows (-1) pass.
+/// The largest row or position of a range; -1 if it is empty. Untouched rows (-1) are accepted.
 /// Throws: invalid_config on a row below -1 or past limit - 1.
 template <class R>
 index require_rows(const char* function, const R& rows, index limit) {
@@ -76,7 +77,7 @@ index require_rows(const char* function, const R& rows, index limit) {
     return last;
 }
 
-/// A range that require_rows has let pass, as kernels read it.
+/// The numbers of a range that require_rows has accepted, in the form that kernels read.
 template <class R>
 row_indices indices_of(const R& rows) noexcept {
     using I = range_element_t<R>;
@@ -92,7 +93,7 @@ row_indices indices_of(const R& rows) noexcept {
     return indices;
 }
 
-/// The rows of a checked range among those of a table.
+/// The rows of a table that a range selects, after a check of the range.
 template <class Rows, class R>
 Rows with_rows(const char* function, Rows v, const R& row_of_token) {
     require_rows(function, row_of_token, v.table_rows);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Views of cos and sin rows for the tokens of one call, and the concept of a row source.
 #pragma once
 
 #include <concepts>
@@ -9,10 +10,10 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 
 namespace detail {
 
-/// Which table row each token of a call reads.
+/// The table row of each token of a call.
 struct row_indices {
-    // `long` and `long long` are two types of one size: the numbers are read as whatever the caller calls
-    // them.
+    // `long` and `long long` may be two types of the same size: the numbers are read as the type that the
+    // caller used.
 #if defined(__GNUC__) || defined(__clang__)
     typedef std::int32_t narrow_type __attribute__((may_alias));
     typedef std::int64_t wide_type __attribute__((may_alias));
@@ -35,28 +36,28 @@ struct row_indices {
 
 }  // namespace detail
 
-/// In place of a number of pairs: rows that serve any (uniform rows).
+/// The number of pairs of rows that fit any number of pairs (uniform rows).
 inline constexpr index any_pairs = -1;
 
-/// Which tokens the rows of a call belong to: [batches, tokens], or the tokens of all batches one behind the
-/// other (batches = 1), and their slices. Every row source has these members.
-/// Slices: one outside its rows has -1 tokens, which no call fits (see fit()).
+/// The tokens that the rows of a call belong to: [batches, tokens], or the tokens of all batches
+/// consecutively (batches = 1), and slices of them. Every row source has these members.
+/// Slices: a slice outside its rows has -1 tokens, which fit no call (see fit()).
 template <class Rows>
 struct token_rows {
-    index tokens = 0;        ///< tokens of a batch
+    index tokens = 0;        ///< tokens of one batch
     index batches = 1;       ///< 1: the tokens are those of all batches of the call
-    index batch_stride = 0;  ///< rows from a batch to the next; 0: every batch has the same
-    index first_token = 0;   ///< what token 0 of the call is among the tokens of the source
+    index batch_stride = 0;  ///< rows from one batch to the next; 0: all batches use the same rows
+    index first_token = 0;   ///< the token of the source that token 0 of the call reads
 
-    /// How many tokens have a row.
+    /// The number of tokens that have a row; -1 for a slice outside its rows.
     constexpr index count() const noexcept { return tokens < 0 || batches < 0 ? -1 : tokens * batches; }
-    /// Where the row of a token stands among those of the source; tokens of a call are numbered
-    /// b * tokens + n.
+    /// The index of the row of a token among the rows of the source; the tokens of a call are numbered b *
+    /// tokens + n.
     constexpr index ordinal(index token) const noexcept {
         if (batches == 1) return first_token + token;
         return first_token + token / tokens * batch_stride + token % tokens;
     }
-    /// The same tokens as batches of equally many, so that both can be sliced.
+    /// The same tokens as `count` batches of equal size, so that batches and tokens can be sliced.
     constexpr Rows in_batches(index count) const noexcept {
         if (count < 1 || batches != 1 || tokens % count != 0) return outside();
         Rows r = self();
@@ -64,7 +65,7 @@ struct token_rows {
         r.batches = count;
         return r;
     }
-    /// These rows for every one of `count` batches: the positions of one sequence for all of them.
+    /// These rows for each of `count` batches: all batches have the positions of one sequence.
     constexpr Rows repeated(index count) const noexcept {
         if (count < 0 || batches != 1) return outside();
         Rows r = self();
@@ -98,14 +99,14 @@ struct token_rows {
     }
 };
 
-/// The cos and sin rows of the tokens of one call, over tables and indices that somebody else owns.
-/// Shapes:   cos and sin [table_rows, heads or 1, pairs]; token (b, n) reads row(b * tokens + n).
-///           A negative row means the token is not touched.
-/// Requires: every row is below table_rows; the tables outlive the call. The tables' rows() check that; a
-///           call that meets another row leaves its token alone and is a misfit.
+/// The cos and sin rows of the tokens of one call, over tables and indices that the view does not own.
+/// Shapes:   cos and sin [table_rows, heads or 1, pairs]; token (b, n) reads row(b * tokens + n). A negative
+///           row means that the token is not touched.
+/// Requires: every row is below table_rows; the tables outlive the call. rows() of the tables checks the
+///           rows. A call that finds a row out of range leaves that token untouched and reports a misfit.
 template <class C>
 struct rows_view : token_rows<rows_view<C>> {
-    using element = C;  ///< what cos and sin are stored in
+    using element = C;  ///< type of cos and sin
 
     const C* cos = nullptr;
     const C* sin = nullptr;
@@ -115,7 +116,7 @@ struct rows_view : token_rows<rows_view<C>> {
     index row_stride = 0;
     index head_stride = 0;
     detail::row_indices indices;  ///< default: row = token ordinal
-    double magnitude = 1;         ///< already inside cos and sin
+    double magnitude = 1;         ///< cos and sin are already multiplied by it
 
     /// The row of a token; negative: the token is not touched.
     constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }
@@ -125,7 +126,7 @@ struct rows_view : token_rows<rows_view<C>> {
     constexpr const C* sin_at(index row, index head) const noexcept {
         return sin + row * row_stride + (heads == 1 ? 0 : head * head_stride);
     }
-    /// Rows of heads first, first + step, ...: `count` of them. Rows that all heads share stay as they are.
+    /// Rows of `count` heads: first, first + step, .... Rows that all heads share do not change.
     constexpr rows_view head_slice(index first, index count, index step = 1) const noexcept {
         if (heads == 1) return *this;
         rows_view v = *this;
@@ -142,7 +143,7 @@ struct rows_view : token_rows<rows_view<C>> {
     }
 };
 
-/// `tokens` rows without pairs: append then copies the keys as they are (a layer without RoPE).
+/// `tokens` rows without pairs: append then copies keys unchanged (a layer without RoPE).
 template <class C>
 constexpr rows_view<C> copy_rows(index tokens) noexcept {
     rows_view<C> v;
@@ -150,8 +151,8 @@ constexpr rows_view<C> copy_rows(index tokens) noexcept {
     return v;
 }
 
-/// What the verbs take as rows: tokens, heads (1: all heads share a row), pairs and slices. rows_view,
-/// factored_rows_view, uniform_rows_view and what rows_on_the_fly returns are row sources.
+/// What the kernels accept as rows: it has tokens, heads (1: all heads share a row), pairs and slices.
+/// rows_view, factored_rows_view, uniform_rows_view and the result of rows_on_the_fly are row sources.
 template <class R>
 concept row_source = requires(const R rows) {
     typename R::element;
@@ -164,7 +165,7 @@ concept row_source = requires(const R rows) {
     { rows.repeated(index{}) } -> std::same_as<R>;
 };
 
-/// The 2 x 2 matrices of the tokens of one call: (x, y) <- (a x + b y, c x + d y) pair by pair.
+/// The 2 x 2 matrices of the tokens of one call: (x, y) <- (a x + b y, c x + d y), pair by pair.
 /// Shapes:   a, b, c, d [table_rows, pairs] with one row stride.
 /// Source:   RoAd, Liao and Monz 2024; full-width cos and sin of rotate_half.
 template <class C>
@@ -176,8 +177,9 @@ struct matrix_rows_view : token_rows<matrix_rows_view<C>> {
     index table_rows = 0;
     index pairs = 0;
     index row_stride = 0;
-    detail::row_indices indices;    ///< which row each token reads
-    bool scaled_rotations = false;  ///< every b is -c and every d is a, bit for bit: b and d go unread
+    detail::row_indices indices;  ///< the row of each token
+    bool scaled_rotations =
+        false;  ///< every b is -c and every d is a, bit for bit; b and d are then not read
 
     /// The row of a token; negative: the token is not touched.
     constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }

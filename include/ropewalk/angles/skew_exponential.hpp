@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The matrix exponential of skew-symmetric blocks (rotations of several channels) and its gradient.
 #pragma once
 
 #include <algorithm>
@@ -10,12 +11,12 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Largest side of a block that is rotated as a whole.
+/// The largest side of a block that is rotated as a whole.
 inline constexpr index max_block_size = 64;
 
 namespace detail {
 
-/// A square matrix of a known side, row-major.
+/// A square matrix with `side` rows, row-major.
 class square {
   public:
     explicit square(index side) : side_(side), values_(static_cast<std::size_t>(side * side)) {}
@@ -49,7 +50,7 @@ class square {
             for (index c = 0; c < side_; ++c) out(c, r) = (*this)(r, c);
         return out;
     }
-    /// Largest sum of magnitudes of a row.
+    /// The largest sum of absolute values in a row (the infinity norm).
     double size() const noexcept {
         double most = 0;
         for (index r = 0; r < side_; ++r) {
@@ -68,7 +69,8 @@ class square {
     std::vector<double> values_;
 };
 
-/// exp(a): scaled until its size is at most a quarter, summed, squared back.
+/// exp(a): a is scaled until its norm is at most a quarter, the series is summed, and the result is squared
+/// back.
 inline square matrix_exponential(square a) {
     int halvings = 0;
     for (double size = a.size(); size > 0.25; size /= 2) ++halvings;
@@ -92,11 +94,12 @@ inline index checked_side(const char* who, index side, std::size_t numbers) {
 
 }  // namespace detail
 
-/// The rotation exp(s) of a skew-symmetric matrix s (s^T = -s), row-major. Sides 2 and 3 by sine and cosine,
-/// others by scaling, a Taylor sum and squaring.
+/// The rotation exp(s) of a skew-symmetric matrix s (s^T = -s), row-major. Sides 2 and 3 use sine and cosine,
+/// larger sides scaling, a Taylor series and squaring.
 /// Shapes:   s and out [side, side], which may be the same memory.
-/// Throws:   invalid_config on side outside 1 .. 64, other sizes, or entries that are not finite or not skew.
-/// Accuracy: sides 2 and 3: 4 ulp at any angle; others 2^-50 times the size of s, at least 1e-15.
+/// Throws:   invalid_config on a side outside 1 .. 64, sizes that disagree, or entries that are not finite or
+///           not skew-symmetric.
+/// Accuracy: sides 2 and 3: 4 ulp at any angle; other sides 2^-50 times the norm of s, at least 1e-15.
 /// Source:   Rodrigues 1840; Moler and Van Loan 2003, method 3.
 inline void fill_rotation_exponential(std::span<const double> s, index side, std::span<double> out) {
     constexpr const char* who = "fill_rotation_exponential";
@@ -130,8 +133,9 @@ inline void fill_rotation_exponential(std::span<const double> s, index side, std
     std::copy(rotated.values().begin(), rotated.values().end(), out.begin());
 }
 
-/// The gradient of a loss by s, where y = exp(s) x: the derivative of the exponential at s^T in the direction
-/// g x^T, g the gradient by y. For a generator u of s = u - u^T take it minus its transpose.
+/// The gradient of a loss with respect to s, where y = exp(s) x: the derivative of the exponential at s^T in
+/// the direction g x^T, where g is the gradient with respect to y. For a generator u with s = u - u^T, the
+/// gradient is the result minus its transpose.
 /// Shapes:   s, direction (the sum of g x^T) and out [side, side].
 /// Throws:   as fill_rotation_exponential; invalid_config on a direction that is not finite.
 /// Cost:     an exponential of twice the side.
@@ -149,7 +153,7 @@ inline void fill_exponential_gradient(std::span<const double> s, std::span<const
             detail::require(std::isfinite(direction[at]), who, "direction must be finite", direction[at]);
             both(c, r) = both(side + c, side + r) = s[at];
         }
-    // The answer is linear in the direction: scaled to 1 it does not cost the rotation its digits.
+    // The result is linear in the direction: scaled to 1, the direction does not cost the rotation accuracy.
     double most = 0;
     for (const double v : direction) most = std::max(most, std::abs(v));
     for (index r = 0; r < side && most > 0; ++r)

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Several position tables in one, for batches whose tokens use different spectra.
 #pragma once
 
 #include <algorithm>
@@ -12,15 +13,17 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Several one-axis spectra in one batch: a token reads the row (table, position). Requests of one model
-/// under different scalings, a base and an extended context side by side, LongRoPE's start tokens.
+/// Several one-axis spectra in one batch: a token reads the row (table, position). Examples are requests of
+/// one model with different scalings, a base and an extended context in one batch, and LongRoPE's start
+/// tokens.
 /// Shapes:   every spectrum has one axis and the same heads and pairs; a table has rows 0 .. its count - 1.
-/// Throws:   invalid_config on spectra that do not go together, a table that is not there, a position below
-///           -1 or from max_rows on; std::bad_alloc where it cannot grow. The set is then as it was.
-/// Cost:     2 * sizeof(T) bytes a pair and row over all tables, no more. Growing copies; the old block is
-///           kept, so rows already handed out stay valid as long as the set lives.
-/// Requires: rows() of a set that may grow is not called from two threads at once; rows() of a const set
-///           never grows, and views may be used from any thread meanwhile.
+/// Throws:   invalid_config on spectra whose sizes differ, a table that does not exist, a position below -1,
+///           or one of max_rows or more; std::bad_alloc if it cannot grow. After a failure the set is
+///           unchanged.
+/// Cost:     2 * sizeof(T) bytes per pair and row of all tables. Growing copies the rows. Old blocks are
+///           kept, so views stay valid as long as the set lives.
+/// Requires: rows() of a set that may grow is not called from two threads at once. rows() of a const set
+///           never grows, and views may be used from any thread at the same time.
 /// Accuracy: as make_rotation_table, at every position.
 /// Source:   the start tokens of LongRoPE, Ding et al. 2024, section 3.2.
 ///
@@ -30,15 +33,15 @@ namespace ROPEWALK_NAMESPACE {
 template <class T = float>
 class table_set {
   public:
-    /// `rows` in every table to begin with.
+    /// Every table has `rows` rows at first.
     explicit table_set(std::vector<spectrum> spectra, index rows, position_table_options options = {})
         : table_set(std::move(spectra), std::vector<index>{}, rows, options) {}
-    /// A number of rows for each table.
+    /// Each table has its own number of rows at first.
     table_set(std::vector<spectrum> spectra, const std::vector<index>& rows_of_table,
               position_table_options options = {})
         : table_set(std::move(spectra), rows_of_table, 0, options) {}
 
-    /// How many tables.
+    /// The number of tables.
     index tables() const noexcept { return static_cast<index>(spectra_.size()); }
     index row_count(index table) const noexcept {
         return first_row_[static_cast<std::size_t>(table) + 1] - first_row_[static_cast<std::size_t>(table)];
@@ -47,12 +50,12 @@ class table_set {
         return spectra_[static_cast<std::size_t>(table)];
     }
 
-    /// Rows that no table grows past.
+    /// The most rows a table may grow to.
     index max_rows() const noexcept { return max_rows_; }
 
-    /// The rows of these tokens, written to `row_of_token`, which the view reads and the caller keeps. -1 as
-    /// a table or a position leaves a token untouched. Where the tables have different magnitudes the view
-    /// states none (NaN).
+    /// The rows of these tokens. Their numbers are written to `row_of_token`, which the view refers to and
+    /// the caller must keep. -1 as a table or a position leaves a token untouched. If the tables have
+    /// different magnitudes, that of the view is NaN.
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int32_t> positions,
                       std::span<std::int32_t> row_of_token) & {
         check(table_of_token, positions, row_of_token);
@@ -65,7 +68,7 @@ class table_set {
         grow(table_of_token, positions);
         return found(table_of_token, positions, row_of_token);
     }
-    /// The same of a set that must not grow.
+    /// The same for a set that must not grow.
     /// Throws: invalid_config on a position that has no row yet.
     rows_view<T> rows(std::span<const std::int32_t> table_of_token, std::span<const std::int32_t> positions,
                       std::span<std::int32_t> row_of_token) const& {
@@ -190,7 +193,7 @@ class table_set {
                     }
                 }
         }
-        detail::make_room(blocks_, 1);  // what could still fail comes before the first change
+        detail::make_room(blocks_, 1);  // whatever may still fail comes before the first change
         first_row_ = std::move(first);
         blocks_.push_back(std::move(next));
     }
@@ -203,9 +206,9 @@ class table_set {
     std::vector<std::unique_ptr<rotation_table<T>>> blocks_;
 };
 
-/// Table 0 for positions below start_tokens, table 1 from there on: LongRoPE keeps the first tokens on the
-/// frequencies the model was trained with. Negative positions stay untouched (-1).
-/// Throws:   invalid_config when the spans differ in length or start_tokens < 0.
+/// Selects table 0 for positions below start_tokens and table 1 for the others: LongRoPE keeps the first
+/// tokens at the frequencies that the model was trained with. Negative positions stay untouched (-1).
+/// Throws:   invalid_config if the spans differ in length or start_tokens < 0.
 /// Source:   LongRoPE, Ding et al. 2024; microsoft/LongRoPE MixedLongRoPEScaledRotaryEmbedding.
 template <class I>
 void fill_start_tables(std::span<const I> positions, index start_tokens,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// One cos and sin per token for all pairs, for schemes with a single frequency such as DRoPE.
 #pragma once
 
 #include <cmath>
@@ -10,24 +11,24 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// One cos and one sin a token, for all pairs and heads alike.
-/// Shapes:   cos and sin [table_rows]; token (b, n) reads row(b * tokens + n), a negative row is untouched.
+/// One cos and one sin per token, the same for all pairs and heads.
+/// Shapes:   cos and sin [table_rows]; token (b, n) reads row(b * tokens + n); a negative row is untouched.
 /// Source:   DRoPE, Zhao et al. 2025.
 template <class C>
 struct uniform_rows_view : token_rows<uniform_rows_view<C>> {
-    using element = C;  ///< what cos and sin are stored in
+    using element = C;  ///< type of cos and sin
 
     const C* cos = nullptr;
     const C* sin = nullptr;
     index table_rows = 0;
     index heads = 1;
     index pairs = any_pairs;
-    detail::row_indices indices;  ///< which row each token reads
-    double magnitude = 1;         ///< already inside cos and sin
+    detail::row_indices indices;  ///< the row of each token
+    double magnitude = 1;         ///< cos and sin are already multiplied by it
 
     /// The row of a token; negative: the token is not touched.
     constexpr index row(index token) const noexcept { return indices[this->ordinal(token)]; }
-    /// All heads share their rows.
+    /// The same rows: all heads share them.
     constexpr uniform_rows_view head_slice(index, index, index = 1) const noexcept { return *this; }
 };
 
@@ -35,9 +36,9 @@ struct uniform_rows_view : token_rows<uniform_rows_view<C>> {
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The table of a scheme whose pairs all rotate at one frequency: one number pair a token instead of one a
-/// token and pair.
-/// Cost:     2 * sizeof(T) bytes a token, one sine and cosine each.
+/// The table of a scheme whose pairs all rotate with one frequency: one cos and one sin per token, instead of
+/// one per token and pair.
+/// Cost:     2 * sizeof(T) bytes and one sine and cosine per token.
 /// Accuracy: 2^-52 (1 + |angle|), then rounded to T.
 /// Source:   DRoPE, Zhao et al. 2025: the uniform identity scalar.
 template <class T = float>
@@ -46,7 +47,7 @@ class uniform_table {
     uniform_table() = default;
 
     /// Angles of the tokens: position * omega. Untouched tokens stay untouched.
-    /// Throws: invalid_config when the positions have several axes or omega is not finite.
+    /// Throws: invalid_config if the positions have several axes or omega is not finite.
     explicit uniform_table(const position_ids& positions, double omega = 1) {
         detail::require(positions.axes() == 1, "uniform_table", "positions must have one axis",
                         positions.axes());
@@ -69,8 +70,8 @@ class uniform_table {
     }
 
     /// Directions from vectors [tokens, 2] of any length: (cos, sin) = v / |v|, without trigonometry.
-    /// Throws: invalid_config on an odd number of values, or a vector that is zero or not finite (the
-    ///         direction of what does not move is the caller's to remember).
+    /// Throws: invalid_config on an odd number of values, or a vector that is zero or not finite (the caller
+    ///         must remember the heading of an agent that does not move).
     template <class N>
     static uniform_table from_vectors(std::span<const N> xy) {
         detail::require(xy.size() % 2 == 0, "uniform_table::from_vectors", "xy must hold two numbers a token",
@@ -102,10 +103,9 @@ class uniform_table {
     }
     uniform_rows_view<T> rows() const&& = delete;
     /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the
-    /// table and to the range.
+    /// table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>
-    [[nodiscard]] uniform_rows_view<T> rows(
-        R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
+    [[nodiscard]] uniform_rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return detail::with_rows("uniform_table::rows", whole(), row_of_token);
     }
     template <integer_range R>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// xPos: rotations with a magnitude that decays with the distance between query and key.
 #pragma once
 
 #include <algorithm>
@@ -13,18 +14,18 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Queries carry zeta^e, keys its inverse.
+/// Which side the rows are for: queries have the magnitude zeta^e, keys its inverse.
 enum class xpos_side : std::uint8_t { query, key };
 
-/// Where the exponents of a code are centred. half_down: floor(keys / 2) for q and k (x-transformers).
-/// half_up: ceil(keys / 2) (torchscale). own_half_down: half of the array at hand, the queries' own for q, so
-/// that decode with a cache gets other logits than one pass (rotary-embedding-torch; kept for comparisons).
+/// How a code centres the exponents. half_down: floor(keys / 2) for q and k (x-transformers). half_up:
+/// ceil(keys / 2) (torchscale). own_half_down: half of the array itself, so q uses the number of queries;
+/// decoding with a cache then gives other logits than one pass (rotary-embedding-torch; kept for comparison).
 enum class xpos_convention : std::uint8_t { half_down, half_up, own_half_down };
 
-/// The centre of an array of `own` tokens in a call over `keys` keys.
+/// The centre for an array of `own` tokens in a call with `keys` keys.
 /// Throws: invalid_config on counts < 0.
-/// Source: microsoft/torchscale xpos_relative_position.py; lucidrains/x-transformers; lucidrains/
-///         rotary-embedding-torch get_scale.
+/// Source: microsoft/torchscale xpos_relative_position.py; lucidrains/x-transformers;
+///         lucidrains/rotary-embedding-torch get_scale.
 inline double xpos_centre(xpos_convention convention, index own, index keys) {
     detail::require(own >= 0, "xpos_centre", "own must be >= 0", own);
     detail::require(keys >= 0, "xpos_centre", "keys must be >= 0", keys);
@@ -38,11 +39,12 @@ inline double xpos_centre(xpos_convention convention, index own, index keys) {
 struct xpos_config {
     index rotary_dim = 0;
     double base = 1e4;
-    double scale_base = 512;  ///< positions over which zeta decays once
-    double centre = 0;        ///< where the magnitude is 1; q and k of one cache need the same, for its life
+    double scale_base = 512;  ///< number of positions over which zeta is applied once
+    double centre =
+        0;  ///< the position of magnitude 1; q and k of one cache must use the same centre throughout
 };
 
-/// The decay of each pair over scale_base positions: (2 i + 0.4 d) / (1.4 d).
+/// zeta, the decay of each pair over scale_base positions: (2 i + 0.4 d) / (1.4 d).
 /// Shapes:   [pairs], in (0, 1).
 /// Throws:   invalid_config on an odd rotary_dim.
 /// Source:   A Length-Extrapolatable Transformer, Sun et al. 2022 (arXiv 2212.10554).
@@ -57,7 +59,7 @@ inline std::vector<double> xpos_decay(index rotary_dim) {
 
 namespace detail {
 
-/// ln zeta of every pair, below 0, on whole registers.
+/// ln zeta of every pair (negative), padded to whole registers.
 inline aligned_vector<double> xpos_logs(index rotary_dim) {
     constexpr index lanes = simd::lanes<double>;
     const auto zeta = xpos_decay(rotary_dim);
@@ -70,12 +72,12 @@ inline void require_xpos(const xpos_config& c, const position_ids& positions) {
     require(std::isfinite(c.centre), "xpos", "centre must be finite", c.centre);
     require(positions.axes() == 1, "xpos", "positions must have one axis", positions.axes());
 }
-/// What ln zeta is multiplied by at a position.
+/// The exponent of zeta at a position.
 inline double xpos_exponent(const xpos_config& c, xpos_side side, double position) {
     const double e = (position - c.centre) / c.scale_base;
     return side == xpos_side::query ? e : -e;
 }
-/// zeta^exponent: the exponential is that of a negative number, or one over it.
+/// zeta^exponent: the exponential of a negative number, or its reciprocal.
 ROPEWALK_ALWAYS_INLINE simd::pack<double> xpos_magnitude(simd::pack<double> log, double exponent) noexcept {
     const auto power = simd::exp_of_negative(log * simd::broadcast(std::abs(exponent)));
     return exponent < 0 ? simd::broadcast(1.0) / power : power;
@@ -104,15 +106,16 @@ inline std::vector<double> xpos_magnitudes(const xpos_config& c, xpos_side side,
     return all;
 }
 
-/// xPos rows: rotation times a magnitude that decays for queries and grows for keys, so that q.k carries
-/// zeta^(distance / scale_base). For causal attention: towards later keys it grows.
-/// The inverse of a query row is the transpose of the key row of the same position, and the other way round:
-/// undo rotate(q, query rows) with rotate_gradient(q, key rows), or with unrotate and the rows themselves,
-/// which divides by each pair's own magnitude. rotate_gradient with their own rows is the gradient.
+/// xPos rows: a rotation times a magnitude that decays for queries and grows for keys, so that q.k is
+/// multiplied by zeta^(distance / scale_base). For causal attention only: for keys after the query the factor
+/// grows.
+/// The inverse of a query row is the transpose of the key row at the same position, and the other way round.
+/// To undo rotate(q, query rows) use rotate_gradient(q, key rows), or unrotate with the query rows, which
+/// divides by the magnitude of each pair. rotate_gradient with the query rows is the gradient.
 /// Shapes:   [tokens, 1, pairs].
-/// Throws:   invalid_config as xpos_magnitudes, and where |p - centre| / scale_base is so large that T cannot
+/// Throws:   invalid_config as xpos_magnitudes, and if |p - centre| / scale_base is so large that T cannot
 ///           hold a magnitude or its inverse (f32: about 69).
-/// Cost:     twice make_rotation_table: an exponential a pair and row.
+/// Cost:     twice make_rotation_table: one exponential per pair and row.
 /// Accuracy: cos and sin as make_rotation_table, times magnitudes as xpos_magnitudes.
 /// Source:   A Length-Extrapolatable Transformer, Sun et al. 2022 (arXiv 2212.10554).
 template <class T = float>
@@ -129,7 +132,7 @@ template <class T = float>
     index rows = 0;
     for (index n = 0; n < positions.tokens(); ++n) rows += positions.touched(n);
     rotation_table<T> table(rows, 1, pairs);
-    // The first pair decays most.
+    // The magnitude of the first pair decays fastest.
     const double most = -std::log(static_cast<double>(std::numeric_limits<T>::min())) / std::abs(logs[0]);
     T cos[static_cast<std::size_t>(lanes)], sin[static_cast<std::size_t>(lanes)];
     index row = 0;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// How errors are reported: invalid_config by cold calls (building), misfit by hot calls (rotating).
 #pragma once
 
 #include <cassert>
@@ -12,8 +13,9 @@
 
 #include <ropewalk/core/version.hpp>
 
-/// An internal assumption, checked in debug builds only. What a caller can get wrong is a misfit or an
-/// invalid_config, in every build alike. Define it before the first include to route failures elsewhere.
+/// Checks an internal assumption, in debug builds only. What a caller can get wrong is reported as a misfit
+/// or an invalid_config, in every build alike. Define the macro before the first include to handle failures
+/// in another way.
 #ifndef ROPEWALK_EXPECT
 #define ROPEWALK_EXPECT(condition) assert(condition)
 #endif
@@ -27,11 +29,11 @@ class invalid_config : public std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
 
-/// What disagrees in a hot call; nothing where all of it fits. Returned by fit().
+/// What does not fit in a hot call; empty if the call fits. Returned by fit().
 struct misfit {
-    const char* must = nullptr;  ///< "channels must be ...", null where the call fits
+    const char* must = nullptr;  ///< "channels must be ...", null if the call fits
     std::ptrdiff_t wanted = 0;   ///< the number that would fit
-    std::ptrdiff_t got = 0;      ///< the number that came
+    std::ptrdiff_t got = 0;      ///< the number that was passed
 
     /// Whether nothing disagrees.
     constexpr bool ok() const noexcept { return must == nullptr; }
@@ -41,8 +43,8 @@ struct misfit {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-// What only failing calls run, kept out of line: inlined, the texts of errors were a third of the code of a
-// function that checks its parameters.
+// Code that only failing calls run is kept out of line. Inlined, the error texts were a third of the code of
+// a function that checks its parameters.
 #if defined(__GNUC__) || defined(__clang__)
 #define ROPEWALK_DETAIL_COLD [[gnu::cold, gnu::noinline]]
 #else
@@ -59,7 +61,7 @@ ROPEWALK_DETAIL_COLD [[noreturn]] inline void fail(const char* message) {
 }
 [[noreturn]] inline void fail(const std::string& message) { fail(message.c_str()); }
 
-/// Few enough digits that 0.1 is not 0.10000000000000001, enough that it reads back the same.
+/// As few digits as read back to the same number: 0.1 is printed as 0.1, not as 0.10000000000000001.
 ROPEWALK_DETAIL_COLD inline void write_number(char (&to)[40], double value) {
     for (int digits = 15; digits <= 17; ++digits) {
         std::snprintf(to, sizeof to, "%.*g", digits, value);
@@ -79,7 +81,7 @@ ROPEWALK_DETAIL_COLD std::string number_text(N value) {
     return number;
 }
 
-/// A number as one of three types, a truth value as its word, any other text as it is.
+/// A number as one of three types, a bool as a word, any other value (text) as it is.
 template <class V>
 decltype(auto) printable(const V& value) {
     if constexpr (std::is_same_v<V, bool>)
@@ -102,8 +104,8 @@ std::string text(const V& value) {
         return std::string(printable(value));
 }
 
-// Written by printf: every unit would instantiate the strings of C++20 that a sum of them takes, a twentieth of
-// the first program's time to compile.
+// Formatted by snprintf. Concatenation of std::string would be instantiated in every translation unit, and
+// took a twentieth of the compile time of README's first program.
 ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
                                                      const char* got) {
     constexpr const char* form = "%s: %s, got %s";
@@ -125,13 +127,13 @@ ROPEWALK_DETAIL_COLD [[noreturn]] void refuse(const char* function, const char* 
     }
 }
 
-/// The one check of cold calls: `require(factor > 0, "yarn", "factor must be > 0", factor)`.
+/// The check of every cold call: `require(factor > 0, "yarn", "factor must be > 0", factor)`.
 template <class V>
 void require(bool holds, const char* function, const char* parameter_must, const V& got) {
     if (!holds) refuse(function, parameter_must, printable(got));
 }
 
-/// Says that a hot call does not fit, as ROPEWALK_ON_MISFIT asks for it. Returns false.
+/// Reports that a hot call does not fit, as ROPEWALK_ON_MISFIT selects. Returns false.
 ROPEWALK_DETAIL_COLD inline bool tell([[maybe_unused]] const char* call,
                                       [[maybe_unused]] const misfit& what) noexcept {
 #if ROPEWALK_DETAIL_ON_MISFIT == 4
@@ -147,15 +149,15 @@ ROPEWALK_DETAIL_COLD inline bool tell([[maybe_unused]] const char* call,
 #endif
 }
 
-/// The one check of hot calls that what fit() found is nothing: `return fits("rotate", fit(...)) && ...`.
+/// The check of every hot call: reports a misfit that fit() found: `return fits("rotate", fit(...)) && ...`.
 inline bool fits(const char* call, const misfit& what) noexcept { return what.ok() || tell(call, what); }
 
 }  // namespace ROPEWALK_NAMESPACE::detail
 
 namespace ROPEWALK_NAMESPACE {
 
-/// A misfit in words: "channels must be twice the pairs of the rows: wanted 128, got 64"; "fits" where it
-/// does.
+/// A misfit in words, for example "channels must be twice the pairs of the rows: wanted 128, got 64"; "fits"
+/// if the call fits.
 inline std::string to_string(const misfit& what) {
     if (what.ok()) return "fits";
     return std::string(what.must) + ": wanted " + std::to_string(what.wanted) + ", got " +

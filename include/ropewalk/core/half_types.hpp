@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The 16-bit float types f16 and bf16, and the traits of element types (dtype).
 #pragma once
 
 #include <bit>
@@ -16,7 +17,7 @@ struct half;
 struct bfloat16;
 }  // namespace Eigen
 
-// The storage types alias memory that an engine declared as something else of the same bits.
+// The storage types may alias memory that an engine declared as another type with the same bits.
 #if defined(__GNUC__) || defined(__clang__)
 #define ROPEWALK_DETAIL_MAY_ALIAS [[gnu::may_alias]]
 #else
@@ -25,9 +26,8 @@ struct bfloat16;
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// IEEE binary16 and bfloat16 as storage: two bytes, no arithmetic. Conversions are explicit, exact
-/// towards float, and round to nearest even from float. NaN stays NaN (quiet), f16 overflows to
-/// infinity, subnormals are kept.
+/// IEEE binary16 and bfloat16 as storage: two bytes, no arithmetic. Conversions are explicit: exact to float,
+/// rounded to nearest even from float. NaN stays NaN (quiet), f16 overflows to infinity, subnormals are kept.
 /// Source: IEEE 754-2019; bfloat16 is the upper half of binary32.
 struct ROPEWALK_DETAIL_MAY_ALIAS f16 {
     std::uint16_t bits;  ///< the stored bits
@@ -102,34 +102,34 @@ constexpr f16::operator float() const noexcept {
     return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(tiny));
 }
 
-/// A 16-bit pointer says nothing about its format, and guessing it wrong is silent; name it.
+/// A 16-bit pointer does not say which format it points to, and a wrong guess gives no error: name the
+/// format.
 inline f16* as_f16(void* p) noexcept { return static_cast<f16*>(p); }
 inline const f16* as_f16(const void* p) noexcept { return static_cast<const f16*>(p); }
 /// The same for bfloat16.
 inline bf16* as_bf16(void* p) noexcept { return static_cast<bf16*>(p); }
 inline const bf16* as_bf16(const void* p) noexcept { return static_cast<const bf16*>(p); }
 
-/// The four storage formats every kernel takes.
+/// The four storage formats that every kernel accepts.
 enum class storage : std::uint8_t { f64, f32, f16, bf16 };
 
-/// What a kernel must know of an element type: its storage format (`format`), the type it is stored
-/// as (`stored`) and the type arithmetic runs in (`compute`: double for f64, float for the rest).
-/// Specialise it for a type of your own with one of the four formats by deriving from
-/// `dtype_of<storage::...>`.
+/// What a kernel needs to know of an element type: its storage format (`format`), the type it is stored as
+/// (`stored`) and the type used for arithmetic (`compute`: double for f64, float for the other three). For a
+/// type of your own with one of these formats, specialise dtype by deriving from `dtype_of<storage::...>`.
 template <storage Format>
 struct dtype_of {
     static constexpr storage format = Format;  ///< the storage format
-    /// What it is stored as.
+    /// The type elements are stored as.
     using stored =
         std::conditional_t<Format == storage::f64, double,
                            std::conditional_t<Format == storage::f32, float,
                                               std::conditional_t<Format == storage::f16, f16, bf16>>>;
-    /// What arithmetic runs in.
+    /// The type used for arithmetic.
     using compute = std::conditional_t<Format == storage::f64, double, float>;
 };
 
 template <class T>
-struct dtype;  // what is not an element type has none
+struct dtype;  // not defined for a type that is not an element type
 template <class T>
 struct dtype<const T> : dtype<T> {};
 template <>
@@ -152,8 +152,8 @@ struct dtype<std::float16_t> : dtype_of<storage::f16> {};
 template <>
 struct dtype<std::bfloat16_t> : dtype_of<storage::bf16> {};
 #endif
-// In C++23 std::float16_t is _Float16 and std::bfloat16_t is __bf16 (one type, one specialisation).
-// GCC 12 for Arm defines the macro without having the type in C++.
+// In C++23 std::float16_t is _Float16 and std::bfloat16_t is __bf16 (one type, one specialisation). GCC 12
+// for Arm defines the macro although C++ there has no such type.
 #if defined(__FLT16_MANT_DIG__) && !defined(__STDCPP_FLOAT16_T__) && \
     (defined(__clang__) || defined(__x86_64__) || !defined(__GNUC__) || __GNUC__ >= 13)
 template <>
@@ -170,12 +170,14 @@ struct dtype<__bf16> : dtype_of<storage::bf16> {};
 
 /// Whether tensors may have elements of type T.
 template <class T>
-concept element_type = requires { typename dtype<std::remove_const_t<T>>::compute; };
+concept element_type = requires {
+    typename dtype<std::remove_const_t<T>>::compute;
+};
 
-/// What elements of type T are stored as.
+/// The type that elements of type T are stored as.
 template <class T>
 using stored_t = typename dtype<std::remove_const_t<T>>::stored;
-/// What arithmetic on elements of type T runs in.
+/// The type used for arithmetic on elements of type T.
 template <class T>
 using compute_t = typename dtype<std::remove_const_t<T>>::compute;
 

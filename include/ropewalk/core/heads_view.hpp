@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A view of the caller's queries, keys or values: [batches, tokens, heads, channels] with strides.
 #pragma once
 
 #include <type_traits>
@@ -8,7 +9,7 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// The extents of a heads_view. Zero of anything is legal and means: nothing to do.
+/// The extents of a heads_view. An extent of zero is legal: there is then nothing to do.
 struct heads_shape {
     index batches = 1;
     index tokens = 0;
@@ -16,20 +17,20 @@ struct heads_shape {
     index channels = 0;
 };
 
-/// Distances in elements between neighbours. Channels are always adjacent.
+/// Distances between neighbours, in elements. Channels are always adjacent.
 struct heads_strides {
-    index batch = 0;  ///< from a batch to the next
-    index token = 0;  ///< from a token to the next
-    index head = 0;   ///< from a head to the next
+    index batch = 0;  ///< from one batch to the next
+    index token = 0;  ///< from one token to the next
+    index head = 0;   ///< from one head to the next
 };
 
-/// The caller's queries or keys: [batches, tokens, heads, channels] over memory we do not own.
-/// Shapes:   any strides for batch, token and head; channel stride 1; no alignment needed.
-/// Requires: different (batch, token, head) never share a channel where a call writes.
-/// Slices:   one outside its view has extents of -1, which no call fits (see fit()).
+/// The caller's queries or keys: [batches, tokens, heads, channels] in memory that the view does not own.
+/// Shapes:   any strides for batch, token and head; channel stride 1; any alignment.
+/// Requires: where a call writes, no two (batch, token, head) share a channel.
+/// Slices:   a slice outside its view has extents of -1, which fit no call (see fit()).
 /// Cost:     a pointer and seven integers; pass it by value.
-/// Source:   the q/k tensors of every transformer engine; packed QKV, [B,S,H,D] and [B,H,S,D] differ
-///           in strides only.
+/// Source:   the q and k tensors of transformer engines; packed QKV, [B,S,H,D] and [B,H,S,D] differ in
+///           strides only.
 ///
 ///     heads_view q(q_data, tokens, 32, 128);                          // [tokens, 32, 128]
 ///     heads_view packed(qkv, {.tokens = n, .heads = 32, .channels = 128}, {.token = 6144, .head = 128});
@@ -78,7 +79,7 @@ struct heads_view {
         return data + b * strides.batch + n * strides.token + h * strides.head;
     }
 
-    /// Channels [first, first + count): partial rotary, MLA's rope part, one axis block.
+    /// Channels [first, first + count): partial rotary, MLA's decoupled RoPE channels, the block of one axis.
     constexpr heads_view channel_slice(index first, index count) const noexcept {
         if (outside(first, count, shape.channels)) return outside_slice();
         heads_view v = *this;
@@ -86,7 +87,7 @@ struct heads_view {
         v.shape.channels = count;
         return v;
     }
-    /// Heads first, first + step, ...: `count` of them (K inside packed QKV, one group of a GQA layout).
+    /// `count` heads: first, first + step, ... (K inside packed QKV, one group of a GQA layout).
     constexpr heads_view head_slice(index first, index count, index step = 1) const noexcept {
         if (first < 0 || count < 0 || step < 1 || first > shape.heads ||
             (count > 0 && (first == shape.heads || count - 1 > (shape.heads - 1 - first) / step)))
@@ -123,7 +124,7 @@ struct heads_view {
         v.shape = {-1, -1, -1, -1};
         return v;
     }
-    /// An empty view may have no memory: nothing is added to null.
+    /// An empty view may have no memory: no offset is added to a null pointer.
     constexpr T* moved(index elements) const noexcept { return data ? data + elements : data; }
 };
 

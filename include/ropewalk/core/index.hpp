@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The signed type of counts and strides, the row number of untouched tokens, and checked sizes.
 #pragma once
 
 #include <cstddef>
@@ -10,46 +11,48 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// Counts and strides, in elements. Signed, so that a stride may run backwards. Where <strings.h> has declared
-/// POSIX's function of that name too, a program that says `using namespace ropewalk` writes ropewalk::index.
+/// Counts and strides, in elements. Signed, so that a stride may be negative. Where <strings.h> declares the
+/// POSIX function index, a program with `using namespace ropewalk` must write ropewalk::index.
 using index = std::ptrdiff_t;
 
-/// A row number that means: this token is neither read nor written (class and register tokens,
-/// padding, text beside an image). Every negative row means the same to a kernel.
+/// The row number of a token that is neither read nor written (class and register tokens, padding, text
+/// beside an image). Kernels treat every negative row the same way.
 inline constexpr std::int32_t untouched_row = -1;
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The largest of some counts. Not std::max of a list, which a dispatch unit could leave as a symbol for all.
+/// The largest of several counts. Not std::max of a list: a dispatch unit could export that instantiation to
+/// the whole program.
 template <class... Rest>
 constexpr index largest(index first, Rest... rest) noexcept {
     ((first = first < rest ? rest : first), ...);
     return first;
 }
 
-/// 2^bits, and less where an index has fewer bits than 64: a limit that keeps sums of a few such numbers from
-/// overflowing.
+/// 2^bits, or less where an index has fewer than 64 bits: a limit small enough that a sum of a few such
+/// numbers cannot overflow.
 constexpr index limit_of_bits(int bits) noexcept {
     constexpr int most = std::numeric_limits<index>::digits - 3;
     return index{1} << (bits < most ? bits : most);
 }
 
-/// A count of 64 bits as an index: of one that does not fit the largest, which no limit lets pass.
+/// A 64-bit count as an index. A count that does not fit becomes the largest index, which every limit
+/// refuses.
 constexpr index saturated(std::int64_t count) noexcept {
     constexpr std::int64_t most = std::numeric_limits<index>::max();
     return static_cast<index>(count < -most ? -most : count > most ? most : count);
 }
 
-/// Room for `more` elements behind those of a vector, at least doubling: afterwards they can be added without
-/// a failure, and one by one in constant time.
+/// Reserves room for `more` elements after those of a vector, at least doubling its capacity when it must
+/// grow. Afterwards adding them cannot fail, and adding one by one takes amortised constant time.
 template <class Vector>
 void make_room(Vector& v, std::size_t more) {
     if (v.capacity() - v.size() < more) v.reserve(v.size() + (v.size() < more ? more : v.size()));
 }
 
-/// The product of counts, refused when it would not fit (tables sized by a hostile config).
+/// The product of counts. Refuses overflow, as from table sizes in a hostile config.
 /// Throws: invalid_config on a negative count or on overflow.
 inline index checked_product(const char* function, const char* what, std::initializer_list<index> counts) {
     index product = 1;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The 8-bit floats f8_e4m3 and f8_e5m2, and which element types need a scale.
 #pragma once
 
 #include <bit>
@@ -11,8 +12,8 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 
 namespace detail {
 
-/// What an 8-bit float looks like from a float's bits. Numbers below the least normal one are rounded
-/// by the addition of `ruler`, whose ulp is the spacing of the subnormals.
+/// The constants of an 8-bit float, as bits of a 32-bit float. Numbers below the smallest normal one are
+/// rounded by adding `ruler`, whose ulp is the spacing of the subnormals.
 template <int Mantissa>
 struct f8_traits {
     static constexpr std::uint32_t shift = 23 - Mantissa;
@@ -25,14 +26,14 @@ struct f8_traits {
 
 }  // namespace detail
 
-/// An 8-bit float as storage: one byte, no arithmetic. From float it rounds to nearest even and
-/// saturates: what is too large, infinity included, becomes the largest number. NaN stays NaN.
-/// f8_e4m3 (448 at most, no infinity) and f8_e5m2 (57344 at most; the infinity it has is never made).
+/// An 8-bit float as storage: one byte, no arithmetic. Conversion from float rounds to nearest even and
+/// saturates: larger values, infinity included, become the largest number. NaN stays NaN. f8_e4m3 reaches 448
+/// and has no infinity; f8_e5m2 reaches 57344, and conversion never produces its infinity.
 /// Source: OCP 8-bit Floating Point Specification 1.0, tables 1 to 3, saturating conversion.
 template <int Mantissa>
 struct f8 {
     static_assert(Mantissa == 2 || Mantissa == 3, "f8 is e4m3 or e5m2");
-    using traits = detail::f8_traits<Mantissa>;  ///< the numbers of the format
+    using traits = detail::f8_traits<Mantissa>;  ///< the constants of the format
     std::uint8_t bits;                           ///< the stored bits
 
     f8() = default;
@@ -74,10 +75,10 @@ struct f8 {
 using f8_e4m3 = f8<3>;  ///< 1 sign, 4 exponent and 3 mantissa bits
 using f8_e5m2 = f8<2>;  ///< 1 sign, 5 exponent and 2 mantissa bits
 
-/// What a quantised cache holds; anything else is an element type (see dtype).
+/// Whether T is an 8-bit float: an element of a quantised cache, not an element type of tensors (see dtype).
 template <class T>
 inline constexpr bool is_f8 = std::is_same_v<T, f8_e4m3> || std::is_same_v<T, f8_e5m2>;
-/// Whether a cache of T holds codes that a scale belongs to.
+/// Whether a cache of T holds codes that need a scale.
 template <class T>
 inline constexpr bool is_quantized = is_f8<T> || std::is_same_v<T, std::int8_t>;
 

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The widest floating-point registers of a build and their arithmetic; only this header includes xsimd.
 #pragma once
 
 #include <bit>
@@ -11,10 +12,9 @@
 #include <ropewalk/core/half_types.hpp>
 #include <ropewalk/core/index.hpp>
 
-// The only place that knows xsimd (8.1 to 14.x). What those versions disagree on (zip, fma on AVX-512,
-// swizzle constants, 16-bit types) is written here with intrinsics; an architecture that xsimd or these
-// intrinsics do not know takes the portable path: vectors of the compiler (RISC-V, POWER, s390x, 32-bit ARM,
-// WebAssembly), or the same code on arrays where it has none or ROPEWALK_NO_VECTORS is defined.
+// What xsimd 8.1 to 14.x do differently (zip, fma on AVX-512, swizzle constants, 16-bit types) is written
+// with intrinsics. Other architectures take the portable path: the compiler's vectors (RISC-V, POWER, s390x,
+// 32-bit ARM, WebAssembly), or arrays where it has none or ROPEWALK_NO_VECTORS is defined.
 #if !defined(ROPEWALK_NO_XSIMD) && __has_include(<xsimd/xsimd.hpp>)
 #if defined(__SSE2__) || defined(_M_X64) || defined(__aarch64__)
 #include <xsimd/xsimd.hpp>
@@ -38,16 +38,16 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define ROPEWALK_ALWAYS_INLINE [[gnu::always_inline]] inline
-// Where a lambda names the registers of a loop: left to the optimiser, they go through memory first
-// (half-split f32, 40 heads: 224 ns, so 212).
+// For lambdas that hold the registers of a loop: not inlined, they go through memory (half-split f32, 40
+// heads of 128, AVX-512: 224 ns instead of 212 ns).
 #define ROPEWALK_DETAIL_INLINE_LAMBDA __attribute__((always_inline))
 #else
 #define ROPEWALK_ALWAYS_INLINE inline
 #define ROPEWALK_DETAIL_INLINE_LAMBDA
 #endif
 
-// Loops over registers must unroll or the registers live in memory: GCC 12 at -O2 does not do it by itself
-// (half-split f32, 40 heads: 577 ns, unrolled 209).
+// Loops over registers must be unrolled, or the registers live in memory. GCC 12 at -O2 does not unroll them
+// by itself (half-split f32, 40 heads of 128, AVX-512: 577 ns instead of 209 ns).
 #if defined(__clang__)
 #define ROPEWALK_DETAIL_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -64,7 +64,7 @@ static_assert(std::endian::native == std::endian::little,
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #if defined(ROPEWALK_DETAIL_VECTORS)
-#pragma GCC diagnostic ignored "-Wpsabi"  // all of it is inlined: no vector is passed to another unit
+#pragma GCC diagnostic ignored "-Wpsabi"  // all of it is inlined: no vector is passed between units
 #endif
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns inside its own AVX-512 headers
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -76,7 +76,7 @@ namespace ROPEWALK_NAMESPACE::simd {
 
 #if defined(ROPEWALK_DETAIL_XSIMD)
 
-/// The widest register of this build holding floats or doubles.
+/// The widest register of floats or doubles in this build.
 /// Source: xsimd.
 template <class C>
 using pack = xsimd::batch<C>;
@@ -95,7 +95,7 @@ template <class C>
 ROPEWALK_ALWAYS_INLINE void store(C* p, pack<C> x) noexcept {
     x.store_unaligned(p);
 }
-/// condition ? a : b lane by lane, for the masks that comparisons of packs give.
+/// condition ? a : b, lane by lane; the condition is a mask from a comparison of packs.
 template <class M, class P>
 ROPEWALK_ALWAYS_INLINE P choose(const M& condition, const P& a, const P& b) noexcept {
     return xsimd::select(condition, a, b);
@@ -107,7 +107,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
 
 #elif defined(ROPEWALK_DETAIL_VECTORS)
 
-/// 16 bytes of floats or doubles as a vector of the compiler, for what xsimd has no architecture for.
+/// 16 bytes of floats or doubles as a vector of the compiler, where xsimd lacks the architecture.
 /// Source: the vector extensions of GCC and Clang.
 template <class C>
 struct pack {
@@ -158,7 +158,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> absolute(pack<C> x) noexcept {
 
 #else
 
-/// 16 bytes of floats or doubles as a plain array.
+/// 16 bytes of floats or doubles in an array.
 template <class C>
 struct pack {
     static constexpr std::size_t size = 16 / sizeof(C);
@@ -237,8 +237,8 @@ ROPEWALK_ALWAYS_INLINE pack<C> square_root(pack<C> x) noexcept {
 #endif
 }
 
-/// Keeps a loaded value in a register. GCC otherwise folds one load into every use of it, and the second
-/// read of a line that is about to be written costs a third of the speed in L1 (half-split f32, 512-bit).
+/// Keeps a loaded value in a register. Otherwise GCC repeats the load in every use, and a second read of a
+/// line that is about to be written costs a third of the speed in L1 (half-split f32, 512-bit registers).
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> in_register(pack<C> x) noexcept {
 #if defined(ROPEWALK_DETAIL_XSIMD) && defined(__GNUC__) && !defined(__wasm__)
@@ -256,9 +256,8 @@ ROPEWALK_ALWAYS_INLINE pack<C> in_register(pack<C> x) noexcept {
 #endif
 }
 
-/// a * b + c, fused where the build has the instruction. Always through this function: a product that
-/// the compiler contracts on its own differs in the last bit from one call site to the next. (xsimd 8.1 does not
-/// fuse on AVX-512.)
+/// a * b + c, fused where the build has the instruction (xsimd 8.1 does not on AVX-512). Kernels always call
+/// it: products contracted by the compiler would differ in the last bit from one call site to the next.
 ROPEWALK_ALWAYS_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float> c) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return pack<float>(_mm512_fmadd_ps(a, b, c));
@@ -278,7 +277,7 @@ ROPEWALK_ALWAYS_INLINE pack<double> fma(pack<double> a, pack<double> b, pack<dou
 #endif
 }
 
-/// a * b - c, fused as fma is; the same bits as fma(a, b, -c).
+/// a * b - c, fused as fma is; same bits as fma(a, b, -c).
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> fms(pack<C> a, pack<C> b, pack<C> c) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
@@ -294,8 +293,8 @@ ROPEWALK_ALWAYS_INLINE pack<C> fms(pack<C> a, pack<C> b, pack<C> c) noexcept {
 #endif
 }
 
-/// To the nearest integer, ties to even. (xsimd 8.1 has no instruction for it on NEON, and without one adds and
-/// subtracts 2^52, which -ffast-math folds to nothing.)
+/// Rounds to the nearest integer, ties to even. (xsimd 8.1 does not use NEON's instruction for it, and where
+/// there is none it adds and subtracts 2^52, which -ffast-math removes.)
 ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
 #if defined(ROPEWALK_DETAIL_XSIMD) && defined(__SSE4_1__)
     return xsimd::nearbyint(x);
@@ -330,7 +329,7 @@ struct two_packs {
     pack<C> second;
 };
 
-/// (cos, sin) turned by `quarter` right angles, whole numbers below 2^51 in size.
+/// (cos, sin) rotated by `quarter` right angles; `quarter` holds whole numbers of magnitude below 2^51.
 ROPEWALK_ALWAYS_INLINE two_packs<double> turn_by_quarters(pack<double> quarter, pack<double> cos,
                                                           pack<double> sin) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
@@ -340,7 +339,7 @@ ROPEWALK_ALWAYS_INLINE two_packs<double> turn_by_quarters(pack<double> quarter, 
     const __m512i c = _mm512_castpd_si512(_mm512_mask_blend_pd(odd, cos, sin));
     const __m512i s = _mm512_castpd_si512(_mm512_mask_blend_pd(odd, sin, cos));
     const __m512i next = _mm512_add_epi64(k, _mm512_set1_epi64(1));
-    // Bit 1 of k flips the sine, bit 1 of k + 1 the cosine.
+    // Bit 1 of k flips the sign of the sine, bit 1 of k + 1 that of the cosine.
     return {pack<double>(
                 _mm512_castsi512_pd(_mm512_xor_si512(c, _mm512_and_si512(_mm512_slli_epi64(next, 62), top)))),
             pack<double>(
@@ -354,7 +353,7 @@ ROPEWALK_ALWAYS_INLINE two_packs<double> turn_by_quarters(pack<double> quarter, 
 #endif
 }
 
-/// Two registers of doubles as one of floats (round to nearest even).
+/// Two registers of doubles as one register of floats (rounded to nearest even).
 ROPEWALK_ALWAYS_INLINE pack<float> narrow(pack<double> low, pack<double> high) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return pack<float>(
@@ -376,7 +375,7 @@ ROPEWALK_ALWAYS_INLINE pack<float> narrow(pack<double> low, pack<double> high) n
 #endif
 }
 
-/// lanes<double> doubles as floats (round to nearest even).
+/// Stores lanes<double> doubles as floats (rounded to nearest even).
 ROPEWALK_ALWAYS_INLINE void store_narrow(float* p, pack<double> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     _mm256_storeu_ps(p, _mm512_cvtpd_ps(x));

@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The operations on bytes and 32-bit words that simd_blocks.hpp needs, one version for each instruction set.
+// Source: Intel and Arm instruction references.
 #pragma once
 
 #include <cstring>
@@ -14,18 +16,15 @@
 #pragma GCC diagnostic ignored "-Wsign-conversion"  // its intrinsics are macros at -O0
 #endif
 
-/// What simd_blocks.hpp needs of an instruction set: bytes to words and back, four floats, the largest lanes
-/// of four registers. Source: Intel and Arm instruction references.
-
 namespace ROPEWALK_NAMESPACE::simd::blocks {
 
-/// Numbers of the least block.
+/// Numbers of the smallest block.
 inline constexpr index step = 32;
 inline constexpr std::size_t step_registers = static_cast<std::size_t>(step / lanes<float>);
 
 #if defined(ROPEWALK_DETAIL_WORDS)
 
-/// lanes<float> bytes as words, and words (signed) as floats.
+/// lanes<float> bytes as 32-bit words, and signed words as floats.
 ROPEWALK_ALWAYS_INLINE words unsigned_bytes(const void* p) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return {_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
@@ -72,7 +71,7 @@ ROPEWALK_ALWAYS_INLINE pack<float> floats(words w) noexcept {
     return pack<float>(vcvtq_f32_s32(vreinterpretq_s32_u32(w.v)));
 #endif
 }
-/// Numbers within 2^31 without what follows the point.
+/// Truncates numbers within 2^31 to integers.
 ROPEWALK_ALWAYS_INLINE words truncated(pack<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return {_mm512_cvttps_epi32(x)};
@@ -96,7 +95,7 @@ ROPEWALK_ALWAYS_INLINE words left(words w) noexcept {
     return {vshlq_n_u32(w.v, N)};
 #endif
 }
-/// The larger of signed words.
+/// The larger of two signed words, lane by lane.
 ROPEWALK_ALWAYS_INLINE words larger(words a, words b) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return {_mm512_max_epi32(a.v, b.v)};
@@ -113,7 +112,7 @@ ROPEWALK_ALWAYS_INLINE words larger(words a, words b) noexcept {
 #endif
 }
 
-/// Words within a byte, signed, of the registers of 32 numbers: 32 bytes.
+/// Stores 32 signed words that fit into a byte each: 32 bytes.
 ROPEWALK_ALWAYS_INLINE void store_signed(void* p, const words (&w)[step_registers]) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     w[0].store_bytes(p);
@@ -137,7 +136,7 @@ ROPEWALK_ALWAYS_INLINE void store_signed(void* p, const words (&w)[step_register
     }
 #endif
 }
-/// The same of two blocks of 32, to different places: 512-bit registers of both are narrowed together.
+/// The same for two blocks of 32, to two addresses: their 512-bit registers are narrowed together.
 ROPEWALK_ALWAYS_INLINE void store_signed(void* p, const words (&w)[step_registers], void* q,
                                          const words (&v)[step_registers]) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
@@ -152,7 +151,7 @@ ROPEWALK_ALWAYS_INLINE void store_signed(void* p, const words (&w)[step_register
     store_signed(q, v);
 #endif
 }
-/// Words below 256 of the registers of 16 numbers: 16 bytes.
+/// Stores 16 words below 256: 16 bytes.
 ROPEWALK_ALWAYS_INLINE void store_unsigned(void* p, const words (&w)[step_registers / 2]) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     w[0].store_bytes(p);
@@ -170,15 +169,15 @@ ROPEWALK_ALWAYS_INLINE void store_unsigned(void* p, const words (&w)[step_regist
 #endif
 }
 
-/// The largest lane of each of four registers of magnitudes, to four floats: lanes of two registers are
-/// joined before they are compared, so that a comparison serves both.
+/// The largest lane of each of four registers of magnitudes, stored as four floats. Lanes of two registers
+/// are joined before they are compared, so that one comparison serves both.
 ROPEWALK_ALWAYS_INLINE void store_largest(float* p, const words (&m)[4]) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     const auto joined = [](__m512i a, __m512i b) ROPEWALK_DETAIL_INLINE_LAMBDA {
         return _mm512_max_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
     };
     const __m512i a = joined(m[0].v, m[1].v), b = joined(m[2].v, m[3].v);
-    // A quarter of the register a block now, then a lane.
+    // From here each quarter of the register belongs to one block; later each lane.
     __m512i all = _mm512_max_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
     all = _mm512_max_epi32(all, _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0x4e)));
     all = _mm512_max_epi32(all, _mm512_shuffle_epi32(all, static_cast<_MM_PERM_ENUM>(0xb1)));
@@ -211,7 +210,7 @@ ROPEWALK_ALWAYS_INLINE void store_largest(float* p, const words (&m)[4]) noexcep
 #endif
 }
 
-/// a / b, correctly rounded; xsimd 8.1 divides by an estimate of 1 / b on NEON.
+/// a / b, correctly rounded. xsimd 8.1 divides by an estimate of 1 / b on NEON.
 ROPEWALK_ALWAYS_INLINE pack<float> divided(pack<float> a, pack<float> b) noexcept {
 #if defined(ROPEWALK_DETAIL_NEON)
     return pack<float>(vdivq_f32(a, b));
@@ -220,7 +219,7 @@ ROPEWALK_ALWAYS_INLINE pack<float> divided(pack<float> a, pack<float> b) noexcep
 #endif
 }
 
-/// v + 0.49999997, with the sign of v.
+/// v + 0.49999997 with the sign of v.
 ROPEWALK_ALWAYS_INLINE pack<float> half_further(pack<float> v) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     const __m512i half = _mm512_castps_si512(_mm512_set1_ps(detail::below_half));

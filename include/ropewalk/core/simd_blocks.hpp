@@ -1,4 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Encoding and decoding of q8 and q4 blocks with registers, bit for bit as encode_block and decode_block.
+// A batch of blocks goes through each step together: the largest magnitudes of four blocks are reduced at
+// once, the scales of a whole register of blocks are divided and converted at once, and no step waits for the
+// latency of the one before. Source: see block_types.hpp.
 #pragma once
 
 #include <ropewalk/core/block_types.hpp>
@@ -12,37 +16,32 @@
 #pragma GCC diagnostic ignored "-Wsign-conversion"  // its intrinsics are macros at -O0
 #endif
 
-/// Blocks of codes to floats and back, with the bits of encode_block and decode_block, a batch of blocks at a
-/// time and step by step: the largest magnitudes of four blocks are reduced together, the scales of a
-/// register of blocks divided and converted together, and no step waits for the latency of the one before.
-/// Source: see block_types.hpp.
-
 namespace ROPEWALK_NAMESPACE::simd {
 
 /// Registers that hold the numbers of a block.
 template <class Block>
 inline constexpr std::size_t block_registers = static_cast<std::size_t>(numbers_in<Block> / lanes<float>);
 
-/// Blocks whose scales are made together: those of 4 KB of numbers as floats, at least 4.
+/// Blocks whose scales are computed together: those of 4 KB of numbers as floats, at least 4.
 template <class Block>
 inline constexpr std::size_t batch_blocks = numbers_in<Block> > 256 ? 4 : 1024 / numbers_in<Block> / 4 * 4;
 
-/// The largest numbers of a batch's blocks, four at a time from measure_blocks, and what fill_scales makes of
-/// them.
+/// The largest numbers of the blocks of a batch, four at a time from measure_blocks, and the scales that
+/// fill_scales computes of them.
 template <class Block>
 struct batch_scales {
     static constexpr std::size_t capacity = 32;
     static_assert(batch_blocks<Block> <= capacity);
-    static constexpr std::size_t beyond = 16;   // four places are written at once
+    static constexpr std::size_t beyond = 16;   // four entries are written at once
     alignas(64) float up[capacity + beyond];    ///< largest magnitude; q4: largest positive number
-    alignas(64) float down[capacity + beyond];  ///< q4: size of the largest negative number
-    alignas(64) float factor[capacity];         ///< 1 / scale before its rounding to f16, or 0
+    alignas(64) float down[capacity + beyond];  ///< q4: magnitude of the largest negative number
+    alignas(64) float factor[capacity];         ///< 1 / scale before the scale is rounded to f16, or 0
     alignas(64) f16 scale[capacity];
 };
 
 namespace blocks {
 
-/// A block by the reference, for what is rare.
+/// Encodes a block by the reference encoder, for rare cases.
 template <class Block>
 #if defined(__GNUC__) || defined(__clang__)
 [[gnu::noinline]]
@@ -92,7 +91,8 @@ ROPEWALK_ALWAYS_INLINE void measure(batch_scales<q4_block<Size>>& into, std::siz
     store_largest(into.down + first, down);
 }
 
-/// d of the blocks of a register, and its magnitude or NaN where the reference has to decide.
+/// The unrounded scale d of a register of blocks, and their largest magnitude (NaN where the reference must
+/// decide).
 struct measured {
     words largest;
     pack<float> scale;
@@ -106,14 +106,14 @@ template <int Size>
 ROPEWALK_ALWAYS_INLINE measured scale_of(const batch_scales<q4_block<Size>>& s, std::size_t i) noexcept {
     const words up = words::of(load(static_cast<const float*>(s.up + i)));
     const words down = words::of(load(static_cast<const float*>(s.down + i)));
-    // Of two equal magnitudes the first one counts, which is not known here.
+    // Of two equal magnitudes the first one counts, and which is first is not known here.
     const words tie = words::above(up, words::all(0), words::all(0x7fc00000u), words::all(0));
     const words largest = words::above(up, down, up, words::above(down, up, down, tie));
     const words number = words::above(down, up, down | words::all(0x80000000u), up);
     return {largest, number.floats() * broadcast(-0.125f)};
 }
 
-/// Registers group .. group + step_registers - 1 of a q8 block as codes.
+/// Encodes registers group .. group + step_registers - 1 of a q8 block.
 template <class Numbers>
 ROPEWALK_ALWAYS_INLINE void make_codes(words (&w)[step_registers], std::size_t group, pack<float> factor,
                                        Numbers x) noexcept {
@@ -169,9 +169,9 @@ ROPEWALK_ALWAYS_INLINE void write_codes(q4_block<Size>* to, pack<float> factor, 
 
 }  // namespace blocks
 
-/// Step 1, registers of 1 to 4 blocks: their largest numbers to places first, first + 1, ... of the batch.
-/// Four places are written: go from the lower ones to the higher.
-/// Shapes:   x(b, r) gives register r of block b, r < block_registers<Block>, lanes in channel order.
+/// Step 1, for the registers of 1 to 4 blocks: stores their largest numbers as entries first, first + 1, ...
+/// of the batch. Four entries are written, so go from the lower ones to the higher.
+/// Shapes:   x(b, r) returns register r of block b, r < block_registers<Block>, lanes in channel order.
 template <class Block, std::size_t B, class Numbers>
 ROPEWALK_ALWAYS_INLINE void measure_blocks(batch_scales<Block>& into, std::size_t first,
                                            std::integral_constant<std::size_t, B> count, Numbers x) noexcept {
@@ -183,8 +183,8 @@ ROPEWALK_ALWAYS_INLINE void measure_blocks(batch_scales<Block>& into, std::size_
 #endif
 }
 
-/// Step 2: the scales and factors of the first `count` places. False when a block needs the reference: it
-/// holds what is no number, or (q4) its largest magnitude with both signs.
+/// Step 2: the scales and factors of the first `count` entries. Returns false if a block needs the reference:
+/// it holds a NaN or an infinity, or (q4) its largest magnitude with both signs.
 template <class Block>
 ROPEWALK_ALWAYS_INLINE bool fill_scales(batch_scales<Block>& s, std::size_t count) noexcept {
 #if defined(ROPEWALK_DETAIL_WORDS)
@@ -206,9 +206,10 @@ ROPEWALK_ALWAYS_INLINE bool fill_scales(batch_scales<Block>& s, std::size_t coun
 #endif
 }
 
-/// Step 3: `count` blocks of places first, first + 1, ...; `all_numbers` is what fill_scales said of them.
-/// Shapes:   block(b) points to a block, x(b, r) gives its register r again, b from 0 on; it reads
-///           nothing of the blocks.
+/// Step 3: encodes the `count` blocks of entries first, first + 1, ...; `all_numbers` is what fill_scales
+/// returned for them.
+/// Shapes:   block(b) points to block b, x(b, r) returns its register r again, b from 0 on; x must not read
+///           the blocks.
 template <class BlockAt, class Block, class Numbers>
 ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block>& s, std::size_t first,
                                          std::size_t count, bool all_numbers, Numbers x) noexcept {
@@ -241,7 +242,8 @@ ROPEWALK_ALWAYS_INLINE void write_blocks(BlockAt block, const batch_scales<Block
     }
 }
 
-/// The scales of a batch's first `count` blocks, copied to `scale` by the caller, as floats in `factor`.
+/// Converts the scales of the first `count` blocks of a batch, which the caller copied to `scale`, to floats
+/// in `factor`.
 template <class Block>
 ROPEWALK_ALWAYS_INLINE void load_scales(batch_scales<Block>& s, std::size_t count) noexcept {
     constexpr auto n = static_cast<std::size_t>(lanes<float>);
@@ -250,7 +252,7 @@ ROPEWALK_ALWAYS_INLINE void load_scales(batch_scales<Block>& s, std::size_t coun
         store(s.factor + i, load(static_cast<const f16*>(s.scale + i)));
 }
 
-/// The block_registers<Block> registers of a block's numbers, given its scale as a float.
+/// The block_registers<Block> registers of the numbers of a block, given its scale as a float.
 template <int Size>
 ROPEWALK_ALWAYS_INLINE void decode_block(const q8_block<Size>& from, float scale,
                                          pack<float> (&x)[block_registers<q8_block<Size>>]) noexcept {
@@ -293,7 +295,7 @@ ROPEWALK_ALWAYS_INLINE void decode_block(const q4_block<Size>& from, float scale
 
 namespace blocks {
 
-/// Calls run(first, constant B) for groups of four and for what is left of `count`.
+/// Calls run(first, constant B) for groups of four and then for the remainder of `count`.
 template <class Run>
 ROPEWALK_ALWAYS_INLINE void in_fours(std::size_t count, Run run) noexcept {
     std::size_t b = 0;
@@ -308,10 +310,11 @@ ROPEWALK_ALWAYS_INLINE void in_fours(std::size_t count, Run run) noexcept {
 
 }  // namespace blocks
 
-/// A head of f32, f16 or bf16 numbers into `count` adjacent blocks, and back to f32.
-/// Shapes:   x [count * numbers_in<Block>], any alignment, apart from the blocks.
-/// Accuracy: bit for bit encode_block of the numbers as f32 (with NEON under another rounding mode than to
-///           nearest the f16 scale follows that mode, the reference does not). Decoding is exact.
+/// Encodes a head of f32, f16 or bf16 numbers into `count` adjacent blocks, and decodes it to f32.
+/// Shapes:   x [count * numbers_in<Block>], any alignment, not overlapping the blocks.
+/// Accuracy: encoding has the bits of encode_block of the numbers as f32. (On NEON in a rounding mode other
+///           than to nearest, the f16 scale follows that mode here and not in the reference.) Decoding is
+///           exact.
 template <class Block, class T>
 void encode_head(Block* to, const T* x, index count) noexcept {
     static_assert(std::is_same_v<compute_t<T>, float>, "ropewalk: f64 data are not quantised");

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// exp for softmax on registers: the exponential of numbers that are not positive.
 #pragma once
 
 #include <cmath>
@@ -16,7 +17,7 @@
 
 namespace ROPEWALK_NAMESPACE::simd {
 
-/// x * 2^n for whole n, normal results only: 2^n is built in the exponent field.
+/// x * 2^n for whole n. The result must be normal: 2^n is built in the exponent field.
 ROPEWALK_ALWAYS_INLINE pack<float> scaled_by_power(pack<float> x, pack<float> n) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return pack<float>(_mm512_scalef_ps(x, n));
@@ -33,7 +34,7 @@ ROPEWALK_ALWAYS_INLINE pack<float> scaled_by_power(pack<float> x, pack<float> n)
     float value[lanes<float>], power[lanes<float>];
     store(value, x);
     store(power, n);
-    // A NaN has no whole number; it stays in `value`.
+    // A NaN cannot be converted to a whole number; it stays in `value`.
     for (index i = 0; i < lanes<float>; ++i)
         if (power[i] >= -126.f && power[i] <= 127.f)
             value[i] = std::ldexp(value[i], static_cast<int>(power[i]));
@@ -73,11 +74,11 @@ ROPEWALK_ALWAYS_INLINE pack<C> polynomial(const C (&coefficient)[N], pack<C> x) 
     return y;
 }
 
-/// exp(x) as softmax needs it: of a score less the largest score.
-/// Requires: x <= 0 (up to some ulp), -infinity or NaN.
-/// Accuracy: f32 2e-7 relative, f64 5e-16; exp(0) is 1 exactly; results below the smallest normal number are
-///           0; NaN gives NaN.
-/// Source:   reduction by multiples of ln 2 in two parts, Cody and Waite 1980.
+/// exp(x) for softmax, where x is a score minus the largest score.
+/// Requires: x <= 0 (or above 0 by a few ulp), -infinity or NaN.
+/// Accuracy: relative error at most 2e-7 in f32 and 5e-16 in f64. exp(0) is exactly 1. Results below the
+///           smallest normal number are 0. NaN gives NaN.
+/// Source:   argument reduction by multiples of ln 2 in two parts, Cody and Waite 1980.
 ROPEWALK_ALWAYS_INLINE pack<float> exp_of_negative(pack<float> x) noexcept {
     constexpr float least = -87.33654f;  // ln 2^-126
     const pack<float> n = nearest(x * broadcast(1.44269504f));
@@ -99,7 +100,7 @@ ROPEWALK_ALWAYS_INLINE pack<double> exp_of_negative(pack<double> x) noexcept {
     return choose(x < broadcast(least), broadcast(0.), y);
 }
 
-/// The larger of two lane by lane; b where either is a NaN.
+/// The larger of two, lane by lane; b where either is a NaN.
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> larger(pack<C> a, pack<C> b) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)

@@ -1,4 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Permutations of the lanes of registers: swaps, interleaving and orders known at run time only.
+// They are written with intrinsics, because xsimd's zip has another meaning from version 10 on than before.
+// Source: Intel and Arm instruction references.
 #pragma once
 
 #include <ropewalk/core/simd.hpp>
@@ -13,10 +16,7 @@
 
 namespace ROPEWALK_NAMESPACE::simd {
 
-/// Lanes in another order. xsimd's zip means different things before and after version 10, so these are
-/// intrinsics. Source: Intel and Arm instruction references.
-
-/// Lane from(i) of x in lane i: the way of architectures without a branch of their own below.
+/// Lane from(i) of x in lane i, for architectures that have no branch of their own below.
 template <class C, class IndexOf>
 ROPEWALK_ALWAYS_INLINE pack<C> permuted(pack<C> x, [[maybe_unused]] IndexOf from) noexcept {
 #if defined(ROPEWALK_DETAIL_VECTORS)
@@ -68,7 +68,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> swap_pairs(pack<C> x) noexcept {
 #endif
 }
 
-/// Lanes (x2, x3, x0, x1, x6, ...): neighbouring pairs change places. Of a register of at least 4 lanes.
+/// Lanes (x2, x3, x0, x1, x6, ...): neighbouring pairs are swapped. For registers of at least 4 lanes.
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> swap_by_two(pack<C> x) noexcept {
     static_assert(lanes<C> >= 4);
@@ -96,7 +96,8 @@ ROPEWALK_ALWAYS_INLINE pack<C> swap_by_two(pack<C> x) noexcept {
     return permute_through_memory(x, [](index i) { return i ^ 2; });
 #endif
 }
-/// Lanes (x4 .. x7, x0 .. x3, ...): neighbouring fours change places. Of a register of at least 8 lanes.
+/// Lanes (x4 .. x7, x0 .. x3, ...): neighbouring groups of four are swapped. For registers of at least 8
+/// lanes.
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> swap_by_four(pack<C> x) noexcept {
     static_assert(lanes<C> >= 8);
@@ -116,7 +117,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> swap_by_four(pack<C> x) noexcept {
 #endif
 }
 
-/// The lower half of the lanes, each twice: (x0, x0, x1, x1, ...).
+/// Each lane of the lower half twice: (x0, x0, x1, x1, ...).
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> duplicate_low(pack<C> x) noexcept {
     constexpr bool is_float = sizeof(C) == 4;
@@ -151,7 +152,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> duplicate_low(pack<C> x) noexcept {
 #endif
 }
 
-/// The upper half of the lanes, each twice.
+/// Each lane of the upper half twice.
 template <class C>
 ROPEWALK_ALWAYS_INLINE pack<C> duplicate_high(pack<C> x) noexcept {
     constexpr bool is_float = sizeof(C) == 4;
@@ -208,8 +209,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> interleave_high(pack<C> x, pack<C> y) noexcept {
     return choose(even_lanes<C>(), duplicate_high(x), duplicate_high(y));
 }
 
-/// The lanes at even places of x, then those of y, and the lanes at odd places: what interleave_low and
-/// interleave_high undo.
+/// The even lanes of x and then of y, and the odd lanes: the inverse of interleave_low and interleave_high.
 template <class C>
 ROPEWALK_ALWAYS_INLINE two_packs<C> deinterleave(pack<C> x, pack<C> y) noexcept {
     constexpr bool is_float = sizeof(C) == 4;
@@ -261,8 +261,8 @@ ROPEWALK_ALWAYS_INLINE two_packs<C> deinterleave(pack<C> x, pack<C> y) noexcept 
 #endif
 }
 
-/// An order of lanes that is known at run time only: lane i of the result is lane from(i) of x, or, from
-/// lanes<C> on, one of y.
+/// A permutation known at run time only: lane i of the result is lane from(i) of x or, if from(i) is at least
+/// lanes<C>, lane from(i) - lanes<C> of y.
 template <class C>
 class lane_order {
   public:
@@ -275,7 +275,8 @@ class lane_order {
         for (index i = 0; i < n; ++i) places[i] = static_cast<word>(from(i));
         from_ = _mm512_load_si512(places);
 #elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
-        // Eight words: two a double. Bit 3 says which register, and goes to the sign for the blend.
+        // Eight words, two for each double. Bit 3 selects the register and is moved to the sign bit for the
+        // blend.
         constexpr index words = sizeof(C) / 4;
         alignas(32) std::int32_t places[8];
         for (index i = 0; i < n; ++i)

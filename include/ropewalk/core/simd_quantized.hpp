@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Registers of floats stored as 8-bit floats or int8 codes, and their largest magnitudes.
+// Source: see quantized_types.hpp; Intel and Arm instruction references.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +16,6 @@
 #pragma GCC diagnostic ignored "-Wsign-conversion"  // its intrinsics are macros at -O0
 #endif
 
-/// Registers of floats to bytes. Source: see quantized_types.hpp; Intel and Arm instruction references.
-
 #if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)) || \
     defined(ROPEWALK_DETAIL_X86_128) || defined(ROPEWALK_DETAIL_NEON)
 #define ROPEWALK_DETAIL_WORDS 1
@@ -25,8 +25,8 @@ namespace ROPEWALK_NAMESPACE::simd {
 
 #if defined(ROPEWALK_DETAIL_WORDS)
 
-/// The bits of lanes<float> floats, as far as the conversions below need them. All values compared or
-/// packed are below 2^31.
+/// The bits of lanes<float> floats, with the operations that the conversions below need. All values that are
+/// compared or packed are below 2^31.
 #if defined(ROPEWALK_DETAIL_X86_512)
 struct words {
     __m512i v;
@@ -128,7 +128,7 @@ struct words {
 
 #endif
 
-/// lanes<float> floats as 8-bit floats: rounded to nearest even, saturated.
+/// Stores lanes<float> floats as 8-bit floats: rounded to nearest even, saturated.
 template <int Mantissa>
 ROPEWALK_ALWAYS_INLINE void store(f8<Mantissa>* p, pack<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_WORDS)
@@ -141,7 +141,7 @@ ROPEWALK_ALWAYS_INLINE void store(f8<Mantissa>* p, pack<float> x) noexcept {
     const words normal = (clamped - words::all(traits::rebias - ((1u << (shift - 1)) - 1u)) +
                           (clamped.template right<shift>() & words::all(1)))
                              .template right<shift>();
-    // The sign was cleared as an integer, so no compiler joins the caller's product to this sum.
+    // The sign was cleared as an integer, so no compiler can fuse the caller's product into this sum.
     const words subnormal =
         words::of(clamped.floats() + broadcast(traits::ruler)) - words::of(broadcast(traits::ruler));
     words code = words::above(words::all(traits::least_normal), clamped, subnormal, normal);
@@ -154,7 +154,7 @@ ROPEWALK_ALWAYS_INLINE void store(f8<Mantissa>* p, pack<float> x) noexcept {
 #endif
 }
 
-/// lanes<float> floats within +-127.5 as integers, to nearest even.
+/// Stores lanes<float> floats within +-127.5 as integers, rounded to nearest even.
 ROPEWALK_ALWAYS_INLINE void store(std::int8_t* p, pack<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_WORDS)
     words::nearest(x).store_bytes(p);
@@ -165,7 +165,7 @@ ROPEWALK_ALWAYS_INLINE void store(std::int8_t* p, pack<float> x) noexcept {
 #endif
 }
 
-/// The first `count` lanes as bytes; nothing past them is written.
+/// Stores the first `count` lanes as bytes; nothing past them is written.
 template <class Q>
 ROPEWALK_ALWAYS_INLINE void store_some_bytes(Q* p, pack<float> x, index count) noexcept {
     Q padded[lanes<float>];
@@ -173,8 +173,8 @@ ROPEWALK_ALWAYS_INLINE void store_some_bytes(Q* p, pack<float> x, index count) n
     std::memcpy(static_cast<void*>(p), padded, static_cast<std::size_t>(count));
 }
 
-/// The larger magnitude of each lane, compared as bits: infinity is above all numbers and NaN above
-/// infinity, also under -ffast-math. `largest` holds magnitudes.
+/// The larger magnitude, lane by lane. Magnitudes are compared as bits: infinity is above all numbers and NaN
+/// above infinity, also under -ffast-math. `largest` holds magnitudes.
 ROPEWALK_ALWAYS_INLINE pack<float> larger_magnitude(pack<float> largest, pack<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_WORDS)
     const words a = words::of(largest);

@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Loads and stores of whole or partial registers for every element type: f64, f32, f16, bf16.
+// Source: IEEE 754-2019, round to nearest even; Intel and Arm instruction references.
 #pragma once
 
 #include <ropewalk/core/simd.hpp>
@@ -13,20 +15,17 @@
 
 namespace ROPEWALK_NAMESPACE::simd {
 
-/// 16-bit elements and partial registers: every storage format is read and written through these.
-/// Source: IEEE 754-2019 round to nearest even; Intel and Arm instruction references.
-
 #if defined(ROPEWALK_DETAIL_VECTORS)
 typedef std::uint32_t four_words __attribute__((vector_size(16)));
 typedef std::uint16_t four_halves __attribute__((vector_size(8)));
-/// Bits from the first 16-bit number of a word to its upper half; those from the second are the rest of 16.
+/// The shift of a word's first 16-bit number to its upper half; the shift of the second is 16 minus it.
 inline constexpr int first_number = std::endian::native == std::endian::little ? 16 : 0;
-/// The upper half of each word rounded to nearest even. Requires: as store_two.
+/// The upper half of each word, rounded to nearest even. Requires: as store_two.
 ROPEWALK_ALWAYS_INLINE four_words rounded(four_words u) noexcept { return u + ((u >> 16) & 1u) + 0x7fffu; }
 #endif
 
 #if defined(ROPEWALK_DETAIL_X86_512)
-/// 16 numbers of 16 bits as floats, exactly, and back, as store rounds them.
+/// Converts 16 numbers of 16 bits to floats, exactly, and back, rounded as store rounds.
 template <class T>
 ROPEWALK_ALWAYS_INLINE pack<float> widened(__m256i w) noexcept {
     if constexpr (std::is_same_v<T, f16>)
@@ -56,7 +55,7 @@ ROPEWALK_ALWAYS_INLINE __m256i narrowed(pack<float> x) noexcept {
 }
 #endif
 
-/// lanes<float> 16-bit numbers as floats, exactly.
+/// Loads lanes<float> 16-bit numbers as floats, exactly.
 ROPEWALK_ALWAYS_INLINE pack<float> load(const bf16* p) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return widened<bf16>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -94,8 +93,8 @@ ROPEWALK_ALWAYS_INLINE pack<float> load(const f16* p) noexcept {
 #endif
 }
 
-/// lanes<float> floats as 16-bit numbers: round to nearest even, NaN stays NaN, f16 overflows to infinity.
-/// With AVX512_BF16 the conversion instruction is used: it flushes results below 2^-126 to zero.
+/// Stores lanes<float> floats as 16-bit numbers: rounded to nearest even, NaN stays NaN, f16 overflows to
+/// infinity. With AVX512_BF16 the conversion instruction is used, which flushes results below 2^-126 to zero.
 ROPEWALK_ALWAYS_INLINE void store(bf16* p, pack<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed<bf16>(x));
@@ -115,7 +114,7 @@ ROPEWALK_ALWAYS_INLINE void store(bf16* p, pack<float> x) noexcept {
     const __m128i nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
     const __m128i quiet = _mm_or_si128(u, _mm_set1_epi32(0x400000));
     r = _mm_or_si128(_mm_and_si128(nan, quiet), _mm_andnot_si128(nan, r));
-    r = _mm_srai_epi32(r, 16);  // sign-extended, so that the saturating pack keeps every bit
+    r = _mm_srai_epi32(r, 16);  // sign-extended, so that the saturating pack keeps all bits
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi32(r, r));
 #elif defined(ROPEWALK_DETAIL_NEON)
     const uint32x4_t u = vreinterpretq_u32_f32(x);
@@ -150,7 +149,7 @@ ROPEWALK_ALWAYS_INLINE void store(f16* p, pack<float> x) noexcept {
 #endif
 }
 
-/// Brings the line at p closer, for reading and writing; any address will do.
+/// Prefetches the cache line at p for reading and writing. Any address is allowed.
 ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p, 1);
@@ -159,7 +158,7 @@ ROPEWALK_ALWAYS_INLINE void prefetch(const void* p) noexcept {
 #endif
 }
 
-/// The same for reading only: other cores keep their copies.
+/// The same for reading only: other cores keep their copies of the line.
 ROPEWALK_ALWAYS_INLINE void prefetch_read(const void* p) noexcept {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p, 0);
@@ -168,9 +167,9 @@ ROPEWALK_ALWAYS_INLINE void prefetch_read(const void* p) noexcept {
 #endif
 }
 
-/// Two registers to 2 * lanes neighbours.
-/// Requires (bf16): a NaN among the lanes has a zero low half, as those that come of bf16 operands do;
-/// rounding another one could carry. store(bf16*) takes any.
+/// Stores two registers as 2 * lanes adjacent numbers. Requires (bf16): every NaN among the lanes has a zero
+/// low half, as NaNs computed from bf16 operands have. Rounding any other NaN could carry into the exponent
+/// or sign. store(bf16*) accepts every NaN.
 template <class T>
 ROPEWALK_ALWAYS_INLINE void store_two(T* p, pack<compute_t<T>> low, pack<compute_t<T>> high) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
@@ -209,7 +208,7 @@ ROPEWALK_ALWAYS_INLINE void store_two(T* p, pack<compute_t<T>> low, pack<compute
     store(p, low);
     store(p + lanes<compute_t<T>>, high);
 }
-/// K registers to neighbours, two in one piece where Twos says that store_two's requirement holds.
+/// Stores K registers as adjacent numbers, in pairs by store_two if Twos says that its requirement holds.
 template <bool Twos, std::size_t K, class T, class P>
 ROPEWALK_ALWAYS_INLINE void store(T* p, const P (&x)[K]) noexcept {
     constexpr index n = lanes<compute_t<T>>;
@@ -222,9 +221,9 @@ ROPEWALK_ALWAYS_INLINE void store(T* p, const P (&x)[K]) noexcept {
     }
 }
 
-/// Whether 16-bit numbers of this type are read two at a time as 32-bit words: the number at an even place is
-/// the word's lower half, the one at an odd place its upper half, and for bf16 both are floats without a
-/// shuffle.
+/// Whether two 16-bit numbers of this type are read as one 32-bit word: the number at the even index is the
+/// lower half of the word, the one at the odd index its upper half. For bf16 each becomes a float by a mask
+/// or a shift, without a permutation.
 template <class T>
 #if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)) || \
     defined(ROPEWALK_DETAIL_X86_128) || defined(ROPEWALK_DETAIL_NEON) || defined(ROPEWALK_DETAIL_VECTORS)
@@ -233,7 +232,7 @@ inline constexpr bool read_as_words = std::is_same_v<T, bf16>;
 inline constexpr bool read_as_words = false;
 #endif
 
-/// 2 * lanes neighbours as floats, exactly: those at even places and those at odd places.
+/// Loads 2 * lanes adjacent numbers as floats, exactly: those at even indices and those at odd indices.
 ROPEWALK_ALWAYS_INLINE two_packs<float> load_words([[maybe_unused]] const bf16* p) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     __m512i w = _mm512_loadu_si512(p);
@@ -267,12 +266,12 @@ ROPEWALK_ALWAYS_INLINE two_packs<float> load_words([[maybe_unused]] const bf16* 
 #endif
 }
 
-/// The way back, rounded to nearest even. Requires: as store_two.
+/// The inverse: stores both, rounded to nearest even. Requires: as store_two.
 ROPEWALK_ALWAYS_INLINE void store_words([[maybe_unused]] bf16* p,
                                         [[maybe_unused]] two_packs<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512) && defined(__AVX512BF16__)
     // One conversion of both registers and one permutation of 16-bit numbers (bf16 half-split, 40 heads of
-    // 128: 227 ns; two conversions and blends 340 ns).
+    // 128: 227 ns; with two conversions and blends 340 ns).
     alignas(64) static constexpr std::uint16_t woven[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                                                             21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                                                             11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -323,10 +322,10 @@ ROPEWALK_ALWAYS_INLINE void store_words([[maybe_unused]] bf16* p,
 }
 
 #if defined(ROPEWALK_DETAIL_X86_512)
-/// One bit for each of the first `count` lanes.
+/// A bit mask with one bit for each of the first `count` lanes.
 ROPEWALK_ALWAYS_INLINE unsigned first_lanes(index count) noexcept { return (1u << count) - 1u; }
 #elif defined(ROPEWALK_DETAIL_X86_256) && defined(__AVX2__)
-/// All bits of each of the first `count` lanes of that many bytes.
+/// All bits set in each of the first `count` lanes of `Bytes` bytes.
 template <std::size_t Bytes>
 ROPEWALK_ALWAYS_INLINE __m256i first_lanes(index count) noexcept {
     if constexpr (Bytes == 4)
@@ -337,9 +336,9 @@ ROPEWALK_ALWAYS_INLINE __m256i first_lanes(index count) noexcept {
 }
 #endif
 
-/// The first `count` lanes from memory, the rest zero; nothing past them is read. Masked where the
-/// instruction set can (16-bit rows of 40 pairs, AVX-512: 4 of the roof in L1 instead of 21 by a padded
-/// copy).
+/// Loads the first `count` lanes, the other lanes are zero; nothing past the first `count` is read. Uses
+/// masked loads where the instruction set has them (16-bit rows of 40 pairs in L1, AVX-512: 4 times as long
+/// as a plain pass instead of 21 times with a padded copy).
 template <class T>
 ROPEWALK_ALWAYS_INLINE auto load_some(const T* p, index count) noexcept {
     using C = compute_t<T>;
@@ -366,7 +365,7 @@ ROPEWALK_ALWAYS_INLINE auto load_some(const T* p, index count) noexcept {
     }
 #endif
 }
-/// The first `count` lanes to memory; nothing past them is written.
+/// Stores the first `count` lanes; nothing past them is written.
 template <class T>
 ROPEWALK_ALWAYS_INLINE void store_some(T* p, pack<compute_t<T>> x, index count) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)

@@ -1,18 +1,18 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Non-temporal stores: registers written to memory without filling the caches.
+// Source: Intel's and AMD's optimisation guides, non-temporal stores.
 #pragma once
 
 #include <cstdint>
 
 #include <ropewalk/core/simd_storage.hpp>
 
-/// Stores around the caches.
-/// Source: Intel's and AMD's optimisation guides, non-temporal stores.
-
 namespace ROPEWALK_NAMESPACE::simd {
 
-/// K registers to neighbours past the caches, for what nobody reads before it has left them anyway; plain stores
-/// where the registers of the target do not start at their own size, or the instruction set has none of the kind.
-/// Requires: store_fence before another thread may look.
+/// Stores K registers as adjacent numbers, bypassing the caches. It is for data that would leave the caches
+/// before anyone reads it. Plain stores are used where the target is not aligned to the size of a register,
+/// or the instruction set has no such store.
+/// Requires: store_fence before another thread may read.
 template <std::size_t K, class C>
 ROPEWALK_ALWAYS_INLINE void store_past_caches(C* p, const pack<C> (&x)[K]) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
@@ -42,7 +42,7 @@ ROPEWALK_ALWAYS_INLINE void store_past_caches(C* p, const pack<C> (&x)[K]) noexc
 #endif
     store<false>(p, x);
 }
-/// Orders what store_past_caches wrote before later writes.
+/// Orders the stores of store_past_caches before later stores.
 ROPEWALK_ALWAYS_INLINE void store_fence() noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
     _mm_sfence();

@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Sums over the lanes of registers in a fixed order, so that every call gives the same bits.
+// Source: Intel and Arm instruction references.
 #pragma once
 
 #include <ropewalk/core/simd.hpp>
@@ -12,9 +14,6 @@
 #endif
 
 namespace ROPEWALK_NAMESPACE::simd {
-
-/// Sums over the lanes of registers, the same bits whatever stands beside them.
-/// Source: Intel and Arm instruction references.
 
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)
 ROPEWALK_ALWAYS_INLINE float sum_128(__m128 x) noexcept {
@@ -33,7 +32,7 @@ ROPEWALK_ALWAYS_INLINE double sum_256(__m256d x) noexcept {
     return sum_128(_mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1)));
 }
 #endif
-/// The sum of all lanes, always in the same order: halves onto halves.
+/// The sum of all lanes, always in the same order: the halves of the register are added, then their halves.
 template <class C>
 ROPEWALK_ALWAYS_INLINE C sum_lanes(pack<C> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
@@ -66,7 +65,7 @@ ROPEWALK_ALWAYS_INLINE C sum_lanes(pack<C> x) noexcept {
 #endif
 }
 
-/// The sums of four registers at once, each the same bits as sum_lanes of it.
+/// The sums of four registers at once, each with the bits of sum_lanes.
 template <class C>
 ROPEWALK_ALWAYS_INLINE void sum_lanes_of_four(const pack<C> (&x)[4], C* sums) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)

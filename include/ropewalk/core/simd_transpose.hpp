@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Transposition of a square block of registers.
 #pragma once
 
 #include <cstddef>
@@ -8,12 +9,13 @@
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"        // GCC 12's own AVX-512 intrinsics
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // the same
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // as above
 #endif
 
 namespace ROPEWALK_NAMESPACE::simd {
 
-/// interleave_low and interleave_high of one pair of registers, in one permutation each where there is one.
+/// interleave_low and interleave_high of one pair of registers, each as a single permutation where there is
+/// one.
 template <class C>
 ROPEWALK_ALWAYS_INLINE two_packs<C> woven(pack<C> x, pack<C> y) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
@@ -31,7 +33,7 @@ ROPEWALK_ALWAYS_INLINE two_packs<C> woven(pack<C> x, pack<C> y) noexcept {
 #endif
 }
 
-/// A square of lanes<C> registers, its rows to columns: lane j of register i becomes lane i of register j.
+/// Transposes a square of lanes<C> registers: lane j of register i becomes lane i of register j.
 /// Cost:   n log2 n permutations for n registers.
 /// Source: the perfect shuffle, Stone 1971.
 template <class C>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A named tensor of a checkpoint, as readers of weight files return it.
 #pragma once
 
 #include <cstddef>
@@ -13,14 +14,15 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// A tensor of a checkpoint as its reader hands it over: numbers in row-major order and their extents. What takes
-/// weights by name takes a callable std::string_view -> stored_tensor<T>; one without extents is not in the file.
+/// A tensor of a checkpoint as its reader returns it: numbers in row-major order, and their extents. A
+/// function that takes weights by name takes a callable std::string_view -> stored_tensor<T>. A tensor
+/// without extents is not in the file.
 ///
 ///     const auto tensors = [&](std::string_view name) { return stored_tensor<float>{file.floats(name), file.shape(name)}; };
 template <class T>
 struct stored_tensor {
     std::span<const T> values = {};   ///< row-major
-    std::vector<index> extents = {};  ///< none: there is no such tensor
+    std::vector<index> extents = {};  ///< empty: there is no such tensor
 };
 
 }  // namespace ROPEWALK_NAMESPACE
@@ -34,7 +36,7 @@ inline std::string extents_text(std::span<const index> extents) {
     return text + "]";
 }
 
-/// The numbers of a tensor that must have these extents. Throws: invalid_config by the tensor's name otherwise.
+/// The numbers of a tensor that must have these extents. Throws: invalid_config naming the tensor otherwise.
 template <class T, class Tensors>
 std::span<const T> tensor_of(const char* who, Tensors& tensors, std::string_view name,
                              std::initializer_list<index> extents) {

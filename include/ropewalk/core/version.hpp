@@ -1,7 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The version, instruction set and modes of a build, which name the library's inline namespaces.
 #pragma once
 
-/// The one place where the version stands; CMake and the package files read it from here.
+/// The only definition of the version; CMake and the package files read it from here.
 /// Source: Semantic Versioning 2.0.
 #define ROPEWALK_VERSION_MAJOR 0
 #define ROPEWALK_VERSION_MINOR 2
@@ -15,16 +16,18 @@
 
 #define ROPEWALK_DETAIL_JOIN2(a, b, c, d) a##b##c##d
 #define ROPEWALK_DETAIL_JOIN(a, b, c, d) ROPEWALK_DETAIL_JOIN2(a, b, c, d)
-// The patch number too: two releases in one process then share no function, each computes with its own.
+// The patch number is part of the name: two releases in one process then share no function, each computes
+// with its own.
 #define ROPEWALK_DETAIL_JOIN6(a, b, c, d, e, f) a##b##c##d##e##f
 #define ROPEWALK_DETAIL_JOIN5(a, b, c, d, e, f) ROPEWALK_DETAIL_JOIN6(a, b, c, d, e, f)
 #define ROPEWALK_DETAIL_VERSION_NAMESPACE \
     ROPEWALK_DETAIL_JOIN5(v, ROPEWALK_VERSION_MAJOR, _, ROPEWALK_VERSION_MINOR, _, ROPEWALK_VERSION_PATCH)
 
-/// ROPEWALK_ISA names the instruction set a translation unit is compiled for. Whatever holds a loop
-/// or owns memory lives in a namespace of that name: two units built for different ones then share none of
-/// its symbols, so an older CPU cannot be handed the other unit's instructions. Told apart is what compilers
-/// use for this code: vector levels and the half-precision and multiply-add extensions that some CPUs lack.
+/// ROPEWALK_ISA names the instruction set a translation unit is compiled for. Every function with a loop and
+/// every type that owns memory lives in a namespace of that name. Two units built for different instruction
+/// sets then share none of its symbols, so an older CPU never runs the other unit's instructions. The names
+/// distinguish what compilers use for this code: vector levels, and the half-precision and multiply-add
+/// extensions that some CPUs lack.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #if defined(__AVX512BF16__)
 #define ROPEWALK_ISA avx512_bf16
@@ -70,7 +73,7 @@
 #define ROPEWALK_ISA sve
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define ROPEWALK_ISA neon
-// The portable path: what the compiler makes of it differs with these.
+// The portable path: the compiler's output for it differs with these.
 #elif defined(__ARM_NEON)
 #define ROPEWALK_ISA portable_neon
 #elif defined(__riscv_vector)
@@ -87,24 +90,23 @@
 #define ROPEWALK_ISA portable
 #endif
 
-/// What a hot call does with a call that does not fit: `stop` (the default) prints what disagrees to stderr
-/// and ends the program, `report` prints it, touches nothing and returns false, `ignore` only returns false.
-/// Define it before the first include; units of different choices may meet in one program, each keeps its
-/// own.
+/// What happens when a hot call does not fit: `stop` (the default) prints what disagrees to stderr and ends
+/// the program, `report` prints it, touches nothing and returns false, `ignore` only returns false. Define it
+/// before the first include. Units with different modes may be linked into one program; each keeps its own.
 #ifndef ROPEWALK_ON_MISFIT
 #define ROPEWALK_ON_MISFIT stop
 #endif
 #define ROPEWALK_DETAIL_MISFIT_stop 1
 #define ROPEWALK_DETAIL_MISFIT_report 2
 #define ROPEWALK_DETAIL_MISFIT_ignore 3
-#define ROPEWALK_DETAIL_MISFIT_note 4  // units of the run-time dispatch: ignored, and kept for who asks
+#define ROPEWALK_DETAIL_MISFIT_note 4  // for units of the run-time dispatch: ignore, and keep the misfit
 #define ROPEWALK_DETAIL_ON_MISFIT ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_MISFIT_, ROPEWALK_ON_MISFIT, , )
 #if ROPEWALK_DETAIL_ON_MISFIT < 1 || ROPEWALK_DETAIL_ON_MISFIT > 4
 #error "ropewalk: ROPEWALK_ON_MISFIT must be stop, report or ignore"
 #endif
 
-// Whatever changes the code of a function is part of its name: units with and without exceptions, assertions
-// or another misfit mode do not share a copy.
+// Everything that changes the code of a function is part of its name: units with and without exceptions, with
+// and without assertions, or with different misfit modes share no copy of it.
 #if defined(__cpp_exceptions)
 #define ROPEWALK_DETAIL_ON_ERROR _throws
 #else
@@ -128,14 +130,15 @@
     ROPEWALK_DETAIL_JOIN5(ROPEWALK_DETAIL_REGISTERS, on_misfit_, ROPEWALK_ON_MISFIT, \
                           ROPEWALK_DETAIL_ON_ERROR, ROPEWALK_DETAIL_ASSERTIONS, )
 
-/// Views and plain data: the same in every unit, free to cross unit borders. Their functions are a few
-/// instructions that an optimised build inlines; one that does not may share a copy of them between units.
-/// In a sealed unit of the run-time dispatch they are the unit's own: only ropewalk.h crosses its border.
+/// The namespace of views and plain data, which are the same in every translation unit and may be passed
+/// between units. Their functions are a few instructions that an optimised build inlines; a build that does
+/// not inline them may share one copy between units. In a sealed unit of the run-time dispatch they belong to
+/// that unit: only ropewalk.h crosses its boundary.
 #if defined(ROPEWALK_DETAIL_SEALED_UNIT)
 #define ROPEWALK_VIEW_NAMESPACE ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE::inline ROPEWALK_ISA
 #else
 #define ROPEWALK_VIEW_NAMESPACE ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE
 #endif
-/// Everything else.
+/// The namespace of everything else.
 #define ROPEWALK_NAMESPACE \
     ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE::inline ROPEWALK_ISA::inline ROPEWALK_DETAIL_MODE

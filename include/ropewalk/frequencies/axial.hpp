@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Axial frequencies: each axis has its own block of pairs with its own geometric ladder.
 #pragma once
 
 #include <vector>
@@ -8,7 +9,7 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Channels of time, rows and columns, each a whole number of pairs of a head that exists.
+/// Requires the channels of time, rows and columns: three even counts in 0 .. 65536.
 inline void require_three_channels(const char* function, std::span<const index> channels) {
     require(channels.size() == 3, function, "channels must be three numbers: of time, rows and columns",
             channels.size());
@@ -21,15 +22,15 @@ inline void require_three_channels(const char* function, std::span<const index> 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
 struct axial_config {
-    std::vector<index> channels = {};     ///< channels a block of pairs, each even (axes_dim, rope_axes_dim)
-    double base = 1e4;                    ///< shared by all blocks
-    std::vector<int> axis_of_block = {};  ///< the axis each block reads; empty: block b reads axis b
-    index axes = 0;                       ///< 0: one more than the largest axis read
+    std::vector<index> channels = {};     ///< channels of each block, even (axes_dim, rope_axes_dim)
+    double base = 1e4;                    ///< the same for all blocks
+    std::vector<int> axis_of_block = {};  ///< the axis of each block; empty: block b reads axis b
+    index axes = 0;                       ///< 0: one more than the largest axis used
 };
 
-/// Consecutive blocks of pairs, one a block of channels; each block has a ladder of its own that starts again
-/// at 1: omega_i = base^(-2 i / channels of the block). Axial 2-D is {D/2, D/2}; images and video are
-/// {16, 56, 56}, {44, 42, 42}, ....
+/// Consecutive blocks of pairs, one for each entry of `channels`. Each block has its own ladder of
+/// frequencies, which starts again at 1: omega_i = base^(-2 i / channels of the block). Axial 2-D is {D/2,
+/// D/2}; images and video are {16, 56, 56}, {44, 42, 42}, ....
 /// Shapes:   pairs = sum of channels / 2.
 /// Throws:   invalid_config on odd or negative channels, a base that is not > 0, or an axis list of another
 ///           length. A block of 0 channels is legal.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Axis maps: which pair reads which axis (sections, VideoRoPE, VRoPE), and spectra over several axes.
 #pragma once
 
 #include <numeric>
@@ -11,7 +12,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Refuses counts that no head has; the limit keeps sums far from overflow.
+/// Refuses counts that no head can have; the limit keeps sums far from overflow.
 inline void require_counts(const char* function, std::span<const index> sections) {
     for (const index n : sections) {
         require(n >= 0, function, "sections must be >= 0", n);
@@ -19,7 +20,7 @@ inline void require_counts(const char* function, std::span<const index> sections
     }
 }
 
-/// Refuses sections that leave pairs over or name pairs that are not there.
+/// Refuses sections that do not sum to the number of pairs.
 inline void require_sections(const char* function, std::span<const index> sections, index pairs) {
     require(sections.size() == 3, function, "sections must be three numbers", sections.size());
     for (const index n : sections) {
@@ -34,7 +35,7 @@ inline void require_sections(const char* function, std::span<const index> sectio
 
 namespace axis_map {
 
-/// Contiguous sections: the first sections[0] pairs read axis 0, the next sections[1] axis 1, ...
+/// Contiguous sections: the first sections[0] pairs read axis 0, the next sections[1] pairs axis 1, and so on
 /// (mrope_section of Qwen2-VL, axes_dim / 2 of FLUX).
 /// Throws: invalid_config on a section that is negative or above 65536.
 /// Source: Qwen2-VL, Wang et al. 2024; Hugging Face mrope_section.
@@ -49,8 +50,9 @@ inline std::vector<int> sections(std::initializer_list<index> pairs_of_axis) {
     return sections(std::span<const index>(pairs_of_axis.begin(), pairs_of_axis.size()));
 }
 
-/// The sections spread over the whole ladder: of pairs 3k, 3k + 1, 3k + 2 the second reads axis 1 while
-/// 3k + 1 < 3 sections[1], the third axis 2 while 3k + 2 < 3 sections[2], everything else axis 0.
+/// Sections interleaved over the whole ladder of frequencies: of the pairs 3k, 3k + 1, 3k + 2 the second
+/// reads axis 1 while 3k + 1 < 3 sections[1], the third axis 2 while 3k + 2 < 3 sections[2]; all other pairs
+/// read axis 0.
 /// Throws: invalid_config unless there are three sections and each axis gets exactly its section.
 /// Source: Qwen3-VL, transformers apply_interleaved_mrope.
 inline std::vector<int> interleaved_sections(std::span<const index> pairs_of_axis) {
@@ -73,8 +75,8 @@ inline std::vector<int> interleaved_sections(std::initializer_list<index> pairs_
 }
 
 /// VideoRoPE's map over the sections t, h, w: the fast pairs alternate between rows (even, axis 1) and
-/// columns (odd, axis 2), the slowest sections[0] pairs read time (axis 0). Only h + w matters: they share
-/// evenly, rows getting the odd one.
+/// columns (odd, axis 2), the slowest sections[0] pairs read time (axis 0). Only h + w matters: the two share
+/// these pairs evenly, and rows get the odd one.
 /// Throws: invalid_config unless there are three sections in 0 .. 65536.
 /// Source: VideoRoPE, Wei et al. 2025; Wiselnn570/VideoRoPE apply_m_modify_multimodal_rotary_pos_emb.
 inline std::vector<int> video_rope(std::span<const index> pairs_of_axis) {
@@ -92,8 +94,8 @@ inline std::vector<int> video_rope(std::initializer_list<index> pairs_of_axis) {
 
 struct vrope_config {
     index pairs = 0;
-    index dimensions = 2;  ///< inside a frame: 2^dimensions axes
-    index time_pairs = 0;  ///< the slowest of them read one more axis, the time of the frame
+    index dimensions = 2;  ///< dimensions of a frame: 2^dimensions axes
+    index time_pairs = 0;  ///< the slowest pairs that read one more axis, the time of the frame
 };
 
 /// VRoPE's map: pair p reads axis p mod 2^dimensions.
@@ -117,10 +119,10 @@ inline std::vector<int> vrope(const vrope_config& config) {
 
 namespace frequencies {
 
-/// Any one-axis spectrum over several axes: pair i keeps its frequency and reads axis_of_pair[i]. Every
-/// scaling method composes with every axis map through this.
-/// Requires: a selected spectrum. axes 0 means: one more than the largest axis named.
-/// Throws:   invalid_config when the map's length is not the number of pairs.
+/// Assigns the pairs of any one-axis spectrum to several axes: pair i keeps its frequency and reads
+/// axis_of_pair[i]. Through this function every scaling method composes with every axis map.
+/// Requires: a selected spectrum. axes 0 means: one more than the largest axis in the map.
+/// Throws:   invalid_config if the length of the map is not the number of pairs.
 inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair, index axes = 0) {
     const auto count = static_cast<index>(axis_of_pair.size());
     detail::require(!s.is_mixed(), "assign_axes", "spectrum must be of the selected form", "a mixed one");
@@ -138,7 +140,9 @@ inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair
     return spectrum::selected(omega, axis_of, axes, s.heads(), s.magnitude());
 }
 
-/// The axis that each pair of a selected spectrum reads, -1 for a pair of frequency 0.
+/// The axis of each pair of a selected spectrum; -1 for a pair of frequency 0.
+/// Shapes: [pairs]; `head` is below s.heads().
+/// Throws: invalid_config on a mixed spectrum.
 inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
     detail::require(!s.is_mixed(), "axes_of_pairs", "spectrum must be of the selected form", "a mixed one");
     std::vector<int> axis_of;
@@ -149,8 +153,9 @@ inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
     return axis_of;
 }
 
-/// The spectrum of tokens that stand at the same number on every axis, over one axis: text, and every
-/// generated token, read the rows of an ordinary position_table of it.
+/// The one-axis spectrum of tokens whose position is the same on every axis: text, and every generated token,
+/// can use an ordinary position_table made from it.
+/// Throws: invalid_config if a sum of frequencies is above the limit of spectrum.
 /// Source: text positions of M-RoPE, Wang et al. 2024.
 inline spectrum join_axes(const spectrum& s) {
     std::vector<double> omega;
@@ -163,11 +168,13 @@ inline spectrum join_axes(const spectrum& s) {
     return spectrum::selected(omega, {}, 1, s.heads(), s.magnitude());
 }
 
-/// The spectrum `s` with the pairs of one axis taken from another of the same map: a context extension of
-/// the temporal pairs alone (YaRN-V of VideoRoPE++, RIFLEx-like edits). Keeps the magnitude of `s`.
+/// The spectrum `s` with the pairs of one axis taken from another spectrum with the same map: a context
+/// extension of the temporal pairs alone (YaRN-V of VideoRoPE++, edits like RIFLEx). Keeps the magnitude of
+/// `s`.
 /// Requires: two selected spectra.
-/// Throws:   invalid_config when heads, axes, pairs or the axis maps differ.
-/// Source:   Wiselnn570/VideoRoPE videorope_plus: spatial pairs keep the base's frequencies.
+/// Throws:   invalid_config on a mixed spectrum, an axis that does not exist, or if heads, axes, pairs or the
+///           axis maps differ.
+/// Source:   Wiselnn570/VideoRoPE videorope_plus: spatial pairs keep the frequencies of the base.
 inline spectrum take_axis(const spectrum& s, const spectrum& other, index axis) {
     constexpr const char* who = "take_axis";
     detail::require(!s.is_mixed() && !other.is_mixed(), who, "spectra must be of the selected form",

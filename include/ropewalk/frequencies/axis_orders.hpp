@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Further axis maps: cyclic, MM-RoPE's, Ernie-4.5-VL's, and MHRoPE's, which gives each head one axis.
 #pragma once
 
 #include <array>
@@ -9,7 +10,7 @@
 
 namespace ROPEWALK_NAMESPACE::axis_map {
 
-/// Pair p reads axis p mod axes, sections or not.
+/// Pair p reads axis p mod axes, without sections.
 /// Throws: invalid_config on pairs < 0 or axes < 1.
 /// Source: GRAPE-3D in JJJYmmm/Multimodal-RoPEs freq_allocation.
 inline std::vector<int> cyclic(index pairs, index axes = 3) {
@@ -20,7 +21,8 @@ inline std::vector<int> cyclic(index pairs, index axes = 3) {
     return axis_of;
 }
 
-/// MM-RoPE's pattern of eight pairs, t t h w h w h w, over and over; what is left over keeps the pattern.
+/// MM-RoPE's pattern of eight pairs, t t h w h w h w, repeated; an incomplete last group follows the pattern
+/// too.
 /// Throws: invalid_config on pairs < 0.
 /// Source: Lumos-1, arXiv 2507.08801; JJJYmmm/Multimodal-RoPEs freq_allocation.
 inline std::vector<int> mm_rope(index pairs) {
@@ -32,7 +34,7 @@ inline std::vector<int> mm_rope(index pairs) {
 }
 
 /// Ernie-4.5-VL's map over its sections h, w, t (in this order): rows and columns alternate over the fast
-/// pairs, the slowest sections[2] pairs read time. The ladder itself runs through unpermuted.
+/// pairs, the slowest sections[2] pairs read time. The frequencies themselves are not permuted.
 /// Throws: invalid_config unless there are three sections in 0 .. 65536.
 /// Source: huggingface/transformers models/ernie4_5_vl_moe; vllm-project/vllm ernie45_vl_rope.py.
 inline std::vector<int> ernie(std::span<const index> h_w_t) {
@@ -45,8 +47,8 @@ inline std::vector<int> ernie(std::span<const index> h_w_t) {
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// The axis of every key head: the first sections[0] heads read axis 0, the next sections[1] axis 1, ...; a
-/// head past the sections is not rotated (-1).
+/// The axis of every key head: the first sections[0] heads read axis 0, the next sections[1] heads axis 1,
+/// and so on; a head past the sections is not rotated (-1).
 /// Shapes:   [kv_heads].
 /// Throws:   invalid_config on a section < 0, or sections that sum to more than kv_heads.
 /// Source:   MHRoPE, arXiv 2510.23095; JJJYmmm/Multimodal-RoPEs freq_allocation.
@@ -62,15 +64,15 @@ inline std::vector<int> axes_of_heads(std::span<const index> sections, index kv_
 }
 
 struct head_axes_config {
-    index axes = 3;   ///< of the positions
+    index axes = 3;   ///< axes of the positions
     index group = 1;  ///< heads that share an entry: 1 for keys, query heads / key heads for queries
 };
 
-/// MHRoPE: every head has the full ladder over one axis of its own; -1 leaves a head unrotated.
+/// MHRoPE: every head has the full ladder of frequencies on one axis; -1 leaves a head unrotated.
 /// Shapes:   a selected spectrum [axis_of_head.size() * group heads, axes, pairs].
 /// Requires: a selected spectrum of one head.
-/// Throws:   invalid_config on a spectrum with heads of its own, axes or group < 1, an axis out of range or a
-///           magnitude other than 1 beside heads that do not rotate, which it would scale.
+/// Throws:   invalid_config on a spectrum with several heads, axes or group < 1, an axis out of range, or a
+///           magnitude other than 1 together with heads that do not rotate, which it would scale.
 /// Source:   MHRoPE, arXiv 2510.23095.
 inline spectrum assign_axes_to_heads(const spectrum& s, std::span<const int> axis_of_head,
                                      const head_axes_config& config = {}) {

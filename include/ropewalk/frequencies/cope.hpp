@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Clipped RoPE (CoPE): the slowest pairs taper off to frequency 0.
 #pragma once
 
 #include <algorithm>
@@ -10,18 +11,19 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// How the lowest frequencies end: `soft` lets them fall along half a cosine, `hard` sets all of them to 0.
+/// How the lowest frequencies end: `soft` lowers them along half a cosine, `hard` sets all of them to 0.
 enum class clip_edge : std::uint8_t { soft, hard };
 
 struct clip_config {
-    index clipped_pairs = 20;          ///< how many of the slowest pairs; more than there are means all
-    clip_edge edge = clip_edge::soft;  ///< how they end
+    index clipped_pairs = 20;  ///< how many of the slowest pairs are clipped; more than there are means all
+    clip_edge edge = clip_edge::soft;  ///< how their frequencies end
 };
 
-/// The factor on every frequency: 1 for the fast pairs, falling to 0 over the last clipped_pairs.
+/// The factor of every frequency: 1 for the fast pairs, falling to 0 over the last clipped_pairs.
 /// Shapes:   [pairs].
 /// Throws:   invalid_config on pairs or clipped_pairs < 0.
-/// Accuracy: f64; the first soft factor is exactly 1 and the last exactly 0, so one soft pair is no clipping.
+/// Accuracy: f64. The first soft factor is exactly 1 and the last exactly 0, so with one soft pair nothing is
+///           clipped.
 /// Source:   CoPE, arXiv 2602.05258; hrlics/CoPE modeling_cope.py.
 inline std::vector<double> clip_mask(index pairs, const clip_config& config = {}) {
     detail::require(pairs >= 0, "clip_mask", "pairs must be >= 0", pairs);
@@ -41,12 +43,12 @@ inline std::vector<double> clip_mask(index pairs, const clip_config& config = {}
     return mask;
 }
 
-/// Clipped RoPE ("CoPE"): the slowest pairs, whose period is longer than the training window, taper off to
-/// standing still. Comes after whatever scaling the spectrum has, whose magnitude it keeps; a spectrum that
-/// depends on the length is clipped again at every length. Not the older "contextual position encoding" of
-/// the same short name.
+/// Clipped RoPE ("CoPE"): the frequencies of the slowest pairs, whose period is longer than the training
+/// window, taper off to 0. It is applied after any scaling of the spectrum, whose magnitude it keeps. A
+/// spectrum that depends on the context length is clipped again at every length. This is not the older
+/// "contextual position encoding" that is also abbreviated CoPE.
 /// Throws:   invalid_config as clip_mask.
-/// Source:   CoPE, arXiv 2602.05258; hrlics/CoPE modeling_cope.py (20 pairs, whatever the head and base).
+/// Source:   CoPE, arXiv 2602.05258; hrlics/CoPE modeling_cope.py (20 pairs for every head size and base).
 inline spectrum clip_low(const spectrum& s, const clip_config& config = {}) {
     const auto mask = clip_mask(s.pairs(), config);
     return map_omega(s, [&](double omega, index i) { return omega * mask[static_cast<std::size_t>(i)]; });

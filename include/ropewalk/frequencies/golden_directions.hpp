@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Golden-direction RoPE: each pair rotates with the projection of the position on its own direction.
 #pragma once
 
 #include <cmath>
@@ -11,8 +12,8 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// The inverse of the error function at 2 z - 1: a rational start, then Halley's steps on whichever of erf
-/// and erfc keeps its digits there.
+/// The inverse of the error function at 2 z - 1: a rational first guess, then Halley steps on erf or erfc,
+/// whichever is accurate there.
 inline double inverse_erf_of_share(double z) {
     const double y = 2 * z - 1;
     if (y == 0) return 0;
@@ -36,14 +37,15 @@ namespace frequencies {
 struct golden_directions_config {
     index heads = 1;
     index axes = 2;
-    index pairs = 0;           ///< half of the channels that rotate
-    double slowest = 1;        ///< min_freq, radians per unit of position
-    double fastest = 20;       ///< max_freq
-    double resting_share = 0;  ///< p_zero_freqs: this share of a head's pairs, its first, stands still
+    index pairs = 0;      ///< half of the rotated channels
+    double slowest = 1;   ///< min_freq, radians per unit of position
+    double fastest = 20;  ///< max_freq, radians per unit of position
+    double resting_share =
+        0;  ///< p_zero_freqs: this share of the pairs of a head, the first ones, does not rotate
 };
 
-/// The generalised golden ratio that spreads points in `axes` dimensions: ten steps of x = (1 + x)^(1 / (axes
-/// + 1)) from 2, which is how far the published directions are solved (1e-8 short of the root).
+/// The generalised golden ratio, which spreads points in `axes` dimensions: ten steps of x = (1 + x)^(1 /
+/// (axes + 1)) from 2. The published directions use the same ten steps, which end 1e-8 short of the root.
 /// Throws:   invalid_config on axes < 1.
 /// Source:   tiiuae/siglino amoe/rope.py; the R sequence, Roberts 2018.
 inline double golden_ratio(index axes) {
@@ -53,10 +55,10 @@ inline double golden_ratio(index axes) {
     return x;
 }
 
-/// Unit vectors that cover all directions evenly, whatever their number.
+/// Unit vectors that cover all directions evenly, for any number of them.
 /// Shapes:   [heads, pairs, axes].
 /// Throws:   invalid_config on heads or axes < 1, pairs < 0, or sizes that overflow.
-/// Accuracy: 1e-12 of the definition in f64; released codes round to f32.
+/// Accuracy: within 1e-12 of the definition in f64; the released code rounds to f32.
 /// Source:   tiiuae/siglino amoe/rope.py; J. Xiong, On N-dimensional rotary positional embeddings.
 inline std::vector<double> golden_directions(const golden_directions_config& c) {
     constexpr const char* who = "golden_directions";
@@ -80,12 +82,13 @@ inline std::vector<double> golden_directions(const golden_directions_config& c) 
     return all;
 }
 
-/// Golden-direction RoPE: every pair of every head rotates with the projection of the position on a direction
-/// of its own. Speeds are a ladder from `slowest` to `fastest` behind the pairs that stand still. Keys whose
-/// heads are shared must be expanded before the rotation: each query head has directions of its own.
+/// Golden-direction RoPE: each pair of each head rotates with the projection of the position on its own
+/// direction. The first pairs of a head do not rotate (resting_share); the frequencies of the others form a
+/// geometric ladder from `slowest` to `fastest`. Shared key heads must be expanded before the rotation,
+/// because each query head has its own directions.
 /// Shapes:   a mixed spectrum [heads, axes, pairs].
 /// Units:    radians per unit of position; positions are fractional, around 0.
-/// Throws:   invalid_config as golden_directions, on speeds that are not finite and > 0 or resting_share
+/// Throws:   invalid_config as golden_directions, on frequencies that are not finite and > 0 or resting_share
 ///           outside [0, 1].
 /// Source:   tiiuae/siglino amoe/rope.py; tiiuae/Falcon-Perception falcon_perception/rope.py.
 inline spectrum golden(const golden_directions_config& c) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// GRAPE's learned frequencies, and spectra flattened or reversed.
 #pragma once
 
 #include <cmath>
@@ -9,10 +10,10 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// GRAPE's frequencies as its models hold them: omega = exp(log_frequency / scale), learned.
-/// Units:    radians per position; magnitude 1. GRAPE-M rotates clockwise: hand it negative positions, or
-///           negate the spectrum with reversed().
-/// Throws:   invalid_config on a scale that is 0 or not finite, or frequencies that leave f64.
+/// GRAPE's frequencies as its models store them: omega = exp(log_frequency / scale), learned.
+/// Units:    radians per position; magnitude 1. GRAPE-M rotates clockwise: pass negative positions, or negate
+///           the spectrum with reversed().
+/// Throws:   invalid_config on a scale that is 0 or not finite, or frequencies that overflow f64.
 /// Source:   GRAPE, arXiv 2512.07805; model-architectures/GRAPE model/.
 inline spectrum grape(std::span<const double> log_frequencies, double scale = 16) {
     detail::require(std::isfinite(scale) && scale != 0, "grape", "scale must be finite and not 0", scale);
@@ -21,7 +22,7 @@ inline spectrum grape(std::span<const double> log_frequencies, double scale = 16
     return spectrum::from_omega(omega);
 }
 
-/// Every frequency to the power 1 / scale: GRAPE-3D's ladder, which its log_freq_scale flattens.
+/// Raises every frequency to the power 1 / scale: the ladder of GRAPE-3D, flattened by its log_freq_scale.
 /// Throws:   invalid_config on a scale that is 0 or not finite.
 /// Source:   GRAPE-3D in JJJYmmm/Multimodal-RoPEs freq_allocation.
 inline spectrum flatten(const spectrum& s, double scale) {
@@ -31,7 +32,7 @@ inline spectrum flatten(const spectrum& s, double scale) {
     });
 }
 
-/// The spectrum that rotates the other way: clockwise where the given one turns counter-clockwise.
+/// The spectrum with all frequencies negated: it rotates clockwise where `s` rotates counter-clockwise.
 /// Source:   cos(-a) = cos(a), sin(-a) = -sin(a).
 inline spectrum reversed(const spectrum& s) {
     return map_omega(s, [](double omega, index) { return -omega; });

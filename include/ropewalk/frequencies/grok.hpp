@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Grok's four variants of YaRN.
 #pragma once
 
 #include <cmath>
@@ -8,12 +9,12 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// How Grok stretches its ladder. original: not at all. yarn: YaRN's blend, an arithmetic mean (also called
-/// yarn_linear). yarn_log: the geometric mean of the same two frequencies. theta_scale: another base.
+/// How Grok extends the context. original: not at all. yarn: YaRN's blend, an arithmetic mean of the two
+/// frequencies (also called yarn_linear). yarn_log: their geometric mean. theta_scale: another base.
 enum class grok_method : std::uint8_t { original, yarn, yarn_log, theta_scale };
 
-/// What an empty ramp (both ends on one pair) becomes: vLLM raises the upper end by 0.001, SGLang lowers
-/// the lower one, so that pair itself is extrapolated or interpolated.
+/// What happens to an empty ramp (both ends at one pair): vLLM raises the upper end by 0.001, SGLang lowers
+/// the lower end, so that the pair itself is extrapolated or interpolated.
 enum class empty_ramp : std::uint8_t { raise_high, lower_low };
 
 struct grok_config {
@@ -22,16 +23,16 @@ struct grok_config {
     double factor = 1;                           ///< s, the context extension
     double original_context = 0;                 ///< L0
     grok_method method = grok_method::yarn_log;  ///< which of Grok's formulas
-    double beta_fast = 32;                       ///< turns over L0 above which a pair is left alone
+    double beta_fast = 32;                       ///< turns over L0 above which a pair keeps its frequency
     double beta_slow = 1;                        ///< turns over L0 below which a pair is fully interpolated
     double extrapolation_factor = 1;
-    double attn_factor = 1;  ///< read by grok_unused_mscale alone
+    double attn_factor = 1;  ///< used by grok_unused_mscale only
     empty_ramp empty = empty_ramp::raise_high;
 };
 
-/// The base of theta_scale: a pair that makes one turn over L0 makes one over s L0 under it.
-/// Throws:   invalid_config on base <= 0, factor <= 0 or original_context so short that no pair makes a turn
-///           over it or over s times it (2 pi).
+/// The base of theta_scale: a pair that makes one turn over L0 makes one turn over s L0 under this base.
+/// Throws:   invalid_config on base <= 0, factor <= 0, or an original_context so short (2 pi) that no pair
+///           makes a turn over it or over s times it.
 /// Source:   vllm-project/vllm rotary_embedding/grok1_scaling_rope.py.
 inline double grok_scaled_base(const grok_config& c) {
     constexpr double tau = 2 * std::numbers::pi;
@@ -47,15 +48,15 @@ inline double grok_scaled_base(const grok_config& c) {
     return base;
 }
 
-/// The temperature that Grok's code computes and does not apply: (0.1 ln s + 1) attn_factor. The magnitude
-/// of its spectrum is 1.
+/// The temperature that Grok's code computes and never applies: (0.1 ln s + 1) attn_factor. The magnitude of
+/// Grok's spectrum is 1.
 /// Source: xai-org/grok-1's port in sgl-project/sglang models/grok.py.
 inline double grok_unused_mscale(const grok_config& c) { return yarn_mscale(c.factor) * c.attn_factor; }
 
-/// Grok's context extension in its four forms; a factor of 1 changes nothing in any of them.
-/// Units:    radians per position; magnitude 1, whatever the factor.
+/// Grok's context extension in its four forms. A factor of 1 changes nothing in any of them.
+/// Units:    radians per position; magnitude 1 for every factor.
 /// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, factor, original_context or a beta <= 0,
-///           extrapolation_factor not finite, and what grok_scaled_base refuses.
+///           extrapolation_factor not finite, and as grok_scaled_base.
 /// Accuracy: f64, 1e-15 relative to each branch.
 /// Source:   sgl-project/sglang models/grok.py; vllm-project/vllm rotary_embedding/grok1_scaling_rope.py.
 inline spectrum grok(const grok_config& c) {

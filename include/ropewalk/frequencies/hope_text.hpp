@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// HoPE for language models: only pairs that complete a period within the trained context rotate.
 #pragma once
 
 #include <cmath>
@@ -11,8 +12,8 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// Which pairs rotate more than once within a length: omega > 2 pi / length. The others never complete a
-/// period in training, and no model has seen the rest of it.
+/// Which pairs rotate more than once within a length: omega > 2 pi / length. The other pairs never complete a
+/// period in training, so a longer context shows the model angles it has not seen.
 /// Shapes:   [pairs], 1 = rotates more than once.
 /// Requires: a selected spectrum; the first head decides.
 /// Throws:   invalid_config unless length is finite and > 0.
@@ -28,12 +29,13 @@ struct hope_text_config {
     index rotary_dim = 0;
     double base = 1e4;
     double trained_context = 0;  ///< tokens; pairs with a longer period do not rotate
-    index cut_more = 0;          ///< pairs set to frequency 0 beyond the ones that never complete a period
+    index cut_more =
+        0;  ///< further pairs set to frequency 0, in addition to those that never complete a period
 };
 
 /// HoPE of language models: the pairs that complete a period within the trained context rotate, the slower
-/// ones stand still. How many more the paper cuts is not certain, so that is an argument. Not the HoPE of
-/// video models.
+/// ones get frequency 0. The paper does not say clearly how many more it cuts, so cut_more is an argument.
+/// This is not the HoPE of video models.
 /// Units:    radians per position; magnitude 1.
 /// Throws:   invalid_config on an odd rotary_dim, base or trained_context <= 0, cut_more < 0.
 /// Source:   HoPE, Chen et al. 2024 (arXiv 2410.21216).

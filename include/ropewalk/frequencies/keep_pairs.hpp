@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Masks and selections of pairs: pairs set to frequency 0, and narrower spectra for each head.
 #pragma once
 
 #include <span>
@@ -8,10 +9,10 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// The same spectrum with the unmasked pairs at omega 0: p-RoPE, HoPE. Such a pair keeps its
-/// place in the layout, so its channels carry no position; a magnitude still scales them.
+/// The same spectrum with frequency 0 for all pairs that the mask does not keep: p-RoPE, HoPE. Such a pair
+/// keeps its channels in the layout, which then carry no position; a magnitude still scales them.
 /// Shapes:   keep [pairs], non-zero = keep.
-/// Throws:   invalid_config when the mask is not one entry a pair.
+/// Throws:   invalid_config if the mask does not have one entry per pair.
 /// Source:   Round and Round We Go, Barbero et al. 2024.
 inline spectrum keep_pairs(const spectrum& s, std::span<const std::uint8_t> keep) {
     const auto count = static_cast<index>(keep.size());
@@ -20,11 +21,12 @@ inline spectrum keep_pairs(const spectrum& s, std::span<const std::uint8_t> keep
         s, [keep](double omega, index i) { return keep[static_cast<std::size_t>(i)] ? omega : 0.0; });
 }
 
-/// A narrower spectrum that holds the chosen pairs only, each head its own choice (EliteKV's packed slice).
-/// Shapes:   pairs [heads, count] row-major, indices into the pairs of `s`; the result has `heads` heads
-///           (a spectrum that was shared by all heads gives each its own), `count` pairs and the axes of `s`.
-/// Throws:   invalid_config when heads < 1, the list is not a multiple of heads, an index is out of range,
-///           or `s` has heads of its own and not as many.
+/// A narrower spectrum of selected pairs only, selected separately for each head (EliteKV's packed slice).
+/// Shapes:   pairs [heads, count] row-major, indices into the pairs of `s`; the result has `heads` heads,
+///           `count` pairs and the axes of `s`. If `s` is shared by all heads, every head selects from the
+///           same pairs.
+/// Throws:   invalid_config if heads < 1, the list is not a multiple of heads, an index is out of range, or
+///           `s` has several heads and not this number.
 /// Source:   EliteKV, Zhou et al. 2025.
 inline spectrum select_pairs(const spectrum& s, std::span<const index> pairs, index heads = 1) {
     constexpr const char* who = "select_pairs";

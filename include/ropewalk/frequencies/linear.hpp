@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Position Interpolation, static and dynamic: all frequencies divided by one factor.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +8,8 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// Every frequency divided by one factor: a token at position p rotates as one at p / factor did.
-/// Composes with any spectrum, whatever its axes and heads.
+/// Divides every frequency by one factor: a token at position p rotates as one at p / factor did. Composes
+/// with any spectrum, whatever its axes and heads.
 /// Throws:   invalid_config unless factor is finite and > 0.
 /// Source:   Position Interpolation, Chen et al. 2023, eq. 4.
 inline spectrum interpolate(const spectrum& s, double factor) {
@@ -22,10 +23,10 @@ struct linear_config {
     double factor = 1;  ///< target context / trained context
 };
 
-/// Position Interpolation ("linear"): the ladder divided by `factor`.
+/// Position Interpolation ("linear"): RoFormer's frequencies divided by `factor`.
 /// Units:    radians per position; magnitude 1.
 /// Throws:   invalid_config on an odd rotary_dim, base or factor <= 0.
-/// Cost:     one pow a pair.
+/// Cost:     one pow per pair.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   Position Interpolation, Chen et al. 2023; Hugging Face "linear" (the frequency is divided;
 ///           jquesnelle/yarn divides the position, which differs in the last bit).
@@ -43,8 +44,8 @@ struct dynamic_linear_config {
     double max_context = 0;  ///< the trained length; up to it nothing is interpolated
 };
 
-/// Interpolation that grows with the sequence: factor max(context_length / max_context, 1).
-/// Every change moves all frequencies, so keys cached before it must be rotated on.
+/// Interpolation that grows with the sequence: factor max(context_length / max_context, 1). Every change of
+/// the factor changes all frequencies, so keys cached before must be rotated again (kv/rebase.hpp).
 /// Units:    radians per position; magnitude 1.
 /// Throws:   invalid_config on an odd rotary_dim, base or max_context <= 0, context_length < 1.
 /// Source:   jquesnelle/yarn LlamaDynamicScaledRotaryEmbedding with ntk = False.

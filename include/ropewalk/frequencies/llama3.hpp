@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Llama 3.1's frequency scaling by wavelength bands.
 #pragma once
 
 #include <cmath>
@@ -17,12 +18,13 @@ struct llama3_config {
     double original_context = 8192;
 };
 
-/// Llama 3.1's scaling: pairs with a wavelength under L0/high stay, those over L0/low are divided by
-/// `factor`, a blend that is linear in the frequency between. high == low leaves the blend empty.
+/// Llama 3.1's scaling: pairs with a wavelength below L0 / high_freq_factor keep their frequency, those above
+/// L0 / low_freq_factor are divided by `factor`, and between them the two are blended linearly in the
+/// frequency. With high_freq_factor == low_freq_factor there is no blend.
 /// Units:    radians per position; magnitude 1.
-/// Throws:   invalid_config on an odd rotary_dim, base or factor <= 0, original_context <= 0, factors of
-///           the band <= 0 or high_freq_factor < low_freq_factor.
-/// Cost:     one pow a pair.
+/// Throws:   invalid_config on an odd rotary_dim, base or factor <= 0, original_context <= 0, low_freq_factor
+///           <= 0 or high_freq_factor < low_freq_factor.
+/// Cost:     one pow per pair.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   meta-llama/llama-models, models/llama3/model.py; Hugging Face "llama3".
 inline spectrum llama3(const llama3_config& c) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// LongRoPE: a searched divisor for every pair, for short and for long sequences.
 #pragma once
 
 #include <cmath>
@@ -12,25 +13,25 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// Which attention factor a LongRoPE checkpoint was trained with. su: sqrt(1 + ln s / ln L0), the rule
-/// of Phi-3 and of Hugging Face. yarn: 0.1 ln s + 1. Both are 1 for s <= 1.
+/// The attention factor that a LongRoPE checkpoint was trained with. su: sqrt(1 + ln s / ln L0), as in Phi-3
+/// and Hugging Face. yarn: 0.1 ln s + 1. Both are 1 for s <= 1.
 enum class longrope_magnitude { su, yarn };
 
 struct longrope_config {
     index rotary_dim = 0;
     double base = 1e4;
-    std::vector<double> short_factors = {};  ///< one divisor a pair, up to original_context
-    std::vector<double> long_factors = {};   ///< one divisor a pair, beyond it
+    std::vector<double> short_factors = {};  ///< one divisor per pair, up to original_context
+    std::vector<double> long_factors = {};   ///< one divisor per pair, beyond original_context
     double original_context = 0;
-    double max_context = 0;             ///< the extended length; read where `factor` is not given
+    double max_context = 0;             ///< the extended length; used if `factor` is not given
     std::optional<double> factor = {};  ///< s; default max_context / original_context
     std::optional<double> attention_factor = {};
-    /// The rule of the magnitude where attention_factor is not given.
+    /// The rule of the magnitude if attention_factor is not given.
     longrope_magnitude policy = longrope_magnitude::su;
 };
 
-/// LongRoPE's magnitude: attention_factor where given, else the policy's rule of s. It does not depend on
-/// the length of the sequence and is the same for short and long factors.
+/// LongRoPE's magnitude: attention_factor if given, otherwise the rule of `policy` for s. It does not depend
+/// on the length of the sequence and is the same for short and long factors.
 /// Throws:   invalid_config on attention_factor or factor <= 0, original_context <= 1, or neither factor nor
 ///           max_context.
 /// Source:   microsoft/LongRoPE rope/longrope.py; Hugging Face "longrope".
@@ -49,12 +50,12 @@ inline double longrope_attention_factor(const longrope_config& c) {
     return std::sqrt(1 + std::log(s) / std::log(c.original_context));
 }
 
-/// LongRoPE: every pair has a divisor of its own. A sequence of exactly original_context tokens still
-/// takes the short factors; one more takes the long ones, and keys cached before need a rebase.
+/// LongRoPE: every pair has its own divisor. A sequence of exactly original_context tokens still uses the
+/// short factors. With one token more it uses the long ones, and keys cached before need a rebase.
 /// Units:    radians per position; the magnitude is part of the result.
-/// Throws:   invalid_config on an odd rotary_dim, factors that are not one a pair or not > 0,
+/// Throws:   invalid_config on an odd rotary_dim, factors that are not > 0 or not one per pair,
 ///           original_context <= 1, context_length < 1.
-/// Cost:     one pow a pair.
+/// Cost:     one pow per pair.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   LongRoPE, Ding et al. 2024; microsoft/LongRoPE rope/longrope.py; Hugging Face "longrope".
 inline spectrum longrope(const longrope_config& c, std::int64_t context_length) {
@@ -73,19 +74,19 @@ inline spectrum longrope(const longrope_config& c, std::int64_t context_length) 
 struct dynamic_longrope_config {
     index rotary_dim = 0;
     double base = 1e4;
-    std::vector<double> factors = {};  ///< searched at max_context, one a pair
+    std::vector<double> factors = {};  ///< searched at max_context, one per pair
     double original_context = 0;
     double max_context = 0;
     std::optional<double> attention_factor = {};
-    /// The rule of the magnitude where attention_factor is not given.
+    /// The rule of the magnitude if attention_factor is not given.
     longrope_magnitude policy = longrope_magnitude::su;
 };
 
-/// Microsoft's dynamic rescale: the divisors move linearly with the length, from 1 at original_context to
-/// the searched ones at max_context. The line is not clamped: a shorter sequence is rotated a little faster
-/// than plain, as the official code does.
-/// Throws:   invalid_config like longrope, on max_context <= original_context, and when a divisor would
-///           not be > 0.
+/// Microsoft's dynamic rescale: the divisors grow linearly with the length, from 1 at original_context to the
+/// searched ones at max_context. As in the official code they are not clamped: below original_context pairs
+/// rotate a little faster than without scaling.
+/// Throws:   invalid_config as longrope, on max_context <= original_context, and if a divisor would not be >
+///           0.
 /// Source:   microsoft/LongRoPE DynamicLongRoPEScaledRotaryEmbedding.
 inline spectrum dynamic_longrope(const dynamic_longrope_config& c, std::int64_t context_length) {
     detail::require_length("dynamic_longrope", context_length);

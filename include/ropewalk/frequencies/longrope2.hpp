@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// LongRoPE2's critical pair, and the bounds and first guess of its search for divisors.
 #pragma once
 
 #include <algorithm>
@@ -15,12 +16,13 @@ struct longrope2_config {
     index rotary_dim = 0;
     double base = 1e4;
     double original_context = 0;
-    double target_context = 0;                ///< tokens that the extended model shall read
-    double largest_factor = 64;               ///< length_scale: the most that a slow pair may be divided by
+    double target_context = 0;                ///< tokens that the extended model must handle
+    double largest_factor = 64;               ///< length_scale: the largest divisor of a slow pair
     std::optional<index> critical_pair = {};  ///< the first slow pair; not given: the theoretical one
 };
 
-/// Where the pairs begin whose period is longer than the trained context: x = pairs log_base(L0 / 2 pi).
+/// The pair number (a real number) from which on the period is longer than the trained context: x = pairs
+/// log_base(L0 / 2 pi).
 /// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, original_context <= 0.
 /// Source:   LongRoPE2, Shang et al. 2025 (arXiv 2502.20082), section 3.1.
 inline double critical_pair_number(const longrope2_config& c) {
@@ -38,25 +40,25 @@ inline index longrope2_critical_channels(const longrope2_config& c) {
     return 2 * static_cast<index>(std::ceil(critical_pair_number(c)));
 }
 
-/// The first slow pair as the search's code counts it, ceil(x) - 1; critical_pair of the configuration is
-/// what a search found and replaces it elsewhere.
+/// The first slow pair as the code of the search counts it, ceil(x) - 1. critical_pair of the configuration,
+/// the result of a search, is not used here; elsewhere it takes the place of this number.
 /// Throws:   invalid_config as critical_pair_number.
 /// Source:   J-shang/LongRoPE evolution/search.py.
 inline index longrope2_critical_pair(const longrope2_config& c) {
     return static_cast<index>(std::ceil(critical_pair_number(c))) - 1;
 }
 
-/// What a pair's divisor may be.
+/// The allowed range of the divisor of each pair.
 struct factor_bounds {
     std::vector<double> low;   ///< [pairs]
     std::vector<double> high;  ///< [pairs]
 };
 
-/// The bounds of the search: [1, s + 5] before the critical pair and [s, largest_factor] from it on, with
-/// s = target_context / original_context.
-/// Throws:   invalid_config as critical_pair_number, on target_context < original_context, on a
-///           critical_pair outside the pairs, or largest_factor < s.
-/// Source:   J-shang/LongRoPE evolution/search.py, its bounds held pair by pair.
+/// The bounds of the search: [1, s + 5] before the critical pair and [s, largest_factor] from it on, with s =
+/// target_context / original_context.
+/// Throws:   invalid_config as critical_pair_number, on target_context < original_context, on a critical_pair
+///           outside the pairs, or largest_factor < s.
+/// Source:   J-shang/LongRoPE evolution/search.py, its bounds applied to each pair.
 inline factor_bounds longrope2_bounds(const longrope2_config& c) {
     const index critical = c.critical_pair.value_or(longrope2_critical_pair(c));
     critical_pair_number(c);
@@ -77,7 +79,8 @@ inline factor_bounds longrope2_bounds(const longrope2_config& c) {
 }
 
 /// A first guess of the divisors: S^(i / critical) up to the critical pair, S + 0.1 (i - critical) beyond,
-/// for S = largest_factor. It rises with the pair; its tail may pass the bounds, as the search's own does.
+/// with S = largest_factor. It increases with i; the last divisors may exceed the bounds, as in the code of
+/// the search.
 /// Shapes:   [pairs].
 /// Throws:   invalid_config as longrope2_bounds.
 /// Source:   J-shang/LongRoPE evolution/genetic_base.py.

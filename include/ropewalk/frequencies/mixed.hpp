@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoPE-Mixed: learned frequencies, with which every pair of every head rotates by all axes.
 #pragma once
 
 #include <cmath>
@@ -10,17 +11,17 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// What the first index of a weight array means. x_first: weight axis 0 multiplies the column, the last
-/// position axis, and so on backwards (RoPE-ViT and timm checkpoints). as_positions: weight axis a
-/// multiplies position axis a.
+/// The meaning of the first index of a weight array. x_first: weight axis 0 multiplies the column, which is
+/// the last position axis, and so on in reverse order (RoPE-ViT and timm checkpoints). as_positions: weight
+/// axis a multiplies position axis a.
 enum class weight_axes : std::uint8_t { x_first, as_positions };
 
 struct mixed_config {
     index heads = 1;
     index axes = 2;
     index pairs = 0;                           ///< head_dim / 2
-    index depth = 1;                           ///< layers that the weights hold
-    index layer = 0;                           ///< the one to read
+    index depth = 1;                           ///< layers in the weights
+    index layer = 0;                           ///< the layer to read
     weight_axes order = weight_axes::x_first;  ///< which weight axis belongs to which position axis
 };
 
@@ -28,7 +29,7 @@ struct mixed_config {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Where the weights of a head and a position axis begin.
+/// Index of the first weight of a head and a position axis.
 inline index mixed_weights_at(const frequencies::mixed_config& c, index head, index axis) noexcept {
     const index own = c.order == frequencies::weight_axes::x_first ? c.axes - 1 - axis : axis;
     return ((own * c.depth + c.layer) * c.heads + head) * c.pairs;
@@ -40,11 +41,11 @@ namespace ROPEWALK_NAMESPACE::frequencies {
 
 /// Learned frequencies: every pair of every head rotates with every axis, angle = sum over axes of position *
 /// weight.
-/// Shapes:   weights [axes, depth, heads, pairs] row-major, which is also [2, depth, H * D/2] of RoPE-ViT's
+/// Shapes:   weights [axes, depth, heads, pairs] row-major. This covers [2, depth, H * D/2] of RoPE-ViT's
 ///           models, [2, H * D/2] of its self-attention module, [2, H, D/2] of a Swin block and [2, depth, H,
 ///           D/2] of timm.
 /// Units:    radians per unit of position.
-/// Throws:   invalid_config on another number of weights, a layer that is not there or weights that are not
+/// Throws:   invalid_config on a wrong number of weights, a layer that does not exist or weights that are not
 ///           finite.
 /// Source:   RoPE-ViT, Heo et al. 2024, RoPE-Mixed; naver-ai/rope-vit models/vit_rope.py.
 ///
@@ -81,11 +82,11 @@ struct mixed_start_config {
     double base = 10;  ///< rope_theta
 };
 
-/// The published start of training: a ladder in one random direction a head, and the same ladder across it.
-/// With m_j = base^(-4 j / head_dim) the first half of the pairs of a head gets m_j (cos phi, sin phi), the
-/// second half m_j (-sin phi, cos phi). phi = 0 is axial RoPE, column first.
-/// Shapes:   angles [heads] (phi, one a head and layer) -> weights [2 (x, y), heads, head_dim / 2].
-/// Throws:   invalid_config when head_dim is no multiple of 4, base is not > 0 or an angle is not finite.
+/// The published initialisation: for each head one ladder of frequencies along a random direction, and the
+/// same ladder perpendicular to it. With m_j = base^(-4 j / head_dim) the first half of the pairs of a head
+/// gets m_j (cos phi, sin phi), the second half m_j (-sin phi, cos phi). phi = 0 is axial RoPE, column first.
+/// Shapes:   angles [heads] (one phi per head, in radians) -> weights [2 (x, y), heads, head_dim / 2].
+/// Throws:   invalid_config if head_dim is not a multiple of 4, base is not > 0 or an angle is not finite.
 /// Source:   naver-ai/rope-vit self-attn/rope_self_attn.py, init_random_2d_freqs.
 inline std::vector<double> make_mixed_start(const mixed_start_config& config,
                                             std::span<const double> angles) {
@@ -106,8 +107,10 @@ inline std::vector<double> make_mixed_start(const mixed_start_config& config,
     return weights;
 }
 
-/// The same with the angles drawn, uniform on [0, 2 pi): one number of a generator of the standard library a head, so that
-/// a seed gives the same angles with every standard library.
+/// The same with random angles, uniform on [0, 2 pi). Takes one number per head from a generator of the
+/// standard library, without its distributions, so that a seed gives the same angles with every standard
+/// library.
+/// Throws: as above, and on heads < 1.
 /// Source: as above.
 template <class Generator>
 requires requires(Generator& generator) { generator() - Generator::min(), Generator::max(); }

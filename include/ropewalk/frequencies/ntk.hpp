@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// NTK-aware scaling of the base (static and dynamic) and NTK-by-parts.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +12,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// base * alpha^(d / (d - 2)), refused by the name of the parameter that alpha comes from.
+/// base * alpha^(d / (d - 2)). An error names the parameter that alpha comes from.
 inline double moved_base(const char* parameter_must, index rotary_dim, double base, double alpha,
                          double got) {
     require_ladder("ntk", rotary_dim, base);
@@ -29,13 +30,13 @@ namespace frequencies {
 struct ntk_config {
     index rotary_dim = 0;
     double base = 1e4;
-    double alpha = 1;  ///< how far the slowest pair is interpolated
+    double alpha = 1;  ///< the divisor of the slowest pair
 };
 
-/// The base that keeps the fastest pair and divides the slowest by `alpha`:
-/// base * alpha^(rotary_dim / (rotary_dim - 2)).
-/// Throws:   invalid_config on an odd rotary_dim, rotary_dim 2 (the exponent has a pole there), base or
-///           alpha <= 0 or so large or small that the base leaves f64.
+/// The base that keeps the frequency of the fastest pair and divides that of the slowest by `alpha`: base *
+/// alpha^(rotary_dim / (rotary_dim - 2)).
+/// Throws:   invalid_config on an odd rotary_dim, rotary_dim 2 (the exponent has a pole there), and base or
+///           alpha <= 0 or so extreme that the new base is not a finite double > 0.
 /// Source:   NTK-aware scaled RoPE, bloc97 2023; jquesnelle/yarn LlamaNTKScaledRotaryEmbedding.
 inline double ntk_base(const ntk_config& c) {
     detail::require_factor("ntk", "alpha must be finite and > 0", c.alpha);
@@ -43,8 +44,8 @@ inline double ntk_base(const ntk_config& c) {
                               c.alpha);
 }
 
-/// The alpha under which the last position of a context `factor` times as long rotates the slowest pair as
-/// far as the last trained position did: (original_context * factor - 1) / (original_context - 1).
+/// The alpha with which the last position of a context `factor` times as long rotates the slowest pair as far
+/// as the last trained position did: (original_context * factor - 1) / (original_context - 1).
 /// Throws:   invalid_config on a factor that is not > 0 or an original_context <= 1.
 /// Source:   Wiselnn570/VideoRoPE videorope_plus, rotary_embedding.py ("videorope++_v1").
 inline double ntk_alpha_to_last(double factor, double original_context) {
@@ -55,12 +56,12 @@ inline double ntk_alpha_to_last(double factor, double original_context) {
     return (original_context * factor - 1) / (original_context - 1);
 }
 
-/// NTK-aware scaling, static: the ladder of ntk_base. Reads `factor` of Hugging Face's "ntk" and
-/// `alpha` of Hunyuan's "dynamic" alike.
+/// Static NTK-aware scaling: RoFormer's frequencies with ntk_base as the base. `alpha` is `factor` of Hugging
+/// Face's "ntk" and `alpha` of Hunyuan's "dynamic".
 /// Units:    radians per position; magnitude 1.
-/// Throws:   what ntk_base throws.
-/// Cost:     one pow a pair.
-/// Accuracy: f64, 1e-15 relative to the ladder of the new base.
+/// Throws:   as ntk_base.
+/// Cost:     one pow per pair.
+/// Accuracy: f64, 1e-15 relative to the frequencies of the new base.
 /// Source:   jquesnelle/yarn LlamaNTKScaledRotaryEmbedding.
 inline spectrum ntk(const ntk_config& c) {
     return geometric({.rotary_dim = c.rotary_dim, .base = ntk_base(c)});
@@ -73,8 +74,8 @@ struct dynamic_ntk_config {
     double max_context = 0;  ///< the trained length (Hugging Face: max_position_embeddings)
 };
 
-/// The alpha of dynamic NTK: factor n / max_context - (factor - 1) with n = max(context_length,
-/// max_context); exactly 1 up to the trained length.
+/// The alpha of dynamic NTK: factor n / max_context - (factor - 1) with n = max(context_length, max_context);
+/// exactly 1 up to the trained length.
 /// Throws:   invalid_config on factor or max_context <= 0 or context_length < 1.
 /// Source:   Hugging Face "dynamic"; jquesnelle/yarn LlamaDynamicScaledRotaryEmbedding.
 inline double dynamic_ntk_alpha(const dynamic_ntk_config& c, std::int64_t context_length) {
@@ -85,11 +86,11 @@ inline double dynamic_ntk_alpha(const dynamic_ntk_config& c, std::int64_t contex
     return n <= c.max_context ? 1.0 : c.factor * n / c.max_context - (c.factor - 1);
 }
 
-/// Dynamic NTK as a pure function of the length. Engines differ in when they re-evaluate it: Hugging
-/// Face keeps the longest length seen, vLLM freezes context_length = factor * max_context once. That
-/// policy is the caller's; keys cached under another length need a rebase.
+/// Dynamic NTK as a pure function of the length. Engines differ in when they evaluate it: Hugging Face keeps
+/// the longest length seen, vLLM fixes context_length = factor * max_context once. That choice is the
+/// caller's; keys cached under another length need a rebase.
 /// Units:    radians per position; magnitude 1.
-/// Throws:   what ntk_base and dynamic_ntk_alpha throw.
+/// Throws:   as ntk_base and dynamic_ntk_alpha.
 /// Source:   Hugging Face "dynamic".
 inline spectrum dynamic_ntk(const dynamic_ntk_config& c, std::int64_t context_length) {
     const double alpha = dynamic_ntk_alpha(c, context_length);
@@ -103,20 +104,21 @@ struct ntk_by_parts_config {
     double base = 1e4;
     double factor = 1;
     double original_context = 0;
-    double ntk_factor = 1;  ///< how far the NTK ramp is followed: 1 fully, 0 not at all
+    double ntk_factor = 1;  ///< weight of the NTK ramp: 1 full, 0 none
     double extrapolation_factor = 1;
-    double beta_fast = 1.25;  ///< beta_0: turns over L0 at which linear begins to give way to NTK
+    double beta_fast = 1.25;  ///< beta_0: turns over L0 at which linear scaling begins to give way to NTK
     double beta_slow = 0.75;  ///< beta_1
-    double gamma_fast = 16;   ///< gamma_0: turns over L0 above which a pair is left alone
+    double gamma_fast = 16;   ///< gamma_0: turns over L0 above which a pair keeps its frequency
     double gamma_slow = 2;    ///< gamma_1
 };
 
-/// NTK-by-parts, the blend that came before YaRN: linear below, NTK in the middle, untouched above.
-/// Its four bounds are numbers of turns over original_context and always rounded outwards.
+/// NTK-by-parts, the blend that preceded YaRN: slow pairs are scaled linearly, middle ones by NTK, fast ones
+/// not at all. Its four bounds are numbers of turns over original_context; the pair indices computed from
+/// them are always rounded outwards.
 /// Units:    radians per position; magnitude 1.
 /// Throws:   invalid_config on an odd rotary_dim or 2, base <= 0 or 1, factor or original_context <= 0,
 ///           bounds <= 0 or a fast bound below its slow one, ntk_factor or extrapolation_factor not finite.
-/// Cost:     two pows a pair.
+/// Cost:     two pows per pair.
 /// Accuracy: f64, 1e-15 relative to each branch.
 /// Source:   jquesnelle/yarn LlamaPartNTKScaledRotaryEmbedding.
 inline spectrum ntk_by_parts(const ntk_by_parts_config& c) {
@@ -149,9 +151,9 @@ inline spectrum ntk_by_parts(const ntk_by_parts_config& c) {
     return spectrum::from_omega(omega);
 }
 
-/// NTK-by-parts whose factor is context_length / original_context beyond original_context; the plain
-/// ladder up to it. `factor` of the configuration is not read.
-/// Throws:   what ntk_by_parts throws; invalid_config on context_length < 1.
+/// NTK-by-parts with the factor context_length / original_context beyond original_context, and RoFormer's
+/// frequencies up to it. `factor` of the configuration is not read.
+/// Throws:   as ntk_by_parts; invalid_config on context_length < 1.
 /// Source:   jquesnelle/yarn LlamaDynamicPartNTKScaledRotaryEmbedding (not fine-tuned).
 inline spectrum dynamic_ntk_by_parts(ntk_by_parts_config c, std::int64_t context_length) {
     detail::require_length("dynamic_ntk_by_parts", context_length);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The mixed NTK scaling of gte-multilingual: a divisor that rises from the fastest to the slowest pair.
 #pragma once
 
 #include <cmath>
@@ -13,11 +14,12 @@ struct ntk_mixed_config {
     index rotary_dim = 0;
     double base = 1e4;
     double factor = 1;                    ///< s: the slowest pair is divided by it
-    std::optional<double> exponent = {};  ///< mixed_b; not given: the fixed form, which is exponent 1
+    std::optional<double> exponent = {};  ///< mixed_b; not given: the fixed form, which equals exponent 1
 };
 
-/// What every pair is divided by: s^((i + 1) / pairs), or exp(ln(s) ((i + 1) / pairs)^exponent). The last
-/// divisor is s in either form and the first is more than 1: pair 0 slows down too, unlike NTK-aware scaling.
+/// The divisor of every pair: s^((i + 1) / pairs), or exp(ln(s) ((i + 1) / pairs)^exponent). The last divisor
+/// is s in both forms. For s > 1 the first is more than 1, so, unlike NTK-aware scaling, pair 0 slows down
+/// too.
 /// Shapes:   [pairs].
 /// Throws:   invalid_config on an odd rotary_dim, a factor <= 0 or an exponent that is not finite.
 /// Source:   vllm-project/vllm rotary_embedding/ntk_scaling_rope.py (gte-multilingual's "ntk").
@@ -34,9 +36,9 @@ inline std::vector<double> ntk_mixed_divisors(const ntk_mixed_config& c) {
     return divisors;
 }
 
-/// The ladder under these divisors, at every length alike.
+/// RoFormer's frequencies with these divisors, the same at every context length.
 /// Units:    radians per position; magnitude 1.
-/// Throws:   invalid_config as ntk_mixed_divisors, and where a divisor leaves f64.
+/// Throws:   invalid_config as ntk_mixed_divisors, and if a divisor is not a finite double > 0.
 /// Source:   vllm-project/vllm rotary_embedding/ntk_scaling_rope.py.
 inline spectrum ntk_mixed(const ntk_mixed_config& c) {
     const auto divisors = ntk_mixed_divisors(c);

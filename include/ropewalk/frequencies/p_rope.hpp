@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// p-RoPE and the sizes of partial rotary: only a fraction p of the pairs rotates.
 #pragma once
 
 #include <algorithm>
@@ -10,20 +11,20 @@
 
 namespace ROPEWALK_NAMESPACE::frequencies {
 
-/// Which end of the ladder p-RoPE keeps. The paper keeps the highest frequencies; `lowest` is its
-/// control experiment.
+/// Which end of the frequencies p-RoPE keeps. The paper keeps the highest ones; `lowest` is its control
+/// experiment.
 enum class kept_end { highest, lowest };
 
 struct p_rope_config {
-    index head_dim = 0;  ///< the ladder is the full one: its exponent divides by head_dim
+    index head_dim = 0;  ///< all channels of a head: the exponent of the frequencies divides by head_dim
     double base = 1e4;
     double p = 1;                       ///< fraction of the frequencies kept, in [0, 1]
-    kept_end keep = kept_end::highest;  ///< which end of the ladder rotates
-    double factor = 1;                  ///< position interpolation on top (Hugging Face "proportional")
+    kept_end keep = kept_end::highest;  ///< which end of the frequencies rotates
+    double factor = 1;                  ///< position interpolation in addition (Hugging Face "proportional")
 };
 
-/// How many pairs p-RoPE keeps: int(p * head_dim) / 2, rounded down. The paper does not fix the rounding;
-/// this is Hugging Face's and Gemma's.
+/// How many pairs p-RoPE keeps: int(p * head_dim) / 2, rounded down. The paper does not specify the rounding;
+/// this is that of Hugging Face and Gemma.
 /// Throws:   invalid_config on an odd head_dim or p outside [0, 1].
 /// Source:   Hugging Face "proportional"; google-deepmind/gemma rope_proportion.
 inline index p_rope_kept_pairs(const p_rope_config& c) {
@@ -33,12 +34,13 @@ inline index p_rope_kept_pairs(const p_rope_config& c) {
     return static_cast<index>(std::floor(c.p * static_cast<double>(c.head_dim) / 2));
 }
 
-/// p-RoPE: the full ladder with the 1 - p lowest frequencies set to 0, so that those channels carry no
-/// position. p = 1 is RoPE, p = 0 is NoPE. Not partial rotary, which squeezes a full ladder into the first
-/// channels: under half_split the channels that rotate here are 0 .. kept-1 and P .. P + kept-1.
-/// Units:    radians per position; magnitude 1; pairs = head_dim / 2.
+/// p-RoPE: RoFormer's frequencies with the lowest fraction 1 - p set to 0, so that those channels carry no
+/// position. p = 1 is RoPE, p = 0 is NoPE. This is not partial rotary, which puts all frequencies of a
+/// smaller head into the first channels. With half_split the channels that rotate here are 0 .. kept-1 and P
+/// .. P + kept-1.
+/// Units:    radians per position; magnitude 1; P = pairs = head_dim / 2.
 /// Throws:   invalid_config on an odd head_dim, base or factor <= 0, p outside [0, 1].
-/// Cost:     one pow a pair.
+/// Cost:     one pow per pair.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   Round and Round We Go, Barbero et al. 2024; Hugging Face "proportional" (Gemma 4).
 inline spectrum p_rope(const p_rope_config& c) {
@@ -50,10 +52,11 @@ inline spectrum p_rope(const p_rope_config& c) {
     return keep_pairs(full, keep);
 }
 
-/// Partial rotary written over the whole head: a ladder of its own over the first int(p * head_dim)
-/// channels' pairs, 0 for the others. It is what GPT-NeoX's rotary_pct rotates, as a spectrum to compare with
-/// p_rope; a model that uses it slices the channels instead (its pairs are those of the slice).
-/// Throws:   invalid_config like p_rope.
+/// Partial rotary as a spectrum of the whole head: the frequencies of a head of int(p * head_dim) channels
+/// for the first pairs, 0 for the others. These are the frequencies of GPT-NeoX's rotary_pct, for comparison
+/// with p_rope. A model that uses partial rotary slices the channels instead (its pairs are those of the
+/// slice).
+/// Throws:   invalid_config as p_rope.
 /// Source:   GPT-NeoX rotary_pct; Round and Round We Go, Barbero et al. 2024, section 6 (RoPE-partial).
 inline spectrum partial_ladder(const p_rope_config& c) {
     const index rotated = p_rope_kept_pairs(c);

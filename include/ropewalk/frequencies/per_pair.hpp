@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Frequencies divided pair by pair, as in GGUF's rope_freqs.weight and LongRoPE.
 #pragma once
 
 #include <span>
@@ -21,9 +22,9 @@ inline void require_pair_factors(const char* function, const char* parameter_mus
 
 namespace frequencies {
 
-/// Every pair's frequency divided by a number of its own: GGUF's rope_freqs.weight and rope_factors_*,
+/// Divides the frequency of every pair by its own factor: GGUF's rope_freqs.weight and rope_factors_*,
 /// ggml_rope_ext's freq_factors, LongRoPE's rescale factors.
-/// Throws:   invalid_config unless there is one finite divisor > 0 a pair.
+/// Throws:   invalid_config unless there is one finite divisor > 0 per pair.
 /// Source:   ggml-org/ggml ggml_rope_ext; LongRoPE, Ding et al. 2024.
 inline spectrum divide_pairs(const spectrum& s, std::span<const double> factors) {
     detail::require_pair_factors("divide_pairs", "factors must hold one number > 0 a pair", s.pairs(),
@@ -32,10 +33,10 @@ inline spectrum divide_pairs(const spectrum& s, std::span<const double> factors)
         s, [factors](double omega, index i) { return omega / factors[static_cast<std::size_t>(i)]; });
 }
 
-/// The divisors that take `from` to `to`, pair by pair: what a converter writes to rope_freqs.weight.
-/// A pair of frequency 0 in both has divisor 1.
+/// The divisors from spectrum `from` to spectrum `to`, pair by pair: what a converter writes to
+/// rope_freqs.weight. A pair of frequency 0 in both has divisor 1.
 /// Requires: two selected spectra of one head.
-/// Throws:   invalid_config when the numbers of pairs differ or a pair rests in one of the two only.
+/// Throws:   invalid_config if the numbers of pairs differ or a pair has frequency 0 in only one of the two.
 /// Source:   llama.cpp's conversion of Llama 3.1 (rope_freqs = omega / scaled omega).
 inline std::vector<double> pair_factors(const spectrum& from, const spectrum& to) {
     detail::require(from.pairs() == to.pairs(), "pair_factors", "pairs must be equal", to.pairs());

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Qwen-1's dynamic NTK in steps, and its logn attention scale.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,8 @@ struct qwen1_config {
 };
 
 /// The alpha of Qwen-1's dynamic NTK, a step function of the length: 1 up to the trained context, then 3, 7,
-/// 15, ... at its doublings. The model takes it at a prefill and keeps it for the tokens decoded after it.
+/// 15, ... at its doublings. The model evaluates it at a prefill and keeps it for the tokens decoded
+/// afterwards.
 /// Throws:   invalid_config on trained_context <= 0 or context_length < 1.
 /// Source:   QwenLM/Qwen modeling_qwen.py get_ntk_alpha.
 inline double qwen1_alpha(const qwen1_config& c, std::int64_t context_length) {
@@ -25,14 +27,14 @@ inline double qwen1_alpha(const qwen1_config& c, std::int64_t context_length) {
     return std::max(std::exp2(std::ceil(doublings)) - 1, 1.0);
 }
 
-/// The base under that alpha: base * alpha^(rotary_dim / (rotary_dim - 2)).
+/// The base for that alpha: base * alpha^(rotary_dim / (rotary_dim - 2)).
 /// Throws:   invalid_config as qwen1_alpha and ntk_base.
 /// Source:   QwenLM/Qwen modeling_qwen.py RotaryEmbedding.
 inline double qwen1_base(const qwen1_config& c, std::int64_t context_length) {
     return ntk_base({.rotary_dim = c.rotary_dim, .base = c.base, .alpha = qwen1_alpha(c, context_length)});
 }
 
-/// Qwen-1's spectrum at a length. Keys in a cache keep the alpha they were written with.
+/// Qwen-1's spectrum at a length. Keys in a cache keep the alpha with which they were written.
 /// Units:    radians per position; magnitude 1.
 /// Throws:   invalid_config as qwen1_base.
 /// Source:   QwenLM/Qwen modeling_qwen.py.
@@ -40,8 +42,9 @@ inline spectrum qwen1(const qwen1_config& c, std::int64_t context_length) {
     return geometric({.rotary_dim = c.rotary_dim, .base = qwen1_base(c, context_length)});
 }
 
-/// The factor on the query at position p (from 0) of a model with logn attention: ln(p + 1) / ln(L), and 1
-/// while p + 1 <= L. Ports that index the table with p where the model reads p + 1 are off by one token.
+/// The factor of the query at position p (from 0) in a model with logn attention: ln(p + 1) / ln(L), and 1
+/// while p + 1 <= L, where L is the trained context. Ports that index the table with p, where the model uses
+/// p + 1, are off by one token.
 /// Throws:   invalid_config on trained_context <= 1 or a negative position.
 /// Source:   QwenLM/Qwen modeling_qwen.py logn_tensor; chunked attention scaling, Su 2021.
 inline double log_n_scale(std::int64_t position, double trained_context) {

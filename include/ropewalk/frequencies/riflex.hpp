@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RIFLEx: one temporal frequency lowered so that longer clips do not repeat.
 #pragma once
 
 #include <numbers>
@@ -11,15 +12,15 @@ struct riflex_config {
     index component = 0;     ///< k, counted from 1 among the pairs of the axis (4 to 6 in practice)
     double test_frames = 0;  ///< L_test: latent frames to generate
     index axis = 0;          ///< the temporal axis
-    double margin = 0.9;     ///< how much of one period the frames may fill
+    double margin = 0.9;     ///< the share of one period that the frames may fill
 };
 
-/// RIFLEx: the k-th frequency of the temporal axis lowered to margin * 2 pi / L_test, so that the generated
-/// frames stay within one period of it and the clip does not repeat. Every other pair keeps its frequency.
-/// Where L_test frames already fit into the period, the spectrum comes back as it is.
-/// Requires: a selected spectrum, the same for all heads.
-/// Throws:   invalid_config on a component that the axis does not have, or test_frames or margin that are
-///           not finite and > 0.
+/// RIFLEx: the k-th frequency of the temporal axis is lowered to margin * 2 pi / L_test, so that the
+/// generated frames stay within one of its periods and the clip does not repeat. All other pairs keep their
+/// frequencies. If L_test frames already fit into the period, the spectrum is returned unchanged.
+/// Requires: a selected spectrum, shared by all heads.
+/// Throws:   invalid_config on a component that the axis does not have, or test_frames or margin that are not
+///           finite and > 0.
 /// Source:   RIFLEx, Zhao et al. 2025, eq. 8; thu-ml/RIFLEx riflex_utils.py.
 inline spectrum riflex(const spectrum& s, const riflex_config& config) {
     constexpr const char* who = "riflex";
@@ -41,7 +42,7 @@ inline spectrum riflex(const spectrum& s, const riflex_config& config) {
 }
 
 /// The component whose period, rounded to whole frames, is nearest to the first frame at which a clip was
-/// seen to repeat; the faster one of two equally near. Counted from 1, for riflex_config::component.
+/// seen to repeat; of two equally near ones the faster. Counted from 1, for riflex_config::component.
 /// Throws:   invalid_config on an axis without pairs or a frame < 1.
 /// Source:   RIFLEx, eqs. 4 and 7; thu-ml/RIFLEx identify_k.
 inline index riflex_component(const spectrum& s, double repetition_frame, index axis = 0) {

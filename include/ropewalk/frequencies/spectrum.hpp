@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// spectrum: the frequencies of all pairs of a model, and its magnitude.
 #pragma once
 
 #include <cmath>
@@ -11,15 +12,14 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How fast every pair rotates: frequencies [heads or 1, axes, pairs] and one magnitude.
-/// Two storage forms. *Selected*: each pair reads one axis (1-D, axial, M-RoPE sections, ...). *Mixed*:
-/// each pair reads every axis (learned 2-D, DRoPE head by head). heads() == 1 means: shared by all heads.
-/// Units:    stored as turns per unit of position (omega / 2 pi); omega() gives radians per unit.
-/// Throws:   invalid_config naming the parameter: frequencies that are not finite or past 2^30 radians a
-///           position, where the angles of neighbouring positions have nothing to do with one another; a
-///           magnitude outside 2^-60 .. 2^60 in size, whose square or its inverse f32 does not hold; sizes that
-///           disagree.
-/// Cost:     built once a model (or once a context length); copies are plain vectors.
+/// The frequencies of all pairs, [heads or 1, axes, pairs], and one magnitude. There are two storage forms.
+/// *Selected*: each pair reads one axis (1-D, axial, M-RoPE sections, ...). *Mixed*: each pair reads every
+/// axis (learned 2-D, DRoPE head by head). heads() == 1 means that all heads share the frequencies.
+/// Units:    stored as turns per unit of position (omega / 2 pi); omega() returns radians per unit.
+/// Throws:   invalid_config naming the parameter: frequencies that are not finite or above 2^30 radians per
+///           position, where the angles of neighbouring positions are unrelated; a magnitude outside 2^-60 ..
+///           2^60 in absolute value, whose square or inverse square f32 cannot hold; sizes that disagree.
+/// Cost:     built once per model (or once per context length); copies are plain vectors.
 /// Accuracy: f64; omega -> turns -> omega loses at most 1.5 ulp.
 /// Source:   RoFormer, Su et al. 2021, section 3.2.2.
 class spectrum {
@@ -39,11 +39,11 @@ class spectrum {
     index heads() const noexcept { return heads_; }
     index axes() const noexcept { return axes_; }
     index pairs() const noexcept { return pairs_; }
-    /// Factor on both cos and sin (attention_factor, mscale); 1 unless the scheme says otherwise.
+    /// Factor of both cos and sin (attention_factor, mscale); 1 unless the scheme defines another.
     double magnitude() const noexcept { return magnitude_; }
     bool is_mixed() const noexcept { return mixed_; }
 
-    /// Turns per unit of position on one axis, either form (0 where a selected pair reads another axis).
+    /// Turns per unit of position on one axis, in either form (0 if a selected pair reads another axis).
     double turns(index head, index axis, index pair) const noexcept {
         if (mixed_) return turns_[at((head * axes_ + axis) * pairs_ + pair)];
         return axis_of(head, pair) == axis ? turns_[at(head * pairs_ + pair)] : 0.0;
@@ -52,21 +52,21 @@ class spectrum {
     double omega(index head, index axis, index pair) const noexcept {
         return turns(head, axis, pair) * (2 * std::numbers::pi);
     }
-    /// Selected form, first head: the classic inv_freq.
+    /// Selected form, first head: inv_freq of most model code.
     double omega(index pair) const noexcept { return omega(0, mixed_ ? 0 : axis_of(0, pair), pair); }
     std::vector<double> omegas() const {
         std::vector<double> all(at(pairs_));
         for (index i = 0; i < pairs_; ++i) all[at(i)] = omega(i);
         return all;
     }
-    /// The axis a selected pair reads; 0 for mixed spectra (they read all).
+    /// The axis that a selected pair reads; 0 for mixed spectra (their pairs read all axes).
     index axis_of(index head, index pair) const noexcept {
         return axis_of_.empty() ? 0 : axis_of_[at(head * pairs_ + pair)];
     }
     /// Selected: [heads, pairs]. Mixed: [heads, axes, pairs].
     std::span<const double> turns_data() const noexcept { return turns_; }
 
-    /// The same frequencies under another magnitude.
+    /// The same frequencies with another magnitude.
     spectrum with_magnitude(double magnitude) const {
         spectrum s = *this;
         s.magnitude_ = checked_magnitude(magnitude);
@@ -139,7 +139,7 @@ inline spectrum spectrum::mixed(std::span<const double> omega, index heads, inde
 }
 
 /// The same form, axes, heads and magnitude with every frequency replaced by change(omega, pair).
-/// Throws:   invalid_config when a changed frequency is not finite.
+/// Throws:   invalid_config if a changed frequency is not finite.
 template <class Change>
 spectrum map_omega(const spectrum& s, Change change) {
     std::vector<double> omega;

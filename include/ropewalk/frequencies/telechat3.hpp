@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// TeleChat3's YaRN: YaRN's frequencies with a weaker temperature.
 #pragma once
 
 #include <cmath>
@@ -11,8 +12,8 @@ namespace ROPEWALK_NAMESPACE::frequencies {
 /// Source: vllm-project/vllm rotary_embedding/telechat3_scaling_rope.py.
 inline double telechat3_mscale(double factor) { return factor <= 1 ? 1.0 : 0.07 * std::log(factor) + 1.0; }
 
-/// TeleChat3's YaRN: the usual frequencies under a weaker temperature. attention_factor, mscale and
-/// mscale_all_dim of the configuration are not read; attn_factor multiplies.
+/// TeleChat3's YaRN: YaRN's frequencies with a weaker temperature. attention_factor, mscale and
+/// mscale_all_dim of the configuration are not read; attn_factor multiplies the magnitude.
 /// Throws:   invalid_config as yarn.
 /// Source:   vllm-project/vllm rotary_embedding/telechat3_scaling_rope.py.
 inline spectrum telechat3_yarn(yarn_config config) {

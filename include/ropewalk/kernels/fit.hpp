@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Checks whether a call fits: the shapes, strides and layouts of views against the rows.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// What fit looks at of rows of any kind.
+/// The extents of rows of any kind.
 struct rows_extents {
     index count, batches, heads, pairs, max_pairs;
 };
@@ -24,8 +25,8 @@ constexpr rows_extents extents_of(const R& rows) noexcept {
     return {rows.count(), rows.batches, rows.heads, rows.pairs, most};
 }
 
-/// The misfit of strides under which two of the heads share a channel. Strides nest: the smaller one steps
-/// over the channels, the next over all that the smaller one reaches.
+/// The misfit of strides with which two heads share a channel. Strides must nest: the smallest steps over the
+/// channels, the next over everything that the smallest reaches, and so on.
 inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_strides& strides) noexcept {
     struct level {
         index extent, stride;
@@ -54,7 +55,8 @@ inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_str
     return {};
 }
 
-/// Whether strides nest as those of [batches, tokens, heads, channels] do, small enough for plain sums.
+/// Whether strides nest in the order [batches, tokens, heads, channels] and are small enough for sums without
+/// overflow.
 constexpr bool nested(const heads_shape& shape, const heads_strides& strides) noexcept {
     constexpr index most = detail::limit_of_bits(40);
     constexpr index many = index{1} << 20;
@@ -71,7 +73,7 @@ constexpr bool nested(const heads_shape& shape, const heads_strides& strides) no
     }
     return shape.batches <= 1;
 }
-/// As above, the usual order first: it is asked in every call.
+/// As above, trying the usual order first: every call asks this.
 ROPEWALK_ALWAYS_INLINE misfit fit_strides(const heads_shape& shape, const heads_strides& strides) noexcept {
     return nested(shape, strides) ? misfit{} : fit_strides_in_any_order(shape, strides);
 }
@@ -88,12 +90,12 @@ ROPEWALK_ALWAYS_INLINE misfit fit_extents(const heads_shape& shape, bool has_dat
     return {};
 }
 
-/// How many pairs of a head rotate.
+/// The number of pairs of a head that rotate.
 constexpr index pairs_of(const layout_plan& plan, index channels, index rows_pairs) noexcept {
     if (rows_pairs != any_pairs) return rows_pairs;
     return plan.pairs >= 0 ? plan.pairs : (channels - plan.first_channel) / 2;
 }
-/// Where the rotated channels of a view begin: a scheme also takes views of the rotated channels alone.
+/// The first rotated channel of a view: with a scheme a view may also hold the rotated channels alone.
 constexpr index first_channel_of(const layout_plan& plan, index channels, index pairs) noexcept {
     return plan.head_dim >= 0 && channels == 2 * pairs ? 0 : plan.first_channel;
 }
@@ -123,7 +125,8 @@ ROPEWALK_ALWAYS_INLINE misfit fit_rotation(const layout_plan& plan, const heads_
                    pairs > (shape.channels - plan.first_channel) / 2))
         return {"first_channel + 2 * pairs must be at most the channels", shape.channels,
                 plan.first_channel + 2 * pairs};
-    // One by one: a copy of a layout, whose words were just stored, would wait for them.
+    // Field by field: a copy of the layout would be loaded in wider words than those just stored, and wait
+    // for them.
     if (!plan.read.fits(pairs))
         return {"rotated channels must be a multiple of the layout's group", plan.read.group, 2 * pairs};
     if (!plan.write.fits(pairs))
@@ -148,7 +151,7 @@ constexpr misfit first_of(const misfit& m, const Rest&... rest) noexcept {
     }
 }
 
-/// A view that a call writes to, rotated by these rows.
+/// The misfit of a view that a call writes to, with the rows that rotate it.
 template <class T>
 ROPEWALK_ALWAYS_INLINE misfit fit_written(const layout_plan& plan, const heads_view<T>& x,
                                           const rows_extents& rows, bool part_of_heads = false) noexcept {
@@ -161,10 +164,10 @@ ROPEWALK_ALWAYS_INLINE misfit fit_written(const layout_plan& plan, const heads_v
 
 }  // namespace detail
 
-/// What of a view does not fit its rows; nothing where rotate(layout, x, rows) would rotate it. The hot calls
-/// ask the same question, and no other: ask it yourself where shapes are decided.
-/// Returns: the first misfit: extents, strides under which heads overlap, tokens, heads, pairs, channels,
-/// layout.
+/// What does not fit between a view and its rows; empty if rotate(layout, x, rows) would rotate the view. The
+/// hot calls make exactly this check; call it yourself where shapes are decided.
+/// Returns: the first misfit: extents, strides with which heads overlap, tokens, heads, pairs, channels,
+///          layout.
 template <layout_like L, class T, class R>
 [[nodiscard]] misfit fit(const L& layout, heads_view<T> x, const R& rows) noexcept {
     return detail::fit_written(detail::plan_of(layout), x, detail::extents_of(detail::rows_of(rows)));
@@ -174,7 +177,7 @@ template <layout_like L, class TQ, class TK, class R>
     return detail::first_of(fit(layout, q, rows), fit(layout, k, rows));
 }
 
-/// fit as an exception, for the cold places where shapes are decided.
+/// fit as an exception, for cold code that decides shapes.
 /// Throws: invalid_config naming what disagrees.
 template <layout_like L, class T, class R>
 void require_fits(const L& layout, heads_view<T> x, const R& rows) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The gradient of a loss with respect to learned frequencies.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +18,8 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// The first channels of all pairs and then the second ones: where they lie, or in `room` for 4 * pairs
-/// numbers.
+/// The first channels of all pairs, then the second ones: in the head itself if they lie so, else copied to
+/// `room`, which holds 4 * pairs numbers.
 template <class E>
 const compute_t<E>* halves_of(pair_layout layout, const E* head, index pairs, compute_t<E>* room) noexcept {
     using C = compute_t<E>;
@@ -34,7 +35,7 @@ const compute_t<E>* halves_of(pair_layout layout, const E* head, index pairs, co
         numbers = room + 2 * pairs;
     }
     if (layout == pair_layout(half_split{})) return numbers;
-    if (layout == pair_layout(interleaved{})) {  // a loop that compilers turn into shuffles
+    if (layout == pair_layout(interleaved{})) {  // a loop that compilers vectorise with shuffles
         for (index i = 0; i < pairs; ++i) {
             room[i] = numbers[2 * i];
             room[pairs + i] = numbers[2 * i + 1];
@@ -50,18 +51,18 @@ const compute_t<E>* halves_of(pair_layout layout, const E* head, index pairs, co
 
 }  // namespace detail
 
-/// The gradient of a loss with respect to learned frequencies (mixed RoPE): adds, for every head, axis and
-/// pair, the sum over tokens of position * (gradient of the angle), which for the rotated pair (x, y) with
-/// upstream gradient (gx, gy) is gy x - gx y. Called once for q and once for k, it gives their sum.
+/// The gradient of a loss with respect to learned frequencies (mixed RoPE). For every head, axis and pair it
+/// adds the sum over tokens of position * (gradient of the angle). For the rotated pair (x, y) with upstream
+/// gradient (gx, gy) the gradient of the angle is gy x - gx y. Calls for q and for k add up.
 /// Shapes:   rotated and upstream [batches, tokens, heads, 2 * pairs], of any element types; positions
-/// [tokens
-///           or batches * tokens, axes]; omega_gradient [heads, axes, pairs], the order of spectrum::mixed.
-///           (That of weights is another: accumulate_frequency_gradient.)
-/// Requires: `rotated` as rotate() left it, under the same positions and layout; untouched tokens add
+///           [tokens or batches * tokens, axes]; omega_gradient [heads, axes, pairs], the order of
+///           spectrum::mixed (weights have another order: see accumulate_frequency_gradient).
+/// Requires: `rotated` as rotate() wrote it, with the same positions and layout; untouched tokens add
 ///           nothing.
 /// Throws:   invalid_config on sizes that disagree.
-/// Cost:     one pass over both views, in f64: for a batch that does not fit a cache about the time of it.
-/// Accuracy: against central differences 1e-7 relative in f64.
+/// Cost:     one pass over both views, in f64; a batch larger than the caches takes about the time of reading
+///           it.
+/// Accuracy: 1e-7 relative in f64, against central differences.
 /// Source:   d/dt (x cos t - y sin t, x sin t + y cos t) = (-y', x').
 template <class X, class G>
 void accumulate_omega_gradient(pair_layout layout, heads_view<X> rotated, heads_view<G> upstream,
@@ -113,12 +114,12 @@ void accumulate_omega_gradient(pair_layout layout, heads_view<X> rotated, heads_
         }
 }
 
-/// The same in the order of the weights that frequencies::mixed reads: added to one layer of them, so that an
-/// optimiser steps weights and gradient number by number.
-/// Shapes:   as accumulate_omega_gradient; gradient [axes, depth, heads, pairs] as the weights of `config`.
-/// Requires, Throws, Cost, Accuracy: as accumulate_omega_gradient; invalid_config also on a config of other
-/// heads,
-///           axes or pairs, or a layer that is not there.
+/// The same in the order of the weights that frequencies::mixed reads. It is added to one layer of them, so
+/// that an optimiser can update the weights element by element.
+/// Shapes:   as accumulate_omega_gradient; gradient [axes, depth, heads, pairs], as the weights of `config`.
+/// Requires, Cost, Accuracy: as accumulate_omega_gradient.
+/// Throws:   as accumulate_omega_gradient; invalid_config on a config with other heads, axes or pairs, or a
+///           layer that does not exist.
 /// Source:   as frequencies::mixed.
 ///
 ///     const frequencies::mixed_config config{.heads = 6, .pairs = 32};

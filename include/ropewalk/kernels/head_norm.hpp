@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RMSNorm and LayerNorm of query and key heads, as models apply them before the rotation.
 #pragma once
 
 #include <cmath>
@@ -9,28 +10,26 @@
 #include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/kernels/head_places.hpp>
 
-/// The norm that many models apply to queries and keys before they rotate them.
-
 namespace ROPEWALK_VIEW_NAMESPACE {
 
 /// y = x / sqrt(mean(x^2) + eps) * w, or y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * w.
 enum class norm_kind : std::uint8_t { rms, layer };
-/// What the mean is taken over: each head by itself (Qwen3, Gemma 3, Cohere), or all heads of a token
-/// together, before they are split (OLMo 2 normalises the whole projection).
+/// What the mean is taken over: each head separately (Qwen3, Gemma 3, Cohere), or all heads of a token
+/// together (OLMo 2 normalises the whole projection before it is split into heads).
 enum class norm_extent : std::uint8_t { head, token };
-/// How the checkpoint stores the weight: as the factor, or as the factor less 1 (Gemma).
+/// How the checkpoint stores the weight: as the factor, or as the factor minus 1 (Gemma).
 enum class weight_form : std::uint8_t { factor, factor_minus_one };
 
-/// A norm's numbers, owned by somebody else; see head_norm.
+/// The numbers of a norm, in memory that the view does not own; see head_norm.
 template <class C>
 struct norm_view {
     const C* weight = nullptr;  ///< [channels] or [heads, channels]
-    index heads = 0;            ///< of the weights; 0: all heads share them
+    index heads = 0;            ///< heads of the weights; 0: all heads share them
     index channels = 0;
     C eps = 0;
-    C scale = 1;                             ///< a factor on every channel beside the weights
+    C scale = 1;                             ///< a factor of every channel, in addition to the weights
     norm_extent extent = norm_extent::head;  ///< what one mean is taken over
-    norm_kind kind = norm_kind::rms;         ///< with or without the mean
+    norm_kind kind = norm_kind::rms;         ///< RMSNorm, or LayerNorm, which subtracts the mean
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -38,21 +37,21 @@ struct norm_view {
 namespace ROPEWALK_NAMESPACE {
 
 struct norm_config {
-    index heads = 1;  ///< heads of the tensor; used where weights or mean are of all heads
+    index heads = 1;  ///< heads of the tensor; used if the weights or the mean are over all heads
     index channels = 0;
     double eps = 1e-6;
     weight_form form = weight_form::factor;  ///< whether the factor is the weight or 1 + weight
     norm_extent extent = norm_extent::head;  ///< what one mean is taken over
-    double scale = 1;                        ///< further factor on the result, for a query's logit scale
+    double scale = 1;                        ///< a further factor of the result, for a query's logit scale
     norm_kind kind = norm_kind::rms;         ///< RMSNorm, or LayerNorm without bias
 };
 
-/// The weight of a norm, converted once to the compute type, with everything checked.
-/// Shapes:   weight [channels], or [heads * channels] with extent token and where every head has weights of
-///           its own (Cohere), or empty (all 1).
+/// The weight of a norm, converted once to the compute type and checked.
+/// Shapes:   weight [channels]; or [heads * channels], with extent token or if every head has its own weights
+///           (Cohere); or empty (all 1).
 /// Throws:   invalid_config on eps <= 0, a scale that is not finite or 0, and a weight of another size.
 /// Source:   Zhang and Sennrich 2019; Ba, Kiros and Hinton 2016; Hugging Face models qwen3, gemma3, olmo2,
-/// cohere.
+///           cohere.
 template <class C = float>
 class head_norm {
   public:
@@ -82,7 +81,7 @@ class head_norm {
         : head_norm(config, std::span<const W>(weight)) {}
     explicit head_norm(norm_config config) : head_norm(config, std::span<const C>()) {}
 
-    /// The norm as kernels take it.
+    /// The norm in the form that kernels take.
     norm_view<C> view() const noexcept {
         return {weight_.data(),
                 each_head_ ? config_.heads : index{0},
@@ -92,7 +91,7 @@ class head_norm {
                 config_.extent,
                 config_.kind};
     }
-    /// view().
+    /// The same as view().
     operator norm_view<C>() const noexcept { return view(); }
 
   private:
@@ -103,8 +102,8 @@ class head_norm {
 
 namespace detail {
 
-/// Sums over adjacent numbers in the compute type, four running registers, always in the same order: of
-/// (x - mean)^2, or of x. The lanes are yet to be added up.
+/// Sums of adjacent numbers in the compute type, in four running registers and always in the same order: of
+/// (x - mean)^2, or of x. The lanes remain to be added.
 template <bool Squares, class S>
 ROPEWALK_ALWAYS_INLINE simd::pack<compute_t<S>> sums_of(const S* p, index count, compute_t<S> mean) noexcept {
     using P = simd::pack<compute_t<S>>;
@@ -123,8 +122,8 @@ ROPEWALK_ALWAYS_INLINE simd::pack<compute_t<S>> sums_of(const S* p, index count,
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t v = 0; v < 4; ++v) add(sum[v], simd::load(p + i + static_cast<index>(v) * n));
     }
-    // Each by its own number: by a number made in the loop the sums would be memory (40 heads of 128, f32: 858 ns a
-    // token instead of 709).
+    // Each sum has a constant index: with indices computed in the loop the sums would live in memory (40
+    // heads of 128, f32, AVX-512: 858 ns per token instead of 709 ns).
     ROPEWALK_DETAIL_UNROLL
     for (std::size_t v = 0; v < 3; ++v)
         if (i + n <= count) {
@@ -133,7 +132,7 @@ ROPEWALK_ALWAYS_INLINE simd::pack<compute_t<S>> sums_of(const S* p, index count,
         }
     if (i < count) {
         if constexpr (Squares) {
-            // Lanes past the end must add nothing, whatever the mean: zero less the mean is not zero.
+            // Lanes past the end must add nothing, whatever the mean is: zero minus the mean is not zero.
             compute_t<S> lane[P::size] = {};
             for (index j = 0; j < count - i; ++j) lane[j] = static_cast<compute_t<S>>(p[i + j]) - mean;
             const P x = simd::load(static_cast<const compute_t<S>*>(lane));
@@ -145,11 +144,11 @@ ROPEWALK_ALWAYS_INLINE simd::pack<compute_t<S>> sums_of(const S* p, index count,
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/// Heads whose moments are computed together: their roots and quotients overlap, and their numbers are
-/// still in the first cache when they are rotated.
+/// Heads whose moments are computed together. Their square roots and divisions overlap, and their numbers are
+/// still in L1 when they are rotated.
 inline constexpr index normed_block = 16;
 
-/// The sums of `count` heads, four at a time where there are as many: each has the bits it has alone.
+/// The sums of `count` heads, four at a time while there are four: each has the bits that it has alone.
 template <bool Squares, class S, class C>
 ROPEWALK_ALWAYS_INLINE void fill_sums(const S* base, index stride, index channels, index count,
                                       const head_moments<C>* moments, C* sums) noexcept {
@@ -164,8 +163,8 @@ ROPEWALK_ALWAYS_INLINE void fill_sums(const S* base, index stride, index channel
     for (; h < count; ++h) sums[h] = simd::sum_lanes(of_head(h));
 }
 
-/// scale / sqrt(mean square + eps) in place of each of normed_block sums of squares. (One after the other the roots
-/// and quotients were a tenth of prepare_attention on f32 heads of 128.)
+/// Replaces each of normed_block sums of squares by scale / sqrt(mean square + eps). (One after the other,
+/// the roots and divisions took a tenth of prepare_attention with f32 heads of 128.)
 template <class C>
 ROPEWALK_ALWAYS_INLINE void norm_factors(C* squares, index numbers, const norm_view<C>& norm) noexcept {
     static_assert(normed_block % simd::lanes<C> == 0);
@@ -176,7 +175,7 @@ ROPEWALK_ALWAYS_INLINE void norm_factors(C* squares, index numbers, const norm_v
                                      simd::broadcast(norm.scale));
 }
 
-/// The moments of at most normed_block heads, each by itself.
+/// The moments of at most normed_block heads, each separately.
 template <class S, class C>
 void fill_moments(const S* base, index stride, index count, const norm_view<C>& norm,
                   head_moments<C>* moments) noexcept {
@@ -197,7 +196,7 @@ template <class S, class C>
 head_moments<C> moments_of_token(const S* base, index stride, index count,
                                  const norm_view<C>& norm) noexcept {
     const index numbers = norm.channels * count;
-    const auto total = [&](auto squares, C mean) {  // of (x - mean)^2, or of x
+    const auto total = [&](auto squares, C mean) {  // sum of (x - mean)^2, or of x
         C sum = 0;
         for (index h = 0; h < count; ++h)
             sum += simd::sum_lanes(sums_of<decltype(squares)::value>(base + h * stride, norm.channels, mean));

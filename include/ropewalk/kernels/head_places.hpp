@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Places: where the numbers of the heads of a token are read from (source) and written to (target).
+// The loops of pair_arithmetic.hpp combine any source with any target; in place both are the same address.
 #pragma once
 
 #include <ropewalk/core/heads_view.hpp>
@@ -6,12 +8,9 @@
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/simd_streaming.hpp>
 
-/// Places: where the numbers of a token's heads come from and where they go. The loops of pair_arithmetic.hpp
-/// take any source with any target; in place, both are one address.
-
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// lanes<C> neighbours of another type as numbers of type C.
+/// lanes<C> adjacent numbers of another type as numbers of type C.
 template <class C, class S>
 ROPEWALK_ALWAYS_INLINE simd::pack<C> load_as(const S* p) noexcept {
     if constexpr (std::is_same_v<compute_t<S>, C>) {
@@ -33,7 +32,7 @@ ROPEWALK_ALWAYS_INLINE simd::pack<C> load_some_as(const S* p, index count) noexc
     }
 }
 
-/// Heads as they stand in memory, read as numbers of type C.
+/// Heads in memory, read as numbers of type C.
 template <class S, class C = compute_t<S>>
 struct plain_heads {
     using element = S;
@@ -57,8 +56,8 @@ struct plain_heads {
     plain_heads from_head(index h) const noexcept { return {p + h * stride, stride}; }
 };
 
-/// Heads that are read where they are written: one address a head instead of two. (With two, registers for
-/// addresses ran out: one token of 40 heads of 128, f32, took 203 ns instead of 177.)
+/// Heads that are written where they are read: one address for each head instead of two. (With two, address
+/// registers ran out: one token of 40 heads of 128, f32, AVX-512, took 203 ns instead of 177 ns.)
 template <class T>
 struct heads_in_place {
     using element = T;
@@ -67,7 +66,7 @@ struct heads_in_place {
     heads_in_place from_head(index) const noexcept { return {}; }
 };
 
-/// What a norm makes of one head: y = (x - mean) * factor * weight. RMSNorm has the mean 0.
+/// How a norm changes one head: y = (x - mean) * factor * weight. RMSNorm has mean 0.
 template <class C>
 struct head_moments {
     C mean = 0;
@@ -120,17 +119,17 @@ struct head_places {
     D* to;
     index to_stride;
     index heads;
-    bool past_caches = false;  ///< f32 and f64 that go elsewhere: written around the caches
+    bool past_caches = false;  ///< f32 and f64 that are written elsewhere, bypassing the caches
 
     static constexpr bool in_place = std::is_same_v<Source, heads_in_place<D>>;
-    /// Pairs of 16-bit numbers stay together on the way from bf16 to bf16; see read_as_words.
+    /// Two 16-bit numbers stay in one word on the way from bf16 to bf16; see read_as_words.
     static constexpr bool words =
         Source::plain && std::is_same_v<source_element, D> && simd::read_as_words<D>;
-    /// Two registers are stored in one piece where they come of the target's own type; see store_two.
+    /// Two registers are stored by one store if they come from the type of the target; see store_two.
     static constexpr bool stored_in_twos =
         Source::plain && std::is_same_v<source_element, D> && sizeof(D) == 2;
 
-    /// K registers to their place in the target.
+    /// Stores K registers in the target.
     template <std::size_t K, class P>
     ROPEWALK_ALWAYS_INLINE void store(D* p, const P (&x)[K]) const noexcept {
         if constexpr (!in_place && Source::plain && std::is_same_v<D, C>) {
@@ -141,7 +140,7 @@ struct head_places {
         }
         simd::store<stored_in_twos>(p, x);
     }
-    /// What head h is read from.
+    /// The source of head h.
     ROPEWALK_ALWAYS_INLINE auto source(index h) const noexcept {
         if constexpr (in_place) {
             return typename plain_heads<D, C>::head{to + h * to_stride};
@@ -149,12 +148,12 @@ struct head_places {
             return from.at(h);
         }
     }
-    /// From a channel on; a tensor without heads has no memory to step over.
+    /// The same heads from channel c on; a tensor without heads has no memory, so no offset is added.
     head_places at_channel(index c) const noexcept {
         if (heads == 0) return *this;
         return {from.at_channel(c), to + c, to_stride, heads, past_caches};
     }
-    /// One head of a tensor that has any.
+    /// One head; the tensor must have heads.
     head_places only(index h) const noexcept {
         if (heads == 0) return *this;
         return {from.from_head(h), to + h * to_stride, to_stride, 1, past_caches};
@@ -179,9 +178,9 @@ struct tensors<First, Second> {
     First first;
     Second second;
 
-    /// Two of one type share one loop, which halves the code of a call and costs nothing beside their heads.
-    /// (As an array of two, one head took 37 ns instead of 30: its fields were loaded in other pieces than they
-    /// had been stored in.)
+    /// Two tensors of one type share one loop, which halves the code of a call at no cost beside their heads.
+    /// (As an array of two, one head took 37 ns instead of 30 ns: its fields were loaded in other widths than
+    /// they were stored in.)
     template <class F>
     ROPEWALK_ALWAYS_INLINE void each(F f) const noexcept {
         if constexpr (std::is_same_v<First, Second>) {
@@ -203,7 +202,7 @@ tensors(Place...) -> tensors<Place...>;
 template <class S, class D>
 using plain_places = head_places<plain_heads<S, compute_t<D>>, D>;
 
-/// Heads that are rotated where they stand.
+/// Heads that are rotated in place.
 template <class T>
 using places_in_place = head_places<heads_in_place<T>, T>;
 template <class T>
@@ -211,8 +210,8 @@ places_in_place<T> in_place(T* p, index stride, index heads) noexcept {
     return {{}, p, stride, heads};
 }
 
-/// Channels [first, last) of every head as the source gives them, in the target's type. Nothing where they
-/// stand there already.
+/// Channels [first, last) of every head as the source gives them, in the target's type. Does nothing in
+/// place.
 template <class Source, class D>
 void pass_channels(head_places<Source, D> x, index first, index last) noexcept {
     constexpr index n = simd::lanes<compute_t<D>>;

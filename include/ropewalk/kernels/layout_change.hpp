@@ -1,17 +1,16 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Heads read in one pair layout and written in another (DeepSeek reads interleaved, writes half-split).
+// They are gathered in pair order in L1, rotated there as half-split heads, and scattered.
 #pragma once
 
 #include <ropewalk/kernels/pair_arithmetic.hpp>
 
-/// Heads that are read in one pair layout and written in another (DeepSeek reads interleaved and writes
-/// half-split): gathered in pair order in L1, rotated there as half-split heads, scattered.
-
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Pairs of a head that are gathered, rotated and scattered at once. In place, no head may have more.
+/// Pairs of a head that are gathered, rotated and scattered together. In place, a head may not have more.
 inline constexpr index changed_pairs = 512;
 
-/// First and second channels of pairs [first, first + count) of a head into two arrays.
+/// Copies the first and second channels of pairs [first, first + count) of a head to two arrays.
 template <class Head, class C>
 void gather_pairs(pair_layout layout, const Head& from, index first, index count, index pairs, C* x,
                   C* y) noexcept {
@@ -43,7 +42,7 @@ void gather_pairs(pair_layout layout, const Head& from, index first, index count
     }
 }
 
-/// The way back.
+/// The inverse of gather_pairs.
 template <class D, class C>
 void scatter_pairs(pair_layout layout, D* to, index first, index count, index pairs, const C* x,
                    const C* y) noexcept {
@@ -74,7 +73,7 @@ void scatter_pairs(pair_layout layout, D* to, index first, index count, index pa
     }
 }
 
-/// All heads of one token.
+/// Rotates all heads of one token from layout `read` to layout `write`.
 template <class Row, class Place>
 void rotate_between(pair_layout read, pair_layout write, const Row& row, index pairs, Place x) noexcept {
     using C = typename Row::element;
@@ -85,7 +84,8 @@ void rotate_between(pair_layout read, pair_layout write, const Row& row, index p
         for (index first = 0; first < pairs; first += changed_pairs) {
             const index count = std::min(changed_pairs, pairs - first);
             gather_pairs(read, from, first, count, pairs, a, b);
-            // Register by register: rotate_half_span here would be one more kernel in every call of a scheme.
+            // One register at a time: rotate_half_span here would add one more kernel to every call with a
+            // scheme.
             index i = 0;
             simd::pack<C> c, s;
             for (; i + n <= count; i += n) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Multiplies blocks of channels by square matrices: rotations of more than two channels.
 #pragma once
 
 #include <algorithm>
@@ -14,10 +15,10 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// How a block's matrix is applied: as it is, or its transpose, which undoes a rotation.
+/// Which matrix is applied: that of the block, or its transpose, which undoes a rotation.
 enum class block_side : std::uint8_t { forward, transposed };
 
-/// Lanes whose numbers differ in one bit change places.
+/// Swaps lanes whose numbers differ in one bit.
 template <index Bit, class C>
 ROPEWALK_ALWAYS_INLINE simd::pack<C> swap_lanes(simd::pack<C> x) noexcept {
     if constexpr (Bit == 1) {
@@ -29,7 +30,8 @@ ROPEWALK_ALWAYS_INLINE simd::pack<C> swap_lanes(simd::pack<C> x) noexcept {
     }
 }
 
-/// Registers of whole blocks of 2, 4 or 8 channels: `registers` of them where a block is wider than one.
+/// Registers of whole blocks of 2, 4 or 8 channels: `registers` of them if a block is wider than one
+/// register.
 template <index Size, class C>
 struct exchanged_blocks {
     using pack = simd::pack<C>;
@@ -37,7 +39,7 @@ struct exchanged_blocks {
     static constexpr index inner = Size < lanes ? Size : lanes;  // channels of a block within a register
     static constexpr index registers = Size / inner;
 
-    /// y[k] = x with lanes i and i ^ k exchanged: one exchange of an earlier one each.
+    /// y[k] = x with lanes i and i ^ k exchanged; each needs one exchange from an earlier one.
     template <index Bit = 1>
     ROPEWALK_ALWAYS_INLINE static void exchange(pack (&y)[static_cast<std::size_t>(inner)]) noexcept {
         if constexpr (Bit < inner) {
@@ -56,7 +58,7 @@ struct exchanged_blocks {
         }
     }
 
-    /// out = the matrices, or their transposes, times x; coefficient(k, r) is register r of number k.
+    /// out = the matrices, or their transposes, times x; coefficient(k, r) is register r of coefficient k.
     template <block_side Side, class F>
     ROPEWALK_ALWAYS_INLINE static void multiply(const pack (&x)[static_cast<std::size_t>(registers)],
                                                 pack (&out)[static_cast<std::size_t>(registers)],
@@ -86,8 +88,8 @@ struct exchanged_blocks {
     }
 };
 
-/// Registers [i, i + Count * lanes) of the blocks of heads that share a row: coefficients stay in registers
-/// along the heads.
+/// Registers [i, i + Count * lanes) of the blocks of heads that share a row: the coefficients stay in
+/// registers for all heads.
 template <index Size, block_side Side, index Count, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_span(stored_t<T>* x, index stride, index heads, const C* m,
                                      index channels) noexcept {
@@ -123,7 +125,7 @@ ROPEWALK_ALWAYS_INLINE void mix_span(stored_t<T>* x, index stride, index heads, 
         }
     }
 }
-/// Two registers of blocks of 2 channels of bf16, whose words hold a block each: no lane changes its place.
+/// Two registers of blocks of 2 channels of bf16: each word holds one block, so no lane moves.
 template <block_side Side, class C>
 ROPEWALK_ALWAYS_INLINE void mix_words(bf16* x, index stride, index heads, const C* m,
                                       index channels) noexcept {
@@ -138,7 +140,7 @@ ROPEWALK_ALWAYS_INLINE void mix_words(bf16* x, index stride, index heads, const 
                               simd::fma(to_second, in.first, own.second * in.second)});
     }
 }
-/// The blocks of such heads, of 2, 4 or 8 channels.
+/// The blocks of 2, 4 or 8 channels of heads that share a row.
 template <index Size, block_side Side, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_heads(stored_t<T>* x, index stride, index heads, const C* m,
                                       index channels) noexcept {
@@ -147,7 +149,7 @@ ROPEWALK_ALWAYS_INLINE void mix_heads(stored_t<T>* x, index stride, index heads,
     constexpr index several = registers > 1 ? registers
                               : Size == 2   ? 4
                               : Size == 4   ? 2
-                                            : 1;  // what registers can hold
+                                            : 1;  // as many as the registers can hold
     index i = 0;
     if constexpr (Size == 2 && simd::read_as_words<stored_t<T>>)
         for (; i + 2 * lanes <= channels; i += 2 * lanes)
@@ -169,14 +171,14 @@ ROPEWALK_ALWAYS_INLINE void mix_heads(stored_t<T>* x, index stride, index heads,
     }
 }
 
-/// Blocks of any size: as many whole ones as fit in a piece are copied between margins, so that shifts around
-/// the block are loads from further on or further back.
+/// Blocks of any size: as many whole blocks as fit in a piece are copied between margins, so that cyclic
+/// shifts of a block become loads from other addresses.
 template <class C>
 struct shifted_blocks {
     static constexpr index lanes = simd::lanes<C>, piece = 256, margin = max_block_size + lanes;
     static constexpr auto room = static_cast<std::size_t>(piece + 2 * margin);
-    C in[room] = {}, sums[room] = {}, place[room] = {};  // place: which channel of its block
-    index size, channels;                                // of a block, of a piece
+    C in[room] = {}, sums[room] = {}, place[room] = {};  // place: index of each channel in its block
+    index size, channels;                                // size of a block; channels of a piece
 
     explicit shifted_blocks(index block) noexcept : size(block), channels(piece / block * block) {
         for (index i = 0; i < channels; ++i) place[margin + i] = static_cast<C>(i % size);
@@ -184,7 +186,7 @@ struct shifted_blocks {
     template <block_side Side, class T>
     void mix(stored_t<T>* x, const C* m, index stride, index count) noexcept {
         for (index i = 0; i < count; ++i) in[margin + i] = static_cast<C>(static_cast<compute_t<T>>(x[i]));
-        // What lies behind must be 0 times 0: it is multiplied, and not stored.
+        // The margin after the piece is multiplied and not stored; it must be 0.
         std::fill_n(in + margin + count, margin, C(0));
         std::fill_n(sums + margin, count + lanes, C(0));
         C products[room] = {};
@@ -198,7 +200,7 @@ struct shifted_blocks {
                     simd::store(products + margin + i, of(m, i) * simd::load(from + i));
                 from = products + margin;
             }
-            // Forward the number of channel i + k, transposed the product of channel i - k, in the block.
+            // Forward the channel i + k of the block is used, transposed the product of channel i - k.
             const index near_lane = Side == block_side::forward ? k : -k;
             const index far_lane = near_lane + (Side == block_side::forward ? -size : size);
             const auto border = simd::broadcast(static_cast<C>(Side == block_side::forward ? size - k : k));
@@ -218,8 +220,8 @@ struct shifted_blocks {
     }
 };
 
-/// f(first head, how many share the row, row of coefficients) for the heads of a part. Returns a row that the
-/// table does not have, or -1.
+/// Calls f(first head, number of heads that share the row, row of coefficients) for the heads of a part.
+/// Returns a row that the table does not have, or -1.
 template <class T, class C, class F>
 index each_mixed_token(const heads_view<T>& x, const block_rows_view<C>& rows, work_part work, F f) noexcept {
     const work_range heads = partition(x.heads(), work.heads);
@@ -288,15 +290,15 @@ bool mix_blocks_as(heads_view<T> x, const block_rows_view<compute_t<T>>& rows, p
 
 }  // namespace detail
 
-/// Multiplies every block of neighbouring channels by its token's matrix, in place. Channels behind the
-/// blocks pass through.
+/// Multiplies every block of adjacent channels by the matrix of its token, in place. Channels after the last
+/// block are unchanged.
 /// Shapes:   x [batches, tokens, heads, channels >= blocks * size]; rows of batches * tokens tokens, for one
 ///           head or as many as x has.
 /// Requires, Returns: as rotate. Negative rows leave a token untouched.
-/// Cost:     size multiply-adds a channel, one pass over the data; no allocation. Blocks of 2 take 1.0 to 1.3 of
-///           rotate's time, of 4 about twice, of 8 three to five times that (AVX-512); sizes other than 2, 4
-///           and 8 make copies.
-/// Accuracy: f64, f32: size ulp of the sum of magnitudes; 16-bit: that plus half a storage ulp.
+/// Cost:     size multiply-adds per channel, one pass over the data; no allocation. With AVX-512, blocks of 2
+///           take 1.0 to 1.3 times as long as rotate, blocks of 4 about twice as long, blocks of 8 three to
+///           five times; other sizes make copies.
+/// Accuracy: f64, f32: size ulp of the sum of magnitudes; 16-bit: half a storage ulp more.
 /// Source:   LieRE, arXiv 2406.10322.
 template <class T>
 bool mix_blocks(heads_view<T> x, std::type_identity_t<block_rows_view<compute_t<T>>> rows,
@@ -304,8 +306,8 @@ bool mix_blocks(heads_view<T> x, std::type_identity_t<block_rows_view<compute_t<
     return detail::mix_blocks_as<detail::block_side::forward>(x, rows, part);
 }
 
-/// Multiplies by the transposes: the inverse of mix_blocks where the matrices are rotations, and its gradient
-/// by x whatever they are.
+/// Multiplies by the transposed matrices: the inverse of mix_blocks if the matrices are rotations, and its
+/// gradient with respect to x for any matrices.
 /// Shapes, Requires, Cost, Accuracy: as mix_blocks.
 /// Source:   R^T R = 1.
 template <class T>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Multiplies every pair by the 2 x 2 matrix of its token, in any pair layout.
 #pragma once
 
 #include <cstring>
@@ -9,8 +10,8 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// The four factors of each pair of one row. With `scaled` every matrix is a scaled rotation, b = -c and
-/// d = a bit for bit, so two arrays say it all: half the traffic.
+/// The four factors of each pair of one row. If `Scaled`, every matrix is a scaled rotation, b = -c and d = a
+/// bit for bit, and two arrays suffice: half the traffic.
 template <bool Scaled, class C>
 struct mix_row {
     const C *a, *b, *c, *d;
@@ -32,7 +33,7 @@ ROPEWALK_ALWAYS_INLINE auto load_factors(mix_row<Scaled, C> row, Load load) noex
     }
 }
 
-/// The heads of one token, multiplied where they stand.
+/// The heads of one token, multiplied in place.
 template <class T>
 struct token_heads {
     T* base;
@@ -47,7 +48,7 @@ template <std::size_t V, bool Scaled, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_half_step(mix_row<Scaled, C> row, index half, token_heads<T> x) noexcept {
     using P = simd::pack<C>;
     constexpr index n = simd::lanes<C>;
-    // One head and short groups make two streams a group apart, which the hardware follows too late.
+    // One head with short groups is two streams, one group apart, which hardware prefetchers follow too late.
     constexpr index ahead = 2048 / static_cast<index>(sizeof(T));
     mix_factors<P> f[V];
     for (std::size_t r = 0; r < V; ++r)
@@ -97,10 +98,11 @@ ROPEWALK_ALWAYS_INLINE void mix_half_span(mix_row<Scaled, C> row, index pairs, i
     }
 }
 
-/// Groups whose half is more than a register but not whole ones, head by head. The last lanes are done as a
-/// full register that ends with them: it is read before anything is written and written after all else, the
-/// lanes it shares with the register before it to the same numbers. (A masked store makes the next group wait
-/// for it: groups of 34 in bf16, one token, take 12.1 passes that way and 4.1 this way.)
+/// Groups whose half is more than a register but not a whole number of them, head by head. The last lanes are
+/// processed as a full register that ends with them. It is read before anything is written and written last;
+/// the lanes that it shares with the register before it get the same numbers. (A masked store makes the next
+/// group wait for it: bf16 groups of 34, one token, AVX-512, take 12.1 times a plain pass that way and 4.1
+/// times this way.)
 template <bool Scaled, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_long_groups(mix_row<Scaled, C> row, index pairs, index half,
                                             token_heads<T> x) noexcept {
@@ -122,16 +124,16 @@ ROPEWALK_ALWAYS_INLINE void mix_long_groups(mix_row<Scaled, C> row, index pairs,
         }
 }
 
-/// Whole groups whose half is most of a register, head by head. First and second channels are read and
-/// written by full registers: what a store spills beyond its half is written again by the next one, and the
-/// next group is read before.
+/// Whole groups whose half fills most of a register, head by head. First and second channels are read and
+/// written by full registers. What a store writes beyond its half is overwritten by the next store, and the
+/// next group is read before that.
 template <bool Scaled, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_wide_groups(mix_row<Scaled, C> row, index pairs, index half,
                                             token_heads<T> x) noexcept {
     using P = simd::pack<C>;
     constexpr index n = simd::lanes<C>;
     const auto read = [](const T* p) { return simd::in_register<C>(simd::load(p)); };
-    // Groups before this pair have another one behind them that can be read by full registers.
+    // Groups before this pair are followed by another group that full registers can read.
     const index ahead = (2 * pairs - half - n) / (2 * half) * half;
     for (index h = 0; h < x.heads; ++h) {
         T* head = x.base + h * x.stride;
@@ -155,24 +157,25 @@ ROPEWALK_ALWAYS_INLINE void mix_wide_groups(mix_row<Scaled, C> row, index pairs,
     }
 }
 
-/// Where half a group is less than a register: as many whole groups as one register of pairs holds, their
-/// channels in two, the second of which ends with them. Taken apart into first and second channels, and woven
-/// again.
+/// For groups whose half is less than a register: as many whole groups as fill one register of pairs. Their
+/// channels are in two registers, the second of which ends with the last group. They are separated into first
+/// and second channels, and interleaved again afterwards.
 template <class C>
 struct group_weave {
     static constexpr index n = simd::lanes<C>;
-    /// Lanes of each order; those that no pair fills are any.
+    /// The lanes of each permutation; lanes without a pair are arbitrary.
     struct places {
         index pairs = n;
         index first[simd::pack<C>::size] = {}, second[simd::pack<C>::size] = {};
         index channel[2 * simd::pack<C>::size] = {};
 
-        /// Where the two registers have a channel.
+        /// The lane of a channel in the two registers.
         ROPEWALK_ALWAYS_INLINE index lane(index c) const noexcept {
             return c < n ? c : c - 2 * pairs + 2 * n;
         }
     };
-    index pairs;  ///< of those groups: more than half a register, so that the two overlap or meet
+    index
+        pairs;  ///< pairs of those groups: more than half a register, so that the two registers overlap or are adjacent
     simd::lane_order<C> first, second, low, high;
 
     ROPEWALK_ALWAYS_INLINE explicit group_weave(const places& of) noexcept
@@ -196,7 +199,7 @@ struct group_weave {
     }
 };
 
-/// The groups of one register of pairs, of every head.
+/// The groups of one register of pairs, in every head.
 template <bool Meet, class T, class P, class C>
 ROPEWALK_ALWAYS_INLINE void mix_woven_heads(token_heads<T> x, const group_weave<C>& weave,
                                             const mix_factors<P>& f) noexcept {
@@ -218,7 +221,7 @@ ROPEWALK_ALWAYS_INLINE void mix_woven_heads(token_heads<T> x, const group_weave<
     }
 }
 
-/// All groups of one token, where half a group is less than a register.
+/// All groups of one token, if half a group is less than a register.
 template <bool Scaled, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_woven_span(mix_row<Scaled, C> row, index pairs, const group_weave<C>& weave,
                                            token_heads<T> x) noexcept {
@@ -231,7 +234,7 @@ ROPEWALK_ALWAYS_INLINE void mix_woven_span(mix_row<Scaled, C> row, index pairs, 
     else
         for (; i + n <= pairs; i += weave.pairs)
             mix_woven_heads<false>(x.at_channel(2 * i), weave, load_factors(row.from(i), load));
-    for (index count; i < pairs; i += count) {  // not the whole register of factors, or not all the groups
+    for (index count; i < pairs; i += count) {  // less than a register of factors, or fewer groups
         count = pairs - i < weave.pairs ? pairs - i : weave.pairs;
         const auto f = load_factors(row.from(i), [&](const C* p) { return simd::load_some(p, count); });
         const auto bytes = static_cast<std::size_t>(2 * count) * sizeof(T);
@@ -263,7 +266,8 @@ ROPEWALK_ALWAYS_INLINE void mix_interleaved_heads(token_heads<T> x, index count,
     }
 }
 
-/// Pairs (2 i, 2 i + 1), i < pairs: a register of table entries makes two of woven factors.
+/// Pairs (2 i, 2 i + 1), i < pairs: one register of table entries becomes two registers of interleaved
+/// factors.
 template <bool Scaled, class T, class C>
 ROPEWALK_ALWAYS_INLINE void mix_interleaved_span(mix_row<Scaled, C> row, index pairs,
                                                  token_heads<T> x) noexcept {
@@ -321,15 +325,16 @@ index mix_tokens(pair_layout layout, heads_view<T> x, const matrix_rows_view<C>&
 
 }  // namespace detail
 
-/// Multiplies every pair by its token's 2 x 2 matrix, in place: (x, y) <- (a x + b y, c x + d y).
-/// Shapes:   x [batches, tokens, heads, 2 * pairs]; rows hold batches * tokens tokens.
+/// Multiplies every pair by the 2 x 2 matrix of its token, in place: (x, y) <- (a x + b y, c x + d y).
+/// Shapes:   x [batches, tokens, heads, 2 * pairs]; rows of batches * tokens tokens.
 /// Requires: as rotate. Negative rows leave a token untouched.
 /// Returns:  as rotate.
-/// Cost:     one pass over the data; no allocation. Two table entries a pair when all matrices are scaled
-///           rotations, four otherwise. In L1 (AVX-512, one token of 4096 channels, against a multiply by a
-///           row) groups of 4, 8 and 16 take 1.2 to 2.1 passes, other even ones up to 3, those whose half is
-///           a little more than a register or half of one (18, 34) up to 4.3.
-/// Accuracy: f64, f32: 2 ulp of |a x| + |b y| (and of |c x| + |d y|); 16-bit: that plus half a storage ulp.
+/// Cost:     one pass over the data; no allocation. Two table entries per pair if all matrices are scaled
+///           rotations, four otherwise. In L1 (AVX-512, one token of 4096 channels, relative to an
+///           elementwise multiplication by a row) groups of 4, 8 and 16 take 1.2 to 2.1 times as long, other
+///           even ones up to 3 times, those whose half is a little more than a register or half a register
+///           (18, 34) up to 4.3 times.
+/// Accuracy: f64, f32: 2 ulp of |a x| + |b y| (and of |c x| + |d y|); 16-bit: half a storage ulp more.
 /// Source:   RoAd, Liao and Monz 2024; rotate_half with full-width cos and sin.
 template <class T>
 bool mix_pairs(pair_layout layout, heads_view<T> x, std::type_identity_t<matrix_rows_view<compute_t<T>>> rows,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The norm and the rotation of queries and keys in one pass.
 #pragma once
 
 #include <ropewalk/kernels/head_norm.hpp>
@@ -6,11 +7,11 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// What becomes of tokens without a row: neither read nor written, as in every kernel, or normalised and
-/// not rotated (FLUX.1's text, FreeFlux's keys that do not rotate).
+/// What happens to tokens without a row: they are neither read nor written, as in every kernel, or normalised
+/// and not rotated (FLUX.1's text, FreeFlux's keys that do not rotate).
 enum class untouched_tokens : std::uint8_t { left_alone, normalised };
 
-/// The part of the work a thread takes, and whether tokens that do not rotate are normalised.
+/// Which part of the work the call does, and whether untouched tokens are normalised.
 struct normalize_options {
     part_of part = {};  ///< the share of the work that this call takes
     /// What happens to tokens with a negative row.
@@ -23,8 +24,8 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Heads of one token, normalised and rotated on the way from source to target; channels outside the slice
-/// only normalised. Without a row, only normalised where asked for.
+/// The heads of one token, normalised and rotated from source to target; channels outside the slice are only
+/// normalised. Without a row they are only normalised, if the options ask for it.
 template <class Layout, class Cursor, class Place, class C>
 ROPEWALK_ALWAYS_INLINE void normalize_heads(Layout layout, const token_rotation<Cursor>& token,
                                             slice_extents slice, const norm_view<C>& norm,
@@ -79,7 +80,7 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
     if (plan.read != plan.write && pairs > changed_pairs)
         return tell(who,
                     {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
-    // Heads that share one sum stay in one part: another part would overwrite what the sum reads.
+    // Heads that share one mean stay in one part: another part would overwrite what the sum reads.
     const bool whole = (!q.empty() && norm_q.extent == norm_extent::token) ||
                        (!k.empty() && norm_k.extent == norm_extent::token);
     const index tokens =
@@ -109,29 +110,30 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
                 },
             tensor_part<TQ, TQ>{q, q, heads(q), 0}, tensor_part<TK, TK>{k, k, heads(k), 0});
     };
-    // A layer without RoPE does not look at its rows.
+    // A layer without RoPE does not read its rows.
     if (pairs == 0) return run(copy_rows<C>(tokens));
     return run(rows);
 }
 
 }  // namespace detail
 
-/// RMSNorm or LayerNorm of every head, then its rotation, in one pass over the data and in place:
-/// x <- R(norm(x) * weight * scale). Models that normalise queries and keys do so before they rotate (Qwen3,
-/// Gemma 3 with its weight + 1, OLMo 2 over all heads at once: extent token, Cohere with LayerNorm).
-/// Shapes:   x [batches, tokens, heads, channels]; rotated are the slice of a scheme or layout_slice, or the
-///           first 2 * pairs channels, the others are only normalised; norm.channels = channels.
-/// Requires: a call that fits, as rotate; q and k of as many tokens. Tokens without a row are neither
+/// RMSNorm or LayerNorm of every head, then its rotation, in one pass over the data and in place: x <-
+/// R(norm(x) * weight * scale). Models that normalise queries and keys do so before the rotation (Qwen3;
+/// Gemma 3, whose factor is weight + 1; OLMo 2, over all heads together: extent token; Cohere, with
+/// LayerNorm).
+/// Shapes:   x [batches, tokens, heads, channels]. The slice of a scheme or layout_slice rotates, otherwise
+///           the first 2 * pairs channels; other channels are only normalised. norm.channels = channels.
+/// Requires: a call that fits, as rotate; q and k with equally many tokens. Tokens without a row are neither
 ///           read nor written, unless options.untouched asks for their norm. A layer that does not rotate
 ///           (NoPE) is normalised.
 /// Returns:  as rotate.
 /// Cost:     reads the data from memory once and writes it once; no allocation.
-/// Accuracy: f64, f32: 12 ulp of the pair norm of the normalised head for up to 1024 channels; 16-bit data
-///           add half a storage ulp of the result (the result of the norm is not rounded in between).
-///           Bit for bit the norm followed by rotate where the data are f32 or f64.
-/// Threads:  `part` splits tokens, and with extent head the heads of few tokens too.
+/// Accuracy: f64, f32: 12 ulp of the norm of the pair in the normalised head, for up to 1024 channels;
+///           16-bit: half a storage ulp of the result more (the normalised head is not rounded in between).
+///           For f32 and f64 data bit for bit the norm followed by rotate.
+/// Threads:  `part` splits tokens, and with extent head also the heads of few tokens.
 /// Source:   Zhang and Sennrich 2019, eq. 4; Hugging Face models qwen3, gemma3, olmo2, cohere (order and
-/// form).
+///           form).
 template <class L, class TQ, class TK, class R>
 bool normalize_and_rotate(const L& layout, heads_view<TQ> q, heads_view<TK> k,
                           std::type_identity_t<norm_view<compute_t<TQ>>> norm_q,

@@ -1,16 +1,14 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The arithmetic of a pair, and the loops that apply it to the heads of one token.
+// The row of cos and sin stays in registers for all heads. Every layout computes each output as fma(x, c,
+// rounded product). Therefore layouts agree bit for bit, up to the permutation of channels, and so do full
+// and partial registers, all sources and all targets. The specification is rotate_reference.
 #pragma once
 
 #include <algorithm>
 
 #include <ropewalk/kernels/head_places.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
-
-/// The arithmetic of a pair, and the loops that carry it along the heads of one token with a row of cos and
-/// sin in registers. Every layout forms each output as fma(x, c, rounded product), so that layouts agree bit
-/// for bit up to the permutation of channels, and so do full and partial registers, any source and any
-/// target.
-/// Source:   rotate_reference is the specification.
 
 namespace ROPEWALK_NAMESPACE::detail {
 
@@ -21,14 +19,14 @@ ROPEWALK_ALWAYS_INLINE void rotate_pairs(P& x, P& y, P c, P s) noexcept {
     y = simd::fma(y, c, x * s);
     x = first;
 }
-/// The same of neighbours in one register; c holds cos twice, s holds -sin and sin.
+/// The same for adjacent channels in one register; c holds each cos twice, s holds -sin and sin.
 template <class P>
 ROPEWALK_ALWAYS_INLINE P rotate_neighbours(P x, P c, P s) noexcept {
     return simd::fma(x, c, simd::swap_pairs(x) * s);
 }
 
-// Registers a row of cos and sin may occupy, and registers of data in flight beside it: AVX-512 and NEON
-// have 32 in all, the others 16.
+// Registers for the row of cos and sin, and registers of data in flight beside them: AVX-512 and NEON have 32
+// in all, other instruction sets 16.
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_NEON)
 inline constexpr std::size_t half_vectors = 8;
 inline constexpr std::size_t half_in_flight = 4;
@@ -41,18 +39,18 @@ inline constexpr std::size_t interleaved_units = 2;
 inline constexpr std::size_t interleaved_in_flight = 4;
 #endif
 
-/// Which loop runs outside when a row is wider than its registers. `registers`: each is loaded once for all
-/// heads. `heads`: the row comes from a copy in L1 and every head is read once from end to end, for data past
-/// the caches: the hardware's prefetchers do not follow parts of heads. (AVX2, f32: `heads` 1.1 and 1.1 of
-/// the roof at 4096 tokens, half-split and interleaved, `registers` 2.0 and 2.3; in L1 1.4 and 1.8
-/// against 1.15 and 1.26.)
+/// The outer loop for a row that is wider than its registers. `registers`: each part of the row is loaded
+/// once for all heads. `heads`: the row is read from a copy in L1, and every head is read once from end to
+/// end. This is for data larger than the caches, since hardware prefetchers do not follow parts of heads.
+/// (AVX2, f32, half-split and interleaved, relative to a plain pass over the data: at 4096 tokens `heads` 1.1
+/// and 1.1, `registers` 2.0 and 2.3; in L1 1.4 and 1.8 against 1.15 and 1.26.)
 enum class outer_loop { registers, heads };
 
-/// Pairs of a row copied at a time, and registers of data in flight beside it.
+/// Pairs of a row that are copied at a time, and registers of data in flight beside them.
 inline constexpr index copied_pairs = 128;
 inline constexpr std::size_t copied_in_flight = 4;
 
-/// A row in L1, in the order in which the loops use its registers.
+/// A copy of a row in L1, in the order in which the loops use its registers.
 template <class C>
 struct copied_row {
     static constexpr index step = static_cast<index>(copied_in_flight) * simd::lanes<C>;
@@ -60,7 +58,8 @@ struct copied_row {
     alignas(64) C sin[2 * copied_pairs];
 };
 
-/// Registers of the row from pair `first` on. With Words, two neighbours hold the even and the odd pairs.
+/// Registers of the row from pair `first` on. With Words, two consecutive ones hold the even and the odd
+/// pairs.
 template <std::size_t V, bool Words, class Row, class P>
 ROPEWALK_ALWAYS_INLINE void load_row(const Row& row, index first, P (&c)[V], P (&s)[V]) noexcept {
     constexpr index n = static_cast<index>(P::size);
@@ -77,15 +76,15 @@ ROPEWALK_ALWAYS_INLINE void load_row(const Row& row, index first, P (&c)[V], P (
     }
 }
 
-/// K registers of pairs of one head, first channels at `first`, second ones `half` further on: what is in
-/// flight of both streams is read, then one stream written, then the other.
+/// K registers of pairs of one head, first channels at `first`, second ones `half` channels further. Both
+/// streams are read into registers, then one is written, then the other.
 template <std::size_t K, bool Words, class Place, class Head, class D, class P>
 ROPEWALK_ALWAYS_INLINE void rotate_half(const Place& place, const Head& from, D* to, index first, index half,
                                         const P* c, const P* s) noexcept {
     using C = compute_t<D>;
     constexpr index n = static_cast<index>(P::size);
-    // Each stream from an address of its own: sums of indices took a register each, and spilled (f32, one token:
-    // 210 ns instead of 177).
+    // Each stream has its own address: sums of indices needed a register each and spilled (f32, one token of
+    // 40 heads, AVX-512: 210 ns instead of 177 ns).
     const auto low = from.from(first), high = from.from(first + half);
     D *const to_low = to + first, *const to_high = to_low + half;
     P a[K], b[K];
@@ -118,9 +117,9 @@ ROPEWALK_ALWAYS_INLINE void rotate_half(const Place& place, const Head& from, D*
     }
 }
 
-/// Pairs [first, first + V registers) at (i, i + half) of every head, the row in registers. Prefetching the
-/// data 2 to 8 heads ahead only costs, also past L2 (512 tokens: 1.3 to 2.5 of the roof against 1.2 to 1.7
-/// without).
+/// Pairs [first, first + V registers) at (i, i + half) of every head, with the row in registers. Prefetching
+/// the data 2 to 8 heads ahead only costs time, also past L2 (512 tokens: 1.3 to 2.5 times a plain pass over
+/// the data, without it 1.2 to 1.7 times).
 template <std::size_t V, class Row, class Tensors>
 ROPEWALK_ALWAYS_INLINE void half_step(const Row& row, index first, index half, const Tensors& all) noexcept {
     using P = simd::pack<typename Row::element>;
@@ -140,7 +139,7 @@ ROPEWALK_ALWAYS_INLINE void half_step(const Row& row, index first, index half, c
         }
     });
 }
-/// The same of `pairs` pairs, the row from its copy.
+/// The same for `pairs` pairs, with the row from its copy.
 template <bool Words, class Tensors, class C>
 ROPEWALK_ALWAYS_INLINE void half_heads_copied(const Tensors& all, index first, index half, index pairs,
                                               const copied_row<C>& row) noexcept {
@@ -176,7 +175,7 @@ ROPEWALK_ALWAYS_INLINE void half_heads_some(const Tensors& all, index first, ind
     });
 }
 
-/// V registers of channels of every head, neighbours in pairs, the row in registers.
+/// V registers of channels of every head, pairs adjacent, with the row in registers.
 template <std::size_t V, class Tensors, class P>
 ROPEWALK_ALWAYS_INLINE void interleaved_heads(const Tensors& all, index channel, const P* c,
                                               const P* s) noexcept {
@@ -202,7 +201,7 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads(const Tensors& all, index channel,
         }
     });
 }
-/// The same of words of two 16-bit numbers, which come apart into first and second channels.
+/// The same for words of two 16-bit numbers, which separate into first and second channels.
 template <std::size_t V, class Tensors, class P>
 ROPEWALK_ALWAYS_INLINE void word_heads(const Tensors& all, index channel, const P* c, const P* s) noexcept {
     constexpr index n = static_cast<index>(P::size);
@@ -233,7 +232,7 @@ ROPEWALK_ALWAYS_INLINE void interleaved_heads_some(const Tensors& all, index cha
     });
 }
 
-/// A register of pairs as two of channels: cos twice, -sin and sin.
+/// Spreads a register of pairs over two registers of channels: each cos twice, -sin and sin.
 template <class P>
 ROPEWALK_ALWAYS_INLINE void spread_over_channels(P c, P s, P* cos, P* sin) noexcept {
     cos[0] = simd::duplicate_low(c);
@@ -313,7 +312,7 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_span(outer_loop outer, const Row&
     constexpr std::size_t units = words ? half_in_flight : interleaved_units;
     constexpr index widest = static_cast<index>(units) * n;
     index i = 0;
-    // Words read a head from end to end in pieces of `widest` pairs; other data by a copy of the row.
+    // Words are read from end to end of a head in pieces of `widest` pairs; other data use a copy of the row.
     if (outer == outer_loop::heads && pairs > widest) {
         copied_row<C> copy;
         while (pairs - i >= copy.step) {

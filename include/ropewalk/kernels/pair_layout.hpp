@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Pair layouts: which two channels of a head form a pair (half-split, interleaved, blocked).
 #pragma once
 
 #include <concepts>
@@ -8,7 +9,7 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// Which two channels of a slice form pair i. P is the number of pairs, 2 P the channels.
+/// Which two channels of a slice form pair i. P is the number of pairs, 2 P the number of channels.
 /// half_split:   (i, i + P)         NeoX, rotate_half, GGML NEOX; Hugging Face's Llama, Qwen, Gemma
 /// interleaved:  (2 i, 2 i + 1)     GPT-J, complex, GGML NORMAL; Meta's Llama, GLM, Cohere
 /// blocked<g>:   half-split inside each group of g channels (g even, g divides 2 P)
@@ -33,12 +34,12 @@ struct blocked {
     static constexpr index second(index pair, index pairs) noexcept { return first(pair, pairs) + Group / 2; }
 };
 
-/// The layout as a run-time value; kernels switch on it once a call. A layout type converts to it.
+/// The layout as a run-time value; kernels switch on it once per call. A layout type converts to it.
 struct pair_layout {
     /// The layout types.
     enum class kind_type : std::uint8_t { half_split, interleaved, blocked };
     kind_type kind = kind_type::half_split;  ///< which of the three layouts
-    index group = 0;                         ///< channels a group, blocked only
+    index group = 0;                         ///< channels of a group, blocked only
 
     /// A layout type as a value.
     constexpr pair_layout(ropewalk::half_split = {}) noexcept {}
@@ -71,7 +72,7 @@ struct pair_layout {
     constexpr index second(index pair, index pairs) const noexcept {
         return first(pair, pairs) + group_of(pairs) / 2;
     }
-    /// Whether 2 * pairs channels can be laid out like this.
+    /// Whether 2 * pairs channels can have this layout.
     constexpr bool fits(index pairs) const noexcept {
         return kind != kind_type::blocked || (group > 0 && group % 2 == 0 && (2 * pairs) % group == 0);
     }
@@ -84,18 +85,18 @@ concept static_layout = requires(index i) {
     { L::second(i, i) } -> std::same_as<index>;
 };
 
-/// Which channels of a head rotate, and in which layouts they are read and written: what a verb takes where a
-/// layout alone does not say it. A rotary_scheme says the same of a model's layer.
+/// Which channels of a head rotate, and in which layouts they are read and written: a first argument for
+/// calls that need more than a layout. A rotary_scheme describes the same for a layer of a model.
 ///
 ///     rotate(layout_slice{.read = interleaved{}, .first_channel = 64}, heads_of_192_channels, rows);
 ///     rotate_into(layout_slice{.read = interleaved{}, .write = half_split{}}, from, to, rows);
 struct layout_slice {
-    pair_layout read = {};     ///< how pairs stand where they are read
-    pair_layout write = read;  ///< how they stand where they are written
-    index first_channel = 0;   ///< where the rotated channels begin; as many follow as the rows have pairs
+    pair_layout read = {};     ///< the layout in which pairs are read
+    pair_layout write = read;  ///< the layout in which they are written
+    index first_channel = 0;   ///< the first rotated channel; their number is given by the rows
 };
 
-/// A model's layer, as the verbs see it; rotary_scheme is one.
+/// The layer of a model, as the kernels see it; rotary_scheme is one.
 template <class L>
 concept scheme_like = requires(const L& layer) {
     { layer.read_layout } -> std::convertible_to<pair_layout>;
@@ -104,7 +105,7 @@ concept scheme_like = requires(const L& layer) {
     { layer.rotates } -> std::convertible_to<bool>;
 };
 
-/// What every verb takes as its first argument: half_split{}, interleaved{}, blocked<g>{}, a pair_layout, a
+/// The first argument of every rotation: half_split{}, interleaved{}, blocked<g>{}, a pair_layout, a
 /// layout_slice or a rotary_scheme.
 template <class L>
 concept layout_like =
@@ -114,15 +115,15 @@ concept layout_like =
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// A layout_like as the kernels use it.
+/// A layout_like in the form that the kernels use.
 struct layout_plan {
     pair_layout read;
     pair_layout write;
     index first_channel = 0;
-    index pairs = -1;     // -1: as many as the rows have
+    index pairs = -1;     // -1: the pairs of the rows
     index head_dim = -1;  // -1: any
     bool rotates = true;
-    bool whole_heads = false;  // views are whole heads of which a slice rotates
+    bool whole_heads = false;  // views are whole heads, of which a slice rotates
 };
 template <layout_like L>
 constexpr layout_plan plan_of(const L& layout) noexcept {
@@ -141,7 +142,7 @@ constexpr layout_plan plan_of(const L& layout) noexcept {
     }
 }
 
-/// Half-split inside groups of a size known at run time; 0: of all pairs.
+/// Half-split inside groups whose size is known at run time; 0: one group of all pairs.
 struct grouped {
     index channels;
 };

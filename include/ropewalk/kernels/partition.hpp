@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Splits the tokens and heads of a call into parts for the caller's threads.
 #pragma once
 
 #include <algorithm>
@@ -7,44 +8,44 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// Part `part` of `parts`, for a caller's own threads: each thread makes the same call with its number.
+/// Part `part` of `parts`, for the caller's own threads: each thread makes the same call with its own number.
 /// Requires: 0 <= part < parts. Any other part covers nothing here, and is a misfit in a call.
 struct part_of {
     index parts = 1;  ///< how many threads
     index part = 0;   ///< the number of this one, from 0
 };
 
-/// What one part covers: tokens [first_token, first_token + tokens) of batches * tokens, and one of
+/// The work of one part: tokens [first_token, first_token + tokens) of batches * tokens, and one of
 /// head_parts slices of the heads of every tensor.
 struct work_part {
-    index first_token = 0;  ///< the token of the whole that the part begins with
+    index first_token = 0;  ///< the first token of the part, counted over the whole call
     index tokens = 0;
     part_of heads;
 };
 
-/// The items of a part, sizes differing by at most one.
+/// The items of a part; the sizes of parts differ by at most one.
 struct work_range {
-    index first = 0;  ///< the first of them
-    index count = 0;  ///< how many
+    index first = 0;  ///< the first item
+    index count = 0;  ///< the number of items
 };
 /// The share of one part.
 constexpr work_range partition(index items, part_of p) noexcept {
     if (p.part < 0 || p.part >= p.parts) return {};
-    if (p.parts == 1) return {0, items};  // the usual call, spared two divisions
+    if (p.parts == 1) return {0, items};  // the usual call: avoids two divisions
     const index each = items / p.parts;
     const index rest = items % p.parts;
     return {p.part * each + std::min(p.part, rest), each + (p.part < rest ? 1 : 0)};
 }
 
-/// Tokens are split first; with fewer tokens than parts (decode) the heads of a token are split too.
-/// Every (token, head) belongs to exactly one part, and no result depends on the split.
+/// Tokens are split first. With fewer tokens than parts (decode) the heads of a token are split too. Every
+/// (token, head) belongs to exactly one part, and no result depends on the split.
 constexpr work_part partition_tokens(index tokens, part_of p) noexcept {
     if (p.part < 0 || p.part >= p.parts) return {};
     if (tokens >= p.parts || tokens == 0) {
         const work_range range = partition(tokens, p);
         return {range.first, range.count, {}};
     }
-    // Parts of one token are neighbours; the first parts % tokens tokens get one more.
+    // Parts of one token are consecutive; the first parts % tokens tokens get one more.
     index token = 0;
     index first_part = 0;
     for (; token < tokens; ++token) {

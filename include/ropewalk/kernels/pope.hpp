@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// PoPE: polar position embeddings, which separate content (magnitude) from position (phase).
 #pragma once
 
 #include <algorithm>
@@ -16,12 +17,12 @@
 #include <ropewalk/kernels/pair_layout.hpp>
 #include <ropewalk/kernels/partition.hpp>
 
-/// PoPE, polar position embeddings: a channel's softplus is a magnitude, its position a phase, and the two of
-/// them become two channels. Content and position no longer mix in the sign of a channel.
+/// PoPE, polar position embeddings: the softplus of a channel is a magnitude, its position a phase, and
+/// together they become two channels. Content and position no longer mix in the sign of a channel.
 /// Source: PoPE, arXiv 2509.10534; lucidrains/PoPE-pytorch.
 namespace ROPEWALK_NAMESPACE::pope {
 
-/// One frequency a channel, base^(-c / channels): twice as many as RoPE has for as many channels.
+/// One frequency per channel, base^(-c / channels): twice as many as RoPE has for the same channels.
 /// Throws:   invalid_config on channels < 1 or base not > 0.
 /// Source:   PoPE, arXiv 2509.10534.
 inline spectrum make_spectrum(index channels, double base = 1e4) {
@@ -30,7 +31,7 @@ inline spectrum make_spectrum(index channels, double base = 1e4) {
     return frequencies::geometric({.rotary_dim = 2 * channels, .base = base});
 }
 
-/// The learned phases of keys as they are used, in [-2 pi, 0].
+/// The learned phases of keys as the model uses them, clamped to [-2 pi, 0].
 /// Throws:   invalid_config on a NaN.
 /// Source:   lucidrains/PoPE-pytorch pope.py.
 inline std::vector<double> clamp_phases(std::span<const double> phases) {
@@ -42,9 +43,9 @@ inline std::vector<double> clamp_phases(std::span<const double> phases) {
     return out;
 }
 
-/// The rows of keys: position * frequency + phase. Queries take an ordinary table of the spectrum.
-/// Shapes:   phases [heads, channels] in radians, clamped; a table [tokens, heads, channels].
-/// Throws:   invalid_config when phases do not hold a positive number of heads, or are not finite.
+/// The rows of keys: position * frequency + phase. Queries use an ordinary table of the spectrum.
+/// Shapes:   phases [heads, channels] in radians, clamped; the table [tokens, heads, channels].
+/// Throws:   invalid_config if phases do not hold a positive number of heads, or are not finite.
 /// Source:   PoPE, arXiv 2509.10534.
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_key_table(const spectrum& s, std::span<const double> phases,
@@ -75,12 +76,12 @@ template <class T = float>
     return table;
 }
 
-/// Channels of a head after widening: two for each of the rows' channels, one for each other.
+/// Channels of a head after widening: two for each rotated channel, one for each other channel.
 constexpr index widened_channels(index channels, index rotated) noexcept { return channels + rotated; }
 
 namespace detail_pope {
 
-/// ln(1 + e) for e in [0, 1], as 2 artanh(e / (2 + e)), whose series ends where its terms are below the
+/// ln(1 + e) for e in [0, 1], as 2 artanh(e / (2 + e)); its series ends where the terms are below the
 /// precision of C.
 template <class C>
 ROPEWALK_ALWAYS_INLINE simd::pack<C> log_of_one_and(simd::pack<C> e) noexcept {
@@ -108,13 +109,13 @@ ROPEWALK_ALWAYS_INLINE simd::pack<C> sigmoid(simd::pack<C> x) noexcept {
     return simd::choose(x < simd::broadcast(C(0)), e, one) / (one + e);
 }
 
-/// `count` lanes, all or fewer.
+/// Loads `count` lanes: a whole register or fewer.
 template <class T>
 ROPEWALK_ALWAYS_INLINE simd::pack<compute_t<T>> load_up_to(const T* p, index count) noexcept {
     return count == simd::lanes<compute_t<T>> ? simd::load(p) : simd::load_some(p, count);
 }
-/// f(first pair, pairs, first channel of the two members, layout that they have there) for runs of pairs
-/// whose channels are two rows of neighbours, or, interleaved, one.
+/// Calls f(first pair, pairs, first channel of the two members, their layout there) for runs of pairs whose
+/// channels are two rows of adjacent channels or, interleaved, one row.
 template <class F>
 ROPEWALK_ALWAYS_INLINE void each_run(pair_layout layout, index pairs, F f) noexcept {
     if (layout.kind == pair_layout::kind_type::interleaved) return f(0, pairs, index{0}, index{1});
@@ -122,7 +123,7 @@ ROPEWALK_ALWAYS_INLINE void each_run(pair_layout layout, index pairs, F f) noexc
         layout.kind == pair_layout::kind_type::blocked ? static_cast<index>(layout.group) / 2 : pairs;
     for (index i = 0; i < pairs; i += half) f(i, half, 2 * i, 2 * i + half);
 }
-/// `count` pairs of members to memory: a whole register of them or fewer.
+/// Stores the members of `count` pairs: a whole register of them or fewer.
 template <class T>
 ROPEWALK_ALWAYS_INLINE void store_members(T* x, bool interleaved, index apart, index count,
                                           simd::pack<compute_t<T>> a, simd::pack<compute_t<T>> b) noexcept {
@@ -177,8 +178,8 @@ misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide,
     return {};
 }
 
-/// f(batch, token, head, cos, sin) for the heads of a part that have a row. Tells of a row that the table does
-/// not have, whose token is left alone.
+/// Calls f(batch, token, head, cos, sin) for the heads of a part that have a row. Reports a row that the
+/// table does not have, and leaves that token alone.
 template <class T, class C, class F>
 bool each_head(const char* who, const heads_view<T>& x, const rows_view<C>& rows, const work_part& work,
                work_range heads, F f) noexcept {
@@ -197,13 +198,14 @@ bool each_head(const char* who, const heads_view<T>& x, const rows_view<C>& rows
 
 }  // namespace detail_pope
 
-/// (mu cos, mu sin) with mu = softplus(x) for the first channels, the others copied behind them.
+/// Writes (mu cos, mu sin) with mu = softplus(x) for the first channels, and copies the other channels after
+/// them.
 /// Shapes:   x [batches, tokens, heads, channels]; rows of r <= channels frequencies; out [batches, tokens,
-///           heads, channels + r], its first 2 r channels laid out as `layout` pairs.
-/// Requires: no overlap; as rotate. Negative rows leave a token of `out` as it was.
-/// Cost:     a polynomial each for the exponential and the logarithm, and a division, a register of channels.
-/// Accuracy: 4e-7 of mu in f32, 1e-15 in f64, and the rounding of the row; 16-bit half a storage ulp more.
-///           Below -87 (f32) or -708 (f64) mu is 0.
+///           heads, channels + r], its first 2 r channels in the pair layout `layout`.
+/// Requires: no overlap; as rotate. Negative rows leave a token of `out` unchanged.
+/// Cost:     for each register of channels, two polynomials (exponential and logarithm) and a division.
+/// Accuracy: 4e-7 of mu in f32, 1e-15 in f64, plus the rounding of the row; 16-bit: half a storage ulp more.
+///           For x below -87 (f32) or -708 (f64) mu is 0.
 /// Source:   PoPE, arXiv 2509.10534; lucidrains/PoPE-pytorch apply_pope_to_qk (interleaved), x-transformers
 ///           apply_polar_pos_emb (half_split).
 template <class T>
@@ -235,7 +237,7 @@ bool widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, head
         });
 }
 
-/// The gradient by x, given x and the gradient by what widen wrote.
+/// The gradient with respect to x, from x and the gradient with respect to the output of widen.
 /// Shapes:   x and by_x [batches, tokens, heads, channels], gradient [batches, tokens, heads, channels + r].
 /// Requires: as widen.
 /// Source:   the derivative of softplus is the logistic function.
@@ -278,9 +280,9 @@ bool widen_gradient(pair_layout layout, std::type_identity_t<heads_view<const T>
         });
 }
 
-/// The gradient by the keys' phases, before their clamp, summed over all tokens.
-/// Shapes:   widened and gradient [batches, tokens, heads, channels + r], widened what widen wrote; the
-///           result [heads, r].
+/// The gradient with respect to the phases of the keys, before they are clamped, summed over all tokens.
+/// Shapes:   widened (the output of widen) and gradient [batches, tokens, heads, channels + r]; result
+///           [heads, r].
 /// Throws:   invalid_config on shapes that disagree.
 /// Source:   d/dphase (mu cos, mu sin) = (-mu sin, mu cos).
 template <class T>

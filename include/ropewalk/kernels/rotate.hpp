@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// rotate, unrotate and rotate_gradient: the rotation of queries and keys in place.
 #pragma once
 
 #include <type_traits>
@@ -9,20 +10,21 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The rows that data of type T reads: f64 for f64 data, f32 otherwise.
+/// The rows for data of type T: f64 for f64 data, f32 otherwise.
 template <class T>
 using rows_for = rows_view<compute_t<T>>;
 
 namespace detail {
 
-/// The heads of one token and which head of the tensor is the first of them.
+/// The heads of one token, and the number of the first of them in the tensor.
 template <class Place>
 struct token_part {
     Place place;
     index first_head;
 };
 
-/// What one part of a call covers of one tensor in place: heads [first, first + count) of every token it visits.
+/// The part of one tensor that a call rotates in place: heads [first, first + count) of every token it
+/// visits.
 template <class T>
 struct part_in_place {
     const heads_view<T>& x;
@@ -30,14 +32,14 @@ struct part_in_place {
     index first_channel;
 
     ROPEWALK_ALWAYS_INLINE token_part<places_in_place<stored_t<T>>> at(index token) const noexcept {
-        if (heads.count == 0) return {};  // a view without memory: nothing is added to null
+        if (heads.count == 0) return {};  // a view without memory: no offset is added to null
         const index b = x.batches() == 1 ? 0 : token / x.tokens(), n = token - b * x.tokens();
         return {in_place(reinterpret_cast<stored_t<T>*>(x.at(b, n, heads.first) + first_channel),
                          x.strides.head, heads.count),
                 heads.first};
     }
 };
-/// The same of one that is read and one that is written.
+/// The same for a tensor that is read and one that is written.
 template <class S, class D>
 struct tensor_part {
     const heads_view<S>& from;
@@ -47,7 +49,7 @@ struct tensor_part {
     bool past_caches = false;
 
     ROPEWALK_ALWAYS_INLINE token_part<plain_places<stored_t<S>, stored_t<D>>> at(index token) const noexcept {
-        if (heads.count == 0) return {};  // a view without memory: nothing is added to null
+        if (heads.count == 0) return {};  // a view without memory: no offset is added to null
         const index b = to.batches() == 1 ? 0 : token / to.tokens(), n = token - b * to.tokens();
         return {{{reinterpret_cast<const stored_t<S>*>(from.at(b, n, heads.first) + first_channel),
                   from.strides.head},
@@ -59,7 +61,7 @@ struct tensor_part {
     }
 };
 
-/// All pairs of some heads of one token, in a layout known as a type.
+/// All pairs of some heads of one token, in a layout known at compile time.
 template <class Layout, class Row, class Tensors>
 ROPEWALK_ALWAYS_INLINE void rotate_heads(Layout layout, outer_loop outer, const Row& row, index pairs,
                                          const Tensors& x) noexcept {
@@ -78,7 +80,7 @@ ROPEWALK_ALWAYS_INLINE void rotate_heads(Layout layout, outer_loop outer, const 
     (void)outer;
 }
 
-/// One token on its way through a call: its row is fetched or made once for the heads of all tensors.
+/// One token in a call: its row is loaded or computed once for the heads of all tensors.
 template <class Cursor>
 class token_rotation {
   public:
@@ -88,18 +90,19 @@ class token_rotation {
         : rows_(rows), token_(token), way_(way) {
         if (rows.heads == 1) row_ = rows.row_of(token, 0);
     }
-    /// Whether the token has a row; single heads may have none all the same.
+    /// Whether the token has a row. Single heads may still have none.
     ROPEWALK_ALWAYS_INLINE bool has_row() const noexcept {
         return rows_.heads != 1 || static_cast<bool>(row_);
     }
 
-    /// Whether one row serves all heads, and that row.
+    /// Whether one row serves all heads.
     ROPEWALK_ALWAYS_INLINE bool has_one_row() const noexcept { return rows_.heads == 1; }
     ROPEWALK_ALWAYS_INLINE directed_row<row_type> row() const noexcept { return {row_, way_}; }
 
-    /// Rotates some heads of one or two tensors: all by one row, or each by its own. (As two loops they are
-    /// twice the code.) Rows of single heads are as many as the heads of every tensor that has any. One head
-    /// is not worth a copy of its row (AVX2, mixed 2-D at 32 a side: 5.2 of the roof, without 2.9).
+    /// Rotates some heads of one or two tensors, all by one row or each by its own. (One loop for each tensor
+    /// would double the code.) If heads have their own rows, there are as many as heads in every non-empty
+    /// tensor. A copy of the row does not pay for a single head (AVX2, mixed 2-D, 32 x 32 patches: 5.2 times
+    /// a plain pass over the data, without the copy 2.9 times).
     /// Returns: whether any of the heads has a row.
     template <class Layout, class... Place>
     ROPEWALK_ALWAYS_INLINE bool rotate_token(Layout layout, outer_loop outer, index pairs,
@@ -130,8 +133,8 @@ class token_rotation {
 struct slice_extents {
     index pairs, first_channel, channels;
 };
-/// Heads of one token from source to target: the slice rotated, the channels beside it passed; all of them
-/// passed where no row or no slice is.
+/// The heads of one token from source to target: the slice is rotated, the channels beside it are copied. All
+/// are copied if there is no row or no slice.
 /// Returns:  whether they were rotated.
 template <class Layout, class Cursor, class Place>
 ROPEWALK_ALWAYS_INLINE bool rotate_slice(Layout layout, outer_loop outer, const token_rotation<Cursor>& token,
@@ -147,7 +150,7 @@ ROPEWALK_ALWAYS_INLINE bool rotate_slice(Layout layout, outer_loop outer, const 
     return true;
 }
 
-/// Whether rows without pairs, which rotate nothing, still say that a token is not touched.
+/// Whether rows without pairs, which rotate nothing, still mark a token as untouched.
 template <class R>
 bool untouched_by(const R& rows, index token) noexcept {
     if constexpr (requires { rows.row(token); }) {
@@ -157,7 +160,7 @@ bool untouched_by(const R& rows, index token) noexcept {
     }
 }
 
-/// What every L2 holds beside a table.
+/// Bytes that fit in every L2 cache beside a table.
 inline constexpr index cached_bytes = 1 << 18;
 
 template <class T>
@@ -165,7 +168,7 @@ constexpr index bytes_of_token(const heads_view<T>& x) noexcept {
     return x.heads() * x.channels() * static_cast<index>(sizeof(T));
 }
 
-/// The loop over the tokens of a part: f(layout, outer, cursor, token, tensors at the token ...).
+/// The loop over the tokens of a part: calls f(layout, outer, cursor, token, tensors at the token ...).
 template <class L, class R, class C, class F, class... Tensor>
 bool each_token(const char* who, const L& layout, const layout_plan& plan, const R& rows, C, index bytes,
                 const work_part& work, F f, const Tensor&... x) noexcept {
@@ -178,7 +181,7 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
             f(kind, outer, cursor, token, x.at(token)...);
         }
     };
-    // The one switch over layouts of a call, and none where the layout is known as a type.
+    // The only switch over layouts in a call; there is none if the layout is known at compile time.
     if constexpr (std::is_same_v<L, half_split> || std::is_same_v<L, interleaved>) {
         run(layout);
     } else if constexpr (static_layout<L>) {
@@ -187,7 +190,7 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
         if constexpr (!std::is_same_v<L, pair_layout>) run(two_layouts{plan.read, plan.write});
     } else if (plan.read.kind == pair_layout::kind_type::interleaved) {
         run(interleaved{});
-    } else {  // half-split heads are one group: a loop of their own is a third of the code more
+    } else {  // half-split heads are one group: a separate loop for them would be a third more code
         run(grouped{plan.read.kind == pair_layout::kind_type::blocked ? plan.read.group : 0});
     }
     return cursor.missing < 0 ||
@@ -195,8 +198,9 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
                       cursor.missing});
 }
 
-/// The element type of a view, void of anything else. The verbs take views of any type, so that a call in the wrong
-/// order is refused in a line; with heads_view<T> in their signatures GCC listed each of them in seven.
+/// The element type of a view, void for any other type. The verbs take views as a plain template parameter, so that a
+/// call with its arguments in the wrong order is refused in one line; with heads_view<T> in the signatures GCC prints
+/// seven lines for each of the three overloads.
 template <class X>
 struct element {
     using type = void;
@@ -208,11 +212,11 @@ struct element<heads_view<T>> {
 template <class X>
 using element_of = typename element<X>::type;
 
-// Asserted rather than the condition itself, of which compilers would print every clause.
+// Asserted in place of the condition itself, of which compilers would print every clause.
 template <class...>
 inline constexpr bool none_of_these = false;
 
-/// Whether these types can meet in a call; says in one line why they cannot.
+/// Whether these types can be used in one call; if not, the assertion says in one line why.
 template <class L, class R, class... T>
 constexpr bool types_fit() noexcept {
     if constexpr ((std::is_void_v<T> || ...)) {
@@ -249,8 +253,8 @@ constexpr bool types_fit() noexcept {
     }
 }
 
-/// The views of a call, all in one kernel. One view has a kernel of its own: with an empty second one a single
-/// head took 37 ns instead of 30.
+/// The views of a call, all in one kernel. A single view has its own kernel: with an empty second view a
+/// single head took 37 ns instead of 30 ns.
 template <class L, class R, class... X>
 bool rotate_views(const char* who, const L& layout, const R& rows, direction way, part_of part,
                   const X&... x) noexcept {
@@ -283,7 +287,7 @@ bool rotate_views(const char* who, const L& layout, const R& rows, direction way
     }
 }
 
-/// Rows of their own for q and k: none is touched where one of them does not fit.
+/// Separate rows for q and k: neither tensor is touched unless both fit.
 template <class L, class Q, class K, class RQ, class RK>
 bool rotate_apart(const char* who, const L& layout, const Q& q, const K& k, const RQ& rows_q,
                   const RK& rows_k, direction way, part_of part) noexcept {
@@ -296,28 +300,29 @@ bool rotate_apart(const char* who, const L& layout, const Q& q, const K& k, cons
     }
 }
 
-/// The default of the rows, which fits no view: a call without a layout or without rows is refused by types_fit
-/// instead of by a list of three candidates.
+/// The default argument for rows, which fits no view: types_fit then refuses a call without a layout or without rows,
+/// and the compiler does not list the overloads.
 struct no_rows {};
 
 }  // namespace detail
 
-/// Rotates every pair (x, y) of every head by the angle of its token's row, in place:
-/// (x, y) <- (x cos - y sin, x sin + y cos), counter-clockwise, cos and sin with the magnitude inside.
-/// Shapes:   x, q, k: heads_view [batches, tokens, heads, 2 * pairs], for a scheme or layout_slice whole heads
-///           of which a slice rotates; rows of batches * tokens tokens. Rows with heads of their own have as
-///           many as the view.
-/// Requires: rows: their default only makes the message short that refuses a call without them. A call that
-///           fits (see fit): distinct (b, n, h) do not overlap; q and k of as many tokens.
-/// Returns:  true; false where the call does not fit and ROPEWALK_ON_MISFIT lets the program go on. Nothing
-///           was touched then, but for a row that the table does not have, whose token alone is left.
-/// Cost:     one pass over the data, in place; no allocation, no thread. Zero of anything is a no-op.
-/// Accuracy: f64, f32: 2 ulp of the pair norm. f16, bf16: half a storage ulp of the result plus 2 f32 ulp
-///           of the pair norm. The same bits for any alignment, stride, split or mix of tensors within
-///           one build. NaN and infinity stay in their pair.
-///           Built for AVX512_BF16, bf16 results below 2^-126 are flushed to zero.
-/// Threads:  calls on disjoint data may run side by side; `part` splits one call over a caller's threads.
-/// Source:   RoFormer, Su et al. 2021, eq. 34; both pair orders, see pair_layout.
+/// Rotates every pair (x, y) of every head by the angle in the row of its token, in place: (x, y) <- (x cos -
+/// y sin, x sin + y cos), counter-clockwise. The magnitude is part of cos and sin.
+/// Shapes:   x, q, k: heads_view [batches, tokens, heads, 2 * pairs]; for a scheme or layout_slice whole heads,
+///           of which a slice rotates. Rows of batches * tokens tokens; rows with their own heads have as many heads as
+///           the view.
+/// Requires: a call that fits (see fit): distinct (b, n, h) do not overlap; q and k have equally many tokens.
+///           Rows are not optional; their default makes the compiler's refusal of a call without them short.
+/// Returns:  true; false if the call does not fit and ROPEWALK_ON_MISFIT lets the program continue. Nothing
+///           was touched in that case, with one exception: if a row is outside the table, only its token is
+///           left untouched.
+/// Cost:     one pass over the data, in place; no allocation, no thread. An extent of zero makes it a no-op.
+/// Accuracy: f64, f32: 2 ulp of the norm of the pair. f16, bf16: half a storage ulp of the result plus 2 f32
+///           ulp of the norm of the pair. Within one build the bits are the same for any alignment, stride,
+///           split or mix of tensors. NaN and infinity stay in their pair. A build for AVX512_BF16 flushes
+///           bf16 results below 2^-126 to zero.
+/// Threads:  calls on disjoint data may run concurrently; `part` splits one call over the caller's threads.
+/// Source:   RoFormer, Su et al. 2021, eq. 34; for the pair orders see pair_layout.
 ///
 ///     rotate(half_split{}, q, k, table.rows(positions));
 template <class L, class X, class R = detail::no_rows>
@@ -335,10 +340,11 @@ bool rotate(const L& layout, Q q, K k, const RQ& rows_q, const RK& rows_k, part_
                                 detail::direction::forward, part);
 }
 
-/// The inverse of rotate: rotates back and divides by the squared magnitude of each pair's row, so that
-/// unrotate(rotate(x)) = x also under YaRN and xPos. A scheme's write layout is read, its read layout
-/// written. Shapes, Requires, Returns, Cost, Threads: as rotate.
-/// Accuracy: as rotate, each way, and the rounding of the row.
+/// The inverse of rotate: rotates back and divides by the squared magnitude of the row of each pair, so that
+/// unrotate(rotate(x)) = x also for YaRN and xPos. The write layout of a scheme is read and its read layout
+/// is written.
+/// Shapes, Requires, Returns, Cost, Threads: as rotate.
+/// Accuracy: as rotate, in each direction, plus the rounding of the row.
 /// Source:   R(-p) R(p) = 1.
 template <class L, class X, class R = detail::no_rows>
 bool unrotate(const L& layout, X x, const R& rows = {}, part_of part = {}) noexcept {
@@ -356,7 +362,7 @@ bool unrotate(const L& layout, Q q, K k, const RQ& rows_q, const RK& rows_k, par
                                 detail::direction::inverse, part);
 }
 
-/// The gradient of rotate: the transposed matrix, which keeps the magnitude.
+/// The gradient of rotate: multiplies by the transposed matrix, which keeps the magnitude.
 /// Shapes, Requires, Returns, Cost, Accuracy, Threads: as rotate.
 /// Source: the transpose of a rotation is the rotation by the negative angle.
 template <class L, class X, class R = detail::no_rows>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// rotate_into: rotation into other memory, another element type or another pair layout.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +11,11 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 /// What rotate_into does with numbers that do not rotate: channels outside a slice, tokens without a row.
 enum class unrotated_numbers : std::uint8_t { left_alone, copied };
 
-/// How rotate_into writes.
+/// Options of rotate_into.
 struct rotate_into_options {
-    unrotated_numbers unrotated = unrotated_numbers::left_alone;  ///< whether they are copied too
-    part_of part = {};  ///< the share of the work that this call takes
+    unrotated_numbers unrotated =
+        unrotated_numbers::left_alone;  ///< whether numbers that do not rotate are copied
+    part_of part = {};                  ///< the share of the work that this call takes
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -22,8 +24,8 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Whether two heads of two views of the same strides, `distance` bytes apart, can share a byte. Strides
-/// nest, so each level is at its floor or one more.
+/// Whether two heads of two views with the same strides, `distance` bytes apart, can share a byte. Strides
+/// nest, so the index at each level is a quotient rounded down, or one more.
 constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides, index element,
                           index distance) noexcept {
     struct level {
@@ -55,7 +57,7 @@ constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides
     return false;
 }
 
-/// A source that is the target itself, or shares nothing with it.
+/// The misfit of a source that overlaps the target and is not the target itself.
 template <class S, class D>
 misfit fit_apart(const heads_view<const S>& from, const heads_view<D>& to) noexcept {
     if (from.empty()) return {};
@@ -97,8 +99,9 @@ misfit fit_same_shape(const heads_view<const S>& from, const heads_view<D>& to) 
     return fit_extents(from.shape, from.data != nullptr);
 }
 
-/// Bytes from which on a target of f32 or f64 is written past the caches: whoever reads it next would find only its
-/// end there. (Zen 4, 84 MB of f32: 0.78 of memcpy, by plain stores 1.26.)
+/// From this many bytes on, f32 and f64 targets are written with non-temporal stores: the caches would hold
+/// only the end of the target for its next reader. (Zen 4, 84 MB of f32: 0.78 of the time of memcpy; with
+/// plain stores 1.26.)
 inline constexpr index past_caches_bytes = index{1} << 25;
 
 template <class L, class S, class D, class R>
@@ -120,7 +123,7 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
         return tell(who,
                     {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
     const index first = plan.whole_heads ? first_channel_of(plan, channels, pairs) : 0;
-    // A layer that does not rotate still has an output.
+    // A layer that does not rotate still writes its output.
     const bool copied = options.unrotated == unrotated_numbers::copied || !plan.rotates;
     const work_part work = partition_tokens(to.batches() * to.tokens(), options.part);
     const bool past_caches = !in_place && to.batches() * to.tokens() * bytes_of_token(to) > past_caches_bytes;
@@ -131,7 +134,7 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
                 pass_channels(tensor.at(token).place, 0, channels);
         return true;
     }
-    const bool told = each_token(
+    const bool rows_found = each_token(
         who, layout, plan, rows, compute_t<D>{}, 2 * bytes_of_token(to), work,
         [&](auto kind, outer_loop outer, auto& cursor, index token, auto x) ROPEWALK_DETAIL_INLINE_LAMBDA {
             const token_rotation rotation(cursor, token, way);
@@ -144,21 +147,22 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
         },
         tensor);
     if (past_caches) simd::store_fence();
-    return told;
+    return rows_found;
 }
 
 }  // namespace detail
 
-/// rotate that writes elsewhere: into other memory, another element type, another pair layout (a scheme or
-/// layout_slice that reads one and writes another), or all of them. The source may be the target itself.
-/// Shapes:   from and to [batches, tokens, heads, channels]; else as rotate.
-/// Requires: a call that fits: as rotate, and source and target one memory or apart; at most 512 pairs where
-/// the
-///           layout changes in place. Arithmetic runs in the target's compute type, f64 or f32, as the rows.
-/// Returns:  as rotate. Channels outside the slice and tokens without a row are left alone, or copied where
+/// Rotates from one view into another: into other memory, another element type, another pair layout (a scheme
+/// or layout_slice that reads one and writes another), or all of them. The source may be the target itself.
+/// Shapes:   from and to [batches, tokens, heads, channels]; otherwise as rotate.
+/// Requires: a call that fits: as rotate; source and target are the same memory or do not overlap; at most
+///           512 pairs if the layout changes in place. Arithmetic runs in the compute type of the target, f64
+///           or f32, which must be that of the rows.
+/// Returns:  as rotate. Channels outside the slice and tokens without a row are left alone, or copied if the
 ///           options ask for it; a layer that does not rotate (NoPE) is copied.
 /// Cost:     one read and one write of the data; no allocation.
-/// Accuracy: as rotate, one rounding to the target's format; from a type to itself the bits of rotate.
+/// Accuracy: as rotate, with one rounding to the format of the target; from a type to itself the bits of
+///           rotate.
 /// Source:   ggml_rope_ext, whose forward calls are out of place; Hugging Face models/deepseek_v3,
 ///           apply_rotary_pos_emb_interleave.
 template <class L, class S, class D, class R>

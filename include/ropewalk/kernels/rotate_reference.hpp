@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The specification of rotate: plain f64 loops, against which every kernel is tested.
 #pragma once
 
 #include <vector>
@@ -9,9 +10,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The specification: plain loops in f64 over any view, one rounding at the end. Every kernel of this
-/// library is tested against it; read it to know what a kernel means.
-/// Shapes: x [batches, tokens, heads, 2 * pairs] in place; rows of table type C.
+/// The specification: plain loops in f64 over any view, with one rounding at the end. Every kernel of this
+/// library is tested against it; read it to learn what a kernel computes.
+/// Shapes: x [batches, tokens, heads, 2 * pairs] in place; rows with tables of type C.
 /// Source: RoFormer, Su et al. 2021, eq. 34.
 template <class T, class C>
 void rotate_reference(pair_layout layout, heads_view<T> x, rows_view<C> rows) {

@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// How kernels read a row source: a cursor returns rows, and a row loads registers of cos and sin.
+// A cursor is created once per call. For a new row source, specialise row_cursor.
 #pragma once
 
 #include <utility>
@@ -7,12 +9,9 @@
 #include <ropewalk/angles/uniform_table.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 
-/// How kernels read a row source: a cursor, made once a call, gives the row of a token and head, and a row
-/// gives registers of cos and sin. A new source specialises row_cursor.
-
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// A row that stands in memory.
+/// A row in memory.
 template <class C>
 struct row_in_memory {
     using element = C;
@@ -54,9 +53,10 @@ struct uniform_row {
 /// Forward; the transpose, which is the gradient; the inverse, which also divides by the squared magnitude.
 enum class direction : std::uint8_t { forward, transpose, inverse };
 
-/// A row as the direction of the call has it. The inverse is that of each pair as it stands, (c, -s) / (c^2 +
-/// s^2), so rows whose magnitude differs from token to token are inverted too. A switch at run time: a row is
-/// loaded once for all heads of a token, and three kernels would be three times the code.
+/// A row for the direction of the call. The inverse is computed for each pair from its entries, (c, -s) /
+/// (c^2 + s^2), so rows whose magnitude differs from token to token are inverted correctly. The direction is
+/// a run-time switch: a row is loaded once for all heads of a token, and three kernels would be three times
+/// the code.
 template <class Row>
 struct directed_row {
     using element = typename Row::element;
@@ -85,10 +85,10 @@ struct directed_row {
     }
 };
 
-/// Reads one row source for data whose arithmetic runs in C. It refers to the rows: views that are copied
-/// from call to call cost tens of cycles, because stores of words are read back as registers. Members: heads
-/// (1: all heads share a row), missing (a row that a token asked for and the table does not have, or -1),
-/// expect(token), row_of(token, head).
+/// Reads one row source for data whose arithmetic runs in C. It refers to the rows instead of copying them:
+/// copying the view in every call costs tens of cycles, because stores of words are read back as registers.
+/// Members: heads (1: all heads share a row), missing (a row that a token asked for and the table does not
+/// have, or -1), expect(token), row_of(token, head).
 template <class Rows, class C>
 class row_cursor;
 
@@ -99,7 +99,7 @@ class row_cursor<rows_view<C>, C> {
     index missing = -1;
 
     explicit row_cursor(const rows_view<C>& rows) noexcept : heads(rows.heads), rows_(rows) {}
-    /// Positions come in any order, so no hardware prefetcher guesses the next row.
+    /// Prefetches the row of a token: positions come in any order, so hardware prefetchers cannot predict it.
     void expect(index token) const noexcept {
         const index r = rows_.row(token);
         if (r < 0 || r >= rows_.table_rows) return;
@@ -162,7 +162,7 @@ decltype(auto) rows_of(const R& rows) noexcept {
 template <class R>
 using rows_of_t = std::remove_cvref_t<decltype(rows_of(std::declval<const R&>()))>;
 
-/// Element of a source that makes its rows in whatever type the data want.
+/// The element type of a source that makes its rows in the type that the data need.
 struct any_element {};
 
 template <class Rows, class C>

@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// How kernels read factored rows: the factors of a row are multiplied in registers, never stored.
+// Source: exp(i (a + b)) = exp(i a) exp(i b).
 #pragma once
 
 #include <algorithm>
@@ -6,13 +8,9 @@
 #include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/kernels/row_cursor.hpp>
 
-/// How kernels read factored rows: the row of a token is multiplied together in the registers that rotate its
-/// heads, never stored.
-/// Source: exp(i (a + b)) = exp(i a) exp(i b).
-
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The complex product of two rows, made in registers as it is used.
+/// The complex product of two rows, computed in registers as it is used.
 template <class C>
 struct row_of_factors {
     using element = C;
@@ -33,7 +31,7 @@ struct row_of_factors {
     }
 
   private:
-    /// A factor (1, 0) leaves the other's bits.
+    /// A factor (1, 0) leaves the bits of the other factor unchanged.
     template <class Load>
     ROPEWALK_ALWAYS_INLINE void make(pack& c, pack& s, Load loaded) const noexcept {
         c = loaded(inner);
@@ -47,13 +45,13 @@ struct row_of_factors {
     }
 };
 
-/// Where the factors of each token stand. Tokens that share all indices but the innermost are a run, for
-/// which the product of the outer levels is kept.
+/// Finds the factors of each token. Tokens that share all indices but the innermost form a run, for which the
+/// product of the outer levels is kept.
 template <class C>
 class row_cursor<factored_rows_view<C>, C> {
   public:
     index heads;
-    static constexpr index missing = -1;  // a factored table has a row for every token it counts
+    static constexpr index missing = -1;  // a factored table has a row for each of its tokens
 
     explicit row_cursor(const factored_rows_view<C>& rows) noexcept : heads(rows.heads), rows_(rows) {}
 
@@ -91,7 +89,7 @@ class row_cursor<factored_rows_view<C>, C> {
             find_lone_level();
         }
     }
-    /// With one outer level that has rows, each head reads its row as it stands: no loop, no division.
+    /// If only one outer level has rows, each head reads its row directly: no loop, no division.
     void find_lone_level() noexcept {
         const factored_level* const level = rows_.levels + block_->first_level;
         lone_ = nullptr;
@@ -104,7 +102,7 @@ class row_cursor<factored_rows_view<C>, C> {
         }
         if (with_rows != 1) lone_ = nullptr;
     }
-    /// The product of the rows of all levels but the innermost; null where none has rows.
+    /// The product of the rows of all levels but the innermost; null if none of them has rows.
     const C* outer_product(index head) noexcept {
         const factored_level* const level = rows_.levels + block_->first_level;
         row_of_factors<C> product{nullptr, nullptr, rows_.pair_stride};
@@ -134,7 +132,7 @@ class row_cursor<factored_rows_view<C>, C> {
     index first_ = 0, end_ = 0;              // tokens of the run, numbered as in the table
     index inner_ = 0, outer_index_ = 0;      // of the first token of the run
     const C* outer_ = nullptr;
-    const factored_level* lone_ = nullptr;  // rows of single heads: the outer level, where there is one
+    const factored_level* lone_ = nullptr;  // rows of single heads: the outer level, if there is one
     index lone_row_ = 0;
     alignas(64) C buffer_[2 * max_factored_pairs];
 };

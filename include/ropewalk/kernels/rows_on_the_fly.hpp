@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rows of cos and sin computed from positions while a kernel runs, without a table.
 #pragma once
 
 #include <algorithm>
@@ -11,14 +12,14 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The caller's positions, of any of four element types. A position of -1 is the position -1: every token is
+/// The caller's positions, in one of four element types. Here -1 is an ordinary position: every token is
 /// rotated.
 class position_span {
   public:
     /// From a vector, an array or a span.
     template <class Range>
-    requires(lasting_numbers<Range> &&
-             !std::is_same_v<std::remove_cvref_t<Range>, position_span>) position_span(Range&& range)
+    requires(lasting_numbers<Range> && !std::is_same_v<std::remove_cvref_t<Range>, position_span>)
+        position_span(Range&& range)
     noexcept : count_(static_cast<index>(std::size(range))) {
         using P = range_element_t<Range>;
         static_assert(std::is_same_v<P, std::int32_t> || std::is_same_v<P, std::int64_t> ||
@@ -31,8 +32,8 @@ class position_span {
                                                   : kind::f64;
     }
     index size() const noexcept { return count_; }
-    /// Element i of [tokens, axes]. The type is looked at here, at each coordinate, and not around the
-    /// kernel: four kernels for four types would be four times the code.
+    /// Element i of [tokens, axes]. The type is tested here, for each coordinate, and not around the kernel:
+    /// four kernels for four types would be four times the code.
     double operator[](index i) const noexcept {
         switch (kind_) {
             case kind::i32: return static_cast<const std::int32_t*>(data_)[i];
@@ -50,22 +51,23 @@ class position_span {
     kind kind_ = kind::f64;
 };
 
-/// How the positions of several axes stand: token by token, or axis by axis as engines keep those of M-RoPE.
+/// The memory order of positions on several axes: token by token, or axis by axis as engines store those of
+/// M-RoPE.
 enum class position_order : std::uint8_t { tokens_axes, axes_tokens };
 
-/// Rows that are made from positions while the kernel runs; rows_on_the_fly makes it.
+/// Rows computed from positions while the kernel runs; created by rows_on_the_fly.
 struct fly_rows : token_rows<fly_rows> {
     using element = detail::any_element;     ///< f32 rows for f32 and 16-bit data, f64 rows for f64 data
-    static constexpr index max_pairs = 512;  ///< what a kernel's buffer for one row holds
+    static constexpr index max_pairs = 512;  ///< capacity of a kernel's buffer for one row
 
-    const spectrum* frequencies;  ///< what the rows are made of
+    const spectrum* frequencies;  ///< the spectrum
     position_span positions;      ///< of all tokens
-    position_order order;         ///< how they stand
+    position_order order;         ///< their memory order
     index heads;
     index pairs;
     double magnitude;
-    index first_head = 0;  ///< head 0 of the call is this head of the spectrum
-    index head_step = 1;   ///< heads of the spectrum from a head of the call to the next
+    index first_head = 0;  ///< the spectrum's head that head 0 of the call reads
+    index head_step = 1;   ///< heads of the spectrum from one head of the call to the next
 
     fly_rows(const spectrum& s, position_span p, position_order o) noexcept
         : frequencies(&s),
@@ -76,7 +78,7 @@ struct fly_rows : token_rows<fly_rows> {
           magnitude(s.magnitude()) {
         tokens = p.size() % s.axes() == 0 ? p.size() / s.axes() : -1;
     }
-    /// Rows of heads first, first + step, ...: `count` of them. Rows that all heads share stay as they are.
+    /// Rows of `count` heads: first, first + step, .... Rows that all heads share do not change.
     fly_rows head_slice(index first, index count, index step = 1) const noexcept {
         if (heads == 1) return *this;
         fly_rows v = *this;
@@ -92,16 +94,16 @@ struct fly_rows : token_rows<fly_rows> {
     }
 };
 
-/// Rows without a table: each is made from its position while the kernel runs. In prefill this is as fast as
-/// a table or faster, because a table's bytes are traffic. They go wherever rows go.
-/// Shapes:   positions [tokens, axes], or [axes, tokens] as `order` says, of int32, int64, float or double,
-///           in any order, negative and fractional ones included; numbers that do not divide by the axes fit
-///           no call.
-/// Requires: spectrum and positions outlive the rows; at most 512 pairs; positions not past 2^52.
-/// Cost:     about 15 ns of arithmetic a token of 64 pairs (AVX-512); no allocation.
+/// Rows without a table: each is computed from its position while the kernel runs. In prefill this is as fast
+/// as a table or faster, because reading a table takes memory bandwidth. They are accepted wherever rows are.
+/// Shapes:   positions [tokens, axes], or [axes, tokens] if `order` says so, of int32, int64, float or
+///           double, in any order, negative and fractional ones included. A number of positions that is not a
+///           multiple of the axes fits no call.
+/// Requires: spectrum and positions outlive the rows; at most 512 pairs; positions up to 2^52.
+/// Cost:     about 15 ns of arithmetic per token of 64 pairs (AVX-512); no allocation.
 /// Accuracy: rows within magnitude * (2e-7 + 2^-52 |angle|) for f32, f16 and bf16 data, at any position; for
 ///           f64 data as a table of double.
-/// Source:   RoFormer, Su et al. 2021, eq. 34; the polynomials are minimax fits of ours.
+/// Source:   RoFormer, Su et al. 2021, eq. 34; the polynomials are our own minimax fits.
 ///
 ///     rotate(half_split{}, q, k, rows_on_the_fly(omega, positions));
 [[nodiscard]] inline fly_rows rows_on_the_fly(const spectrum& s ROPEWALK_LIFETIMEBOUND,
@@ -119,7 +121,7 @@ struct pack_cos_sin_f32 {
     simd::pack<float> sin;
 };
 
-/// Polynomials of f32 lanes, turns in [-1/2, 1/2], both results times `magnitude`.
+/// Polynomials in f32 lanes for turns in [-1/2, 1/2]; both results are multiplied by `magnitude`.
 ROPEWALK_ALWAYS_INLINE pack_cos_sin_f32 cos_sin_of(simd::pack<float> turns,
                                                    simd::pack<float> magnitude) noexcept {
     using simd::broadcast;
@@ -127,7 +129,7 @@ ROPEWALK_ALWAYS_INLINE pack_cos_sin_f32 cos_sin_of(simd::pack<float> turns,
     const auto quarter = simd::nearest(turns * broadcast(4.0f));
     const auto r = fma(quarter, broadcast(-0.25f), turns);  // exact
     const auto z = r * r;
-    // Minimax fits of sin(2 pi r) / r and cos(2 pi r) in z = r^2, |r| <= 1/8: 1.2e-9 and 3.2e-8.
+    // Minimax fits of sin(2 pi r) / r and cos(2 pi r) in z = r^2, |r| <= 1/8: errors 1.2e-9 and 3.2e-8.
     auto s = broadcast(-75.24033950961477f);
     s = fma(s, z, broadcast(81.5881328047286f));
     s = fma(s, z, broadcast(-41.34162811529847f));
@@ -144,9 +146,9 @@ ROPEWALK_ALWAYS_INLINE pack_cos_sin_f32 cos_sin_of(simd::pack<float> turns,
             simd::choose(odd, c * odd_sign, s * even_sign)};
 }
 
-/// position * turns less its nearest integer, lane by lane; the product is exact where fma is fused. Reduced
-/// a second time: past 2^53 the rounded product is a whole number far from the exact one, and what is left
-/// would be no angle.
+/// position * turns minus its nearest integer, lane by lane; the product is exact where fma is fused. It is
+/// reduced twice: past 2^53 the rounded product is a whole number far from the exact one, and the remainder
+/// would not be an angle.
 ROPEWALK_ALWAYS_INLINE simd::pack<double> reduced_turns(simd::pack<double> position,
                                                         simd::pack<double> turns) noexcept {
     const simd::pack<double> t = simd::fma(position, turns, -simd::nearest(position * turns));
@@ -211,8 +213,8 @@ class row_cursor<fly_rows, C> {
         }
     }
 
-    /// Two registers of f64 turns make one of f32 rows. The last one may be partial: what lies behind the
-    /// pairs is read as zero and written into the buffer's slack.
+    /// Two registers of f64 turns become one register of f32 rows. The last one may be partial: lanes past
+    /// the pairs are read as zero and written to the padding of the buffer.
     template <class Reduced>
     ROPEWALK_ALWAYS_INLINE void each_register(Reduced reduced) noexcept {
         constexpr index n = simd::lanes<float>;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// append: rotates new keys into a paged cache, in any of its formats, and stores the values beside them.
 #pragma once
 
 #include <cmath>
@@ -8,20 +9,20 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// New keys and values and the caches they go to.
-/// S: element type of the new data. D: what the caches hold: S itself, f16 or bf16 for f32 data, or codes:
-/// std::int8_t with a scale a head, f8_e4m3 and f8_e5m2 with one for all, q8_0, q4_0 and other blocks.
-/// Shapes:   key, value [batches, tokens, heads, channels], each possibly empty; the caches have their
+/// New keys and values, and the caches they are written to. S is the element type of the new data. D is that
+/// of the caches: S itself, f16 or bf16 for f32 data, or codes: std::int8_t with one scale per head, f8_e4m3
+/// and f8_e5m2 with one scale for all, q8_0, q4_0 and other blocks.
+/// Shapes:   key, value [batches, tokens, heads, channels], each possibly empty; the caches have the same
 ///           heads and channels (blocks: a multiple of their size).
 template <class S, class D = S>
 struct append_call {
     heads_view<const S> key = {};         ///< new keys, not rotated
     heads_view<const S> value = {};       ///< new values
-    cache_view<D> key_cache = {};         ///< where the rotated keys go
-    cache_view<D> value_cache = {};       ///< where the values go
-    cache_view<float> key_scales = {};    ///< int8 only, written: one number a token and head, channels = 1
+    cache_view<D> key_cache = {};         ///< cache of the rotated keys
+    cache_view<D> value_cache = {};       ///< cache of the values
+    cache_view<float> key_scales = {};    ///< int8 only, output: one number per token and head, channels = 1
     cache_view<float> value_scales = {};  ///< as key_scales
-    float key_scale = 1;                  ///< f8 only, given: number = code * scale
+    float key_scale = 1;                  ///< f8 only, input: number = code * scale
     float value_scale = 1;                ///< as key_scale
 };
 
@@ -40,7 +41,7 @@ constexpr cache_target<D> value_target(const append_call<S, D>& call) noexcept {
     return {call.value_cache, call.value_scales, call.value_scale};
 }
 
-/// The heads of one token as they are; nothing where they stand in their slot already.
+/// Copies the heads of one token; does nothing if they are already in their slot.
 template <class S>
 ROPEWALK_ALWAYS_INLINE void copy_heads(const S* from, index from_stride, S* to, index to_stride, index heads,
                                        index channels) noexcept {
@@ -70,7 +71,7 @@ ROPEWALK_ALWAYS_INLINE void append_value(const heads_view<const S>& value, const
     });
 }
 
-/// The new keys of one token, through a source that reads them (as they are, or normalised).
+/// The new keys of one token, from a source that reads them as they are or normalised.
 template <class Layout, class Cursor, class S, class D>
 ROPEWALK_ALWAYS_INLINE void append_key(Layout layout, const token_rotation<Cursor>& rotation,
                                        slice_extents slice, const heads_view<const S>& key,
@@ -86,7 +87,7 @@ ROPEWALK_ALWAYS_INLINE void append_key(Layout layout, const token_rotation<Curso
     });
 }
 
-/// A cache of D may take data of S: f64 goes to f64, f32 and 16 bits to each other and to codes.
+/// Whether a cache of D accepts data of S: f64 goes to f64, f32 and 16-bit types to each other and to codes.
 template <class S, class D>
 constexpr bool cache_takes() noexcept {
     if constexpr (holds_codes<D>) {
@@ -96,7 +97,7 @@ constexpr bool cache_takes() noexcept {
     }
 }
 
-/// The misfit of keys with their rotation; of any tokens with their rows.
+/// The misfit of keys with their rotation, and of tokens with their rows.
 template <class T>
 misfit fit_keys(const layout_plan& plan, const heads_view<T>& key, const rows_extents& rows,
                 index tokens) noexcept {
@@ -108,13 +109,13 @@ misfit fit_keys(const layout_plan& plan, const heads_view<T>& key, const rows_ex
 
 }  // namespace detail
 
-/// Checks an append once and remembers where its tokens go. The plan serves every layer whose call has the
-/// same shapes: change the pointers of the call, not the plan. No slots make an empty plan, whose calls do
-/// nothing.
+/// Checks an append once and records the cache slots of its tokens. The plan serves every layer whose call
+/// has the same shapes: change the pointers of the call, not the plan. Without slots the plan is empty, and
+/// its calls do nothing.
 /// Shapes:   slots [batches * tokens], slot = page * page_tokens + token in the page; negative: skipped.
-/// Throws:   invalid_config on slots outside the cache or met twice, shapes that disagree, strides shorter
-///           than what they step over, a source that overlaps the destination without being it, keys, values
-///           and scales that share a byte, scales that are not finite and > 0.
+/// Throws:   invalid_config on slots outside the cache or used twice, shapes that disagree, strides with
+///           which rows overlap, a source that overlaps the destination and is not the same memory, keys,
+///           values and scales that share a byte, scales that are not finite and > 0.
 /// Cost:     O(tokens log tokens).
 /// Source:   vLLM's slot mapping.
 template <class S, class D, integer_range Slots>
@@ -123,8 +124,7 @@ template <class S, class D, integer_range Slots>
     const auto& shape =
         call.key.empty() && !call.value.empty() ? call.value_cache.shape : call.key_cache.shape;
     if (std::empty(slots)) return {};
-    cache_plan plan(std::span(std::data(slots), std::size(slots)), shape.pages,
-                    shape.page_tokens);
+    cache_plan plan(std::span(std::data(slots), std::size(slots)), shape.pages, shape.page_tokens);
     detail::require_half(who, call.key, detail::key_target(call), plan);
     detail::require_half(who, call.value, detail::value_target(call), plan);
     const index keys = call.key.batches() * call.key.tokens() * call.key.heads();
@@ -153,20 +153,20 @@ template <class S, class D, integer_range Slots>
 
 /// Rotates new keys into their cache rows and copies the values beside them, in one pass: the keys are
 /// neither written back nor read again.
-/// Shapes:   see append_call; rows of batches * tokens tokens. Rotated are the slice of a scheme or
-/// layout_slice, or
-///           the first 2 * pairs channels; the others are copied. A layer without RoPE (a scheme that does
-///           not rotate, copy_rows(tokens)) copies its keys. A scheme's write layout is what the cache then
-///           holds.
-/// Requires: a plan from make_append_plan for a call of these shapes. A token with a negative slot
-///           or a negative row is neither read nor written.
-/// Returns:  true; false where the call does not fit its plan or rows and ROPEWALK_ON_MISFIT lets the program
-///           go on: nothing was written then.
-/// Cost:     each new number read once, each cached number written once; no allocation.
-/// Accuracy: to S: bit for bit rotate, then copy. f32 to f16, bf16: rotate in f32, one rounding (the bits
-///           of rotate_into). f8: the rotated f32 number times float(1 / scale), rounded to nearest even,
-///           saturated. int8: scale = largest magnitude of the head / 127, code = number * (127 / largest)
-///           to nearest even, so that |number - code * scale| <= 0.50002 scale. Blocks: as encode_block.
+/// Shapes:   see append_call; rows of batches * tokens tokens. The slice of a scheme or layout_slice rotates,
+///           otherwise the first 2 * pairs channels; other channels are copied. A layer without RoPE (a
+///           scheme that does not rotate, copy_rows(tokens)) copies its keys. With a scheme the cache holds
+///           keys in its write layout.
+/// Requires: a plan from make_append_plan for a call of these shapes. A token with a negative slot or a
+///           negative row is neither read nor written.
+/// Returns:  true; false if the call does not fit its plan or rows and ROPEWALK_ON_MISFIT lets the program
+///           continue: nothing was written in that case.
+/// Cost:     each new number is read once, each cached number written once; no allocation.
+/// Accuracy: to S: bit for bit rotate, then copy. f32 to f16, bf16: rotate in f32, one rounding (the bits of
+///           rotate_into). f8: the rotated f32 number times float(1 / scale), rounded to nearest even,
+///           saturated. int8: scale = largest magnitude of the head / 127, code = number * (127 / largest
+///           magnitude) rounded to nearest even, so that |number - code * scale| <= 0.50002 scale. Blocks: as
+///           encode_block.
 /// Threads:  `part` splits tokens, and the heads of few tokens.
 /// Source:   RoFormer, eq. 34; FlashInfer's rope_quantize_fp8_append_paged_kv_cache (the feature).
 template <class L, class S, class D, class R>
@@ -206,7 +206,7 @@ bool append(const L& layout, const append_call<S, D>& call, const cache_plan& pl
                                              partition(call.value.heads(), work.heads));
                 });
         };
-        // A layer without RoPE does not look at its rows.
+        // A layer without RoPE does not read its rows.
         if (pairs == 0) return run(copy_rows<compute_t<S>>(plan.tokens()));
         return run(rows);
     } else {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The cold checks behind every append plan: everything the hot calls rely on without checking it again.
 #pragma once
 
 #include <array>
@@ -6,13 +7,10 @@
 
 #include <ropewalk/kv/cache_plan.hpp>
 
-// The cold half of every append: what a plan must hold before its execution may trust it. Source: design
-// of this library.
-
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Refuses strides under which two rows would share a channel: each dimension, from the closest
-/// neighbours outwards, steps over all that lies inside it.
+/// Refuses strides with which two rows would share a channel: each dimension, from the smallest stride
+/// outwards, must step over everything inside it.
 template <std::size_t N>
 void require_rows_apart(const char* who, const char* what, index channels,
                         std::array<std::array<index, 2>, N> stride_and_count) {
@@ -48,7 +46,7 @@ void require_cache(const char* who, const cache_view<D>& cache, const cache_plan
                             {cache.strides.page, cache.shape.pages}}});
 }
 
-/// A row of memory that one token and head reads or writes; `owner` tells which.
+/// A row of memory that one token and head reads or writes; `owner` identifies the token and head.
 struct memory_row {
     std::uintptr_t begin = 0;
     std::uintptr_t end = 0;
@@ -117,8 +115,8 @@ inline void require_rows_apart(const char* who, const memory_rows& from, memory_
     }
 }
 
-/// Source and destination may be the same rows (keys projected straight into their slots), or apart.
-/// The rows are looked at one by one only where the whole extents meet.
+/// Requires that source and destination are the same rows (keys projected directly into their slots) or do
+/// not overlap. Rows are compared one by one only if the whole extents overlap.
 template <class T, class D>
 void require_apart(const char* who, const heads_view<T>& from, const cache_view<D>& to,
                    const cache_plan& plan, index owner_from, index owner_to) {
@@ -128,7 +126,7 @@ void require_apart(const char* who, const heads_view<T>& from, const cache_view<
         require_rows_apart(who, source_rows(from, plan, owner_from), cache_rows(to, plan, owner_to));
 }
 
-/// Two caches that one call writes share no byte of its slots.
+/// Requires that two caches written by one call share no byte of its slots.
 template <class A, class B>
 void require_caches_apart(const char* who, const cache_view<A>& a, const cache_view<B>& b,
                           const cache_plan& plan) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// append for multi-head latent attention (MLA): normalised latent and shared rotated key in one cache row.
 #pragma once
 
 #include <iterator>
@@ -8,17 +9,18 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// What multi-head latent attention caches: the compressed latent and the one rotated key that all heads
-/// share, row by row [latent | rope_key].
-/// Shapes:   latent [batches, tokens, 1, latent channels] (512 in DeepSeek), rope_key [batches, tokens, 1,
-///           2 * pairs] (64), both usually slices of one projection; cache with 1 head and their channels.
+/// What multi-head latent attention caches: the compressed latent and the rotated key that all heads share,
+/// in rows [latent | rope_key].
+/// Shapes:   latent [batches, tokens, 1, latent channels] (512 in DeepSeek), rope_key [batches, tokens, 1, 2
+///           * pairs] (64), both usually slices of one projection; the cache has 1 head and the channels of
+///           both.
 /// Source:   DeepSeek-V2, eq. 9 to 15.
 template <class S, class D = S>
 struct append_latent_call {
     heads_view<const S> latent = {};    ///< the compressed latent
     heads_view<const S> rope_key = {};  ///< the shared key, not rotated
-    cache_view<D> cache = {};           ///< where both go
-    float scale = 1;                    ///< f8 only, given: number = code * scale
+    cache_view<D> cache = {};           ///< the cache of both
+    float scale = 1;                    ///< f8 only, input: number = code * scale
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
@@ -68,20 +70,21 @@ template <class S, class D, integer_range Slots>
     detail::require_scale<D>(who, call.scale);
     const misfit wrong = detail::fit_latent(call, plan, norm);
     if (!wrong.ok()) detail::fail(std::string(who) + ": " + to_string(wrong));
-    // The latent's sum reads a row that the first numbers written would overwrite: no aliasing at all.
-    const index nobody = -1 - plan.tokens();
-    detail::require_apart(who, call.latent, call.cache, plan, 0, nobody);
-    detail::require_apart(who, call.rope_key, call.cache, plan, 0, nobody);
+    // The norm of the latent reads a row that its first outputs would overwrite: source and cache may not
+    // overlap at all.
+    const index no_slot_owner = -1 - plan.tokens();
+    detail::require_apart(who, call.latent, call.cache, plan, 0, no_slot_owner);
+    detail::require_apart(who, call.rope_key, call.cache, plan, 0, no_slot_owner);
     return plan;
 }
 
-/// MLA's three steps in one: norm of the latent, rotation of the shared key, both written to the
-/// token's cache row. D may be S, f16, bf16, f8_e4m3 or f8_e5m2.
-/// Shapes:   see append_latent_call; norm over the latent's channels. `layout` is that of rope_key alone: a
-///           scheme's slice of 2 * pairs channels, a pair layout.
+/// MLA's three steps in one: the norm of the latent, the rotation of the shared key, and the writing of both
+/// to the cache row of the token. D may be S, f16, bf16, f8_e4m3 or f8_e5m2.
+/// Shapes:   see append_latent_call; norm over the channels of the latent. `layout` refers to rope_key alone:
+///           the slice of a scheme with 2 * pairs channels, or a pair layout.
 /// Requires: a plan from make_append_latent_plan; otherwise as append.
 /// Returns:  as append.
-/// Cost:     each number read from memory once and written once.
+/// Cost:     each number is read from memory once and written once.
 /// Accuracy: the latent as normalize_and_rotate without rotation, the key as append.
 /// Source:   DeepSeek-V2; deepseek-ai/DeepSeek-V3 inference/model.py (kv_norm, apply_rotary_emb, kv_cache,
 ///           pe_cache).

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rotation of quantised blocks (q8_0, q4_0) in place, through registers and L1.
 #pragma once
 
 #include <ropewalk/core/simd_blocks.hpp>
@@ -11,23 +12,24 @@ namespace ROPEWALK_VIEW_NAMESPACE {
 template <class Block>
 struct block_heads {
     Block* base = nullptr;  ///< first block of the first head
-    index stride = 0;       ///< blocks from a head to the next
-    index heads = 0;        ///< how many
+    index stride = 0;       ///< blocks from one head to the next
+    index heads = 0;        ///< number of heads
 };
 
-/// A row of cos and sin, and where in a head its pairs are.
+/// A row of cos and sin, and the position of its pairs in a head.
 struct block_row {
-    const float* cos = nullptr;  ///< pairs numbers
-    const float* sin = nullptr;  ///< pairs numbers
+    const float* cos = nullptr;  ///< `pairs` numbers
+    const float* sin = nullptr;  ///< `pairs` numbers
     index pairs = 0;             ///< 2 * pairs channels are rotated
-    index first_channel = 0;     ///< the first of them, counted in numbers from the head's first block
+    index first_channel = 0;     ///< the first of them, counted in numbers from the first block of the head
 };
 
-/// The longest slice that may begin or end inside a block, or between the halves of which a block lies.
+/// The longest slice that may start or end inside a block, or whose halves may meet inside a block.
 inline constexpr index block_slice_channels = 1024;
 
-/// Whether rotate_blocks takes the slice in blocks of `size` numbers: any of up to block_slice_channels,
-/// longer ones if their pairs are interleaved and start at an even channel, or half-split of whole blocks.
+/// Whether rotate_blocks accepts the slice for blocks of `size` numbers. Every slice of up to
+/// block_slice_channels is accepted; longer ones if their pairs are interleaved and start at an even channel,
+/// or half-split with halves that are whole blocks.
 constexpr bool block_slice_fits(pair_layout layout, const block_row& row, index size) noexcept {
     if (row.pairs < 0 || row.first_channel < 0 || !layout.fits(row.pairs)) return false;
     if (row.pairs <= block_slice_channels / 2) return true;
@@ -42,7 +44,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Blocks on their way through registers and the first cache: their scales and rotated numbers.
+/// Blocks in registers and L1: their scales and rotated numbers.
 template <class Block>
 struct block_batch {
     static constexpr index capacity = static_cast<index>(simd::batch_blocks<Block>);
@@ -59,7 +61,7 @@ struct block_batch {
                                        simd::pack<float> (&x)[simd::block_registers<Block>]) noexcept {
         simd::decode_block(from, scales.factor[b], x);
     }
-    /// Blocks at places first, first + 1, ...
+    /// Writes the blocks of entries first, first + 1, ....
     template <class BlockAt>
     ROPEWALK_ALWAYS_INLINE void write(index first, std::size_t count, bool all_numbers,
                                       BlockAt block) noexcept {
@@ -71,8 +73,8 @@ struct block_batch {
     }
 };
 
-/// Some blocks of some heads: blocks [first, first + blocks) of each, and for half-split pairs those `half`
-/// further on.
+/// Some blocks of some heads: blocks [first, first + blocks) of each and, for half-split pairs, those `half`
+/// blocks further.
 template <class Block>
 struct block_tile {
     Block* head;
@@ -86,7 +88,7 @@ struct block_pair {
     const float *cos, *sin;
 };
 
-/// U pairs of blocks, to places at, at + 1, ... of the batch.
+/// U pairs of blocks, to entries at, at + 1, ... of the batch.
 template <class Block, class... Pair>
 ROPEWALK_ALWAYS_INLINE void rotate_block_pairs(block_batch<Block>& batch, index at, Pair... pairs) noexcept {
     constexpr std::size_t U = sizeof...(Pair), R = simd::block_registers<Block>;
@@ -113,8 +115,8 @@ ROPEWALK_ALWAYS_INLINE void rotate_block_pairs(block_batch<Block>& batch, index 
                          [&](std::size_t b, std::size_t r) ROPEWALK_DETAIL_INLINE_LAMBDA { return x[b][r]; });
 }
 
-/// The pairs of a tile: four blocks at a time, of one head where it has two pairs of blocks left, else of two
-/// heads with one pair each.
+/// The pairs of a tile, four blocks at a time: of one head while it has two pairs of blocks left, otherwise
+/// one pair each of two heads.
 template <class Block>
 ROPEWALK_ALWAYS_INLINE void rotate_half_split_tile(block_batch<Block>& batch, const block_tile<Block>& tile,
                                                    const float* cos, const float* sin) noexcept {
@@ -175,8 +177,8 @@ void rotate_half_split_blocks(block_heads<Block> x, const block_row& row) noexce
     }
 }
 
-/// cos and sin of every channel of some blocks, as interleaved pairs need them: (c, c) and (-s, s), and (1,
-/// 1) and (0, 0) of channels outside the slice.
+/// cos and sin of every channel of some blocks in the form that interleaved pairs need: (c, c) and (-s, s);
+/// (1, 1) and (0, 0) for channels outside the slice.
 template <class Block>
 struct interleaved_row {
     static constexpr index capacity = block_batch<Block>::capacity * numbers_in<Block>;
@@ -210,7 +212,7 @@ struct interleaved_row {
     }
 };
 
-/// The blocks of a tile, each by itself.
+/// The blocks of a tile, each separately.
 template <class Block>
 ROPEWALK_ALWAYS_INLINE void rotate_interleaved_tile(block_batch<Block>& batch, const block_tile<Block>& tile,
                                                     const float* cos, const float* sin) noexcept {
@@ -255,7 +257,7 @@ ROPEWALK_ALWAYS_INLINE void rotate_interleaved_tile(block_batch<Block>& batch, c
     });
 }
 
-/// Interleaved pairs from an even channel on: every block by itself.
+/// Interleaved pairs that start at an even channel: every block separately.
 template <class Block>
 void rotate_interleaved_blocks(block_heads<Block> x, const block_row& row) noexcept {
     constexpr index size = numbers_in<Block>, most = block_batch<Block>::capacity;
@@ -274,7 +276,7 @@ void rotate_interleaved_blocks(block_heads<Block> x, const block_row& row) noexc
     }
 }
 
-/// Pairs (i, i + half) of numbers at p.
+/// Pairs (i, i + half) of the numbers at p.
 inline void rotate_half_of_buffer(float* p, index half, const float* cos, const float* sin) noexcept {
     constexpr index n = simd::lanes<float>;
     for (index i = 0; i < half; i += n) {
@@ -286,7 +288,7 @@ inline void rotate_half_of_buffer(float* p, index half, const float* cos, const 
         simd::store_some(p + half + i, simd::fma(b, c, a * s), count);
     }
 }
-/// Pairs (2 i, 2 i + 1) of numbers at p.
+/// Pairs (2 i, 2 i + 1) of the numbers at p.
 inline void rotate_pairs_of_buffer(float* p, index pairs, const float* cos, const float* sin) noexcept {
     constexpr index n = simd::lanes<float>;
     for (index i = 0; i < pairs; i += n / 2) {
@@ -298,7 +300,7 @@ inline void rotate_pairs_of_buffer(float* p, index pairs, const float* cos, cons
     }
 }
 
-/// Any slice of up to block_slice_channels, a head at a time through a buffer in the first cache.
+/// Any slice of up to block_slice_channels, one head at a time through a buffer in L1.
 template <class Block>
 void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row& row) noexcept {
     constexpr index size = numbers_in<Block>;
@@ -321,27 +323,27 @@ void rotate_any_blocks(pair_layout layout, block_heads<Block> x, const block_row
 
 }  // namespace detail
 
-/// Rotates heads of q8 or q4 blocks where they are, by one row of cos and sin: decoded, rotated in f32 and
-/// encoded again between the registers and the first cache.
-/// Shapes:   heads of adjacent blocks; rotated are channels [first_channel, first_channel + 2 * pairs).
-///           Blocks without such a channel keep their bytes. A block that the slice covers in part is encoded
-///           anew as a whole.
-/// Requires: block_slice_fits.
-/// Returns:  whether it does; otherwise nothing was touched. Blocks of different heads are apart.
-/// Cost:     each touched block read and written once; no allocation.
-/// Accuracy: bit for bit simd::decode_head, rotation in f32 (each output within 2 ulp of the pair norm), then
-///           simd::encode_head. With d' the largest magnitude of the new block / 127 (q4: / 8), every number
-///           is within 0.5625 d' (q4: |d'|, half of that but for what faces the block's largest number from
-///           the other side of zero) of the rotated one: 127 * 2^-11 d' of it is the scale's rounding to f16,
-///           where that is a normal f16. A block whose largest code is 127 or -127 (q4: 0), as encoders leave
-///           it, is not changed by a rotation by 0; a NaN in it or in the row makes its numbers NaN.
-///           Rotations add up. By deltas that differ, n of them leave a q8 number within 1.5 sqrt(n) d of the
-///           exact one and within 0.3 sqrt(n) d in the mean of squares, d of the block's largest pair norm (n
-///           = 1000: 17 % of the keys' norm in all; q4: the same in its own d, where 10 calls are 26 %, and
-///           some hundreds lose the keys). By a small delta that repeats they do not behave like that: most
-///           of a step below half a code, an angle below 1 / 254, is rounded away each time. 1000 shifts of
-///           q8 keys by -64 tokens are off by 30 % of their norm, by -1 token by 93 %: shift seldom and far,
-///           many small shifts as one.
+/// Rotates heads of q8 or q4 blocks in place by one row of cos and sin: they are decoded, rotated in f32 and
+/// encoded again in registers and L1.
+/// Shapes:   heads of adjacent blocks; channels [first_channel, first_channel + 2 * pairs) rotate. Blocks
+///           without such a channel keep their bytes. A block that the slice covers in part is encoded again
+///           as a whole.
+/// Requires: block_slice_fits; blocks of different heads do not overlap.
+/// Returns:  whether block_slice_fits holds; if not, nothing was touched.
+/// Cost:     each touched block is read and written once; no allocation.
+/// Accuracy: bit for bit simd::decode_head, rotation in f32 (each output within 2 ulp of the norm of the
+///           pair), then simd::encode_head. With d' = largest magnitude of the new block / 127 (q4: / 8),
+///           every number is within 0.5625 d' of the rotated one (q4: |d'|, or half of that unless its code
+///           is limited to 15); 127 * 2^-11 d' of that is the rounding of the scale to f16, if it is a normal
+///           f16. A block whose largest code is 127 or -127 (q4: 0), as encoders produce it, is not changed
+///           by a rotation by 0. A NaN in the block or in the row makes its numbers NaN. Errors of repeated
+///           rotations add up. After n rotations by different deltas a q8 number is within 1.5 sqrt(n) d of
+///           the exact one, and within 0.3 sqrt(n) d in the root mean square, with d from the largest norm of
+///           a pair in the block (n = 1000: 17 % of the norm of the keys in all; q4: the same in its own d,
+///           where 10 calls give 26 %, and some hundreds destroy the keys). A small delta that is repeated is
+///           worse: most of a step below half a code, an angle below 1 / 254, is rounded away each time. 1000
+///           shifts of q8 keys by -64 tokens are off by 30 % of their norm, by -1 token by 93 %. So shift
+///           rarely and far, and combine many small shifts into one.
 /// Source:   ggml-org/llama.cpp pull request 2060 (rotation of cached keys by a delta).
 template <class Block>
 bool rotate_blocks(pair_layout layout, block_heads<Block> x, const block_row& row) noexcept {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Ragged batches, block tables and slots of paged caches, and the plan of a call, checked once per step.
 #pragma once
 
 #include <algorithm>
@@ -12,21 +13,21 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Requests of different lengths, their tokens one behind the other.
-/// Shapes:   offsets [requests + 1] (first token of each request, and the end), starts [requests]: the
-///           position of the first of these tokens, that is how many the cache already holds. Each of any
-///           integer type, given as vectors, arrays or spans.
+/// Requests of different lengths, their tokens consecutive.
+/// Shapes:   offsets [requests + 1]: the first token of each request, and the end; starts [requests]: the
+///           position of that token, which is how many tokens the cache already holds. Each of any integer
+///           type, as vectors, arrays or spans.
 /// Source:   the indptr and offsets of FlashInfer's ragged calls; cu_seqlens.
 template <class I = std::int32_t, class J = I>
 struct ragged_batch {
-    std::span<const I> offsets;  ///< [requests + 1], first token of each, and the end
-    std::span<const J> starts;   ///< [requests], position of the first of these tokens
+    std::span<const I> offsets;  ///< [requests + 1], first token of each request, and the end
+    std::span<const J> starts;   ///< [requests], position of that token
 };
 template <class A, class B>
 ragged_batch(const A&, const B&) -> ragged_batch<typename A::value_type, typename B::value_type>;
 
-/// Which page holds positions [p * page_tokens, (p + 1) * page_tokens) of a request.
-/// Shapes:   pages [requests, pages_per_request]; entries past a request's end are not read.
+/// The pages of each request: which page holds positions [p * page_tokens, (p + 1) * page_tokens).
+/// Shapes:   pages [requests, pages_per_request]; entries past the end of a request are not read.
 template <class I = std::int32_t>
 struct block_table {
     std::span<const I> pages;     ///< page numbers, [requests, pages_per_request]
@@ -58,7 +59,7 @@ index requests_of(const char* who, const ragged_batch<I, J>& batch) {
     return static_cast<index>(batch.starts.size());
 }
 
-/// f(request, token, position) for every token of a checked batch.
+/// Calls f(request, token, position) for every token of a checked batch.
 template <class I, class J, class F>
 void each_token(const ragged_batch<I, J>& batch, F f) {
     for (std::size_t r = 0; r < batch.starts.size(); ++r)
@@ -71,7 +72,7 @@ void each_token(const ragged_batch<I, J>& batch, F f) {
 
 /// The position of every token of a ragged batch, ready for position_table::rows().
 /// Shapes:   -> [offsets.back()].
-/// Throws:   invalid_config on offsets that do not start at 0 or decrease, on negative starts.
+/// Throws:   invalid_config on offsets that do not start at 0 or decrease, or on negative starts.
 template <class I, class J>
 std::vector<std::int64_t> make_positions(ragged_batch<I, J> batch) {
     detail::requests_of("make_positions", batch);
@@ -82,9 +83,8 @@ std::vector<std::int64_t> make_positions(ragged_batch<I, J> batch) {
 
 /// The slot of every token of a ragged batch in a paged cache.
 /// Shapes:   -> [offsets.back()], slot = page * page_tokens + position % page_tokens.
-/// Throws:   invalid_config on sizes that disagree or do not fit in 63 bits, a position past a request's
-/// pages,
-///           and a page whose slots do not fit in 63 bits.
+/// Throws:   invalid_config on sizes that disagree or do not fit in 63 bits, a position past the pages of its
+///           request, or a page whose slots do not fit in 63 bits.
 /// Source:   vLLM's slot mapping.
 template <class I, class J, class P>
 std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, block_table<P> table) {
@@ -109,7 +109,7 @@ std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, block_table<P> ta
     });
     return slots;
 }
-/// The same in a contiguous cache with one page of `capacity` tokens a request.
+/// The same for a contiguous cache: each request has one page of `capacity` tokens.
 template <class I, class J>
 std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, index capacity) {
     std::vector<index> pages(batch.starts.size());
@@ -117,11 +117,11 @@ std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, index capacity) {
     return make_slots(batch, block_table<index>{pages, 1, capacity});
 }
 
-/// Which rows of a cache the tokens of a call belong to: checked once, used by every layer whose cache
-/// has the same pages. It holds places, no pointers.
+/// The cache slots of the tokens of a call: checked once, and used by every layer whose cache has the same
+/// pages. The plan holds page and token numbers, no pointers.
 /// Shapes:   slots [tokens]; a negative slot skips the token.
 /// Throws:   invalid_config on a slot outside the pages and on two tokens in one slot.
-/// Cost:     O(tokens log tokens), 8 bytes a token.
+/// Cost:     O(tokens log tokens), 8 bytes per token.
 /// Source:   vLLM's slot mapping.
 class cache_plan {
   public:
@@ -155,12 +155,12 @@ class cache_plan {
         : cache_plan(std::span<const I>(slots), pages, page_tokens) {}
 
     index tokens() const noexcept { return static_cast<index>(places_.size()); }
-    /// Pages of the cache the plan is for.
+    /// The number of pages of the cache that the plan is for.
     index pages() const noexcept { return pages_; }
     index page_tokens() const noexcept { return page_tokens_; }
     cache_place place(index token) const noexcept { return places_[static_cast<std::size_t>(token)]; }
 
-    /// Whether a cache has the pages this plan was made for.
+    /// Whether a cache has the pages that this plan was made for.
     template <class D>
     bool fits(const cache_view<D>& cache) const noexcept {
         return cache.data != nullptr && cache.shape.pages >= pages_ &&

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A view of a paged cache of keys or values: [pages, page_tokens, heads, channels] with strides.
 #pragma once
 
 #include <ropewalk/core/block_types.hpp>
@@ -7,7 +8,7 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// The extents of a cache of keys or values. A contiguous cache has one page a request.
+/// The extents of a cache of keys or values. A contiguous cache has one page per request.
 struct cache_shape {
     index pages = 1;  ///< pages of the cache
     index page_tokens = 0;
@@ -15,22 +16,22 @@ struct cache_shape {
     index channels = 0;
 };
 
-/// Distances in elements, blocks where the cache holds blocks. Channels are adjacent.
+/// Distances in elements, or in blocks if the cache holds blocks. Channels are adjacent.
 struct cache_strides {
-    index page = 0;   ///< from a page to the next
-    index token = 0;  ///< from a token to the next
-    index head = 0;   ///< from a head to the next
+    index page = 0;   ///< from one page to the next
+    index token = 0;  ///< from one token to the next
+    index head = 0;   ///< from one head to the next
 };
 
-/// The caller's cache of keys or of values, over memory we do not own. A slot is page * page_tokens +
-/// token in the page, the numbering of every block table.
+/// The caller's cache of keys or of values, in memory that the view does not own. A slot is page *
+/// page_tokens + token in the page, the numbering of block tables.
 /// Shapes:   nhd [pages, page_tokens, heads, channels], hnd [pages, heads, page_tokens, channels], or any
 ///           strides (keys inside packed [K | V] rows: head stride 2 * channels). Channels are counted in
-///           numbers also where elements are blocks of them (q8_0, q4_0).
+///           numbers, also if the elements are blocks (q8_0, q4_0).
 /// Source:   FlashInfer's NHD and HND layouts; vLLM's slot mapping.
 ///
-///     auto keys = cache_view<bf16>::nhd(pool, {.pages = 512, .page_tokens = 16, .heads = 8, .channels =
-///     128});
+///     auto keys =
+///         cache_view<bf16>::nhd(pool, {.pages = 512, .page_tokens = 16, .heads = 8, .channels = 128});
 template <class D>
 struct cache_view {
     D* data = nullptr;
@@ -50,7 +51,7 @@ struct cache_view {
         return {p, s, {s.page_tokens * s.heads * row, row, s.page_tokens * row}};
     }
 
-    /// Places for a token.
+    /// The number of slots.
     constexpr index slots() const noexcept { return shape.pages * shape.page_tokens; }
     /// Whether there is no cache.
     constexpr bool empty() const noexcept { return data == nullptr; }
@@ -58,8 +59,8 @@ struct cache_view {
     constexpr D* at(index page, index token, index head) const noexcept {
         return data + page * strides.page + token * strides.token + head * strides.head;
     }
-    /// Channels [first, first + count) of every row, whole blocks of them. One outside the row, or inside a
-    /// block, has -1 channels, which no call fits.
+    /// Channels [first, first + count) of every row, in whole blocks. A slice outside the row, or one that
+    /// cuts a block, has -1 channels, which fit no call.
     constexpr cache_view channel_slice(index first, index count) const noexcept {
         cache_view v = *this;
         if (first < 0 || count < 0 || first > shape.channels || count > shape.channels - first ||
@@ -73,9 +74,9 @@ struct cache_view {
     }
 };
 
-/// Where a token of a call stands in the cache; a negative page: nowhere, the token is skipped.
+/// The slot of a token of a call in the cache; a negative page: none, the token is skipped.
 struct cache_place {
-    std::int32_t page = untouched_row;  ///< page of the cache; negative: nowhere
+    std::int32_t page = untouched_row;  ///< page of the cache; negative: none
     std::int32_t token = 0;             ///< token within the page
 };
 

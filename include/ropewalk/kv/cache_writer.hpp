@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The last step into a cache: rotated heads are stored as computed, or encoded as codes.
 #pragma once
 
 #include <bit>
@@ -9,12 +10,9 @@
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/kv/append_checks.hpp>
 
-/// The last step into a cache: numbers of the data's own type and of 16 bits are stored as they are made,
-/// codes are made of heads of f32 in the first cache.
-
 namespace ROPEWALK_VIEW_NAMESPACE {
 
-/// The longest head that can be quantised.
+/// The most channels of a head that can be quantised.
 inline constexpr index quantized_channels = 1024;
 
 /// Whether a cache of D holds codes.
@@ -25,12 +23,11 @@ inline constexpr bool holds_codes = is_quantized<D> || is_block<D>;
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Numbers of heads that are made before they become codes: 16 KB of the first cache.
+/// Numbers of heads that are computed before they are encoded: 16 KB in L1.
 inline constexpr index scratch_numbers = 4096;
 
-/// A head in `numbers` as int8 with scale = largest / 127. A head that holds no number but NaN or infinity
-/// somewhere gets the scale NaN; one of (almost) zeros the scale 0. Codes stay within +-127 in every rounding
-/// mode.
+/// Encodes a head in `numbers` as int8 with scale = largest magnitude / 127. If a number is NaN or infinite,
+/// the scale is NaN; if all are (almost) zero, it is 0. Codes stay within +-127 in every rounding mode.
 inline void store_int8_head(std::int8_t* to, float* scale, const float* numbers, index channels) noexcept {
     constexpr index n = simd::lanes<float>;
     simd::pack<float> magnitudes = simd::broadcast(0.0f);
@@ -48,7 +45,7 @@ inline void store_int8_head(std::int8_t* to, float* scale, const float* numbers,
         return;
     }
     *scale = largest / 127.0f;
-    // Rounded upwards the product of the largest number could pass 127.
+    // If this were rounded upwards, the product with the largest number could exceed 127.
     float factor = 127.0f / largest;
     if (largest * factor > 127.0f) factor = std::bit_cast<float>(std::bit_cast<std::uint32_t>(factor) - 1u);
     const simd::pack<float> scaled = simd::broadcast(factor);
@@ -57,8 +54,8 @@ inline void store_int8_head(std::int8_t* to, float* scale, const float* numbers,
         simd::store_some_bytes(to + c, simd::load_some(numbers + c, channels - c) * scaled, channels - c);
 }
 
-/// One head of f32 as codes. factor: 1 / scale of a cache with one scale for all (f8); scale: where the
-/// head's own goes (int8).
+/// Encodes one head of f32. factor: 1 / scale of a cache with one scale for all (f8); scale: the address of
+/// the head's own scale (int8).
 template <class D>
 void store_head(D* to, [[maybe_unused]] float* scale, [[maybe_unused]] float factor, const float* numbers,
                 index channels) noexcept {
@@ -76,7 +73,7 @@ void store_head(D* to, [[maybe_unused]] float* scale, [[maybe_unused]] float fac
     }
 }
 
-/// One head of codes as f32.
+/// Decodes one head of codes to f32.
 template <class D>
 void load_head(const D* from, [[maybe_unused]] float scale, float* numbers, index channels) noexcept {
     if constexpr (is_block<D>) {
@@ -93,8 +90,8 @@ struct cache_target {
     const cache_view<float>& scales;  // int8 only
     float scale;                      // f8 only
 
-    /// Heads [first, first + count) of a slot: make(first, count, target, stride) makes some of them, in the
-    /// cache itself or as f32 that then become codes.
+    /// Writes heads [first, first + count) of a slot: make(first, count, target, stride) computes some of
+    /// them, in the cache itself or as f32 that are then encoded.
     template <class Make>
     ROPEWALK_ALWAYS_INLINE void write(cache_place place, work_range heads, Make make) const noexcept {
         D* const to = cache.at(place.page, place.token, heads.first);
@@ -125,7 +122,7 @@ void require_scale(const char* who, float scale) {
                 "scale must be finite and > 0", scale);
 }
 
-/// The questions of a cold plan about one cache and what goes there.
+/// The checks of a cold plan for one cache and the data that go there.
 template <class S, class D>
 void require_half(const char* who, const heads_view<const S>& x, const cache_target<D>& to,
                   const cache_plan& plan) {
@@ -143,7 +140,7 @@ void require_half(const char* who, const heads_view<const S>& x, const cache_tar
     require_scale<D>(who, to.scale);
 }
 
-/// The same questions in the hot call: a handful of comparisons, no memory touched.
+/// The same checks in the hot call: a few comparisons, no memory is read.
 template <class S, class D>
 misfit fit_half(const heads_view<S>& x, const cache_target<D>& to, const cache_plan& plan) noexcept {
     const misfit extents = fit_extents(x.shape, x.data != nullptr);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Everything between the projection and attention in one pass: norms, rotation, and both caches.
 #pragma once
 
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
@@ -15,9 +16,9 @@ struct qkv_views {
     heads_view<T> v;  ///< as k
 };
 
-/// The three parts of packed rows [q heads | key heads | value heads] of equally many channels.
-/// Shapes: packed [batches, tokens, q_heads + 2 * kv_heads, channels], any strides. Heads that do not add up
-///         make views that fit no call.
+/// The three parts of packed rows [q heads | key heads | value heads] with the same number of channels.
+/// Shapes: packed [batches, tokens, q_heads + 2 * kv_heads, channels], any strides. If the heads do not add
+///         up, the views fit no call.
 template <class T>
 constexpr qkv_views<T> split_qkv(heads_view<T> packed, index q_heads, index kv_heads) noexcept {
     if (packed.heads() != q_heads + 2 * kv_heads) q_heads = -1;
@@ -25,16 +26,15 @@ constexpr qkv_views<T> split_qkv(heads_view<T> packed, index q_heads, index kv_h
             packed.head_slice(q_heads + kv_heads, kv_heads)};
 }
 
-/// What stands before attention: queries in, rotated queries out; keys and values into their caches.
-/// S: element type of the projection. Q: of the queries that attention reads. D: what the caches hold, as in
-/// append_call.
+/// The step before attention: queries are read and rotated queries written; keys and values go to their
+/// caches. S is the element type of the projection, Q that of the queries for attention, D that of the caches
+/// as in append_call.
 /// Shapes:   q and q_out [batches, tokens, q heads, channels]; new_rows.key and .value [batches, tokens, key
-/// heads,
-///           channels]. q_out may be q itself.
+///           heads, channels]. q_out may be q itself.
 template <class S, class Q = S, class D = S>
 struct prepare_call {
     heads_view<const S> q = {};           ///< queries of the projection
-    heads_view<Q> q_out = {};             ///< where the normalised and rotated queries go
+    heads_view<Q> q_out = {};             ///< output: normalised and rotated queries
     append_call<S, D> new_rows = {};      ///< keys, values and their caches
     norm_view<compute_t<S>> q_norm = {};  ///< 0 channels: queries are not normalised
     norm_view<compute_t<S>> k_norm = {};  ///< 0 channels: keys are not normalised
@@ -52,7 +52,7 @@ misfit fit_prepared_norm(const heads_view<T>& x, const norm_view<C>& norm) noexc
     return fit_norm(norm, x.shape);
 }
 
-/// Some heads of a token from source to target, normalised where there is a norm.
+/// Some heads of a token from source to target, normalised if there is a norm.
 template <class Layout, class Cursor, class S, class D, class C>
 ROPEWALK_ALWAYS_INLINE void prepare_heads(Layout layout, const token_rotation<Cursor>& rotation,
                                           slice_extents slice, const norm_view<C>& norm,
@@ -66,9 +66,9 @@ ROPEWALK_ALWAYS_INLINE void prepare_heads(Layout layout, const token_rotation<Cu
 
 }  // namespace detail
 
-/// The checks of a prologue, once; see make_append_plan.
-/// Throws:   invalid_config, as make_append_plan; a norm over all heads of a token with keys that become
-/// codes.
+/// Checks a prepare_call once; see make_append_plan.
+/// Throws:   invalid_config as make_append_plan, and on a norm over all heads of a token with keys that are
+///           encoded as codes.
 template <class S, class Q, class D, integer_range Slots>
 [[nodiscard]] cache_plan make_prepare_plan(const prepare_call<S, Q, D>& call, const Slots& slots) {
     detail::require(!holds_codes<D> || call.k_norm.channels == 0 || call.k_norm.extent == norm_extent::head ||
@@ -79,20 +79,20 @@ template <class S, class Q, class D, integer_range Slots>
     return make_append_plan(call.new_rows, slots);
 }
 
-/// All that precedes attention in one pass over the projection: q normalised and rotated, k normalised,
-/// rotated and appended to its cache in any of its formats, v appended.
-/// Shapes:   see prepare_call; rows of batches * tokens tokens, for q and k alike. Rotated are the slice of a
-///           scheme or layout_slice, or the first 2 * pairs channels of q and k. A layer without RoPE only
-///           normalises.
-/// Requires: a plan from make_prepare_plan for a call of these shapes; q_out is q itself or apart from it;
-///           nothing written overlaps the projection but q_out. A token with a negative row is neither read
-///           nor written; one with a negative slot has its query prepared and nothing appended.
+/// All work before attention in one pass over the projection: q is normalised and rotated, k is normalised,
+/// rotated and appended to its cache in any of its formats, and v is appended.
+/// Shapes:   see prepare_call; rows of batches * tokens tokens, for q and k alike. The slice of a scheme or
+///           layout_slice rotates, otherwise the first 2 * pairs channels of q and k. A layer without RoPE
+///           only normalises.
+/// Requires: a plan from make_prepare_plan for a call of these shapes; q_out is q itself or does not overlap
+///           it; nothing written but q_out overlaps the projection. A token with a negative row is neither
+///           read nor written; one with a negative slot has its query prepared and nothing appended.
 /// Returns:  as append.
-/// Cost:     each number read once and written once, where apart they are read and written up to three times;
-///           no allocation.
-/// Accuracy: bit for bit normalize_and_rotate (or rotate_into) and append one after the other for f32 and f64
-///           data; for 16-bit data better than that, because nothing is rounded in between.
-/// Threads:  `part` splits tokens, and the heads of few tokens where no norm takes all heads of a token.
+/// Cost:     each number is read once and written once, where separate passes read and write it up to three
+///           times; no allocation.
+/// Accuracy: for f32 and f64 data bit for bit normalize_and_rotate (or rotate_into) followed by append; for
+///           16-bit data more accurate, because nothing is rounded in between.
+/// Threads:  `part` splits tokens, and the heads of few tokens if no norm is over all heads of a token.
 /// Source:   fused prologues of GPU engines (QK-norm, RoPE and cache write in one kernel): the feature.
 template <class L, class S, class Q, class D, class R>
 bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const cache_plan& plan,

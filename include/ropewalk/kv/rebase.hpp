@@ -1,4 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Position-independent caching: tables that move cached keys, their drift, and CacheBlend's choice.
+// Values do not depend on positions and are not changed.
+// Source: CacheBlend (YaoJiayi/CacheBlend), LMCache, Block-Attention (TemporaryLoRA/Block-Attention).
 #pragma once
 
 #include <algorithm>
@@ -11,22 +14,20 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/core/heads_view.hpp>
 
-/// Moving cached keys to other positions: position-independent caching. Values never move.
-/// Source: CacheBlend (YaoJiayi/CacheBlend), LMCache, Block-Attention (TemporaryLoRA/Block-Attention).
 namespace ROPEWALK_NAMESPACE {
 
-/// The rows that move keys rotated at `old` under one spectrum to `now` under another: angle now * omega_to -
-/// old * omega_from, formed and reduced in f64, magnitude m_to / m_from. One rotation with them replaces
-/// unrotate and rotate, and leaves no square of the magnitude behind as two passes over a scheme's own table
-/// would.
-/// Shapes:   old, now [tokens, axes]; a table of tokens rows, used with rotate on the slice that rotates.
-/// Requires: spectra of the same heads, axes and pairs.
-/// Throws:   invalid_config when they differ, or positions differ in tokens or axes. A token that is
+/// The rows that move keys rotated at `old` with one spectrum to `now` with another: angle now * omega_to -
+/// old * omega_from, computed and reduced in f64, magnitude m_to / m_from. One rotation with them replaces
+/// unrotate and rotate. Two passes over a scheme's own table would instead leave the square of the magnitude
+/// in the keys.
+/// Shapes:   old, now [tokens, axes]; the table has one row per token, for rotate on the slice that rotates.
+/// Requires: spectra with the same heads, axes and pairs.
+/// Throws:   invalid_config if they differ, or if the positions differ in tokens or axes. A token that is
 ///           untouched in either is left alone.
-/// Cost:     as make_rotation_table under one spectrum, whose positions are subtracted; else an angle more a
-///           pair.
-/// Accuracy: old = now under one spectrum is cos 1 and sin 0, which leaves every number but the sign of a zero; else as make_rotation_table, of both
-///           angles, and the rounding of now - old.
+/// Cost:     with one spectrum as make_rotation_table, because positions are subtracted; with two, one more
+///           angle per pair.
+/// Accuracy: with old = now and one spectrum, cos is 1 and sin 0, which changes nothing but the sign of a
+///           zero. Otherwise as make_rotation_table, for both angles, plus the rounding of now - old.
 /// Source:   R(a)^-1 R(b) = R(b - a).
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_move_table(const spectrum& from, const spectrum& to,
@@ -75,14 +76,14 @@ template <class T = float>
     return table;
 }
 
-/// Keys as int8 with a scale a token and head: value = code * scale.
+/// Keys as int8 with one scale per token and head: value = code * scale.
 struct int8_keys {
     std::vector<std::int8_t> codes;  ///< [tokens, heads, channels]
     std::vector<double> scales;      ///< [tokens, heads]
 };
 
-/// Symmetric int8 of every head of every token: scale = largest magnitude / 127, nearest, halves to even. A
-/// head of zeros has scale 0.
+/// Symmetric int8 codes of every head of every token: scale = largest magnitude / 127, rounded to nearest,
+/// halves to even. A head of zeros has scale 0.
 /// Shapes:   x [1, tokens, heads, channels].
 /// Throws:   invalid_config on more than one batch or a number that is not finite.
 /// Source:   absmax quantisation.
@@ -101,7 +102,7 @@ int8_keys quantize_int8(heads_view<const T> x) {
             const double scale = most / 127;
             out.scales.push_back(scale);
             for (index c = 0; c < x.channels(); ++c)
-                // Clamped: the scale of subnormal numbers is rounded itself.
+                // Clamped: for subnormal numbers the scale itself is rounded.
                 out.codes.push_back(static_cast<std::int8_t>(
                     scale == 0 ? 0.0
                                : std::clamp(std::nearbyint(static_cast<double>(x.at(0, n, h)[c]) / scale),
@@ -109,8 +110,8 @@ int8_keys quantize_int8(heads_view<const T> x) {
         }
     return out;
 }
-/// The values of int8 keys, into x.
-/// Throws:   invalid_config when the sizes are not x's.
+/// The values of int8 keys, written to x.
+/// Throws:   invalid_config if the sizes are not those of x.
 /// Source:   absmax quantisation.
 template <class T>
 void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
@@ -129,16 +130,16 @@ void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
                     keys.scales[static_cast<std::size_t>(n * x.heads() + h)]);
 }
 
-/// How a cache stores keys between shifts: numbers, or codes with one scale a token and head (int8), none that
-/// changes (f8), or one a block of 32 channels.
+/// How a cache stores keys between shifts: as numbers, or as codes with one scale per token and head (int8),
+/// with a constant scale (f8), or with one scale per block of 32 channels (q8_0, q4_0).
 enum class shifted_storage : std::uint8_t { f32, f16, bf16, int8, f8_e4m3, f8_e5m2, q8_0, q4_0 };
 
-/// How far one more shift may take a key from where it should be, relative to its length. f16 and f8: of
-/// numbers that the format holds as normal ones.
+/// How far one more shift may move a key from its exact value, relative to its norm. For f16 and f8: if the
+/// numbers are normal in that format.
 /// Throws:   invalid_config on channels < 1.
-/// Source:   4 2^-24 with f32 rows and arithmetic; twice the half ulp of 16 bits; half a step of every channel,
-///           a step being the largest number over 127 (int8, q8_0, whose scale is rounded to f16) or, where one
-///           sign is clipped, over 4 (q4_0).
+/// Source:   f32: 4 * 2^-24 for rows and arithmetic in f32; 16 bits: twice half an ulp; codes: half a step of
+///           every channel, a step being the largest number / 127 (int8, and q8_0, whose scale is rounded to
+///           f16) or, for q4_0, where one sign is clipped, / 4.
 inline double shift_drift(shifted_storage storage, index channels) {
     detail::require(channels >= 1, "shift_drift", "channels must be >= 1", channels);
     const double int8 = std::sqrt(static_cast<double>(channels)) / 254;
@@ -154,12 +155,12 @@ inline double shift_drift(shifted_storage storage, index channels) {
     }
 }
 
-/// How far `shifts` rotations one after the other may take a key from one rotation by their sum, relative to
-/// its length: n d (1 + d)^n, d the drift of one shift. Grows linearly: pairs that rotate by less than half a
-/// unit in the last place do not move at all, and lengths do not show it. Keep the original and the sum
-/// instead.
+/// How far `shifts` consecutive rotations may move a key from one rotation by their sum, relative to its
+/// norm: n d (1 + d)^n, where d is the drift of one shift. The error grows linearly: pairs that rotate by
+/// less than half a unit in the last place do not move at all, and the norms do not show it. Keep the
+/// original keys and the sum of the shifts instead.
 /// Throws:   invalid_config on shifts < 0 or channels < 1.
-/// Source:   one rounding a shift, of keys that the roundings before made longer.
+/// Source:   one rounding per shift, of keys that earlier roundings have made longer.
 inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts, index channels = 128) {
     detail::require(shifts >= 0, "shift_drift_bound", "shifts must be >= 0", shifts);
     const auto n = static_cast<double>(shifts);
@@ -167,13 +168,14 @@ inline double shift_drift_bound(shifted_storage storage, std::int64_t shifts, in
     return n * d * std::pow(1 + d, n);
 }
 
-/// The rows that move blocks of cached keys, a row a block instead of one a token: where a block is used less
-/// where it was computed is the same for all of its tokens. For shift_keys over a plan of the blocks' tokens
-/// one behind the other, in a paged cache of any format, and for rotate.
-/// Shapes:   lengths [blocks]; deltas [blocks, axes], an untouched one leaves its block alone; rows() has one
-///           entry a token.
-/// Throws:   invalid_config on a negative length, deltas of another number of blocks, or axes that differ.
-/// Cost:     a row a block and an index a token.
+/// The rows that move blocks of cached keys, one row per block instead of one per token: the distance of a
+/// block from where it was computed is the same for all of its tokens. For shift_keys with a plan of the
+/// tokens of the blocks in order, in a paged cache of any format, and for rotate.
+/// Shapes:   lengths [blocks]; deltas [blocks, axes], where an untouched one leaves its block alone; rows()
+///           has one entry per token.
+/// Throws:   invalid_config on a negative length, a number of deltas other than that of blocks, or axes that
+///           differ.
+/// Cost:     one row per block and one index per token.
 /// Accuracy: as make_rotation_table, magnitude 1.
 /// Source:   R(p + d) = R(d) R(p); MEPIC, arXiv 2512.16822; TemporaryLoRA/Block-Attention.
 template <class T = float>
@@ -194,7 +196,7 @@ template <class T = float>
     return table;
 }
 
-/// Positions of tokens inside their own block: 0, 1, ... of each.
+/// Positions of tokens inside their own block: each block counts 0, 1, ....
 /// Shapes:   lengths [blocks] -> [sum of lengths].
 /// Throws:   invalid_config on a negative length.
 /// Source:   TemporaryLoRA/Block-Attention block_generate.py.
@@ -208,19 +210,19 @@ inline position_ids block_positions(std::span<const index> lengths) {
 }
 
 struct blend_config {
-    double ratio = 0.16;  ///< share of the tokens before the suffix that is computed again
-    index suffix = 0;     ///< last tokens, which always are
+    double ratio = 0.16;  ///< share of the tokens before the suffix that is recomputed
+    index suffix = 0;     ///< last tokens, which are always recomputed
 };
 
-/// Which tokens of joined caches are computed again.
+/// Which tokens of concatenated caches are recomputed.
 struct blend_choice {
-    std::vector<double> difference;  ///< of the tokens before the suffix
+    std::vector<double> difference;  ///< of each token before the suffix
     std::vector<index> recomputed;   ///< ascending, the suffix included
 };
 
 /// CacheBlend's choice: the floor(count * ratio) tokens before the suffix whose values differ most from the
-/// cached ones (sum of squares over heads and channels), and all of the suffix. Equal differences go to the
-/// earlier one.
+/// cached ones (sum of squares over heads and channels), and all of the suffix. Of equal differences the
+/// earlier token is chosen.
 /// Shapes:   computed, cached [1, tokens, heads, channels].
 /// Throws:   invalid_config on shapes that differ, a ratio outside [0, 1], or a suffix outside 0 .. tokens.
 /// Source:   YaoJiayi/CacheBlend vllm_blend attention/backends/xformers.py.

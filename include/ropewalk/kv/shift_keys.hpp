@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// shift_keys: rotates keys inside a cache, for context shifts and changes of frequencies.
 #pragma once
 
 #include <ropewalk/angles/rotation_table.hpp>
@@ -7,28 +8,28 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The table that moves cached keys by a delta a token, per axis for M-RoPE and other multi-axis spectra.
-/// Its magnitude is 1 whatever the spectrum's: the keys carry theirs already.
-/// Shapes:   deltas [tokens, axes], negative to move towards the start (a context shift by `discarded`
-///           tokens is -discarded); one row a token.
-/// Requires: one spectrum for old and new positions; where it changes too, make_rebase_table.
-/// Throws:   invalid_config when the axes differ.
+/// The table that moves cached keys by a delta for each token, per axis for M-RoPE and other multi-axis
+/// spectra. Its magnitude is 1 for every spectrum, because the keys already contain theirs.
+/// Shapes:   deltas [tokens, axes], negative to move towards the start (a context shift by `discarded` tokens
+///           is -discarded); one row per token.
+/// Requires: one spectrum for old and new positions; if the spectrum changes too, use make_rebase_table.
+/// Throws:   invalid_config if the axes differ.
 /// Source:   R(p + d) = R(d) R(p); ggml-org/llama.cpp pull request 2060.
 template <class T = float>
 rotation_table<T> make_shift_table(const spectrum& s, const position_ids& deltas) {
     return make_rotation_table<T>(s.with_magnitude(1), deltas);
 }
 
-/// The scales of quantised keys, and the share of the work a call takes.
+/// The scales of quantised keys, and the share of the work that a call does.
 struct shift_options {
-    cache_view<float> scales = {};  ///< int8 only, read and written: one number a token and head
+    cache_view<float> scales = {};  ///< int8 only, input and output: one number per token and head
     float scale = 1;                ///< f8 only: number = code * scale
     part_of part = {};              ///< the share of the work that this call takes
 };
 
 namespace detail {
 
-/// A row of any source as numbers in the first cache.
+/// A row of any source as numbers in L1.
 template <class Row>
 row_in_memory<float> kept_row(const directed_row<Row>& row, index pairs, float* cos, float* sin) noexcept {
     constexpr index n = simd::lanes<float>;
@@ -45,7 +46,7 @@ row_in_memory<float> kept_row(const directed_row<Row>& row, index pairs, float* 
     return {cos, sin};
 }
 
-/// Codes of one head of a token, rotated through f32 in the first cache.
+/// Rotates the codes of one head of a token through f32 in L1.
 template <class Layout, class Cursor, class D>
 void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_extents slice,
                  const cache_view<D>& keys, const shift_options& options, cache_place place,
@@ -65,7 +66,7 @@ void shift_codes(Layout layout, const token_rotation<Cursor>& rotation, slice_ex
         store_head(codes, scale, 1.0f / options.scale, numbers, slice.channels);
 }
 
-/// The misfit of cached keys and what rotates them.
+/// The misfit of cached keys with their layout, plan and rows.
 template <class D>
 misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cache_plan& plan,
                   const rows_extents& rows, const shift_options& options) noexcept {
@@ -89,20 +90,20 @@ misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cach
 
 }  // namespace detail
 
-/// Rotates keys where they stand in a cache by the rows of the plan's tokens: a context shift with
-/// make_shift_table, a change of frequencies with make_rebase_table. Everything else in the cache stays as it
-/// is: values in the same rows, other slots, channels outside the slice. Codes are read, rotated in f32 and
-/// made anew, with scales of their own.
-/// Shapes:   keys of whole heads for a scheme or layout_slice, of 2 * pairs channels (slice first) otherwise;
-///           codes always whole heads. Rows hold one token a place of the plan. A scheme's cached keys are in
-///           its write layout. A layer without RoPE is left alone.
+/// Rotates keys inside a cache by the rows of the tokens of the plan: a context shift with make_shift_table,
+/// a change of frequencies with make_rebase_table. Everything else in the cache is unchanged: values in the
+/// same rows, other slots, channels outside the slice. Codes are decoded, rotated in f32 and encoded again,
+/// with new scales (int8 and blocks; the scale of f8 is constant).
+/// Shapes:   keys with whole heads for a scheme or layout_slice, otherwise with 2 * pairs channels (slice
+///           first); codes always with whole heads. Rows hold one token for each token of the plan. A
+///           scheme's cached keys are in its write layout. A layer without RoPE is left alone.
 /// Requires: the plan fits the cache. A negative slot or row leaves the token alone.
 /// Returns:  as append.
-/// Cost:     as rotate over these keys, in place; nothing is gathered, nothing allocated.
-/// Accuracy: as rotate, a call; codes add the rounding of append. Shifts add up: after n of them f32 keys are
-///           within 2 n ulp of the pair norm (n / 2 is typical: the rounding of one row of cos and sin
-///           repeats), bf16 keys within 4 sqrt(n) half storage ulps (an eighth of the key at n = 1000): shift
-///           a 16-bit or quantised cache seldom and far.
+/// Cost:     as rotate over these keys, in place; no gather, no allocation.
+/// Accuracy: as rotate for each call; codes add the rounding of append. Errors of repeated shifts add up:
+///           after n of them f32 keys are within 2 n ulp of the norm of the pair (n / 2 is typical, because
+///           the rounding of one row of cos and sin repeats), bf16 keys within 4 sqrt(n) half storage ulps
+///           (an eighth of the key at n = 1000). Shift a 16-bit or quantised cache rarely and far.
 /// Source:   ggml-org/llama.cpp pull requests 2060 and 5653; LMCache/LMCache issue 4144 (packed rows).
 template <class L, class D, class R>
 bool shift_keys(const L& layout, cache_view<D> keys, const cache_plan& plan, const R& given,

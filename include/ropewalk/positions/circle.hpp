@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Circle-RoPE: positions that place the patches of an image on a circle around the line of the text.
 #pragma once
 
 #include <algorithm>
@@ -12,22 +13,23 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// Circle-RoPE: the patches of a picture on a circle around the text's line, so that every patch is equally
-/// far from all text. Angles blend the patch's direction from the centre with its place in reading order.
-/// Text goes on one past the largest coordinate on any axis: positions become fractional. The frames of a
-/// video are rings of their own, one behind the other.
-/// Throws:   invalid_config on audio, or options that are not finite.
+/// Circle-RoPE: the patches of an image lie on a circle around the line of the text, so that every patch is
+/// equally far from all text. The angle of a patch blends its direction from the centre with its index in
+/// reading order. Text goes on one past the largest coordinate on any axis, so positions become fractional.
+/// Each frame of a video is a ring of its own, one after the other.
+/// Throws:   invalid_config on audio, on options that are not finite, or on more than 2^24 patches.
 /// Source:   Circle-RoPE, arXiv 2505.16416; lose4578/CircleRoPE code/circle_rope.py.
 struct circle_rule {
-    double radius = 10;                       ///< where radius_times is not given
+    double radius = 10;                       ///< the radius if radius_times is not given
     std::optional<double> radius_times = {};  ///< "auto-k": radius = k * largest coordinate ("auto": k = 1)
-    double alpha = 0.5;                ///< share of the direction; the rest is the place in reading order
-    bool centred = true;               ///< move_to_origin: coordinates around the middle of the picture
-    double flat_share = 0;             ///< dff_rate: share of the plain grid in the result
-    std::optional<double> above = {};  ///< move_to_positive: up by the smallest coordinate's size and this
+    double alpha = 0.5;  ///< share of the direction in the angle; the remainder is the index in reading order
+    bool centred = true;    ///< move_to_origin: coordinates are relative to the middle of the image
+    double flat_share = 0;  ///< dff_rate: share of the plain grid in the result
+    std::optional<double> above =
+        {};  ///< move_to_positive: adds this and the magnitude of the smallest coordinate
 
     static constexpr index axes() noexcept { return 3; }
-    /// What the position moves by a text token.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         constexpr const char* who = "circle_rule";
@@ -40,7 +42,7 @@ struct circle_rule {
     }
     double next_position(const detail::stream_state& state) const noexcept { return state.next; }
 
-    /// Offsets of the patches of one picture from where it begins.
+    /// Offsets of the patches of one image from the position where it begins.
     /// Shapes: [height * width, 3] in the order t, h, w, row-major.
     std::vector<double> ring(index height, index width) const {
         const auto patches = static_cast<std::size_t>(height * width);
@@ -61,11 +63,11 @@ struct circle_rule {
         double smallest = 0;
         for (std::size_t k = 0; k < patches; ++k) {
             const double stretched = range > 0 ? (direction[k] - from) / range * tau : direction[k];
-            const double turn =
+            const double angle =
                 alpha * stretched + (1 - alpha) * tau * static_cast<double>(k) / static_cast<double>(patches);
-            // u = (-1, 1, 0) / sqrt 2 and v = (-1, -1, 2) / sqrt 6 span the plane across (1, 1, 1).
-            const double along_u = r * std::cos(turn) / std::sqrt(2.0);
-            const double along_v = r * std::sin(turn) / std::sqrt(6.0);
+            // u = (-1, 1, 0) / sqrt 2 and v = (-1, -1, 2) / sqrt 6 span the plane perpendicular to (1, 1, 1).
+            const double along_u = r * std::cos(angle) / std::sqrt(2.0);
+            const double along_v = r * std::sin(angle) / std::sqrt(6.0);
             const double keep = 1 - flat_share;
             const double flat_u = x[k] / std::sqrt(2.0), flat_v = y[k] / std::sqrt(6.0);
             const double u = keep * along_u + flat_share * flat_u;
@@ -83,7 +85,7 @@ struct circle_rule {
 
     void place(detail::stream_state& state, const media_segment& s, index number) const {
         if (detail::placed_as_text(state, s, number)) return;
-        constexpr index most = index{1} << 24;  // every patch of a ring is kept
+        constexpr index most = index{1} << 24;  // every patch of a ring is stored
         detail::require_segment(s.frames * s.height * s.width <= most, number, s,
                                 "frames x height x width must be <= 2^24 patches",
                                 s.frames * s.height * s.width);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Finds where functions and classes begin in source code, for HiRoPE's hierarchical positions.
 #pragma once
 
 #include <algorithm>
@@ -14,20 +15,20 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// Where a function, class or other unit of source code begins.
+/// A function, class or other unit of source code: where it begins.
 struct code_unit {
-    std::size_t offset = 0;  ///< byte of the text, its leading comment included
-    index level = 1;         ///< 1: the innermost kind that is looked for
+    std::size_t offset = 0;  ///< byte in the text; a comment before the unit belongs to it
+    index level = 1;         ///< 1: the innermost kind of unit that is searched for
     bool operator==(const code_unit&) const = default;
 };
 
-/// What encloses a block. braces: C, C++, Java, Rust, JavaScript; indentation: Python.
+/// What delimits a block. braces: C, C++, Java, Rust, JavaScript; indentation: Python.
 enum class block_style : std::uint8_t { braces, indentation };
 
 struct code_units_config {
-    block_style blocks = block_style::braces;  ///< of the language
+    block_style blocks = block_style::braces;  ///< how the language delimits blocks
     index levels =
-        2;  ///< of the hierarchy, tokens included: 2 finds outer units, 3 also those inside classes
+        2;  ///< levels of the hierarchy, tokens included: 2 finds outer units, 3 also units inside classes
 };
 
 }  // namespace ROPEWALK_NAMESPACE::positions
@@ -39,7 +40,7 @@ inline bool is_word(char c) noexcept {
 }
 inline bool is_space(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f'; }
 
-/// Whether `text` has one of the words.
+/// Whether `text` contains one of the words.
 inline bool has_word(std::string_view text, std::initializer_list<std::string_view> words) noexcept {
     for (std::size_t i = 0; i < text.size();) {
         std::size_t end = i;
@@ -51,12 +52,12 @@ inline bool has_word(std::string_view text, std::initializer_list<std::string_vi
     return false;
 }
 
-/// The next character of code, past comments, literals and preprocessor lines.
+/// Reads the characters of code one by one, skipping comments, literals and preprocessor lines.
 class code_reader {
   public:
     explicit code_reader(std::string_view text) noexcept : text_(text) {}
 
-    /// False at the end.
+    /// Moves to the next character. Returns false at the end.
     bool next() noexcept {
         for (++at_; at_ < text_.size(); ++at_) {
             const std::string_view rest = text_.substr(at_);
@@ -97,7 +98,7 @@ class code_reader {
     }
     std::size_t offset() const noexcept { return at_; }
     char now() const noexcept { return text_[at_]; }
-    /// Whether a preprocessor line went by since the last call.
+    /// Whether a preprocessor line was skipped since the last call.
     bool passed_directive() noexcept {
         const bool passed = ended_line_;
         ended_line_ = false;
@@ -114,7 +115,7 @@ class code_reader {
     bool fresh_ = true, ended_line_ = false;
 };
 
-/// The first byte of what follows `from`: no blanks, and no comment that ends the line of `from`.
+/// The first byte of the statement after `from`: skips blanks, and a comment on the line of `from`.
 inline std::size_t statement_start(std::string_view text, std::size_t from) noexcept {
     const std::size_t line_end = std::min(text.find('\n', from), text.size());
     const std::size_t first = text.find_first_not_of(" \t", from);
@@ -129,7 +130,7 @@ inline std::vector<positions::code_unit> find_braced_units(std::string_view text
     std::vector<block> open;
     code_reader reader(text);
     std::size_t statement = statement_start(text, 0);
-    index round = 0, depth = 0;  // parentheses and brackets; blocks that are units
+    index round = 0, depth = 0;  // nesting of parentheses and brackets; nesting of blocks that are units
     char last = ';';
     while (reader.next()) {
         const char c = reader.now();
@@ -177,7 +178,7 @@ inline std::vector<positions::code_unit> find_indented_units(std::string_view te
     };
     std::vector<positions::code_unit> units;
     std::vector<scope> open;
-    std::string_view quote;             // of the long string that we are in
+    std::string_view quote;             // the delimiter of the multi-line string that the line is in
     std::size_t decorated = text.npos;  // where the decorators of the next unit begin
     for (std::size_t at = 0; at < text.size();) {
         const std::size_t end = std::min(text.find('\n', at), text.size());
@@ -219,11 +220,11 @@ inline std::vector<positions::code_unit> find_indented_units(std::string_view te
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// The units of a source file, for positions::hierarchy: outer functions and classes have the highest level,
-/// functions of a class one less, and so on; a function inside a function is part of it. Namespaces are
-/// looked into, enumerations and initialisers are no units; comments and literals are read past. A finder by
-/// marks, not a parser: code whose braces macros hide, or that does not compile, gives fewer or more units,
-/// never an error.
+/// The units of a source file, for positions::hierarchy. Outer functions and classes have the highest level,
+/// functions of a class one level less, and so on; a function inside a function is part of it. Units inside
+/// namespaces are found; enumerations and initialisers are no units; comments and literals are skipped. This
+/// is a scanner, not a parser: code whose braces are hidden by macros, or that does not compile, gives fewer
+/// or more units, never an error.
 /// Throws:   invalid_config on levels < 2.
 /// Cost:     one pass over the text.
 /// Source:   HiRoPE, Zhang et al. 2024 (functions of a repository; no official code).
@@ -233,10 +234,10 @@ inline std::vector<code_unit> find_code_units(std::string_view text, const code_
                                                 : detail::find_indented_units(text, config.levels);
 }
 
-/// The same as first tokens of every level, which hierarchy_config::starts takes.
-/// Shapes:   token_offsets [tokens]: the byte where each token of the text begins, not falling;
-///           result [levels - 1][units of the level].
-/// Throws:   invalid_config on levels < 2 or a unit of a level that is not there.
+/// The same units as the first tokens of every level, the form that hierarchy_config::starts takes.
+/// Shapes:   token_offsets [tokens]: the byte where each token of the text begins, non-decreasing; result
+///           [levels - 1][units of the level].
+/// Throws:   invalid_config on levels < 2 or a unit whose level does not exist.
 /// Source:   as find_code_units.
 inline std::vector<std::vector<index>> make_unit_starts(std::span<const code_unit> units,
                                                         std::span<const std::size_t> token_offsets,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Positions of documents packed into one sequence, from their offsets (cu_seqlens).
 #pragma once
 
 #include <span>
@@ -11,7 +12,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// offsets [documents + 1]: 0, ends of the documents, the last being the number of tokens.
+/// offsets [documents + 1]: 0, then the end of each document; the last is the number of tokens.
 template <class I>
 void require_offsets(const char* function, std::span<const I> offsets) {
     require(!offsets.empty(), function, "offsets must hold documents + 1 numbers", offsets.size());
@@ -37,12 +38,12 @@ std::vector<index> offsets_of_lengths(std::span<const I> lengths) {
     return offsets;
 }
 
-/// Documents packed into one sequence: each starts again at 0, or at `first` where a part of it is in a
-/// cache already (ragged batches, chunked prefill).
+/// Documents packed into one sequence. Each starts again at 0, or at its entry in `first` if its earlier
+/// tokens are already in a cache (ragged batches, chunked prefill).
 /// Shapes:   offsets [documents + 1] in tokens; first [documents] or empty; result [offsets.back(), 1].
-/// Throws:   invalid_config when offsets do not start with 0 or fall, or first has another length or a
+/// Throws:   invalid_config if offsets do not start with 0 or decrease, or if first has another length or a
 ///           negative number.
-/// Cost:     one segment a document.
+/// Cost:     one segment for each document.
 /// Source:   cu_seqlens of FlashAttention; document packing, Krell et al. 2021.
 template <class I>
 position_ids documents(std::span<const I> offsets, std::type_identity_t<std::span<const I>> first = {}) {
@@ -60,6 +61,7 @@ position_ids documents(std::span<const I> offsets, std::type_identity_t<std::spa
 }
 
 /// The same positions as rows of a position_table.
+/// Throws: invalid_config as documents.
 /// Source: as documents.
 template <class I>
 std::vector<std::int64_t> document_rows(std::span<const I> offsets,
@@ -70,7 +72,7 @@ std::vector<std::int64_t> document_rows(std::span<const I> offsets,
     return rows;
 }
 
-/// The document of every token, 0, 1, ...: what an attention mask compares.
+/// The index of the document of every token, from 0, which a document mask compares.
 /// Throws:   invalid_config as documents.
 /// Source:   as documents.
 template <class I>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Positions of image patches: grids of rows and columns, window orders, and selections of tokens.
 #pragma once
 
 #include <algorithm>
@@ -13,19 +14,20 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// Which token of an image follows which.
-/// row_major:    the column runs fastest.
-/// merge_blocks: the tokens of one merge x merge block stand together (Qwen2-VL), block rows outermost.
+/// The order of the tokens of an image.
+/// row_major:    the column index changes fastest.
+/// merge_blocks: the tokens of each merge x merge block are adjacent (Qwen2-VL), rows of blocks outermost.
 enum class patch_order : std::uint8_t { row_major, merge_blocks };
 
-/// Coordinates a side may have, 1 GiB of them: a hostile size is refused before it is allocated.
+/// The most coordinates one side may have, 1 GiB of doubles: a hostile size is refused before anything is
+/// allocated.
 inline constexpr index most_coordinates = index{1} << 27;
 
 }  // namespace ROPEWALK_NAMESPACE::positions
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Refuses a count of rows, columns or tokens under the name its caller knows it by.
+/// Refuses a count of rows, columns or tokens, under the name that its caller uses for it.
 inline void require_count(const char* who, const std::string& name, index count, index least = 0) {
     require(count >= least, who, (name + " must be >= " + std::to_string(least)).c_str(), count);
     require(count <= positions::most_coordinates, who,
@@ -39,7 +41,7 @@ inline void require_finite(const char* who, const std::string& name, double valu
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// count numbers first, first + step, ...: the coordinates of one side of a grid.
+/// `count` numbers first, first + step, ...: the coordinates of one side of a grid.
 /// Throws: invalid_config on a count that is negative or above most_coordinates.
 inline std::vector<double> evenly_spaced(index count, double first = 0, double step = 1) {
     detail::require_count("evenly_spaced", "count", count);
@@ -51,9 +53,9 @@ inline std::vector<double> evenly_spaced(index count, double first = 0, double s
 struct grid_config {
     index height = 0;                            ///< patches in a column of the image
     index width = 0;                             ///< patches in a row
-    index frames = 1;                            ///< how often the grid repeats; time is no axis here
+    index frames = 1;                            ///< how often the grid repeats; time is not an axis here
     index merge = 1;                             ///< side of a merge block
-    patch_order order = patch_order::row_major;  ///< merge matters for merge_blocks only
+    patch_order order = patch_order::row_major;  ///< merge is used by merge_blocks only
     index prefix_tokens = 0;                     ///< untouched tokens before the patches (class, registers)
     index suffix_tokens = 0;                     ///< untouched tokens after them
 };
@@ -62,7 +64,7 @@ struct grid_config {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Refuses a grid in the name of the function that its caller called: every scheme's patches().
+/// Refuses a grid, under the name of the function that was called (the patches() of a scheme).
 inline void require_grid(const char* who, const positions::grid_config& config) {
     require_count(who, "height", config.height);
     require_count(who, "width", config.width);
@@ -75,7 +77,7 @@ inline void require_grid(const char* who, const positions::grid_config& config) 
     require(config.width % config.merge == 0, who, "width must be a multiple of merge", config.width);
 }
 
-/// Refuses a list that names every token of a grid where it would be too long.
+/// Refuses a grid whose tokens must be listed one by one and are too many.
 inline void require_listed(const char* who, index frames, index height, index width) {
     const index tokens =
         checked_product(who, "frames x height x width must be >= 0", {frames, height, width});
@@ -94,14 +96,15 @@ inline position_ids between_untouched(const positions::grid_config& config, posi
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// The tokens of an image: axis 0 is the row (y, h), axis 1 the column (x, w), whatever order a scheme's
-/// frequencies take them in.
+/// The tokens of an image: axis 0 is the row (y, h), axis 1 the column (x, w), in whatever order the
+/// frequencies of a scheme use them.
 /// Shapes:   [prefix + frames * height * width + suffix, 2].
 /// Requires: rows holds height coordinates, columns width of them; any finite numbers.
-/// Throws:   invalid_config on sizes that are negative or above most_coordinates, coordinates of another
-///           number, or a height or width that is no multiple of merge in merge_blocks order.
-/// Cost:     row_major: O(height + width), a grid block; merge_blocks: a list, since a coordinate that is
-///           not evenly spaced is no sum of one number a block and one inside it.
+/// Throws:   invalid_config on sizes that are negative or above most_coordinates, on a wrong number of
+///           coordinates, or on a height or width that is not a multiple of merge in merge_blocks order.
+/// Cost:     row_major: O(height + width), stored as a grid block. merge_blocks with other than evenly spaced
+///           coordinates: a list of all tokens, since such a coordinate is not a sum of one number for the
+///           block and one for the patch inside it.
 /// Source:   merge blocks: Qwen2-VL, Wang et al. 2024.
 inline position_ids grid(const grid_config& config, std::vector<double> rows, std::vector<double> columns) {
     constexpr const char* who = "grid";
@@ -128,7 +131,8 @@ inline position_ids grid(const grid_config& config, std::vector<double> rows, st
     return detail::between_untouched(config, std::move(run));
 }
 
-/// The same with rows 0, 1, ... and columns 0, 1, ...: always a grid block.
+/// The same with rows 0, 1, ... and columns 0, 1, ...: always stored as a grid block.
+/// Throws: invalid_config on the same sizes.
 /// Source: RoPE-ViT, Heo et al. 2024.
 ///
 ///     const auto where = positions::grid({.height = 14, .width = 14, .prefix_tokens = 1});
@@ -146,10 +150,10 @@ inline position_ids grid(const grid_config& config) {
                    {}});
 }
 
-/// The chosen tokens of a sequence, in the order given: patches kept by patch dropout, tokens permuted
-/// into attention windows, one rank's shard.
+/// Selected tokens of a sequence, in the given order: patches kept by patch dropout, tokens permuted into
+/// attention windows, the shard of one rank.
 /// Shapes:   tokens [count], each below ids.tokens(); an untouched token stays untouched.
-/// Throws:   invalid_config on a token that is not there.
+/// Throws:   invalid_config on a token outside the sequence.
 /// Cost:     O(count * axes).
 /// Source:   EVA-CLIP's patch dropout and Qwen2.5-VL's window order gather positions like this.
 template <class I>
@@ -178,17 +182,17 @@ position_ids select_tokens(const position_ids& ids, std::span<const I> tokens) {
 
 struct window_config {
     index frames = 1;
-    index height = 0;  ///< patches
+    index height = 0;  ///< in patches
     index width = 0;
     index merge = 2;   ///< side of a merge block
     index window = 4;  ///< side of an attention window, in merge blocks
 };
 
-/// Which token of a merge-ordered grid stands where once tokens are gathered into attention windows: the
-/// argument for select_tokens, and for gathering the tokens themselves. Windows row-major, the blocks of a
-/// window row-major, windows at the right and lower border cut short.
+/// The order of the tokens of a merge-ordered grid after they are gathered into attention windows: the
+/// argument of select_tokens, and for gathering the tokens themselves. Windows are row-major, the blocks
+/// inside a window are row-major, and windows at the right and bottom edges are cut short.
 /// Shapes:   [frames * height * width].
-/// Throws:   invalid_config on sizes < 1 or a height or width that is no multiple of merge.
+/// Throws:   invalid_config on sizes < 1 or a height or width that is not a multiple of merge.
 /// Source:   Hugging Face models/qwen2_5_vl, get_window_index.
 inline std::vector<std::int32_t> window_order(const window_config& config) {
     constexpr const char* who = "window_order";
@@ -203,7 +207,7 @@ inline std::vector<std::int32_t> window_order(const window_config& config) {
     const index rows = config.height / config.merge;
     const index columns = config.width / config.merge;
     const index unit = config.merge * config.merge;
-    // A window beyond the image is the image.
+    // A window larger than the image is the whole image.
     const index window = std::min(config.window, std::max<index>({rows, columns, 1}));
     std::vector<std::int32_t> order;
     for (index f = 0; f < config.frames; ++f)
@@ -217,10 +221,10 @@ inline std::vector<std::int32_t> window_order(const window_config& config) {
     return order;
 }
 
-/// The same tokens moved by a constant on every axis; untouched tokens stay untouched.
+/// The same tokens shifted by a constant on every axis; untouched tokens stay untouched.
 /// Shapes:   offset [axes].
-/// Throws:   invalid_config when offset has another length or is not finite.
-/// Cost:     O(segments), lists O(tokens).
+/// Throws:   invalid_config if offset has another length or is not finite.
+/// Cost:     O(segments), for lists O(tokens).
 /// Source:   FreeFlux, Wei et al. 2025, probes layers with shifted keys.
 inline position_ids shifted(const position_ids& ids, std::span<const double> offset) {
     detail::require(static_cast<index>(offset.size()) == ids.axes(), "shifted",
@@ -234,7 +238,7 @@ inline position_ids shifted(const position_ids& ids, std::span<const double> off
             for (std::size_t i = 0; i < listed->values.size(); ++i)
                 listed->values[i] += offset[i % offset.size()];
         } else if (auto* text = segment.text()) {
-            // A text run advances on all axes from one number; as a block each axis has its own.
+            // A text run has one number for all axes; a grid block has one for each axis.
             grid_block block{{text->tokens}, {}, {offset.begin(), offset.end()}};
             block.coordinates.assign(offset.size(), {evenly_spaced(text->tokens, text->first, text->step)});
             segment = std::move(block);

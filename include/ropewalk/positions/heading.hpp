@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Headings and poses of agents as positions, for DRoPE.
 #pragma once
 
 #include <cmath>
@@ -11,17 +12,17 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// A heading brought into [-pi, pi], so that a large accumulated yaw keeps its digits in f32 and bf16.
+/// A heading reduced to [-pi, pi], so that a large accumulated yaw keeps its precision in f32 and bf16.
 /// Units:    radians.
-/// Accuracy: exact remainder of the double 2 pi, which is 2.4e-16 below 2 pi.
+/// Accuracy: the exact remainder by the double nearest 2 pi, which is 2.4e-16 below 2 pi.
 /// Source:   IEEE 754 remainder.
 inline double wrapped_heading(double radians) noexcept {
     return std::remainder(radians, 2 * std::numbers::pi);
 }
 
-/// Which way every agent faces, as positions on one axis.
+/// The headings of agents, as positions on one axis.
 /// Units:    radians, any branch; counter-clockwise.
-/// Throws:   invalid_config on a heading that is not finite (mask an invalid agent's scores instead).
+/// Throws:   invalid_config on a heading that is not finite (mask the scores of an invalid agent instead).
 /// Source:   DRoPE, Zhao et al. 2025.
 template <class N>
 position_ids headings(std::span<const N> radians) {
@@ -30,20 +31,21 @@ position_ids headings(std::span<const N> radians) {
     return position_ids::from(radians);
 }
 
-/// The same from degrees.
+/// The same, from degrees.
+/// Throws: as headings.
 /// Source: as headings.
 template <class N>
 position_ids headings_in_degrees(std::span<const N> degrees) {
     std::vector<double> radians;
     for (const N phi : degrees) {
         detail::require(std::isfinite(phi), "headings_in_degrees", "headings must be finite", phi);
-        // Whole turns are dropped in degrees, where they are exact.
+        // Whole turns are removed in degrees, where that is exact.
         radians.push_back(std::remainder(static_cast<double>(phi), 360.0) * (std::numbers::pi / 180));
     }
     return position_ids::from(radians);
 }
 
-/// Where and which way: axes (x, y, heading) from arrays [agents, 2] and [agents].
+/// Poses: axes (x, y, heading) from arrays [agents, 2] and [agents].
 /// Throws: invalid_config on sizes that disagree or numbers that are not finite.
 /// Source: DRoPE, Zhao et al. 2025.
 template <class N>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// HiRoPE's hierarchical positions: the token in its function, the function in its file, and so on.
 #pragma once
 
 #include <algorithm>
@@ -9,16 +10,16 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// Where a level counts from. local: from the start of the unit around it, on the next level up (the top
-/// level from the start of the sequence). global: every level from the start of the sequence.
+/// Where the count of a level starts. local: at the start of the enclosing unit of the next level up (for the
+/// top level, at the start of the sequence). global: for every level at the start of the sequence.
 enum class counting : std::uint8_t { local, global };
 
-/// Positions of nested units that appear one after the other: axis 0 counts tokens, axis 1 units (functions),
-/// axis 2 units of units (files), .... Positions of past tokens never change, so their keys stay in the
-/// cache.
-/// Throws:   invalid_config on levels < 2 or a level that is not there.
-/// Cost:     O(levels) a token.
-/// Source:   HiRoPE, Zhang et al. 2024 (its two levels; more levels follow the same rule).
+/// Positions of nested units that arrive one after the other: axis 0 counts tokens, axis 1 units (functions),
+/// axis 2 units of units (files), and so on. Positions of past tokens never change, so their keys stay valid
+/// in the cache.
+/// Throws:   invalid_config on levels < 2 or a level that does not exist.
+/// Cost:     O(levels) for each token.
+/// Source:   HiRoPE, Zhang et al. 2024 (its two levels; further levels follow the same rule).
 ///
 ///     positions::hierarchy_counter at;      // two levels: (token in its function, function)
 ///     at.begin_unit();                      // the parser saw a function start
@@ -32,15 +33,16 @@ class hierarchy_counter {
     }
 
     /// The next token starts a unit of this level (1: function, 2: file, ...). Before the first token it
-    /// changes nothing: the sequence starts a unit of every level by itself. A unit that starts twice, or
-    /// with the unit around it, starts once.
+    /// changes nothing, because the sequence itself starts a unit of every level. A unit that is started
+    /// twice, or together with the enclosing unit, starts once.
+    /// Throws: invalid_config on a level that does not exist.
     void begin_unit(index level = 1) {
         detail::require(level >= 1 && level < levels(), "hierarchy_counter::begin_unit",
                         "level must be >= 1 and below levels", level);
         if (tokens_ > 0) begun_ = std::max(begun_, level);
     }
 
-    /// The position of the next token, one number a level.
+    /// The position of the next token: one number for each level.
     std::span<const double> next() {
         if (begun_ > 0) {
             next_[at(begun_)] += 1;
@@ -54,7 +56,7 @@ class hierarchy_counter {
         ++tokens_;
         return last_;
     }
-    /// The position that next() gave last.
+    /// The position that next() returned last.
     std::span<const double> position() const noexcept { return last_; }
     /// Levels of the hierarchy.
     index levels() const noexcept { return static_cast<index>(next_.size()); }
@@ -71,15 +73,15 @@ class hierarchy_counter {
 
 struct hierarchy_config {
     index tokens = 0;
-    /// starts[l]: first tokens of the units of level l + 1, not falling; a start at 0, a second one at the
-    /// same token and one past the end change nothing.
+    /// starts[l]: first tokens of the units of level l + 1, non-decreasing. A start at 0, a second start at
+    /// the same token and a start one past the end change nothing.
     std::vector<std::vector<index>> starts = {};
-    counting mode = counting::local;  ///< how the levels count
+    counting mode = counting::local;  ///< where the counts of the levels start
 };
 
 /// The same for a sequence whose units are known.
-/// Shapes:   [tokens, starts.size() + 1], axis 0 the token level.
-/// Throws:   invalid_config on tokens < 0, no level of starts, or starts that are negative or fall.
+/// Shapes:   [tokens, starts.size() + 1], axis 0 is the token level.
+/// Throws:   invalid_config on tokens < 0, no level of starts, or starts that are negative or decrease.
 /// Source:   HiRoPE, Zhang et al. 2024.
 inline position_ids hierarchy(const hierarchy_config& config) {
     constexpr const char* who = "hierarchy";

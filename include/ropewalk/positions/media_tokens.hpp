@@ -1,35 +1,37 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Finds images, videos and sounds in a batch of token ids, as Hugging Face's get_rope_index does.
 #pragma once
 
 #include <ropewalk/positions/multimodal.hpp>
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// Whether a video is one block of frames (Qwen2-VL, Qwen2.5-VL, VideoRoPE, HoPE) or every frame a block
+/// Whether a video is one block of frames (Qwen2-VL, Qwen2.5-VL, VideoRoPE, HoPE), or each frame is a block
 /// of its own between text tokens (Qwen3-VL, whose prompts hold a timestamp before each frame).
 enum class video_blocks : std::uint8_t { whole, frame_by_frame };
 
-/// How a model's token ids show images and videos. The defaults are those of the Qwen-VL family.
+/// The token ids that a model uses for images, videos and sound. The defaults are those of the Qwen-VL
+/// family.
 /// Source: the config.json of Qwen2-VL (image_token_id, video_token_id, vision_config.spatial_merge_size).
 struct media_tokens {
     std::int64_t image = 151655;                ///< the id of an image token
     std::int64_t video = 151656;                ///< the id of a video token
-    index spatial_merge = 2;                    ///< patches merged to one token, in each direction
+    index spatial_merge = 2;                    ///< patches merged into one token, along each side
     video_blocks blocks = video_blocks::whole;  ///< whether each frame is a block
 
-    /// The id of an audio token; no_audio: a family without sound, whose markers are text. With sound the
-    /// four markers below belong to the blocks they enclose, as tmrope_rule places them.
+    /// The id of an audio token; no_audio: a family without sound, whose markers are text. In a family with
+    /// sound the four markers below belong to the blocks they enclose, as tmrope_rule places them.
     std::int64_t audio = no_audio;
     std::int64_t audio_start = 0;   ///< the marker before sound
-    std::int64_t audio_end = 0;     ///< the marker behind sound
+    std::int64_t audio_end = 0;     ///< the marker after sound
     std::int64_t vision_start = 0;  ///< the marker before an image or a video
-    std::int64_t vision_end = 0;    ///< the marker behind an image or a video
+    std::int64_t vision_end = 0;    ///< the marker after an image or a video
 
-    static constexpr std::int64_t no_audio = -1;  ///< what `audio` is in a family without sound
+    static constexpr std::int64_t no_audio = -1;  ///< the value of `audio` in a family without sound
 };
 
 /// The ids of Qwen2.5-Omni.
-/// Source: their config.json (audio_token_index / audio_token_id, audio_start_token_id, ...).
+/// Source: its config.json (audio_token_index / audio_token_id, audio_start_token_id, ...).
 inline constexpr media_tokens qwen25_omni_tokens = {.audio = 151646,
                                                     .audio_start = 151647,
                                                     .audio_end = 151648,
@@ -42,13 +44,13 @@ inline constexpr media_tokens qwen3_omni_tokens = {.audio = 151675,
                                                    .vision_start = 151652,
                                                    .vision_end = 151653};
 
-/// A batch as a processor hands it to a model.
-/// Shapes: input_ids and attention_mask [batches, tokens] (an empty mask keeps every token); grids [n, 3]
-///         as frames, height, width in patches before merging, in the order of the whole batch;
-///         seconds_per_grid [videos] (empty: 1); temporal_scales [images + videos], in the order in which
-///         they first appear in the batch (empty: the rule's). All are counted in videos, also where every
-///         frame is a block. audio_lengths [sounds]: audio tokens of each (audio_tokens of its mel frames),
-///         those of videos included (empty: as many as input_ids shows).
+/// A batch as a processor passes it to a model.
+/// Shapes: input_ids and attention_mask [batches, tokens] (an empty mask keeps every token); grids [n, 3] as
+///         frames, height, width in patches before merging, in the order of the whole batch; seconds_per_grid
+///         [videos] (empty: 1); temporal_scales [images + videos], in the order in which they first appear in
+///         the batch (empty: that of the rule). Counts are of videos, also where every frame is a block.
+///         audio_lengths [sounds]: the audio tokens of each (audio_tokens of its mel frames), the sounds of
+///         videos included (empty: as many as input_ids contains).
 /// Source: Hugging Face processors of Qwen2-VL (image_grid_thw, video_grid_thw, second_per_grid_ts).
 struct token_batch {
     index batches = 1;
@@ -57,11 +59,11 @@ struct token_batch {
     std::span<const index> image_grids = {};            ///< [images, 3]
     std::span<const index> video_grids = {};            ///< [videos, 3]
     std::span<const double> seconds_per_grid = {};      ///< [videos]; empty: 1
-    std::span<const double> temporal_scales = {};       ///< [images + videos]; empty: the rule's
+    std::span<const double> temporal_scales = {};       ///< [images + videos]; empty: that of the rule
     std::span<const index> audio_lengths = {};          ///< [sounds] in audio tokens; empty: not checked
 };
 
-/// One sequence of the batch: its segments and where padding stands.
+/// One sequence of the batch: its segments and its padding mask.
 struct media_sequence {
     std::vector<media_segment> segments = {};  ///< in order
     std::vector<std::uint8_t> mask = {};       ///< [padded tokens], 0 = padding
@@ -71,7 +73,7 @@ struct media_sequence {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Hands out the grids of one kind in order, merged: whole, or frame by frame.
+/// Returns the grids of one kind in order, after merging: whole or frame by frame.
 class grid_reader {
   public:
     grid_reader(const char* name, std::span<const index> grids, const positions::media_tokens& tokens,
@@ -88,9 +90,9 @@ class grid_reader {
         }
     }
     index count() const noexcept { return static_cast<index>(grids_.size() / 3); }
-    /// Grids that are handed out to their last frame.
+    /// The number of grids whose last frame was returned.
     index used() const noexcept { return next_; }
-    /// Whether the next block starts a grid, and does not go on with its frames.
+    /// Whether the next block starts a new grid, rather than continuing with its frames.
     bool at_start() const noexcept { return frame_ == 0; }
 
     positions::media_segment take(positions::media kind, index sequence, index token) {
@@ -110,10 +112,10 @@ class grid_reader {
                 .height = grid[1] / merge_,
                 .width = grid[2] / merge_};
     }
-    /// What take() handed out last, for messages.
+    /// The name of what take() returned last, for messages.
     const std::string& taken() const noexcept { return taken_; }
 
-    /// Refuses grids that no token asked for.
+    /// Refuses grids that no token used.
     void require_all_used() const {
         if (frame_ != 0)
             fail(std::string("find_media: ") + name_ + " " + text(next_) + " must have tokens for " +
@@ -129,15 +131,15 @@ class grid_reader {
     std::span<const index> grids_;
     index merge_;
     positions::video_blocks blocks_;
-    index next_ = 0;   // the grid
-    index frame_ = 0;  // its frame
+    index next_ = 0;   // index of the current grid
+    index frame_ = 0;  // the next frame of it
     std::string taken_;
 };
 
-/// What starts at a token of a family with sound.
+/// What starts at a token, in a family with sound.
 enum class opening : std::uint8_t { none, vision, sound, vision_and_sound };
 
-/// Reads the markers of a family with sound and counts its sounds; a family without has none.
+/// Reads the markers of a family with sound, and counts its sounds. In a family without sound it finds none.
 class sound_reader {
   public:
     sound_reader(std::span<const index> lengths, const positions::media_tokens& tokens)
@@ -158,14 +160,14 @@ class sound_reader {
         const bool both = at(1) == tokens_.audio_start && (at(2) == tokens_.video || at(2) == tokens_.audio);
         return both ? opening::vision_and_sound : opening::none;
     }
-    /// A sound of its own, which starts at its marker.
+    /// Reads a sound that is not part of a video; it starts at its marker.
     positions::media_segment take(const std::vector<std::int64_t>& ids, std::size_t& n, index sequence) {
         positions::media_segment s{.kind = positions::media::audio};
         for (++n; n < ids.size() && ids[n] == tokens_.audio; ++n) ++s.tokens;
         close(opening::sound, s, "audio " + text(next_), ids, n, static_cast<std::size_t>(sequence));
         return s;
     }
-    /// Steps over the markers behind a block and checks how much was heard.
+    /// Skips the markers after a block, and checks the number of its audio tokens.
     void close(opening opened, const positions::media_segment& s, const std::string& what,
                const std::vector<std::int64_t>& ids, std::size_t& n, std::size_t sequence) {
         const auto pass = [&](std::int64_t marker, const char* name) {
@@ -197,7 +199,7 @@ class sound_reader {
             fail("find_media: audio token " + text(n) + " of sequence " + text(sequence) +
                  " must follow audio_start");
     }
-    /// Refuses lengths that no sound asked for.
+    /// Refuses lengths that no sound used.
     void require_all_used() const {
         require(lengths_.empty() || next_ == lengths_.size(), "find_media",
                 "audio_lengths must belong to sounds of input_ids",
@@ -216,15 +218,15 @@ class sound_reader {
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// The segments of every sequence of a batch, found in its token ids: a block starts at the first image
-/// or video token after the last block and has as many tokens as its grid; everything else is text.
-/// Grids are handed out in order over the whole batch; masked tokens are padding.
-/// A family with sound (media_tokens::audio) has its blocks between markers, which belong to them: sound, an
-/// image, a video, and a video whose sound is among its tokens (vision_start audio_start ... audio_end
+/// Finds the segments of every sequence of a batch from its token ids. A block starts at the first image or
+/// video token after the last block and has as many tokens as its grid; everything else is text. Grids are
+/// assigned in order over the whole batch; masked tokens are padding.
+/// In a family with sound (media_tokens::audio) a block lies between markers, which belong to it: sound, an
+/// image, a video, or a video whose sound is among its tokens (vision_start audio_start ... audio_end
 /// vision_end), in the order in which tmrope_rule places them.
 /// Throws:   invalid_config naming the image, video or sound: a grid that is not positive or not divisible by
-///           the merge, visual tokens without a grid, a grid without its tokens, sizes that disagree, a
-///           missing marker.
+///           the merge, visual tokens without a grid, a grid without tokens, sizes that disagree, a missing
+///           marker.
 /// Cost:     O(tokens).
 /// Source:   huggingface/transformers models/qwen2_vl, models/qwen2_5_omni and models/qwen3_omni_moe
 ///           get_rope_index; QwenLM/Qwen3-VL rope2d.py.
@@ -252,8 +254,8 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
                         scale);
 
     std::vector<media_sequence> sequences(static_cast<std::size_t>(batch.batches));
-    std::size_t first_seen = 0;  // images and videos so far
-    double video_scale = 0;      // of the video whose frames go on
+    std::size_t first_seen = 0;  // images and videos found so far
+    double video_scale = 0;      // that of the video whose frames continue
     const auto length = static_cast<std::size_t>(total / batch.batches);
     for (std::size_t b = 0; b < sequences.size(); ++b) {
         media_sequence& sequence = sequences[b];
@@ -293,7 +295,7 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
             const bool starts = grids.at_start();
             media_segment block =
                 grids.take(image ? media::image : media::video, static_cast<index>(b), static_cast<index>(n));
-            if (image && block.frames != 1) {  // a still that was repeated: no time passes
+            if (image && block.frames != 1) {  // a repeated still image: no time passes
                 block.kind = media::video;
                 block.seconds_per_frame = 0;
             }
@@ -333,9 +335,9 @@ inline std::vector<media_sequence> find_media(const token_batch& batch, const me
     return sequences;
 }
 
-/// The streams of a batch read from token ids, padding where its masks say.
+/// The position streams of a batch, from its segments, with padding where the masks are 0.
 /// Throws:   as stream_builder.
-/// Source:   huggingface/transformers get_rope_index; pads stand at 1 in 4.x, at 0 in 5.x.
+/// Source:   huggingface/transformers get_rope_index; padding is at position 1 in 4.x, at 0 in 5.x.
 ///
 ///     const auto streams = make_streams(mrope_rule{}, find_media({.input_ids = ids, .image_grids = grids}));
 ///     const auto omni = make_streams(tmrope_rule{}, find_media(batch, qwen25_omni_tokens));

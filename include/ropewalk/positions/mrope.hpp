@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// M-RoPE's positions (Qwen2-VL and later) and the baselines that give a token one number.
 #pragma once
 
 #include <ropewalk/positions/grid.hpp>
@@ -7,20 +8,20 @@
 namespace ROPEWALK_NAMESPACE::positions {
 
 /// How seconds become a temporal index. trunc_after_product: trunc(frame * seconds * rate).
-/// trunc_interval_first: frame * trunc(seconds) * rate, which some 4.x and 5.x releases of transformers
-/// compute (half a second collapses all frames). none: the product as it is.
+/// trunc_interval_first: frame * trunc(seconds) * rate, as in some 4.x and 5.x releases of transformers (with
+/// half a second per frame all frames get the same index). none: the product, not truncated.
 enum class time_quantization : std::uint8_t { trunc_after_product, trunc_interval_first, none };
 
-/// In what time is multiplied; near whole numbers the three truncate differently.
-/// float32: each product rounded to f32, as the reference evaluates it.
+/// The arithmetic of that product; near whole numbers the three truncate differently.
+/// float32: each product rounded to f32, as in the reference.
 /// float64: each product rounded to f64: 29 * 0.08 * 25 is below 58.
-/// exact:   seconds and rate are the fractions they were written as (0.08 is 2 / 25, the double nearest to
-///          2 / 30 is 2 / 30; denominators to 2^20), and only the whole product is rounded. What is no such
-///          fraction, or has a product past 2^62, is multiplied as float64.
+/// exact:   seconds and rate are converted back to the fractions they were written as (0.08 is 2 / 25, the
+///          double nearest to 2 / 30 is 2 / 30; denominators up to 2^20), and only the whole product is
+///          rounded. A number that is no such fraction, or a product above 2^62, is computed as float64.
 enum class time_arithmetic : std::uint8_t { float64, float32, exact };
 
-/// Where text goes on after a block. max_plus_one: 1 + the largest position on any axis (transformers 4.x,
-/// the fine-tuning code of Qwen). spatial_max: start + max(height, width), whatever the frames
+/// Where text goes on after a block. max_plus_one: one past the largest position on any axis (transformers
+/// 4.x, Qwen's fine-tuning code). spatial_max: start + max(height, width), whatever the number of frames
 /// (transformers from 5.3).
 enum class block_transition : std::uint8_t { max_plus_one, spatial_max };
 
@@ -32,13 +33,13 @@ inline constexpr double qwen25_vl_tokens_per_second = 2;
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// numerator / denominator; denominator 0: not a fraction we know.
+/// numerator / denominator; denominator 0: not a known fraction.
 struct fraction {
     std::int64_t numerator = 0, denominator = 0;
 };
 
-/// The fraction of a denominator up to 2^20 whose nearest double is x >= 0: a convergent of x, since a double
-/// is closer to what it was rounded from than any other fraction of that size.
+/// The fraction with a denominator up to 2^20 whose nearest double is x >= 0. It is a convergent of x, since
+/// a double is closer to the number it was rounded from than to any other fraction with such a denominator.
 inline fraction fraction_of(double x) noexcept {
     if (!(x < 0x1p31)) return {};
     double left = x;
@@ -56,7 +57,7 @@ inline fraction fraction_of(double x) noexcept {
     return {};
 }
 
-/// count * seconds * rate from exact fractions, truncated or rounded once.
+/// count * seconds * rate from exact fractions, truncated (if `whole`) or rounded once.
 inline double exact_time(index count, double seconds, double rate, bool whole) noexcept {
     const double product = static_cast<double>(count) * seconds * rate;
     const fraction s = fraction_of(seconds), r = fraction_of(rate);
@@ -73,18 +74,18 @@ inline double exact_time(index count, double seconds, double rate, bool whole) n
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// How frames advance in time: tokens_per_second 0 counts frames, as Qwen2-VL does.
+/// How frames advance in time. tokens_per_second 0 counts frames, as Qwen2-VL does.
 struct frame_clock {
-    double tokens_per_second = 0;  ///< positions a second; 0 counts frames
-    /// Where positions are truncated.
+    double tokens_per_second = 0;  ///< positions per second; 0 counts frames
+    /// Where the product is truncated.
     time_quantization quantization = time_quantization::trunc_after_product;
-    time_arithmetic arithmetic = time_arithmetic::float32;  ///< in which precision they are multiplied
+    time_arithmetic arithmetic = time_arithmetic::float32;  ///< the arithmetic of the product
 
     void check(const char* who) const {
         detail::require(std::isfinite(tokens_per_second) && tokens_per_second >= 0, who,
                         "tokens_per_second must be finite and >= 0", tokens_per_second);
     }
-    /// Temporal position of a frame, counted from the block's start.
+    /// Temporal position of a frame, relative to the start of the block.
     double at(index frame, double seconds_per_frame) const noexcept {
         if (tokens_per_second == 0) return static_cast<double>(frame);
         const double seconds = quantization == time_quantization::trunc_interval_first
@@ -112,11 +113,12 @@ struct frame_clock {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The times of a segment's frames. A product that overflows is refused here, where the segment has a name.
+/// The times of the frames of a segment. A product that overflows is refused here, where the segment can be
+/// named.
 inline std::vector<double> times_of(const positions::frame_clock& clock, const positions::media_segment& s,
                                     index number) {
     auto times = clock.frames(s.frames, s.seconds_per_frame);
-    // The first is 0 times an interval and the last the largest: all are finite when these are.
+    // The first time is 0 times an interval and the last is the largest: all are finite if these two are.
     require_segment(std::isfinite(times.front()) && std::isfinite(times.back()), number, s,
                     "seconds_per_frame must give every frame a finite position", s.seconds_per_frame);
     return times;
@@ -136,22 +138,22 @@ inline grid_block clip_block(std::vector<double> times, const positions::media_s
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// M-RoPE: axes t, h, w. Text counts on all three; a block that starts at `cur` has t = cur + time of the
-/// frame, h = cur + row, w = cur + column.
+/// M-RoPE: axes t, h, w. Text has the same position on all three. A block that starts at `cur` has t = cur +
+/// time of the frame, h = cur + row, w = cur + column.
 /// {}                               Qwen2-VL, and Qwen3-VL when every frame is a block of its own
 /// {.clock.tokens_per_second = 2}   Qwen2.5-VL (time from media_segment::seconds_per_frame)
-/// Units:    positions; the first generated token stands one past the largest position so far.
+/// Units:    positions; the first generated token is one past the largest position so far.
 /// Throws:   invalid_config on audio (see tmrope_rule), on options that are not finite, and on seconds
-///           without a clock: they would say nothing, and a model that has them has a clock.
+///           without a clock: they would have no effect, and every model that uses them has a clock.
 /// Source:   Qwen2-VL, Wang et al. 2024; QwenLM/Qwen3-VL rope2d.py get_rope_index_2, _25 and _3;
 ///           huggingface/transformers models/qwen2_5_vl.
 struct mrope_rule {
     frame_clock clock = {};  ///< how frames advance in time
-    /// Where the text behind a block goes on.
+    /// Where the text after a block goes on.
     block_transition transition = block_transition::max_plus_one;
 
     static constexpr index axes() noexcept { return 3; }
-    /// Positions from a text token to the next.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const { clock.check("mrope_rule"); }
     double next_position(const detail::stream_state& state) const noexcept { return state.highest + 1; }
@@ -160,7 +162,7 @@ struct mrope_rule {
         if (s.kind == media::text) return state.add_text(s.tokens);
         if (s.kind == media::shared_text) return state.add_shared_text(s.tokens);
         detail::require_silent(number, s);
-        // 0 is a still that was repeated: no time passes.
+        // 0 is a repeated still image: no time passes.
         const bool untimed = !s.timed && (s.seconds_per_frame == 1 || s.seconds_per_frame == 0);
         detail::require_segment(clock.tokens_per_second > 0 || untimed, number, s,
                                 "seconds_per_frame must not be given to a rule that counts frames "
@@ -176,13 +178,14 @@ struct mrope_rule {
     }
 };
 
-/// The one-number-a-token baselines of the video papers.
+/// The baselines of the video papers, which give each token one number.
 /// vanilla:     a running index over all tokens, plain RoPE.
-/// time:        every token of a frame stands at the frame's number.
-/// tad:         the sum of both; generated tokens advance by 2. Its codes publish no delta of its own but
-///              that of time, for 2 * (tokens before it, pads counted) + delta: without padding the same
-///              positions, in a padded row one too far for every pad, where next_position goes on right
-///              behind the prompt.
+/// time:        every token of a frame has the position of the frame.
+/// tad:         the sum of both; generated tokens advance by 2. The reference code has no delta of its own
+///              for TAD. It uses that of `time` and places generated tokens at 2 * (tokens before it, padding
+///              counted) + delta. Without padding these are the same positions as here. In a padded row they
+///              are too large by one for every padding token, while next_position goes on right after the
+///              prompt.
 enum class baseline : std::uint8_t { vanilla, time, tad };
 
 /// Vanilla, time and TAD RoPE. One axis is enough; `axis_count` 3 repeats it for a model that has three.
@@ -190,10 +193,10 @@ enum class baseline : std::uint8_t { vanilla, time, tad };
 /// Source:   Wiselnn570/VideoRoPE modeling_videorope.py get_vanilla_rope_index, get_time_rope_index.
 struct baseline_rule {
     baseline kind = baseline::vanilla;  ///< which of the baselines
-    index axis_count = 1;               ///< axes that all repeat the position
+    index axis_count = 1;               ///< axes, all with the same position
 
     index axes() const noexcept { return axis_count; }
-    /// From one generated token to the next.
+    /// Positions from one generated token to the next.
     double step() const noexcept { return kind == baseline::tad ? 2 : 1; }
     void check() const {
         detail::require(axis_count >= 1, "baseline_rule", "axis_count must be >= 1", axis_count);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Position streams of sequences of text, images, video and audio, built segment by segment under a rule.
 #pragma once
 
 #include <concepts>
@@ -8,53 +9,54 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// What a stretch of tokens shows. shared_text does not move the position of what follows it, so several
-/// continuations of one prompt may stand in one sequence (VRoPE's grouped answers).
+/// The kind of a segment. shared_text does not advance the position of what follows, so that several
+/// continuations of one prompt fit in one sequence (VRoPE's grouped answers).
 enum class media : std::uint8_t { text, shared_text, image, video, audio, video_with_audio };
 
-/// One stretch of a sequence. Sizes are those the language model sees, after spatial merging; tokens of a
-/// block are ordered frame, row, column, the column fastest.
+/// One segment of a sequence. Sizes are those that the language model sees, after spatial merging. The tokens
+/// of a block are in the order frame, row, column; the column index changes fastest.
 /// Source: the visual blocks of Qwen2-VL, VRoPE and VideoRoPE; vision_start and vision_end are text.
 ///
 ///     {.tokens = 12}, {.kind = media::video, .frames = 16, .height = 8, .width = 8}
 struct media_segment {
     media kind = media::text;      ///< text, image, video or sound
-    index tokens = 0;              ///< of text and audio; the audio tokens of video_with_audio
+    index tokens = 0;              ///< of text and audio; of video_with_audio the audio tokens
     index frames = 1;              ///< of video
     index height = 0;              ///< of images and video
     index width = 0;               ///< of images and video
-    double seconds_per_frame = 1;  ///< second_per_grid_ts: what one frame of the grid covers
-    double temporal_scale = 0;     ///< step of a frame in VideoRoPE and HoPE; 0: the rule's own
-    bool timed = false;            ///< whether the seconds were given: a rule without a clock refuses them
+    double seconds_per_frame = 1;  ///< second_per_grid_ts: the duration of one frame of the grid
+    double temporal_scale = 0;     ///< step of a frame in VideoRoPE and HoPE; 0: that of the rule
+    bool timed = false;            ///< whether seconds_per_frame was given: a rule without a clock refuses it
 
-    /// Whether it has a grid.
+    /// Whether the segment has a grid.
     constexpr bool visual() const noexcept {
         return kind == media::image || kind == media::video || kind == media::video_with_audio;
     }
 };
 
-/// Whose length a published delta is measured against: transformers 4.x and the codes of VideoRoPE and HoPE
+/// The sequence length that a published delta refers to: transformers 4.x and the code of VideoRoPE and HoPE
 /// count padding, Qwen2.5-Omni and transformers 5.x do not.
 enum class delta_length : std::uint8_t { padded, unpadded };
 
-/// Where the tokens of one sequence stand and where generation goes on.
+/// The positions of one sequence, and where generation goes on.
 /// Source: huggingface/transformers get_rope_index (position_ids, rope_deltas).
 struct position_stream {
-    position_ids positions;    ///< where the tokens stand
+    position_ids positions;    ///< the positions of the tokens
     double next_position = 0;  ///< of the first generated token, on every axis
     double position_step = 1;  ///< from one generated token to the next
-    index tokens = 0;          ///< without padding
+    index tokens = 0;          ///< tokens, without padding
 
-    /// What references publish instead: a generated token stands at position_step * (tokens before it) +
-    /// delta. A constant of the prompt; slices of the prompt share it. Two published deltas are not this one:
-    /// that of TAD (see baseline), and that of a row without images of Qwen2-VL in transformers 4.x, whose
-    /// maximum looks at the pads too: they stand at 1, so a left-padded row of a single token says 2 - length
-    /// and would go on at 2, past the 1 that is next.
+    /// The delta that references publish instead of next_position: a generated token has position
+    /// position_step * (tokens before it) + delta. It is a constant of the prompt; slices of the prompt share
+    /// it. Two published deltas differ from this one: that of TAD (see baseline), and that of a row without
+    /// images of Qwen2-VL in transformers 4.x, which takes a maximum over the padding too. Padding is at 1,
+    /// so for a left-padded row of a single token that delta is 2 - length, and generation would go on at 2
+    /// instead of 1.
     double delta(delta_length length) const noexcept {
         const index count = length == delta_length::padded ? positions.tokens() : tokens;
         return next_position - position_step * static_cast<double>(count);
     }
-    /// Generated tokens [first, first + count).
+    /// The positions of generated tokens [first, first + count).
     position_ids decode_positions(index count, index first = 0) const {
         position_ids ids(positions.axes());
         ids.append(
@@ -81,7 +83,7 @@ inline std::string name_of(const positions::media_segment& s) {
     }
 }
 
-/// require() that says which segment of the stream is wrong.
+/// As require(); the message names the segment.
 template <class V>
 void require_segment(bool holds, index number, const positions::media_segment& s, const char* must,
                      const V& got) {
@@ -90,8 +92,8 @@ void require_segment(bool holds, index number, const positions::media_segment& s
              text(got));
 }
 
-/// `so_far` tokens are there already. Past 2^53 positions are no longer exact, and counts that a file made
-/// up would overflow.
+/// Checks a segment after `so_far` tokens. Past 2^53 positions are no longer exact, and counts from a hostile
+/// file could overflow.
 inline void require_valid(index number, const positions::media_segment& s, index so_far) {
     using positions::media;
     constexpr index most = detail::limit_of_bits(53);
@@ -118,7 +120,7 @@ inline void require_valid(index number, const positions::media_segment& s, index
                     "temporal_scale must be finite and >= 0", s.temporal_scale);
 }
 
-/// For rules that have no place for sound.
+/// Refuses sound, for rules that do not place it.
 inline void require_silent(index number, const positions::media_segment& s) {
     using positions::media;
     require_segment(s.kind == media::image || s.kind == media::video, number, s,
@@ -126,10 +128,10 @@ inline void require_silent(index number, const positions::media_segment& s) {
                     s.kind == media::audio ? "audio" : "video with audio");
 }
 
-/// A sequence as it grows under a rule.
+/// The state of a sequence that is being built under a rule.
 struct stream_state {
     std::vector<position_segment> segments = {};
-    double next = 0;      // where the next text token stands
+    double next = 0;      // position of the next text token
     double highest = -1;  // largest position on any axis so far
     index tokens = 0;
     bool open = false;  // whether the last segment is text that ends at `next`
@@ -140,8 +142,8 @@ struct stream_state {
         tokens += count;
         open = false;
     }
-    /// Text that goes on is one run: decoding token by token piles up no segments, and a text that comes
-    /// in pieces has the same bits as one that comes whole.
+    /// Consecutive text is one run. Decoding token by token then adds no segments, and a text that arrives in
+    /// pieces has the same bits as one that arrives whole.
     void add_text(index count, double step = 1) {
         if (count == 0) return;
         if (open) {
@@ -155,12 +157,12 @@ struct stream_state {
         highest = std::max(highest, next - step);
         open = true;
     }
-    /// Same positions again for whatever comes next.
+    /// Text that does not advance `next`: whatever follows gets the same positions again.
     void add_shared_text(index count, double step = 1) { add(text_run{count, next, step}, count); }
 };
 
-/// Brings a state back to what it was, unless kept: segments are only added, and of those that were there only
-/// a text run at the end grows.
+/// Restores a state unless keep() was called. Segments are only ever added; of the earlier ones only a text
+/// run at the end can have grown.
 class stream_rollback {
   public:
     explicit stream_rollback(stream_state& state) noexcept
@@ -198,12 +200,12 @@ class stream_rollback {
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// How a scheme numbers tokens: a plain struct of its options with
-///   axes()                       numbers a token
-///   check()                      throws invalid_config on options that make no sense
+/// How a scheme assigns positions to tokens: a struct of its options with
+///   axes()                       the number of axes
+///   check()                      throws invalid_config on invalid options
 ///   place(state, segment, n)     appends segment number n
 ///   next_position(state)         position of the first generated token
-///   step()                       from one text token to the next
+///   step()                       positions from one text token to the next
 /// mrope_rule, tmrope_rule, baseline_rule, vrope_rule and video_rope_rule are such rules.
 template <class R>
 concept position_rule = requires(const R rule, detail::stream_state& state, const media_segment& segment) {
@@ -214,10 +216,10 @@ concept position_rule = requires(const R rule, detail::stream_state& state, cons
     { rule.step() } -> std::convertible_to<double>;
 };
 
-/// Builds the positions of one sequence segment by segment. What is appended later never changes what is
-/// there, so a conversation grows turn by turn and a prompt may arrive in chunks.
+/// Builds the positions of one sequence segment by segment. What is appended later never changes earlier
+/// positions, so a conversation can grow message by message, and a prompt may arrive in chunks.
 /// Throws:   invalid_config naming the segment (by its number, from 0) and what was expected.
-/// Cost:     O(height + width + frames) a visual block, O(1) a stretch of text, whatever its tokens.
+/// Cost:     O(height + width + frames) for a visual block, O(1) for a text segment of any length.
 ///
 ///     stream_builder builder(video_rope_rule{.spacing = 2});
 ///     builder.append({.tokens = 12}).append({.kind = media::video, .frames = 16, .height = 8, .width = 8});
@@ -227,7 +229,7 @@ class stream_builder {
   public:
     explicit stream_builder(Rule rule = {}) : rule_(std::move(rule)) { rule_.check(); }
 
-    /// Adds what comes next: all of it or, after a failure, nothing.
+    /// Appends the next segment: all of it or, after a failure, nothing.
     stream_builder& append(const media_segment& segment) {
         return append(std::span<const media_segment>(&segment, 1));
     }
@@ -258,7 +260,7 @@ class stream_builder {
     index count_ = 0;
 };
 
-/// All segments at once.
+/// The positions of all segments in one call.
 /// Throws:   as stream_builder.
 /// Source:   as stream_builder.
 template <position_rule Rule>
@@ -270,17 +272,17 @@ position_stream make_stream(const Rule& rule, std::initializer_list<media_segmen
     return make_stream(rule, std::span<const media_segment>(segments.begin(), segments.size()));
 }
 
-/// Where pads stand.
-enum class padding_side : std::uint8_t { left, right };  ///< where pads stand
+/// The side on which sequences are padded.
+enum class padding_side : std::uint8_t { left, right };  ///< the side on which sequences are padded
 
 struct padding_config {
-    padding_side side = padding_side::left;  ///< where pads stand
-    index tokens = 0;                        ///< to this length; 0: that of the longest sequence
-    std::optional<double> position = {};     ///< where pads stand; none: kernels leave them alone
+    padding_side side = padding_side::left;  ///< the side on which sequences are padded
+    index tokens = 0;                        ///< length after padding; 0: that of the longest sequence
+    std::optional<double> position = {};     ///< position of the padding; none: kernels leave it untouched
 };
 
-/// Sequences of a batch brought to one length.
-/// Throws:   invalid_config when a sequence is longer than config.tokens.
+/// Pads the sequences of a batch to one length.
+/// Throws:   invalid_config if a sequence is longer than config.tokens.
 /// Source:   padding_side of Hugging Face processors; VRoPE's pad_position_ids.
 inline std::vector<position_stream> pad_streams(std::vector<position_stream> streams,
                                                 const padding_config& config) {
@@ -299,8 +301,8 @@ inline std::vector<position_stream> pad_streams(std::vector<position_stream> str
     return streams;
 }
 
-/// The positions of a batch, one sequence after the other: what a table of the whole call is built from.
-/// Throws:   invalid_config when the sequences differ in axes or (padded) tokens.
+/// The positions of a batch, one sequence after the other, to build one table for the whole call.
+/// Throws:   invalid_config if the sequences differ in axes or in tokens after padding.
 inline position_ids join_batch(std::span<const position_stream> streams) {
     position_ids all(streams.empty() ? 1 : streams.front().positions.axes());
     for (const auto& s : streams) {

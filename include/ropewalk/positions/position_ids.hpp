@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// position_ids: the positions of the tokens of a sequence on one or several axes, stored as compact segments.
 #pragma once
 
 #include <algorithm>
@@ -16,19 +17,19 @@ namespace ROPEWALK_NAMESPACE {
 struct text_run {
     index tokens = 0;
     double first = 0;  ///< position of the first token, on every axis
-    double step = 1;   ///< from a token's position to the next one's
+    double step = 1;   ///< from the position of one token to that of the next
 };
 
-/// A grid whose axes are sums over its levels, which is what every image and video scheme needs.
-/// Shapes: `extents` [levels], outermost first, so token t has indices t = (i0 * n1 + i1) * n2 + i2;
-///         `coordinates[axis][level]` holds extents[level] numbers, or nothing where that level does
-///         not move that axis; `origin` [axes] is added once (empty = zeros).
-/// The position of a token on axis a is origin[a] + sum over levels l of coordinates[a][l][i_l]. A plain
-/// T x H x W clip has one level an axis; VideoRoPE's diagonal and VRoPE's rotated axes have two, a
-/// 2 x 2 merge order has four levels.
+/// A grid whose coordinates are sums over its levels, the form of every image and video scheme.
+/// Shapes: `extents` [levels], outermost first: token t has indices t = (i0 * n1 + i1) * n2 + i2;
+///         `coordinates[axis][level]` holds extents[level] numbers, or nothing if that level does not change
+///         that axis; `origin` [axes] is added once (empty = zeros).
+/// The position of a token on axis a is origin[a] + sum over levels l of coordinates[a][l][i_l]. A plain T x
+/// H x W clip has one level for each axis; VideoRoPE's diagonal and VRoPE's rotated axes have two, a 2 x 2
+/// merge order has four levels.
 struct grid_block {
     std::vector<index> extents;  ///< of each level
-    /// Of each axis and level; empty where the level does not move the axis.
+    /// For each axis and level; empty if the level does not change the axis.
     std::vector<std::vector<std::vector<double>>> coordinates;
     std::vector<double> origin;  ///< of each axis; empty: zeros
 };
@@ -43,8 +44,8 @@ struct untouched_run {
     index tokens = 0;
 };
 
-/// A stretch of tokens, in one of four forms. (A std::variant of them took a tenth of the time that
-/// rotate.hpp takes to compile.)
+/// A segment of a sequence, in one of four forms. (With a std::variant of them rotate.hpp took a tenth longer
+/// to compile.)
 class position_segment {
   public:
     position_segment(text_run run) : form_(form::text), text_(run) {}
@@ -52,7 +53,7 @@ class position_segment {
     position_segment(listed_run run) : form_(form::listed), listed_(std::move(run)) {}
     position_segment(untouched_run run) : form_(form::untouched), untouched_(run) {}
 
-    /// The segment in its form; nullptr where it is another of them.
+    /// The segment in this form; nullptr if it has another form.
     const text_run* text() const noexcept { return form_ == form::text ? &text_ : nullptr; }
     text_run* text() noexcept { return form_ == form::text ? &text_ : nullptr; }
     /// As text().
@@ -77,10 +78,10 @@ class position_segment {
     untouched_run untouched_ = {};
 };
 
-/// Where every token stands: [tokens, axes] numbers, kept as segments (a clip of 64 x 16 x 16 tokens
-/// is 96 numbers, not 16384 triples) and expanded with dense() on request.
-/// Units:    positions, any finite doubles: fractional, negative and radians are legal.
-/// Throws:   invalid_config on a non-finite number or on a block whose sizes disagree.
+/// The positions of a sequence: [tokens, axes] numbers, stored as segments (a clip of 64 x 16 x 16 tokens is
+/// 96 numbers instead of 16384 triples) and expanded by dense() on request.
+/// Units:    positions: any finite doubles, fractions, negative numbers and radians included.
+/// Throws:   invalid_config on a number that is not finite or on a block whose sizes disagree.
 /// Cost:     at() O(log segments); dense() O(tokens * axes).
 /// Accuracy: integers are exact up to 2^53.
 class position_ids {
@@ -89,7 +90,7 @@ class position_ids {
         detail::require(axes >= 1, "position_ids", "axes must be >= 1", axes);
     }
 
-    /// One axis, from the caller's numbers of any arithmetic type: values [tokens].
+    /// One axis, from numbers of any arithmetic type: values [tokens].
     template <class N>
     static position_ids from(std::span<const N> values) {
         return from_tokens_axes(values, 1);
@@ -98,7 +99,7 @@ class position_ids {
     static position_ids from(const std::vector<N>& values) {
         return from(std::span<const N>(values));
     }
-    /// Several axes, a token's numbers beside each other: values [tokens, axes] row-major.
+    /// Several axes, the numbers of a token adjacent: values [tokens, axes], row-major.
     template <class N>
     static position_ids from_tokens_axes(std::span<const N> values, index axes) {
         position_ids ids(axes);
@@ -109,8 +110,8 @@ class position_ids {
     static position_ids from_tokens_axes(const std::vector<N>& values, index axes) {
         return from_tokens_axes(std::span<const N>(values), axes);
     }
-    /// Several axes, an axis' numbers beside each other: values [axes, tokens] row-major, as engines and
-    /// Transformers hand over M-RoPE positions ([3, tokens]).
+    /// Several axes, the numbers of an axis adjacent: values [axes, tokens], row-major, the form in which
+    /// engines and Hugging Face transformers store M-RoPE positions ([3, tokens]).
     template <class N>
     static position_ids from_axes_tokens(std::span<const N> values, index axes);
     template <class N>
@@ -124,14 +125,14 @@ class position_ids {
         return ids;
     }
 
-    /// Adds tokens behind ours; after a failure these are as they were.
+    /// Appends a segment. After a failure the sequence is unchanged.
     position_ids& append(position_segment segment);
-    /// All segments of another sequence with the same axes, after ours.
+    /// Appends all segments of another sequence with the same axes.
     position_ids& append(const position_ids& other);
 
     index tokens() const noexcept { return starts_.empty() ? 0 : starts_.back(); }
     index axes() const noexcept { return axes_; }
-    /// In the order of their tokens.
+    /// The segments, in the order of their tokens.
     std::span<const position_segment> segments() const noexcept { return segments_; }
     /// First token of segment s; segment_start(segments().size()) is tokens().
     index segment_start(index s) const noexcept {
@@ -149,7 +150,7 @@ class position_ids {
     }
     /// The same positions as listed and untouched runs.
     position_ids dense() const;
-    /// [tokens, axes] row-major; untouched tokens are zero.
+    /// The positions [tokens, axes], row-major; those of untouched tokens are zero.
     std::vector<double> values() const;
 
   private:
@@ -244,7 +245,7 @@ inline position_ids& position_ids::append(const position_ids& other) {
     std::vector<position_segment> copy = other.segments_;  // other may be *this
     detail::make_room(segments_, copy.size());
     detail::make_room(starts_, copy.size());
-    // From here on nothing can fail: these segments were checked when the other sequence took them.
+    // From here on nothing can fail: these segments were checked when they were added to the other sequence.
     const std::vector<index>& starts = other.starts_;
     const index before = tokens();
     for (std::size_t s = 0; s < copy.size(); ++s) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Slices of position sequences (prefill chunks) and padding by an attention mask.
 #pragma once
 
 #include <optional>
@@ -10,8 +11,8 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Tokens [first, first + count) of a grid as smaller grids. A level cut down to one index keeps it as a
-/// level of extent 1, so that positions are summed in the same order and keep their bits.
+/// Tokens [first, first + count) of a grid as smaller grids. A level cut down to one index stays a level of
+/// extent 1, so that positions are summed in the same order and keep their bits.
 inline void append_part(position_ids& out, const grid_block& grid, std::size_t level, index first,
                         index count) {
     if (count == 0) return;
@@ -36,7 +37,7 @@ inline void append_part(position_ids& out, const grid_block& grid, std::size_t l
             append_part(out, part, level + 1, skip, taken);
         }
     };
-    const index begin = first / inner;  // the first index, whole or not
+    const index begin = first / inner;  // the first index, whether its tokens are complete or not
     const index head = first % inner;
     if (head != 0) {
         const index taken = std::min(count, inner - head);
@@ -55,8 +56,8 @@ namespace ROPEWALK_NAMESPACE::positions {
 /// Tokens [first, first + count) of a sequence, still as segments: a prefill chunk.
 /// Throws:   invalid_config on a range that is not inside the sequence.
 /// Cost:     O(segments); a grid cut in the middle becomes at most 2 * levels grids.
-/// Accuracy: slices laid end to end give the positions of the whole: the same bits in grids and lists, and
-///           in text where f64 holds the positions exactly (integers, 0.75, ...); else within one ulp.
+/// Accuracy: consecutive slices give the positions of the whole: the same bits in grids and lists, and in
+///           text where f64 holds the positions exactly (integers, 0.75, ...); otherwise within one ulp.
 /// Source:   chunked prefill, vllm-project/vllm issues 10388 and 10403.
 inline position_ids slice_tokens(const position_ids& ids, index first, index count) {
     constexpr const char* who = "slice_tokens";
@@ -84,17 +85,17 @@ inline position_ids slice_tokens(const position_ids& ids, index first, index cou
     return out;
 }
 
-/// `count` padding tokens: all at one position (the references rotate them, at 1 or 0; they are masked
-/// anyway), or untouched by kernels when there is none.
+/// `count` padding tokens, all at one position (the references rotate padding, at 1 or 0; attention masks it
+/// anyway), or untouched by kernels if no position is given.
 /// Source: Hugging Face fills position_ids with 1 (4.x) or 0 (5.x) before it writes the real tokens.
 inline position_segment padding_run(index count, std::optional<double> position) {
     if (position) return text_run{count, *position, 0};
     return untouched_run{count};
 }
 
-/// Puts the tokens of a sequence where `mask` is not 0 and padding where it is.
+/// Places the tokens of a sequence where `mask` is not 0, and padding where it is 0.
 /// Shapes:   mask [padded tokens] with as many non-zero entries as the sequence has tokens.
-/// Throws:   invalid_config when the counts differ.
+/// Throws:   invalid_config if the counts differ.
 /// Source:   attention_mask of Hugging Face: left, right or any other padding.
 template <class M>
 position_ids spread_over_mask(const position_ids& ids, std::span<const M> mask,

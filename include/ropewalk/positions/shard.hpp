@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The tokens that each rank holds under context parallelism: contiguous, striped and zigzag shards.
 #pragma once
 
 #include <algorithm>
@@ -10,23 +11,24 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// How a sequence is spread over ranks.
-/// contiguous: one run of tokens each.
-/// striped:    runs of `stripe` tokens in turn; causal work is even (Striped Attention).
-/// zigzag:     2 * ranks runs, rank r holds runs r and 2 * ranks - 1 - r; causal work is even, and each rank
-///             holds two runs only (Llama 3, ring-flash-attention).
+/// How the tokens of a sequence are distributed over ranks.
+/// contiguous: one run of tokens for each rank.
+/// striped:    runs of `stripe` tokens, assigned to the ranks in round-robin order; causal work is balanced
+///             (Striped Attention).
+/// zigzag:     2 * ranks runs, rank r holds runs r and 2 * ranks - 1 - r; causal work is balanced, and each
+///             rank holds only two runs (Llama 3, ring-flash-attention).
 enum class sharding : std::uint8_t { contiguous, striped, zigzag };
 
 struct shard_config {
     index tokens = 0;
     index ranks = 1;                       ///< ranks that share the sequence
     sharding kind = sharding::contiguous;  ///< which tokens a rank holds
-    index stripe = 1;                      ///< tokens a run, striped only
+    index stripe = 1;                      ///< tokens in a run, striped only
 };
 
-/// The tokens of the whole sequence that a rank holds, in its local order: rows for the whole sequence's
-/// table, or the argument of select_tokens. Every token belongs to exactly one rank; runs differ by at most
-/// one token in length, so no padding is needed.
+/// The tokens of the whole sequence that a rank holds, in its local order: rows of a table for the whole
+/// sequence, or the argument of select_tokens. Every token belongs to exactly one rank. Runs differ by at
+/// most one token in length, so no padding is needed.
 /// Shapes:   [tokens of this rank].
 /// Throws:   invalid_config on tokens < 0, ranks < 1, stripe < 1 or a rank that is not below ranks.
 /// Source:   Ring Attention, Liu et al. 2023; Striped Attention, Brandon et al. 2023; Llama 3, 2024, 3.3.2.
@@ -59,8 +61,8 @@ inline std::vector<std::int32_t> shard_tokens(const shard_config& config, index 
     return tokens;
 }
 
-/// The same for documents packed into one sequence: every document is spread over all ranks by itself, so
-/// that each rank has its share of each.
+/// The same for documents packed into one sequence: each document is distributed over all ranks separately,
+/// so that each rank holds a share of each.
 /// Shapes:   offsets [documents + 1]; config.tokens is not read.
 /// Throws:   invalid_config as shard_tokens and documents.
 /// Source:   Transformer Engine's context parallelism for packed sequences.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Positions in the caches of unbounded generation: llama.cpp's group attention and StreamingLLM's sink cache.
 #pragma once
 
 #include <algorithm>
@@ -16,12 +17,13 @@ struct group_attention_config {
     index window = 512;  ///< grp_attn_w, a multiple of group
 };
 
-/// llama.cpp's group attention: positions of a cache that are divided by `group` a window at a time, as the
-/// sequence grows. Unlike Self-Extend there is no sliding border: a query sees between 0 and window - 1
-/// tokens at their exact distance, and what it sees depends on how the prompt was cut into batches. Keys are
-/// rotated again by the change of their position; changes of one batch may be applied together (shifts()).
+/// llama.cpp's group attention: as the sequence grows, positions in the cache are divided by `group`, one
+/// window at a time. Unlike Self-Extend it has no sliding boundary: a query sees between 0 and window - 1
+/// tokens at their exact distance, and which ones depends on how the prompt was cut into batches. Keys are
+/// rotated again by the change of their position; the changes of one batch may be applied together
+/// (shifts()).
 /// Throws:   invalid_config on group < 1 or a window that is not a positive multiple of it.
-/// Cost:     O(cached tokens) a batch.
+/// Cost:     O(cached tokens) for each batch.
 /// Source:   ggerganov/llama.cpp examples/main/main.cpp (grp_attn_n, grp_attn_w).
 class group_attention {
   public:
@@ -32,7 +34,7 @@ class group_attention {
                         "window must be a positive multiple of group", config.window);
     }
 
-    /// Moves what is cached, then gives `tokens` new tokens their positions.
+    /// Moves the cached tokens, then assigns positions to `tokens` new tokens.
     /// Throws: invalid_config on tokens < 0.
     void add_batch(index tokens) {
         detail::require(tokens >= 0, "group_attention::add_batch", "tokens must be >= 0", tokens);
@@ -54,9 +56,9 @@ class group_attention {
         for (index n = 0; n < tokens; ++n) positions_.push_back(next_++);
     }
 
-    /// Where every cached token stands now.
+    /// The current position of every cached token.
     std::span<const std::int64_t> positions() const noexcept { return positions_; }
-    /// By how much the last add_batch moved the tokens that were cached before it.
+    /// The change by the last add_batch, for each token cached before it.
     std::span<const std::int64_t> shifts() const noexcept { return shifts_; }
     /// n_past: the next free position.
     std::int64_t next_position() const noexcept { return next_; }
@@ -72,16 +74,16 @@ class group_attention {
 };
 
 struct sink_cache_config {
-    index sinks = 4;     ///< first tokens that are kept for good
+    index sinks = 4;     ///< first tokens, which are always kept
     index recent = 512;  ///< last tokens that are kept
 };
 
-/// StreamingLLM: a cache of the first and the last tokens whose positions are counted inside the cache. Keys
-/// are stored before rotation and take positions 0, 1, 2, ... on every read; no distance ever exceeds
-/// sinks + recent.
+/// StreamingLLM: a cache of the first and the last tokens, with positions counted inside the cache. Keys are
+/// stored before rotation, and take positions 0, 1, 2, ... at every read; no distance ever exceeds sinks +
+/// recent.
 /// Throws:   invalid_config on negative counts.
-/// Source:   Efficient Streaming Language Models with Attention Sinks, arXiv 2309.17453; mit-han-lab/
-///           streaming-llm kv_cache.py StartRecentKVCache.
+/// Source:   Efficient Streaming Language Models with Attention Sinks, arXiv 2309.17453;
+///           mit-han-lab/streaming-llm kv_cache.py StartRecentKVCache.
 class sink_cache {
   public:
     explicit sink_cache(const sink_cache_config& config = {}) : config_(config) {
@@ -91,7 +93,7 @@ class sink_cache {
                         "sinks + recent must fit in 63 bits", config.recent);
     }
 
-    /// The tokens of a step, and where their queries stand: each at its own place in the cache.
+    /// Appends the tokens of a step. The position of each query is its index in the cache.
     /// Throws: invalid_config on count < 0.
     void append(index count = 1) {
         detail::require(count >= 0, "sink_cache::append", "count must be >= 0", count);
@@ -99,13 +101,13 @@ class sink_cache {
     }
     /// Position of the last token appended.
     index query_position() const noexcept { return static_cast<index>(tokens_.size()) - 1; }
-    /// Which tokens of the text are cached, in order; the key number a stands at position a.
+    /// The cached tokens by their index in the text, in order; key number a has position a.
     std::span<const std::int64_t> tokens() const noexcept { return tokens_; }
 
     /// After a step: keeps the first `sinks` and the last `recent` tokens.
     void trim() { keep_recent(config_.recent, 0); }
-    /// Before a step of `count` tokens: makes room for them.
-    /// Throws: invalid_config when count is negative or above `recent`: the sinks would go too.
+    /// Before a step of `count` tokens: removes old tokens to make room for them.
+    /// Throws: invalid_config if count is negative or above `recent`: the sinks would have to go too.
     void make_room(index count) {
         detail::require(count >= 0 && count <= config_.recent, "sink_cache::make_room",
                         "count must be in 0 .. recent", count);

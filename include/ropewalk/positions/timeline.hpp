@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Positions of frames at a constant rate, as audio models use them.
 #pragma once
 
 #include <cmath>
@@ -9,8 +10,9 @@ namespace ROPEWALK_NAMESPACE::positions {
 
 struct timeline_config {
     index tokens = 0;
-    double start = 0;    ///< position of the first token
-    double spacing = 1;  ///< positions a token: the ratio of this sequence's frame duration to the unit
+    double start = 0;  ///< position of the first token
+    double spacing =
+        1;  ///< positions from one token to the next: frame duration of this sequence over that of the unit
 };
 
 /// Frames at a constant rate: start, start + spacing, ....
@@ -24,8 +26,8 @@ inline position_ids timeline(const timeline_config& config) {
     return ids;
 }
 
-/// A sequence stretched over another one that lasts as long: token i of `tokens` stands at
-/// i * (other_tokens / tokens), so both span [0, other_tokens).
+/// A sequence stretched to the length of another one of the same duration: token i of `tokens` has position i
+/// * (other_tokens / tokens), so both span [0, other_tokens).
 /// Throws:   invalid_config on tokens < 1 or other_tokens < 0.
 /// Source:   MuseControlLite, Tsai et al. 2025, official code.
 inline position_ids timeline_over(index other_tokens, index tokens) {

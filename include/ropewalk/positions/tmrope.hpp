@@ -1,23 +1,25 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// TMRoPE: time-aligned M-RoPE positions for video with sound (Qwen2.5-Omni, Qwen3-Omni).
 #pragma once
 
 #include <ropewalk/positions/mrope.hpp>
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// How the tokens of a video and its sound share one stretch, and where its pairs of markers stand.
-/// chunks:  two seconds of frames, two seconds of sound, ...; both start markers share a position, and both
-///          end markers (Qwen2.5-Omni).
-/// by_time: each frame after the sound before it, the frame first when both start together; markers stand
-///          one behind the other (Qwen3-Omni).
+/// How the tokens of a video and of its sound are ordered, and the positions of the markers around them.
+/// chunks:  two seconds of frames, two seconds of sound, and so on; both start markers share a position, and
+///          so do both end markers (Qwen2.5-Omni).
+/// by_time: each frame after the sound before it, the frame first if both start together; markers have
+///          consecutive positions (Qwen3-Omni).
 enum class sound_order : std::uint8_t { chunks, by_time };
 
-/// The audio encoders whose lengths differ. qwen25_omni: two convolutions halve the mel frames. qwen3_omni:
-/// windows of 100 frames of 13 tokens each, and what is left is halved three times.
+/// The audio encoders, which differ in the length of their output. qwen25_omni: two convolutions halve the
+/// mel frames. qwen3_omni: windows of 100 frames become 13 tokens each, and the remainder is halved three
+/// times.
 enum class audio_encoder : std::uint8_t { qwen25_omni, qwen3_omni };
 
-/// Audio tokens of a sound.
-/// Throws:   invalid_config on mel_frames < 0 (too few for a token give 0).
+/// The number of audio tokens of a sound.
+/// Throws:   invalid_config on mel_frames < 0 (too few frames for a token give 0).
 /// Source:   huggingface/transformers models/qwen2_5_omni and models/qwen3_omni_moe, the audio encoder's
 ///           output lengths.
 ///
@@ -31,22 +33,22 @@ inline index audio_tokens(index mel_frames, audio_encoder encoder = audio_encode
     return once < 2 ? 0 : (once - 2) / 2 + 1;
 }
 
-/// Time-aligned M-RoPE: axes t, h, w as in mrope_rule, one position every 1 / tokens_per_second of a second
-/// for frames and sound alike. The start and end markers of vision and audio are placed by the rule: one
-/// token each around an image, a video or audio, and two around a video with audio (see sound_order).
-/// media_segment::tokens of audio are those without markers.
+/// Time-aligned M-RoPE: axes t, h, w as in mrope_rule, one position every 1 / tokens_per_second seconds, for
+/// frames and sound alike. The rule places the start and end markers of vision and audio: one token each
+/// around an image, a video or audio, and two around a video with audio (see sound_order).
+/// media_segment::tokens of audio does not count markers.
 /// Units:    positions of 40 ms by default.
 /// Throws:   invalid_config on a clock of 0, a chunk shorter than one position or longer than 2^53, or a
 ///           video with audio that has no audio tokens.
 /// Source:   Qwen2.5-Omni, Xu et al. 2025; huggingface/transformers models/qwen2_5_omni and
 ///           models/qwen3_omni_moe get_rope_index.
 struct tmrope_rule {
-    frame_clock clock = {.tokens_per_second = 25};  ///< how frames advance in time; f32, as the reference
-    double seconds_per_chunk = 2;                   ///< how long video and sound take turns
-    sound_order order = sound_order::chunks;        ///< how picture and sound take turns
+    frame_clock clock = {.tokens_per_second = 25};  ///< how frames advance in time; f32 as in the reference
+    double seconds_per_chunk = 2;  ///< seconds of video or sound before the other follows, chunks only
+    sound_order order = sound_order::chunks;  ///< how frames and sound alternate
 
-    /// Qwen3-Omni: frames at fractions of positions, sound merged by time. `position_id_per_seconds` is its
-    /// config's key: 13 in the released checkpoints.
+    /// Qwen3-Omni: frames at fractional positions, sound merged by time. `position_id_per_seconds` is the key
+    /// of its config: 13 in the released checkpoints.
     /// Source:   huggingface/transformers models/qwen3_omni_moe get_rope_index; Qwen3-Omni's config.json.
     static constexpr tmrope_rule qwen3_omni(double position_id_per_seconds = 13) noexcept {
         return {
@@ -55,7 +57,7 @@ struct tmrope_rule {
     }
 
     static constexpr index axes() noexcept { return 3; }
-    /// Positions from a text token to the next.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         clock.check("tmrope_rule");
@@ -98,7 +100,7 @@ struct tmrope_rule {
         state.highest = std::max(state.highest, state.next);
         state.next += 1;
     }
-    /// Adds frames or sound that start at `start`; the next position is one past this piece alone.
+    /// Appends frames or sound that start at `start`; the next position is one past this piece alone.
     static void add_frames(detail::stream_state& state, const position_ids& piece) {
         double last = state.next;
         for (const auto& segment : piece.segments()) {
@@ -129,8 +131,8 @@ struct tmrope_rule {
         const auto times = detail::times_of(clock, s, number);
         position_ids video(3);
         video.append(detail::clip_block(times, s, start));
-        // A token ends the chunk before it when its time reaches the next multiple of the chunk; one token
-        // ends at most one chunk, so frames far apart cut chunks of single tokens.
+        // A token ends the chunk before it when its time reaches the next multiple of the chunk. One token
+        // ends at most one chunk, so frames far apart form chunks of single tokens.
         std::vector<index> cuts{0};
         for (index f = 0; f < s.frames; ++f)
             for (index p = 0; p < patches; ++p) {
@@ -144,7 +146,7 @@ struct tmrope_rule {
         for (index c = 0; c < video_chunks; ++c) {
             const index first = cuts[static_cast<std::size_t>(c)];
             add_frames(state, slice_tokens(video, first, cuts[static_cast<std::size_t>(c) + 1] - first));
-            // Sound that outlasts the video has nothing to take turns with.
+            // Sound that is longer than the video has nothing to alternate with.
             const index left = s.tokens - heard;
             const index now = c + 1 < video_chunks ? std::min(chunk, left) : left;
             add_sound(state, start, heard, now);
@@ -160,7 +162,7 @@ struct tmrope_rule {
         video.append(detail::clip_block(times, s, start));
         index heard = 0;
         for (index f = 0; f < s.frames; ++f) {
-            // Compared as doubles: a frame may stand further off than any count of tokens reaches.
+            // Compared as doubles: a frame may be further away than any count of tokens reaches.
             const double before = std::ceil(times[static_cast<std::size_t>(f)]);
             const index until =
                 before < static_cast<double>(s.tokens) ? static_cast<index>(before) : s.tokens;
@@ -168,7 +170,7 @@ struct tmrope_rule {
                 add_sound(state, start, heard, until - heard);
                 heard = until;
             }
-            const bool rest = heard == s.tokens;  // the sound is over: all frames left are one piece
+            const bool rest = heard == s.tokens;  // all sound is placed: the remaining frames are one piece
             add_frames(state, slice_tokens(video, f * patches, (rest ? s.frames - f : 1) * patches));
             if (rest) return;
         }

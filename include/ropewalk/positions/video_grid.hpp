@@ -1,25 +1,26 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Positions of clips in video diffusion transformers, and CogVideoX's crop of its training grid.
 #pragma once
 
 #include <ropewalk/positions/grid.hpp>
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// A clip as a video diffusion transformer sees it: latent sizes divided by the patch.
-/// Source: CogVideoX, Wan and HunyuanVideo order tokens frame, row, column.
+/// A clip as a video diffusion transformer sees it: latent sizes divided by the patch size.
+/// Source: CogVideoX, Wan and HunyuanVideo order tokens by frame, row, column.
 struct video_grid_config {
     index frames = 0;
     index height = 0;
     index width = 0;
-    index text_before = 0;  ///< untouched tokens in front of the clip (CogVideoX)
-    index text_after = 0;   ///< untouched tokens behind it (HunyuanVideo), or padding (Wan)
+    index text_before = 0;  ///< untouched tokens before the clip (CogVideoX)
+    index text_after = 0;   ///< untouched tokens after it (HunyuanVideo), or padding (Wan)
 };
 
-/// Axes t, h, w counted from 0, text and padding untouched.
+/// Axes t, h, w; text and padding are untouched. By default each axis counts from 0.
 /// Shapes:   [text_before + frames * height * width + text_after, 3].
 /// Throws:   invalid_config on sizes < 1 or negative text.
-/// Cost:     O(frames + height + width); no size limit (the references' tables end at 1024 or at the
-///           training size).
+/// Cost:     O(frames + height + width); no size limit (the references' tables end at 1024 or at the training
+///           size).
 /// Source:   Wan-Video/Wan2.1 rope_apply; diffusers HunyuanVideoRotaryPosEmbed, CogVideoX 1.5 ("slice").
 inline position_ids video_grid(const video_grid_config& config, std::vector<double> times,
                                std::vector<double> rows, std::vector<double> columns) {
@@ -46,7 +47,7 @@ inline position_ids video_grid(const video_grid_config& config) {
 
 /// A batch of clips of different sizes, each padded with untouched tokens to `padded_tokens`.
 /// Shapes:   [batches * padded_tokens, 3]; grids [batches, 3] as frames, height, width.
-/// Throws:   invalid_config naming a clip that has more tokens than that, or sizes < 1.
+/// Throws:   invalid_config naming a clip that has more tokens than that, or on sizes < 1.
 /// Source:   Wan-Video/Wan2.1 rope_apply(grid_sizes).
 inline position_ids video_batch(std::span<const index> grids, index padded_tokens) {
     constexpr const char* who = "video_batch";
@@ -69,7 +70,7 @@ inline position_ids video_batch(std::span<const index> grids, index padded_token
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// A size whose arithmetic is exact in double.
+/// Requires a size whose arithmetic is exact in double.
 inline void require_size(const char* who, const char* must, index size) {
     require(size >= 1 && size <= detail::limit_of_bits(53), who, must, size);
 }
@@ -78,7 +79,7 @@ inline void require_size(const char* who, const char* must, index size) {
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// The part of the training grid that a clip of another shape stands for.
+/// The part of the training grid that a clip of another shape covers.
 /// Source: CogVideoX, Yang et al. 2024.
 struct crop_region {
     index top = 0;   ///< first row
@@ -89,14 +90,15 @@ struct crop_region {
 
 struct cogvideox_grid_config {
     index frames = 0;
-    index height = 0;  ///< of the clip's grid
+    index height = 0;  ///< rows of the clip's grid
     index width = 0;
-    index base_height = 30;  ///< of the training grid: 480 pixels
-    index base_width = 45;   ///< 720 pixels
+    index base_height = 30;  ///< rows of the training grid: 480 pixels
+    index base_width = 45;   ///< its columns: 720 pixels
     index text_before = 0;
 };
 
-/// The centred crop of the base grid with the clip's proportions, rounded to whole patches, ties to even.
+/// The centred crop of the base grid with the proportions of the clip, rounded to whole patches, ties to
+/// even.
 /// Throws:   invalid_config on sizes < 1 or > 2^53.
 /// Source:   diffusers get_resize_crop_region_for_grid.
 inline crop_region cogvideox_crop(const cogvideox_grid_config& config) {
@@ -119,9 +121,9 @@ inline crop_region cogvideox_crop(const cogvideox_grid_config& config) {
     return crop;
 }
 
-/// `count` coordinates from `first` to (first + length) (count - 1) / count, evenly spaced. The factor is on
-/// the end point and not on the length, so the step is smaller than length / count when first > 0: that is
-/// how the model was trained.
+/// `count` evenly spaced coordinates from `first` to (first + length) (count - 1) / count. The factor (count
+/// - 1) / count applies to the end point and not to the length, so the step is smaller than length / count if
+/// first > 0. The model was trained that way.
 /// Throws: invalid_config on count < 1, or first or length beyond 2^53 or length < 0.
 /// Source: diffusers get_3d_rotary_pos_embed, grid_type "linspace".
 inline std::vector<double> cogvideox_coordinates(index first, index length, index count) {
@@ -136,8 +138,8 @@ inline std::vector<double> cogvideox_coordinates(index first, index length, inde
     return evenly_spaced(count, start, count > 1 ? (stop - start) / static_cast<double>(count - 1) : 0.0);
 }
 
-/// CogVideoX 1.0: rows and columns of any grid spread over the crop of the training grid, fractional;
-/// frames counted. (CogVideoX 1.5 counts all three: video_grid.)
+/// CogVideoX 1.0: rows and columns of any grid spread over the crop of the training grid, as fractions;
+/// frames are counted. (CogVideoX 1.5 counts all three: video_grid.)
 /// Throws:   invalid_config on sizes < 1, or a crop of negative size.
 /// Source:   diffusers pipeline_cogvideox.py, get_3d_rotary_pos_embed with grid_type "linspace".
 inline position_ids cogvideox_grid(const cogvideox_grid_config& config, const crop_region& crop) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// VideoRoPE's diagonal positions, and those of HoPE for video.
 #pragma once
 
 #include <ropewalk/positions/grid.hpp>
@@ -6,34 +7,35 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// The patch that stands where its frame does. patch: number (n - 1) / 2, rounded down (the code).
-/// point: n / 2, between patches where n is odd (the printed formula).
+/// Which patch of a frame has the position of the frame. patch: number (n - 1) / 2, rounded down (the code).
+/// point: n / 2, between two patches if n is odd (the printed formula).
 enum class frame_centre : std::uint8_t { patch, point };
 
-/// Where text goes on after T frames. last_frame: one past the last frame (the code). all_frames: after
-/// T whole steps (the printed formula).
+/// Where text goes on after T frames. last_frame: one past the last frame (the code). all_frames: after T
+/// whole steps (the printed formula).
 enum class frame_transition : std::uint8_t { last_frame, all_frames };
 
-/// VideoRoPE's diagonal: axes t, h, w with t = cur + spacing * frame and rows and columns counted from the
-/// centre of the frame around t. Also HoPE's, where the spacing is a scale drawn or chosen per block
-/// (media_segment::temporal_scale). Positions may be fractional, fall below earlier text and be negative.
+/// VideoRoPE's diagonal: axes t, h, w with t = cur + spacing * frame, and rows and columns relative to the
+/// centre of the frame, plus t. HoPE uses it too, with a scale drawn or chosen for each block as the spacing
+/// (media_segment::temporal_scale). Positions may be fractional, lower than those of earlier text, or
+/// negative.
 /// Units:    text and generated tokens go on from the temporal axis alone.
 /// Throws:   invalid_config on a spacing that is not finite and > 0, or on audio.
 /// Source:   VideoRoPE, Wei et al. 2025; Wiselnn570/VideoRoPE get_t_scale_rope_index; HoPE, hrlics/HoPE
 ///           get_dynamic_rope_index.
 struct video_rope_rule {
     double spacing = 2;                         ///< positions from one frame to the next
-    frame_centre centre = frame_centre::patch;  ///< what lies on the diagonal
-    /// Where the text behind a block goes on.
+    frame_centre centre = frame_centre::patch;  ///< which point of a frame lies on the diagonal
+    /// Where the text after a block goes on.
     frame_transition transition = frame_transition::last_frame;
 
-    /// The formula as the paper prints it, which differs from its code in both options.
+    /// The formula as printed in the paper, which differs from its code in both options.
     static constexpr video_rope_rule as_printed(double spacing = 2) noexcept {
         return {spacing, frame_centre::point, frame_transition::all_frames};
     }
 
     static constexpr index axes() noexcept { return 3; }
-    /// Positions from a text token to the next.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(std::isfinite(spacing) && spacing > 0, "video_rope_rule",
@@ -66,8 +68,8 @@ struct video_rope_rule {
     }
 };
 
-/// HoPE's positions: VideoRoPE's with one scale for all blocks, unless a block brings its own. There is no
-/// default: the authors choose it by task (0.75 in their needle test).
+/// HoPE's positions: those of VideoRoPE with one scale for all blocks, unless a block has its own. There is
+/// no default: the authors choose the scale by task (0.75 in their needle test).
 /// Throws:   as video_rope_rule, by the builder.
 /// Source:   HoPE, hrlics/HoPE modeling_hope.py.
 constexpr video_rope_rule hope_video_rule(double scale) noexcept { return {.spacing = scale}; }

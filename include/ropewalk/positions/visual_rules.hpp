@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rules that place visual blocks differently from M-RoPE: MRoPE-I, OmniRoPE, MM-RoPE, V2PE, Ernie-4.5-VL.
+// Text has the same position on all three axes (t, h, w); `cur` is where a block begins.
 #pragma once
 
 #include <algorithm>
@@ -6,9 +8,6 @@
 #include <cmath>
 
 #include <ropewalk/positions/mrope.hpp>
-
-/// Rules that place a visual block otherwise than M-RoPE. Text stands at the same number on all three axes
-/// (t, h, w); `cur` is where the block begins.
 
 namespace ROPEWALK_NAMESPACE::detail {
 
@@ -23,7 +22,7 @@ inline grid_block stepped_block(const positions::media_segment& s, std::array<do
 }
 inline double last_of(index count, double step) { return static_cast<double>(count - 1) * step; }
 
-/// Text, or a refusal of what has no picture; false when the segment is a block to place.
+/// Places text, and refuses audio. Returns false if the segment is a block that the rule must place.
 inline bool placed_as_text(stream_state& state, const positions::media_segment& s, index number) {
     if (s.kind == positions::media::text) {
         state.add_text(s.tokens);
@@ -45,17 +44,17 @@ inline void require_step(const char* who, const char* must, double step) {
 namespace ROPEWALK_NAMESPACE::positions {
 
 /// Rows and columns counted from 0 in every block, time from cur: t = cur + frame * step, h = row, w =
-/// column. Text goes on at cur + max((T - 1) step, H - 1, W - 1) + 1: the end marker of MRoPE-I and MHRoPE,
-/// the next token of OmniRoPE and IL-RoPE, which comes to the same. Scores inside a picture do not depend on
-/// where it stands.
+/// column. Text goes on at cur + max((T - 1) step, H - 1, W - 1) + 1: the end marker in MRoPE-I and MHRoPE,
+/// the next token in OmniRoPE and IL-RoPE, which is the same position. Scores inside an image do not depend
+/// on its position in the sequence.
 /// Throws:   invalid_config on audio and on a temporal_step that is not finite and >= 0.
 /// Source:   Revisiting Multimodal Positional Encoding, arXiv 2510.23095; JJJYmmm/Multimodal-RoPEs
 ///           pos_design.
 struct spatial_reset_rule {
-    double temporal_step = 1;  ///< from a frame to the next
+    double temporal_step = 1;  ///< from one frame to the next
 
     static constexpr index axes() noexcept { return 3; }
-    /// What the position moves by a text token.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require_step("spatial_reset_rule", "temporal_step must be finite and >= 0", temporal_step);
@@ -73,16 +72,16 @@ struct spatial_reset_rule {
     }
 };
 
-/// MM-RoPE: M-RoPE whose axes step by scales of their own (4, 8, 8 of Lumos-1). Text goes on one past the
-/// largest position of the block.
+/// MM-RoPE: M-RoPE with a scale for each axis (4, 8, 8 in Lumos-1). Text goes on one past the largest
+/// position of the block.
 /// Throws:   invalid_config on audio and on scales or a temporal_step that are not finite and >= 0.
 /// Source:   Lumos-1, arXiv 2507.08801; JJJYmmm/Multimodal-RoPEs pos_design.
 struct mm_rope_rule {
     std::array<double, 3> scale = {1, 1, 1};  ///< of t, h and w
-    double temporal_step = 1;                 ///< frames, before scale[0]
+    double temporal_step = 1;                 ///< from one frame to the next, before scale[0]
 
     static constexpr index axes() noexcept { return 3; }
-    /// What the position moves by a text token.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         for (const double a : scale) detail::require_step("mm_rope_rule", "scale must be finite and >= 0", a);
@@ -103,15 +102,15 @@ struct mm_rope_rule {
 };
 
 /// V2PE: the patches of a block share `span` positions evenly, in reading order: cur - 1 + (k + 1) span / N.
-/// Text goes on at the next whole number past the end. All axes stand at the same number.
+/// Text goes on at the next whole number past the end. All axes have the same position.
 /// Throws:   invalid_config on audio, a span that is not finite and > 0, or axis_count < 1.
 /// Source:   V2PE, arXiv 2412.09616; JJJYmmm/Multimodal-RoPEs pos_design.
 struct v2pe_rule {
-    double span = 16;      ///< positions a block takes, whatever its patches
-    index axis_count = 1;  ///< axes that all repeat the position
+    double span = 16;      ///< positions that a block takes, whatever its number of patches
+    index axis_count = 1;  ///< axes, all with the same position
 
     index axes() const noexcept { return axis_count; }
-    /// What the position moves by a text token.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(std::isfinite(span) && span > 0, "v2pe_rule", "span must be finite and > 0", span);
@@ -137,13 +136,13 @@ struct v2pe_rule {
     }
 };
 
-/// Ernie-4.5-VL: M-RoPE positions, but text goes on at cur + max(H, W), whatever the frames: a long clip
-/// reaches past the text behind it.
+/// Ernie-4.5-VL: M-RoPE positions, but text goes on at cur + max(H, W), whatever the number of frames: a long
+/// clip reaches past the text that follows it.
 /// Throws:   invalid_config on audio.
 /// Source:   huggingface/transformers models/ernie4_5_vl_moe.
 struct ernie_rule {
     static constexpr index axes() noexcept { return 3; }
-    /// What the position moves by a text token.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     static void check() {}
     double next_position(const detail::stream_state& state) const noexcept { return state.next; }

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// VRoPE's symmetric positions for video, which count each frame from its four corners.
 #pragma once
 
 #include <ropewalk/positions/grid.hpp>
@@ -10,11 +11,11 @@ struct vrope_block_config {
     index frames = 1;
     std::vector<index> extents = {};  ///< of the dimensions inside a frame, outermost first: {height, width}
     double start = 0;                 ///< where the block begins
-    index time_axes = 0;              ///< 1: one more axis, the middle of the frame's index range
+    index time_axes = 0;              ///< 1: one more axis, the middle of the index range of the frame
 };
 
-/// How far the index moves a frame: sum of the extents less their number, plus one.
-/// Throws: invalid_config on extents < 1, or when the frame has more tokens than fit.
+/// The positions that a frame takes: sum of the extents minus their number, plus one.
+/// Throws: invalid_config on extents < 1, or if the frame has more tokens than fit.
 /// Source: VRoPE, johncaged/VRoPE vrope.py.
 inline index vrope_frame_length(std::span<const index> extents) {
     constexpr const char* who = "vrope_frame_length";
@@ -24,16 +25,17 @@ inline index vrope_frame_length(std::span<const index> extents) {
         detail::require(n <= detail::limit_of_bits(53) / tokens, who,
                         "extents must multiply to at most 2^53 tokens", n);
         tokens *= n;
-        length += n - 1;  // never more than the tokens
+        length += n - 1;  // never more than the number of tokens
     }
     return length;
 }
 
 /// The symmetric positions of one block in any number n of dimensions: 2^n axes, each counting every
 /// dimension forwards or backwards (the first dimension is the highest bit of the axis number, 1 =
-/// backwards), frames following each other by vrope_frame_length.
+/// backwards). Each frame begins vrope_frame_length after the one before.
 /// Shapes:   axes 2^n + time_axes.
-/// Throws:   invalid_config on frames or extents < 1, more than 8 dimensions, or time_axes beyond 0 and 1.
+/// Throws:   invalid_config on frames or extents < 1, more than 8 dimensions, or time_axes other than 0 and
+///           1.
 /// Source:   VRoPE, Liu et al. 2025; johncaged/VRoPE vrope.py generate_nd_positions.
 inline grid_block vrope_block(const vrope_block_config& config) {
     constexpr const char* who = "vrope_block";
@@ -69,15 +71,15 @@ inline grid_block vrope_block(const vrope_block_config& config) {
 }
 
 /// VRoPE: four axes that count a frame from its four corners, so that no corner is nearer to the text than
-/// another; frames and text follow each other on one line.
-/// Units:    a frame takes height + width - 1 positions; text and generated tokens one each.
-/// Throws:   invalid_config on time_axes beyond 0 and 1, or on audio.
+/// another. Frames and text follow each other on one line.
+/// Units:    a frame takes height + width - 1 positions; a text or generated token takes one.
+/// Throws:   invalid_config on time_axes other than 0 and 1, or on audio.
 /// Source:   VRoPE, Liu et al. 2025; johncaged/VRoPE vrope.py (the released code has no time axis).
 struct vrope_rule {
-    index time_axes = 0;  ///< 1: one more axis, the middle of the frame's index range
+    index time_axes = 0;  ///< 1: one more axis, the middle of the index range of the frame
 
     index axes() const noexcept { return 4 + time_axes; }
-    /// Positions from a text token to the next.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(time_axes == 0 || time_axes == 1, "vrope_rule", "time_axes must be 0 or 1",

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// XD-RoPE's positions of HunyuanVL and HunyuanOCR: token, column, row and image number.
 #pragma once
 
 #include <algorithm>
@@ -9,21 +10,21 @@
 
 namespace ROPEWALK_NAMESPACE::positions {
 
-/// What an axis of XD-RoPE counts: the token in the sequence, the column, the row, the picture.
+/// What an axis of XD-RoPE counts: the token in the sequence, the column, the row or the image.
 enum class xd_axis : std::uint8_t { token, column, row, image };
 
-/// XD-RoPE of HunyuanVL and HunyuanOCR. A picture of H x W patches is 2 + H (W + 1) tokens: a begin marker, H
-/// rows that each end in a row-end token (column W), an end marker. Markers and text stand at their number in
-/// the sequence on every axis; patches at column, row and number of the picture (from 0, in this sequence).
-/// Text goes on at the number of tokens.
+/// XD-RoPE of HunyuanVL and HunyuanOCR. An image of H x W patches is 2 + H (W + 1) tokens: a begin marker, H
+/// rows that each end in a row-end token (column W), and an end marker. The begin and end markers and text
+/// have their index in the sequence on every axis; patches have their column, their row and the number of the
+/// image (from 0 in this sequence). Text goes on at the number of tokens.
 /// Throws:   invalid_config on audio, video, or an empty order.
 /// Source:   vllm-project/vllm hunyuan_vision.py; huggingface/transformers models/hunyuan_vl.
 struct xd_rope_rule {
-    /// The axes in the order of their sections; {column, row, image} is the three-axis form.
+    /// The axes in the order of their sections; {column, row, image} is the form with three axes.
     std::vector<xd_axis> order = {xd_axis::token, xd_axis::column, xd_axis::row, xd_axis::image};
 
     index axes() const noexcept { return static_cast<index>(order.size()); }
-    /// What the position moves by a text token.
+    /// Positions from one text token to the next.
     static constexpr double step() noexcept { return 1; }
     void check() const {
         detail::require(!order.empty(), "xd_rope_rule", "order must name an axis", "none");
