@@ -147,7 +147,8 @@ inline model_schemes gemma4(weights origin) {
 
 // ---- others, half-split
 
-/// GPT-NeoX 20B: a quarter of 96 channels rotates, base 1e4. Source: huggingface/transformers models/gpt_neox.
+/// GPT-NeoX 20B: a quarter of 96 channels rotates, base 1e4. Source: huggingface/transformers
+/// models/gpt_neox.
 inline rotary_scheme gpt_neox_20b(weights origin) {
     return detail::uniform_scheme(
         {"gpt_neox", 44, 96, detail::layout_or_throw("gpt_neox_20b", origin, half_split{})},
