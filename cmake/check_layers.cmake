@@ -55,10 +55,9 @@ foreach(header IN LISTS found)
     if(length GREATER 400)
         problem("${header} has ${length} lines, more than 400")
     endif()
-    set(licence "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\n#pragma once\n")
-    string(FIND "${content}" "${licence}" start)
-    if(NOT start EQUAL 0)
-        problem("${header} does not begin with the licence line and #pragma once")
+    # The licence line, what the header is for, and the guard.
+    if(NOT content MATCHES "^// Ropewalk: rotary position embeddings for CPUs[.] MIT licence, see LICENSE[.]\n(// [^\n]+\n)*#pragma once\n")
+        problem("${header} does not begin with the licence line, comments on its purpose and #pragma once")
     endif()
 
     file(STRINGS ${include_dir}/ropewalk/${header} includes REGEX "^[ \t]*#[ \t]*include")

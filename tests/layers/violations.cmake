@@ -1,6 +1,6 @@
 # Each case is a small tree with one thing wrong, and the words that must be in the complaint.
 cmake_policy(VERSION 3.20)
-set(begin "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\n#pragma once\n/// Source: none.\n")
+set(begin "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\n// A header; for tests.\n#pragma once\n/// Source: none.\n")
 
 # tree(NAME EXPECTED [HEADER TEXT]...): the tree below, each HEADER replaced or added. An empty EXPECTED
 # means that the tree is in order.
@@ -57,3 +57,6 @@ tree(json_by_another "which needs nlohmann-json" compression/j.hpp "" compressio
 set(more_layers "layer 8\ncompression/util\n")
 tree(vague "a name that says nothing" compression/util.hpp "")
 tree(stale "compression/util.hpp is listed and does not exist")
+set(more_layers "")
+set(begin "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\nint code_before_the_guard;\n#pragma once\n/// Source: none.\n")
+tree(late_guard "does not begin with the licence line")
