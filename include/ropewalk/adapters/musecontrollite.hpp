@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// MuseControlLite's adapter layers: decoupled cross-attention to a rotated condition, and guidance.
 #pragma once
 
 #include <span>
@@ -13,21 +14,21 @@
 
 namespace ROPEWALK_NAMESPACE::musecontrollite {
 
-/// Which map of queries, keys and values a layer was trained with: the paper's rotation, or the released
-/// code's (see rotate_as_released), which its checkpoints need.
+/// The map of queries, keys and values that a layer was trained with: the paper's rotation, or that of the
+/// released code (see rotate_as_released), which its checkpoints need.
 enum class position_map : std::uint8_t { rotation, as_released };
 
 struct control_config {
     index heads = 24;     ///< of the queries
-    index kv_heads = 12;  ///< of keys and values: each serves heads / kv_heads in a row
+    index kv_heads = 12;  ///< of keys and values; each serves heads / kv_heads consecutive query heads
     index head_dim = 64;
-    index condition_channels = 768;  ///< of a frame of the condition
+    index condition_channels = 768;  ///< channels of a frame of the condition
     double base = 1e4;
     position_map map = position_map::as_released;  ///< which map the layer was trained with
     pair_layout layout = half_split{};             ///< of position_map::rotation
 };
 
-/// What is trained of one layer and one condition.
+/// The trained weights of one layer for one condition.
 /// Shapes:   to_k, to_v [kv_heads * head_dim, condition_channels]; conv_out [heads * head_dim, heads *
 ///           head_dim], a convolution of one frame, zero where training starts.
 /// Source:   fundwotsai2001/MuseControlLite MuseControlLite_setup.py: to_k_ip, to_v_ip, conv_out.
@@ -37,10 +38,10 @@ struct control_weights {
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     matrix to_k = {};      ///< condition to keys
     matrix to_v = {};      ///< condition to values
-    matrix conv_out = {};  ///< what was attended to the hidden state
+    matrix conv_out = {};  ///< attention output to the hidden state
 };
 
-/// A condition ready for all steps of denoising: projected and rotated keys and values, [batches, tokens, kv
+/// A condition prepared for all denoising steps: projected and rotated keys and values, [batches, tokens, kv
 /// heads, head_dim].
 template <class T = float>
 struct rotated_condition {
@@ -50,9 +51,9 @@ struct rotated_condition {
     std::vector<T> values = {};  ///< rotated
 };
 
-/// The decoupled cross-attention of one layer and one condition: hidden += scale * Z(attend(R q, R k, R v))
-/// beside the frozen model's text attention, whose queries it takes before any rotation. A second condition
-/// is a second object on the same hidden states.
+/// The decoupled cross-attention of one layer and one condition: hidden += scale * Z(attend(R q, R k, R v)),
+/// in addition to the text attention of the frozen model. It uses that attention's queries, before any
+/// rotation. A second condition is a second object on the same hidden states.
 /// Throws:   invalid_config on heads that do not fit, or weights of other shapes.
 /// Source:   MuseControlLite, Tsai et al. 2025; fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
 ///
@@ -83,10 +84,10 @@ class control_layer {
                "conv_out must be [heads * head_dim, heads * head_dim], its rows being");
     }
 
-    /// What it was made with.
+    /// The config it was made from.
     const control_config& config() const noexcept { return config_; }
 
-    /// Keys and values of a condition, rotated at positions 0, 1, ...: they do not change while the clip is
+    /// Keys and values of a condition, rotated at positions 0, 1, .... They stay the same while the clip is
     /// denoised.
     /// Shapes:   features [batches, tokens, 1, condition_channels].
     /// Throws:   invalid_config on other channels or heads.
@@ -115,8 +116,8 @@ class control_layer {
         return made;
     }
 
-    /// hidden += scale * conv_out(attention of the rotated queries to the condition). Queries are stretched
-    /// over the condition: query i stands at i * (condition tokens / queries).
+    /// hidden += scale * conv_out(attention of the rotated queries to the condition). The positions of
+    /// queries are scaled to cover the condition: query i is at i * (condition tokens / queries).
     /// Shapes:   queries [batches, tokens, heads, head_dim]; hidden [batches, tokens, 1, heads * head_dim].
     /// Throws:   invalid_config on other extents. Allocates for one batch of queries.
     /// Cost:     a rotation of the queries, attention, and the product of conv_out.
@@ -177,15 +178,16 @@ class control_layer {
     rotary_scheme rope_;
 };
 
-/// How far a prediction is pushed from one that knows less to one that knows more.
+/// Guidance scales: how far a prediction is extrapolated from one with fewer inputs to one with more.
 struct guidance {
-    double text = 7;         ///< from nothing to the text
-    double condition = 1.5;  ///< from the text to text and condition
-    double second = 1;       ///< from those to a second condition beside them
+    double text = 7;         ///< from the unconditional to the text prediction
+    double condition = 1.5;  ///< from the text to the text-and-condition prediction
+    double second = 1;       ///< from that to the prediction with a second condition
 };
 
-/// The guided prediction: u + text (t - u) + condition (c - t), with u predicted from nothing, t from the
-/// text, c from text and condition; with `both` from a second condition too, + second (both - c).
+/// The guided prediction: u + text (t - u) + condition (c - t), where u is unconditional, t is predicted from
+/// the text, and c from text and condition. With a second condition, `both` is predicted from all three, and
+/// second (both - c) is added.
 /// Shapes:   all of one size; `both` empty for one condition.
 /// Throws:   invalid_config when sizes differ.
 /// Accuracy: arithmetic in T.

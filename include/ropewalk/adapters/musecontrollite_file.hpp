@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads the weights of MuseControlLite's layers from the safetensors files of the official code.
 #pragma once
 
 #include <cmath>
@@ -9,15 +10,15 @@
 
 namespace ROPEWALK_NAMESPACE::musecontrollite {
 
-/// Which condition of a layer with two.
+/// One of the conditions of a layer with two.
 enum class condition_kind : std::uint8_t { first, audio };
 
-/// What is trained of one layer, from a file of the official code: `layer`.to_k_ip.weight, .to_v_ip.weight
-/// and .conv_out.weight (of one frame: [width, width, 1]), or with _audio before .weight for the second
-/// condition, of any real type. `layer` is what stands before them, "transformer_blocks.0.attn2.processor" in
-/// diffusers' names.
+/// Reads the trained weights of one layer from a file of the official code: `layer`.to_k_ip.weight,
+/// .to_v_ip.weight and .conv_out.weight (of one frame: [width, width, 1]), or the same with _audio before
+/// .weight for the second condition, of any real type. `layer` is the prefix of the names,
+/// "transformer_blocks.0.attn2.processor" in diffusers.
 /// Throws:   invalid_config naming the tensor: one that is missing, of another shape, or with numbers that
-///           are not finite; as control_layer on sizes that make none.
+///           are not finite; as control_layer on sizes that are not valid.
 /// Source:   fundwotsai2001/MuseControlLite MuseControlLite_setup.py, the processors of one and of two
 ///           conditions.
 template <class T = float>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Phase Shift Calibration (PSC): a learned per-channel gain on queries and keys before the rotation.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +19,8 @@
 
 namespace ROPEWALK_NAMESPACE::phase_shift {
 
-/// The two dense matrices a head has: up and down, [heads, in, out] row-major as the official code stores
-/// them (up_phase, down_phase). Queries and keys have a module each; that of k has the key heads. C is
+/// The two dense matrices of every head, up and down, [heads, in, out] row-major as the official code stores
+/// them (up_phase, down_phase). Queries and keys each have such a module; that of k has the key heads. C is
 /// double, float, bf16 or f16.
 /// Source: WNQzhu/PSC PSC_code/lora_llama.py class Phase.
 template <class C>
@@ -49,8 +50,8 @@ void require_phase(const char* function, const phase_shift::parameters<C>& p, in
 
 namespace ROPEWALK_NAMESPACE::phase_shift {
 
-/// Parameters that change nothing yet: up is zero, down uniform in (-1/head_dim, 1/head_dim), which is what
-/// the official initialisation of a [heads, d, d] tensor comes to.
+/// Initial parameters, with which calibrate changes nothing: up is zero, and down is uniform in (-1/head_dim,
+/// 1/head_dim), which equals the official initialisation of a [heads, d, d] tensor.
 /// Throws: invalid_config on sizes that do not fit.
 /// Source: WNQzhu/PSC PSC_code/lora_llama.py class Phase.
 template <class C = float>
@@ -69,8 +70,8 @@ parameters<C> make_initial(index heads, index head_dim, std::uint64_t seed = 0) 
     return p;
 }
 
-/// The same module for data in another pair layout: the rows of up and the columns of down move with the
-/// channels. (Weights are trained for half_split, the layout of Hugging Face's Llama.)
+/// The same module for data in another pair layout: the rows of up and the columns of down are permuted like
+/// the channels. (Weights are trained for half_split, the layout of Hugging Face's Llama.)
 /// Throws: invalid_config on sizes that do not fit the layouts, or numbers that are not heads x head_dim x
 ///         head_dim.
 /// Source: derived: x' = x (1 + tanh(g)/2) commutes with a permutation of x, up's rows and down's columns.
@@ -116,13 +117,13 @@ ROPEWALK_ALWAYS_INLINE simd::pack<C> hyperbolic_tangent(simd::pack<C> x) noexcep
 }
 
 /// The module of one head on a block of tokens: t = x up, s = sigmoid(t), a = t s, bend = tanh(a down). Rows
-/// are whole registers, zero past the head's channels. Weights are read where they are, or widened first
-/// where many tokens will read them.
+/// are whole registers, zero past the head's channels. Weights are read in place, or converted to C first
+/// when many tokens use them.
 template <class C, class W>
 class phase_block {
   public:
     static constexpr index most_rows = 64;
-    index dim, wide;  ///< channels, and those of whole registers
+    index dim, wide;  ///< channels, and channels rounded up to whole registers
     aligned_vector<C> x, t, s, a, bend;
 
     phase_block(index head_dim, index tokens)
@@ -184,7 +185,7 @@ class phase_block {
         for (; c + n <= dim; c += n) simd::store(to + c, simd::load(from + c));
         if (c < dim) simd::store_some(to + c, simd::load_some(from + c, dim - c), dim - c);
     }
-    /// to = from matrix, which stands widened at widened_ + at where it does.
+    /// to = from * matrix; where the matrix has been converted, it is read at widened_ + at.
     void product(index rows, const aligned_vector<C>& from, const stored_t<W>* matrix, index at,
                  aligned_vector<C>& to) noexcept {
         const auto tiles = [&](const C* m, index stride) {
@@ -236,12 +237,12 @@ namespace ROPEWALK_NAMESPACE::phase_shift {
 
 /// Phase Shift Calibration: x <- x (1 + tanh(silu(x up) down) / 2), head by head, in place, BEFORE the
 /// rotation (calibrate q and k, then rotate them with the tables of the scaling in use). A learned gain in
-/// (0.5, 1.5) a channel that corrects a frequency set that was fixed beforehand; it sees no position.
-/// Shapes:   x [batches, tokens, heads, head_dim], any strides, f64 f32 f16 bf16; p of its heads.
+/// (0.5, 1.5) per channel that corrects a fixed set of frequencies. It does not depend on the position.
+/// Shapes:   x [batches, tokens, heads, head_dim], any strides, f64, f32, f16 or bf16; p with as many heads.
 /// Requires: W double for f64 data; float, bf16 or f16 otherwise (bf16 is what the official code trains).
 /// Throws:   invalid_config when the heads or channels of x are not those of p.
-/// Cost:     4 head_dim^2 operations a head and token, as two matrix products over blocks of tokens; memory
-///           for one head's weights and 64 tokens.
+/// Cost:     4 head_dim^2 operations per head and token, as two matrix products over blocks of tokens;
+///           allocates memory for one head's weights and 64 tokens.
 /// Accuracy: arithmetic in f64 for f64 data, in f32 otherwise, rounded once to the storage type.
 /// Source:   PSC, Zhu et al. 2024; WNQzhu/PSC PSC_code/lora_llama.py.
 template <class T, class W>
@@ -264,12 +265,12 @@ void calibrate(const parameters<W>& p, heads_view<T> x) {
     }
 }
 
-/// The gradients of a loss through calibrate: with respect to its input (written over `gradient`, which
-/// holds those of its output) and to the parameters (added to `of_parameters`).
+/// The gradients of a loss through calibrate: with respect to its input (overwrites `gradient`, which holds
+/// the gradient with respect to its output) and to the parameters (added to `of_parameters`).
 /// Shapes:   x the input of calibrate, gradient like it.
 /// Requires: T double or float; of_parameters sized like p.
 /// Throws:   invalid_config when sizes disagree.
-/// Cost:     six products of calibrate's two, over blocks of 64 tokens.
+/// Cost:     six matrix products where calibrate has two, over blocks of 64 tokens.
 /// Source:   derived from calibrate by the chain rule.
 template <class T>
 void backpropagate(const parameters<T>& p, heads_view<const T> x, heads_view<T> gradient,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads the modules of Phase Shift Calibration (PSC) from the safetensors files of the official code.
 #pragma once
 
 #include <string>
@@ -10,7 +11,7 @@
 
 namespace ROPEWALK_NAMESPACE::phase_shift {
 
-/// The two modules of a layer.
+/// The modules of queries and keys of a layer.
 template <class W>
 struct layer_modules {
     parameters<W> queries;  ///< q_phase, of the query heads
@@ -20,10 +21,10 @@ struct layer_modules {
 /// The modules of a model, layer by layer, from a file of the official code (trainable_params.safetensors, or
 /// the whole model): model.layers.N.self_attn.q_phase.up_phase and .down_phase, the same for k_phase, each of
 /// [heads, head_dim, head_dim] in any real type. W is bf16, as they are trained, f16, float or double.
-/// Tensors of other names (LoRA's, the model's) are passed over.
-/// Throws:   invalid_config naming the tensor: one of a layer's four missing, or a layer left out; a shape
-///           that is not square blocks, or not that of the tensor beside it or of layer 0; a name of a phase
-///           that is none of these; numbers that are not finite or not real.
+/// Tensors with other names (LoRA's, the model's) are ignored.
+/// Throws:   invalid_config naming the tensor: one of a layer's four missing, or a layer missing; a shape
+///           that is not square blocks, or that differs from its counterpart or from layer 0; another name
+///           with "phase"; numbers that are not finite or not real.
 /// Cost:     O(file).
 /// Source:   WNQzhu/PSC PSC_code/phase.py and lora_llama.py.
 template <class W = bf16>
@@ -73,7 +74,7 @@ std::vector<layer_modules<W>> read_modules(const safetensors& file) {
                   detail::extents_text(of_keys));
         layers.push_back(std::move(made));
     }
-    if (layers.empty()) file.at(tensor_of(0, "q_phase.up_phase"));  // says that it is missing
+    if (layers.empty()) file.at(tensor_of(0, "q_phase.up_phase"));  // throws that it is missing
     if (found != 0)
         for (const auto& [name, tensor] : file.all()) {
             bool known = !name.ends_with("_phase");

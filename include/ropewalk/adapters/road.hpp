@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoAd adapters: learned 2 x 2 rotations and scalings of channel pairs, their algebra, merging and tables.
 #pragma once
 
 #include <cmath>
@@ -13,27 +14,27 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
-/// RoAd: a layer's output h = W x + b is rotated and scaled pair by pair, y = R h. An `adapter` holds what
-/// is learned (angles theta, magnitudes alpha), `pair_blocks` the 2 x 2 matrices they make, and a
-/// pair_matrix_table one row of blocks an adapter, for mix_pairs with the layout of the blocks.
-/// Source: Liao and Monz 2024 (arXiv 2409.00119); Hugging Face peft, tuners/road, whose pairing and
-///         parameter order these are.
+/// RoAd: a layer's output h = W x + b is rotated and scaled pair by pair, y = R h. An `adapter` holds the
+/// learned parameters (angles theta, magnitudes alpha), `pair_blocks` the 2 x 2 matrices made from them, and
+/// a pair_matrix_table one row of blocks per adapter, for mix_pairs with the layout of the blocks.
+/// Source: Liao and Monz 2024 (arXiv 2409.00119); Hugging Face peft, tuners/road, which defines the pairing
+///         and the order of parameters.
 ///
 ///     const road::adapter learned({.channels = 4096}, theta, alpha);
 ///     const auto table = road::make_table<float>(road::make_blocks(learned));
 ///     mix_pairs(learned.layout(), hidden, table.rows(adapter_of_token));    // -1: base, untouched
 namespace ROPEWALK_NAMESPACE::road {
 
-/// How much of a 2 x 2 block is free: one angle and magnitude a pair (a scaled rotation), one a channel,
-/// or one an entry.
+/// The free parameters of a 2 x 2 block: one angle and magnitude per pair (a scaled rotation), per channel,
+/// or per entry.
 enum class variant : std::uint8_t { road_1 = 1, road_2 = 2, road_4 = 4 };
 
-/// What an adapter is built for. Inside each group of `group` channels, channel c is paired with
-/// c + group / 2: 2 pairs neighbours, all channels is the half split of NeoX.
+/// The sizes of an adapter. Inside each group of `group` channels, channel c is paired with c + group / 2: a
+/// group of 2 pairs neighbours; a group of all channels is the half split of NeoX.
 struct adapter_config {
     index channels = 0;                       ///< of the layer's output
     index group = 64;                         ///< channels of a group; pairs are half-split inside each
-    road::variant variant = variant::road_1;  ///< how many parameters a pair has
+    road::variant variant = variant::road_1;  ///< the number of parameters of a pair
 };
 
 }  // namespace ROPEWALK_NAMESPACE::road
@@ -52,7 +53,7 @@ inline void require_valid(const road::adapter_config& c) {
             "variant must be road_1, road_2 or road_4", static_cast<int>(c.variant));
 }
 
-/// Where the parameters of one channel stand: cos(theta[first]) alpha[first] is its first column,
+/// The indices of one channel's parameters: cos(theta[first]) alpha[first] is its first column,
 /// sin(theta[second]) alpha[second] its second.
 struct road_places {
     index first, second;
@@ -69,7 +70,7 @@ inline road_places places_of(const road::adapter_config& c, index channel) noexc
 
 namespace ROPEWALK_NAMESPACE::road {
 
-/// Numbers in theta, and again in alpha.
+/// The number of elements of theta, and of alpha.
 /// Throws:   invalid_config on a group that does not fit.
 /// Source:   peft, RoadLayer.update_layer.
 inline index parameter_count(const adapter_config& c) {
@@ -79,9 +80,9 @@ inline index parameter_count(const adapter_config& c) {
                                           : 2 * c.channels;
 }
 
-/// What is learned for one layer: theta (radians) and alpha, parameter_count numbers each. Order: road_1
-/// one a pair, group by group; road_2 one a channel; road_4 in each group first `group` numbers for the
-/// first column, then `group` for the second.
+/// The learned parameters of one layer: theta (radians) and alpha, parameter_count numbers each. Order:
+/// road_1 has one per pair, group by group; road_2 one per channel; road_4 has, in each group, first `group`
+/// numbers for the first column, then `group` for the second.
 /// Throws:   invalid_config on a group that does not divide the channels, a wrong count, or a number that
 ///           is not finite.
 /// Source:   peft, RoadLayer.
@@ -103,7 +104,7 @@ class adapter {
         for (double v : alpha_) detail::require(std::isfinite(v), who, "alpha must be finite", v);
     }
 
-    /// What it was made from.
+    /// The config it was made from.
     const adapter_config& config() const noexcept { return config_; }
     /// Angles, in radians.
     const std::vector<double>& theta() const noexcept { return theta_; }
@@ -116,7 +117,7 @@ class adapter {
     std::vector<double> theta_, alpha_;
 };
 
-/// R as numbers a channel: y = h first + rot(h) second, rot(h) = (-h_e, h_a) for a pair (a, e).
+/// R as two numbers per channel: y = h first + rot(h) second, with rot(h) = (-h_e, h_a) for a pair (a, e).
 /// Source: RoAd, eq. 4; peft, _prepare_cols.
 struct columns {
     std::vector<double> first;   ///< [channels]
@@ -154,7 +155,7 @@ struct pair_blocks {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// pair_blocks is filled by anyone: what its layout and its four parts must be to be read at all.
+/// pair_blocks may be filled by the caller: checks its layout and the sizes of its four parts.
 inline void require_valid(const char* who, const road::pair_blocks& r) {
     require(r.group > 0 && r.group % 2 == 0, who, "blocks.group must be even and > 0", r.group);
     for (const auto* part : {&r.b, &r.c, &r.d})
@@ -166,7 +167,7 @@ inline void require_valid(const char* who, const road::pair_blocks& r) {
 
 namespace ROPEWALK_NAMESPACE::road {
 
-/// The blocks that change nothing: a rotation by 0, b being -c.
+/// The identity: a rotation by 0, with b = -c.
 inline pair_blocks make_identity_blocks(index channels, index group) {
     detail::require_valid({.channels = channels, .group = group});
     const std::vector<double> one(detail::road_at(channels / 2), 1.0);
@@ -189,10 +190,10 @@ inline pair_blocks make_blocks(const adapter& from) {
     return r;
 }
 
-/// The inverse, block by block; R is orthogonal only for road_1 with alpha 1.
-/// Throws:   invalid_config when a block is singular: when |det| <= 1e-12 (|a d| + |b c|), where the
-///           inverse would hold rounding errors only. On malformed blocks, as all that take blocks: a group
-///           that is odd or does not divide the channels, or parts of several sizes.
+/// The inverse, block by block. (It is the transpose only for road_1 with alpha 1, where R is orthogonal.)
+/// Throws:   invalid_config when a block is singular: when |det| <= 1e-12 (|a d| + |b c|), where the inverse
+///           would consist of rounding errors. Also, like every function of blocks, on malformed ones: a
+///           group that is odd or does not divide the channels, or parts of different sizes.
 /// Source:   ((d, -b), (-c, a)) / (a d - b c).
 inline pair_blocks make_inverse(const pair_blocks& r) {
     detail::require_valid("road::make_inverse", r);
@@ -231,7 +232,7 @@ inline void require_alike(const char* who, const road::pair_blocks& one, const r
 
 namespace ROPEWALK_NAMESPACE::road {
 
-/// Two adapters in sequence as one: `later` acts on what `earlier` gave.
+/// Two adapters in sequence as one: `later` is applied to the output of `earlier`.
 /// Throws:   invalid_config when channels or groups differ (then mix twice).
 /// Source:   R_later R_earlier, block by block.
 inline pair_blocks make_product(const pair_blocks& later, const pair_blocks& earlier) {
@@ -246,9 +247,9 @@ inline pair_blocks make_product(const pair_blocks& later, const pair_blocks& ear
     return r;
 }
 
-/// Composition on disjoint subsets of pairs: pair i is taken from `yes` where from_yes[i] != 0, from `no`
-/// elsewhere. Adapters that were learned on different pairs and are the identity on the others commute,
-/// and this is their product.
+/// Composition on disjoint subsets of pairs: pair i is taken from `yes` where from_yes[i] != 0, else from
+/// `no`. Adapters that were learned on disjoint pairs and are the identity on all other pairs commute, and
+/// this is their product.
 /// Throws:   invalid_config when channels or groups differ, or on a wrong count of flags.
 /// Source:   RoAd, section 3.3 (distributed interchange interventions, here on coordinates).
 inline pair_blocks select_pairs(std::span<const std::uint8_t> from_yes, const pair_blocks& yes,
@@ -267,7 +268,7 @@ inline pair_blocks select_pairs(std::span<const std::uint8_t> from_yes, const pa
     return r;
 }
 
-/// R written out, [channels, channels].
+/// R as a dense matrix, [channels, channels].
 /// Throws:   invalid_config on malformed blocks.
 inline Eigen::MatrixXd make_matrix(const pair_blocks& r) {
     detail::require_valid("road::make_matrix", r);
@@ -282,15 +283,15 @@ inline Eigen::MatrixXd make_matrix(const pair_blocks& r) {
     return m;
 }
 
-/// W <- R W in place: the layer then gives R (W x + b) at no cost, if its bias is merged too. Merging
-/// make_inverse(r) takes it back.
+/// W <- R W in place: the layer then computes R (W x + b) at no extra cost, if its bias is merged too.
+/// Merging make_inverse(r) undoes it.
 /// Shapes:   weight [channels, inputs] of float or double; a bias is a weight of one column.
 /// Throws:   invalid_config when the rows are not R's channels.
-/// Accuracy: products in f64, one rounding an entry.
+/// Accuracy: products in f64, one rounding per entry.
 /// Source:   peft, Linear.merge and unmerge.
 template <class Derived>
 void merge(const pair_blocks& r, const Eigen::MatrixBase<Derived>& weight) {
-    // Eigen's own way to take a Map, a block or a matrix as an output argument.
+    // Eigen's documented way to accept a Map, a block or a matrix as an output argument.
     auto& w = const_cast<Eigen::MatrixBase<Derived>&>(weight);
     using T = typename Derived::Scalar;
     detail::require_valid("road::merge", r);
@@ -307,7 +308,8 @@ void merge(const pair_blocks& r, const Eigen::MatrixBase<Derived>& weight) {
     }
 }
 
-/// One row of mix_pairs factors an R. All of them must be paired alike; adapter_bank serves the others.
+/// A table with one row of mix_pairs factors per R. All must have the same pairing; adapter_bank handles
+/// different ones.
 /// Shapes:   rows [number of blocks], pairs [channels / 2].
 /// Throws:   invalid_config when channels or groups differ.
 template <class T = float>
@@ -326,14 +328,15 @@ pair_matrix_table<T> make_table(const pair_blocks& r) {
     return make_table<T>(std::span<const pair_blocks>(&r, 1));
 }
 
-/// RoPE after a road_1 adapter as one table: the angle of pair i of head h becomes theta + position omega, so
-/// queries or keys are rotated once. Per-head rows: q and k each need their own table.
+/// RoPE after a road_1 adapter as one table: the angle of pair i of head h becomes theta + position * omega,
+/// so queries or keys are rotated once. The rows have one entry per head, so q and k each need their own
+/// table.
 /// Shapes:   the adapter's channels are heads * 2 * spectrum pairs; `layout` is RoPE's.
 /// Throws:   invalid_config unless the adapter is road_1, pairs as `layout` does inside a head (its group is
 ///           the head for half_split, 2 for interleaved), has one alpha for all pairs (it becomes the
 ///           magnitude), and every token is touched.
 /// Accuracy: f64, rounded once.
-/// Source:   rotations of a plane commute and add.
+/// Source:   rotations of a plane commute, and their angles add.
 template <class T = float>
 rotation_table<T> make_folded_table(const adapter& a, const spectrum& s, const position_ids& positions,
                                     pair_layout layout) {

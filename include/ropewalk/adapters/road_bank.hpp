@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A bank of RoAd adapters for one layer: requests in one batch use different adapters, in one pass.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 
 namespace ROPEWALK_NAMESPACE::road {
 
-/// The checked rows of one call: for every group size among the adapters, which row each token reads.
+/// The checked rows of one call: for every group size among the adapters, the row that each token reads.
 /// Source: peft, Linear._mixed_batch_forward.
 template <class T>
 class bank_rows {
@@ -18,7 +19,7 @@ class bank_rows {
     bank_rows() = default;
     bank_rows(bank_rows&&) noexcept = default;
     bank_rows& operator=(bank_rows&&) noexcept = default;
-    bank_rows(const bank_rows&) = delete;  // the views point into the vectors
+    bank_rows(const bank_rows&) = delete;  // the views point into its vectors
     bank_rows& operator=(const bank_rows&) = delete;
 
     /// The rows of the adapters of one group size.
@@ -36,10 +37,10 @@ class bank_rows {
     std::vector<group_rows> groups_;
 };
 
-/// The adapters of one layer in a model that serves several: requests of one batch each name theirs.
+/// The adapters of one layer in a model that serves several adapters: each request of a batch names its own.
 /// Adapters may differ in variant and in group size. T is double for f64 data, float otherwise.
-/// Throws:   invalid_config on an unknown name or id, on a name given twice, on other channels.
-/// Cost:     4 * sizeof(T) bytes a pair and adapter; mixing is one pass over the rows that have an adapter.
+/// Throws:   invalid_config on an unknown name or id, a name given twice, or a different number of channels.
+/// Cost:     4 * sizeof(T) bytes per pair and adapter; mixing is one pass over the rows that have an adapter.
 /// Source:   peft, mixed batches by adapter name; "__base__" is the layer without adapter.
 ///
 ///     road::adapter_bank<float> bank(4096, {"poet", "coder"});   // all names the model knows
@@ -64,25 +65,24 @@ class adapter_bank {
 
     index channels() const noexcept { return channels_; }
 
-    /// Gives this layer the adapter of that name, or another one in its place: the table row is used again,
-    /// so that a bank grows with its names and group sizes only. Rows made before are void.
-    /// Throws: invalid_config on the base's name or an unknown one, other channels, or malformed blocks; the
-    ///         bank is then as it was.
+    /// Sets or replaces the adapter of that name in this layer. A replaced table row is reused, so a bank
+    /// grows only with its names and group sizes. Rows made before become invalid.
+    /// Throws: invalid_config on the base's name or an unknown one, a different number of channels, or
+    ///         malformed blocks; the bank is then unchanged.
     void set(std::string_view name, const pair_blocks& blocks) {
         const std::int32_t id = id_of(name);
         detail::require(id >= 0, "road::adapter_bank::set", "name must be an adapter's", std::string(name));
         detail::require_valid("road::adapter_bank::set", blocks);
         detail::require(blocks.channels() == channels_, "road::adapter_bank::set",
                         "blocks must have the layer's channels", blocks.channels());
-        // Made aside, so that a failure leaves the bank as it was.
+        // Made in a copy, so that a failure leaves the bank unchanged.
         std::vector<one_group> groups = groups_;
         place own = place_[static_cast<std::size_t>(id)];
         auto found = std::find_if(groups.begin(), groups.end(),
                                   [&](const one_group& g) { return g.group == blocks.group; });
         if (found == groups.end())
             found = groups.insert(
-                groups.end(),
-                one_group{blocks.group, {}, {}, make_table<T>(std::span<const pair_blocks>())});
+                groups.end(), one_group{blocks.group, {}, {}, make_table<T>(std::span<const pair_blocks>())});
         const auto group = static_cast<std::int32_t>(found - groups.begin());
         if (own.group != group) {
             if (own.group >= 0) groups[static_cast<std::size_t>(own.group)].unused.push_back(own.row);
@@ -99,7 +99,7 @@ class adapter_bank {
         groups_.swap(groups);
     }
 
-    /// -1 for the base.
+    /// The id of a name; -1 for the base.
     std::int32_t id_of(std::string_view name) const {
         if (name == base) return untouched_row;
         const auto found = std::find(names_.begin(), names_.end(), name);
@@ -107,7 +107,7 @@ class adapter_bank {
                         "name must be __base__ or an adapter the model knows", std::string(name));
         return static_cast<std::int32_t>(found - names_.begin());
     }
-    /// id_of, name by name.
+    /// The ids of several names.
     std::vector<std::int32_t> ids_of(std::span<const std::string> names) const {
         std::vector<std::int32_t> ids;
         for (const auto& name : names) ids.push_back(id_of(name));
@@ -115,7 +115,7 @@ class adapter_bank {
     }
 
     /// The rows of a batch: id_of_request [requests], each with `tokens_each` tokens. -1 and adapters that
-    /// this layer lacks leave their tokens untouched. The bank must outlive what it returns.
+    /// this layer lacks leave their tokens untouched. The bank must outlive the result.
     bank_rows<T> rows(std::span<const std::int32_t> id_of_request, index tokens_each = 1) const {
         constexpr const char* who = "road::adapter_bank::rows";
         detail::require(tokens_each >= 0, who, "tokens_each must be >= 0", tokens_each);

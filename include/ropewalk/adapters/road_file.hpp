@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads RoAd checkpoints as peft saves them, and makes banks of several.
 #pragma once
 
 #include <map>
@@ -15,8 +16,8 @@
 
 namespace ROPEWALK_NAMESPACE::road {
 
-/// A RoAd checkpoint as peft saves it: what all layers share, and the adapter of each by the name of its
-/// module in the model ("model.layers.0.self_attn.q_proj").
+/// A RoAd checkpoint as peft saves it: what all layers share, and the adapter of each layer by the name of
+/// its module in the model ("model.layers.0.self_attn.q_proj").
 /// Source: Hugging Face peft, tuners/road and save_pretrained.
 struct checkpoint {
     road::variant variant = variant::road_1;     ///< of all layers
@@ -31,7 +32,7 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 inline constexpr const char* road_file = "road::read_checkpoint";
 
-/// adapter_config.json: everything but the layers.
+/// Reads adapter_config.json: everything but the layers.
 inline road::checkpoint road_config(std::string_view text) {
     const auto config = parse_config(text);
     json_object keys(road_file, config, "");
@@ -61,13 +62,13 @@ inline road::checkpoint road_config(std::string_view text) {
 
 namespace ROPEWALK_NAMESPACE::road {
 
-/// A checkpoint of the text of adapter_config.json and the tensors of adapter_model.safetensors:
-/// base_model.model.MODULE.road_theta and .road_alpha, one-dimensional, of any real type. How many channels a
-/// layer has follows from their size.
+/// A checkpoint from the text of adapter_config.json and the tensors of adapter_model.safetensors:
+/// base_model.model.MODULE.road_theta and .road_alpha, one-dimensional, of any real type. The number of
+/// channels of a layer follows from their size.
 /// Throws:   invalid_config naming the key: a peft_type that is not ROAD, an unknown variant, an odd
-///           group_size; a tensor of another name (modules_to_save are no adapter's), one of the two missing,
-///           sizes that differ or are not those of whole groups, numbers that are not finite; no layer at
-///           all.
+///           group_size; a tensor with another name (modules_to_save are not supported), one of the two
+///           missing, sizes that differ or are not multiples of a group, numbers that are not finite; no
+///           layer at all.
 /// Cost:     O(file); the numbers become f64.
 /// Source:   Hugging Face peft, tuners/road/layer.py and utils/save_and_load.py.
 inline checkpoint read_checkpoint(std::string_view config, const safetensors& weights) {
@@ -110,23 +111,25 @@ inline checkpoint read_checkpoint(std::string_view config, const safetensors& we
     if (made.layers.empty()) wrong("the file", "hold road_theta and road_alpha of a layer", "none");
     return made;
 }
-/// The same of a folder that save_pretrained wrote.
-/// Throws: also where one of the two files cannot be read.
+/// The same for a folder that save_pretrained wrote.
+/// Throws: also when one of the two files cannot be read.
 inline checkpoint read_checkpoint(const std::string& folder) {
     const mapped_file config(folder + "/adapter_config.json");
     const std::string_view text(reinterpret_cast<const char*>(config.bytes().data()), config.bytes().size());
     return read_checkpoint(text, read_safetensors_file(folder + "/adapter_model.safetensors"));
 }
 
-/// A bank for every module that one of the checkpoints adapts, so that their requests share a batch: rows of
-/// a module that a checkpoint leaves alone are left alone. Ids are the places in `checkpoints`.
+/// A bank for every module that one of the checkpoints adapts, so that their requests can share a batch.
+/// Tokens of a request are untouched in modules that its checkpoint does not adapt. Ids are the indices in
+/// `checkpoints`.
 /// Throws:   invalid_config when the channels of a module differ between two of them, naming the module; as
 ///           adapter_bank on their names.
 /// Source:   peft, mixed batches by adapter name.
 ///
-///     const auto poet = road::read_checkpoint("adapters/poet"), coder =
-///     road::read_checkpoint("adapters/coder"); const auto banks = road::make_banks<float>({{"poet", &poet},
-///     {"coder", &coder}}); const auto& bank = banks.at("model.layers.0.self_attn.q_proj");
+///     const auto poet = road::read_checkpoint("adapters/poet");
+///     const auto coder = road::read_checkpoint("adapters/coder");
+///     const auto banks = road::make_banks<float>({{"poet", &poet}, {"coder", &coder}});
+///     const auto& bank = banks.at("model.layers.0.self_attn.q_proj");
 template <class T = float>
 std::map<std::string, adapter_bank<T>> make_banks(
     const std::vector<std::pair<std::string, const checkpoint*>>& checkpoints) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Gradients of RoAd's parameters.
 #pragma once
 
 #include <algorithm>
@@ -10,10 +11,11 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Sums of a gradient's products, pair by pair: with (x, y) the channels of a pair and (g, k) what arrives
-/// there, of g x, k y, g y and k x. A stretch of pairs at a time, so that its sums stay in L1 for all rows.
+/// Sums over rows of products with the gradient, pair by pair: of g x, k y, g y and k x, where (x, y) are the
+/// channels of a pair and (g, k) their gradients. A range of pairs at a time, so that its sums stay in the L1
+/// cache for all rows.
 struct pair_sums {
-    static constexpr index at_once = 256;  ///< whole groups of the short ones
+    static constexpr index at_once = 256;  ///< pairs; a multiple of the short groups
     std::vector<double> straight_x, straight_y, crossed_x, crossed_y;
 
     explicit pair_sums(index pairs)
@@ -29,7 +31,7 @@ struct pair_sums {
         const index count = all - from < at_once ? all - from : at_once;
         double x[at_once], y[at_once], g[at_once], k[at_once];
         const auto widen = [&](const auto* of, double* to, double* to_second) {
-            switch (half) {  // short groups: at a length the compiler knows
+            switch (half) {  // short groups: with a compile-time length
                 case 1: return split<1>(of, from, count, to, to_second);
                 case 2: return split<2>(of, from, count, to, to_second);
                 case 4: return split<4>(of, from, count, to, to_second);
@@ -74,7 +76,7 @@ struct pair_sums {
                     second[i + j] = number(2 * (from + i) + Half + j);
                 }
         } else {
-            for (index i = 0; i < count;) {  // as far as the pairs of a group stand side by side
+            for (index i = 0; i < count;) {  // as far as pairs of a group are contiguous
                 const index inside = (from + i) % half, run = std::min(count - i, half - inside);
                 const index at = 2 * (from + i) - inside;
                 for (index j = 0; j < run; ++j) first[i + j] = number(at + j);
@@ -100,7 +102,7 @@ struct gradient {
 /// make_transpose.
 /// Shapes:   h, dy [batches, tokens, heads, channels]; h is the layer's output before the adapter.
 /// Throws:   invalid_config when the extents differ.
-/// Cost:     one pass over h and dy, eight f64 multiplications and additions a pair and row.
+/// Cost:     one pass over h and dy, eight f64 multiplications and additions per pair and row.
 /// Accuracy: sums in f64.
 /// Source:   the chain rule on `columns`.
 template <class T, class D>
@@ -114,7 +116,7 @@ gradient make_gradient(const adapter& a, heads_view<T> h, heads_view<D> dy) {
                     "dy must have h's extents, its tokens being", dy.tokens());
     const pair_layout layout = a.layout();
     const index pairs = config.channels / 2, half = config.group / 2;
-    // Of each pair: sums of g_x x, g_y y, g_x y and g_y x.
+    // For each pair: sums of g_x x, g_y y, g_x y and g_y x.
     detail::pair_sums sums(pairs);
     for (index from = 0; from < pairs; from += detail::pair_sums::at_once)
         for (index b = 0; b < h.batches(); ++b)

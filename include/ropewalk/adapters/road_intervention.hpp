@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoAd in a subspace: distributed interchange interventions with a learned projection.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +12,7 @@
 #include <ropewalk/core/aligned_vector.hpp>
 
 namespace ROPEWALK_NAMESPACE::detail {
-/// The least count of whole registers' lanes that `count` numbers fit into.
+/// `count` rounded up to whole registers.
 template <class T>
 constexpr index registers_of(index count) noexcept {
     return (count + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
@@ -21,13 +22,14 @@ constexpr index registers_of(index count) noexcept {
 namespace ROPEWALK_NAMESPACE::road {
 
 /// An adapter that acts in a subspace only: y = h + M^T (R M h - M h) with M [subspace, channels] of
-/// orthonormal rows and R the blocks of the subspace. What h has outside stays; adapters on orthogonal
-/// subspaces commute. Rows of the unit matrix as M: a choice of channels, as select_pairs.
+/// orthonormal rows and R the blocks of the subspace. The part of h outside the subspace does not change;
+/// adapters on orthogonal subspaces commute. With rows of the unit matrix as M, the subspace is a selection
+/// of channels, as in select_pairs.
 /// Shapes:   projection [blocks.channels(), channels].
 /// Throws:   invalid_config on malformed blocks, a projection of other rows, or rows that are not orthonormal
 ///           to 1e-6 (what f32 training leaves).
-/// Cost:     2 * subspace * channels multiply-adds a row; allocates in the constructor only. One call at a
-///           time an object.
+/// Cost:     2 * subspace * channels multiply-adds per row; allocates in the constructor only. One call at a
+///           time per object.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5 of make_intervention_matrix times h, for order-1 inputs.
 /// Source:   RoAd, Liao and Monz 2024, section 3.3 (distributed interchange interventions).
 ///
@@ -69,8 +71,8 @@ class intervention {
 
     /// h <- h + M^T (R M h - M h), in place.
     /// Shapes:   h [batches, tokens, heads, channels], any strides.
-    /// Returns:  true; false, with h untouched, where its channels are others and ROPEWALK_ON_MISFIT lets the
-    ///           program go on.
+    /// Returns:  true; false, with h untouched, when its number of channels differs and ROPEWALK_ON_MISFIT
+    ///           lets the program continue.
     template <class E>
     bool mix(heads_view<E> h) noexcept {
         static_assert(std::is_same_v<compute_t<E>, T>,
@@ -93,7 +95,7 @@ class intervention {
     }
 
   private:
-    static constexpr index block_bytes = 1 << 18;  // of the rows in flight: they stay in L2
+    static constexpr index block_bytes = 1 << 18;  // of the rows of one block, which stay in the L2 cache
 
     template <class From, class To>
     void copy(const From* from, To* to) const noexcept {
@@ -114,12 +116,13 @@ class intervention {
 
     index channels_ = 0, subspace_ = 0;
     index wide_ = 0, narrow_ = 0;            // channels and subspace in whole registers
-    index rows_ = 0;                         // that go through the products together
+    index rows_ = 0;                         // rows of one block
     detail::aligned_vector<T> into_, back_;  // (R M - M)^T [channels, narrow], M [subspace, wide]
     detail::aligned_vector<T> h_, moved_;    // [rows, wide] and [rows, narrow]
 };
 
-/// The intervention written out, I + M^T (R - I) M: merged into a layer as W' = P W, b' = P b.
+/// The intervention as a dense matrix P = I + M^T (R - I) M, which is merged into a layer as W' = P W, b' = P
+/// b.
 /// Shapes:   [channels, channels].
 /// Throws:   as intervention.
 /// Source:   as intervention.

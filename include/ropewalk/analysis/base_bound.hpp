@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Lower bounds on the RoPE base for a context length (Men et al. 2024), and the search for the least base.
 #pragma once
 
 #include <algorithm>
@@ -12,10 +13,12 @@
 
 namespace ROPEWALK_NAMESPACE::analysis {
 
-/// B(distance) = sum over pairs of cos(distance * omega): how much more attention a key like the query gets
-/// at that distance than a random key, in units of 2 sigma^2. A base carries a context where B stays >= 0.
-/// Requires: a spectrum of one axis; its first head is read.
-/// Accuracy: 1e-12 * pairs for distance * omega up to 1e3, growing with the angle's rounding beyond.
+/// B(distance) = sum over pairs of cos(distance * omega): how much higher a key similar to the query scores
+/// at that distance than a random key, in units of 2 sigma^2. A base supports a context length if B >= 0 at
+/// every distance below it.
+/// Requires: a spectrum with one axis; only its first head is used.
+/// Accuracy: 1e-12 * pairs for distance * omega up to 1e3, beyond that, it grows with the rounding of the
+///           angle.
 /// Source:   Base of RoPE Bounds Context Length, Men et al. 2024, eq. 9.
 inline double discrimination(const spectrum& s, double distance) {
     double sum = 0;
@@ -23,11 +26,11 @@ inline double discrimination(const spectrum& s, double distance) {
     return sum;
 }
 
-/// The same for tokens that are `offset` apart on every axis (time, row, column): how well a scheme tells a
-/// key like the query from a random one across frames and across a picture. A pair of frequency 0 on an axis
-/// (HoPE's time) gives 1 at any distance along it.
+/// The same for tokens that differ by `offset` on the axes (time, row, column): how well a scheme
+/// distinguishes a key similar to the query from a random one across frames and across an image. A pair with
+/// frequency 0 on an axis (HoPE's time) adds 1 at any distance along it.
 /// Shapes:   offset [axes].
-/// Throws:   invalid_config when offset is not one number an axis, or a head that is not there.
+/// Throws:   invalid_config when offset does not have one number per axis, or on a head that does not exist.
 /// Accuracy: as above.
 /// Source:   as above, with the angles of HoPE, Li et al. 2025, and VideoRoPE, Wei et al. 2025.
 inline double discrimination(const spectrum& s, std::span<const double> offset, index head = 0) {
@@ -55,10 +58,10 @@ inline double discrimination_at(std::span<const double> omega, double distance) 
     return sum;
 }
 
-/// The first m in [begin, end) with B(m) < 0, or end. Blocks of 512 distances, eight streams a pair that
-/// advance by eight positions a step: cos((n+1) x) = 2 cos(x) cos(n x) - cos((n-1) x). The streams start from
-/// fresh cosines every block (64 steps lose less than 1e-11), and whatever comes near zero is decided by a
-/// plain sum.
+/// The first m in [begin, end) with B(m) < 0, or end. It works in blocks of 512 distances, with eight
+/// recurrences per pair that advance by eight positions per step: cos((n+1) x) = 2 cos(x) cos(n x) -
+/// cos((n-1) x). They start from exact cosines in every block (64 steps lose less than 1e-11), and values
+/// near zero are recomputed by a plain sum.
 inline std::int64_t first_negative_in(std::span<const double> omega, std::int64_t begin, std::int64_t end) {
     constexpr int lanes = 8;
     constexpr int block = 512;
@@ -93,11 +96,11 @@ inline std::int64_t first_negative_in(std::span<const double> omega, std::int64_
     return end;
 }
 
-/// The places that rejected earlier candidates: most later ones fail near one of them.
+/// The distances that rejected earlier candidates: most later candidates fail near one of them.
 class witnesses {
   public:
-    /// Whether B < 0 near a witness, below `length`. Close by first, since that settles most candidates;
-    /// then further around each, since the place moves as the base does.
+    /// Whether B < 0 near a witness, below `length`. It looks close to each witness first, which decides most
+    /// candidates, then further around each, since the distance moves with the base.
     bool reject(std::span<const double> omega, std::int64_t length) {
         for (std::size_t w = 0; w < places_.size(); ++w)
             for (std::int64_t m = std::max<std::int64_t>(places_[w] - 1, 0);
@@ -134,7 +137,7 @@ namespace ROPEWALK_NAMESPACE::analysis {
 
 /// The first whole distance in [0, cap) at which B < 0; cap when there is none.
 /// Throws:   invalid_config on several axes or cap < 0.
-/// Cost:     about a nanosecond a pair and distance, up to the answer.
+/// Cost:     about a nanosecond per pair and distance, up to the result.
 /// Source:   Base of RoPE Bounds Context Length, Men et al. 2024.
 inline std::int64_t first_negative(const spectrum& s, std::int64_t cap) {
     detail::require(s.axes() == 1, "first_negative", "spectrum must have one axis", s.axes());
@@ -147,13 +150,13 @@ struct min_base_config {
     index head_dim = 128;
     std::int64_t context_length = 0;
     int rounds = 5;          ///< each round adds a digit
-    double first_bound = 0;  ///< where the search starts; 0 = 1000 * context_length
+    double first_bound = 0;  ///< the first candidate; 0 = 1000 * context_length
 };
 
 /// The smallest base found for which B >= 0 at every distance below context_length, by the published grid
-/// refinement: round k tries j / 10^k of the last bound, j = 1, 2, ... 10^k, and takes the first that holds.
-/// Whether a base holds is not monotone in the base, so no bisection can do this. Nothing when not even the
-/// first bound holds.
+/// refinement: round k tries j / 10^k of the last bound, j = 1, 2, ... 10^k, and takes the first that
+/// satisfies the bound. This property is not monotone in the base, so bisection would not work. Returns
+/// nothing when even first_bound does not satisfy it.
 /// Throws:   invalid_config on an odd head_dim, context_length < 1, rounds outside [1, 6].
 /// Cost:     seconds on one core for 131072 tokens and 5 rounds.
 /// Source:   Base of RoPE Bounds Context Length, Men et al. 2024, section 4; its recomputation in kexue.fm
@@ -187,8 +190,8 @@ inline std::optional<double> min_base(const min_base_config& c) {
     return bound;
 }
 
-/// The curve that the paper draws through its least bases for heads of 128 channels: 0.0424 L^1.628. For a
-/// first guess; what a base carries is first_negative's answer.
+/// The curve that the paper fits to its least bases for heads of 128 channels: 0.0424 L^1.628. For a first
+/// guess; first_negative decides whether a base supports a context length.
 /// Throws:   invalid_config unless context_length is finite and > 0.
 /// Accuracy: within a factor of 1.9 of the paper's own table up to 131072 tokens.
 /// Source:   Base of RoPE Bounds Context Length, Men et al. 2024, figure of the lower bound.
@@ -197,8 +200,8 @@ inline double fitted_base(double context_length) {
     return 0.0424 * std::pow(context_length, 1.628);
 }
 
-/// The least base of heads without end, L / 0.6165: over ever more pairs B becomes a difference of cosine
-/// integrals, whose first zero is at 0.6165. Heads of finite width need more.
+/// The least base in the limit of infinitely wide heads, L / 0.6165: B then becomes a difference of cosine
+/// integrals, whose first zero is at 0.6165. Heads of finite width need a larger base.
 /// Throws:   invalid_config unless context_length is finite and > 0.
 /// Source:   derived from Base of RoPE Bounds Context Length, Men et al. 2024, eq. 9.
 inline double wide_head_base(double context_length) {
@@ -206,16 +209,16 @@ inline double wide_head_base(double context_length) {
     return context_length / 0.6165;
 }
 
-/// One length of the table of least bases for heads of 128 channels.
+/// One row of the table of least bases for heads of 128 channels.
 struct published_bound {
     std::int64_t context_length;
     double paper;       ///< as printed, two digits, found on the authors' grid
     double recomputed;  ///< as printed in kexue.fm archives 10122, two digits
-    double ours;        ///< min_base with 5 rounds (4 from 524288 on): what the tests reproduce
+    double ours;        ///< min_base with 5 rounds (4 from 524288 tokens on); the tests reproduce it
 };
 
 /// The published least bases and ours. The paper's row is rounded and grid-dependent: some of its entries do
-/// not hold (3.1e5 fails at distance 12223 of 16384), so it is no reference for a search.
+/// not satisfy the bound (3.1e5 fails at distance 12223 of 16384), so it is not a reference for a search.
 /// Source: Base of RoPE Bounds Context Length, Men et al. 2024, table 2; kexue.fm archives 10122.
 inline std::span<const published_bound> published_base_bounds() noexcept {
     static constexpr published_bound table[] = {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoPE's long-term decay curve: the bound of RoFormer on scores as a function of distance.
 #pragma once
 
 #include <cmath>
@@ -11,10 +12,10 @@
 namespace ROPEWALK_NAMESPACE::analysis {
 
 /// The curve behind RoPE's long-term decay: the mean over j of |S_j|, S_j = sum of the first j terms
-/// exp(i distance omega). It bounds how the score of a query and a key falls with their distance; it falls
-/// as a trend, oscillating, not monotonically.
+/// exp(i distance omega). It bounds how the score of a query and a key decays with their distance. The curve
+/// decreases as a trend, with oscillations, not monotonically.
 /// Units:    distance in positions; at distance 0 it is (pairs + 1) / 2.
-/// Requires: a spectrum of one axis; its first head is read.
+/// Requires: a spectrum with one axis; only its first head is used.
 /// Accuracy: f64, 1e-12 relative at distances up to 1e4.
 /// Source:   RoFormer, Su et al. 2021, section 3.4.3.
 inline double mean_partial_sum(const spectrum& s, double distance) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Which frequencies a model uses: wavelengths, pairs that complete a turn in training, norms per pair.
 #pragma once
 
 #include <cmath>
@@ -12,7 +13,7 @@
 
 namespace ROPEWALK_NAMESPACE::analysis {
 
-/// Positions per turn of every pair (2 pi / omega); infinite for a pair of frequency 0.
+/// The wavelength of every pair in positions per turn (2 pi / omega); infinite for a pair with frequency 0.
 /// Source: YaRN, Peng et al. 2023, section 3.1.
 inline std::vector<double> make_wavelengths(const spectrum& s) {
     std::vector<double> wavelengths(static_cast<std::size_t>(s.pairs()));
@@ -21,8 +22,8 @@ inline std::vector<double> make_wavelengths(const spectrum& s) {
     return wavelengths;
 }
 
-/// How many pairs rotate fully within a context: those have met every angle in training, the others meet new
-/// ones past it. (The critical dimension is twice this number.)
+/// The number of pairs that complete at least one turn within a context. These have seen every angle in
+/// training; the other pairs reach new angles beyond it. (The critical dimension is twice this number.)
 /// Source: Scaling Laws of RoPE-based Extrapolation, Liu et al. 2023.
 inline index count_full_turns(const spectrum& s, double context_length) {
     index count = 0;
@@ -30,8 +31,8 @@ inline index count_full_turns(const spectrum& s, double context_length) {
     return count;
 }
 
-/// The mean norm of every pair over the tokens of a tensor: which frequencies a model's heads use. Rotation
-/// changes none of them, so queries and keys may be taken before or after it.
+/// The mean norm of every pair over the tokens of a tensor: which frequencies the heads of a model use.
+/// Rotation does not change these norms, so queries and keys may be given before or after it.
 /// Shapes:   x [batches, tokens, heads, channels]; the result [heads, pairs], pairs = channels / 2.
 /// Throws:   invalid_config on odd channels or a layout that does not fit them.
 /// Accuracy: sums in f64.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// LongRoPE2's evolutionary search for per-pair frequency divisors.
 #pragma once
 
 #include <algorithm>
@@ -15,46 +16,46 @@
 namespace ROPEWALK_NAMESPACE::analysis {
 
 struct longrope2_search_config {
-    frequencies::longrope2_config bounds = {};  ///< whose divisors are sought, and between what
+    frequencies::longrope2_config bounds = {};  ///< the model, and the bounds of the divisors
     index population = 128;                     ///< members of the first generation
     index rounds = 40;                          ///< generations after it
-    index parents = 32;                         ///< members that a generation keeps, the best of all
-    index mutations = 16;                       ///< new ones that are parents with pairs drawn anew
-    index crossovers = 16;                      ///< new ones whose pairs come from two parents
-    double mutation_rate = 0.3;                 ///< how likely a pair is drawn anew
-    double step = 0.01;                         ///< of the grid of divisors that are drawn
+    index parents = 32;                         ///< members that a generation keeps: the best so far
+    index mutations = 16;                       ///< new members: parents with some pairs redrawn
+    index crossovers = 16;                      ///< new members whose pairs come from two parents
+    double mutation_rate = 0.3;                 ///< the probability that a pair is redrawn
+    double step = 0.01;                         ///< of the grid from which divisors are drawn
     std::uint32_t seed = 0;                     ///< of the generator: the same seed finds the same divisors
 };
 
-/// What a search tells after every loss: how many were asked for, at most how many will be, the least so far.
+/// The progress of a search, reported after every evaluation of the loss.
 struct search_state {
-    index done = 0;    ///< losses that were asked for
-    index most = 0;    ///< at most how many will be
-    double least = 0;  ///< the least so far
+    index done = 0;    ///< evaluations of the loss so far
+    index most = 0;    ///< the most evaluations there will be
+    double least = 0;  ///< the least loss so far
 };
 
-/// What a search found.
+/// The result of a search.
 struct longrope2_found {
     std::vector<double>
         factors;      ///< the divisors with the least loss, [pairs]: longrope_config::long_factors
-    double loss = 0;  ///< theirs
+    double loss = 0;  ///< the loss of these divisors
     std::vector<double> by_round;  ///< the least loss after the first generation and each round
 };
 
 namespace detail_longrope2 {
 
-/// Draws below n, the same for every standard library.
+/// Draws a number below n, the same with every standard library.
 inline index drawn(std::mt19937& engine, index n) {
     return static_cast<index>(static_cast<double>(engine()) / 4294967296.0 * static_cast<double>(n));
 }
-/// Bounds that never fall from a pair to the next, as the divisors do not: what the given ones leave.
+/// Tightens bounds so that they never decrease from one pair to the next, as the divisors must not.
 inline frequencies::factor_bounds rising(frequencies::factor_bounds b) {
     for (std::size_t i = 1; i < b.low.size(); ++i) b.low[i] = std::max(b.low[i], b.low[i - 1]);
     for (std::size_t i = b.high.size(); i-- > 1;) b.high[i - 1] = std::min(b.high[i - 1], b.high[i]);
     return b;
 }
-/// Redraws pairs on the grid between their neighbours, the one before it as already drawn: the divisors stay
-/// in order and within the bounds.
+/// Redraws pairs on the grid between their neighbours (the previous one as already redrawn), so that divisors
+/// stay in order and within the bounds.
 inline std::vector<double> mutated(std::vector<double> factors, const frequencies::factor_bounds& bounds,
                                    double rate, double step, std::mt19937& engine) {
     for (std::size_t i = 0; i < factors.size(); ++i) {
@@ -78,15 +79,17 @@ inline std::vector<double> crossed(const std::vector<double>& a, const std::vect
 }  // namespace detail_longrope2
 
 /// LongRoPE2's evolution of divisors: a first generation from eight guesses and their mutations, then rounds
-/// that keep the best and add mutated and crossed ones. Divisors never fall from a pair to the next, stay in
-/// the bounds of their pair, and none is asked for twice. A guess that passes the bounds is held to them.
-/// Shapes:   loss(std::span<const double> factors) returns what to make small, such as needle_perplexity of a
-///           model read at the target context; progress(search_state) hears after every one.
+/// that keep the best and add mutations and crossovers. Divisors never decrease from one pair to the next,
+/// stay within the bounds of their pair, and no set of divisors is evaluated twice. Guesses are clamped to
+/// the bounds.
+/// Shapes:   loss(std::span<const double> factors) returns the number to minimise, such as the
+///           needle_perplexity of a model at the target context; progress(search_state) is called after every
+///           evaluation.
 /// Throws:   invalid_config as longrope2_bounds, on counts out of range (population 1 .. 65536, rounds 0 ..
 ///           65536, parents 1 .. population, mutations and crossovers 0 .. 65536), mutation_rate outside
 ///           [0, 1], a step that is not > 0, or a loss that is NaN.
-/// Cost:     at most population + rounds * (mutations + crossovers) losses; the same divisors for the same
-///           seed and losses, on every machine.
+/// Cost:     at most population + rounds * (mutations + crossovers) evaluations of the loss. The same seed
+///           and losses give the same divisors on every machine.
 /// Source:   LongRoPE2, Shang et al. 2025 (arXiv 2502.20082); J-shang/LongRoPE evolution/genetic_base.py,
 ///           dim_mono.py.
 template <std::invocable<std::span<const double>> Loss, std::invocable<search_state> Progress>
@@ -106,7 +109,7 @@ longrope2_found find_longrope2_factors(const longrope2_search_config& c, Loss lo
     detail::require(c.mutation_rate >= 0 && c.mutation_rate <= 1, who, "mutation_rate must be in [0, 1]",
                     c.mutation_rate);
     detail::require(std::isfinite(c.step) && c.step > 0, who, "step must be finite and > 0", c.step);
-    // A place on the grid is one of 2^32 numbers of the generator.
+    // A point of the grid is one of the 2^32 numbers of the generator.
     detail::require(c.bounds.largest_factor / c.step < 4294967296.0, who,
                     "step must be above largest_factor / 2^32", c.step);
 
@@ -128,7 +131,7 @@ longrope2_found find_longrope2_factors(const longrope2_search_config& c, Loss lo
         progress(std::as_const(state));
         return true;
     };
-    // A round ends early where small bounds leave nothing new to draw.
+    // A round ends early when narrow bounds leave nothing new to draw.
     const auto add_some = [&](index count, auto make) {
         for (index added = 0, tries = 0; added < count && tries < 64 * count; ++tries) added += add(make());
     };
@@ -140,8 +143,7 @@ longrope2_found find_longrope2_factors(const longrope2_search_config& c, Loss lo
 
     std::vector<member> guesses;
     for (index k = 0; k < std::min<index>(8, c.population); ++k) {
-        auto scaled =
-            c.bounds;  // 64, 68 ... 92 where the largest factor is 64, as the published search has it
+        auto scaled = c.bounds;  // 64, 68 ... 92 where the largest factor is 64, as in the published search
         scaled.largest_factor *= 1 + static_cast<double>(k) / 16;
         auto factors = frequencies::longrope2_start(scaled);
         for (std::size_t i = 0; i < factors.size(); ++i)

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The spectrum of weight matrices compared with the Marchenko-Pastur law of random matrices.
 #pragma once
 
 #include <algorithm>
@@ -14,13 +15,13 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The law that the eigenvalues of X^T X / N follow when the entries of X [N, P] are independent with
-/// variance sigma2: all of them in [lower, upper], as gamma = P / N says.
-/// Units:    those of an eigenvalue, that is of an entry squared.
+/// The Marchenko-Pastur law: the distribution of the eigenvalues of X^T X / N when the entries of X [N, P]
+/// are independent with variance sigma2. All lie in [lower, upper], which depends on gamma = P / N.
+/// Units:    those of an eigenvalue, which are those of an entry squared.
 /// Source:   Marchenko and Pastur 1967.
 struct marchenko_pastur {
     double sigma2 = 0;  ///< variance of the entries
-    double gamma = 0;   ///< p / N
+    double gamma = 0;   ///< P / N
     double lower = 0;   ///< least eigenvalue
     double upper = 0;   ///< largest eigenvalue
 
@@ -31,7 +32,7 @@ struct marchenko_pastur {
     }
 };
 
-/// The edges sigma2 (1 -+ sqrt(gamma))^2.
+/// The law with the edges sigma2 (1 -+ sqrt(gamma))^2.
 /// Throws:   invalid_config unless sigma2 is finite and >= 0 and 0 < gamma <= 1.
 /// Source:   Marchenko and Pastur 1967.
 inline marchenko_pastur make_marchenko_pastur(double sigma2, double gamma) {
@@ -42,17 +43,17 @@ inline marchenko_pastur make_marchenko_pastur(double sigma2, double gamma) {
     return {sigma2, gamma, sigma2 * (1 - root) * (1 - root), sigma2 * (1 + root) * (1 + root)};
 }
 
-/// Where the variance of the law comes from. `plain`: the mean of all eigenvalues, which a spike inflates
-/// until it hides weaker ones. `trimmed`: the mean of those at or below the upper edge that this mean
-/// gives, repeated until no eigenvalue changes sides.
+/// How the variance of the law is estimated. `plain`: the mean of all eigenvalues, which a large spike
+/// inflates so that it may hide weaker ones. `trimmed`: the mean of the eigenvalues at or below the resulting
+/// upper edge, repeated until that set no longer changes.
 enum class variance_estimate { plain, trimmed };
 
-/// What the spectrum of a weight matrix shows beside that of noise.
-/// Shapes:   eigenvalues [P], descending, of X^T X / N; N >= P are the sides of X, zeros included.
+/// The spectrum of a weight matrix compared with that of noise.
+/// Shapes:   eigenvalues [P], descending, of X^T X / N, zeros included; N >= P are the sides of X.
 /// Source:   the diagnostics named in arXiv 2507.09394; effective rank, Roy and Vetterli 2007.
 struct spectral_report {
     std::vector<double> eigenvalues;  ///< [P], descending
-    marchenko_pastur law;             ///< with the variance asked for
+    marchenko_pastur law;             ///< with the variance estimate that was chosen
     index spikes = 0;                 ///< eigenvalues above the upper edge
     double spike_energy = 0;          ///< their share of the sum
     double gap = 0;                   ///< largest eigenvalue less the upper edge
@@ -64,21 +65,21 @@ struct spectral_report {
 
 namespace detail {
 
-/// From singular values in descending order, padded with zeros to the smaller side.
+/// The report from singular values in descending order, padded with zeros to the smaller side.
 inline spectral_report report_of(std::vector<double> singular, index larger_side, variance_estimate how) {
     const double largest = singular.front();
     const auto count = static_cast<double>(singular.size());
     const auto n = static_cast<double>(larger_side);
     require(std::isfinite(largest * largest * count), "make_spectral_report",
             "matrix must have finite squared singular values, the largest singular value", largest);
-    // What rounding leaves of a zero is no eigenvalue: once trimming is down to it, some of it stands out.
+    // Rounding errors of zero eigenvalues do not count: after trimming, some of them could appear as spikes.
     const double noise = std::numeric_limits<double>::epsilon() * n * largest;
     for (double& v : singular)
         if (v <= noise) v = 0;
     spectral_report r;
     r.eigenvalues = std::move(singular);
     for (double& v : r.eigenvalues) v = v * v / n;
-    // Ratios from values relative to the largest, which do not underflow.
+    // Computed from values relative to the largest, which avoids underflow.
     double sum = 0, squares = 0, entropy = 0;
     for (double v : r.eigenvalues) {
         const double share = r.eigenvalues.front() > 0 ? v / r.eigenvalues.front() : 0;
@@ -91,7 +92,7 @@ inline spectral_report report_of(std::vector<double> singular, index larger_side
             entropy -= p > 0 ? p * std::log(p) : 0;
         }
     const double gamma = count / n;
-    std::size_t first = 0;  // the eigenvalues are in order, so what is kept is a tail
+    std::size_t first = 0;  // eigenvalues are in order, so those that are kept are a tail
     for (bool settled = false; !settled;) {
         double kept = 0;
         for (std::size_t i = first; i < r.eigenvalues.size(); ++i) kept += r.eigenvalues[i];
@@ -118,8 +119,8 @@ inline spectral_report report_of(std::vector<double> singular, index larger_side
     return r;
 }
 
-// A template, as what calls it is: a program that does not call it does not compile the decomposition, which
-// takes 20 seconds.
+// A template, like its callers, so that programs that do not use it do not compile the decomposition (20
+// seconds with GCC 12).
 template <class Matrix>
 std::vector<double> singular_values_of(const Matrix& x, index count) {
     require(x.allFinite(), "make_spectral_report", "matrix must be finite, the sum of its entries is",
@@ -134,8 +135,8 @@ std::vector<double> singular_values_of(const Matrix& x, index count) {
 
 }  // namespace detail
 
-/// The spectrum of one matrix against the Marchenko-Pastur law: spikes mean structure, a soft rank near 0
-/// that one direction dominates, a small effective rank that the matrix has collapsed.
+/// The spectrum of one matrix compared with the Marchenko-Pastur law. Spikes indicate structure, a soft rank
+/// near 0 indicates that one direction dominates, and a small effective rank that the matrix has collapsed.
 /// Shapes:   x of any sides; transposed when it is wider than tall.
 /// Throws:   invalid_config on an empty matrix, entries that are not finite or whose squares overflow.
 /// Cost:     one singular value decomposition.
@@ -154,17 +155,18 @@ spectral_report make_spectral_report(const Eigen::MatrixBase<Derived>& matrix,
                              static_cast<index>(std::max(x.rows(), x.cols())), how);
 }
 
-/// The same of the product a b^T (W_Q^h times W_K^h transposed, [hidden, hidden]) without forming it: its
-/// nonzero singular values are those of R_a R_b^T, the thin QR factors, which are only head_dim wide.
-/// A product of two Gaussian matrices does not follow the law, and one of low rank has gamma = 1 and many
-/// zeros, so spikes are always found: compare with the matrix at initialisation, or look at a and b alone.
+/// The same for the product a b^T (W_Q^h times W_K^h transposed, [hidden, hidden]) without forming it: its
+/// nonzero singular values are those of R_a R_b^T, from the thin QR factors, which are only head_dim wide. A
+/// product of two Gaussian matrices does not follow the law, and a product of low rank has gamma = 1 and many
+/// zeros, so spikes are always found: compare with the matrix at initialisation, or examine a and b alone.
 /// Shapes:   a [rows, inner], b [columns, inner].
 /// Throws:   as make_spectral_report; invalid_config when the inner sides differ.
 /// Cost:     two thin QR factorisations and a decomposition of [inner, inner].
 /// Accuracy: as make_spectral_report.
 /// Source:   the singular values of Q M P^T with orthonormal Q, P are those of M.
 template <class A, class B>
-spectral_report make_product_report(const Eigen::MatrixBase<A>& a_matrix, const Eigen::MatrixBase<B>& b_matrix,
+spectral_report make_product_report(const Eigen::MatrixBase<A>& a_matrix,
+                                    const Eigen::MatrixBase<B>& b_matrix,
                                     variance_estimate how = variance_estimate::plain) {
     const Eigen::MatrixXd a = a_matrix, b = b_matrix;
     detail::require(a.size() > 0 && b.size() > 0, "make_product_report",

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Perplexity over the answer tokens of long-context retrieval prompts (LongRoPE2), and over all tokens.
 #pragma once
 
 #include <cmath>
@@ -9,10 +10,11 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// exp of the mean loss over the answer's tokens only, all rows pooled: what LongRoPE2's search minimises.
-/// The loss of the haystack, which a model predicts from its neighbourhood, does not drown the needle's.
-/// Shapes:   losses and answers [rows * tokens] (negative log-likelihoods; not 0 = a token of the answer).
-/// Throws:   invalid_config when the sizes differ or no token is an answer's.
+/// exp of the mean loss over the answer's tokens only, all rows pooled; LongRoPE2's search minimises it. The
+/// loss of the surrounding text, which a model predicts from nearby tokens, would otherwise dominate.
+/// Shapes:   losses and answers [rows * tokens] (negative log-likelihoods in nats; answers not 0 = a token of
+///           the answer).
+/// Throws:   invalid_config when the sizes differ or no token belongs to an answer.
 /// Source:   LongRoPE2, Shang et al. 2025 (arXiv 2502.20082); J-shang/LongRoPE
 /// utils/tokenize_needle_dataset.py.
 inline double needle_perplexity(std::span<const double> losses, std::span<const std::uint8_t> answers) {

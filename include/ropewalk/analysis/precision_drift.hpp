@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A study of 16-bit rounding in RoPE: how scores drift when all positions are shifted.
 #pragma once
 
 #include <algorithm>
@@ -12,17 +13,18 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
-/// Where 16-bit arithmetic breaks what rotation promises: that a score depends on the distance of two
-/// positions only. Rotates the same vectors at shifted positions under several ways of casting.
+/// Measures how 16-bit arithmetic violates the property that a score depends only on the distance of two
+/// positions. It rotates the same vectors at shifted positions, with rounding at different points.
 /// Source: Wang et al. 2024 (arXiv 2411.13476); cast points of Hugging Face's Llama.
 namespace ROPEWALK_NAMESPACE::drift {
 
-/// What is rounded where. omega is given in f32, as models keep inv_freq. The first six emulate element-wise
-/// tensor code: every product and every sum is rounded, nothing is fused. The last two are this library.
+/// Which values are rounded to which type. omega is given in f32, as models store inv_freq. The first six
+/// emulate element-wise tensor code: every product and every sum is rounded, and nothing is fused. The last
+/// two are this library.
 enum class mode : std::uint8_t {
-    exact,                ///< everything f64
+    exact,                ///< everything in f64
     all_f32,              ///< angle = f32(position) f32(omega), rotation in f32
-    table_f32_out_bf16,   ///< all_f32, the result stored as bf16
+    table_f32_out_bf16,   ///< as all_f32, with the result stored as bf16
     table_bf16_math_f32,  ///< cos and sin rounded to bf16, products and sum in f32, stored as bf16
     table_bf16,           ///< cos and sin bf16, each product and the sum rounded to bf16 (Hugging Face)
     pos_bf16,             ///< position, omega and their product bf16 too (an old and common mistake)
@@ -41,7 +43,7 @@ constexpr std::string_view name_of(mode m) noexcept {
         "table_bf16", "pos_bf16", "kernel_f32",         "kernel_bf16"};
     return names[static_cast<std::size_t>(m)];
 }
-/// Throws: invalid_config on a name of no mode.
+/// The mode of a name. Throws: invalid_config on an unknown name.
 inline mode mode_named(std::string_view name) {
     const auto found =
         std::find_if(std::begin(all_modes), std::end(all_modes), [&](mode m) { return name_of(m) == name; });
@@ -50,7 +52,7 @@ inline mode mode_named(std::string_view name) {
     return *found;
 }
 
-/// What is rotated, and how a vector is paired.
+/// The frequencies, and the pair layout of a vector.
 struct rotary {
     std::span<const float> omega;  ///< [pairs]
     pair_layout layout = half_split{};
@@ -61,7 +63,7 @@ struct rotary {
 namespace ROPEWALK_NAMESPACE::detail {
 
 inline float drift_bf16(float x) noexcept { return static_cast<float>(bf16(x)); }
-// Through f64 and back: a product and a sum of two floats are then rounded once, and never contracted.
+// By way of f64: a product and a sum of two floats are then each rounded once and never contracted.
 inline float drift_product(float x, float y) noexcept {
     return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
 }
@@ -70,7 +72,7 @@ inline float drift_sum(float x, float y) noexcept {
 }
 
 /// One pair in f32 or bf16 arithmetic.
-inline void drift_turn(drift::mode m, double position, float omega, float& x, float& y) {
+inline void drift_rotate(drift::mode m, double position, float omega, float& x, float& y) {
     using drift::mode;
     auto at = static_cast<float>(position);
     if (m == mode::pos_bf16) at = drift_bf16(at), omega = drift_bf16(omega);
@@ -95,9 +97,9 @@ inline void drift_turn(drift::mode m, double position, float omega, float& x, fl
 namespace ROPEWALK_NAMESPACE::drift {
 
 /// x at `position` under a mode, as f64 numbers. x [2 * pairs] should hold numbers of the mode's type.
-/// Throws:   invalid_config when x is not two channels a pair, or on a position that is not finite or beyond
-///           f32's numbers.
-/// Source:   Hugging Face, apply_rotary_pos_emb (table_bf16); the others vary one rounding each.
+/// Throws:   invalid_config when x is not two channels per pair, or on a position that is not finite or
+///           beyond f32's numbers.
+/// Source:   Hugging Face, apply_rotary_pos_emb (table_bf16); the other modes differ by one rounding each.
 inline std::vector<double> rotated(mode m, std::span<const double> x, double position, const rotary& rope) {
     const auto pairs = static_cast<index>(rope.omega.size());
     detail::require(static_cast<index>(x.size()) == 2 * pairs, "drift::rotated",
@@ -129,14 +131,15 @@ inline std::vector<double> rotated(mode m, std::span<const double> x, double pos
         const auto a = static_cast<std::size_t>(rope.layout.first(i, pairs)),
                    b = static_cast<std::size_t>(rope.layout.second(i, pairs));
         auto first = static_cast<float>(x[a]), second = static_cast<float>(x[b]);
-        detail::drift_turn(m, position, rope.omega[static_cast<std::size_t>(i)], first, second);
+        detail::drift_rotate(m, position, rope.omega[static_cast<std::size_t>(i)], first, second);
         out[a] = first;
         out[b] = second;
     }
     return out;
 }
 
-/// The scores of pairs of vectors at positions (shift + offset, shift), and how far they move with the shift.
+/// The scores of pairs of vectors at positions (shift + offset, shift), and how much they change with the
+/// shift.
 struct shift_table {
     std::vector<double> logits;  ///< [shifts, vectors, offsets], q . k / sqrt(channels), product in f64
     std::vector<double> mean;    ///< [shifts], of |logit(shift) - logit(first shift)|; 0 when exact
@@ -175,7 +178,7 @@ inline shift_table make_shift_table(mode m, std::span<const double> q, std::span
         for (std::size_t i = 0; i < each; ++i) {
             const double moved = std::abs(t.logits[s * each + i] - t.logits[i]);
             sum += moved;
-            if (!(moved <= most || std::isnan(most))) most = moved;  // a NaN gets through, as in the mean
+            if (!(moved <= most || std::isnan(most))) most = moved;  // a NaN propagates, as in the mean
         }
         t.mean.push_back(each == 0 ? 0 : sum / static_cast<double>(each));
         t.max.push_back(most);
@@ -183,8 +186,8 @@ inline shift_table make_shift_table(mode m, std::span<const double> q, std::span
     return t;
 }
 
-/// Which keys carry the drift: for key j the mean over the queries i >= j of how far logit and softmax weight
-/// move between two shifts of all positions.
+/// The drift of each key: for key j, the mean over the queries i >= j of the change in logit and softmax
+/// weight between two shifts of all positions.
 struct column_table {
     std::vector<double> logits;   ///< [tokens]
     std::vector<double> weights;  ///< [tokens]
@@ -192,7 +195,8 @@ struct column_table {
 
 /// Shapes:   q, k [tokens, 2 * pairs], one head, causal; scale 1 / sqrt(channels).
 /// Throws:   invalid_config on sizes that disagree, or positions that `rotated` refuses.
-/// Source:   Wang et al. 2024, section 3 (the first token carries most); averaging over causal rows is ours.
+/// Source:   Wang et al. 2024, section 3 (the first token carries most); averaging over causal rows is this
+///           library's choice.
 inline column_table make_column_table(mode m, std::span<const double> q, std::span<const double> k,
                                       const rotary& rope, double shift_1, double shift_2) {
     constexpr const char* who = "drift::make_column_table";

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// AnchorAttention: packed documents share their first token (the anchor) at position 0; packing and mask.
 #pragma once
 
 #include <algorithm>
@@ -8,17 +9,17 @@
 
 #include <ropewalk/attention/tiled.hpp>
 
-/// AnchorAttention: documents packed into one sequence share its first token, which every other token sees
-/// and which always stands at position 0.
+/// AnchorAttention: documents packed into one sequence share its first token, the anchor. Every other token
+/// attends to it, and its position is always 0.
 /// Source: Wang et al. 2024 (arXiv 2411.13476); haonan3/AnchorContext, train.py.
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// Token i sees document_start[i] .. i and, where the anchor is shared, token 0: two numbers a token instead
-/// of a matrix. A mask for `attend` and its gradient.
+/// Token i attends to tokens document_start[i] .. i and, where the anchor is shared, to token 0. The mask
+/// needs one number per token instead of a matrix. It works with `attend` and its gradient.
 /// Source: haonan3/AnchorContext, generate_doc_mask_mod.
 struct anchor_mask {
     std::vector<std::int32_t> document_start;  ///< [tokens], of the token's own document
-    bool shared_anchor = false;                ///< token 0 is a document of its own that all see
+    bool shared_anchor = false;                ///< token 0 is a document of its own that all tokens attend to
 
     index tokens() const noexcept { return static_cast<index>(document_start.size()); }
     /// Whether a query sees a key.
@@ -28,7 +29,7 @@ struct anchor_mask {
         const std::int32_t* start;
         bool anchored;
 
-        /// Starts never fall: the first query's is the least of a tile.
+        /// Starts never decrease, so that of the first query is the least of a tile.
         seen_keys tile(const score_tile& t) const noexcept {
             const index first = t.first_query, last = first + t.queries - 1;
             const index begin = std::max<index>(t.first_key, start[first]);
@@ -41,8 +42,8 @@ struct anchor_mask {
             return j <= n && (j >= start[n] || (anchored && j == 0));
         }
     };
-    /// Throws: invalid_config when queries or keys are not the mask's tokens, or a document_start that falls
-    ///         or is past its token.
+    /// Throws: invalid_config when the counts of queries or keys differ from the mask's tokens, or on a
+    ///         document_start that decreases or is after its token.
     /// Cost:   one pass over the tokens.
     rules over(const score_extent& whole) const {
         constexpr const char* who = "anchor_mask";
@@ -57,11 +58,12 @@ struct anchor_mask {
         }
         return at();
     }
-    /// Written out [tokens, tokens], 1 = seen. For comparisons; `attend_anchored` needs no matrix.
+    /// The mask as a matrix [tokens, tokens], 1 = seen. For comparisons; `attend_anchored` does not need it.
     std::vector<std::uint8_t> dense() const { return written(shared_anchor); }
-    /// The competing mask without the shared anchor.
+    /// The same matrix without the shared anchor.
     std::vector<std::uint8_t> dense_within_documents() const { return written(false); }
-    /// How many entries are seen: the cost of attention, against tokens (tokens + 1) / 2.
+    /// The number of pairs that are seen, which is the cost of attention; a causal mask has tokens (tokens +
+    /// 1) / 2.
     index seen_count() const noexcept {
         index count = 0;
         for (index i = 0; i < tokens(); ++i) {
@@ -83,8 +85,8 @@ struct anchor_mask {
     }
 };
 
-/// shared: one anchor at token 0, stripped from the documents ("flex"). copied: every document begins with
-/// its own copy, all at position 0 ("flash", for variable-length kernels). Both compute the same function.
+/// shared: one anchor at token 0, removed from the documents ("flex"). copied: every document begins with its
+/// own copy, all at position 0 ("flash", for variable-length kernels). Both compute the same function.
 enum class anchor_packing : std::uint8_t { shared, copied };
 
 struct anchor_config {
@@ -93,21 +95,22 @@ struct anchor_config {
     std::int64_t anchor = 1;  ///< the anchor's token id: BOS, or EOS where there is none
 };
 
-/// A packed sequence, [tokens] each but for the boundaries.
+/// A packed sequence; all members but the boundaries are [tokens].
 struct anchor_pack {
     std::vector<std::int64_t> input_ids;          ///< the tokens
-    std::vector<std::int64_t> labels;             ///< the inputs one token on
+    std::vector<std::int64_t> labels;             ///< the inputs shifted by one token
     std::vector<index> boundaries;                ///< ends of the segments, the last at tokens + 1
     std::vector<std::int32_t> segments;           ///< shared: 0 anchor, documents from 1; copied: from 0
     std::vector<std::int32_t> segment_positions;  ///< counted inside each segment
-    std::vector<std::int32_t> positions;          ///< for the rotation: place in the pack, anchors at 0
-    anchor_mask mask;                             ///< who sees whom
+    std::vector<std::int32_t> positions;          ///< for the rotation: index in the pack, anchors at 0
+    anchor_mask mask;                             ///< which tokens attend to which
 };
 
-/// Packs documents: those of at most 2 tokens are dropped, the rest is cut at tokens + 1.
-/// Shapes:   document_ends rise within ids; an end that repeats is an empty document, and dropped.
-/// Throws:   invalid_config when fewer than tokens + 1 tokens are left, on ends that fall or pass the last
-///           token, or, for a shared anchor, on its id inside a document.
+/// Packs documents into one sequence. Documents of at most 2 tokens are dropped, and the sequence is cut at
+/// tokens + 1.
+/// Shapes:   document_ends ascend within ids; a repeated end is an empty document, which is dropped.
+/// Throws:   invalid_config when fewer than tokens + 1 tokens are left, on ends that decrease or exceed the
+///           last token, or, for a shared anchor, on its id inside a document.
 /// Source:   haonan3/AnchorContext, train.py, process_tokenized_data and the position loops of main.
 inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span<const index> document_ends,
                                     const anchor_config& config) {
@@ -131,7 +134,7 @@ inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span
         if (document.front() == config.anchor) document = document.subspan(1);
         if (!shared) packed.push_back(config.anchor);
         document = document.first(std::min(document.size(), wanted - packed.size()));
-        for (auto id : document)  // only the shared anchor's code forbids it
+        for (auto id : document)  // only the official code for shared anchors forbids it
             detail::require(!shared || id != config.anchor, who,
                             "anchor must not be inside a document when it is shared", id);
         packed.insert(packed.end(), document.begin(), document.end());
@@ -154,12 +157,12 @@ inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span
     return pack;
 }
 
-/// Softmax attention over an anchor mask: `attend` with the mask, and a workspace of its own.
+/// Softmax attention under an anchor mask: `attend` with a workspace of its own.
 /// Shapes:   q [batches, tokens, heads, channels], k [.., kv heads, channels], v [.., kv heads, value
-///           channels], out [batches, tokens, heads, value channels], rotated already; the mask is every
-///           batch's. scale: 1 / sqrt(channels) when not given. T: arithmetic, double for f64 queries.
+///           channels], out [batches, tokens, heads, value channels], all rotated already; all batches share
+///           the mask. scale: 1 / sqrt(channels) when not given.
 /// Throws:   invalid_config as attend and anchor_mask::over.
-/// Cost:     as attend: in proportion to mask.seen_count(), and what a tile of queries sees beyond its own.
+/// Cost:     as attend: proportional to mask.seen_count() rounded up to tiles.
 /// Accuracy: as attend. A key that is hidden from a query cannot change its result, NaN included.
 /// Source:   Wang et al. 2024, section 4.
 template <class Q, class K, class V, class O>

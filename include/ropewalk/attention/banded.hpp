@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// attend_banded: attention whose near and far pairs use different rotations (HiRoPE, ReRoPE and others).
 #pragma once
 
 #include <algorithm>
@@ -10,10 +11,11 @@
 
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// Queries and keys rotated twice: a pair closer than a window is scored by the near copies, any other by the
-/// far ones. The distance of a pair decides, so no single rotation can do this.
-/// HiRoPE: near plain positions, far hierarchical ones. Windowed RoPE (A2ATS): far queries rotated to one
-/// distance, far keys not rotated (repeat_row). ReRoPE: the same at the distance of the window.
+/// Queries and keys rotated in two ways. A pair closer than a window is scored with the near copies, any
+/// other pair with the far ones; since the choice depends on the distance of the pair, a single rotation
+/// cannot express it. HiRoPE: plain positions near, hierarchical ones far. Windowed RoPE (A2ATS): far queries
+/// are rotated to one fixed distance, far keys are not rotated (repeat_row). ReRoPE: the same at the distance
+/// of the window.
 /// Shapes: near_q and far_q [batches, queries, heads, channels], near_k and far_k [batches, keys, kv heads,
 ///         channels]; a cache keeps both copies of its keys.
 /// Source: HiRoPE, Zhang et al. 2024; A2ATS, He et al. 2025.
@@ -25,9 +27,10 @@ struct banded_copies {
     heads_view<K> far_k;   ///< for all others
 };
 
-/// Where the copies change over: near when |query - key| < window. Query n stands at key first_query + n.
+/// The boundary between the copies: near when |query - key| < window, where query n has the index first_query
+/// + n among the keys.
 struct band {
-    index window = 0;                       ///< 0: all far; from queries + keys on: all near
+    index window = 0;                       ///< tokens; 0: all far; from queries + keys on: all near
     std::optional<index> first_query = {};  ///< keys - queries when not given (decode)
 };
 
@@ -59,7 +62,8 @@ class banded_scores {
     void fill(const query_tile& tile, const tile_piece& piece, T* scores) const noexcept {
         const attention::score_tile& t = piece.tile;
         const index end = t.first_key + t.keys;
-        // Keys that are near for some query, and those near for every one: last query .. first query.
+        // Keys that are near for some query, and keys that are near for every query (last query .. first
+        // query).
         const index first = first_query_ + t.first_query, last = first + t.queries - 1;
         const auto within = [&](index key) { return std::clamp(key, t.first_key, end); };
         const index some = within(first - window_ + 1), some_end = std::max(some, within(last + window_));
@@ -104,15 +108,15 @@ index attend_banded_workspace(const banded_copies<Q, K>& copies, heads_view<V> v
         .bytes;
 }
 
-/// attend with scores from two copies of queries and keys, chosen by distance: one softmax over near and far
-/// keys together, prefill and decode.
+/// attend with scores from two copies of queries and keys, chosen by distance. One softmax covers near and
+/// far keys. For prefill and decode.
 /// Shapes:   as attend. workspace: at least attend_banded_workspace bytes.
 /// Requires: out shares no memory with the inputs.
-/// Throws:   invalid_config on sizes that disagree, a negative window, or one or a first_query beyond 2^60,
-///           before anything is written. Allocates nothing.
-/// Cost:     attend's, and a second product of the tiles on the edges of the band.
-/// Accuracy: as attend. A window that reaches every key gives the bits of attend over the near copies, one of
-///           0 those of attend over the far ones.
+/// Throws:   invalid_config on sizes that disagree, a negative window, or a window or first_query beyond
+///           2^60, before anything is written. Allocates nothing.
+/// Cost:     attend's, plus a second product of the tiles on the edges of the band.
+/// Accuracy: as attend. A window that covers every key gives the same bits as attend on the near copies; a
+///           window of 0 gives those of attend on the far ones.
 /// Source:   HiRoPE, Zhang et al. 2024; A2ATS, He et al. 2025.
 ///
 ///     std::vector<std::byte> workspace(attend_banded_workspace(copies, v));

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Chunked attention with a recurrent memory: full, windowed and memory branches, and the gated memory bank.
 #pragma once
 
 #include <algorithm>
@@ -12,29 +13,29 @@
 #include <ropewalk/attention/tiled.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
-/// Chunked attention with a recurrent memory: inside a chunk full and windowed causal attention with
-/// rotated queries and keys, beside them attention of the unrotated queries over a small bank of memory
-/// rows, mixed by learned weights; the bank is written once a chunk, through a gate, first in first out.
+/// Chunked attention with a recurrent memory. Three branches are mixed by learned weights: full and windowed
+/// causal attention inside a chunk, with rotated queries and keys, and attention of the unrotated queries
+/// over a small bank of memory rows. The bank is written once per chunk, through a gate, first in first out.
 /// Source: arXiv 2507.00453 names the branches and their mixing; masks, positions and the gate are this
-///         library's reading of it.
+///         library's interpretation.
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// Where a chunk's tokens stand: 0, 1, .. in every chunk, or counted from the first chunk on. Scores inside a
-/// chunk are the same.
+/// Positions of a chunk's tokens: 0, 1, ... in every chunk, or counted from the first chunk on. Scores inside
+/// a chunk are the same.
 enum class chunk_positions : std::uint8_t { chunk, global };
 
-/// Whether the keys of a chunk come as they are projected, or from a cache that holds them rotated.
+/// Whether the keys of a chunk are unrotated, or come from a cache that stores them rotated.
 enum class chunk_keys : std::uint8_t { plain, rotated };
 
 struct chunk_config {
     index chunk = 512;                                   ///< tokens of a full chunk
     index local_window = 64;                             ///< tokens of a window; windows do not overlap
-    chunk_positions positions = chunk_positions::chunk;  ///< where a chunk's tokens stand
+    chunk_positions positions = chunk_positions::chunk;  ///< the positions of a chunk's tokens
     pair_layout layout = half_split{};
-    chunk_keys keys = chunk_keys::plain;  ///< rotated: attend_chunk leaves them as they are
+    chunk_keys keys = chunk_keys::plain;  ///< rotated: attend_chunk does not rotate them
 };
 
-/// One chunk, or its newest tokens over a cache of the chunk so far (decode): queries are the last of the
+/// One chunk, or its newest tokens with a cache of the chunk so far (decode): the queries are the last of the
 /// keys' tokens. T: any element type; arithmetic is f64 for f64, else f32. Empty memory views: no memory yet.
 template <class T>
 struct chunk_tensors {
@@ -49,8 +50,8 @@ struct chunk_tensors {
     heads_view<T> memory = {};     ///< the branch over the memory, written when given
 };
 
-/// Softmax of (full, local, memory) logits: how the branches are mixed. Without memory rows that branch has
-/// weight 0 and the others share the rest.
+/// The weights of the branches: the softmax of the (full, local, memory) logits. Without memory rows the
+/// softmax is over the first two only, and the memory branch has weight 0.
 /// Throws: invalid_config on logits that are not finite.
 inline std::vector<double> branch_weights(std::span<const double> logits, index memory_slots) {
     constexpr const char* who = "branch_weights";
@@ -65,18 +66,18 @@ inline std::vector<double> branch_weights(std::span<const double> logits, index 
     return weights;
 }
 
-/// The three branches of one chunk and their mix. A chunk at once, in pieces, or token by token over a cache
-/// of the chunk's keys gives the same result.
+/// The three branches of one chunk and their weighted sum. The result is the same for a whole chunk, for
+/// pieces of it, and token by token with a cache of the chunk's keys.
 /// Shapes:   as in chunk_tensors; the kv heads divide the heads. `frequencies` a spectrum of channels / 2
 ///           pairs, one axis; chunk_index counts from 0; logits (full, local, memory).
 /// Throws:   invalid_config on sizes that disagree, a window or chunk of 0, more tokens than a chunk, more
 ///           queries than tokens, or a first position (chunk_index * chunk) that does not fit.
 /// Cost:     attend under three masks: causal, causal inside windows, and all of the memory; tiles that a
-///           mask hides are skipped. Allocates what the branches of one kv head write and its rotated queries
-///           and keys.
+///           mask hides are skipped. Allocates the outputs of the branches, and the rotated queries and keys,
+///           of one kv head.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5, for order-1 inputs. A token that a branch hides from a query
 ///           cannot change that branch, NaN included.
-/// Source:   arXiv 2507.00453, section 3, as read above.
+/// Source:   arXiv 2507.00453, section 3, as interpreted above.
 template <class T>
 void attend_chunk(const chunk_config& config, const spectrum& frequencies, const chunk_tensors<T>& t,
                   index chunk_index, std::span<const double> logits) {
@@ -115,7 +116,7 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
             : 0;
     if (queries == 0 || heads == 0 || batches == 0) return;
 
-    // One kv head and its query heads at a time, so that what they leave behind stays in the cache.
+    // One kv head and its query heads at a time, so that their intermediate results stay in the CPU's cache.
     const index group = heads / kv_heads;
     const auto buffer = [&](index rows, index of_heads) {
         constexpr const char* must = "extents must be >= 0 and fit in memory";
@@ -180,7 +181,7 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
         }
 }
 
-/// How a summary enters the bank. Empty weights: as it is (z = 1, candidate = summary).
+/// The weights through which a summary enters the bank. Empty: unchanged (z = 1, candidate = summary).
 template <class T>
 struct memory_weights {
     std::span<const T> gate = {};       ///< [dim, 2 dim], on (newest row, summary)
@@ -188,13 +189,13 @@ struct memory_weights {
     std::span<const T> candidate = {};  ///< [dim, dim]
 };
 
-/// A bank of `slots` memory rows as a ring: writing replaces the oldest row and moves none.
+/// A bank of `slots` memory rows as a ring: a write replaces the oldest row and moves no others.
 ///     z = sigmoid(W_z [m ; s] + b_z),  candidate = tanh(W_c s),  new row = (1 - z) m + z candidate
 /// with m the newest row and s the summary of a chunk. The bank begins as zeros.
 /// Throws:   invalid_config on sizes that disagree or no slots.
-/// Cost:     3 dim^2 multiply-adds a write.
+/// Cost:     3 dim^2 multiply-adds per write.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5, for order-1 weights.
-/// Source:   arXiv 2507.00453, the gated first-in-first-out memory, as read above.
+/// Source:   arXiv 2507.00453, the gated first-in-first-out memory, as interpreted above.
 template <class T>
 class memory_bank {
   public:
@@ -220,13 +221,13 @@ class memory_bank {
     index slots() const noexcept { return slots_; }
     /// Channels of a memory vector.
     index dim() const noexcept { return dim_; }
-    /// All rows as they lie, [slots, dim], row 0 not the oldest: enough for attention, which has no
-    /// positions.
+    /// All rows in storage order, [slots, dim]; row 0 need not be the oldest. Attention over the memory has
+    /// no positions, so the order does not matter to it.
     std::span<const T> storage() const noexcept {
         return {rows_.data(), static_cast<std::size_t>(slots_ * dim_)};
     }
-    /// Row `age`, 0 the oldest, slots - 1 the newest. Another age is a misfit and, where the program goes on,
-    /// empty.
+    /// Row `age`, 0 the oldest, slots - 1 the newest. Any other age is a misfit and, where the program
+    /// continues, returns an empty span.
     std::span<const T> row(index age) const noexcept {
         if (age < 0 || age >= slots_) {
             detail::tell("memory_bank::row", {"age must be >= 0 and below the slots, last", slots_ - 1, age});
@@ -239,7 +240,8 @@ class memory_bank {
         rows_ = load(rows, slots_, dim_, "rows must hold slots * dim numbers");
         oldest_ = 0;
     }
-    /// One write; several rows a chunk are several writes in order. Returns z, [dim] (ones without a gate).
+    /// Writes one row; several rows per chunk are several writes in order. Returns z, [dim] (ones without a
+    /// gate).
     std::vector<T> write(std::span<const T> summary) {
         detail::require(static_cast<index>(summary.size()) == dim_, "memory_bank::write",
                         "summary must hold dim numbers", summary.size());
@@ -248,7 +250,7 @@ class memory_bank {
         vector z = vector::Ones(dim_), fresh = s;
         if (gated_) {
             const vector logit = gate_.leftCols(dim_) * newest + gate_.rightCols(dim_) * s + bias_;
-            // Both tails without overflow.
+            // Written so that neither tail overflows.
             z = logit.unaryExpr([](T x) {
                 const T e = std::exp(-std::abs(x));
                 return (x < 0 ? e : T(1)) / (1 + e);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// DeepSeek V4's compressed keys: pooling of token windows, and attention over them beside a sliding window.
 #pragma once
 
 #include <algorithm>
@@ -12,22 +13,23 @@
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
 
-/// DeepSeek V4: windows of tokens pooled into compressed keys beside a sliding window. Keys are values, so an
-/// output carries its keys' rotation and is rotated back at the query's position.
+/// DeepSeek V4 pools windows of tokens into compressed keys and attends to them beside a sliding window. Keys
+/// are also the values, so an output contains the rotation of the keys and is rotated back at the query's
+/// position.
 /// Source: huggingface/transformers models/deepseek_v4; vllm-project/vllm deepseek_compressor.py.
 namespace ROPEWALK_NAMESPACE::compressed_keys {
 
 struct spectrum_config {
     index rotary_dim = 64;
     double base = 160000;
-    double factor = 16;  ///< 1: none
+    double factor = 16;  ///< 1: no scaling
     double original_context = 65536;
     double beta_fast = 32;
     double beta_slow = 1;
 };
 
-/// The spectrum of layers with a compressor, for all of their queries and keys: YaRN with magnitude 1,
-/// without which rotating back would leave its square.
+/// The spectrum of layers with a compressor, for all of their queries and keys: YaRN with magnitude 1. Any
+/// other magnitude would remain in the output as its square after rotating back.
 /// Throws:   invalid_config as yarn.
 /// Source:   huggingface/transformers models/deepseek_v4 (attention_factor 1).
 inline spectrum make_spectrum(const spectrum_config& c = {}) {
@@ -40,29 +42,30 @@ inline spectrum make_spectrum(const spectrum_config& c = {}) {
                               .attention_factor = 1.0});
 }
 
-/// Whether a window is pooled alone (HCA) or with a second series of the window before it (CSA).
+/// Whether a window is pooled alone (HCA) or together with a second series of values of the window before it
+/// (CSA).
 enum class overlap : std::uint8_t { none, previous };
 
 struct pool_config {
-    index rate = 128;              ///< tokens a window
+    index rate = 128;              ///< tokens per window
     overlap with = overlap::none;  ///< whether the window before it is pooled too
     double epsilon = 1e-6;         ///< of the RMS norm
-    index first_window = 0;        ///< number of the first window in the sequence
+    index first_window = 0;        ///< index of the first window in the sequence
 };
 
-/// What the learned pooling of windows reads.
+/// The inputs of the learned pooling of windows.
 struct pool_inputs {
     std::span<const double> values;  ///< kv [tokens, width], width = channels, or twice that with overlap
     std::span<const double> gates;   ///< [tokens, width]
     std::span<const double> bias;    ///< position_bias [rate, width], added to the gates
     std::span<const double> weight;  ///< of the norm, [channels]
-    /// With overlap and a first_window > 0: values of the window before the first, [rate, width]; a prompt in pieces
-    /// then has the keys of the prompt in one.
+    /// With overlap and a first_window > 0: values of the window before the first, [rate, width]. A prompt
+    /// that is pooled in pieces then has the same keys as in one piece.
     std::span<const double> before_values = {};
     std::span<const double> before_gates = {};  ///< gates of that window
 };
 
-/// Where the keys of windows stand: at their first token.
+/// Positions of the keys of windows: those of their first tokens.
 /// Shapes:   [windows].
 /// Source:   huggingface/transformers DeepseekV4CSACompressor.
 inline std::vector<double> window_positions(const pool_config& c, index windows) {
@@ -71,11 +74,11 @@ inline std::vector<double> window_positions(const pool_config& c, index windows)
     return at;
 }
 
-/// Closed windows pooled channel by channel: a softmax over gate + bias weighs the values of a window's
-/// tokens (and, with overlap, of the first series of the window before), then an RMS norm. Not yet rotated.
-/// Tokens behind the last closed window wait.
+/// Pools complete windows channel by channel: the values of a window's tokens (and, with overlap, of the
+/// first series of the window before) are averaged with softmax(gate + bias) as weights; an RMS norm follows.
+/// The keys are not rotated yet. Tokens after the last complete window are not used.
 /// Shapes:   the result [tokens / rate, channels]; with overlap, series a of the inputs is channels [0,
-///           channels), which the next window uses, series b the second half.
+///           channels), which the next window uses, and series b is the second half.
 /// Throws:   invalid_config on a rate < 1, sizes that disagree, or an epsilon that is not finite and >= 0.
 /// Accuracy: f64.
 /// Source:   huggingface/transformers DeepseekV4HCACompressor, DeepseekV4CSACompressor.
@@ -139,23 +142,24 @@ inline std::vector<double> pool(const pool_config& c, const pool_inputs& in) {
 }
 
 struct attend_config {
-    index sliding_window = 128;          ///< tokens that are seen one by one, the query's own included
-    index rate = 128;                    ///< tokens a compressed key; 0: there are none
-    std::span<const double> sinks = {};  ///< a logit a head without a value; empty: none
+    index sliding_window = 128;          ///< tokens attended to individually, including the query's own
+    index rate = 128;                    ///< tokens per compressed key; 0: there are none
+    std::span<const double> sinks = {};  ///< a logit per head without a value; empty: none
     std::optional<double> scale = {};    ///< 1 / sqrt(channels) when not given
-    /// What an indexer chose: numbers of windows, as many for each query, [tokens, count]; negative: none. Empty: all
-    /// closed windows are seen.
+    /// The windows that an indexer chose, the same number for each query, [tokens, count]; negative: none.
+    /// Empty: all complete windows.
     std::span<const std::int32_t> chosen = {};
 };
 
-/// Causal attention of every query over the tokens of its sliding window, the compressed keys of all closed
-/// windows, or of those an indexer chose, and the sink, in one softmax. A token is seen twice while its window is closed and it is near.
-/// Keys are values: rotate `out` back on its slice, at the queries' positions and with unrotate, afterwards.
+/// Causal attention of every query over the tokens of its sliding window, the compressed keys of all complete
+/// windows (or of those that an indexer chose) and the sink, in one softmax. A recent token in a complete
+/// window counts twice. Keys are also the values: afterwards rotate `out` back with unrotate, on its slice
+/// and at the queries' positions.
 /// Shapes:   q and out [1, tokens, heads, channels], kv [1, tokens, 1, channels], compressed [1, windows, 1,
-///           channels], rotated all; query n is token n.
-/// Throws:   invalid_config on sizes that disagree, sliding_window < 1, rate < 0, or a chosen window that the query
-///           does not see yet.
-/// Cost:     as attend over tokens + windows + 1 keys, with a bias for them.
+///           channels], all rotated; query n is token n.
+/// Throws:   invalid_config on sizes that disagree, sliding_window < 1, rate < 0, or a chosen window that is
+///           not complete at the query.
+/// Cost:     as attend over tokens + windows + 1 keys with a bias.
 /// Accuracy: as attend.
 /// Source:   huggingface/transformers DeepseekV4Attention.
 template <class T>

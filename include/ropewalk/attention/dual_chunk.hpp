@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Dual chunk attention (Qwen2.5-1M): positions, reference scores, and the estimate of which keys matter.
 #pragma once
 
 #include <algorithm>
@@ -13,24 +14,25 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Where positions of dual chunk attention are clamped. released_code: at chunk_size (ChunkLlama and vLLM).
-/// paper: at chunk_size - 1.
+/// The value at which positions of dual chunk attention are clamped. released_code: chunk_size (ChunkLlama
+/// and vLLM).
+/// paper: chunk_size - 1.
 enum class chunk_clamp : std::uint8_t { released_code, paper };
 
-/// The position that a query takes for the keys of its own chunk, of the chunk before it, and of all older
-/// ones. The two critical ones are not clamped and only serve to estimate which keys matter.
+/// Which keys a query's position is for: those of its own chunk, of the chunk before it, or of all older
+/// chunks. The two critical positions are not clamped and only serve to estimate which keys matter.
 enum class chunk_row : std::uint8_t { same, previous, older, previous_critical, older_critical };
 
 struct dual_chunk_config {
-    index chunk_size = 8192;      ///< no distance exceeds it
+    index chunk_size = 8192;      ///< in tokens; no distance exceeds it
     index local_size = 1024;      ///< distances stay exact up to this far across a chunk's border
-    double original_context = 0;  ///< length from which logits grow; 0: never
-    chunk_clamp clamp = chunk_clamp::released_code;  ///< where positions are clamped
+    double original_context = 0;  ///< length in tokens from which logits are scaled up; 0: never
+    chunk_clamp clamp = chunk_clamp::released_code;  ///< the value at which positions are clamped
 };
 
-/// Dual chunk attention (Qwen2.5-1M, Qwen3's million-token configs): keys carry their position modulo
-/// L = chunk_size - local_size, queries one of three positions, so that no distance exceeds chunk_size. One
-/// cache, whose keys are never rotated again.
+/// Dual chunk attention (Qwen2.5-1M, Qwen3's million-token configs): keys have their position modulo L =
+/// chunk_size - local_size, and queries have one of three positions, so that no distance exceeds chunk_size.
+/// There is one cache, whose keys are never rotated again.
 /// Units:    positions.
 /// Throws:   invalid_config on local_size < 0, chunk_size <= local_size or original_context < 0.
 /// Source:   Training-Free Long-Context Scaling, arXiv 2402.17463; HKUNLP/ChunkLlama; vllm-project/vllm
@@ -46,20 +48,20 @@ class dual_chunk {
                         "original_context must be finite and >= 0", config.original_context);
     }
 
-    /// What it was made with.
+    /// The config it was made from.
     const dual_chunk_config& config() const noexcept { return config_; }
-    /// L: positions of keys are below it.
+    /// The period L: all positions of keys are below it.
     index period() const noexcept { return config_.chunk_size - config_.local_size; }
-    /// Which chunk a token is in.
+    /// The chunk of a token.
     index chunk_of(std::int64_t token) const noexcept { return static_cast<index>(token / period()); }
-    /// The largest position of any row: a table of rows_needed() rows serves every length.
+    /// The largest position plus one: a table of rows_needed() rows is enough for every length.
     index rows_needed() const noexcept {
         return std::max(config_.chunk_size, period() + config_.chunk_size - 1) + 1;
     }
 
-    /// The position of a key: its place in its chunk.
+    /// The position of a key: its index in its chunk.
     std::int64_t key_position(std::int64_t token) const noexcept { return token % period(); }
-    /// The position of a query for the keys of one of the three rows.
+    /// The position of a query for the keys of a chunk_row.
     std::int64_t query_position(chunk_row row, std::int64_t token) const noexcept {
         const std::int64_t own = token % period(), length = period(), size = config_.chunk_size;
         const std::int64_t most = config_.clamp == chunk_clamp::paper ? size - 1 : size;
@@ -71,12 +73,12 @@ class dual_chunk {
             default: return own;
         }
     }
-    /// The row with which a query at token i looks at a key at token j.
+    /// The chunk_row for a query at token i and a key at token j.
     chunk_row row_for(std::int64_t i, std::int64_t j) const noexcept {
         const index behind = chunk_of(i) - chunk_of(j);
         return behind <= 0 ? chunk_row::same : behind == 1 ? chunk_row::previous : chunk_row::older;
     }
-    /// The distance that a query at token i sees to a key at token j <= i.
+    /// The rotary distance of a query at token i and a key at token j <= i.
     std::int64_t distance(std::int64_t i, std::int64_t j) const noexcept {
         return query_position(row_for(i, j), i) - key_position(j);
     }
@@ -85,14 +87,14 @@ class dual_chunk {
     std::vector<std::int64_t> key_positions(index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return key_position(first + n); });
     }
-    /// The same of queries.
+    /// The same for queries.
     std::vector<std::int64_t> query_positions(chunk_row row, index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return query_position(row, first + n); });
     }
 
     /// g(length) = max(1, 0.1 ln(length / original_context) + 1). Prefill multiplies keys and queries by it,
-    /// so logits carry its square; decode multiplies the new key and the query by g of the current length,
-    /// and keys keep what they were written with.
+    /// so logits have the factor g^2. Decode multiplies the new key and the query by g of the current length;
+    /// cached keys keep the factor they were written with.
     /// Throws:   invalid_config on length < 1.
     double logit_factor(std::int64_t length) const {
         detail::require(length >= 1, "dual_chunk::logit_factor", "length must be >= 1", length);
@@ -111,8 +113,8 @@ class dual_chunk {
     dual_chunk_config config_;
 };
 
-/// The same queries under the three rotations of dual chunk attention, [batches, Lq, heads, channels] each.
-/// A part that no query needs may be any of the others: all of a first chunk is `same`.
+/// The same queries under the three rotations of dual chunk attention, each [batches, Lq, heads, channels]. A
+/// member that no query needs may be a copy of another: a first chunk needs only `same`.
 /// Source: arXiv 2402.17463.
 template <class T>
 struct dual_chunk_queries {
@@ -125,12 +127,12 @@ struct dual_chunk_queries {
     }
 };
 
-/// What attention by chunks is told beside its tensors.
+/// Parameters of dual chunk attention besides its tensors.
 struct dual_chunk_options {
     std::optional<double> scale = {};       ///< on q . k; 1 / sqrt(channels) when not given
-    double factor = 1;                      ///< logit_factor(length): logits carry its square
+    double factor = 1;                      ///< logit_factor(length): logits have its square as factor
     std::optional<index> first_query = {};  ///< token of query 0; Lk - Lq when not given
-    double hidden = 0;                      ///< what is written for a key after its query
+    double hidden = 0;                      ///< written for a key after its query
 };
 
 namespace detail {
@@ -161,11 +163,11 @@ double dual_chunk_scale(const char* who, const dual_chunk_queries<Q>& q, heads_v
 
 }  // namespace detail
 
-/// Scores of dual chunk attention: each pair of query and key with the query's row for the key's chunk.
+/// Scores of dual chunk attention: each pair uses the query rotation for the key's chunk.
 /// Shapes:   queries as dual_chunk_queries, k [batches, Lk, kv heads, channels] rotated by key_positions;
 ///           scores [batches, heads, Lq, Lk].
 /// Throws:   invalid_config on sizes that disagree.
-/// Cost:     one dot product a visible pair, as any attention.
+/// Cost:     one dot product per visible pair, like any attention.
 /// Accuracy: sums in the type of the scores.
 /// Source:   arXiv 2402.17463; HKUNLP/ChunkLlama chunkllama_attn_replace.py.
 template <class Q, class K, class T>
@@ -198,7 +200,8 @@ void fill_dual_chunk_scores(const dual_chunk& chunks, const dual_chunk_queries<Q
                 }
 }
 
-/// How many queries at the end of a sequence the estimate looks at: those of the last chunk, at most `most`.
+/// The number of queries at the end of a sequence that the estimate uses: those of the last chunk, at most
+/// `most`.
 /// Throws:   invalid_config on tokens < 1 or most < 1.
 /// Source:   vllm-project/vllm dual_chunk_flash_attn.py (sparse_attention_last_q 64).
 inline index dual_chunk_estimate_queries(const dual_chunk& chunks, index tokens, index most = 64) {
@@ -207,8 +210,8 @@ inline index dual_chunk_estimate_queries(const dual_chunk& chunks, index tokens,
     return std::min(most, (tokens - 1) % chunks.period() + 1);
 }
 
-/// How much the last queries of a sequence weigh each key, and each distance: what vLLM's sparse variant
-/// chooses its columns and diagonals by.
+/// The attention weight that the last queries of a sequence give to each key and to each distance. vLLM's
+/// sparse variant chooses columns and diagonals by it.
 /// Shapes:   column [heads, Lk], diagonal [heads, Lk], by token distance.
 struct dual_chunk_weights {
     std::vector<double> column;    ///< by key
@@ -216,8 +219,8 @@ struct dual_chunk_weights {
 };
 
 /// Column and diagonal sums of the softmax of scores whose queries are the last of the sequence.
-/// Shapes:   scores [heads, Lq, Lk], from fill_dual_chunk_scores over the critical rows as `previous` and
-///           `older`: they keep the order inside a chunk, which clamping loses.
+/// Shapes:   scores [heads, Lq, Lk], from fill_dual_chunk_scores with the critical queries as `previous` and
+///           `older`: they preserve the order inside a chunk, which clamping loses.
 /// Throws:   invalid_config on another size.
 /// Source:   vllm-project/vllm dual_chunk_flash_attn.py; MInference, arXiv 2407.02490.
 template <class T>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// attend with masks given as options: exact softmax attention that allocates its own workspace.
 #pragma once
 
 #include <algorithm>
@@ -14,16 +15,16 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What a query may see, how scores are formed and what else is written. Every condition that is given
-/// must hold for a key to be seen. T is the type arithmetic runs in: double for f64 queries, else float.
+/// Which keys a query sees, how scores are formed and what else is written. A key is seen if it satisfies
+/// every condition that is given. T is the type of the arithmetic: double for f64 queries, else float.
 /// Shapes: Lq query tokens, Lk key tokens. `mask` and `bias` [Lq, Lk], [batches, Lq, Lk] or
 ///         [batches, query heads, Lq, Lk]; documents [tokens] or [batches, tokens]; `probabilities` and
-///         `scores` [batches, query heads, Lq, Lk]. An empty span means: not given, not wanted.
+///         `scores` [batches, query heads, Lq, Lk]. An empty span means: not given, or not wanted.
 template <class T>
 struct attend_options {
     std::optional<double> scale = {};         ///< on q . k; 1 / sqrt(channels) when not given
-    bool causal = false;                      ///< query n stands at key first_query + n and sees up to there
-    index window = 0;                         ///< > 0: only keys closer than this (the query's own included)
+    bool causal = false;                      ///< query n sees keys 0 .. first_query + n
+    index window = 0;                         ///< > 0: only keys closer than this, the query's own included
     std::optional<index> first_query = {};    ///< key index of query 0; Lk - Lq when not given (decode)
     std::span<const std::uint8_t> mask = {};  ///< not 0: seen
     std::span<const T> bias = {};             ///< added to the score; -infinity hides a key
@@ -35,7 +36,7 @@ struct attend_options {
 
 namespace detail {
 
-/// The key index of query 0, where distances to every key are far from overflowing.
+/// The key index of query 0, checked so that distances to keys cannot overflow.
 inline index checked_first_query(const char* who, std::optional<index> given, index queries, index keys) {
     constexpr index most = detail::limit_of_bits(53);
     const index first = given.value_or(keys - queries);
@@ -43,7 +44,7 @@ inline index checked_first_query(const char* who, std::optional<index> given, in
     return first;
 }
 
-/// What the options of attend let a query see, as a mask.
+/// The conditions in attend's options, as a mask.
 template <class T>
 struct option_mask {
     const attend_options<T>& options;
@@ -86,7 +87,7 @@ struct option_mask {
 template <class T>
 auto option_mask<T>::over(const attention::score_extent& whole) const -> rules {
     constexpr const char* who = "attend";
-    constexpr index unlimited = index{1} << 60;  // as good as none, and distances to it do not overflow
+    constexpr index unlimited = index{1} << 60;  // in effect no limit, and distances to it do not overflow
     require(options.window >= 0, who, "window must be >= 0", options.window);
     const index first = checked_first_query(who, options.first_query, whole.queries, whole.keys);
     const index each = whole.queries * whole.keys;
@@ -119,7 +120,7 @@ auto option_mask<T>::over(const attention::score_extent& whole) const -> rules {
              of_bias.per_batch, of_bias.per_head, whole.keys}};
 }
 
-/// scale * q . k + bias of every pair, hidden ones too; -infinity where the bias is.
+/// Writes scale * q . k + bias of every pair, hidden ones too; -infinity where the bias is -infinity.
 template <class Q, class K, class Rules>
 void write_scores(heads_view<Q> q, heads_view<K> k, double scale, const Rules& rules,
                   std::span<compute_t<Q>> scores) {
@@ -135,7 +136,7 @@ void write_scores(heads_view<Q> q, heads_view<K> k, double scale, const Rules& r
                    constexpr T hidden = -std::numeric_limits<T>::infinity();
                    const T bias = rules.bias(b, h, n, j);
                    const index row = (b * q.heads() + h) * q.tokens() + n;
-                   // Looked at before it is added: NaN - infinity would not hide a NaN.
+                   // The bias is tested before it is added: NaN - infinity would not hide a NaN.
                    scores[static_cast<std::size_t>(row * k.tokens() + j)] =
                        bias == hidden ? hidden : score + bias;
                });
@@ -143,18 +144,18 @@ void write_scores(heads_view<Q> q, heads_view<K> k, double scale, const Rules& r
 
 }  // namespace detail
 
-/// Exact softmax attention: out = softmax(scale q k^T + bias) v, over the keys each query may see. The
-/// same tiles as attention::attend, with masks as options, workspace of its own and scores on request.
+/// Exact softmax attention: out = softmax(scale q k^T + bias) v, over the keys each query may see. It runs
+/// attention::attend with masks as options, a workspace of its own, and scores on request.
 /// Shapes:   q [batches, Lq, heads, channels], k [batches, Lk, kv heads, channels], v [batches, Lk, kv heads,
 ///           value channels], out [batches, Lq, heads, value channels]; any strides, each of any element
 ///           type. The kv heads divide the heads: query head h reads kv head h / (heads / kv heads).
 /// Requires: `out` shares no memory with q, k or v.
 /// Throws:   invalid_config on sizes that disagree, a negative window or a scale that is not finite.
-/// Cost:     attention::attend under the same mask; a second pass over the keys when probabilities are wanted
-///           and one more for scores. Allocates the workspace, which does not grow with the tokens.
+/// Cost:     as attention::attend under the same mask, plus one pass over the keys for probabilities and one
+///           for scores, when they are wanted. Allocates the workspace, which does not grow with the tokens.
 /// Accuracy: f64 within 1e-13 and f32 within 3e-6 of extended precision, for values and scores of order 1.
-///           A query that sees nothing gets zeros. A key that is hidden from a query, by a bias of -infinity
-///           too, cannot change its result, NaN included; a query that sees a NaN gets NaN.
+///           A query that sees no key gets zeros. A key that is hidden from a query, also by a bias of
+///           -infinity, cannot change its result, even if it is NaN; a query that sees a NaN gets NaN.
 /// Source:   Vaswani et al. 2017; online softmax, Milakov and Gimelshein 2018; grouped heads, Ainslie et al.
 ///           2023.
 ///

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// GRAPE's additive form: attention biases that grow with distance, with learned or input-dependent rates.
 #pragma once
 
 #include <algorithm>
@@ -8,13 +9,13 @@
 
 #include <ropewalk/core/heads_view.hpp>
 
-/// GRAPE's additive form: a bias on the logits that grows with the distance, at a rate that queries, keys or
-/// a path between them decide. ALiBi is the constant rate.
+/// GRAPE's additive form: a negative bias on the logits that grows with the distance, at a rate that depends
+/// on queries, on keys or on the tokens between them. A constant rate is ALiBi.
 /// Source:   GRAPE, arXiv 2512.07805; model-architectures/GRAPE model/.
 namespace ROPEWALK_NAMESPACE::grape {
 
-/// ALiBi's slopes: 2^(-8 (h + 1) / H) for a power of two, else those of the power of two below and then every
-/// second one of twice it.
+/// ALiBi's slopes: 2^(-8 (h + 1) / H) for a power of two H; else those of the next lower power of two,
+/// followed by every second one of twice that.
 /// Throws:   invalid_config on heads < 1 or above 65536.
 /// Source:   Train Short, Test Long, arXiv 2108.12409.
 inline std::vector<double> slopes(index heads) {
@@ -33,17 +34,17 @@ inline std::vector<double> slopes(index heads) {
 /// ln(1 + e^x) without overflow. Source: log1p(exp(-|x|)) + max(x, 0).
 inline double softplus(double x) noexcept { return std::log1p(std::exp(-std::abs(x))) + std::max(x, 0.0); }
 
-/// Who decides the rate of a bias: the key, the query, or the sum of both.
+/// What the rate of a bias depends on: the key, the query, or both (the sum of the two rates).
 enum class gate : std::uint8_t { key, query, both };
 /// Whether gate vectors are used as unit vectors.
 enum class gate_norm : std::uint8_t { unit, as_given };
 
 struct bias_config {
-    gate by = gate::key;               ///< who decides the rate
+    gate by = gate::key;               ///< what the rate depends on
     gate_norm norm = gate_norm::unit;  ///< whether gate vectors are made unit vectors
 };
 
-/// What the gates have learned.
+/// The learned parameters of the gates.
 struct bias_parameters {
     std::span<const double> u = {};  ///< against keys, [heads, channels]
     std::span<const double> v = {};  ///< against queries, [heads, channels]
@@ -77,7 +78,7 @@ std::vector<double> make_bias(const bias_config& c, const bias_parameters& p, he
     std::vector<double> bias(static_cast<std::size_t>(
         detail::checked_product(who, "extents must be >= 0 and fit in memory", {heads, tokens, tokens})));
     const auto slope = heads > 0 ? slopes(heads) : std::vector<double>{};
-    // The rate that one side gives to each token of a head.
+    // The rate of each token of a head from one side (queries or keys).
     const auto rates = [&](std::span<const double> gates, heads_view<const T> x, index h) {
         const auto gate =
             gates.subspan(static_cast<std::size_t>(h * channels), static_cast<std::size_t>(channels));

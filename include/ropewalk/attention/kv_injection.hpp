@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Key and value injection for image editing: copies keys and values between samples of a batch.
 #pragma once
 
 #include <algorithm>
@@ -7,17 +8,17 @@
 
 #include <ropewalk/core/heads_view.hpp>
 
-/// Editing an image by handing one sample of a batch the keys and values of another, after the rotation.
+/// Edits an image by copying keys and values from one sample of a batch to another, after the rotation.
 /// Source: FreeFlux, Wei et al. 2025; wtybest/FreeFlux editing/, masactrl_forward.
 namespace ROPEWALK_NAMESPACE::kv_injection {
 
-/// Which sample gives and which one gets.
+/// The samples between which keys and values are copied.
 struct samples {
-    index source = 0;  ///< gives its keys and values
-    index target = 1;  ///< gets them
+    index source = 0;  ///< the sample whose keys and values are copied
+    index target = 1;  ///< the sample that receives them
 };
 
-/// A stretch of a sequence: FLUX's image tokens are those behind the text.
+/// A range of tokens: FLUX's image tokens are those after the text.
 struct token_range {
     index first = 0;  ///< the first token
     index count = 0;  ///< how many tokens
@@ -44,8 +45,9 @@ void copy_token(heads_view<T> x, kv_injection::samples s, index from, index to) 
 
 namespace ROPEWALK_NAMESPACE::kv_injection {
 
-/// Keys and values of the target's image tokens become the source's, those of `keep` stay. Without keep the
-/// rule of non-rigid edits, with the tokens of the new object that of object addition. Text stays.
+/// Copies the keys and values of the source's image tokens to the target, except for the tokens in `keep`;
+/// text does not change. Without `keep` this is the rule of non-rigid edits; with the tokens of the new
+/// object in `keep` it is the rule of object addition.
 /// Shapes:   k and v [batches, tokens, heads, channels]; keep: token numbers in the whole sequence, text
 ///           included, in any order.
 /// Throws:   invalid_config when a sample, the range or a kept token is outside, or k and v differ in tokens
@@ -73,8 +75,9 @@ void inject_keys_values(heads_view<T> k, heads_view<T> v, samples s, token_range
     }
 }
 
-/// Values of chosen image tokens of the target become those of other tokens of the source; keys stay. The
-/// rule of background replacement (the same tokens), object moves (moved_tokens) and outpainting.
+/// Copies the values of image tokens `from` of the source to image tokens `to` of the target; keys do not
+/// change. This is the rule of background replacement (the same tokens), object moves (moved_tokens) and
+/// outpainting.
 /// Shapes:   v [batches, tokens, heads, channels]; from and to: numbers among the image tokens, one to one.
 /// Throws:   invalid_config when a sample, the range or a token is outside or the lists differ in length.
 /// Cost:     one copy of the tokens.
@@ -100,7 +103,7 @@ struct grid_extents {
     index width = 0;
 };
 
-/// A region moved by (rows, columns): the `to` of inject_values for `from`.
+/// The tokens of a region moved by (rows, columns): `to` of inject_values when the region is `from`.
 /// Throws:   invalid_config when a token of the region is not on the grid or leaves it.
 /// Source:   wtybest/FreeFlux editing/utils.py.
 inline std::vector<index> moved_tokens(grid_extents grid, std::span<const index> region, index rows,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Linear attention with rotary positions: a recurrent state, and a call over a whole sequence.
 #pragma once
 
 #include <algorithm>
@@ -19,32 +20,32 @@ enum class causality : std::uint8_t { causal, bidirectional };
 
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// What a linear_state is made for.
+/// The sizes of a linear_state.
 struct linear_sizes {
     index batches = 1;
     index kv_heads = 1;
     index channels = 0;                 ///< of queries and keys, even
     index value_channels = 0;           ///< of values
-    pair_layout layout = half_split{};  ///< of the queries and keys that come in
+    pair_layout layout = half_split{};  ///< of the queries and keys passed in
 };
 
-/// What the keys of a sequence leave behind for linear attention with rotary positions,
+/// The recurrent state of linear attention with rotary positions,
 ///     out_m = sum_n <R f(q_m), R f(k_n)> v_n / sum_n <f(q_m), f(k_n)>,  f = elu + 1:
-/// a matrix [channels, value channels] and a row a head, whatever the length. Only the numerator is rotated,
-/// after the feature map; the denominator stays positive, however negative the activations are (down to half
-/// the range of C). The numerator's weights may be negative, so this is no probability.
+/// a matrix [channels, value channels] and a row per head, whatever the length. Only the numerator is
+/// rotated, after the feature map. The denominator stays positive, however negative the activations are (down
+/// to half of the range of C). The weights of the numerator may be negative, so they are not probabilities.
 /// Shapes:   k [batches, tokens, kv heads, channels], v and out alike with value channels, q with any
-///           multiple of the kv heads; rows as for rotate, one a token; C is what is computed in: double for
-///           f64, else float, which takes f16 and bf16 too.
-/// Requires: out overlaps none of the others. One call at a time an object; threads hold a state for their
-///           own heads each.
+///           multiple of the kv heads; rows as for rotate, one per token; C is the type of the arithmetic:
+///           double for f64, else float, also for f16 and bf16.
+/// Requires: out overlaps no other tensor. One call at a time per object: each thread has a state for its own
+///           heads.
 /// Throws:   invalid_config on sizes that disagree, before anything changes. The constructor is the only
 ///           call that allocates.
-/// Cost:     O(channels * value channels) a token and head, in chunks of 64 tokens by matrix products; a
-///           chunk whose activations rise by more than 30 (f64: 300) below 0, or that holds what is not
-///           finite, goes token by token, as few tokens do (decode).
-/// Accuracy: arithmetic as above; features too small for it keep their share of the quotient. Any split of
-///           the tokens over calls gives the same up to rounding.
+/// Cost:     O(channels * value channels) per token and head, in chunks of 64 tokens by matrix products.
+///           Token by token where there are few tokens (decode), where negative activations rise by more than
+///           30 (f64: 300) inside a chunk, or where a chunk has numbers that are not finite.
+/// Accuracy: arithmetic in C. Features too small for C keep their share of the quotient. Any split of the
+///           tokens over calls gives the same result up to rounding.
 /// Source:   RoFormer, Su et al. 2021, eq. 19; chunkwise form, Hua et al. 2022.
 ///
 ///     linear_state<float> state({.kv_heads = 8, .channels = 128, .value_channels = 128});
@@ -64,17 +65,17 @@ class linear_state {
           chunk_(sizes.channels, sizes.value_channels),
           row_(static_cast<std::size_t>(sizes.value_channels)) {}
 
-    /// What it was made for.
+    /// Its sizes.
     const linear_sizes& sizes() const noexcept { return sizes_; }
     /// Tokens appended to every sequence.
     index tokens() const noexcept { return tokens_; }
-    /// Forgets everything.
+    /// Removes all keys and values.
     void clear() noexcept {
         for (auto& state : states_) state.clear();
         tokens_ = 0;
     }
 
-    /// Adds keys and values; k before rotation.
+    /// Adds keys and values; k is not rotated yet.
     template <class K, class V, class R>
     void append(heads_view<K> k, heads_view<V> v, const R& given) {
         const auto& rows = detail::rows_of(given);
@@ -88,7 +89,7 @@ class linear_state {
         });
         tokens_ += k.tokens();
     }
-    /// Every query, before rotation, sees all that was appended.
+    /// Every query attends to all keys appended so far; q is not rotated yet.
     template <class Q, class O, class R>
     void read(heads_view<Q> q, heads_view<O> out, const R& given) {
         const auto& rows = detail::rows_of(given);
@@ -102,7 +103,7 @@ class linear_state {
             });
         });
     }
-    /// Adds keys and values, and every query sees what was there and the new keys up to its own.
+    /// Adds keys and values; every query attends to the earlier keys and to the new ones up to its own.
     template <class Q, class K, class V, class O, class R>
     void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const R& given) {
         constexpr const char* who = "linear_state::attend";
@@ -194,7 +195,7 @@ class linear_state {
     detail::linear_attention_state<C>& state_of(index b, index kv) noexcept {
         return states_[static_cast<std::size_t>(b * sizes_.kv_heads + kv)];
     }
-    /// Where a product of so few tokens is slower than to go token by token.
+    /// Whether a product of so few tokens is slower than going token by token.
     static bool few(index count) noexcept { return count < 4; }
     template <class F>
     void for_chunks(index tokens, const F& f) {
@@ -207,7 +208,7 @@ class linear_state {
     static heads_view<E> part(heads_view<E> x, index b, index head, index first, index count) noexcept {
         return x.batch_slice(b, 1).token_slice(first, count).head_slice(head, 1);
     }
-    /// Rows of the tokens of a part of x.
+    /// The table rows of some tokens of x.
     template <class R, class E>
     static R rows_of_part(const R& rows, index b, index head, index first, index count,
                           heads_view<E> x) noexcept {
@@ -220,7 +221,7 @@ class linear_state {
         features.fill(sizes_.layout, x);
         rotate(half_split{}, features.view(), rows);
     }
-    /// The query heads of a kv head one by one, their features in queries_.
+    /// Calls f for each query head of a kv head, with its features in queries_.
     template <class Q, class O, class R, class F>
     void for_queries(heads_view<Q> q, heads_view<O> out, const R& rows, index b, index kv, index first,
                      index count, const F& f) {
@@ -268,10 +269,10 @@ struct linear_attention_tensors {
     heads_view<T> out;      ///< [batches, tokens, q heads, value channels]
 };
 
-/// Linear attention with rotary positions over one whole sequence: linear_state from nothing.
+/// Linear attention with rotary positions over whole sequences, with a new linear_state.
 /// Shapes:   q, k, v, out as above; q heads a multiple of kv heads; rows as for rotate.
-/// Requires: T any element type, arithmetic in f64 for f64, else f32; rows of that type; out overlaps none of
-///           the others.
+/// Requires: T any element type, arithmetic in f64 for f64, else f32; rows of that type; out overlaps no
+///           other tensor.
 /// Throws:   invalid_config on shapes that disagree.
 /// Cost:     linear_state's; allocates one.
 /// Accuracy: linear_state's.

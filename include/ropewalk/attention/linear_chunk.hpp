@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Linear attention by chunks of tokens: matrix products instead of a loop over tokens.
 #pragma once
 
 #include <algorithm>
@@ -8,12 +9,12 @@
 
 #include <ropewalk/attention/linear_state.hpp>
 
-/// Linear attention a chunk of tokens at a time, by matrix products: what the keys before the chunk left
-/// behind through the state, the chunk's own through its scores.
+/// Linear attention by chunks of tokens, with matrix products. Keys before the chunk enter through the state,
+/// keys of the chunk through their scores.
 /// Source:   chunkwise form, Hua et al. 2022; Sun et al. 2023.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The keys of a chunk of one kv head, brought to the powers that the state has after them.
+/// The keys of a chunk of one kv head, scaled to the powers that the state has after the chunk.
 template <class T>
 class linear_chunk {
     static constexpr index lanes = simd::lanes<T>;
@@ -35,15 +36,15 @@ class linear_chunk {
           old_pair_(numbers(channels / 2)),
           old_mass_(numbers(channels)) {}
 
-    /// Takes a chunk of keys and their values [1, tokens, 1, width] into the state. With `causal`, read() may
-    /// follow for the same tokens; false when products could lose what token by token keeps (numbers that are
-    /// not finite, or powers that rise by more than the range of T allows inside the chunk), and then nothing
-    /// was taken.
+    /// Adds a chunk of keys and their values [1, tokens, 1, width] to the state; with `causal`, add() does
+    /// that after read() has been called for the same tokens. Returns false, and does nothing, when products
+    /// would be less exact than token by token: for numbers that are not finite, or powers that rise inside
+    /// the chunk by more than the range of T allows.
     template <class V>
     bool take(linear_attention_state<T>& state, const map& keys, heads_view<V> v, bool causal) noexcept {
         count_ = keys.tokens();
         if (!keys.finite()) return false;
-        // Where they lie only in whole registers.
+        // In place only where rows are whole registers.
         const matrix_at<const T> values =
             tile_rows<T>(v, 0, 0, 0, count_, width_ % lanes != 0, values_.data());
         if (!all_finite<T>(values, count_, width_)) return false;
@@ -66,15 +67,15 @@ class linear_chunk {
         if (!causal) add(state);
         return true;
     }
-    /// After take(.., causal): the state's sums take the chunk, once its queries have read.
+    /// After take(.., causal) and read(): adds the chunk to the state's sums.
     void add(linear_attention_state<T>& state) noexcept {
         tile_product<left::rows, onto::sum, T>(channels_, stride_ / lanes, count_,
                                                {key_columns_.data(), size}, values_at_,
                                                {state.sums_.data(), stride_});
     }
 
-    /// Results of a query head, its queries finite, to out [1, tokens, 1, width]. `causal`: take() came
-    /// before with the same tokens and add() follows; else all of the state is seen.
+    /// Writes the results of a query head, whose queries are finite, to out [1, tokens, 1, width]. `causal`:
+    /// between take() and add() of the same tokens; else queries attend to all keys in the state.
     template <class O>
     void read(const linear_attention_state<T>& state, const map& queries, heads_view<O> out,
               bool causal) noexcept {
@@ -112,7 +113,7 @@ class linear_chunk {
         const auto positive = simd::choose(zero < x, x, zero), negative = simd::choose(zero < x, zero, x);
         return (positive + simd::broadcast(T(1))) * simd::exp_of_negative(negative - power);
     }
-    /// Numbers of a channel, as powers: those of pairs are none above 0.
+    /// Numbers as powers; activations above 0 have the power 0.
     template <bool Activations>
     static simd::pack<T> powers_of(const T* x, index count) noexcept {
         const auto power = simd::load_some(x, count);
@@ -121,8 +122,8 @@ class linear_chunk {
         return simd::choose(power < zero, power, zero);
     }
 
-    /// Lifts the powers to those of the chunk's tokens, whose rows begin at `rows`. Returns by how much one
-    /// rose after the first token.
+    /// Raises the powers to those of the chunk's tokens, whose rows begin at `rows`. Returns the most by
+    /// which one rose after the first token.
     template <bool Activations>
     T lift(std::vector<T>& top, const T* rows) const noexcept {
         const auto width = static_cast<index>(top.size());
@@ -141,7 +142,7 @@ class linear_chunk {
         simd::store(lane, rise);
         return *std::max_element(lane, lane + lanes);
     }
-    /// Brings what was there to the new powers.
+    /// Rescales the state to the new powers.
     void shrink(linear_attention_state<T>& state) const noexcept {
         const index pairs = channels_ / 2;
         const auto factor = [](const std::vector<T>& old, const std::vector<T>& now, index i) {
@@ -228,7 +229,7 @@ class linear_chunk {
             const auto term = plain_feature(x, simd::broadcast(below) - p) * simd::load_some(mass + i, c);
             if (c == lanes) {
                 sum = sum + term;
-            } else {  // the lanes past the last channel hold no power
+            } else {  // lanes past the last channel have no power
                 T lane[std::size_t{simd::lanes<T>}];
                 simd::store(lane, term);
                 for (index j = 0; j < c; ++j) tail += lane[j];
@@ -236,8 +237,8 @@ class linear_chunk {
         }
         return lane_sum<T>(sum) + tail;
     }
-    /// The chunk's own keys, each query's up to itself: what lies past the diagonal is computed only within
-    /// one register.
+    /// Adds the chunk's own keys, for each query up to itself. Past the diagonal, products are computed only
+    /// within one register.
     void add_own(index count) noexcept {
         for (index m = 0; m < count; m += lanes) {
             const index rows = std::min(lanes, count - m), keys = std::min(m + lanes, count);
@@ -255,7 +256,7 @@ class linear_chunk {
     index channels_, width_, stride_, count_ = 0;
     std::vector<T> key_columns_;  // [channels, size], relative to the state's powers
     std::vector<T> masses_;       // [size, channels], the mass after each token
-    std::vector<T> values_;       // a padded copy where values do not lie as numbers of T
+    std::vector<T> values_;       // a padded copy where values are not numbers of T in whole registers
     std::vector<T> query_, scores_, out_, old_pair_, old_mass_;
     matrix_at<const T> values_at_{};
 };

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The state of rotary linear attention: scaled feature maps that neither underflow nor overflow.
 #pragma once
 
 #include <algorithm>
@@ -24,14 +25,14 @@ T elu_plus_one(T x) noexcept {
 /// Source: Transformers are RNNs, Katharopoulos et al. 2020; RoFormer, Su et al. 2021, eq. 19.
 namespace ROPEWALK_NAMESPACE::detail {
 
-// elu(x) + 1 of a very negative x is too small for T long before the quotient of two such sums is. So a
-// feature is kept as number * exp(power) with power = min(x, 0), sums are kept relative to the largest power
-// that went in, and only differences of powers are ever exponentiated. What is rotated shares one power a
-// pair, since a rotation mixes the two.
+// elu(x) + 1 of a very negative x underflows in T long before the quotient of two sums of such features does.
+// So a feature is stored as number * exp(power) with power = min(x, 0), sums are stored relative to the
+// largest power in them, and only differences of powers are ever exponentiated. The two channels of a pair
+// share one power, since a rotation mixes them.
 
 /// The features of some tokens of one head, each pair relative to the larger of its two powers, in half-split
-/// order whatever the layout was, ready to be rotated as such; and the activations that they come of. C: what
-/// is computed in.
+/// order for any input layout, ready for a half-split rotation; and the activations that they come from. C is
+/// the type of the arithmetic.
 template <class C>
 class scaled_feature_map {
   public:
@@ -49,7 +50,7 @@ class scaled_feature_map {
           powers_(activations_.size() / 2),
           ordered_(static_cast<std::size_t>(channels)) {}
 
-    /// Takes the place of what was there: x [1, at most `most` tokens, 1, channels].
+    /// Replaces the contents by the features of x [1, at most `most` tokens, 1, channels].
     template <class E>
     void fill(pair_layout layout, heads_view<E> x) noexcept {
         constexpr index lanes = simd::lanes<C>;
@@ -80,7 +81,7 @@ class scaled_feature_map {
             }
         }
     }
-    /// The activations alone, for finite().
+    /// Reads the activations only, for finite().
     template <class E>
     void read(heads_view<E> x) noexcept {
         tokens_ = x.tokens();
@@ -103,7 +104,7 @@ class scaled_feature_map {
         if (x == -std::numeric_limits<C>::infinity()) return 0;
         return power < 0 ? std::exp(x - power) : attention::elu_plus_one(x);
     }
-    /// The same lane by lane, for x <= power or a power of 0.
+    /// The same in registers, for x <= power or a power of 0.
     static simd::pack<C> relative(simd::pack<C> x, simd::pack<C> power) noexcept {
         const auto zero = simd::broadcast(C(0));
         const auto power_of_e = simd::exp_of_negative(simd::choose(zero < x, zero, x - power));
@@ -119,8 +120,8 @@ class scaled_feature_map {
 template <class C>
 class linear_chunk;
 
-/// What the keys so far leave behind: sum of rotated features times values [channels, width], and the sum of
-/// plain features [channels].
+/// The sums over the keys so far: rotated features times values [channels, width], and plain features
+/// [channels].
 template <class T>
 class linear_attention_state {
   public:
@@ -141,7 +142,7 @@ class linear_attention_state {
         std::fill(power_of_pair_.begin(), power_of_pair_.end(), nothing);
         std::fill(power_of_mass_.begin(), power_of_mass_.end(), nothing);
     }
-    /// Whether nothing with features was taken.
+    /// Whether no key with nonzero features was added.
     bool empty() const noexcept {
         return std::any_of(power_of_pair_.begin(), power_of_pair_.end(), [](T p) { return p == nothing; });
     }
@@ -194,7 +195,8 @@ class linear_attention_state {
   private:
     static constexpr T nothing = -std::numeric_limits<T>::infinity();
 
-    /// Lifts `top` to `power` where that is larger; what is relative to it takes the factor returned.
+    /// Raises `top` to `power` where that is larger. Returns the factor for numbers that are relative to
+    /// `top`.
     static T raise(T& top, T power) noexcept {
         if (!(power > top)) return 1;
         const T factor = std::exp(top - power);

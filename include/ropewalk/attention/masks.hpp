@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Attention masks that work by tiles: full, causal, document, block and dense masks, and intersections.
 #pragma once
 
 #include <algorithm>
@@ -13,12 +14,13 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// How an optional array of `each` numbers, given once, once a batch or once a batch and head, is spread.
+/// The strides of an optional array of `each` numbers that is given once, once per batch, or once per batch
+/// and head.
 struct spread {
     index per_batch = 0;
     index per_head = 0;
 };
-/// Throws invalid_config on another size; 0 stands for not given. batches * heads * each must fit.
+/// Throws invalid_config on any other size; size 0 means not given. batches * heads * each must fit.
 inline spread spread_of(const char* who, const char* must, std::size_t size, index batches, index heads,
                         index each) {
     const auto n = static_cast<index>(size);
@@ -30,12 +32,12 @@ inline spread spread_of(const char* who, const char* must, std::size_t size, ind
 
 }  // namespace ROPEWALK_NAMESPACE::detail
 
-/// Which keys a query sees. Attention works tile by tile, so a mask answers for a tile at a time: which keys
-/// of it matter at all, and whether every query sees all of those; only where it does not is it asked pair by
-/// pair. What no query of a tile sees costs nothing.
+/// Masks: which keys a query sees. Attention works tile by tile, so a mask first gives the keys of a tile
+/// that any query sees, and whether every query sees all of them; only if not is it evaluated pair by pair.
+/// Keys that no query of a tile sees cost nothing.
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// The whole of a call: query and key counts of every batch and head.
+/// The extents of a call: batches, query heads, and query and key tokens of a batch.
 struct score_extent {
     index batches = 1;
     index heads = 1;    ///< query heads
@@ -43,9 +45,9 @@ struct score_extent {
     index keys = 0;     ///< key tokens of a batch
 };
 
-/// Scores of some queries against some keys, of one batch and a few neighbouring query heads.
+/// A tile of scores: some queries against some keys, of one batch and a few neighbouring query heads.
 struct score_tile {
-    index batch = 0;        ///< all scores of a tile are of one batch
+    index batch = 0;        ///< a tile lies in one batch
     index first_head = 0;   ///< the first query head
     index heads = 1;        ///< query heads from there on
     index first_query = 0;  ///< token of the first query
@@ -54,22 +56,23 @@ struct score_tile {
     index keys = 0;         ///< from there on
 };
 
-/// What is seen of a tile: nothing outside keys first_key .. first_key + keys, and within them everything
-/// (`complete`) or what the mask says pair by pair. keys = 0: the tile is skipped.
+/// The keys of a tile that are seen: none outside first_key .. first_key + keys - 1; within that range either
+/// all (`complete`) or as mask.seen decides pair by pair. keys = 0: the tile is skipped.
 struct seen_keys {
     index first_key = 0;    ///< the first key that may be seen
     index keys = 0;         ///< how many from there on; 0: the tile is skipped
     bool complete = false;  ///< whether each of them is seen by every query
 };
 
-/// A mask made ready for one call.
+/// A mask prepared for one call.
 template <class M>
 concept mask_rules = requires(const M& m, const score_tile& tile, index i) {
     { m.tile(tile) } -> std::same_as<seen_keys>;
     { m.seen(i, i, i, i) } -> std::convertible_to<bool>;  // batch, query head, query, key
 };
-/// What `attend` takes: `over(extent)` checks the mask against a call (throws invalid_config) and returns its
-/// rules. Rules may also have `bias(batch, head, query, key)`, added to the score of a pair that is seen.
+/// A mask that `attend` accepts. `over(extent)` checks it against the extents of a call (throws
+/// invalid_config) and returns its rules. Rules may also have `bias(batch, head, query, key)`, which is added
+/// to the score of a pair that is seen.
 template <class M>
 concept attention_mask = requires(const M& m, const score_extent& whole) {
     { m.over(whole) } -> mask_rules;
@@ -89,9 +92,9 @@ struct full_mask {
     constexpr bool seen(index, index, index, index) const noexcept { return true; }
 };
 
-/// Query n stands at key first_query + n and sees keys up to there; with a window only the nearest `window`
-/// keys, its own included.
-/// Shapes: first_query: keys - queries when not given, which is decode and prefill by chunks.
+/// Query n has the index first_query + n among the keys and sees keys up to that one; with a window, only the
+/// last `window` of them, its own included.
+/// Shapes: first_query: keys - queries when not given, as in decode and chunked prefill.
 /// Throws: invalid_config on a negative window or a first_query beyond 2^60.
 /// Source: sliding window, Beltagy et al. 2020; Jiang et al. 2023 (Mistral).
 struct causal_mask {
@@ -123,7 +126,7 @@ struct causal_mask {
     }
 };
 
-/// A query sees the keys of its own document, in both directions; with a causal mask through `both`.
+/// A query sees the keys of its own document, in both directions. Combine it with a causal mask by `both`.
 /// Shapes: [tokens] or [batches, tokens]; key_documents empty: the queries' (as many keys as queries).
 /// Throws: invalid_config on lengths that do not fit.
 struct document_mask {
@@ -171,8 +174,9 @@ struct document_mask {
     }
 };
 
-/// Disjoint blocks of `block` neighbours (local windows, chunks); with a causal mask through `both`.
-/// Shapes: query n stands at key first_query + n, as in causal_mask.
+/// Disjoint blocks of `block` neighbouring tokens (local windows, chunks). Combine it with a causal mask by
+/// `both`.
+/// Shapes: query n has the index first_query + n among the keys, as in causal_mask.
 /// Throws: invalid_config when block is not positive, or on first_query outside 0 .. 2^60.
 struct block_mask {
     index block = 64;                       ///< tokens of a block
@@ -201,14 +205,14 @@ struct block_mask {
     }
 };
 
-/// A mask written out, an additive bias, or both: what no rule describes.
+/// A mask given as a matrix, an additive bias, or both, for patterns that no rule describes.
 /// Shapes: `seen_pairs` (not 0: seen) and `bias` [queries, keys], [batches, queries, keys] or
 ///         [batches, query heads, queries, keys]; empty: not given. A bias of -infinity hides its pair.
 /// Throws: invalid_config on sizes that do not fit.
 template <class T>
 struct dense_mask {
     std::span<const std::uint8_t> seen_pairs = {};  ///< not 0: seen
-    std::span<const T> added = {};                  ///< onto each score
+    std::span<const T> added = {};                  ///< added to each score
 
     struct rules {
         const std::uint8_t* pairs;
@@ -252,7 +256,7 @@ struct dense_mask {
     }
 };
 
-/// What two masks both let through.
+/// The intersection of two masks.
 template <attention_mask A, attention_mask B>
 struct both_masks {
     A first;   ///< one of the masks

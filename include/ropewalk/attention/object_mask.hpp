@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Locates an object that an edit adds to an image, from the attention between its word and the image tokens.
 #pragma once
 
 #include <algorithm>
@@ -11,38 +12,38 @@
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/attention/kv_injection.hpp>
 
-/// Where a word is about to appear in an image that is still being generated: the tokens that an added object
-/// keeps for itself in inject_keys_values. First the attention between the word and the image is read off
-/// some layers (freeflux::object_layers at freeflux::object_step), then one region is cut out of it.
+/// Locates an object named by a word in an image that is still being generated: its tokens are the `keep` of
+/// inject_keys_values. First, the attention between the word and the image is measured in some layers
+/// (freeflux::object_layers at freeflux::object_step); then one region is extracted from it.
 /// Source: FreeFlux, Wei et al. 2025; wtybest/FreeFlux editing/utils.py, derive_fg_mask_from_attn.
 namespace ROPEWALK_NAMESPACE::kv_injection {
 
-/// Which tokens are the image, which the word, and how scores are scaled.
+/// The tokens of the image and of the word, and the scale of scores.
 struct word_on_image {
     token_range image = {};            ///< the image tokens, a grid in row-major order
     std::span<const index> word = {};  ///< token numbers in the whole sequence, none of them in the image
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
 };
 
-/// The published smoothing, weights exp(-distance^2), as a standard deviation: sqrt(1/2). The released code
-/// calls its parameter sigma = 0.5 and divides the distance by 2 sigma before it is squared.
+/// The standard deviation of the published smoothing, whose weights are exp(-distance^2): sqrt(1/2) tokens.
+/// The released code has sigma = 0.5 and divides the distance by 2 sigma before squaring.
 /// Source: wtybest/FreeFlux editing/utils.py.
 inline constexpr double freeflux_sigma = 0.70710678118654752440;
 
-/// How a region is cut out of word maps.
+/// How a region is extracted from word maps.
 struct object_region {
     grid_extents grid = {};         ///< of the image tokens
-    index first_token = 0;          ///< of the image in the sequence: the tokens of the text before it
+    index first_token = 0;          ///< of the image: the number of text tokens before it
     double sigma = freeflux_sigma;  ///< standard deviation of the 3 x 3 Gaussian, in tokens; 0: no smoothing
-    double threshold = 0.3;         ///< on the map, brought to [0, 1]; what lies above it is object
-    double range_floor = 1e-6;      ///< added to max - min, so that noise on an even map is not blown up
+    double threshold = 0.3;         ///< on the map scaled to [0, 1]; tokens above it are the object
+    double range_floor = 1e-6;      ///< added to max - min, so that noise on a flat map is not amplified
 };
 
 }  // namespace ROPEWALK_NAMESPACE::kv_injection
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The tokens of a grid, at least one.
+/// The number of tokens of a grid, checked to be at least one.
 inline std::size_t tokens_of(const char* who, kv_injection::grid_extents grid) {
     require(grid.height >= 1, who, "grid.height must be >= 1", grid.height);
     require(grid.width >= 1, who, "grid.width must be >= 1", grid.width);
@@ -54,12 +55,12 @@ inline std::size_t tokens_of(const char* who, kv_injection::grid_extents grid) {
 
 namespace ROPEWALK_NAMESPACE::kv_injection {
 
-/// How much a word and each image token look at each other in one layer: the mean of the attention from the
+/// The mutual attention between a word and each image token in one layer: the mean of the attention from the
 /// word's tokens to the image token and from the image token to them, over heads and the word's tokens.
 /// Shapes:   q [tokens, heads, channels] and k [tokens, kv heads, channels] of one sample, both rotated; the
 ///           result [image.count].
-/// Throws:   invalid_config on several samples, an image outside the sequence, a word without tokens or with
-///           one outside the sequence or inside the image, and on what attend refuses.
+/// Throws:   invalid_config on several samples, an image outside the sequence, a word without tokens, a word
+///           token outside the sequence or inside the image, and as attend.
 /// Cost:     the scores of all image queries, twice; heads * 32 * tokens numbers of scratch.
 /// Accuracy: that of attend's probabilities.
 /// Source:   wtybest/FreeFlux editing/add_object, FluxAttnProcessor2_0_Reasoning.
@@ -111,8 +112,8 @@ std::vector<double> make_word_map(heads_view<Q> q, heads_view<K> k, const word_o
     return map;
 }
 
-/// A map under a 3 x 3 Gaussian whose weights sum to 1; beyond the border it is mirrored without repeating
-/// the border itself.
+/// A map smoothed by a 3 x 3 Gaussian whose weights sum to 1. Beyond the border the map is mirrored without
+/// repeating the border itself.
 /// Shapes:   map [height, width], row-major, as the result.
 /// Units:    sigma in tokens: exp(-distance^2 / (2 sigma^2)), so that freeflux_sigma is exp(-distance^2).
 /// Throws:   invalid_config on a map that is not of the grid's size, sigma < 0 or not finite, and on a grid
@@ -144,7 +145,7 @@ inline std::vector<double> make_smoothed_map(std::span<const double> map, grid_e
     return smooth;
 }
 
-/// The largest region of connected tokens, diagonals included; of equal ones the first in row-major order.
+/// The largest connected region (8 neighbours); of equally large ones, the first in row-major order.
 /// Shapes:   inside [height, width], not 0: in the mask; the result: image token numbers, ascending.
 /// Throws:   invalid_config on a mask that is not of the grid's size.
 /// Source:   wtybest/FreeFlux editing/utils.py, remove_small_white_regions.
@@ -175,8 +176,9 @@ inline std::vector<index> largest_region(std::span<const std::uint8_t> inside, g
     return largest;
 }
 
-/// The tokens of the object a word is becoming: word maps averaged over layers, smoothed, brought to [0, 1],
-/// cut at a threshold, and of that the largest connected region. Empty where nothing stands out.
+/// The tokens of the object that a word names: word maps are averaged over layers, smoothed, scaled to [0, 1]
+/// and compared with a threshold, and the largest connected region above it is returned. Empty where nothing
+/// exceeds the threshold.
 /// Shapes:   maps [layers, height, width] from make_word_map; the result: token numbers in the WHOLE
 ///           sequence (first_token added), the `keep` of inject_keys_values. Subtract first_token for the
 ///           numbers among the image tokens that inject_values and moved_tokens take.
@@ -205,7 +207,7 @@ inline std::vector<index> make_object_tokens(std::span<const double> maps, const
     std::vector<double> mean(each);
     for (std::size_t i = 0; i < maps.size(); ++i)
         mean[i % each] += maps[i] * static_cast<double>(each) / static_cast<double>(maps.size());
-    // Smoothing is linear: once, after the mean, is the same as map by map.
+    // Smoothing is linear, so once after the mean gives the same as map by map.
     const auto map = make_smoothed_map(mean, cut.grid, cut.sigma);
     const auto [least, most] = std::minmax_element(map.begin(), map.end());
     const double range = *most - *least + cut.range_floor;

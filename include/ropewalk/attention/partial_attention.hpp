@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Attention over part of the keys, and the join of parts, for context-parallel rings and pieces of a cache.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +13,8 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Attention over a part of the keys, in a form that can be joined with the other parts: what ranks of a
-/// context-parallel ring, or passes over a cache that is read in pieces, hold on to.
+/// Attention over part of the keys, in a form that can be joined with that over other parts. Ranks of a
+/// context-parallel ring, or passes over a cache that is read in pieces, keep such partial results.
 /// Shapes:   out [batches, Lq, heads, value channels]; log_weight [batches, Lq, heads], the logarithm of the
 ///           sum of exp(score), -infinity where a query sees none of the keys.
 /// Source:   online softmax, Milakov and Gimelshein 2018; Ring Attention, Liu et al. 2023.
@@ -26,7 +27,7 @@ struct partial_attention {
 
 namespace detail {
 
-/// attend into a part, with its log-sum-exp.
+/// Runs attend into a new part, with its log-sum-exp.
 template <attention::attention_mask Mask, class Q, class K, class V>
 partial_attention<compute_t<Q>> make_part(const Mask& mask, heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                                           std::span<std::byte> workspace,
@@ -44,8 +45,8 @@ partial_attention<compute_t<Q>> make_part(const Mask& mask, heads_view<Q> q, hea
     return part;
 }
 
-/// A row of attention over all keys from those of parts: to = sum_p w_p row_p / sum_p w_p, zeros where none
-/// has weight. log_weight(p) is the logarithm of w_p, row(p) its row.
+/// Joins the rows of parts into a row of attention over all keys: to = sum_p w_p row_p / sum_p w_p, or zeros
+/// where all weights are 0. log_weight(p) is the logarithm of w_p, and row(p) its row.
 template <class T, class L, class R>
 void join_rows(index parts, index channels, const L& log_weight, const R& row, T* to) noexcept {
     constexpr double nothing = -std::numeric_limits<double>::infinity();
@@ -68,9 +69,9 @@ void join_rows(index parts, index channels, const L& log_weight, const R& row, T
 
 }  // namespace detail
 
-/// Attends over k and v as attend does and keeps the weight.
+/// Attention over k and v as by attend, with the log-sum-exp of each row.
 /// Shapes, Requires, Throws: as attend; options.probabilities and scores are not read.
-/// Cost:     attend, one pass over the keys; allocates the part and its workspace.
+/// Cost:     as attend, one pass over the keys; allocates the part and a workspace.
 /// Accuracy: as attend; joined, f64 1e-12 and f32 3e-6 of attend over all keys at once.
 /// Source:   as partial_attention.
 template <class Q, class K, class V>
@@ -85,11 +86,12 @@ partial_attention<compute_t<Q>> make_partial_attention(heads_view<Q> q, heads_vi
                              tiles);
 }
 
-/// Attention over the keys of all parts. The result depends on the parts and their order alone, so ranks
-/// that join them in one order get the same bits wherever each part was made.
+/// Attention over the keys of all parts. The result depends only on the parts and their order, so ranks that
+/// join them in the same order get the same bits, wherever each part was computed.
 /// Shapes:   out [batches, Lq, heads, value channels], that of every part.
-/// Throws:   invalid_config on parts of other shapes, or whose out or log_weight has not the length of their
-///           shape, as what came from another rank may have. No parts, or none that a query sees, give zeros.
+/// Throws:   invalid_config on parts of other shapes, or whose out or log_weight has another length than the
+///           shape requires (parts from other ranks are checked too). No parts, or none with a key that a
+///           query sees, give zeros.
 /// Cost:     one pass over the parts.
 /// Accuracy: f64 1e-13, f32 3e-6 of attend over all keys at once, for values of order 1.
 /// Source:   as partial_attention.

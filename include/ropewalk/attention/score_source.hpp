@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Scores of tiles: products of scaled queries and keys, for the tiled attention core.
 #pragma once
 
 #include <algorithm>
@@ -9,11 +10,11 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_transpose.hpp>
 
-/// Where the tiled core's scores come from.
+/// Sources of scores for the tiled attention core.
 /// Source: tiles kept near the core, Dao et al. 2022.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The rows of a tile: query * heads + head. `few` (decode): they are kept as rows, else as columns of
+/// The rows of a tile: query * heads + head. `few` (decode): they are stored as rows, else as columns of
 /// strips.
 struct query_tile {
     index batch, first_head, heads, first_query, queries;
@@ -22,7 +23,7 @@ struct query_tile {
     index rows() const noexcept { return queries * heads; }
 };
 
-/// Queries times scale and keys, whose products are scores.
+/// Scaled queries and keys, whose products are the scores.
 template <class Q, class K>
 class score_source {
     using T = compute_t<Q>;
@@ -72,13 +73,14 @@ class score_source {
         keys_ = tile_rows<T>(k_, batch, head, first, count, few, copy_);
         first_ = first;
     }
-    /// Keys from `first` on that stand elsewhere: read by another source, or changed on the way.
+    /// Uses keys from `first` on that are stored elsewhere: read by another source, or transformed.
     void use_keys(matrix_at<const T> rows, index first) noexcept {
         keys_ = rows;
         first_ = first;
     }
     void share_keys(const score_source& other) noexcept { use_keys(other.keys_, other.first_); }
-    /// scores [keys, strip] of keys first .. first + count and the registers from row `row` on.
+    /// Computes scores [keys, strip] of keys first .. first + count - 1 and `packs` registers of queries from
+    /// row `row` on.
     void fill(const query_tile& tile, index row, index packs, index first, index count,
               T* scores) const noexcept {
         const index channels = q_.channels();
@@ -103,10 +105,10 @@ class score_source {
     T scale_;
     T *queries_, *copy_, *row_;
     matrix_at<const T> keys_{};
-    index first_ = 0;  // the key of the first row
+    index first_ = 0;  // the key in the first row
 };
 
-/// The same where values are the first channels of their keys.
+/// The same where values are the first channels of the keys.
 template <class Q, class K>
 struct shared_source : score_source<Q, K> {
     using score_source<Q, K>::score_source;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Self-Extend: exact positions for near keys and grouped positions for far keys, over attend_banded.
 #pragma once
 
 #include <algorithm>
@@ -12,20 +13,21 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What window / group is where it is no whole number: the quotient (the released prefill), or rounded down
-/// (the paper, and the released decode, which then disagrees with the prefill by up to 1 - 1 / group).
+/// The value of window / group where it is not a whole number: the quotient (the released prefill), or
+/// rounded down (the paper, and the released decode, which then differs from the prefill by up to 1 - 1 /
+/// group positions).
 enum class offset_division : std::uint8_t { exact, floor };
 
 struct self_extend_config {
     index group = 8;                        ///< far positions are divided by it
     index window = 1024;                    ///< keys closer than this keep their positions
-    std::optional<double> scale_base = {};  ///< trained length: queries past it grow by a ratio of logarithms
+    std::optional<double> scale_base = {};  ///< trained length; later queries are scaled by a log ratio
     offset_division division = offset_division::exact;  ///< where the group does not divide the window
 };
 
-/// Self-Extend: keys within `window` at their own distance, all others at distances of positions divided by
-/// `group`, shifted so that the border is continuous where the group divides the window. The cache holds keys
-/// before rotation; they are rotated twice, and attention::attend_banded joins the two.
+/// Self-Extend: keys within `window` have their own distance. For all other keys, positions are divided by
+/// `group` and shifted so that distances are continuous at the border where the group divides the window. The
+/// cache holds unrotated keys; they are rotated in both ways, and attention::attend_banded combines the two.
 /// Throws:   invalid_config on group or window < 1, or scale_base <= 1.
 /// Source:   LLM Maybe LongLM, arXiv 2401.01325; datamllab/LongLM self_extend_patch/Llama.py.
 ///
@@ -42,10 +44,10 @@ class self_extend {
         detail::require(std::isfinite(base) && base > 1, who, "scale_base must be finite and > 1", base);
     }
 
-    /// What it was made with.
+    /// The config it was made from.
     const self_extend_config& config() const noexcept { return config_; }
 
-    /// How far apart the two scales of positions are: window - window / group.
+    /// The offset between near and far positions: window - window / group.
     double offset() const noexcept {
         const double share = static_cast<double>(config_.window) / static_cast<double>(config_.group);
         return static_cast<double>(config_.window) -
@@ -61,11 +63,11 @@ class self_extend {
     position_ids far_queries(index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return far_query(first + n); });
     }
-    /// The same of far keys.
+    /// The same for far keys.
     position_ids far_keys(index count, std::int64_t first = 0) const {
         return listed(count, [&](index n) { return far_key(first + n); });
     }
-    /// The distance that a query at token i sees to a key at token j <= i.
+    /// The rotary distance of a query at token i and a key at token j <= i.
     double distance(std::int64_t i, std::int64_t j) const noexcept {
         return i - j < config_.window ? static_cast<double>(i - j) : far_query(i) - far_key(j);
     }
@@ -75,7 +77,7 @@ class self_extend {
         if (!config_.scale_base) return 1;
         return std::max(1.0, std::log(static_cast<double>(token) + 1) / std::log(*config_.scale_base));
     }
-    /// Multiplies the queries of tokens [first, first + x.tokens()) by it, in place.
+    /// Multiplies the queries of tokens [first, first + x.tokens()) by query_scale, in place.
     template <class T>
     void scale_queries(heads_view<T> x, std::int64_t first = 0) const noexcept {
         if (!config_.scale_base) return;

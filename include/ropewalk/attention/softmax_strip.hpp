@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The running softmax over a strip of queries in registers.
 #pragma once
 
 #include <limits>
@@ -7,9 +8,9 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The running softmax of a strip of queries, one a lane: scores [keys, stride] become exp(score - peak),
-/// peak and weight take them in, and factor is what earlier sums must be multiplied by. Hidden scores are
-/// -infinity and become 0. A NaN score leaves the peak alone and gets into the weight, which it never leaves.
+/// The running softmax of a strip of queries, one per lane. scores [keys, stride] become exp(score - peak),
+/// peak and weight are updated, and factor is set to what earlier sums must be multiplied by. Hidden scores
+/// are -infinity and become 0. A NaN score does not change the peak, but makes the weight NaN for good.
 /// Source: online softmax, Milakov and Gimelshein 2018.
 template <std::size_t Packs, class T>
 void softmax_strip(T* scores, index stride, index keys, T* peak, T* weight, T* factor) noexcept {
@@ -27,7 +28,7 @@ void softmax_strip(T* scores, index stride, index keys, T* peak, T* weight, T* f
     }
     ROPEWALK_DETAIL_UNROLL
     for (std::size_t p = 0; p < Packs; ++p) {
-        // Nothing seen so far: any shift will do that keeps -infinity.
+        // Nothing seen so far: any finite shift keeps -infinity.
         shift[p] = simd::choose(top[p] == simd::broadcast(hidden), simd::broadcast(T(0)), top[p]);
         const simd::pack<T> shrink = simd::exp_of_negative(
             simd::load(static_cast<const T*>(peak + static_cast<index>(p) * lanes)) - shift[p]);

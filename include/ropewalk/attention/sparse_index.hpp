@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The indexers of sparse attention (DeepSeek V3.2 and V4, GLM-5): scores that select keys, and the selection.
 #pragma once
 
 #include <algorithm>
@@ -14,18 +15,19 @@
 #include <ropewalk/core/aligned_vector.hpp>
 #include <ropewalk/core/heads_view.hpp>
 
-/// The indexers of sparse attention: a few extra heads whose scores pick the keys that the main attention may
-/// see. DeepSeek V3.2 and GLM-5 pick tokens, DeepSeek V4 picks compressed keys. Queries and keys are rotated
-/// as any others, on their slice and in their layout (V3.2: the first 64 channels, half-split, beside an
-/// interleaved main attention; GLM-5: interleaved; V4: the last 64 channels, interleaved).
+/// The indexers of sparse attention: a few extra heads whose scores select the keys that the main attention
+/// sees. DeepSeek V3.2 and GLM-5 select tokens; DeepSeek V4 selects compressed keys. The indexer's queries
+/// and keys are rotated by the ordinary calls, on their own slice and in their own layout (V3.2: the first 64
+/// channels, half-split, while the main attention is interleaved; GLM-5: interleaved; V4: the last 64
+/// channels, interleaved).
 /// Source: DeepSeek-V3.2-Exp inference/model.py Indexer; huggingface/transformers models/deepseek_v32,
 ///         glm_moe_dsa, deepseek_v4.
 namespace ROPEWALK_NAMESPACE::sparse_index {
 
-/// Layer norm of every head of every token, in place: the indexer's keys before their rotation.
+/// Layer norm of every head of every token, in place, for the indexer's keys before their rotation.
 /// Shapes:   x [batches, tokens, heads, channels]; weight, bias [channels].
 /// Throws:   invalid_config on other sizes or an epsilon that is not finite and >= 0.
-/// Accuracy: f64 inside.
+/// Accuracy: arithmetic in f64.
 /// Source:   DeepSeek-V3.2-Exp inference/model.py (eps 1e-6).
 template <class T>
 void normalize_keys(heads_view<T> x, std::span<const compute_t<T>> weight, std::span<const compute_t<T>> bias,
@@ -58,11 +60,12 @@ void normalize_keys(heads_view<T> x, std::span<const compute_t<T>> weight, std::
             }
 }
 
-/// Multiplies every head by the Hadamard matrix of Sylvester's order over sqrt(channels), in place: its own
-/// inverse. Applied to queries and keys alike it changes no score; it spreads outliers before a quantiser.
+/// Multiplies every head by the Hadamard matrix in Sylvester's order, divided by sqrt(channels), in place.
+/// The map is its own inverse. Applied to both queries and keys it does not change scores; it spreads
+/// outliers before quantisation.
 /// Shapes:   x [batches, tokens, heads, channels], channels a power of two.
 /// Throws:   invalid_config on any other number of channels.
-/// Cost:     channels log2(channels) additions a head.
+/// Cost:     channels log2(channels) additions per head.
 /// Source:   Sylvester 1867; DeepSeek-V3.2-Exp inference/model.py rotate_activation.
 template <class T>
 void hadamard(heads_view<T> x) {
@@ -93,8 +96,7 @@ void hadamard(heads_view<T> x) {
 
 /// score[i, j] = sum over heads of weight[i, h] / sqrt(heads) * relu(q[i, h] . k[j] / sqrt(channels)).
 /// Shapes:   q [tokens, heads, channels], k [keys, 1, channels], one batch; weights [tokens, heads], which
-/// may be
-///           negative; the result [tokens, keys].
+///           may be negative; the result [tokens, keys].
 /// Throws:   invalid_config on sizes that disagree.
 /// Cost:     tokens * keys * heads * channels multiply-adds.
 /// Accuracy: sums in the compute type.
@@ -113,13 +115,13 @@ std::vector<compute_t<T>> make_scores(heads_view<const T> q, heads_view<const T>
         detail::checked_product(who, "tokens and keys must fit in memory", {q.tokens(), k.tokens()})));
     const auto root = [](index n) { return std::sqrt(static_cast<double>(std::max<index>(n, 1))); };
     const index heads = q.heads(), strip = detail::strip_lanes<C>, lanes = simd::lanes<C>;
-    if (scores.empty() || heads == 0) return scores;  // of no heads: 0
+    if (scores.empty() || heads == 0) return scores;  // without heads all scores are 0
     constexpr index tile = 64;
     const index strips = (heads + strip - 1) / strip, width = detail::whole_packs<C>(q.channels());
     const auto numbers = [](index n) { return detail::aligned_vector<C>(static_cast<std::size_t>(n)); };
     auto queries = numbers(strips * width * strip), keys = numbers(tile * width), row = numbers(width),
          products = numbers(tile * strip), weight = numbers(strips * strip);
-    // A positive factor inside relu is one outside.
+    // A positive factor commutes with relu.
     detail::score_source<const T, const T> source(q, k, 1 / (root(q.channels()) * root(heads)),
                                                   queries.data(), keys.data(), row.data());
     for (index i = 0; i < q.tokens(); ++i) {
@@ -148,15 +150,15 @@ std::vector<compute_t<T>> make_scores(heads_view<const T> q, heads_view<const T>
     return scores;
 }
 
-/// How many keys each query may choose among: its own and all before it.
+/// The number of keys that each query may select from: its own and all before it.
 /// Shapes:   [tokens].
-/// Source:   causal masks.
+/// Source:   the causal mask.
 inline std::vector<index> visible_tokens(index tokens, index first = 0) {
     std::vector<index> all;
     for (index n = 0; n < tokens; ++n) all.push_back(first + n + 1);
     return all;
 }
-/// How many closed windows of `rate` tokens a query at each position sees: floor((position + 1) / rate).
+/// The number of complete windows of `rate` tokens at each query's position: floor((position + 1) / rate).
 /// Shapes:   positions [tokens] -> [tokens].
 /// Throws:   invalid_config on a rate < 1 or a negative position.
 /// Source:   huggingface/transformers models/deepseek_v4.
@@ -170,12 +172,12 @@ inline std::vector<index> visible_windows(std::span<const std::int64_t> position
     return all;
 }
 
-/// The chosen keys of every query, best first; -1 where fewer are visible. Equal scores go to the earlier
-/// key.
+/// The selected keys of every query, best first; -1 where fewer are visible. Of equal scores the earlier key
+/// comes first.
 /// Shapes:   scores [tokens, keys], visible [tokens]; the result [tokens, count].
-/// Throws:   invalid_config on count < 0, sizes that disagree, or a visible count outside 0 .. keys (more
-///           counts as all).
-/// Cost:     a partition of the visible keys and a sort of the chosen ones a query.
+/// Throws:   invalid_config on count < 0, sizes that disagree, or a visible count below 0 (one above `keys`
+///           means all keys).
+/// Cost:     per query, a partition of the visible keys and a sort of the selected ones.
 /// Source:   DeepSeek-V3.2-Exp inference/model.py (index_topk).
 template <class T>
 std::vector<index> select(std::span<const T> scores, index keys, std::span<const index> visible,
@@ -205,8 +207,8 @@ std::vector<index> select(std::span<const T> scores, index keys, std::span<const
     return chosen;
 }
 
-/// The choice of one query as row_attention reads it, ascending: decode over the selected keys.
-/// Shapes:   chosen [count], -1 left out.
+/// The selection of one query in ascending order, for row_attention (decode over the selected keys).
+/// Shapes:   chosen [count]; -1 is left out.
 /// Throws:   invalid_config on a key past 2^31 - 1 or below -1.
 /// Source:   DeepSeek-V3.2-Exp inference/model.py.
 inline std::vector<std::int32_t> ascending_rows(std::span<const index> chosen) {
@@ -220,9 +222,9 @@ inline std::vector<std::int32_t> ascending_rows(std::span<const index> chosen) {
     return rows;
 }
 
-/// The choice as a mask for attend: 1 where a query may look.
+/// The selection as a mask for attend: 1 where a query sees a key.
 /// Shapes:   chosen [tokens, count] -> [tokens, keys].
-/// Throws:   invalid_config on a key that is not there, or sizes that disagree.
+/// Throws:   invalid_config on a key that does not exist, or sizes that disagree.
 /// Source:   huggingface/transformers DeepseekV32Indexer.
 inline std::vector<std::uint8_t> make_mask(std::span<const index> chosen, index tokens, index keys) {
     constexpr const char* who = "sparse_index::make_mask";

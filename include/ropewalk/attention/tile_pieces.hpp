@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Splits a masked tile of attention scores into the products that are needed.
 #pragma once
 
 #include <algorithm>
@@ -6,27 +7,26 @@
 #include <ropewalk/attention/masks.hpp>
 #include <ropewalk/attention/tile_product.hpp>
 
-/// Which products a tile of queries and keys needs under a mask.
+/// The products that a tile of queries and keys needs under a mask.
 /// Source: skipping of masked tiles, Dao et al. 2022.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// A product: some whole registers of queries, from row `row` of the tile on, and the keys that they see.
+/// One product: whole registers of queries, from row `row` of the tile on, and the keys that they see.
 struct tile_piece {
     attention::score_tile tile;
     bool complete;
     index row, packs;
 };
 
-/// Where row `row` of a tile begins among columns of strips: strips one after the other, each [channels,
-/// strip].
+/// The offset of row `row` of a tile that is stored as strips one after the other, each [channels, strip].
 template <class T>
 constexpr index strip_offset(index row, index channels) noexcept {
     return row / strip_lanes<T> * strip_lanes<T> * channels + row % strip_lanes<T>;
 }
 
-/// Calls f(piece) for what is seen of the queries of `whole` (rows are query * heads + head) and the keys
-/// `any`. A strip that sees its keys only in part goes register by register where that spares a tenth of its
-/// product: along the diagonal, or where a document ends.
+/// Calls f(piece) for all visible pairs of the queries of `whole` (rows are query * heads + head) and the
+/// keys `any`. A strip that sees only part of its keys is split register by register where that saves a tenth
+/// of its product: along the diagonal, or where a document ends.
 template <class T, class Rules, class F>
 void each_piece(const Rules& rules, const attention::score_tile& whole, const attention::seen_keys& any,
                 const F& f) {

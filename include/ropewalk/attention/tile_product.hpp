@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Products of small matrices in registers, for attention tiles.
 #pragma once
 
 #include <algorithm>
@@ -7,13 +8,14 @@
 #include <ropewalk/core/simd.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 
-/// Products of small matrices for attention tiles, in registers: the left factor is read where it lies, one
-/// number at a time, the right one and the result are rows of whole registers.
+/// Products of small matrices in registers, for attention tiles. The left factor is read in place, one number
+/// at a time; the right factor and the result are rows of whole registers.
 /// Source: register blocking, Goto and van de Geijn 2008.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Registers across a strip of queries, and rows of a block: accumulators, one row of the right factor and
-/// one number of the left fit the register file (32 registers on AVX-512 and NEON, 16 elsewhere).
+/// The number of registers across a strip of queries, and of rows in a block, so that the accumulators, one
+/// row of the right factor and one number of the left fit in the register file (32 registers on AVX-512 and
+/// NEON, 16 elsewhere).
 inline constexpr std::size_t strip_packs = 3;
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_NEON)
 inline constexpr std::size_t block_rows = 8;
@@ -23,13 +25,14 @@ inline constexpr std::size_t block_rows = 4;
 template <class T>
 inline constexpr index strip_lanes = strip_packs* simd::lanes<T>;
 
-/// What a product is added to: nothing, what the result held, or that times one factor a column.
+/// What a product is added to: nothing, the previous result, or the previous result times one factor per
+/// column.
 enum class onto { nothing, sum, scaled_sum };
 
-/// How the left factor lies: its rows contiguous (row m at a + m * stride) or its columns.
+/// How the left factor is stored: contiguous rows (row m at a + m * stride) or contiguous columns.
 enum class left { rows, columns };
 
-/// A factor of a product: where it begins, and the distance of its rows (of its columns for left::columns).
+/// A matrix: its address, and the distance between its rows (between its columns for left::columns).
 template <class T>
 struct matrix_at {
     T* data;
@@ -93,7 +96,7 @@ void strip_product(index rows, index depth, matrix_at<const T> a, matrix_at<cons
                                                        {c.data + m * c.stride, c.stride}, factor);
 }
 
-/// The same for any number of registers across, `packs` of them.
+/// The same for any number of registers across (`packs`).
 template <left Left, onto Onto, class T>
 void tile_product(index rows, index packs, index depth, matrix_at<const T> a, matrix_at<const T> b,
                   matrix_at<T> c, const T* factor = nullptr) noexcept {
@@ -115,7 +118,7 @@ void tile_product(index rows, index packs, index depth, matrix_at<const T> a, ma
     }
 }
 
-/// The sum over the lanes, halves added to halves.
+/// The sum over the lanes, by adding halves.
 template <class T>
 T lane_sum(simd::pack<T> x) noexcept {
     T lane[simd::lanes<T>];
@@ -125,8 +128,8 @@ T lane_sum(simd::pack<T> x) noexcept {
     return lane[0];
 }
 
-/// c[j * c.stride + r] = a row j . b row r: for few rows b (decode), whose strip would be mostly empty. Rows
-/// of b are zero past `depth` up to whole registers.
+/// c[j * c.stride + r] = a row j . b row r: for few rows of b (decode), for which a strip would be mostly
+/// empty. Rows of b are zero past `depth` up to whole registers.
 template <class T>
 void row_products(index rows, index columns, index depth, matrix_at<const T> a, matrix_at<const T> b,
                   matrix_at<T> c) noexcept {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rows of tensors of any element type as numbers of the arithmetic's type, and pieces of a workspace.
 #pragma once
 
 #include <array>
@@ -13,11 +14,11 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 
-/// Rows of the caller's tensors as numbers of the type arithmetic runs in.
+/// Rows of the caller's tensors as numbers of the type in which arithmetic runs.
 /// Source: tiles kept near the core, Dao et al. 2022.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The numbers of an 8-bit float by its bits.
+/// The number of each bit pattern of an 8-bit float.
 template <int Mantissa>
 inline constexpr std::array<float, 256> f8_numbers = [] {
     std::array<float, 256> numbers{};
@@ -26,7 +27,7 @@ inline constexpr std::array<float, 256> f8_numbers = [] {
     return numbers;
 }();
 
-/// n numbers of any element type, or codes of an 8-bit float, to T.
+/// Converts n numbers of any element type, or codes of an 8-bit float, to T.
 template <class T, int Mantissa>
 void read_row(const f8<Mantissa>* from, T* to, index n) noexcept {
     for (index i = 0; i < n; ++i) to[i] = static_cast<T>(f8_numbers<Mantissa>[from[i].bits]);
@@ -42,7 +43,7 @@ void read_row(const E* from, T* to, index n) noexcept {
     for (; i < n; ++i) to[i] = static_cast<T>(static_cast<compute_t<E>>(p[i]));
 }
 
-/// n numbers of T to any element type.
+/// Converts n numbers of T to any element type.
 template <class T, class E>
 void write_row(const T* from, E* to, index n) noexcept {
     auto* const p = reinterpret_cast<stored_t<E>*>(to);
@@ -60,7 +61,7 @@ constexpr index whole_packs(index n) noexcept {
     return (n + simd::lanes<T> - 1) / simd::lanes<T> * simd::lanes<T>;
 }
 
-/// What numbers of a row are stored as.
+/// The storage type of the numbers of a row.
 template <class E>
 struct row_storage {
     using type = stored_t<E>;
@@ -70,10 +71,10 @@ struct row_storage<f8<Mantissa>> {
     using type = f8<Mantissa>;
 };
 
-/// Rows first .. first + count of one head: where they lie if that will do, else copied to `copy`, each
-/// padded with zeros to whole registers. `few`: a decode step, which reads every row once and in whole
-/// registers; else rows that are pages apart are copied, for they would share a few lines of the L1 cache (8
-/// heads of 128 channels f32, 1024 tokens: 0.91 of Eigen's product where they lie).
+/// Rows first .. first + count - 1 of one head: in place if possible, else copied to `copy`, each padded with
+/// zeros to whole registers. `few`: a decode step, which reads every row once and in whole registers.
+/// Otherwise rows that are pages apart are copied, since they would compete for a few sets of the L1 cache (8
+/// heads of 128 channels in f32, 1024 tokens: 0.91 of the speed of Eigen's product if read in place).
 template <class T, class E>
 matrix_at<const T> tile_rows(heads_view<E> x, index batch, index head, index first, index count, bool few,
                              T* copy) noexcept {
@@ -120,7 +121,8 @@ matrix_at<const T> finite_rows(matrix_at<const T> x, index rows, index channels,
     return {copy, width};
 }
 
-/// Pieces of a caller's workspace, each on a cache line. With no memory it only counts.
+/// Cuts a caller's workspace into pieces that each start on a cache line. Without memory it only counts
+/// bytes.
 class workspace_cutter {
   public:
     static constexpr index line = 64;
@@ -140,7 +142,7 @@ class workspace_cutter {
         used_ += bytes;
         return piece;
     }
-    /// Bytes that make every cut possible, wherever the memory begins.
+    /// Bytes that are enough for all cuts, at any alignment of the memory.
     index bytes() const noexcept { return used_ + line; }
 
   private:

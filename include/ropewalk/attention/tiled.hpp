@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// attend: softmax attention in tiles under any mask, with the caller's workspace.
 #pragma once
 
 #include <span>
@@ -16,8 +17,8 @@ index attend_workspace(heads_view<Q> q, heads_view<K>, heads_view<V> v,
         .bytes;
 }
 
-/// Softmax attention in tiles: out = softmax(scale q k^T) v over what the mask lets each query see, without a
-/// score matrix.
+/// Softmax attention in tiles: out = softmax(scale q k^T) v over the keys that each query sees under the
+/// mask, without a score matrix.
 /// Shapes:   q [batches, queries, heads, channels], k [batches, keys, kv heads, channels], v [batches, keys,
 ///           kv heads, value channels], out [batches, queries, heads, value channels]; any strides, each of
 ///           any element type. The kv heads divide the heads: query head h reads kv head h / (heads / kv
@@ -25,11 +26,11 @@ index attend_workspace(heads_view<Q> q, heads_view<K>, heads_view<V> v,
 ///           time.
 /// Requires: out shares no memory with the inputs.
 /// Throws:   invalid_config on sizes that disagree, before anything is written. Allocates nothing.
-/// Cost:     (channels + value channels) multiply-adds a pair of query and key that lie in a tile in which
-///           something is seen; tiles that the mask hides are skipped.
+/// Cost:     (channels + value channels) multiply-adds per pair of query and key in tiles that are at least
+///           partly visible; hidden tiles are skipped.
 /// Accuracy: f64 within 1e-13 and f32 within 3e-6 of extended precision, for values and scores of order 1. A
-///           query that sees nothing gets zeros. A key that is hidden from a query cannot change its result,
-///           NaN included. No bit depends on the split into parts.
+///           query that sees no key gets zeros. A key that is hidden from a query cannot change its result,
+///           even if it is NaN. The bits do not depend on the split into parts.
 /// Source:   online softmax, Milakov and Gimelshein 2018; Rabe and Staats 2021; Dao et al. 2022.
 ///
 ///     std::vector<std::byte> workspace(attend_workspace(q, k, v));

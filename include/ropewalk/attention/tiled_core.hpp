@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The core of tiled attention: options, scratch memory, and the loop over tiles of queries and keys.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +20,7 @@
 
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// How one call of attend runs and what else it writes. T is the type arithmetic runs in: double for f64
+/// How one call of attend runs and what else it writes. T is the type of the arithmetic: double for f64
 /// queries, else float.
 /// Shapes: log_weight [batches, queries, heads]; probabilities [batches, heads, queries, keys]; empty: not
 ///         wanted.
@@ -27,8 +28,8 @@ template <class T>
 struct tiled_options {
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
     std::span<T> log_weight = {};      ///< log of the sum of exp(score); -infinity where nothing is seen
-    std::span<T> probabilities = {};   ///< 0 where hidden; a second pass over the keys
-    part_of part = {};                 ///< which share of the heads and query tiles this call does
+    std::span<T> probabilities = {};   ///< 0 where hidden; costs a second pass over the keys
+    part_of part = {};                 ///< the share of heads and query tiles that this call computes
     index query_tile = 96;             ///< queries at a time
     index key_tile = 64;               ///< keys at a time
 };
@@ -42,7 +43,7 @@ namespace ROPEWALK_NAMESPACE::detail {
 template <class T>
 struct tiled_scratch {
     T *queries, *sums, *peak, *weight, *scores, *factor, *keys, *values, *finite, *row;
-    T *far_queries, *far_keys, *far_scores;  // of further `copies`, one behind the other
+    T *far_queries, *far_keys, *far_scores;  // of further `copies`, one after the other
     index query_numbers;                     // of one copy of the queries
     index bytes;
 
@@ -73,7 +74,7 @@ struct tiled_scratch {
     }
 };
 
-/// Sizes that q, k, v and the result must share.
+/// Checks the sizes that q, k, v and the result must share.
 inline void check_attention(const char* who, heads_shape q, heads_shape k, heads_shape v, heads_shape out) {
     for (index n : {q.batches, q.tokens, q.heads, q.channels, k.tokens, k.heads, v.channels})
         require(n >= 0, who, "extents must be >= 0", n);
@@ -90,14 +91,15 @@ inline void check_attention(const char* who, heads_shape q, heads_shape k, heads
     require(out.channels == v.channels, who, "out.channels must equal v.channels", out.channels);
 }
 
-/// The scale of scores: given, or 1 / sqrt(channels).
+/// The scale of scores: as given, or 1 / sqrt(channels).
 inline double checked_scale(const char* who, std::optional<double> scale, index channels) {
     const double s = scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(channels, 1))));
     require(std::isfinite(s), who, "scale must be finite", s);
     return s;
 }
 
-/// What attend writes beside its result, and its part. Returns batches * queries * heads.
+/// Checks the sizes of what attend writes besides its result, and its part. Returns batches * queries *
+/// heads.
 template <class T>
 index check_options(const char* who, heads_shape q, index keys, const attention::tiled_options<T>& options) {
     require(options.part.parts > 0 && options.part.part >= 0 && options.part.part < options.part.parts, who,
@@ -115,8 +117,8 @@ index check_options(const char* who, heads_shape q, index keys, const attention:
     return rows;
 }
 
-/// One call of attend: tiles of queries go by, and past each of them the tiles of keys. Scores: score_source,
-/// or what has its members.
+/// One call of attend: a loop over tiles of queries, and for each of them a loop over tiles of keys. Scores
+/// is score_source or a type with the same members.
 template <class T, class Rules, class Scores, class V, class O>
 class tiled_attention {
     static constexpr index lanes = simd::lanes<T>, strip = strip_lanes<T>;
@@ -139,7 +141,7 @@ class tiled_attention {
         const bool grouped = together <= std::min(strip, options_.query_tile);
         const index heads = grouped ? group_ : 1, tile = grouped ? q_.tokens : options_.query_tile;
         const index tiles = (q_.tokens + tile - 1) / tile, rows = q_.heads / heads;
-        // Parts take tiles in turn: under a causal mask late ones cost more.
+        // Parts take every parts-th tile, since late tiles cost more under a causal mask.
         for (index item = options_.part.part; item < q_.batches * rows * tiles; item += options_.part.parts) {
             const index first = item % tiles * tile;
             tile_ = {item / (rows * tiles),
@@ -176,7 +178,8 @@ class tiled_attention {
         if (!options_.probabilities.empty()) write_probabilities();
     }
 
-    /// Calls f(piece) with the scores of every piece in its columns of at_.scores, hidden ones at -infinity.
+    /// Calls f(piece) for every piece, with its scores in its columns of at_.scores; hidden ones are
+    /// -infinity.
     template <class F>
     void pass_keys(const F& f) noexcept {
         const index keys = scores_.k().tokens;
@@ -192,7 +195,7 @@ class tiled_attention {
             if (any.keys <= 0) continue;
             const index kv = tile_.first_head / group_;
             scores_.read_keys(tile_.batch, kv, any.first_key, any.keys, tile_.few);
-            // Values that are the first channels of their keys (latents) are read once.
+            // Values that are the first channels of the keys (latents) are read only once.
             if constexpr (requires { scores_.shared_values(); })
                 values_ = scores_.shared_values();
             else
@@ -230,7 +233,7 @@ class tiled_attention {
         const T* const factor = at_.factor + piece.row % strip;
         T* const sums = at_.sums + (tile_.few ? 0 : strip_offset<T>(piece.row, width));
         const index row_stride = tile_.few ? width : 1, channel_stride = tile_.few ? 1 : strip;
-        // A weight of 0 hides a number, but not a NaN or an infinity: those are added pair by pair.
+        // A weight of 0 does not hide a NaN or an infinity, so values with those are added pair by pair.
         const bool careful = !piece.complete && !all_finite<T>(seen, tile.keys, channels);
         const matrix_at<const T> values =
             careful ? finite_rows<T>(seen, tile.keys, channels, at_.finite) : seen;
@@ -281,8 +284,8 @@ class tiled_attention {
             }
         }
     }
-    /// Sums of `some` rows from `first` on, times their shares, as squares of registers. Returns how many
-    /// channels were written.
+    /// Writes sums of `some` rows from `first` on, times their shares, in squares of registers. Returns the
+    /// number of channels written.
     index write_squares(index first, index some, const T* shares) noexcept {
         index c = 0;
         if constexpr (std::is_same_v<compute_t<O>, T>) {
@@ -336,10 +339,10 @@ class tiled_attention {
     tiled_scratch<T> at_;
     attention::tiled_options<T> options_;
     heads_shape q_;
-    index group_;        // query heads a kv head
-    query_tile tile_{};  // the tile of now
+    index group_;        // query heads per kv head
+    query_tile tile_{};  // the current tile
     matrix_at<const T> values_{};
-    index values_first_ = 0;  // the key of their first row
+    index values_first_ = 0;  // the key of the first row of values_
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail

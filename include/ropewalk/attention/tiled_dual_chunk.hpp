@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// attend_dual_chunk: dual chunk attention in tiles, without a score matrix.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +11,8 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Scores of queries under three rotations, chosen by how many chunks a key lies behind. Only pieces whose
-/// queries stand on both sides of a chunk's border are computed more than once.
+/// Scores of queries under three rotations, chosen by how many chunks a key is before the query. Only pieces
+/// whose queries are on both sides of a chunk's border are computed more than once.
 template <class Q, class K>
 class chunk_scores {
     using T = compute_t<Q>;
@@ -81,14 +82,14 @@ index attend_dual_chunk_workspace(const dual_chunk_queries<Q>& q, heads_view<V> 
         .bytes;
 }
 
-/// attend with the scores of fill_dual_chunk_scores: one softmax over all chunks, prefill and decode.
+/// attend with the scores of fill_dual_chunk_scores: one softmax over all chunks, for prefill and decode.
 /// Shapes:   queries as dual_chunk_queries, k [batches, Lk, kv heads, channels] rotated by key_positions, v
 ///           and out as attend. workspace: at least attend_dual_chunk_workspace bytes.
 /// Requires: out shares no memory with the inputs.
 /// Throws:   invalid_config on sizes that disagree or a first_query outside 0 .. 2^60, before anything is
 ///           written. Allocates nothing. options.scale is not read: chunk_options has one.
-/// Cost:     attend's, and a second or third product of the pieces on the borders of the chunks.
-/// Accuracy: as attend. Sequences of one chunk give the bits of attend over the `same` queries.
+/// Cost:     attend's, plus a second or third product of the pieces on the borders of chunks.
+/// Accuracy: as attend. Sequences of one chunk give the same bits as attend with the `same` queries.
 /// Source:   arXiv 2402.17463; HKUNLP/ChunkLlama chunkllama_attn_replace.py.
 ///
 ///     std::vector<std::byte> workspace(attend_dual_chunk_workspace(queries, v));

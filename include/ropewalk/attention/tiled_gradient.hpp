@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// attend_gradient: the backward pass of attention in tiles, from the saved log-sum-exp.
 #pragma once
 
 #include <algorithm>
@@ -10,9 +11,10 @@
 
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// The tensors of a backward pass: what attend read and wrote, the gradient of a loss by its result, and
-/// where the gradients by its inputs go. Shapes: as in attend; d_out and out like attend's out, log_weight as
-/// attend wrote it, dq like q, dk like k,
+/// The tensors of a backward pass: what attend read and wrote, the gradient of a loss with respect to its
+/// result, and the gradients with respect to its inputs.
+/// Shapes:   as in attend; d_out and out like attend's out, log_weight as attend wrote it, dq like q, dk like
+///           k, dv like v.
 ///         dv like v.
 template <class Q, class K, class V, class O, class D, class DQ, class DK, class DV>
 struct gradient_tensors {
@@ -20,13 +22,13 @@ struct gradient_tensors {
     heads_view<K> k;                           ///< as attend read it
     heads_view<V> v;                           ///< as attend read it
     heads_view<O> out;                         ///< what attend wrote
-    heads_view<D> d_out;                       ///< gradient of the loss by out
+    heads_view<D> d_out;                       ///< gradient of the loss with respect to out
     std::span<const compute_t<Q>> log_weight;  ///< [batches, queries, heads]
-    heads_view<DQ> dq;                         ///< written: gradient by q
-    heads_view<DK> dk;                         ///< written: gradient by k
-    heads_view<DV> dv;                         ///< written: gradient by v
+    heads_view<DQ> dq;                         ///< written: gradient with respect to q
+    heads_view<DK> dk;                         ///< written: gradient with respect to k
+    heads_view<DV> dv;                         ///< written: gradient with respect to v
 };
-// Clang learned to deduce an aggregate's arguments with version 17.
+// Clang before version 17 cannot deduce the template arguments of an aggregate.
 template <class Q, class K, class V, class O, class D, class DQ, class DK, class DV>
 gradient_tensors(heads_view<Q>, heads_view<K>, heads_view<V>, heads_view<O>, heads_view<D>,
                  std::span<const compute_t<Q>>, heads_view<DQ>, heads_view<DK>, heads_view<DV>)
@@ -36,7 +38,8 @@ gradient_tensors(heads_view<Q>, heads_view<K>, heads_view<V>, heads_view<O>, hea
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Memory of one backward call: what a tile needs, and the gradients of one kv head while queries go by.
+/// Memory of one backward call: that of a tile, and the gradients of one kv head during the loop over
+/// queries.
 template <class T>
 struct gradient_scratch {
     T *queries, *d_out, *query_rows, *d_out_rows, *dq, *log_weight, *product, *shares, *d_scores, *keys,
@@ -72,8 +75,8 @@ struct gradient_scratch {
     }
 };
 
-/// scores [keys, stride] become shares exp(score - log_weight), d_shares become d_scores: share * (d_share -
-/// product), one query a lane.
+/// scores [keys, stride] become shares exp(score - log_weight), and d_shares become
+/// d_scores = share * (d_share - product); one query per lane.
 template <std::size_t Packs, class T>
 void gradient_strip(T* scores, T* d_shares, index stride, index keys, const T* log_weight,
                     const T* product) noexcept {
@@ -97,8 +100,8 @@ void gradient_strip(T* scores, T* d_shares, index stride, index keys, const T* l
     }
 }
 
-/// One backward call: for every kv head the tiles of its queries go by, and past each of them the tiles of
-/// keys.
+/// One backward call: for every kv head a loop over tiles of its queries, and for each of them a loop over
+/// tiles of keys.
 template <class Rules, class Tensors>
 class tiled_gradient {
     using T = std::remove_const_t<typename decltype(Tensors::log_weight)::element_type>;
@@ -155,7 +158,7 @@ class tiled_gradient {
         write_queries();
     }
 
-    /// Queries (times scale) and the result's gradients, as rows and as columns of strips.
+    /// Reads queries (times scale) and the result's gradients, as rows and as columns of strips.
     void read_queries() noexcept {
         const auto columns = [](const T* row, index channels, T* strips, index r) {
             T* const to = strips + strip_offset<T>(r, channels);
@@ -194,7 +197,7 @@ class tiled_gradient {
         }
     }
 
-    /// Adds what the queries of a piece and its keys give to dq, dk and dv.
+    /// Adds the contributions of a piece to dq, dk and dv.
     void add(const tile_piece& piece, matrix_at<const T> keys, matrix_at<const T> values) noexcept {
         const attention::score_tile& tile = piece.tile;
         const bool complete = piece.complete;
@@ -265,9 +268,8 @@ class tiled_gradient {
             false);
     }
 
-    /// A product with `from` [rows, channels], whose numbers that are not finite are added pair by pair where
-    /// the pair is seen: a weight of 0 does not hide them. Rows are keys or queries, the fourth number is the
-    /// other.
+    /// A product with `from` [rows, channels]. Its numbers that are not finite are added pair by pair where
+    /// the pair is seen, because a weight of 0 does not hide them. Rows are keys or queries.
     template <class Product, class Add>
     void add_product(const attention::score_tile& tile, bool complete, matrix_at<const T> from, index rows,
                      index channels, const Product& product, const Add& add_one,
@@ -301,15 +303,15 @@ class tiled_gradient {
     attention::tiled_options<T> options_;
     T scale_;
     index channels_, value_channels_, width_, value_width_;
-    index batch_ = 0, kv_ = 0, head_ = 0, first_query_ = 0, queries_ = 0;  // the tile of now
+    index batch_ = 0, kv_ = 0, head_ = 0, first_query_ = 0, queries_ = 0;  // the current tile
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail
 
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// Bytes of workspace that one call of attend_gradient needs: the gradients of one kv head's keys and values
-/// and what a tile needs.
+/// Bytes of workspace that one call of attend_gradient needs: the gradients of one kv head's keys and values,
+/// and the memory of a tile.
 /// Throws: invalid_config on tile sizes that are not positive or a size that does not fit.
 template <class Q, class V>
 index attend_gradient_workspace(heads_view<Q> q, heads_view<V> v,
@@ -318,16 +320,16 @@ index attend_gradient_workspace(heads_view<Q> q, heads_view<V> v,
         .bytes;
 }
 
-/// The backward pass of attend: gradients by q, k and v, from the saved log-sum-exp instead of a matrix of
-/// probabilities. Overwrites dq, dk and dv.
+/// The backward pass of attend: gradients with respect to q, k and v, from the saved log-sum-exp instead of a
+/// matrix of probabilities. Overwrites dq, dk and dv.
 /// Shapes:   as gradient_tensors. options: scale, tile sizes and part as in attend; log_weight and
 /// probabilities
 ///           are not read. Parts share batches * kv heads; each writes the gradients of its own.
-/// Requires: what is written shares no memory with what is read.
+/// Requires: written tensors share no memory with tensors that are read.
 /// Throws:   invalid_config on sizes that disagree, before anything is written. Allocates nothing.
-/// Cost:     2.5 times attend's: five products of each tile in which something is seen.
-/// Accuracy: f64 1e-12, f32 1e-5 of the exact gradient, for inputs of order 1. A pair that is hidden hands
-///           nothing on, NaN included.
+/// Cost:     2.5 times attend's: five products of each tile that is at least partly visible.
+/// Accuracy: f64 1e-12, f32 1e-5 of the exact gradient, for inputs of order 1. A hidden pair contributes
+///           nothing, even if it is NaN.
 /// Source:   Dao et al. 2022, appendix B; Rabe and Staats 2021.
 ///
 ///     attend(mask, q, k, v, out, workspace, {.log_weight = log_weight});

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Partial attention with the caller's workspace, and masks by explicit positions for sequence shards.
 #pragma once
 
 #include <algorithm>
@@ -11,14 +12,15 @@
 
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// Query n stands at position query_positions[n], key j at key_positions[j]; a query sees keys up to its own
-/// position. For shards of a sequence: zigzag rings, chunks that arrive in any order.
+/// A causal mask by explicit positions: query n has position query_positions[n], key j has key_positions[j],
+/// and a query sees keys up to its own position. For shards of a sequence: zigzag rings, chunks that arrive
+/// in any order.
 /// Shapes: [queries] and [keys].
 /// Throws: invalid_config on lengths that do not fit.
 /// Source: Ring Attention, Liu et al. 2023.
 struct position_mask {
-    std::span<const std::int32_t> query_positions = {};  ///< where each query stands
-    std::span<const std::int32_t> key_positions = {};    ///< where each key stands
+    std::span<const std::int32_t> query_positions = {};  ///< position of each query
+    std::span<const std::int32_t> key_positions = {};    ///< position of each key
 
     struct rules {
         const std::int32_t *query, *key;
@@ -47,9 +49,9 @@ struct position_mask {
     }
 };
 
-/// Attention over a part of the keys in the form that join_partial_attention takes: attend with its
-/// log-sum-exp. Shapes, Requires, Throws: as attend; workspace and options as there, log_weight is not read.
-/// Cost:     attend, one pass over the keys; allocates the part.
+/// Attention over part of the keys, with its log-sum-exp, for join_partial_attention. Shapes, Requires,
+/// Throws: as attend; workspace and options as there, log_weight is not read.
+/// Cost:     as attend, one pass over the keys; allocates the part.
 /// Accuracy: as attend; joined, f64 1e-12 and f32 3e-6 of attend over all keys at once.
 /// Source:   online softmax, Milakov and Gimelshein 2018; Ring Attention, Liu et al. 2023.
 template <attention_mask Mask, class Q, class K, class V>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// attend_rotating_keys: attention over unrotated cached keys, rotated tile by tile as they are read.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +13,7 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Scores of keys that are rotated as a tile of them is read.
+/// Scores of keys that are rotated when a tile of them is read.
 template <class Q, class K, class L, class R>
 class rotated_key_scores {
     using T = compute_t<Q>;
@@ -54,19 +55,21 @@ class rotated_key_scores {
 
 namespace ROPEWALK_NAMESPACE::attention {
 
-/// attend over keys that a cache holds unrotated: each tile of them is rotated by its tokens' rows as it is
-/// read. A cached block then serves at any position, for nothing is written back, no rounding adds up and a
-/// magnitude enters once.
+/// attend over keys that a cache stores unrotated: each tile of them is rotated by its tokens' rows when it
+/// is read. A cached block can therefore be used at any position: nothing is written back, rounding does not
+/// accumulate, and a magnitude is applied once.
 /// Shapes:   q rotated already, k as cached; rows of k's batches * tokens tokens (of one head, or of every
 ///           kv head), as for rotate(layout, k, rows); else as attend, workspace of attend_workspace bytes.
 /// Requires: out shares no memory with the inputs.
 /// Throws:   invalid_config as attend, and where the rows do not fit the keys, before anything is written.
 ///           Allocates nothing.
-/// Cost:     attend's, and a rotation of the keys for every tile of queries: with 96 queries a tile about a
-///           tenth more, in a decode step a fifth (2048 tokens, and 1 of 8192, f32, AVX-512).
-/// Accuracy: f64 and f32: the bits of attend over keys that rotate has rotated. 16-bit keys are rotated in f32
-///           and not rounded again.
-/// Source:   StreamingLLM, arXiv 2309.17453, and MEPIC, arXiv 2512.16822 (keys rotated when they are read).
+/// Cost:     attend's, plus a rotation of the keys for every tile of queries: about a tenth more time for a
+///           prefill of 2048 tokens (96 queries per tile), a fifth more for a decode step over 8192 (f32,
+///           AVX-512).
+/// Accuracy: f64 and f32: the same bits as attend over keys rotated by `rotate`. 16-bit keys are rotated in
+///           f32 and not rounded again.
+/// Source:   StreamingLLM, arXiv 2309.17453, and MEPIC, arXiv 2512.16822 (keys are rotated when they are
+///           read).
 ///
 ///     attend_rotating_keys(causal_mask{}, half_split{}, q, k, table.rows(positions), v, out, workspace);
 template <attention_mask Mask, layout_like L, class Q, class K, class R, class V, class O>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reference scores of two rotations chosen by distance, for studies of HiRoPE, windowed RoPE and ReRoPE.
 #pragma once
 
 #include <algorithm>
@@ -19,18 +20,17 @@ struct windowed_options {
     bool causal = true;                     ///< a key after its query is hidden, near or not
     std::optional<double> scale = {};       ///< on q . k; 1 / sqrt(channels) when not given
     std::optional<index> first_query = {};  ///< key index of query 0; Lk - Lq when not given (decode)
-    double hidden = 0;                      ///< what is written for a hidden pair
+    double hidden = 0;                      ///< written for a hidden pair
 };
 
-/// Scores of two rotations of the same queries and keys, for study (attend_banded attends by them): of the
-/// near one where the query is closer than `window` to the key, before or after it, of the far one elsewhere.
-/// The distance decides, so no single rotation can do this. HiRoPE: near plain positions, far hierarchical
-/// ones. Windowed RoPE (A2ATS): far queries rotated to one distance, far keys not rotated (repeat_row).
-/// ReRoPE: the same with the distance of the window.
+/// Scores of two rotations of the same queries and keys, for study (attend_banded computes attention with
+/// them). The near rotation counts where the query is closer than `window` to the key, before or after it;
+/// the far one elsewhere. The choice depends on the distance, so a single rotation cannot express it. See
+/// banded_copies for HiRoPE, windowed RoPE and ReRoPE.
 /// Shapes:   near_q and far_q [batches, Lq, heads, channels], near_k and far_k [batches, Lk, kv heads,
 ///           channels] (query head h reads kv head h / (heads / kv heads)); scores [batches, heads, Lq, Lk].
 /// Throws:   invalid_config on sizes that disagree or a negative window.
-/// Cost:     one product a pair, two on the edges of the window; attend_banded holds no scores.
+/// Cost:     one product per pair, two on the edges of the window. attend_banded does not store scores.
 /// Accuracy: sums in the type of the scores.
 /// Source:   HiRoPE, Zhang et al. 2024; A2ATS, He et al. 2025 (vqkey/models/llama_masked.py).
 template <class Q, class K>

@@ -1,16 +1,17 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Writes attention scores out, computed by the same products as attention itself.
 #pragma once
 
 #include <algorithm>
 
 #include <ropewalk/attention/tiled_core.hpp>
 
-/// Scores for who wants to see them, by the products that attention runs on.
+/// Scores for callers that want to see them, by the same products that attention uses.
 /// Source: tiles of scores, Dao et al. 2022.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Calls write(batch, head, query, key, score) once for every pair of a call. Scores: score_source or what
-/// has its members, over memory of `at`.
+/// Calls write(batch, head, query, key, score) once for every pair of a call. Scores is score_source or a
+/// type with the same members, over the memory of `at`.
 template <class T, class Scores, class F>
 void each_score(Scores scores, const tiled_scratch<T>& at, const attention::tiled_options<T>& options,
                 const F& write) noexcept {

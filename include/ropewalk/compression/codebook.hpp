@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// k-means codebooks of keys under a query metric (A2ATS): Lloyd's steps by threads and in batches.
 #pragma once
 
 #include <algorithm>
@@ -12,19 +13,19 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How Lloyd's steps run.
+/// Parameters of the k-means training.
 struct codebook_options {
     index codewords = 4096;   ///< how many
     index iterations = 300;   ///< Lloyd steps at most
-    double tolerance = 1e-4;  ///< stop once the centroids together move less than this
+    double tolerance = 1e-4;  ///< stop when the codewords together move less than this
     std::uint64_t seed = 0;   ///< of the k-means++ start
-    index batch = 0;          ///< keys that a step looks at, but for the last three; 0: all
+    index batch = 0;          ///< keys per step, except for the last three steps; 0: all
 };
 
-/// What Lloyd's steps leave behind.
+/// The result of the k-means training.
 /// Shapes:   codewords [count, channels] as z = k L; labels [keys] of the final codewords; loss and shift
-///           one number a step taken: the sum of squared distances before the step (to the codewords it
-///           starts from; of a batch, times its share of the keys) and how far the codewords moved in it.
+///           have one number per step: the sum of squared distances before the step (to the codewords it
+///           starts from; for a batch, times its share of the keys), and how far the codewords moved in it.
 template <class T = float>
 struct codebook_fit {
     typename vector_quantizer<T>::matrix codewords;  ///< [count, channels], as z = k L
@@ -33,7 +34,7 @@ struct codebook_fit {
     std::vector<double> shift;                       ///< of each step
     double objective = 0;                            ///< sum of squared distances to the final codewords
 
-    /// Ready to encode and score.
+    /// The quantizer of these codewords.
     vector_quantizer<T> quantizer(const query_metric& metric) const {
         return {codewords.template cast<double>(), metric.cholesky};
     }
@@ -58,11 +59,12 @@ T squared_distance(const T* a, const T* b, index n) noexcept {
     return all;
 }
 
-/// Uniform in [0, 1), the same on every platform.
+/// A random number, uniform in [0, 1), the same on every platform.
 inline double uniform(std::mt19937_64& engine) { return static_cast<double>(engine() >> 11) * 0x1p-53; }
 
-/// k-means++: the first codeword is any key, each next one a key with a chance proportional to its squared
-/// distance to the nearest so far. With fewer distinct keys than codewords the rest repeat the first.
+/// k-means++: the first codeword is a random key, and each next one is a key chosen with probability
+/// proportional to its squared distance to the nearest codeword so far. With fewer distinct keys than
+/// codewords, the remaining codewords repeat the first.
 template <class Matrix>
 Matrix seeded_codewords(const Matrix& z, index codewords, std::mt19937_64& engine) {
     using T = typename Matrix::Scalar;
@@ -95,25 +97,27 @@ Matrix seeded_codewords(const Matrix& z, index codewords, std::mt19937_64& engin
 
 }  // namespace detail
 
-/// k-means on z = k L, step by step, so that a caller's threads share the costly half of a step. What is
-/// minimised, sum over keys of |z - z_codeword|^2, is the squared error of the queries' scores up to a factor.
-/// With a batch a step moves the codewords by some keys of a shuffled order, each codeword to the mean of all
-/// that it has met; the last three steps see every key, as every step does without.
+/// k-means on z = k L, step by step, so that the caller's threads share the expensive part of a step. The
+/// minimised sum over keys of |z - z_codeword|^2 is, up to a factor, the squared error of the queries'
+/// scores. With a batch, each step uses some keys in shuffled order and moves each codeword to the mean of
+/// all keys assigned to it so far; the last three steps use all keys. Without a batch every step uses all
+/// keys.
 /// Shapes:   keys [count, channels], unrotated; `start`, when given, [codewords, channels] as z, instead of
-///           the k-means++ start (with a batch: from as many keys, at least four a codeword).
+///           the k-means++ start (with a batch: from as many keys, at least four per codeword).
 /// Throws:   the constructor only: invalid_config without keys, on channels that differ from the metric's or
 ///           from those of `start`, numbers that are not finite, codewords outside 1 .. 65536, iterations,
 ///           tolerance or batch < 0.
-/// Cost:     keys (of a step) * codewords * channels multiply-adds a step, shared by the parts of assign;
-///           the start reads its keys once a codeword. Memory: two or three copies of the keys in T.
-/// Accuracy: distances in T, means and the loss in f64. Deterministic for a seed, whatever the parts. A label of a
-///           step is the nearest up to the rounding of |z| |codeword|, one of the result up to that of the distance.
-///           A codeword without keys becomes the zero vector in a step over all keys, as in the official code; the
-///           loss of such steps falls but for that. Batches of two keys a codeword end 2 to 6 % above the objective
-///           that all keys reach.
-/// Threads:  parts of one assign may run side by side; between them and step() the caller joins.
-/// Source:   junhuihe-hjh/A2ATS kmeans_gpu/kmeans.py; k-means++, Arthur and Vassilvitskii 2007; batches, Sculley
-///           2010.
+/// Cost:     keys (of a step) * codewords * channels multiply-adds per step, shared by the parts of assign;
+///           the start reads its keys once per codeword. Memory: two or three copies of the keys in T.
+/// Accuracy: distances in T, means and the loss in f64. Deterministic for a seed and independent of the
+///           parts. A label of a step is the nearest codeword up to rounding of |z| |codeword|, a label of
+///           the result up to rounding of the distance. A codeword without keys becomes the zero vector in a
+///           step over all keys, as in the official code; apart from that, the loss of such steps never
+///           increases. Batches of two keys per codeword end 2 to 6 % above the objective reached with all
+///           keys.
+/// Threads:  parts of one assign may run at the same time; the caller waits for all of them before step().
+/// Source:   junhuihe-hjh/A2ATS kmeans_gpu/kmeans.py; k-means++, Arthur and Vassilvitskii 2007; batches,
+///           Sculley 2010.
 ///
 ///     codebook_training<> training(keys, metric, {.batch = 8192});
 ///     while (!training.done()) {
@@ -129,7 +133,7 @@ class codebook_training {
 
     /// Whether labels and objective are those of the final codewords.
     bool done() const noexcept { return phase_ == phase::done; }
-    /// The nearest codewords of the part's share of what this step looks at.
+    /// Finds the nearest codewords for the part's share of this step's keys.
     void assign(part_of part = {}) noexcept {
         if (done()) return;
         const work_range own = partition(looked_at(), part);
@@ -142,9 +146,9 @@ class codebook_training {
             detail::fill_nearest<detail::nearest_by::products>(columns_, z, own.count, labels,
                                                                distances_.data() + own.first);
     }
-    /// Moves the codewords; after all parts of an assign.
+    /// Moves the codewords; call it after all parts of an assign.
     void step();
-    /// What there is so far; labels and objective once done().
+    /// The result so far; labels and objective once done().
     const codebook_fit<T>& result() const noexcept { return fit_; }
 
   private:
@@ -174,8 +178,8 @@ class codebook_training {
     codebook_fit<T> fit_;
     detail::codeword_columns<T> columns_;
     std::vector<T> distances_;
-    Eigen::MatrixXd sums_;           // of the members that a step saw
-    Eigen::VectorXd members_, met_;  // of a step; of all steps in batches
+    Eigen::MatrixXd sums_;           // sums of the members in a step
+    Eigen::VectorXd members_, met_;  // counts: in a step; in all steps with batches
     std::mt19937_64 engine_;
     std::vector<index> order_;
     std::size_t next_ = 0;
@@ -264,13 +268,13 @@ void codebook_training<T>::step() {
     fit_.shift.push_back((next.template cast<double>() - fit_.codewords.template cast<double>()).norm());
     fit_.codewords = std::move(next);
     columns_.fill(fit_.codewords.data());
-    // A batch moves codewords by chance alone: only steps over all keys can tell that they have settled.
+    // Random batches always move codewords, so only steps over all keys can show convergence.
     if (taken() == options_.iterations || (!batch && fit_.shift.back() < options_.tolerance))
         phase_ = phase::labels;
     if (in_batch()) gather(batch_);
 }
 
-/// A codebook of the keys of one kv head under a metric: codebook_training to its end, by this thread.
+/// A codebook of the keys of one kv head under a metric: runs codebook_training to its end on this thread.
 /// Shapes, throws, cost, accuracy and source: as codebook_training.
 template <class T = float>
 codebook_fit<T> make_codebook(const Eigen::MatrixXd& keys, const query_metric& metric,
@@ -283,9 +287,9 @@ codebook_fit<T> make_codebook(const Eigen::MatrixXd& keys, const query_metric& m
     return training.result();
 }
 
-/// The scores q . codeword / sqrt(channels) that a codebook gives instead of q . k / sqrt(channels).
+/// The scores q . codeword / sqrt(channels), which approximate q . k / sqrt(channels).
 /// Shapes:   queries [count, channels], labels [keys] -> [count, keys].
-/// Throws:   invalid_config on channels that differ or a label that is no codeword.
+/// Throws:   invalid_config on channels that differ or a label that is not a codeword.
 /// Source:   A2ATS, arXiv 2502.12665.
 template <class T>
 Eigen::MatrixXd make_approximate_scores(const Eigen::MatrixXd& queries, const vector_quantizer<T>& quantizer,
@@ -304,8 +308,8 @@ Eigen::MatrixXd make_approximate_scores(const Eigen::MatrixXd& queries, const ve
     return scores;
 }
 
-/// Sum over queries and keys of (q . k - q . codeword)^2: what the query-aware codebook keeps small.
-/// Throws:   invalid_config as make_approximate_scores, and unless there is one label a key.
+/// The sum over queries and keys of (q . k - q . codeword)^2, which the query-aware codebook minimises.
+/// Throws:   invalid_config as make_approximate_scores, and unless there is one label per key.
 /// Source:   A2ATS, arXiv 2502.12665.
 template <class T>
 double score_squared_error(const Eigen::MatrixXd& queries, const Eigen::MatrixXd& keys,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// CommVQ: residual vector quantisation of keys with codebooks that commute with RoPE.
 #pragma once
 
 #include <Eigen/Cholesky>
@@ -11,16 +12,16 @@
 
 #include <ropewalk/frequencies/spectrum.hpp>
 
-/// CommVQ: residual codebooks of keys before the rotation whose centres c_A + i c_B, over complex pairs,
-/// commute with it, so that a query meets each small centre once and tokens cost look-ups and one rotation a
-/// pair.
+/// CommVQ: residual codebooks of unrotated keys. Their centres c_A + i c_B, over complex pairs, commute with
+/// the rotation, so a query is multiplied with each small centre once, and a token costs table look-ups and
+/// one rotation per pair.
 /// Source:   CommVQ, arXiv 2506.18879; UMass-Embodied-AGI/CommVQ.
 namespace ROPEWALK_NAMESPACE::commvq {
 
 /// The small centres of all rounds.
 struct codebook {
-    index rounds = 0;               ///< each codes what the ones before it left
-    index centres = 0;              ///< n of a round; a code names two of them, A n + B
+    index rounds = 0;               ///< each encodes the residual of those before it
+    index centres = 0;              ///< n per round; a code A n + B selects two of them
     index pairs = 0;                ///< half_split pairs of a key
     std::span<const double> theta;  ///< [rounds, centres, pairs, 2]: x and y
 };
@@ -62,13 +63,14 @@ inline std::vector<double> expand(const codebook& c) {
     return out;
 }
 
-/// Keys as codes.
+/// Encoded keys.
 struct coded_keys {
-    std::vector<double> scale;  ///< a key's length, [tokens]
+    std::vector<double> scale;  ///< norms of the keys, [tokens]
     std::vector<index> codes;   ///< [rounds, tokens]
 };
 
-/// Each round takes the nearest large centre of what is left of k / |k|, the first of equals.
+/// Encodes keys: each round takes the large centre nearest to the residual of k / |k|, the first of equal
+/// ones.
 /// Shapes:   k [tokens, 2 * pairs], half_split, before the rotation.
 /// Throws:   invalid_config on sizes that disagree or keys that are not finite.
 /// Cost:     tokens * rounds * centres^2 * pairs.
@@ -115,7 +117,7 @@ inline coded_keys encode(const codebook& c, std::span<const double> k) {
 
 /// The keys of the codes, before the rotation.
 /// Shapes:   [tokens, 2 * pairs], half_split.
-/// Throws:   invalid_config on sizes that disagree or a code that is not there.
+/// Throws:   invalid_config on sizes that disagree or a code that does not exist.
 inline std::vector<double> decode(const codebook& c, const coded_keys& keys) {
     constexpr const char* who = "commvq::decode";
     const auto large = expand(c);
@@ -141,12 +143,12 @@ inline std::vector<double> decode(const codebook& c, const coded_keys& keys) {
     return out;
 }
 
-/// Scores of one rotated query against rotated keys without decoding them: conj(q) meets each small centre
-/// once; a token then adds t_A + i t_B over its rounds and rotates the sum by its position.
+/// Scores of one rotated query against rotated keys without decoding them: conj(q) is multiplied with each
+/// small centre once; a token then adds t_A + i t_B over its rounds and rotates the sum by its position.
 /// Shapes:   q [2 * pairs], half_split, rotated; positions [tokens]; the result [tokens], unscaled.
 /// Throws:   invalid_config on sizes that disagree, or a spectrum of several heads or axes.
-/// Cost:     rounds * centres * pairs once, then rounds * pairs additions and a sine and cosine a pair and
-///           token.
+/// Cost:     rounds * centres * pairs multiply-adds once, then rounds * pairs additions and one sine and
+///           cosine per pair and token.
 /// Source:   UMass-Embodied-AGI/CommVQ commvq/triton_kernels.py.
 inline std::vector<double> make_scores(const codebook& c, const coded_keys& keys, std::span<const double> q,
                                        const spectrum& s, std::span<const double> positions) {
@@ -194,10 +196,10 @@ inline std::vector<double> make_scores(const codebook& c, const coded_keys& keys
     return scores;
 }
 
-/// The small centres that fit soft assignments best: weighted least squares of all large centres on the
+/// The small centres that best fit soft assignments: weighted least squares of all large centres against the
 /// weighted means of their keys.
-/// Shapes:   assignments [tokens, centres^2], rows of weights; z [tokens, 2 * pairs], half_split, what a
-///           round has to code; the result [2 * centres, pairs], rows x_0, y_0, x_1, y_1, ...
+/// Shapes:   assignments [tokens, centres^2], rows of weights; z [tokens, 2 * pairs], half_split, the
+///           residuals that a round encodes; the result [2 * centres, pairs], rows x_0, y_0, x_1, y_1, ...
 /// Throws:   invalid_config on sizes that disagree, or ridge <= 0.
 /// Source:   UMass-Embodied-AGI/CommVQ training/quantize_key_cache.py (ridge 1e-8 on every weight).
 template <class Scalar = double>
@@ -223,7 +225,7 @@ std::vector<double> fit_centres(index centres, index pairs, std::span<const doub
                 mean[static_cast<std::size_t>(i)] += w * z[static_cast<std::size_t>(n * 2 * pairs + i)];
         }
         const index xa = 2 * (code / centres), ya = xa + 1, xb = 2 * (code % centres), yb = xb + 1;
-        // One equation says X_A - Y_B, the other Y_A + X_B.
+        // One equation is for X_A - Y_B, the other for Y_A + X_B.
         const auto add = [&](index plus, index other, double sign, index first) {
             normal(plus, plus) += weight;
             normal(other, other) += weight;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Allocation of EliteKV's cache between rotated pairs and latent channels, for a given budget.
 #pragma once
 
 #include <limits>
@@ -10,14 +11,14 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// One way to spend a cache: so many elite pairs a head, so wide a latent.
+/// One allocation of a cache: the number of elite pairs per head and the width of the latent.
 struct elite_allocation {
     index rounds = 0;  ///< r, pairs of a head that rotate
     index latent = 0;  ///< channels of the latent
-    double ratio = 0;  ///< cached numbers against full keys and values
+    double ratio = 0;  ///< cached numbers divided by those of full keys and values
 };
 
-/// What allocations are listed for.
+/// The sizes and limits for which allocations are listed.
 struct elite_allocation_config {
     index kv_heads = 32;
     index head_dim = 128;
@@ -25,15 +26,15 @@ struct elite_allocation_config {
     index first_rounds = 1;    ///< least r
     index last_rounds = 32;    ///< largest r, at most head_dim / 2
     index latent_step = 128;   ///< widths of the latent: hidden, hidden - step, ...
-    double least_width = 0.1;  ///< down to this share of hidden
+    double least_width = 0.1;  ///< the least width as a share of hidden
 };
 
-/// The grid that a layer's cache is looked for in: every r with every width of latent, widest first, that is
-/// not wider than where the two factors hold more numbers than the matrices they stand for.
+/// The grid of allocations to search: every r with every width of the latent, widest first, for which the two
+/// factors do not have more numbers than the matrices that they replace.
 /// Throws:   invalid_config on sizes that are not positive, rounds beyond the pairs, or a share outside (0,
 ///           1].
 /// Source:   CiaranZhou/EliteKV dimension_allocation/allocation_ppl.py, whose bound is written for 128
-///           channels a head and hidden = heads * head_dim.
+///           channels per head and hidden = heads * head_dim.
 inline std::vector<elite_allocation> make_elite_allocations(const elite_allocation_config& c) {
     constexpr const char* who = "make_elite_allocations";
     constexpr index most = index{1} << 20;
@@ -65,8 +66,8 @@ inline std::vector<elite_allocation> make_elite_allocations(const elite_allocati
     return all;
 }
 
-/// The allocation of the least loss among those whose cache is at most `budget` of the full one; of equal
-/// ones the smallest cache. The losses are the caller's measurement (the published script's: perplexity).
+/// The allocation with the least loss among those whose cache is at most `budget` times the full one; of
+/// equal losses, the smallest cache. The caller measures the losses (in the published script: perplexity).
 /// Shapes:   losses [allocations]; a NaN counts as unmeasured.
 /// Throws:   invalid_config when the lengths differ or nothing that was measured fits the budget.
 /// Source:   as make_elite_allocations.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// EliteKV attention: decode over latents and rotated elite channels, absorbed or expanded.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +22,8 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Scores of absorbed queries, rows (token, head): latents, which all heads share, by one product, and the
-/// elite channels of each row's kv head.
+/// Scores of absorbed queries, with rows (token, head): one product with the latents, which all heads share,
+/// plus one with the elite channels of each row's kv head.
 template <class T, class E>
 class elite_scores {
     static constexpr index strip = strip_lanes<T>;
@@ -78,11 +79,12 @@ class elite_scores {
 
 }  // namespace detail
 
-/// One layer of attention over an elite_cache, up to the output projection: what elite_weights were made for.
+/// One layer of attention over an elite_cache, up to the output projection, with the weights of
+/// elite_weights.
 /// Throws:   invalid_config on weights of other shapes than their layout's, a spectrum that does not fit it
 ///           or a scale that is not finite.
 /// Cost:     absorbed (decode), every cached row is read once for all heads: heads * (2 latent + 2r)
-///           multiply-adds a cached token; expanded (a prompt), see cheaper_form.
+///           multiply-adds per cached token; expanded (a prompt), see cheaper_form.
 /// Accuracy: f64: both forms agree with plain attention over effective_keys() and effective_values() to
 ///           1e-12.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
@@ -98,7 +100,7 @@ class elite_attention {
     /// scale on q . k: 1 / sqrt(head_dim) of the whole head when not given.
     elite_attention(elite_weights<T> weights, const spectrum& omega, std::optional<double> scale = {});
 
-    /// What it was made with.
+    /// The weights it was made from.
     const elite_weights<T>& weights() const noexcept { return weights_; }
     /// An empty cache for this layer.
     template <class E>
@@ -106,10 +108,11 @@ class elite_attention {
         return {weights_.layout, all_, weights_.latent()};
     }
 
-    /// Queries of tokens standing at first, first + 1, ..., packed heads with their elite channels rotated.
+    /// Queries of tokens at positions first, first + 1, ..., as packed heads with their elite channels
+    /// rotated.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * head_dim].
     matrix make_queries(const matrix& x, index first) const;
-    /// [q_nope up_keys | q_elite] head by head: what a row of the cache is multiplied with.
+    /// [q_nope up_keys | q_elite] for each head: the factor of a row of the cache.
     /// Shapes: queries as make_queries gives them -> [tokens, heads * (latent + 2r)].
     matrix make_absorbed(const matrix& queries) const;
     /// Appends to a cache.
@@ -119,9 +122,9 @@ class elite_attention {
 
     /// Absorbed attention of one query token over the first `tokens` rows of a cache.
     /// Shapes:   absorbed [heads, latent + 2r], latents out [heads, latent]; both contiguous.
-    /// Requires: a cache of this layer, tokens <= cache.tokens(); one call at a time an object.
-    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
-    ///           the program go on.
+    /// Requires: a cache of this layer, tokens <= cache.tokens(); one call at a time per object.
+    /// Returns:  true; false, with `out` untouched, when the call does not fit and ROPEWALK_ON_MISFIT lets
+    ///           the program continue.
     template <class E>
     bool attend(const T* absorbed, const elite_cache<E>& cache, index tokens, T* out) noexcept {
         constexpr const char* who = "elite_attention::attend";
@@ -141,8 +144,8 @@ class elite_attention {
     /// Shapes:   [tokens, heads * latent] -> [tokens, heads * head_dim].
     matrix make_values(const matrix& latents) const;
 
-    /// New tokens through the cache: appended, then each attends to everything up to itself, in the cheaper
-    /// form or the one that is given.
+    /// Appends new tokens to the cache, then each attends to all tokens up to itself, in the cheaper form or
+    /// the one that is given.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * head_dim].
     /// Throws: as append, before anything is appended.
     template <class E>
@@ -158,7 +161,7 @@ class elite_attention {
         return {.key_tile =
                     std::clamp<index>(numbers / std::max<index>(weights_.latent(), 1) / 8 * 8, 8, 64)};
     }
-    /// Absorbed rows of some tokens against the first `keys` of a cache.
+    /// Attention of the absorbed rows of some tokens over the first `keys` rows of a cache.
     template <class Rules, class E>
     void attend_rows(const Rules& rules, const T* absorbed, index tokens, const elite_cache<E>& cache,
                      index keys, T* out, std::span<std::byte> workspace) const noexcept {

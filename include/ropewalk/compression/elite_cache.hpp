@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The cache of an EliteKV layer: rotated elite channels and a latent per token.
 #pragma once
 
 #include <cmath>
@@ -13,16 +14,16 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The cache of one EliteKV layer: a row [rotated elite channels of every kv head | latent] a token.
+/// The cache of one EliteKV layer: one row [rotated elite channels of every kv head | latent] per token.
 /// Shapes:   E is the storage type; rows are stride() numbers apart.
 /// Throws:   invalid_config on a spectrum that does not fit the layout and on sizes that disagree; append,
 ///           reserve and shift are the only calls that allocate.
-/// Cost:     kv heads * 2r + latent numbers a token.
+/// Cost:     kv heads * 2r + latent numbers per token.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
 template <class E = float>
 class elite_cache {
   public:
-    using value = compute_t<E>;  ///< what arithmetic runs in
+    using value = compute_t<E>;  ///< the type of the arithmetic
 
     /// omega: the frequencies of all head_dim / 2 pairs of a head.
     elite_cache(const elite_layout& layout, const spectrum& omega, index latent)
@@ -37,21 +38,21 @@ class elite_cache {
 
     /// Which pairs rotate.
     const elite_layout& layout() const noexcept { return layout_; }
-    /// How fast they do, head by head.
+    /// The frequencies of these pairs, for each head.
     const spectrum& frequencies() const noexcept { return omega_; }
     /// Channels of the latent.
     index latent() const noexcept { return latent_; }
     index tokens() const noexcept { return tokens_; }
-    /// Numbers of a token.
+    /// Numbers per token.
     index width() const noexcept { return elite_channels() + latent_; }
-    /// Numbers from a row to the next: the width, and a cache line more where rows would be whole pages
-    /// apart, for those share a few lines of a cache.
+    /// Distance in numbers from one row to the next: the width, plus a cache line where rows would otherwise
+    /// be whole pages apart and compete for the same cache sets.
     index stride() const noexcept {
         constexpr index page = 4096 / static_cast<index>(sizeof(E)),
                         line = 64 / static_cast<index>(sizeof(E));
         return width() % page == 0 ? width() + line : width();
     }
-    /// What the rows take.
+    /// Bytes of the rows.
     index bytes() const noexcept { return tokens_ * stride() * static_cast<index>(sizeof(E)); }
     /// [tokens, kv heads, 2r]: the rotated elite channels.
     heads_view<const E> keys() const noexcept {
@@ -63,7 +64,7 @@ class elite_cache {
     heads_view<const E> latents() const noexcept {
         return {rows_.data() + elite_channels(), {1, tokens_, 1, latent_}, {.token = stride()}};
     }
-    /// Room for so many tokens, so that append does not allocate rows.
+    /// Reserves memory for `tokens` tokens, so that append does not allocate rows.
     /// Throws: invalid_config on tokens < 0 or more than fit.
     void reserve(index tokens) {
         rows_.reserve(static_cast<std::size_t>(detail::checked_product(
@@ -71,7 +72,7 @@ class elite_cache {
     }
 
     /// New tokens, raw [tokens, kv heads * 2r + latent] = [W_k of the elite channels | down] x: the elite
-    /// channels rotate on their way in. They stand at tokens(), tokens() + 1, ...
+    /// channels are rotated while they are stored. Their positions are tokens(), tokens() + 1, ...
     /// Throws: invalid_config on count < 0 or more than fit.
     void append(const value* raw, index count) {
         constexpr const char* who = "elite_cache::append";
@@ -95,10 +96,10 @@ class elite_cache {
         }
     }
 
-    /// Moves tokens [first, first + count) by `distance` positions: their elite channels rotate once more,
-    /// their latents stay. Later tokens keep their place; dropping rows is the caller's matter.
+    /// Moves tokens [first, first + count) by `distance` positions: their elite channels are rotated once
+    /// more, and their latents do not change. Later tokens keep their positions; use erase to drop rows.
     /// Throws:   invalid_config when the tokens are not in the cache or the distance is not finite.
-    /// Accuracy: one more rounding in E a shift.
+    /// Accuracy: one more rounding in E per shift.
     /// Source:   R(p + delta) = R(delta) R(p).
     void shift(index first, index count, double distance) {
         require_cached("elite_cache::shift", first, count);
@@ -111,7 +112,7 @@ class elite_cache {
                              {.token = stride(), .head = layout_.rope_channels()}),
                repeat_row(table, 0, count));
     }
-    /// Forgets tokens [first, first + count); those behind move up in memory, not in position.
+    /// Removes tokens [first, first + count). Later rows move up in memory; their positions do not change.
     /// Throws: invalid_config when the tokens are not in the cache.
     void erase(index first, index count) {
         require_cached("elite_cache::erase", first, count);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads converted EliteKV models: sizes from config.json and weights from safetensors files.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What a converted model's config.json says of its caches.
+/// The sizes in a converted model's config.json.
 /// Source: CiaranZhou/EliteKV convert/convert.py and modeling_llama_EliteKV.py.
 struct elite_model {
     index layers = 0;            ///< num_hidden_layers
@@ -59,8 +60,8 @@ inline elite_model read_elite_model(std::string_view config) {
 }
 
 /// One layer of a converted model: q_nope_proj, q_rope_proj, k_rope_proj, kv_a_proj and kv_b_proj below
-/// model.layers.N.self_attn, of any real type. Which pairs rotate is not in the file: `elite`
-/// [heads, half_of_rope_dim] are those of the ranking it was converted with (RoPElite's, in any order, or
+/// model.layers.N.self_attn, of any real type. The file does not state which pairs rotate: `elite` [heads,
+/// half_of_rope_dim] are those of the ranking used in the conversion (RoPElite's, in any order, or
 /// make_uniform_ranking's).
 /// Throws:   invalid_config naming the tensor: one that is missing, of another shape, or with numbers that
 ///           are not finite; as elite_layout on the pairs.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The channel layout of heads of which only the elite pairs rotate (EliteKV), and its permutation of weights.
 #pragma once
 
 #include <span>
@@ -12,12 +13,12 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How a head is laid out once only its elite pairs rotate: [others' first channels, others' second channels
-/// | elite first channels, elite second channels], pairs ascending in both parts, so the rotated slice lies
-/// at the end and is half-split by itself. Permuting the rows of W_q and W_k when a model is loaded makes the
-/// projections come out like this; nothing is moved at run time.
+/// The layout of a head of which only the elite pairs rotate: [first channels, second channels of the other
+/// pairs | first channels, second channels of the elite pairs], with pairs ascending in both parts. The
+/// rotated slice is thus at the end and is half-split by itself. The rows of W_q and W_k are permuted when a
+/// model is loaded, so that the projections have this layout; nothing is moved at run time.
 /// Throws:   invalid_config when a pair is out of range or named twice, lists differ in length, or the
-///           layout the channels come from does not fit.
+///           original layout of the channels does not fit.
 /// Source:   CiaranZhou/EliteKV convert/convert.py; modeling_llama_EliteKV.py, the sdpa path.
 class elite_layout {
   public:
@@ -58,25 +59,25 @@ class elite_layout {
     index count() const noexcept { return count_; }
     /// Channels of a head that rotate.
     index rope_channels() const noexcept { return 2 * count_; }
-    /// Channels of a head that do not.
+    /// Channels of a head that do not rotate.
     index nope_channels() const noexcept { return head_dim_ - 2 * count_; }
     /// [heads, count], ascending in each head.
     std::span<const index> pairs() const noexcept { return pairs_; }
-    /// The channel of the original head that packed channel c of a kv head holds.
+    /// The original channel of packed channel c of a kv head.
     index channel(index kv_head, index c) const noexcept {
         return channels_[static_cast<std::size_t>(kv_head * head_dim_ + c)];
     }
 
-    /// What rotates packed heads: per-head frequencies over the last rope_channels. `heads` is a multiple of
-    /// the layout's: query heads read the pairs of their kv head, so q and k of a grouped model need a table
-    /// each. Without elite pairs it rotates nothing.
-    /// Throws: invalid_config when heads is no multiple or omega has not head_dim / 2 pairs.
+    /// The scheme of packed heads: per-head frequencies over the last rope_channels. `heads` is a multiple of
+    /// the layout's heads; query heads use the pairs of their kv head, so q and k of a grouped-query model
+    /// each need a table. Without elite pairs it rotates nothing.
+    /// Throws: invalid_config when heads is not a multiple or omega does not have head_dim / 2 pairs.
     rotary_scheme scheme(const spectrum& omega, index heads) const {
         detail::require(heads >= 1 && heads % heads_ == 0, "elite_layout::scheme",
                         "heads must be a multiple of the kv heads", heads);
         detail::require(2 * omega.pairs() == head_dim_, "elite_layout::scheme",
                         "omega must have head_dim / 2 pairs", omega.pairs());
-        if (count_ == 0) {  // nothing rotates: as a layer without positions
+        if (count_ == 0) {  // nothing rotates: a NoPE layer
             rotary_scheme none;
             none.name = "elite";
             none.head_dim = none.first_channel = head_dim_;
@@ -93,7 +94,7 @@ class elite_layout {
     }
 
     /// Rows of W_q or W_k, [heads * head_dim, in] for any multiple of the kv heads, in packed order.
-    /// Throws: invalid_config when the rows are no multiple of kv heads * head_dim.
+    /// Throws: invalid_config when the rows are not a multiple of kv heads * head_dim.
     template <class Matrix>
     Matrix packed_rows(const Matrix& weight) const {
         const index rows = weight.rows(), each = heads_ * head_dim_;
@@ -107,7 +108,7 @@ class elite_layout {
         return out;
     }
 
-    /// The same for vectors that are already there.
+    /// The same permutation for vectors.
     /// Shapes:   from and to [batches, tokens, heads, head_dim]; they must not overlap.
     /// Throws:   invalid_config on extents that disagree.
     template <class S, class D>

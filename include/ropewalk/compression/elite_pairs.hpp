@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoPElite (EliteKV): the greedy search for the pairs that each kv head needs rotated, and baselines.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +19,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How pairs are ranked.
+/// Parameters of the ranking of pairs.
 struct elite_options {
     index rounds = 12;   ///< r: pairs to rank for every kv head
     bool causal = true;  ///< whether a query sees earlier keys only
@@ -26,18 +27,18 @@ struct elite_options {
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
 };
 
-/// Pairs of every kv head in the order in which they matter.
-/// Shapes: order [heads, rounds]; distances [rounds, heads, pairs], 0 where a pair was chosen before (and
-///         empty for rankings that have none).
+/// The pairs of every kv head, ranked by importance.
+/// Shapes: order [heads, rounds]; distances [rounds, heads, pairs], 0 where a pair was chosen before (empty
+///         for rankings without distances).
 struct elite_ranking {
     index heads = 0;
     index pairs = 0;
     index rounds = 0;                    ///< pairs ranked for every head
-    std::vector<index> order = {};       ///< [heads, rounds], pair numbers, the most needed first
+    std::vector<index> order = {};       ///< [heads, rounds], pair numbers, the most important first
     std::vector<double> distances = {};  ///< [rounds, heads, pairs], 0 where chosen before
 
-    /// The first `count` pairs of every head in ascending order, [heads, count]: rankings are nested, so
-    /// one run gives all counts.
+    /// The first `count` pairs of every head in ascending order, [heads, count]: rankings are nested, so one
+    /// search gives all counts.
     /// Throws: invalid_config when count is not in 0 .. rounds.
     std::vector<index> elite(index count) const {
         detail::require(count >= 0 && count <= rounds, "elite_ranking::elite", "count must be 0 to rounds",
@@ -54,7 +55,7 @@ struct elite_ranking {
 
 namespace detail {
 
-/// One head of one sequence, pair by pair and token by token, as it came and rotated.
+/// One head of one sequence by pairs and tokens, unrotated and rotated.
 struct head_pairs {
     index tokens = 0;
     aligned_vector<double> plain_x, plain_y, rotated_x, rotated_y;  ///< [pairs, tokens]
@@ -85,8 +86,8 @@ struct head_pairs {
 };
 
 /// Adds to distance[c], for every candidate pair c, the sum over all scores of
-/// |sum of the candidates' deltas - delta_c|, where delta_c[n, j] is what rotating pair c changes in the
-/// score of query n and key j. Nothing of the size of the scores is held.
+/// |sum of the candidates' deltas - delta_c|, where delta_c[n, j] is the change in the score of query n and
+/// key j by rotating pair c. It stores nothing of the size of the scores.
 inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<const index> candidates,
                           double scale, bool causal, std::span<double> distance) {
     constexpr index lanes = simd::lanes<double>, block = 8 * lanes;
@@ -168,16 +169,16 @@ template <class Q, class K>
 elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,
                                  const elite_options& options = {});
 
-/// The search of make_elite_ranking a calibration sequence at a time: a round is one look at every sequence,
-/// after which each kv head takes its best pair. Nothing but the sums of a round is held, so sequences may
-/// come from a file and go again; heads are independent, so threads take them apart.
+/// The search of make_elite_ranking, one calibration sequence at a time: a round reads every sequence once,
+/// after which each kv head takes its best pair. Only the sums of a round are stored, so sequences may be
+/// loaded and dropped one by one; heads are independent, so threads can divide them.
 /// Shapes:   q [batches, tokens, heads, 2 * pairs] and k [batches, tokens, kv heads, 2 * pairs] before
-///           rotation; token n stands at position n.
+///           rotation; token n has position n.
 /// Requires: calls of add at the same time have different parts of one split; choose when all of them are
 ///           done.
-/// Throws:   invalid_config on sizes that disagree, a part that is none, rounds beyond the pairs, no token,
-///           or numbers that are not finite or whose scores are not; choose also without a sequence.
-/// Cost:     tokens^2 operations a candidate and round, query head and sequence.
+/// Throws:   invalid_config on sizes that disagree, an invalid part, rounds beyond the pairs, no token, or
+///           numbers or scores that are not finite; choose also without a sequence.
+/// Cost:     tokens^2 operations per candidate, round, query head and sequence.
 /// Accuracy: as make_elite_ranking.
 /// Source:   as make_elite_ranking.
 ///
@@ -216,7 +217,7 @@ class elite_search {
     /// The ranking, complete once done().
     const elite_ranking& ranking() const noexcept { return ranking_; }
 
-    /// Looks at sequences, for the kv heads of a part.
+    /// Reads sequences, for the kv heads of a part.
     template <class Q, class K>
     void add(heads_view<Q> q, heads_view<K> k, part_of part = {}) {
         constexpr const char* who = "elite_search::add";
@@ -254,7 +255,7 @@ class elite_search {
                             "sequences must have been added for every kv head, not for", h);
             for (double& d : distances(h)) {
                 d /= entries_[static_cast<std::size_t>(h)];
-                // An order of pairs by NaN would be none.
+                // NaN would make the order of pairs undefined.
                 detail::require(std::isfinite(d), who, "q and k must be finite, a distance of theirs being",
                                 d);
             }
@@ -271,7 +272,7 @@ class elite_search {
         std::fill(entries_.begin(), entries_.end(), 0.0);
         ++round_;
     }
-    /// This round's, of one kv head.
+    /// The distances of this round, of one kv head.
     std::span<double> distances(index head) noexcept {
         return {ranking_.distances.data() + (round_ * ranking_.heads + head) * ranking_.pairs,
                 static_cast<std::size_t>(ranking_.pairs)};
@@ -282,21 +283,23 @@ class elite_search {
     elite_ranking ranking_;
     index round_ = 0;
     std::vector<std::vector<index>> candidates_;  // by kv head
-    std::vector<double> entries_;                 // scores looked at, by kv head
+    std::vector<double> entries_;                 // number of scores read, by kv head
 };
 
-/// RoPElite: which pairs a kv head needs rotated. Greedy: each round adds the pair whose rotation, together
-/// with those chosen so far, brings the scores closest (mean absolute difference, hidden ones counting 0) to
-/// those of a full rotation. Query heads of one kv head are summed, batches (calibration sequences) averaged.
+/// RoPElite: ranks the pairs that a kv head needs rotated. The search is greedy: each round adds the pair
+/// whose rotation, together with those chosen so far, brings the scores closest to those of a full rotation
+/// (mean absolute difference; hidden scores count as 0). Query heads of one kv head are summed, and batches
+/// (calibration sequences) are averaged.
 /// Shapes:   q [batches, tokens, heads, 2 * pairs] and k [batches, tokens, kv heads, 2 * pairs] before
-///           rotation; token n stands at position n.
-/// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers that are
-///           not finite or whose scores are not.
-/// Cost:     tokens^2 operations a candidate and round: what one pair adds to a score does not depend on the
-///           other pairs. f64 throughout; O(tokens * channels) memory. By threads: elite_search.
-/// Accuracy: 1e-12 relative. Equal distances: the lowest pair.
+///           rotation; token n has position n.
+/// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers or scores
+///           that are not finite.
+/// Cost:     tokens^2 operations per candidate and round, since the contribution of one pair to a score does
+///           not depend on the other pairs. f64 throughout; O(tokens * channels) memory. For threads use
+///           elite_search.
+/// Accuracy: 1e-12 relative. Of equal distances the lowest pair is chosen.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV RoPElite/analysis.py, whose all-zero starting rank
-///           (rank_0.py) keeps pair 0 from ever being first; every pair is a candidate here.
+///           (rank_0.py) excludes pair 0 from being first; here every pair is a candidate.
 template <class Q, class K>
 elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,
                                  const elite_options& options) {
@@ -309,8 +312,8 @@ elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectru
     return search.ranking();
 }
 
-/// The baseline that spreads the pairs evenly over the ladder, the same for every head: the whole part of
-/// linspace(0, pairs - 1, rounds). Its order is ascending, not nested.
+/// The baseline that spreads the pairs evenly over the frequencies, the same for every head: linspace(0,
+/// pairs - 1, rounds) rounded down. Its order is ascending, so its rankings are not nested.
 /// Throws:   invalid_config unless 0 <= rounds <= pairs and heads >= 1.
 /// Source:   CiaranZhou/EliteKV convert/convert.py, "Uniform".
 inline elite_ranking make_uniform_ranking(index heads, index pairs, index rounds) {
@@ -324,10 +327,10 @@ inline elite_ranking make_uniform_ranking(index heads, index pairs, index rounds
     return r;
 }
 
-/// The baseline that ranks pairs by what they add to the rotated scores: the sum over all visible query and
-/// key tokens (the official code samples random ones) of the pair's part of q . k, largest first.
+/// The baseline that ranks pairs by their contribution to the rotated scores: the sum over all visible query
+/// and key tokens (the official code samples random ones) of the pair's part of q . k, largest first.
 /// Shapes, Throws: as make_elite_ranking.
-/// Cost:     O(tokens) a pair, by prefix sums.
+/// Cost:     O(tokens) per pair, by prefix sums.
 /// Source:   CiaranZhou/EliteKV RoPElite/analysis.py, "Contribution", after arXiv 2410.08703.
 template <class Q, class K>
 elite_ranking make_contribution_ranking(heads_view<Q> q, heads_view<K> k, const spectrum& omega,

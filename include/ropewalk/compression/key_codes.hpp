@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Quantised keys and RoPE: codes before the rotation (KVQuant, RotateKV) or of rotated pairs (PolarQuant).
 #pragma once
 
 #include <algorithm>
@@ -12,9 +13,8 @@
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
-/// Quantised keys and the place of the rotation among them. KVQuant and RotateKV code keys before the
-/// rotation and rotate what they decode, each at its own position; PolarQuant codes rotated keys, pair by
-/// pair.
+/// Quantisation of keys before or after the rotation. KVQuant and RotateKV quantise keys before the rotation
+/// and rotate each decoded key at its own position; PolarQuant quantises rotated keys, pair by pair.
 /// Source:   KVQuant, arXiv 2401.18079; RotateKV, arXiv 2501.16383; PolarQuant, arXiv 2502.00527.
 namespace ROPEWALK_NAMESPACE::key_codes {
 
@@ -37,21 +37,21 @@ void require_one_batch(const char* who, heads_view<T> x) {
 
 struct channel_config {
     index bits = 4;          ///< of a code, 1 .. 8
-    index exact_tokens = 0;  ///< first tokens that stay as they are (attention sinks)
+    index exact_tokens = 0;  ///< first tokens that are not quantised (attention sinks)
 };
 
-/// Keys coded channel by channel over the tokens, before the rotation: a channel keeps its range there, which
-/// the rotation would smear over the two channels of a pair.
-/// Shapes:   codes [tokens - exact, heads * channels]; low and step a channel.
-/// Source:   KVQuant, arXiv 2401.18079 (uniform codes, asymmetric, an offset that is not rounded).
+/// Keys quantised before the rotation, channel by channel over the tokens. Before the rotation each channel
+/// has a range of its own; the rotation would mix the ranges of the two channels of a pair.
+/// Shapes:   codes [tokens - exact, heads * channels]; low and step per channel.
+/// Source:   KVQuant, arXiv 2401.18079 (uniform and asymmetric codes with an offset that is not rounded).
 struct channel_codes {
     std::vector<std::uint8_t> codes;  ///< see Shapes
     std::vector<double> low;          ///< [heads * channels], the smallest value
     std::vector<double> step;         ///< [heads * channels]; 0: the channel is constant
 };
 
-/// Throws: invalid_config on bits outside 1 .. 8, exact_tokens outside 0 .. tokens, or keys that are not
-/// finite.
+/// Encodes keys. Throws: invalid_config on bits outside 1 .. 8, exact_tokens outside 0 .. tokens, or keys
+/// that are not finite.
 template <class T>
 channel_codes encode_channels(const channel_config& c, heads_view<const T> k) {
     constexpr const char* who = "key_codes::encode_channels";
@@ -80,8 +80,8 @@ channel_codes encode_channels(const channel_config& c, heads_view<const T> k) {
     return out;
 }
 
-/// Decodes into `out`; its first exact_tokens tokens, which are not coded, stay as they are there.
-/// Shapes:   out [1, tokens, heads, channels], then to be rotated at the tokens' own positions.
+/// Decodes into `out`. Its first exact_tokens tokens, which have no codes, are not changed.
+/// Shapes:   out [1, tokens, heads, channels], to be rotated afterwards at the tokens' own positions.
 /// Throws:   invalid_config on sizes that disagree.
 template <class T>
 void decode_channels(const channel_config& c, const channel_codes& codes, heads_view<T> out) {
@@ -105,22 +105,22 @@ void decode_channels(const channel_config& c, const channel_codes& codes, heads_
 struct group_config {
     index bits = 4;         ///< of a code, 1 .. 8
     index group = 64;       ///< channels with a step of their own
-    double clip_ratio = 1;  ///< both ends are brought this much nearer to 0
+    double clip_ratio = 1;  ///< factor on both ends of the range
 };
 
-/// RotateKV's codes of one token's reordered channels: groups of channels with step (max - min) clip /
-/// (bits^2 - 1), as its code has it (right for 2 and 4 bits; at 3 bits the largest values are cut off), and a
-/// whole zero.
+/// RotateKV's codes of each token's reordered channels: groups of channels with an integer zero point and
+/// step (max - min) clip / (bits^2 - 1), as in its code (which is correct for 2 and 4 bits; at 3 bits the
+/// largest values are clipped).
 /// Shapes:   codes [tokens, width]; low, step and zero [tokens, width / group].
 /// Source:   ZunhaiSu/RotateKV RotateKV_fake_quant/fake_quant.py.
 struct group_codes {
     std::vector<std::uint8_t> codes;  ///< see Shapes
-    std::vector<double> low;          ///< least number of each group
+    std::vector<double> low;          ///< smallest value of each group
     std::vector<double> step;         ///< from a code to the next
     std::vector<double> zero;         ///< the code of 0
 };
 
-/// The order in which RotateKV puts channels: rising with their sum over calibration tokens.
+/// RotateKV's order of channels: ascending by their sum over calibration tokens.
 /// Shapes:   rows [tokens, width] -> [width].
 /// Throws:   invalid_config when rows are not a multiple of width.
 /// Source:   ZunhaiSu/RotateKV k_reordering_calibration.py.
@@ -137,7 +137,7 @@ inline std::vector<index> channel_order(std::span<const double> rows, index widt
     return order;
 }
 
-/// Throws: invalid_config on bits outside 2 .. 8, a group that does not divide width, a
+/// Encodes rows. Throws: invalid_config on bits outside 2 .. 8, a group that does not divide width, a
 ///         clip_ratio outside (0, 1], an order of another width, or numbers that are not finite.
 inline group_codes encode_groups(const group_config& c, std::span<const double> rows,
                                  std::span<const index> order) {
@@ -173,7 +173,7 @@ inline group_codes encode_groups(const group_config& c, std::span<const double> 
     return out;
 }
 
-/// The channels in their own order again, a constant group exactly.
+/// Decodes the channels into their original order; a constant group is exact.
 /// Shapes:   [tokens, width].
 /// Throws:   invalid_config on sizes that disagree.
 inline std::vector<double> decode_groups(const group_config& c, const group_codes& codes,
@@ -197,17 +197,17 @@ inline std::vector<double> decode_groups(const group_config& c, const group_code
 }
 
 struct polar_config {
-    index group = 128;      ///< neighbouring tokens with ranges of their own
-    index radius_bits = 4;  ///< radius_bits + angle_bits <= 8: one byte a pair
+    index group = 128;      ///< consecutive tokens that share a range
+    index radius_bits = 4;  ///< radius_bits + angle_bits <= 8: one byte per pair
     index angle_bits = 4;   ///< of an angle's code
     pair_layout layout = half_split{};
 };
 
-/// PolarQuant: a rotated key's pairs as radius and angle in [0, 2 pi), each with a range a group of tokens,
-/// head and pair; decoded at the middle of a step. Moving keys by a position adds to the angles' low ends
-/// alone.
+/// PolarQuant: the pairs of a rotated key as radius and angle in [0, 2 pi), each with a range per group of
+/// tokens, head and pair; decoded to the middle of a step. Moving keys to other positions changes only
+/// angle_low.
 /// Shapes:   codes [groups * group, heads, pairs], radius code << angle_bits | angle code; ranges [groups,
-///           heads, pairs]. Tokens behind the last whole group are not coded.
+///           heads, pairs]. Tokens after the last whole group have no codes.
 /// Source:   ericshwu/PolarQuant models/modeling_llama_polar.py.
 struct polar_codes {
     std::vector<std::uint8_t> codes;  ///< see Shapes
@@ -217,8 +217,8 @@ struct polar_codes {
     std::vector<double> angle_step;   ///< from a code to the next
 };
 
-/// Throws: invalid_config on a group < 1, bits < 1 or of more than 8 together, a layout that does not fit, or
-///         keys that are not finite.
+/// Encodes rotated keys. Throws: invalid_config on a group < 1, bits < 1 or more than 8 together, a layout
+///         that does not fit, or keys that are not finite.
 template <class T>
 polar_codes encode_polar(const polar_config& c, heads_view<const T> k) {
     constexpr const char* who = "key_codes::encode_polar";
@@ -271,7 +271,7 @@ polar_codes encode_polar(const polar_config& c, heads_view<const T> k) {
     return out;
 }
 
-/// Decodes whole groups into `out`; the tokens behind them stay as they are there.
+/// Decodes whole groups into `out`; the tokens after them are not changed.
 /// Throws: invalid_config on sizes that disagree.
 template <class T>
 void decode_polar(const polar_config& c, const polar_codes& codes, heads_view<T> out) {

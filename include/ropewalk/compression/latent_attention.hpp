@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Multi-head latent attention (DeepSeek): one layer over a latent cache, absorbed, expanded or naive.
 #pragma once
 
 #include <algorithm>
@@ -24,10 +25,10 @@
 namespace ROPEWALK_NAMESPACE {
 
 /// One layer of multi-head latent attention, up to the output projection.
-/// Throws:   invalid_config when a matrix has not the shape that the config gives it.
+/// Throws:   invalid_config when a matrix does not have the shape that the config requires.
 /// Cost:     absorbed, every cached row is read once for all heads of some tokens: heads * (2 latent +
-///           rope_dim) multiply-adds a cached token; expanded, see cheaper_form.
-/// Accuracy: f64: the forms and the naive reading agree to 1e-12.
+///           rope_dim) multiply-adds per cached token; expanded, see cheaper_form.
+/// Accuracy: f64: both forms and forward_naive agree to 1e-12.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, both of its attn_impl.
 template <class T = float>
 class latent_attention {
@@ -36,18 +37,18 @@ class latent_attention {
 
     latent_attention(const mla::config& c, latent_weights<T> weights)
         : latent_attention(c, std::move(weights), mla::softmax_scale(c)) {}
-    /// With another scale on the scores than the config's.
+    /// With a scale on the scores other than the config's.
     latent_attention(const mla::config& c, latent_weights<T> weights, double softmax_scale);
 
     /// The config.
     const mla::config& sizes() const noexcept { return config_; }
-    /// On the scores.
+    /// The scale on the scores.
     double softmax_scale() const noexcept { return scale_; }
 
-    /// Queries of tokens standing at first, first + 1, ...; their last rope_dim channels rotated.
+    /// Queries of tokens at positions first, first + 1, ..., with their last rope_dim channels rotated.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * (nope + rope)].
     matrix make_queries(const matrix& x, index first) const;
-    /// [q_nope W_k | q_pe] head by head: what a row of the cache is multiplied with.
+    /// [q_nope W_k | q_pe] for each head: the factor of a row of the cache.
     /// Shapes: queries as make_queries gives them -> [tokens, heads * (latent + rope)].
     matrix make_absorbed(const matrix& queries) const;
     /// Appends W_kv_a x to a cache.
@@ -65,17 +66,17 @@ class latent_attention {
 
     /// Absorbed attention of one query token over the first `tokens` rows of a cache.
     /// Shapes:   absorbed [heads, latent + rope], latents out [heads, latent]; both contiguous.
-    /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time an object.
-    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
-    ///           the program go on.
+    /// Requires: a cache of this config, tokens <= cache.tokens(); one call at a time per object.
+    /// Returns:  true; false, with `out` untouched, when the call does not fit and ROPEWALK_ON_MISFIT lets
+    ///           the program continue.
     template <class E>
     bool attend(const T* absorbed, const latent_cache<E>& cache, index tokens, T* out) noexcept {
         return attend_part(absorbed, cache, tokens, {}, workspace_, out);
     }
-    /// The same over the share of the rows that is this part's, for threads that split a long cache; the
-    /// parts are then joined.
-    /// Shapes:   workspace of attend_workspace() bytes, one a thread; out [heads, latent]; log_weight [heads]
-    ///           when given: the logarithm of the sum of exp(score).
+    /// The same over one part of the rows, for threads that split a long cache; join_parts then combines the
+    /// parts.
+    /// Shapes:   workspace of attend_workspace() bytes, one per thread; out [heads, latent]; log_weight
+    ///           [heads] when given: the logarithm of the sum of exp(score).
     /// Requires, Returns: as attend.
     template <class E>
     bool attend_part(const T* absorbed, const latent_cache<E>& cache, index tokens, part_of part,
@@ -84,14 +85,14 @@ class latent_attention {
     index attend_workspace() const noexcept { return static_cast<index>(workspace_.size()); }
     /// Attention over all rows from its parts.
     /// Shapes:   outs [parts, heads, latent], log_weights [parts, heads], out [heads, latent].
-    /// Returns:  as attend, false when outs and log_weights are not of as many parts.
+    /// Returns:  as attend; also false when outs and log_weights have different numbers of parts.
     bool join_parts(std::span<const T> outs, std::span<const T> log_weights, T* out) const noexcept;
     /// Values of all heads from their summed latents.
     /// Shapes:   [tokens, heads * latent] -> [tokens, heads * value_dim].
     matrix make_values(const matrix& latents) const;
 
-    /// New tokens through the cache: appended, then each attends to everything up to itself, in the cheaper
-    /// form or the one that is given.
+    /// Appends new tokens to the cache, then each attends to all tokens up to itself, in the cheaper form or
+    /// the one that is given.
     /// Shapes: x [tokens, hidden] -> [tokens, heads * value_dim].
     /// Throws: as append, before anything is appended.
     template <class E>
@@ -104,7 +105,7 @@ class latent_attention {
             return attend_expanded(queries, cache);
         return make_values(attend_absorbed(make_absorbed(queries), cache));
     }
-    /// The same with every head's keys and values written out: the plain reading of the definition.
+    /// The same with the keys and values of every head formed explicitly, directly by the definition.
     /// Shapes: scores, when given, [heads, new tokens, cached tokens], 0 where causality hides a key.
     /// Throws: as append, and on scores of another size.
     template <class E>
@@ -113,7 +114,7 @@ class latent_attention {
   private:
     using tile_options = attention::tiled_options<T>;
 
-    /// Absorbed rows against keys [first, first + count) of a cache.
+    /// Attention of absorbed rows over keys [first, first + count) of a cache.
     template <class Rules, class E>
     void attend_rows(const Rules& rules, heads_view<const T> q, const latent_cache<E>& cache, index first,
                      index count, heads_view<T> out, std::span<std::byte> workspace,
@@ -129,7 +130,8 @@ class latent_attention {
         for (index r = 0; by != 1 && r < out.tokens(); ++r)
             for (index c = 0; c < out.channels(); ++c) out.at(0, r, 0)[c] *= cache.scale();
     }
-    /// The newest tokens of a cache, absorbed [tokens, heads * (latent + rope)], to [tokens, heads * latent].
+    /// Attention of the newest tokens, absorbed [tokens, heads * (latent + rope)] -> [tokens, heads *
+    /// latent].
     template <class E>
     matrix attend_absorbed(const matrix& absorbed, const latent_cache<E>& cache) const {
         const index tokens = absorbed.rows(), rows = tokens * config_.heads;
@@ -142,11 +144,11 @@ class latent_attention {
                     {});
         return latents;
     }
-    /// The same tokens, queries as make_queries gives them, to [tokens, heads * value_dim].
+    /// The same in the expanded form: queries from make_queries -> [tokens, heads * value_dim].
     template <class E>
     matrix attend_expanded(matrix queries, const latent_cache<E>& cache) const;
 
-    /// A cache of another config would be read beside its rows, or hold keys that are rotated otherwise.
+    /// A cache of another config would be read at wrong offsets, or have keys that are rotated differently.
     template <class E>
     void require_own(const char* who, const latent_cache<E>& cache) const {
         const mla::config& c = cache.sizes();
@@ -318,7 +320,7 @@ auto latent_attention<T>::attend_expanded(matrix queries, const latent_cache<E>&
     const index tokens = queries.rows(), keys = cache.tokens(), d = config_.nope_dim + config_.rope_dim;
     matrix out(tokens, config_.heads * config_.value_dim);
     if (tokens == 0) return out;
-    // One head's keys and values at a time: [nope | rope | value]; the rotated key is that of all heads.
+    // One head's keys and values at a time: [nope | rope | value]; all heads share the rotated key.
     matrix latent(keys, config_.latent), own(keys, d + config_.value_dim);
     for (index n = 0; n < keys; ++n) {
         detail::read_row(cache.latents().at(0, n, 0), latent.row(n).data(), config_.latent);
@@ -368,7 +370,7 @@ auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache,
                              config_.rope_dim);
     }
     latent *= static_cast<T>(cache.scale());
-    k *= static_cast<T>(cache.scale());                    // its other channels are still to come
+    k *= static_cast<T>(cache.scale());                    // its other channels are filled in later
     for (index h = 0; h < (keys == 0 ? 0 : heads); ++h) {  // as above
         k.middleCols(h * d, config_.nope_dim) = latent * up(h, 0, config_.nope_dim).transpose();
         v.middleCols(h * config_.value_dim, config_.value_dim) =

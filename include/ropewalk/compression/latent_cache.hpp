@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The cache of multi-head latent attention: a latent and a shared rotated key per token.
 #pragma once
 
 #include <cmath>
@@ -17,7 +18,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// What arithmetic on numbers of a cache runs in.
+/// The type of arithmetic on numbers of a cache.
 template <class E>
 struct cache_compute {
     using type = compute_t<E>;
@@ -31,17 +32,17 @@ using cache_compute_t = typename cache_compute<E>::type;
 
 }  // namespace detail
 
-/// The cache of one layer of multi-head latent attention: a row [latent | rotated shared key] a token.
+/// The cache of one layer of multi-head latent attention: one row [latent | rotated shared key] per token.
 /// Shapes:   E is the storage type, an element type or f8_e4m3 or f8_e5m2, whose numbers are code * scale;
 ///           rows are contiguous.
 /// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree; append
 ///           and reserve are the only calls that allocate.
-/// Cost:     latent + rope_dim numbers a token, for all heads together.
+/// Cost:     latent + rope_dim numbers per token, for all heads together.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, "absorb".
 template <class E = float>
 class latent_cache {
   public:
-    using value = detail::cache_compute_t<E>;  ///< what arithmetic runs in
+    using value = detail::cache_compute_t<E>;  ///< the type of the arithmetic
 
     explicit latent_cache(const mla::config& c, value scale = 1)
         : config_(c), rope_(mla::make_scheme(c)), omega_(rope_.spectrum_for(1)), scale_(scale) {
@@ -53,21 +54,21 @@ class latent_cache {
 
     /// The config.
     const mla::config& sizes() const noexcept { return config_; }
-    /// How fast the shared keys rotate.
+    /// The frequencies of the shared keys.
     const spectrum& frequencies() const noexcept { return omega_; }
-    /// What a code is multiplied with; 1 but for f8.
+    /// The factor on codes; 1 except for f8.
     value scale() const noexcept { return scale_; }
     index tokens() const noexcept { return tokens_; }
     index width() const noexcept { return mla::cached_channels(config_); }
-    /// [tokens, 1, latent + rope_dim]: what an absorbed query is multiplied with.
+    /// [tokens, 1, latent + rope_dim]: the keys of absorbed queries.
     heads_view<const E> keys() const noexcept { return {rows_.data(), tokens_, 1, width()}; }
-    /// [tokens, 1, latent]: what the weights of a softmax sum up.
+    /// [tokens, 1, latent]: the values of absorbed queries.
     heads_view<const E> latents() const noexcept { return keys().channel_slice(0, config_.latent); }
     /// [tokens, 1, rope_dim]: the rotated key that all heads share.
     heads_view<const E> shared_keys() const noexcept {
         return keys().channel_slice(config_.latent, config_.rope_dim);
     }
-    /// Room for so many tokens, so that append does not allocate rows.
+    /// Reserves memory for `tokens` tokens, so that append does not allocate rows.
     /// Throws: invalid_config on tokens < 0 or more than fit.
     void reserve(index tokens) {
         rows_.reserve(static_cast<std::size_t>(detail::checked_product(
@@ -75,7 +76,7 @@ class latent_cache {
     }
 
     /// New tokens, raw [tokens, latent + rope_dim] = W_kv_a x: one pass normalises the latent into the cache
-    /// and rotates the key behind it. They stand at tokens(), tokens() + 1, ...
+    /// and rotates the key after it. Their positions are tokens(), tokens() + 1, ...
     /// Throws: invalid_config when norm is not [latent] or count < 0.
     void append(const value* raw, index count, std::span<const value> norm) {
         detail::require(static_cast<index>(norm.size()) == config_.latent, "latent_cache::append",
@@ -94,7 +95,7 @@ class latent_cache {
             for (index c = 0; c < config_.latent; ++c)
                 squares += static_cast<double>(from[c]) * static_cast<double>(from[c]);
             const double mean = squares / static_cast<double>(config_.latent) + config_.rms_epsilon;
-            // Zeros without an epsilon: 0 times infinity would be NaN.
+            // A zero latent without an epsilon: 0 times infinity would be NaN.
             const auto factor = static_cast<value>(mean == 0 ? 0.0 : 1 / std::sqrt(mean));
             for (index c = 0; c < config_.latent; ++c)
                 row.data()[c] = from[c] * factor * norm[static_cast<std::size_t>(c)];
@@ -107,11 +108,11 @@ class latent_cache {
         }
     }
 
-    /// Moves tokens [first, first + count) by `distance` positions: their shared keys rotate once more, their
-    /// latents stay. Later tokens keep their place; dropping rows is the caller's matter.
+    /// Moves tokens [first, first + count) by `distance` positions: their shared keys are rotated once more,
+    /// and their latents do not change. Later tokens keep their positions; use erase to drop rows.
     /// Throws:   invalid_config when the tokens are not in the cache or the distance is not finite.
-    /// Accuracy: one more rounding in E a shift.
-    /// Source:   R(p + delta) = R(delta) R(p); what llama.cpp calls a context shift.
+    /// Accuracy: one more rounding in E per shift.
+    /// Source:   R(p + delta) = R(delta) R(p); llama.cpp calls it a context shift.
     void shift(index first, index count, double distance) {
         require_cached("latent_cache::shift", first, count);
         detail::require(std::isfinite(distance), "latent_cache::shift", "distance must be finite", distance);
@@ -128,7 +129,7 @@ class latent_cache {
             store(key.data(), stored, config_.rope_dim);
         }
     }
-    /// Forgets tokens [first, first + count); those behind move up in memory, not in position.
+    /// Removes tokens [first, first + count). Later rows move up in memory; their positions do not change.
     /// Throws: invalid_config when the tokens are not in the cache.
     void erase(index first, index count) {
         require_cached("latent_cache::erase", first, count);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The choice between the absorbed and the expanded form of latent attention, by operation count.
 #pragma once
 
 #include <algorithm>
@@ -9,26 +10,27 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How queries meet a cache of latents. absorbed: W_k goes into the queries and the latents are attended to,
-/// one row for all heads. expanded: keys and values of a head at a time are made of the latents.
+/// How attention uses a cache of latents. absorbed: W_k is multiplied into the queries, which attend to the
+/// latents, one row for all heads. expanded: keys and values are computed from the latents, one head at a
+/// time.
 enum class latent_form : std::uint8_t { absorbed, expanded };
 
-/// What the count of multiply-adds depends on.
+/// The sizes on which the number of multiply-adds depends.
 struct latent_channels {
     index latent = 0;  ///< channels of the latent
-    index nope = 0;    ///< of a key that come from the latent
-    index rope = 0;    ///< of a key that do not
+    index nope = 0;    ///< channels of a key that come from the latent
+    index rope = 0;    ///< channels of a key that do not
     index value = 0;   ///< of a value
     index group = 1;   ///< query heads that share expanded keys and values
 };
 
-/// The form with fewer multiply-adds for `tokens` new tokens behind `cached` ones. A pair of query and key
-/// costs 2 latent + rope channels absorbed and nope + rope + value expanded, a head; what turns one into the
-/// other, latent * (nope + value), is paid for every new token absorbed and, once a group of heads, for every
-/// key expanded. At DeepSeek's sizes: expanded from 171 new tokens on behind any long cache, and for a
-/// prompt.
-/// Throws: nothing; sizes below 0 count as given.
-/// Source: deepseek-ai/DeepSeek-V3 inference/model.py has both forms; the count is of theirs.
+/// The form with fewer multiply-adds for `tokens` new tokens after `cached` ones. Per head, a pair of query
+/// and key costs 2 latent + rope multiply-adds absorbed, and nope + rope + value expanded. The projection
+/// costs latent * (nope + value) per head for every new token when absorbed, and per group of heads for every
+/// key when expanded. At DeepSeek's sizes, the expanded form is chosen for prompts, and after a long cache
+/// from 171 new tokens on.
+/// Throws: nothing; sizes below 0 are not checked.
+/// Source: deepseek-ai/DeepSeek-V3 inference/model.py has both forms; their operations are counted.
 inline latent_form cheaper_form(const latent_channels& c, index cached, index tokens) noexcept {
     const auto number = [](index n) { return static_cast<double>(n); };
     const double pairs = number(tokens) * (number(cached) + (number(tokens) + 1) / 2);
@@ -45,7 +47,7 @@ inline latent_form cheaper_form(const mla::config& c, index cached, index tokens
 
 namespace detail {
 
-/// Rows of absorbed queries, `group` of them a token: row r is of token first + r / group.
+/// A causal mask of absorbed queries, `group` rows per token: row r belongs to token first + r / group.
 struct token_rows_mask {
     index group, first;
 

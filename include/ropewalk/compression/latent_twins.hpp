@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reference variants of latent attention for comparison: ordinary heads, and keys compressed after rotation.
 #pragma once
 
 #include <cmath>
@@ -12,11 +13,11 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What multi-head latent attention is compared with: the same tokens through ordinary heads, and through
-/// heads whose keys are rotated before they are compressed.
+/// Weights of the variants that multi-head latent attention is compared with: ordinary heads, and heads whose
+/// keys are rotated before they are compressed.
 /// Shapes: wq and wk [heads * head_dim, hidden]; down [latent, heads * head_dim] and up
-///         [heads * head_dim, latent], or both empty: no compression; query_down and query_up alike, for the
-///         queries.
+///         [heads * head_dim, latent], or both empty: no compression; query_down and query_up likewise, for
+///         the queries.
 struct rotated_heads {
     index heads = 1;
     Eigen::MatrixXd wq = {};          ///< [heads * head_dim, hidden]
@@ -28,18 +29,19 @@ struct rotated_heads {
     pair_layout layout = half_split{};
 };
 
-/// Scores of tokens standing at first, first + 1, ...: q_h = R_p W_q^h x; keys k = R_p W_k x of all heads,
-/// and with a compression k_h = up^h (down k), which is MLA-PreRoPE. Its queries are rotated only, or go the
-/// same way: rotated at full width, then through query_down and query_up. Its cache holds down k and depends
-/// on positions; its scores are functions of the distance only where up down commutes with every rotation (a
-/// multiple of the identity on each pair), for queries as for keys.
+/// Scores of tokens at positions first, first + 1, ...: q_h = R_p W_q^h x, and keys k = R_p W_k x of all
+/// heads. With a compression k_h = up^h (down k), which is MLA-PreRoPE. Its queries are either only rotated,
+/// or treated like its keys: rotated at full width, then multiplied by query_down and query_up. Its cache
+/// stores down k, which depends on positions. Its scores depend on the distance only where the product of up
+/// and down commutes with every rotation (a multiple of the identity on each pair), for queries as for keys.
 /// Shapes:   given: x [tokens, hidden] -> [heads, tokens, tokens], every query against every key, scaled by
 ///           head_dim^(-1/2).
-/// Throws:   invalid_config on shapes that disagree or a spectrum that is not of head_dim / 2 pairs.
-/// Cost:     plain matrix products in f64: for study.
+/// Throws:   invalid_config on shapes that disagree or a spectrum that does not have head_dim / 2 pairs.
+/// Cost:     plain matrix products in f64; for study.
 /// Accuracy: f64. With up down = I the scores are those without compression.
-/// Source:   the variants compared in arXiv 2507.09394, in our reading of its abstract; no official code.
-template <class Derived>  // so that only who calls it compiles its products
+/// Source:   the variants compared in arXiv 2507.09394, as interpreted from its abstract; there is no
+///           official code.
+template <class Derived>  // so that only callers compile its products
 std::vector<double> make_rotated_scores(const rotated_heads& w, const Eigen::MatrixBase<Derived>& given,
                                         const spectrum& omega, double first = 0) {
     constexpr const char* who = "make_rotated_scores";

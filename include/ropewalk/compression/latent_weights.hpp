@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The projections of a layer of multi-head latent attention, and bilinear factors for spectral analysis.
 #pragma once
 
 #include <vector>
@@ -25,8 +26,8 @@ struct latent_weights {
     matrix wkv_b = {};               ///< [heads * (nope + value), latent]
 };
 
-/// A head's query and key matrices as factors of the bilinear form x^T (q k^T) y that scores x against y:
-/// what spectra of attention weights are made of (make_product_report(f.q, f.k)).
+/// A head's query and key matrices as factors of the bilinear form x^T (q k^T) y, the score of x and y, for
+/// spectra of attention weights (make_product_report(f.q, f.k)).
 /// Shapes:   q and k [hidden, channels].
 struct score_factors {
     Eigen::MatrixXd q = {};  ///< of the queries
@@ -78,16 +79,16 @@ score_factors factors_of(const char* who, const mla::config& c, const latent_wei
 
 }  // namespace detail
 
-/// W_Q^h and W_K^h of the channels that no position touches, compression and norm gains multiplied in. The
-/// norms also divide by the size of their input: a positive number, which moves no direction.
-/// Throws:   invalid_config on a head that is not there or weights that have not the config's shapes.
-/// Cost:     matrix products in f64: for study.
+/// W_Q^h and W_K^h of the channels that do not rotate, with compression and norm gains multiplied in. The
+/// norms also divide by the size of their input, a positive number, which does not change directions.
+/// Throws:   invalid_config on a head that does not exist or weights without the config's shapes.
+/// Cost:     matrix products in f64; for study.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, "absorb".
 template <class T>
 score_factors make_content_factors(const mla::config& c, const latent_weights<T>& w, index head) {
     return detail::factors_of("make_content_factors", c, w, head, false);
 }
-/// The same of the channels that rotate, at distance 0; the key's factor is that of every head.
+/// The same for the channels that rotate, at distance 0; all heads share the key's factor.
 /// Throws, Cost, Source: as make_content_factors.
 template <class T>
 score_factors make_rotary_factors(const mla::config& c, const latent_weights<T>& w, index head) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Low-rank factorisations of key and value projections (EliteKV's J-LRD and S-LRD), and the packed weights.
 #pragma once
 
 #include <Eigen/SVD>
@@ -7,25 +8,26 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The best product of two thin matrices for a wide one: a ~ down * up.
+/// The best low-rank approximation of a matrix: a ~ down * up.
 /// Shapes:   down [rows, rank] with orthonormal columns, up [rank, columns] = singular values times right
-///           vectors; singular_values all of them, descending. Signs and rotations of the latent are free.
+///           vectors; all singular_values, descending. The factors are unique only up to an orthogonal
+///           transformation of the latent.
 /// Source:   Eckart and Young 1936.
 struct low_rank_factors {
     Eigen::MatrixXd down;             ///< the compressing factor
     Eigen::MatrixXd up;               ///< the expanding factor
-    Eigen::VectorXd singular_values;  ///< all of them, descending
+    Eigen::VectorXd singular_values;  ///< all singular values, descending
 
-    /// The matrix that the factors stand for.
+    /// The product of the factors.
     Eigen::MatrixXd product() const { return down * up; }
-    /// |a - down up|^2, from what was cut off.
+    /// |a - down up|^2, from the singular values that were dropped.
     double squared_error() const {
         return singular_values.tail(singular_values.size() - up.rows()).squaredNorm();
     }
 };
 
-/// The best approximation of a matrix by one of lower rank. A template, as all that decomposes is: a program
-/// that does not call it does not compile the decomposition, which takes 20 seconds.
+/// The best approximation of a matrix by one of lower rank. It is a template so that programs that do not
+/// call it do not compile the decomposition (about 20 seconds with GCC 12).
 /// Throws:   invalid_config when rank is not in 0 .. min(rows, columns) or a is not finite.
 /// Cost:     one singular value decomposition.
 /// Accuracy: f64, 1e-12 of the largest singular value.
@@ -67,7 +69,7 @@ inline Eigen::MatrixXd compressed_columns(const char* who, const Eigen::MatrixXd
 
 }  // namespace detail
 
-/// The matrix whose rows a latent must serve: per kv head [W_k without the elite channels | W_v].
+/// The matrix that a latent approximates: per kv head [W_k without the elite channels | W_v].
 /// Shapes:   k_weight, v_weight [kv heads * head_dim, hidden] as torch stores them ->
 ///           [hidden, kv heads * (nope + head_dim)].
 /// Throws:   invalid_config on shapes that disagree with the layout.
@@ -78,15 +80,15 @@ inline Eigen::MatrixXd make_joint_matrix(const Eigen::MatrixXd& k_weight, const 
                                       layout.head_dim());
 }
 
-/// S-LRD, the twin that compresses keys and values apart: two factorisations, two latents.
+/// S-LRD, which compresses keys and values separately: two factorisations, two latents.
 struct split_factors {
     low_rank_factors keys;    ///< the factors of the keys
     low_rank_factors values;  ///< the factors of the values
-    /// The sum of both.
+    /// The sum of both errors.
     double squared_error() const { return keys.squared_error() + values.squared_error(); }
 };
 
-/// Throws:   invalid_config as make_joint_matrix and make_low_rank.
+/// The two factorisations. Throws: invalid_config as make_joint_matrix and make_low_rank.
 /// Accuracy: for the same total rank never better than the joint factorisation (Eckart and Young).
 /// Source:   EliteKV, arXiv 2503.01586, S-LRD.
 template <class K, class V>
@@ -106,8 +108,8 @@ struct latent_split {
     index values = 0;  ///< channels of the latent of the values
 };
 
-/// The split of a total width that loses least: of both sides' singular values the largest, keys first
-/// where they are equal.
+/// The split of a total width with the least error: it takes the largest singular values of both sides, keys
+/// first where they are equal.
 /// Throws:   invalid_config as make_joint_matrix, or on latent outside 0 .. the sum of both ranks.
 /// Source:   Eckart and Young 1936, for a matrix of two blocks.
 template <class K, class V>
@@ -123,19 +125,19 @@ latent_split make_best_split(const Eigen::MatrixBase<K>& k_weight, const Eigen::
     return s;
 }
 
-/// Numbers a token and layer leave in the cache: the elite channels of all kv heads and the latent.
+/// Numbers that a token leaves in the cache of a layer: the elite channels of all kv heads and the latent.
 /// Source: EliteKV, arXiv 2503.01586.
 inline index elite_cached_channels(const elite_layout& layout, index latent) noexcept {
     return layout.heads() * layout.rope_channels() + latent;
 }
-/// That against full keys and values of the same kv heads.
+/// elite_cached_channels divided by the size of full keys and values of the same kv heads.
 /// Source: as elite_cached_channels.
 inline double elite_cache_ratio(const elite_layout& layout, index latent) noexcept {
     return static_cast<double>(elite_cached_channels(layout, latent)) /
            static_cast<double>(2 * layout.heads() * layout.head_dim());
 }
 
-/// One layer's projections for an elite cache, made when a model is loaded.
+/// The projections of one layer for an elite cache, made when a model is loaded.
 /// Shapes:   all in T: queries [heads * head_dim, hidden] in packed order; rope_keys
 ///           [kv heads * 2r, hidden]; down [latent, hidden]; up_keys [kv heads * nope, latent]; up_values
 ///           [kv heads * head_dim, latent].
@@ -196,7 +198,7 @@ elite_weights<T> packed_elite_weights(const Eigen::MatrixXd& q_weight, const Eig
 
 }  // namespace detail
 
-/// J-LRD: one latent for keys and values.
+/// The weights of J-LRD: one latent for keys and values.
 /// Throws:   invalid_config on shapes that disagree, or latent beyond the joint matrix's smaller side.
 /// Cost:     the decomposition of the joint matrix.
 /// Accuracy: with the largest latent the scores and values are those of the full weights, 1e-12 in f64.
@@ -209,8 +211,8 @@ elite_weights<T> make_elite_weights(const Eigen::MatrixXd& q_weight, const Eigen
     return detail::packed_elite_weights<T>(q_weight, k_weight, layout, f.down, f.up);
 }
 
-/// S-LRD: a latent for keys and one for values, side by side in that order; up_keys is zero on the second,
-/// up_values on the first.
+/// The weights of S-LRD: a latent for keys and one for values, side by side in that order; up_keys is zero on
+/// the second, up_values on the first.
 /// Throws:   invalid_config on shapes that disagree, or a width beyond the rank of its side.
 /// Cost:     two decompositions.
 /// Source:   EliteKV, arXiv 2503.01586, S-LRD.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// retrieval_cache (A2ATS): finds the tokens that a decode step attends to, by vector-quantised keys.
 #pragma once
 
 #include <algorithm>
@@ -19,25 +20,25 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The index over one layer's key and value cache that says which tokens a decode step reads: the first
+/// An index over one layer's key and value cache that selects the tokens that a decode step reads: the first
 /// ones, a window, and for every query head the K tokens with the best approximate scores. Keys and values
-/// stay with the caller; the index keeps one codeword number a token and kv head.
-/// A query scores far tokens as if they all stood at one distance (windowed RoPE), so unrotated keys serve
-/// every position and one score of a codeword serves all its tokens: K is found among codewords, and the
-/// tokens are passed over once, two bytes each.
-/// Shapes:   one quantizer a kv head; q [batches, 1, heads, head_dim] unrotated, k and v [batches, tokens, kv
-///           heads, .], out [batches, 1, heads, value channels]. Token n of a sequence stands at position n, its
-///           query at the last one.
-/// Throws:   invalid_config from the constructor and append: no quantizer, heads that kv heads do not
-///           divide, channels or codeword counts that differ, negative options, top_fraction outside [0, 1],
-///           spectra of several axes or heads. attend never throws or allocates.
-/// Cost:     a step reads the codebooks, two bytes a token and kv head, and the attended rows of k and v.
-/// Accuracy: given the same choice of tokens, as row_attention. Equal scores: the lowest token first. K past
-///           the unprotected tokens: everything is attended. Nothing is attended without window, sinks and
-///           K: zeros. No result depends on the parts.
-/// Threads:  the parts of one attend may run side by side, at most options.parts of them; nothing else may.
-/// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS vqkey/models/llama_masked.py, the reference of its
-///           README; its fast path hands rotated keys to the far query and is not followed.
+/// belong to the caller; the index stores one codeword number per token and kv head. A query scores far
+/// tokens as if all were at the same distance (windowed RoPE), so codewords of unrotated keys are valid at
+/// every position, and one score per codeword holds for all its tokens: the top K is found among codewords,
+/// and one pass reads two bytes per token.
+/// Shapes:   one quantizer per kv head; q [batches, 1, heads, head_dim] unrotated, k and v [batches, tokens,
+///           kv heads, .], out [batches, 1, heads, value channels]. Token n of a sequence has position n, and
+///           the query has the last position.
+/// Throws:   invalid_config from the constructor and append: no quantizer, heads that are not a multiple of
+///           the kv heads, channels or codeword counts that differ, negative options, top_fraction outside
+///           [0, 1], spectra of several axes or heads. attend never throws or allocates.
+/// Cost:     a step reads the codebooks, two bytes per token and kv head, and the attended rows of k and v.
+/// Accuracy: for the same selection of tokens, as row_attention. Of equal scores the lowest token comes
+///           first. If K exceeds the number of unprotected tokens, all tokens are attended to. Without
+///           window, sinks and K no token is, and the result is zero. Results do not depend on the parts.
+/// Threads:  up to options.parts parts of one attend may run at the same time; other calls may not.
+/// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS vqkey/models/llama_masked.py, the reference in its
+///           README. Its fast path multiplies the far query with rotated keys and is not followed here.
 ///
 ///     retrieval_cache cache(std::move(quantizers), rope, {.heads = 32});
 ///     cache.append(new_keys);                        // before they are rotated
@@ -48,7 +49,8 @@ class retrieval_cache {
     retrieval_cache(std::vector<vector_quantizer<T>> quantizers, rotary_scheme rope,
                     const retrieval_options& options = {});
 
-    /// Encodes the unrotated keys of new tokens, as many of every sequence: [batches, tokens, kv heads, head_dim].
+    /// Encodes the unrotated keys of new tokens, the same number for every sequence: [batches, tokens, kv
+    /// heads, head_dim].
     template <class E>
     void append(heads_view<E> keys) {
         detail::require(keys.batches() == options_.batches, append_name,
@@ -65,11 +67,11 @@ class retrieval_cache {
         append_to(sequence, keys);
     }
 
-    /// One decode step over all tokens appended so far; the last of a sequence is its query's own.
-    /// Requires: k and v hold at least the tokens of the longest sequence; spans of the trace are empty or hold
-    ///           what they must. Parts share batches * kv heads.
-    /// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets
-    ///           the program go on.
+    /// One decode step over all tokens appended so far; the last of a sequence is the query's own token.
+    /// Requires: k and v have at least the tokens of the longest sequence; spans of the trace are empty or of
+    ///           the required size. Parts share batches * kv heads.
+    /// Returns:  true; false, with `out` untouched, when the call does not fit and ROPEWALK_ON_MISFIT lets
+    ///           the program continue.
     template <class Q, class K, class V, class O>
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                 const retrieval_trace<T>& trace = {}, part_of part = {}) noexcept;
@@ -83,9 +85,10 @@ class retrieval_cache {
     std::span<const std::uint16_t> codewords_of(index kv_head, index sequence = 0) const noexcept {
         return state_[static_cast<std::size_t>(sequence * kv_heads() + kv_head)].labels;
     }
-    /// How many rows of keys, and of values, the last step read, over all kv heads and sequences.
+    /// The number of rows of keys (and of values) that the last step read, over all kv heads and sequences.
     index rows_read() const noexcept { return sum_of(&scratch::rows_read); }
-    /// What the last step read: those rows, the codebooks and the codeword numbers. Scratch is not counted.
+    /// The bytes that the last step read: those rows, the codebooks and the codeword numbers. Scratch is not
+    /// counted.
     index bytes_read() const noexcept { return sum_of(&scratch::bytes_read); }
     /// K of the next step.
     index top_count(index sequence = 0) const noexcept { return options_.top_of(tokens(sequence)); }
@@ -160,7 +163,7 @@ retrieval_cache<T>::retrieval_cache(std::vector<vector_quantizer<T>> quantizers,
                      cos_sin_far_.data(), cos_sin_far_.data() + pairs);
 }
 
-/// Keys of `keys.batches()` sequences from `first` on.
+/// Appends keys of `keys.batches()` sequences from `first` on.
 template <class T>
 template <class E>
 void retrieval_cache<T>::append_to(index first, heads_view<E> keys) {
@@ -171,7 +174,7 @@ void retrieval_cache<T>::append_to(index first, heads_view<E> keys) {
     detail::require(
         keys.tokens() >= 0 && keys.tokens() <= std::numeric_limits<std::int32_t>::max() - longest(),
         append_name, "keys must number less than 2^31 in all, new ones", keys.tokens());
-    // All memory first: what could fail comes before the first change.
+    // Allocates all memory first, so that nothing can fail after the first change.
     const index states = first * kv_heads(), count = keys.batches() * kv_heads();
     const auto added = static_cast<std::size_t>(keys.tokens());
     for (index i = states; i < states + count; ++i)
@@ -233,7 +236,7 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
         return false;
     using keys = detail::rotated_keys<T, K>;
     scratch& at = scratch_[static_cast<std::size_t>(part.part)];
-    if (part.part == 0)  // of an earlier step with more parts
+    if (part.part == 0)  // resets counts of an earlier step with more parts
         for (std::size_t p = static_cast<std::size_t>(part.parts); p < scratch_.size(); ++p)
             scratch_[p].rows_read = scratch_[p].bytes_read = 0;
     at.rows_read = at.bytes_read = 0;

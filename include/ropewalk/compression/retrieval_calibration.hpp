@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Makes retrieval_cache's quantizers from calibration text, or reads them from a file.
 #pragma once
 
 #include <vector>
@@ -11,13 +12,13 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What the quantizers of a layer are made from, beside its queries and keys.
+/// Parameters of the quantizers of a layer, besides its queries and keys.
 struct retrieval_calibration {
-    double relative_position = 2048;  ///< b, as the retrieval_cache will score: queries are rotated to it
-    std::int64_t context_length = 1;  ///< what the scheme's frequencies are asked for
+    double relative_position = 2048;  ///< b of the retrieval_cache: queries are rotated to this distance
+    std::int64_t context_length = 1;  ///< the context length of the scheme's frequencies
     double epsilon = 1e-6;            ///< of make_query_metric
-    codebook_options codebook = {};   ///< how many codewords, and how they are found
-    part_of part = {};                ///< which share of the kv heads this call does
+    codebook_options codebook = {};   ///< number of codewords, and parameters of k-means
+    part_of part = {};                ///< the share of the kv heads that this call does
 };
 
 namespace detail {
@@ -36,14 +37,16 @@ Eigen::MatrixXd rows_of_head(heads_view<E> x, index head) {
 
 }  // namespace detail
 
-/// One quantizer a kv head, from the queries and keys of a calibration text, both before rotation: the
-/// metric of all queries of the head's group at the far position, and a codebook of the keys under it.
+/// One quantizer per kv head, from the queries and keys of a calibration text, both before rotation: the
+/// metric of all queries of the head's group, rotated to the far position, and a codebook of the keys under
+/// it.
 /// Shapes:   q [batches, tokens, heads, head_dim], k [batches, tokens, kv heads, head_dim]; batches are
-///           texts. Positions do not matter: codewords serve all of them. Of parts each returns those of its own
-///           heads, in order; together they are all.
-/// Throws:   invalid_config on a part that is none, when kv heads do not divide the heads or channels differ from each other or from
-///           rope.head_dim, and as make_query_metric and make_codebook.
-/// Cost:     make_codebook's a kv head, once.
+///           texts. Positions do not matter, since codewords are valid at all of them. Each part returns the
+///           quantizers of its own heads, in order.
+/// Throws:   invalid_config on an invalid part, when the heads are not a multiple of the kv heads, when
+///           channels differ from each other or from rope.head_dim, and as make_query_metric and
+///           make_codebook.
+/// Cost:     that of make_codebook per kv head, once.
 /// Source:   junhuihe-hjh/A2ATS vqkey/notebooks/construct_codebooks.py.
 ///
 ///     retrieval_cache cache(make_retrieval_quantizers(q, k, rope), rope, {.heads = 32});
@@ -81,20 +84,21 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
     return quantizers;
 }
 
-/// What a layer's quantizers are stored as.
+/// The sizes of a layer's stored quantizers.
 struct retrieval_file {
     index kv_heads = 0;
-    index codewords = 4096;  ///< of a head
+    index codewords = 4096;  ///< per kv head
     index channels = 0;
 };
 
-/// The quantizers of a layer from its tensors: "codebooks", codewords as z = k L as the official calibration leaves
-/// them, and "cholesky_factors".
-/// Shapes:   codebooks [kv heads, codewords, channels], cholesky_factors [kv heads, channels, channels]; tensors: a
-///           callable std::string_view -> stored_tensor<float or double>.
-/// Throws:   invalid_config by the name of a tensor that is missing or has other extents, and as vector_quantizer.
-/// Accuracy: as the file: its factors lose the point of epsilon where they were kept in bf16.
-/// Source:   junhuihe-hjh/A2ATS vqkey/notebooks/construct_codebooks.py: two files, one tensor of each kind a layer.
+/// The quantizers of a layer from its tensors: "codebooks", codewords as z = k L as the official calibration
+/// stores them, and "cholesky_factors".
+/// Shapes:   codebooks [kv heads, codewords, channels], cholesky_factors [kv heads, channels, channels];
+///           tensors: a callable std::string_view -> stored_tensor<float or double>.
+/// Throws:   invalid_config naming a tensor that is missing or has other extents, and as vector_quantizer.
+/// Accuracy: that of the file: factors that were stored in bf16 lose the effect of epsilon.
+/// Source:   junhuihe-hjh/A2ATS vqkey/notebooks/construct_codebooks.py: two files with one tensor per layer
+///           each.
 template <class T = float, class Stored = float, class Tensors>
 std::vector<vector_quantizer<T>> read_retrieval_quantizers(const retrieval_file& file, Tensors&& tensors) {
     constexpr const char* who = "read_retrieval_quantizers";

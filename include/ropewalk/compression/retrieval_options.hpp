@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Options of retrieval_cache: window, sinks, top K and the storage of keys.
 #pragma once
 
 #include <algorithm>
@@ -11,24 +12,24 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Whether the keys that a decode step reads were rotated at their positions when they were stored, or are
-/// rotated as they are read, which then happens to attended ones only.
+/// Whether the keys that a decode step reads were rotated when they were stored, or are rotated when they are
+/// read (only those that are attended to).
 enum class cached_keys : std::uint8_t { rotated, unrotated };
 
-/// What a decode step over a long cache attends to.
+/// Which tokens a decode step over a long cache attends to.
 /// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS, whose defaults these are.
 struct retrieval_options {
     index heads = 0;                          ///< query heads; 0: as many as kv heads
-    index window = 64;                        ///< w: tokens closer than this are always attended
-    double relative_position = 2048;          ///< b: the distance at which all others are scored
-    index sinks = 8;                          ///< first tokens, always attended
+    index window = 64;                        ///< w: tokens closer than this are always attended to
+    double relative_position = 2048;          ///< b: the distance in positions at which all others are scored
+    index sinks = 8;                          ///< first tokens, always attended to
     double top_fraction = 0.03;               ///< K as a share of all cached tokens, rounded down
-    std::optional<index> top_count = {};      ///< K itself, instead
-    cached_keys keys = cached_keys::rotated;  ///< whether the cache holds keys rotated or not
+    std::optional<index> top_count = {};      ///< K itself, instead of top_fraction
+    cached_keys keys = cached_keys::rotated;  ///< whether the cache stores keys rotated
     index value_channels = 0;                 ///< 0: as many as the keys have
-    std::int64_t context_length = 1;          ///< what the scheme's frequencies are asked for
-    index batches = 1;                        ///< sequences, each of a length of its own
-    index parts = 1;                          ///< threads that attend at once, each with memory of its own
+    std::int64_t context_length = 1;          ///< the context length of the scheme's frequencies
+    index batches = 1;                        ///< sequences, which may have different lengths
+    index parts = 1;                          ///< threads that attend at once, each with its own memory
 
     /// K for a cache of `tokens`.
     index top_of(index tokens) const noexcept {
@@ -37,14 +38,14 @@ struct retrieval_options {
     }
     /// Tokens below this one are sinks.
     index sinks_end(index tokens) const noexcept { return std::min(sinks, tokens); }
-    /// Tokens from this one on are in the window; those between the two compete for the K places.
+    /// Tokens from this one on are in the window; the top K are chosen among those between sinks and window.
     index window_begin(index tokens) const noexcept { return std::max(sinks_end(tokens), tokens - window); }
-    /// Throws: invalid_config in the name of `who` on a negative count, top_fraction outside [0, 1] or a
+    /// Throws: invalid_config naming `who` on a negative count, top_fraction outside [0, 1] or a
     ///         relative_position that is not finite.
     void require_valid(const char* who) const {
         detail::require(window >= 0, who, "window must be >= 0", window);
         detail::require(sinks >= 0, who, "sinks must be >= 0", sinks);
-        // Each has memory of its own.
+        // Each batch and part has memory of its own.
         detail::require(batches >= 1 && batches <= 1 << 20, who, "batches must be in 1 .. 2^20", batches);
         detail::require(parts >= 1 && parts <= 1 << 16, who, "parts must be in 1 .. 2^16", parts);
         detail::require(value_channels >= 0, who, "value_channels must be >= 0", value_channels);

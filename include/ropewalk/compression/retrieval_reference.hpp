@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// An exact reference for retrieval_cache: recall and output error of a selection of tokens.
 #pragma once
 
 #include <algorithm>
@@ -16,26 +17,28 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How near a choice of tokens comes to reading everything.
+/// How close a selection of tokens comes to full attention.
 struct retrieval_quality {
-    double recall = 1;        ///< share of the K truly best tokens that were chosen, mean over query heads
+    double recall = 1;        ///< share of the exact top K tokens that were selected, mean over query heads
     double output_error = 0;  ///< |output - full output| / |full output|, mean over query heads
-    index rows_read = 0;      ///< rows of keys, and of values, over all kv heads
+    index rows_read = 0;      ///< rows of keys (and of values), over all kv heads
 };
 
-/// One decode step by someone who reads the whole cache: which K tokens truly score best for every query
-/// head, and what a choice of tokens loses against full attention. For tests and experiments; cold.
+/// One decode step that reads the whole cache: the exact top K tokens of every query head, and the error of a
+/// selection of tokens against full attention. For tests and experiments; not fast.
 /// Shapes:   q [1, 1, heads, head_dim] unrotated, k and v [1, tokens, kv heads, .] with k as options.keys
-///           says; token n stands at position n, the query at the last one. A choice is [heads, tokens], 1
-///           where a query head picked the token (retrieval_trace::top is one); sinks and window are added
-///           to it, and heads of one kv head read what any of them picked, as in retrieval_cache.
+///           specifies; token n has position n, and the query has the last position. A selection is [heads,
+///           tokens], 1 where a query head selected the token (like retrieval_trace::top). Sinks and window
+///           are added to it, and heads of one kv head read the union of their selections, as in
+///           retrieval_cache.
 /// Throws:   invalid_config on sizes that disagree, no token, more than one sequence or query, scores that
-///           are not finite, options that retrieval_cache refuses, and a choice of another size.
-/// Cost:     a copy of k and v in f64 and full attention once; each judgement attends once.
-/// Accuracy: f64. Equal scores: the lowest token first. K past the unprotected tokens: all of them. Recall
-///           is 1 when there is nothing to find; where a full output is zero its error is absolute.
+///           are not finite, options that retrieval_cache refuses, and a selection of another size.
+/// Cost:     a copy of k and v in f64, and full attention once; each call of judge attends once.
+/// Accuracy: f64. Of equal scores the lowest token comes first. If K exceeds the number of unprotected
+///           tokens, all are selected. Recall is 1 when K is 0; where a full output is zero, its error is
+///           absolute.
 /// Source:   the masked reference of A2ATS, junhuihe-hjh/A2ATS vqkey/models/llama_masked.py, with exact
-///           scores; recall and the recency baseline are the usual ones of sparse attention.
+///           scores; recall and the recency baseline are the usual ones for sparse attention.
 class retrieval_reference {
   public:
     template <class Q, class K, class V>
@@ -50,7 +53,7 @@ class retrieval_reference {
             std::reverse(candidates.begin(), candidates.end());
         });
     }
-    /// K tokens by chance, other ones for every head; the same for a seed.
+    /// K random tokens, different for every head and the same for the same seed.
     std::vector<std::uint8_t> make_random(std::uint64_t seed) const {
         std::mt19937_64 engine(seed);
         return choice([&](index, std::vector<index>& candidates) {
@@ -58,11 +61,11 @@ class retrieval_reference {
                 std::swap(candidates[i - 1], candidates[static_cast<std::size_t>(engine() % i)]);
         });
     }
-    /// What full attention gives, [heads, value channels].
+    /// The output of full attention, [heads, value channels].
     std::span<const double> output() const noexcept { return full_; }
-    /// What attention over a choice gives, [heads, value channels].
+    /// The output of attention over a selection, [heads, value channels].
     std::vector<double> make_output(std::span<const std::uint8_t> chosen) const { return attend(chosen).out; }
-    /// What a choice loses.
+    /// The quality of a selection.
     retrieval_quality judge(std::span<const std::uint8_t> chosen) const;
 
   private:
@@ -81,7 +84,7 @@ class retrieval_reference {
                     to.push_back(static_cast<double>(static_cast<compute_t<E>>(x.at(0, n, h)[c])));
         return to;
     }
-    /// The first K of each head's candidates, brought into an order by `arrange(head, candidates)`.
+    /// The first K of each head's candidates after `arrange(head, candidates)` has ordered them.
     template <class Arrange>
     std::vector<std::uint8_t> choice(Arrange arrange) const {
         std::vector<std::uint8_t> chosen(sized(heads_ * tokens_));

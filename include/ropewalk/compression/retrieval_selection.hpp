@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The selection of tokens in a decode step of retrieval_cache, and its trace.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +12,13 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What a decode step looked at, for those who want to know. Empty spans are not written.
-/// Shapes:   L cached tokens of the longest sequence; approximate_scores and top [batches, heads, L], attended
-///           [batches, kv heads, L]; 0 past the end of a shorter one.
+/// An optional trace of a decode step. Empty spans are not written.
+/// Shapes:   L cached tokens of the longest sequence; approximate_scores and top [batches, heads, L],
+///           attended [batches, kv heads, L]; 0 past the end of a shorter one.
 template <class T>
 struct retrieval_trace {
-    std::span<T> approximate_scores = {};   ///< of every token, protected ones included
-    std::span<std::uint8_t> top = {};       ///< 1 where a query head picked the token
+    std::span<T> approximate_scores = {};   ///< of every token, including sinks and window
+    std::span<std::uint8_t> top = {};       ///< 1 where a query head selected the token
     std::span<std::uint8_t> attended = {};  ///< 1 where the token was read for a kv head
 };
 
@@ -26,17 +27,17 @@ namespace detail {
 /// The codeword numbers of one kv head's tokens in one sequence.
 struct retrieval_state {
     std::vector<std::uint16_t> labels;
-    std::vector<std::int32_t> counts;  ///< tokens a codeword
+    std::vector<std::int32_t> counts;  ///< tokens per codeword
 };
 /// One kv head of one sequence in a decode step.
 struct retrieval_item {
     retrieval_state& state;
     index tokens, sinks_end, window_begin;
     index top;   ///< K
-    index line;  ///< number of the kv head, in the trace
+    index line;  ///< row of the kv head in the trace
 };
 
-/// What one thread works with in a decode step, and what it read.
+/// The memory of one thread in a decode step, and counts of what it read.
 template <class T>
 class retrieval_scratch {
   public:
@@ -61,7 +62,7 @@ class retrieval_scratch {
     std::vector<std::int32_t> attended;     ///< the tokens to read, ascending
     index rows_read = 0, bytes_read = 0;
 
-    /// Fills attended with the tokens of one kv head, ascending, from scores; returns how many.
+    /// Fills `attended` with the tokens of one kv head, ascending, from scores; returns their number.
     index select(const retrieval_item& of) noexcept {
         const retrieval_state& state = of.state;
         const index words = codewords(), heads = group_, wanted = of.top, tokens = of.tokens;
@@ -129,7 +130,7 @@ class retrieval_scratch {
             std::uint8_t* const line = trace.top.data() + h * width;
             std::fill_n(line, width, std::uint8_t{0});
             index left = of.top;
-            if (left >= last - first) {  // all that can be picked, then protected ones at -infinity
+            if (left >= last - first) {  // all that can be selected; protected tokens are at -infinity
                 std::fill(line + first, line + last, std::uint8_t{1});
                 left -= last - first;
                 for (index n = 0; n < tokens && left > 0; ++n)
@@ -153,7 +154,7 @@ class retrieval_scratch {
 
     static std::size_t sized(index n) noexcept { return static_cast<std::size_t>(n); }
     index codewords() const noexcept { return static_cast<index>(actions_.size()); }
-    /// The protected tokens leave the counts of their codewords, or come back.
+    /// Removes the protected tokens from the counts of their codewords (by = -1), or adds them again (1).
     static void count_protected(const retrieval_item& of, std::int32_t by) noexcept {
         auto& [labels, counts] = of.state;
         for (index n = 0; n < of.sinks_end; ++n) counts[labels[sized(n)]] += by;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// TransMLA's RoRoPE and FreqFold: concentrates the rotation of grouped-query keys in one virtual head.
 #pragma once
 
 #include <algorithm>
@@ -15,50 +16,51 @@ namespace ROPEWALK_NAMESPACE {
 struct rope_folding_config {
     index heads = 0;          ///< kv heads
     index head_dim = 0;       ///< channels of each, all of which rotate
-    index fold = 1;           ///< neighbouring frequencies that are mixed with each other; 1: none
-    index collapse = 1;       ///< of those, how many then share one frequency; divides fold
-    double damping = 0.01;    ///< of the mean of the diagonal, added to it before the decomposition
+    index fold = 1;           ///< neighbouring frequencies that are mixed; 1: none
+    index collapse = 1;       ///< how many of them then share one frequency; divides fold
+    double damping = 0.01;    ///< factor: this times the mean of the diagonal is added to the diagonal
     pair_layout layout = {};  ///< of the keys' channels
 };
 
-/// TransMLA's change of basis of grouped-query keys. One orthogonal matrix a group of `fold` frequencies
-/// mixes the first channels of all heads' pairs, and the same matrix their second channels, so a pair of a
-/// frequency stays a pair of that frequency, and the components with the largest energy come first: into
-/// virtual head 0, the only one that then needs to rotate. What is left depends on no position and can be
-/// compressed as a latent.
+/// TransMLA's change of basis of grouped-query keys. One orthogonal matrix per group of `fold` frequencies
+/// mixes the first channels of all heads' pairs, and the same matrix mixes their second channels, so pairs
+/// remain pairs of the same frequency. The components with the largest energy come first, in virtual head 0,
+/// the only one that then needs to rotate. The other components do not depend on the position and can be
+/// compressed into a latent.
 /// Shapes:   groups() = head_dim / (2 fold) matrices of components() = heads * fold rows; heads * collapse
 ///           virtual heads of head_dim / collapse channels, interleaved.
-/// Accuracy: with fold 1 the scores of all virtual heads rotated are those of the keys as they were, 1e-13 of
-///           |q| |k| in f64; with more, components of different frequencies rotate by one of them, and only
-///           scores at equal positions are exact. Eigenvectors of equal eigenvalues are free within their
-///           span.
+/// Accuracy: with fold 1, scores with all virtual heads rotated equal those of the original keys within 1e-13
+///           of |q| |k| in f64. With a larger fold, components of different frequencies rotate by one of
+///           these, and only scores at equal positions are exact. Eigenvectors of equal eigenvalues are
+///           arbitrary within their span.
 /// Source:   TransMLA, Meng et al. 2025 (arXiv 2502.07864): RoRoPE and FreqFold;
 ///           MuLabPKU/TransMLA transmla/partial_rope.py.
 struct rope_folding {
-    rope_folding_config config;           ///< what it was made with
+    rope_folding_config config;           ///< the config it was made from
     Eigen::MatrixXd map;                  ///< [latent channels, channels]: latent = map * (keys of all heads)
-    std::vector<Eigen::MatrixXd> mixing;  ///< a group's eigenvectors as columns, the largest entry > 0
-    std::vector<Eigen::VectorXd> eigenvalues;  ///< a group's energies, damping included, descending
+    std::vector<Eigen::MatrixXd> mixing;  ///< eigenvectors of each group as columns, the largest entry > 0
+    std::vector<Eigen::VectorXd> eigenvalues;  ///< energies of each group, damping included, descending
 
     /// Groups of frequencies.
     index groups() const noexcept { return static_cast<index>(mixing.size()); }
-    /// Channels of one member of the pair that a group's matrix mixes.
+    /// The size of a group's matrix: channels that it mixes of one member of the pairs.
     index components() const noexcept { return config.heads * config.fold; }
     /// Virtual heads of a latent key.
     index virtual_heads() const noexcept { return config.heads * config.collapse; }
     /// Channels of a virtual head.
     index virtual_dim() const noexcept { return config.head_dim / config.collapse; }
 
-    /// The rows of W_k, [heads * head_dim, in], for latent keys; a bias is one more column.
+    /// W_k [heads * head_dim, in] transformed for latent keys; a bias is one more column.
     /// Throws:   invalid_config on another number of rows.
     Eigen::MatrixXd key_weights(const Eigen::MatrixXd& weight) const {
         detail::require(weight.rows() == map.cols(), "rope_folding::key_weights",
                         "weight must have heads * head_dim rows", weight.rows());
         return map * weight;
     }
-    /// The columns of the map that a query head reads, [latent channels, head_dim]: W * q is a query of
-    /// latent keys; query heads in order, as many a kv head.
-    /// Throws:   invalid_config when query_heads is no multiple of the heads or the head is none of them.
+    /// The columns of the map that a query head reads, [latent channels, head_dim]: query_map * q is a query
+    /// for latent keys. Query heads are in order, the same number per kv head.
+    /// Throws:   invalid_config when query_heads is not a multiple of the heads, or on a query_head that does
+    ///           not exist.
     Eigen::MatrixXd query_map(index query_head, index query_heads) const {
         constexpr const char* who = "rope_folding::query_map";
         detail::require(query_heads >= 1 && query_heads % config.heads == 0, who,
@@ -67,9 +69,9 @@ struct rope_folding {
                         "query_head must be in 0 .. query_heads - 1", query_head);
         return map.middleCols(query_head / (query_heads / config.heads) * config.head_dim, config.head_dim);
     }
-    /// What rotates a virtual head: of every `collapse` frequencies the first, interleaved. Head 0 is the
-    /// latent's first virtual_dim() channels, head 1 the next.
-    /// Throws:   invalid_config when the spectrum has not head_dim / 2 pairs or several heads.
+    /// The scheme of a virtual head: the first of every `collapse` frequencies, interleaved. Head 0 is the
+    /// first virtual_dim() channels of the latent key, head 1 the next.
+    /// Throws:   invalid_config when the spectrum does not have head_dim / 2 pairs, or has several heads.
     rotary_scheme scheme(const spectrum& frequencies) const {
         constexpr const char* who = "rope_folding::scheme";
         detail::require(2 * frequencies.pairs() == config.head_dim, who,
@@ -81,7 +83,8 @@ struct rope_folding {
         return make_fixed_scheme({.name = "transmla", .layout = interleaved{}},
                                  frequencies::select_pairs(frequencies, kept, 1));
     }
-    /// The share of the keys' energy that virtual head 0 holds: what is lost or kept when it alone rotates.
+    /// The share of the keys' energy in virtual head 0, which measures what is preserved when it alone
+    /// rotates.
     double first_head_share() const noexcept {
         double first = 0, all = 0;
         for (const Eigen::VectorXd& values : eigenvalues) {
@@ -92,12 +95,12 @@ struct rope_folding {
     }
 };
 
-/// The folding of a layer, from keys of calibration text.
+/// The folding of a layer from keys of calibration text.
 /// Shapes:   keys [tokens, heads * head_dim], before the rotation; padding as rows of 0.
 /// Throws:   invalid_config on no heads, an odd or empty head, fold that does not divide the pairs, collapse
 ///           that does not divide fold, a layout that does not fit, damping < 0, keys of another width or not
 ///           finite, or no keys.
-/// Cost:     tokens * heads^2 * head_dim * fold to sum, one symmetric eigenproblem a group.
+/// Cost:     tokens * heads^2 * head_dim * fold multiply-adds, and one symmetric eigenproblem per group.
 /// Accuracy: f64; eigenvalues within 1e-12 of the largest.
 /// Source:   as rope_folding.
 template <class Derived>

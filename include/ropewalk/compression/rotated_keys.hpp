@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Keys that row_attention rotates while it reads them from a cache.
 #pragma once
 
 #include <ropewalk/angles/sincos_turns.hpp>
@@ -11,7 +12,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Keys that are rotated at their position (token n stands at n) on their way from memory.
+/// Keys that are rotated when they are read from memory; token n has position n.
 template <class T, class K>
 struct rotated_keys {
     heads_view<K> view;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// row_attention: exact attention of one query token over selected rows of a cache.
 #pragma once
 
 #include <cmath>
@@ -14,24 +15,24 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The largest call a row_attention is built for.
+/// The largest sizes of a call of a row_attention.
 struct row_attention_shape {
     index heads = 0;           ///< query heads
-    index key_channels = 0;    ///< of the keys that are read for every head of a group
+    index key_channels = 0;    ///< channels of a key
     index value_channels = 0;  ///< channels of a value
-    index own_channels = 0;    ///< of a second part of every key, 0 = none
+    index own_channels = 0;    ///< channels of a second part of every key, 0 = none
 };
 
-/// What one decode step attends to.
+/// The rows that a decode step attends to, and the scale.
 struct row_choice {
     double scale = 1;                      ///< on q . k
     const std::int32_t* listed = nullptr;  ///< token numbers, ascending; null: 0, 1, 2, ...
-    index count = 0;                       ///< how many tokens are attended
+    index count = 0;                       ///< how many tokens are attended to
 };
 
 namespace detail {
 
-/// Keys as they lie in memory.
+/// Keys that are used as stored in memory.
 template <class K>
 struct stored_keys {
     heads_view<K> view;
@@ -57,18 +58,18 @@ inline bool rows_within(const row_choice& rows, index tokens) noexcept {
 
 /// One query token against chosen rows of a cache: softmax(scale q . k) v over those rows and no others.
 /// Every attended key and value is read from memory once for all query heads of its group.
-/// Shapes:   q [1, 1, heads, key channels], k [1, tokens, kv heads, key channels], v and out alike with
-///           value channels. k and v may be the same memory (MLA's latents). With a second key part:
-///           own_q [1, 1, heads, own], own_k [1, tokens, 1 or kv heads or heads, own], added to the scores.
-/// Requires: the sizes fit the shape it was built with; chosen tokens exist in k, v and own_k; q, k, v and out share one
-///           compute type T, in any storage format. One object serves one thread at a time.
-/// Returns:  true; false, with `out` untouched, where the call does not fit and ROPEWALK_ON_MISFIT lets the
-///           program go on.
+/// Shapes:   q [1, 1, heads, key channels], k [1, tokens, kv heads, key channels], v and out likewise with
+///           value channels. k and v may be the same memory (MLA's latents). With a second key part: own_q
+///           [1, 1, heads, own], own_k [1, tokens, 1 or kv heads or heads, own], added to the scores.
+/// Requires: the sizes fit the shape given to the constructor; chosen tokens exist in k, v and own_k; q, k, v
+///           and out have one compute type T, in any storage format. Use one object in one thread at a time.
+/// Returns:  true; false, with `out` untouched, when the call does not fit and ROPEWALK_ON_MISFIT lets the
+///           program continue.
 /// Throws:   the constructor only: invalid_config on negative sizes.
 /// Cost:     no allocation after construction. Tiles of 32 rows stay in the L1 or L2 cache between the two
 ///           times they are used; the next tile is prefetched meanwhile.
 /// Accuracy: f64 1e-13, f32 3e-6 relative to the largest value, of exact attention over the same rows.
-///           No attended row: zeros.
+///           Without any row the result is zero.
 /// Source:   online softmax, Milakov and Gimelshein 2018; gather attention of A2ATS, arXiv 2502.12665.
 template <class T = float>
 class row_attention {
@@ -89,7 +90,7 @@ class row_attention {
         weights_.resize(sized(1));
     }
 
-    /// One decode step over the chosen rows of a cache; with own_q and own_k a second part of every key.
+    /// One decode step over the chosen rows of a cache; with own_q and own_k, every key has a second part.
     template <class Q, class K, class V, class O>
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out,
                 const row_choice& rows) noexcept {
@@ -106,13 +107,13 @@ class row_attention {
         return attend_through(q, k.heads(), detail::stored_keys<K>{k}, v, out, rows, own_q, own_k);
     }
 
-    /// The same with keys that are made as they are read: keys(token, kv head, slot) returns a pointer that
-    /// stays good until `slot` (0 .. 31) is used again, keys.prefetch(token, kv head) announces one.
+    /// The same with keys that are computed when they are read: keys(token, kv head, slot) returns a pointer
+    /// that is valid until `slot` (0 .. 31) is used again; keys.prefetch(token, kv head) prefetches one.
     template <class Q, class Keys, class V, class O, class K = Q>
     bool attend_through(heads_view<Q> q, index kv_heads, Keys&& keys, heads_view<V> v, heads_view<O> out,
                         const row_choice& rows, heads_view<Q> own_q = {}, heads_view<K> own_k = {}) noexcept;
 
-    static constexpr index tile = 32;  ///< keys that are scored at once
+    static constexpr index tile = 32;  ///< keys that are scored together
 
   private:
     static constexpr const char* who = "row_attention::attend";
@@ -128,14 +129,14 @@ class row_attention {
             for (index c = 0; c < from.channels(); ++c)
                 *to++ = scale * static_cast<T>(stored(from.at(0, 0, h))[c]);
     }
-    /// Scores of one tile to weights, the sums so far brought to the same peak.
+    /// Turns the scores of one tile into weights, and rescales the sums so far to the same peak.
     void weigh(index head, index width, index channels) noexcept {
         T* const s = scores_.data() + head * tile;
         T& peak = peaks_[static_cast<std::size_t>(head)];
         T& weight = weights_[static_cast<std::size_t>(head)];
         T top = peak;
         for (index j = 0; j < width; ++j)
-            if (!(s[j] <= top)) top = s[j];  // a NaN gets through, and the head shows it
+            if (!(s[j] <= top)) top = s[j];  // a NaN propagates to the output of the head
         if (top != peak) {
             const T shrink = std::exp(peak - top);
             weight *= shrink;
@@ -149,7 +150,7 @@ class row_attention {
         }
     }
 
-    /// The second part of the scores, group by group of the heads that share it.
+    /// Adds the second part of the scores, group by group of the heads that share it.
     template <class K, class TokenOf>
     void add_own_products(heads_view<K> k, index heads, index first, index width, TokenOf token_of) noexcept {
         const index group = heads / k.heads();
@@ -222,7 +223,7 @@ bool row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
         for (index kv = 0; kv < kv_heads; ++kv) {
             decltype(keys(0, 0, 0)) key_rows[tile];
             for (index j = 0; j < width; ++j) key_rows[j] = keys(token_of(first + j), kv, j);
-            // Listed rows are no sequence that the hardware could foresee. A few at a time, while others are
+            // The hardware cannot predict listed rows. They are prefetched a few at a time while others are
             // multiplied: the values of this tile and the keys of the next.
             constexpr auto block = static_cast<index>(detail::rows_at_once);
             for (index j = 0; j < width; j += block) {

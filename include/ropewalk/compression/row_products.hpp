@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Products of several heads with several rows of a cache, for attention over selected rows.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +9,8 @@
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/simd_sums.hpp>
 
-/// The two products that every cache is read with, over rows that lie anywhere: several heads against
-/// several rows at once, so that a row is loaded once for four heads and a head once for several rows.
+/// The two products of attention over rows at arbitrary addresses: several heads with several rows at once,
+/// so that a row is loaded once for four heads and a head once for several rows.
 /// Source: the register blocking of dense matrix products (Goto and van de Geijn 2008).
 
 namespace ROPEWALK_NAMESPACE::detail {
@@ -22,7 +23,7 @@ inline constexpr std::size_t rows_at_once = 4;
 inline constexpr std::size_t rows_at_once = 2;
 #endif
 
-/// Announces a row of `channels` elements.
+/// Prefetches a row of `channels` elements.
 template <class E>
 ROPEWALK_ALWAYS_INLINE void prefetch_row(const E* row, index channels) noexcept {
     constexpr index line = 64 / static_cast<index>(sizeof(E));

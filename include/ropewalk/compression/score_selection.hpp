@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Selection of the K best tokens among many that share few scores, by radix search.
 #pragma once
 
 #include <bit>
@@ -6,12 +7,12 @@
 
 #include <ropewalk/core/index.hpp>
 
-/// Finding the K best of many tokens that share few scores: a radix search over the scores, each weighted
-/// with the number of its tokens. Source: radix selection, as in every GPU top-k; the weights are ours.
+/// Finds the K best of many tokens that share few scores: a radix search over the scores, each weighted by
+/// the number of its tokens. Source: radix selection, as in GPU top-k kernels, extended by weights.
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Unsigned numbers in the order of the scores; the two zeros are one.
+/// An unsigned number with the order of the scores; both zeros are equal.
 inline std::uint32_t order_key(float score) noexcept {
     const auto u = std::bit_cast<std::uint32_t>(score);
     if (u == 0x80000000u) return 0x80000000u;
@@ -24,7 +25,7 @@ inline std::uint64_t order_key(double score) noexcept {
     return u & top ? ~u : u | top;
 }
 
-/// Everything above `key` is chosen, and the first `equal` tokens at it.
+/// Tokens above `key` are selected, and the first `equal` tokens with that key.
 template <class Key>
 struct score_threshold {
     Key key = 0;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Query-aware vector quantisation of unrotated keys (A2ATS): metric, nearest codewords and scores.
 #pragma once
 
 #include <cmath>
@@ -15,9 +16,8 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How far apart two keys are, seen through the queries that will meet them:
-/// sum over q of (q . e)^2 = e^T H e. Keys k become z = k L (row vectors), where that is an ordinary
-/// squared distance.
+/// The distance of two keys as queries measure it. For the difference e of two keys it is
+/// sum over q of (q . e)^2 = e^T H e. With z = k L (row vectors) it becomes the ordinary squared distance.
 /// Shapes:   gram and cholesky [channels, channels].
 /// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS vqkey/notebooks/construct_codebooks.py.
 struct query_metric {
@@ -25,15 +25,15 @@ struct query_metric {
     Eigen::MatrixXd cholesky;  ///< lower factor L of gram + epsilon I
 };
 
-/// The metric of a set of queries, which carry their rotation already (A2ATS: all at the far position).
+/// The metric of a set of queries, which are rotated already (A2ATS: all to the far position).
 /// Shapes:   given: queries [count, channels], of all heads of a group and all calibration tokens.
 /// Throws:   invalid_config when there is no channel, queries are not finite or all zero, epsilon is
 ///           negative, or gram + epsilon I is singular (epsilon 0 and fewer independent queries than
 ///           channels).
 /// Cost:     count * channels^2 multiply-adds, once.
-/// Accuracy: f64. Keep the factor in 32 bits at least: in bf16 epsilon loses its point.
-/// Source:   as query_metric; it is the sum H = Q^T Q, which the normalisation makes a mean.
-template <class Derived>  // so that only who calls it compiles the decomposition
+/// Accuracy: f64. Store the factor in at least 32 bits: in bf16 epsilon has no effect.
+/// Source:   as query_metric; H = Q^T Q is a sum, which the normalisation turns into a mean.
+template <class Derived>  // so that only callers compile the decomposition
 query_metric make_query_metric(const Eigen::MatrixBase<Derived>& given, double epsilon = 1e-6) {
     constexpr const char* who = "make_query_metric";
     const Eigen::MatrixXd queries = given;
@@ -42,7 +42,7 @@ query_metric make_query_metric(const Eigen::MatrixBase<Derived>& given, double e
     detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be >= 0", epsilon);
     const double largest = queries.size() == 0 ? 0 : queries.cwiseAbs().maxCoeff();
     detail::require(largest > 0, who, "queries must not all be zero, the largest magnitude", largest);
-    const Eigen::MatrixXd scaled = queries / largest;  // squares neither overflow nor vanish
+    const Eigen::MatrixXd scaled = queries / largest;  // squares neither overflow nor underflow
     query_metric m;
     m.gram = scaled.transpose() * scaled;
     m.gram /= std::sqrt(m.gram.squaredNorm() / static_cast<double>(m.gram.size()));
@@ -58,7 +58,7 @@ query_metric make_query_metric(const Eigen::MatrixBase<Derived>& given, double e
     return m;
 }
 
-/// The metric that knows no queries: plain vector quantisation.
+/// The identity metric, without queries: plain vector quantisation.
 /// Throws:   invalid_config on channels < 1.
 /// Source:   H = I.
 inline query_metric make_plain_metric(index channels) {
@@ -69,13 +69,13 @@ inline query_metric make_plain_metric(index channels) {
 
 namespace detail {
 
-/// How the nearest codeword is found: by the least sum of squared differences, or by the largest z . c - |c|^2 / 2,
-/// at half the work and the rounding of |z| |c|.
+/// How the nearest codeword is found: by the least sum of squared differences, or by the largest z . c -
+/// |c|^2 / 2, which is half the work but has rounding errors of |z| |c|.
 enum class nearest_by { differences, products };
 
-/// Codewords [count, channels] in the order the nearest-codeword search reads them: groups of one register
-/// of codewords, channel by channel. The last group is filled up with codeword 0, which never wins a tie
-/// against its first copy.
+/// Codewords [count, channels] in the order in which the search reads them: groups of one register of
+/// codewords, channel by channel. The last group is padded with copies of codeword 0, which never win a tie
+/// against the original.
 template <class T>
 class codeword_columns {
     using pack = simd::pack<T>;
@@ -92,7 +92,7 @@ class codeword_columns {
         offsets_.resize(static_cast<std::size_t>(padded_));
         fill(codewords);
     }
-    /// Other codewords of the same number.
+    /// Replaces the codewords by as many others.
     void fill(const T* codewords) noexcept {
         T* to = columns_.data();
         for (index c = 0; c < padded_; c += lanes) {
@@ -107,8 +107,8 @@ class codeword_columns {
         }
     }
 
-    /// The first codeword nearest to each of up to vectors_at_once vectors, z [vectors, channels], and its squared
-    /// distance. Codewords are read in blocks that stay in the L2 cache meanwhile.
+    /// The first nearest codeword of each of up to vectors_at_once vectors, z [vectors, channels], and its
+    /// squared distance. Codewords are read in blocks that stay in the L2 cache.
     template <nearest_by By>
     void nearest(const T* z, index vectors, std::int32_t* label, T* distance) const noexcept {
         constexpr auto held = static_cast<std::size_t>(vectors_at_once * lanes);
@@ -135,7 +135,7 @@ class codeword_columns {
                 if (nearer<By>(value, nearest) || (value == nearest && at < label[n]))
                     nearest = value, label[n] = at;
             }
-            if (label[n] >= count_) label[n] = 0;  // nothing was finite
+            if (label[n] >= count_) label[n] = 0;  // no distance was finite
             distance[n] =
                 By == nearest_by::differences ? nearest : squared_distance(z + n * channels_, label[n]);
         }
@@ -258,15 +258,16 @@ void fill_array_products(const T* x, index heads, const T* rows, index count, in
 /// Whether codewords are given as keys k or as z = k L.
 enum class codeword_space { keys, metric };
 
-/// A codebook of unrotated keys with its metric: gives every key the number of a codeword, and every query
-/// the scores of all codewords. One serves all positions, because keys are quantised before rotation.
+/// A codebook of unrotated keys with its metric: encodes every key as the number of a codeword, and computes
+/// the scores of a query with all codewords. It is valid at all positions, because keys are quantised before
+/// rotation.
 /// Shapes:   codewords [count, channels], cholesky [channels, channels] lower.
 /// Throws:   invalid_config when count is not in 1 .. 65536, channels are not in 1 .. 1024 or differ,
-///           numbers are not finite in T or the factor is not regular.
+///           numbers are not finite in T, or the factor is singular.
 /// Cost:     (2 count + channels) * channels numbers of type T. Encoding a key reads the codebook once:
 ///           count * channels subtractions and multiply-adds. Encoding and scoring never allocate.
-/// Accuracy: the codeword chosen is the nearest up to rounding in T; equal distances: the first.
-/// Source:   junhuihe-hjh/A2ATS; a codeword as a key is z L^-1, solved once here.
+/// Accuracy: the chosen codeword is the nearest up to rounding in T, and the first of equally near ones.
+/// Source:   junhuihe-hjh/A2ATS; a codeword as a key is z L^-1, computed once in the constructor.
 template <class T = float>
 class vector_quantizer {
   public:
@@ -302,7 +303,7 @@ class vector_quantizer {
         columns_ = detail::codeword_columns<T>(metric_.data(), count(), channels());
     }
 
-    /// How many codewords.
+    /// The number of codewords.
     index count() const noexcept { return keys_.rows(); }
     index channels() const noexcept { return keys_.cols(); }
     /// [count, channels], as keys.
@@ -312,8 +313,8 @@ class vector_quantizer {
 
     /// The codeword of every key of one kv head, before rotation.
     /// Shapes:   keys [1, tokens, 1, channels] of compute type T; labels [tokens].
-    /// Returns:  true; false, and nothing is written, where sizes do not agree and ROPEWALK_ON_MISFIT lets
-    ///           the program go on.
+    /// Returns:  true; false, with nothing written, when sizes disagree and ROPEWALK_ON_MISFIT lets the
+    ///           program continue.
     template <class E>
     bool encode(heads_view<E> keys, std::span<std::uint16_t> labels) const noexcept {
         static_assert(std::is_same_v<compute_t<E>, T>, "keys of the quantizer's compute type");
@@ -351,7 +352,7 @@ class vector_quantizer {
         detail::add_weighted_array(cholesky_.data(), d, d, keys, d, count, z, d);
     }
 
-    /// scores[h][c] = queries_h . codeword_c: the only dense work of a decode step.
+    /// scores[h][c] = queries_h . codeword_c: the only dense product of a decode step.
     /// Shapes:   queries [heads, channels] contiguous, scores [heads, count].
     void fill_scores(const T* queries, index heads, T* scores) const noexcept {
         detail::fill_array_products(queries, heads, keys_.data(), count(), channels(), scores, count());

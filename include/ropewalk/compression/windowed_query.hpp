@@ -1,16 +1,17 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// rotate_twice: rotates a query to two positions in one pass (windowed RoPE).
 #pragma once
 
 #include <ropewalk/kernels/rotate_into.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
-/// One query, rotated twice in one pass: at its own position for keys inside a window, and at a fixed one
-/// for keys beyond it, which are then used as they are (windowed RoPE).
-/// Shapes:   q [batches, tokens, heads, channels] of any storage; inside and beyond alike, in any type of its compute
-///           type.
-/// Requires: a call that fits: both rows as rotate, outputs apart from q and from each other.
-///           A token without one of its rows is not written.
+/// Rotates queries twice in one pass: to their own positions for keys inside a window, and to a fixed
+/// position for keys beyond it, which are used without rotation (windowed RoPE).
+/// Shapes:   q [batches, tokens, heads, channels] of any storage; inside and beyond likewise, in any type
+///           with the same compute type.
+/// Requires: both rows as for rotate; outputs that do not overlap q or each other. A token that lacks either
+///           row is not written.
 /// Returns:  as rotate.
 /// Cost:     q is read from memory once. No allocation.
 /// Accuracy: as rotate, bit for bit.
@@ -27,9 +28,9 @@ bool rotate_twice(const L& layout, heads_view<S> q, heads_view<T> inside, heads_
         const auto near_extents = detail::extents_of(near_rows), far_extents = detail::extents_of(far_rows);
         if (!detail::fits(who, detail::first_of(
                                    detail::fit_written(plan, inside, near_extents),
-                                   detail::fit_written(plan, beyond, far_extents), detail::fit_same_shape(from, inside),
-                                   detail::fit_same_shape(from, beyond), detail::fit_apart(from, inside),
-                                   detail::fit_apart(from, beyond),
+                                   detail::fit_written(plan, beyond, far_extents),
+                                   detail::fit_same_shape(from, inside), detail::fit_same_shape(from, beyond),
+                                   detail::fit_apart(from, inside), detail::fit_apart(from, beyond),
                                    detail::fit_apart(heads_view<const T>(inside), beyond))))
             return false;
         if (q.empty()) return true;
@@ -39,7 +40,8 @@ bool rotate_twice(const L& layout, heads_view<S> q, heads_view<T> inside, heads_
         const index tokens = q.batches() * q.tokens();
         const work_range heads{0, q.heads()};
         const auto run = [&](const auto& near_of_call, const auto& far_of_call) {
-            detail::row_cursor<std::remove_cvref_t<decltype(far_of_call)>, compute_t<T>> far_cursor(far_of_call);
+            detail::row_cursor<std::remove_cvref_t<decltype(far_of_call)>, compute_t<T>> far_cursor(
+                far_of_call);
             return detail::each_token(
                 who, layout, plan, near_of_call, compute_t<T>{}, 0, work_part{0, tokens, {}},
                 [&](auto kind, detail::outer_loop outer, auto& cursor, index token, auto a, auto b) {

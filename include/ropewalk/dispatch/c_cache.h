@@ -1,18 +1,18 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// C calls on key and value caches: append, prepare attention and shift keys, contiguous or paged.
 #ifndef ROPEWALK_DISPATCH_C_CACHE_H
 #define ROPEWALK_DISPATCH_C_CACHE_H
 
 #include <ropewalk/dispatch/c_rotate.h>
 
-// Caches of keys and values, contiguous or paged, and what is done to them between projection and attention.
-// A plan is made where shapes are decided; the calls of every layer then use it. A plan is never changed: any
+// A plan is made once the shapes are known; the calls of every layer then use it. A plan never changes: any
 // number of threads may use it.
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/// Requests of different lengths, their tokens one behind the other, and the pages they stand in.
+/// Requests of different lengths with consecutive tokens, and their pages.
 typedef struct ropewalk_ragged {
     size_t size;                  ///< sizeof(ropewalk_ragged)
     int32_t version;              ///< ROPEWALK_C_VERSION
@@ -32,33 +32,33 @@ static inline ropewalk_ragged ropewalk_new_ragged(void) {
     batch.version = ROPEWALK_C_VERSION;
     return batch;
 }
-/// The slot (page * page_tokens + token in the page) and the position of every token; each array of `tokens`
-/// entries, or NULL. `tokens` is offsets[requests]. Nothing is written where something is wrong: then `text`
-/// says what. Returns an enum ropewalk_status.
+/// The slot (page * page_tokens + token in the page) and the position of every token; each array has `tokens`
+/// entries or is NULL. `tokens` is offsets[requests]. On an error nothing is written, and `text` gives the
+/// reason. Returns an enum ropewalk_status.
 int ropewalk_fill_slots(const ropewalk_ragged* batch, int64_t* slots, int64_t* positions, ptrdiff_t tokens,
                         char* text, size_t size);
 
-/// A cache of keys or of values, [pages, page_tokens, heads, channels] in any order. Strides in elements,
-/// blocks where it holds blocks; the channels of a head are adjacent.
+/// A cache of keys or of values, [pages, page_tokens, heads, channels] in any order. Strides are in elements,
+/// or in blocks for block types; the channels of a head are adjacent.
 typedef struct ropewalk_cache {
-    void* data;              ///< NULL: none
-    ptrdiff_t page_stride;   ///< from a page to the next
-    ptrdiff_t token_stride;  ///< from a token of a page to the next
-    ptrdiff_t head_stride;   ///< from a head to the next
-    float* scales;           ///< ROPEWALK_INT8: a number a token and head, written by the call; else NULL
+    void* data;                    ///< NULL: none
+    ptrdiff_t page_stride;         ///< from a page to the next
+    ptrdiff_t token_stride;        ///< from a token of a page to the next
+    ptrdiff_t head_stride;         ///< from a head to the next
+    float* scales;                 ///< ROPEWALK_INT8: one per token and head, written by the call; else NULL
     ptrdiff_t scale_page_stride;   ///< of scales
     ptrdiff_t scale_token_stride;  ///< of scales
     ptrdiff_t scale_head_stride;   ///< of scales
     double scale;                  ///< ROPEWALK_F8_*: number = code * scale; a float > 0
 } ropewalk_cache;
 
-/// New queries, keys and values on their way to attention. ropewalk_append() reads keys and values alone,
-/// ropewalk_prepare_attention() all. Begin with ropewalk_new_attention_call().
+/// New queries, keys and values before attention. ropewalk_append() uses keys and values only,
+/// ropewalk_prepare_attention() all of them. Begin with ropewalk_new_attention_call().
 typedef struct ropewalk_attention_call {
     size_t size;                 ///< sizeof(ropewalk_attention_call)
     int32_t version;             ///< ROPEWALK_C_VERSION
     int32_t dtype;               ///< an enum ropewalk_dtype: of q, q_out, key and value, up to ROPEWALK_BF16
-    int32_t cache_dtype;         ///< of both caches: dtype, or anything but ROPEWALK_F64 of data that are not
+    int32_t cache_dtype;         ///< of both caches: dtype, or any but ROPEWALK_F64 for data that are not
     int32_t layout;              ///< as in ropewalk_rotate_call
     int32_t write_layout;        ///< as in ropewalk_rotate_call: of q_out and of cached keys
     int32_t reserved;            ///< 0
@@ -70,17 +70,17 @@ typedef struct ropewalk_attention_call {
     ptrdiff_t value_channels;    ///< of a head of value; 0: as channels
     ptrdiff_t first_channel;     ///< where the 2 * pairs channels that rotate begin
     ropewalk_tensor q;           ///< data NULL: none
-    ropewalk_tensor q_out;       ///< where rotated queries go: q itself, or apart from it
+    ropewalk_tensor q_out;       ///< rotated queries: q itself, or memory that does not overlap it
     ropewalk_tensor key;         ///< data NULL: none
     ropewalk_tensor value;       ///< data NULL: none
     ropewalk_norm q_norm;        ///< of queries
     ropewalk_norm k_norm;        ///< of keys
-    ropewalk_cache key_cache;    ///< where rotated keys go
-    ropewalk_cache value_cache;  ///< where values go
+    ropewalk_cache key_cache;    ///< for rotated keys
+    ropewalk_cache value_cache;  ///< for values
     ptrdiff_t pages;             ///< of both caches
     ptrdiff_t page_tokens;       ///< tokens a page holds
     ropewalk_rows rows;          ///< by which angles; unread where a plan is made
-    const ropewalk_plan* plan;   ///< of a call of these shapes; unread where a plan is made
+    const ropewalk_plan* plan;   ///< for a call of these shapes; not read where a plan is made
     ptrdiff_t parts;             ///< as in ropewalk_rotate_call
     ptrdiff_t part;              ///< as in ropewalk_rotate_call
 } ropewalk_attention_call;
@@ -102,26 +102,26 @@ static inline ropewalk_attention_call ropewalk_new_attention_call(void) {
     return call;
 }
 
-/// Checks the shapes of a call once and keeps where its tokens go: slots [batches * tokens], a negative one
-/// skips the token. Refused are slots outside the cache or met twice, strides under which rows would share
-/// numbers, and keys, values, caches and scales that share memory. The plan serves calls that differ from
-/// this one in pointers, rows and norms alone. On success *plan is to be freed by ropewalk_free_plan().
+/// Checks the shapes of a call once and stores the slots of its tokens: slots [batches * tokens], where a
+/// negative one skips the token. It refuses slots outside the cache or used twice, strides under which rows
+/// overlap, and keys, values, caches and scales that overlap. The plan is valid for calls that differ from
+/// this one only in pointers, rows and norms. On success *plan is to be freed by ropewalk_free_plan().
 int ropewalk_make_plan(const ropewalk_attention_call* call, const int64_t* slots, ptrdiff_t count,
                        ropewalk_plan** plan, char* text, size_t size);
 void ropewalk_free_plan(ropewalk_plan* plan);
 
-/// Rotates new keys into their cache, in its format, and copies the values beside them. A token of a negative
-/// slot or row is left alone. Returns an enum ropewalk_status.
+/// Rotates new keys into their cache, in its format, and copies the values beside them. A token with a
+/// negative slot or row is not touched. Returns an enum ropewalk_status.
 int ropewalk_append(const ropewalk_attention_call* call);
-/// All that comes before attention in one pass: q normalised and rotated into q_out, keys normalised, rotated
-/// and appended, values appended. A token of a negative row is left alone; one of a negative slot has its
-/// query prepared. Returns an enum ropewalk_status.
+/// Prepares attention in one pass: queries are normalised and rotated into q_out; keys are normalised,
+/// rotated and appended; values are appended. A token with a negative row is not touched; for a token with a
+/// negative slot only the query is prepared. Returns an enum ropewalk_status.
 int ropewalk_prepare_attention(const ropewalk_attention_call* call);
 /// As ropewalk_explain_rotate().
 int ropewalk_explain_append(const ropewalk_attention_call* call, char* text, size_t size);
 int ropewalk_explain_prepare_attention(const ropewalk_attention_call* call, char* text, size_t size);
 
-/// Cached keys that move: a context shift, or a change of frequencies (see ropewalk_table_options). Begin
+/// A rotation of cached keys: a context shift, or a change of frequencies (see ropewalk_table_options). Begin
 /// with ropewalk_new_shift_call().
 typedef struct ropewalk_shift_call {
     size_t size;                ///< sizeof(ropewalk_shift_call)
@@ -133,10 +133,10 @@ typedef struct ropewalk_shift_call {
     ptrdiff_t heads;            ///< of the cache
     ptrdiff_t channels;         ///< of a head
     ptrdiff_t first_channel;    ///< where the 2 * pairs channels that rotate begin
-    ropewalk_cache keys;        ///< rotated where they stand
+    ropewalk_cache keys;        ///< rotated in place
     ptrdiff_t pages;            ///< of the cache
     ptrdiff_t page_tokens;      ///< tokens a page holds
-    ropewalk_rows rows;         ///< one row a place of the plan
+    ropewalk_rows rows;         ///< one row per slot of the plan
     const ropewalk_plan* plan;  ///< from ropewalk_make_shift_plan() for a cache of these shapes
     ptrdiff_t parts;            ///< as in ropewalk_rotate_call
     ptrdiff_t part;             ///< as in ropewalk_rotate_call
@@ -156,7 +156,7 @@ static inline ropewalk_shift_call ropewalk_new_shift_call(void) {
 /// The plan of the slots that move; as ropewalk_make_plan().
 int ropewalk_make_shift_plan(const ropewalk_shift_call* call, const int64_t* slots, ptrdiff_t count,
                              ropewalk_plan** plan, char* text, size_t size);
-/// Rotates keys where they stand. Returns an enum ropewalk_status.
+/// Rotates cached keys in place. Returns an enum ropewalk_status.
 int ropewalk_shift_keys(const ropewalk_shift_call* call);
 /// As ropewalk_explain_rotate().
 int ropewalk_explain_shift_keys(const ropewalk_shift_call* call, char* text, size_t size);

@@ -1,25 +1,25 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// C calls that rotate: in place, out of place, and with the norm before the rotation.
 #ifndef ROPEWALK_DISPATCH_C_ROTATE_H
 #define ROPEWALK_DISPATCH_C_ROTATE_H
 
 #include <ropewalk/dispatch/c_types.h>
 
-// Rotation in place and out of place, and with the norm before it. Calls on disjoint data may run side by
-// side; parts and part split one call over a caller's threads.
+// Calls on disjoint data may run at the same time; parts and part split one call over the caller's threads.
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/// One call: what is rotated, by which rows, in which direction. Begin with ropewalk_new_rotate_call().
+/// A rotation in place. Begin with ropewalk_new_rotate_call().
 typedef struct ropewalk_rotate_call {
     size_t size;              ///< sizeof(ropewalk_rotate_call): a later version may add fields at the end
     int32_t version;          ///< ROPEWALK_C_VERSION
     int32_t dtype;            ///< an enum ropewalk_dtype: of q
     int32_t k_dtype;          ///< of k; 0: as q. Both are ROPEWALK_F64 or neither is
     int32_t layout;           ///< an enum ropewalk_layout
-    int32_t write_layout;     ///< of the results; 0: as layout. Another one takes at most 512 pairs
-    int32_t direction;        ///< an enum ropewalk_direction; the others read write_layout and write layout
+    int32_t write_layout;     ///< of the results; 0: as layout. If different, at most 512 pairs
+    int32_t direction;        ///< an enum ropewalk_direction; all but ROTATE read write_layout, write layout
     ptrdiff_t group;          ///< where layout is ROPEWALK_BLOCKED: channels of a group, even
     ptrdiff_t write_group;    ///< where write_layout is ROPEWALK_BLOCKED
     ptrdiff_t batches;        ///< of q and of k
@@ -29,8 +29,8 @@ typedef struct ropewalk_rotate_call {
     ropewalk_tensor q;        ///< what is rotated
     ropewalk_tensor k;        ///< data NULL: q alone
     ropewalk_rows rows;       ///< by which angles
-    ptrdiff_t parts;          ///< for a caller's own threads: into how many parts the work is cut
-    ptrdiff_t part;           ///< which of them this call does, from 0
+    ptrdiff_t parts;          ///< for the caller's threads: the number of parts of the work
+    ptrdiff_t part;           ///< the part that this call does, from 0
 } ropewalk_rotate_call;
 
 /// A call of one batch and one part; the tensors, their dtype, layout and the rows are to be filled in.
@@ -47,20 +47,20 @@ static inline ropewalk_rotate_call ropewalk_new_rotate_call(void) {
 
 /// Rotates in place. Returns an enum ropewalk_status.
 int ropewalk_rotate(const ropewalk_rotate_call* call);
-/// What ropewalk_rotate(call) would return, and why: "channels must be twice the pairs of the rows: wanted
-/// 128, got 64", or "fits". Touches no tensor and reads all indices. `text`, of `size` characters, may be
-/// NULL; it is cut where it does not suffice, and always ends in 0.
+/// What ropewalk_rotate(call) would return, and the reason, such as "channels must be twice the pairs of the
+/// rows: wanted 128, got 64", or "fits". It does not access tensors, but reads all indices. `text`, of `size`
+/// characters, may be NULL; a text that is too long is cut, and it always ends in 0.
 int ropewalk_explain_rotate(const ropewalk_rotate_call* call, char* text, size_t size);
 
 /// What ropewalk_rotate_into() does with numbers that do not rotate: channels outside the slice, tokens of a
 /// negative row.
 enum ropewalk_unrotated {
-    ROPEWALK_LEAVE_UNROTATED = 0,  ///< the target keeps what it has
-    ROPEWALK_COPY_UNROTATED = 1    ///< they are copied as they are
+    ROPEWALK_LEAVE_UNROTATED = 0,  ///< the target keeps its contents
+    ROPEWALK_COPY_UNROTATED = 1    ///< they are copied unchanged
 };
 
-/// Rotation that writes elsewhere: into other memory, another type, another layout. Source and target are the
-/// same memory, or apart. Begin with ropewalk_new_into_call().
+/// A rotation out of place: into other memory, another type or another layout. Source and target are either
+/// the same memory or do not overlap. Begin with ropewalk_new_into_call().
 typedef struct ropewalk_into_call {
     size_t size;              ///< sizeof(ropewalk_into_call)
     int32_t version;          ///< ROPEWALK_C_VERSION
@@ -77,7 +77,7 @@ typedef struct ropewalk_into_call {
     ptrdiff_t tokens;         ///< of a batch
     ptrdiff_t channels;       ///< of a head; 0: 2 * pairs
     ptrdiff_t first_channel;  ///< where the 2 * pairs channels that rotate begin
-    ropewalk_tensor from;     ///< what is read; it is not written unless it is the target
+    ropewalk_tensor from;     ///< what is read; not written unless it is the target
     ropewalk_tensor to;       ///< what is written, of as many heads
     ropewalk_rows rows;       ///< by which angles
     ptrdiff_t parts;          ///< as in ropewalk_rotate_call
@@ -100,9 +100,9 @@ int ropewalk_rotate_into(const ropewalk_into_call* call);
 /// As ropewalk_explain_rotate().
 int ropewalk_explain_rotate_into(const ropewalk_into_call* call, char* text, size_t size);
 
-/// Which norm: x / sqrt(mean(x^2) + eps), or the mean subtracted before.
+/// The kind of norm: x / sqrt(mean(x^2) + eps), or the same after subtracting the mean.
 enum ropewalk_norm_kind {
-    ROPEWALK_NO_NORM = 0,    ///< none: nothing else of the norm is read
+    ROPEWALK_NO_NORM = 0,    ///< none: the other fields of the norm are not read
     ROPEWALK_RMS_NORM = 1,   ///< RMSNorm
     ROPEWALK_LAYER_NORM = 2  ///< LayerNorm without bias
 };
@@ -111,7 +111,7 @@ enum ropewalk_norm_extent {
     ROPEWALK_NORM_HEAD = 0,  ///< each head by itself
     ROPEWALK_NORM_TOKEN = 1  ///< all heads of a token together (OLMo 2)
 };
-/// The norm of queries or keys before they rotate: x <- norm(x) * weight * scale.
+/// The norm of queries or keys before the rotation: x <- norm(x) * weight * scale.
 typedef struct ropewalk_norm {
     int32_t kind;        ///< an enum ropewalk_norm_kind
     int32_t extent;      ///< an enum ropewalk_norm_extent
@@ -128,7 +128,7 @@ typedef struct ropewalk_normalize_call {
     int32_t dtype;            ///< an enum ropewalk_dtype: of q and k
     int32_t layout;           ///< as in ropewalk_rotate_call
     int32_t write_layout;     ///< as in ropewalk_rotate_call
-    int32_t normalize_all;    ///< 1: tokens of a negative row are normalised too; 0: left alone
+    int32_t normalize_all;    ///< 1: tokens with a negative row are normalised too; 0: not touched
     int32_t reserved;         ///< 0
     ptrdiff_t group;          ///< as in ropewalk_rotate_call
     ptrdiff_t write_group;    ///< as in ropewalk_rotate_call

@@ -1,16 +1,17 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// C calls that make frequencies (spectra) and tables of cos and sin.
 #ifndef ROPEWALK_DISPATCH_C_TABLES_H
 #define ROPEWALK_DISPATCH_C_TABLES_H
 
 #include <ropewalk/dispatch/c_types.h>
 
-// Frequencies and tables. What is made here is never changed afterwards: any number of threads may use it.
+// Objects made here never change afterwards: any number of threads may use them.
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/// Frequencies that a model names by a few numbers; the numbers a rule does not use are not read.
+/// How frequencies are scaled; fields that a rule does not use are not read.
 enum ropewalk_scaling {
     ROPEWALK_UNSCALED = 0,           ///< base^(-2 i / rotary_dim)
     ROPEWALK_LINEAR = 1,             ///< those, divided by factor
@@ -20,7 +21,7 @@ enum ropewalk_scaling {
     ROPEWALK_NTK = 5                 ///< the base times factor^(d / (d - 2)), d = rotary_dim
 };
 
-/// What a spectrum is made of. Begin with ropewalk_new_spectrum_options().
+/// The parameters of a spectrum. Begin with ropewalk_new_spectrum_options().
 typedef struct ropewalk_spectrum_options {
     size_t size;                  ///< sizeof(ropewalk_spectrum_options)
     int32_t version;              ///< ROPEWALK_C_VERSION
@@ -28,17 +29,17 @@ typedef struct ropewalk_spectrum_options {
     ptrdiff_t rotary_dim;         ///< channels that rotate, even, at most 65536
     double base;                  ///< rope_theta
     double factor;                ///< the context extension
-    double original_context;      ///< the length the model was trained at
+    double original_context;      ///< the length in tokens the model was trained at
     double low_freq_factor;       ///< Llama 3.1
     double high_freq_factor;      ///< Llama 3.1
     double beta_fast;             ///< YaRN
     double beta_slow;             ///< YaRN
     double attention_factor;      ///< YaRN's magnitude; 0: 0.1 ln(factor) + 1
-    const double* frequencies;    ///< rotary_dim / 2 numbers in radians a position, or NULL
+    const double* frequencies;    ///< rotary_dim / 2 numbers in radians per position, or NULL
     const double* pair_factors;   ///< rotary_dim / 2 divisors on top (GGUF's rope_freqs), or NULL
     double magnitude;             ///< a further factor on cos and sin
     ptrdiff_t axes;               ///< of a position, at most 16
-    const int32_t* axis_of_pair;  ///< which axis each of the rotary_dim / 2 pairs reads; NULL with one axis
+    const int32_t* axis_of_pair;  ///< the axis of each of the rotary_dim / 2 pairs; NULL with one axis
 } ropewalk_spectrum_options;
 
 /// Unscaled, base 10000, YaRN's betas 32 and 1, Llama 3.1's factors 1 and 4, one axis; rotary_dim is to be
@@ -60,12 +61,12 @@ static inline ropewalk_spectrum_options ropewalk_new_spectrum_options(void) {
 }
 
 /// Makes a spectrum. On success *spectrum is to be freed by ropewalk_free_spectrum(); else it is NULL and
-/// `text`, of `size` characters or NULL, says which parameter was refused. Returns an enum ropewalk_status.
+/// `text`, of `size` characters or NULL, names the refused parameter. Returns an enum ropewalk_status.
 int ropewalk_make_spectrum(const ropewalk_spectrum_options* options, ropewalk_spectrum** spectrum, char* text,
                            size_t size);
 void ropewalk_free_spectrum(ropewalk_spectrum* spectrum);
 
-/// What a spectrum is.
+/// The properties of a spectrum.
 typedef struct ropewalk_spectrum_info {
     ptrdiff_t pairs;   ///< channels that rotate / 2
     ptrdiff_t axes;    ///< of a position
@@ -74,16 +75,16 @@ typedef struct ropewalk_spectrum_info {
 } ropewalk_spectrum_info;
 /// All 0 where spectrum is NULL.
 ropewalk_spectrum_info ropewalk_get_spectrum_info(const ropewalk_spectrum* spectrum);
-/// The frequencies of the first head in radians a position: at most `count` of them are written. Returns how
-/// many there are.
+/// The frequencies of the first head in radians per position: at most `count` of them are written. Returns
+/// their number.
 ptrdiff_t ropewalk_get_frequencies(const ropewalk_spectrum* spectrum, double* frequencies, ptrdiff_t count);
-/// Rows that are made while a call runs, from `tokens` positions of int32_t. Change position_type,
-/// axes_first, first_token and batch_stride for others. Spectrum and positions outlive the calls that use
-/// them.
+/// Rows that are computed while a call runs, from `tokens` positions of type int32_t. Change position_type,
+/// axes_first, first_token and batch_stride for others. Spectrum and positions must outlive the calls that
+/// use them.
 ropewalk_rows ropewalk_rows_on_the_fly(const ropewalk_spectrum* spectrum, const int32_t* positions,
                                        ptrdiff_t tokens);
 
-/// What a table is made of. Begin with ropewalk_new_table_options().
+/// The parameters of a table. Begin with ropewalk_new_table_options().
 typedef struct ropewalk_table_options {
     size_t size;                        ///< sizeof(ropewalk_table_options)
     int32_t version;                    ///< ROPEWALK_C_VERSION
@@ -91,10 +92,10 @@ typedef struct ropewalk_table_options {
     const ropewalk_spectrum* spectrum;  ///< may be freed when the table is made
     ptrdiff_t rows;                     ///< rows of the table, at most 2^31 - 1
     const double* positions;            ///< [rows, axes]; NULL: row r is position r on every axis
-    int32_t for_shift;                  ///< 1: positions are how far cached keys move; their magnitude stays
+    int32_t for_shift;                  ///< 1: positions are shifts of cached keys; their magnitude stays
     int32_t reserved;                   ///< 0
-    const ropewalk_spectrum* from;      ///< of cached keys that move to `spectrum`, or NULL
-    const double* from_positions;  ///< [rows, axes] where the keys stand under `from`; NULL: at positions
+    const ropewalk_spectrum* from;      ///< old spectrum of cached keys that change to `spectrum`, or NULL
+    const double* from_positions;       ///< [rows, axes] positions of the keys under `from`; NULL: positions
 } ropewalk_table_options;
 
 /// A table of f32; spectrum and rows are to be filled in.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The C types that all calls of ropewalk.h share: element types, tensors, rows and status codes.
 #ifndef ROPEWALK_DISPATCH_C_TYPES_H
 #define ROPEWALK_DISPATCH_C_TYPES_H
 
@@ -6,49 +7,46 @@
 #include <stdint.h>
 #include <string.h>
 
-// What the calls of ropewalk.h have in common: numbers, tensors, rows.
-
-/// What this header understands: the `version` of every struct.
+/// The version of this header: the `version` of every struct.
 #define ROPEWALK_C_VERSION 1
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/// What an element is. Data are of the first four; caches may hold any of them.
+/// Element types. Data have one of the first four; caches may have any of them.
 enum ropewalk_dtype {
     ROPEWALK_F64 = 1,      ///< double
     ROPEWALK_F32 = 2,      ///< float
     ROPEWALK_F16 = 3,      ///< IEEE binary16
     ROPEWALK_BF16 = 4,     ///< the upper half of a float
-    ROPEWALK_INT8 = 5,     ///< one byte, with a float a token and head that it is multiplied by
+    ROPEWALK_INT8 = 5,     ///< one byte, times one float per token and head
     ROPEWALK_F8_E4M3 = 6,  ///< one byte, up to 448, with one scale for the cache
     ROPEWALK_F8_E5M2 = 7,  ///< one byte, up to 57344, with one scale for the cache
-    ROPEWALK_Q8_0 = 8,     ///< blocks of 32 numbers in 34 bytes, as ggml has them
-    ROPEWALK_Q4_0 = 9      ///< blocks of 32 numbers in 18 bytes, as ggml has them
+    ROPEWALK_Q8_0 = 8,     ///< blocks of 32 numbers in 34 bytes, as in ggml
+    ROPEWALK_Q4_0 = 9      ///< blocks of 32 numbers in 18 bytes, as in ggml
 };
-/// Which channels are pair i.
+/// Which two channels form pair i.
 enum ropewalk_layout {
     ROPEWALK_HALF_SPLIT = 1,   ///< i and i + pairs
     ROPEWALK_INTERLEAVED = 2,  ///< 2 i and 2 i + 1
     ROPEWALK_BLOCKED = 3       ///< half-split inside groups of `group` channels
 };
-/// In which direction.
+/// The direction of a rotation.
 enum ropewalk_direction {
     ROPEWALK_ROTATE = 0,    ///< forward
     ROPEWALK_UNROTATE = 1,  ///< the inverse: also divides by the squared magnitude of every pair's row
     ROPEWALK_GRADIENT = 2   ///< the transpose
 };
-/// What came of a call; ropewalk_status_text() has it in words, ropewalk_last_misfit() the reason.
+/// The result of a call; ropewalk_status_text() describes it, ropewalk_last_misfit() gives the reason.
 enum ropewalk_status {
-    ROPEWALK_OK = 0,  ///< done
-    ROPEWALK_BAD_CALL =
-        1,  ///< a field that cannot be, or tensors that do not fit the rows; nothing was touched
+    ROPEWALK_OK = 0,         ///< done
+    ROPEWALK_BAD_CALL = 1,   ///< an invalid field, or tensors that do not fit the rows; nothing was written
     ROPEWALK_NO_UNIT = 2,    ///< not built, or not for this CPU
     ROPEWALK_NO_MEMORY = 3,  ///< nothing was made
     ROPEWALK_NOT_BUILT = 4   ///< this build cannot read configs: it was made without nlohmann-json
 };
-/// What the positions of ropewalk_rows are.
+/// The type of the positions of ropewalk_rows.
 enum ropewalk_position_type {
     ROPEWALK_POSITIONS_I32 = 1,  ///< int32_t
     ROPEWALK_POSITIONS_I64 = 2,  ///< int64_t
@@ -58,17 +56,17 @@ enum ropewalk_position_type {
 /// In ropewalk_rows::batch_stride: every batch reads the entries of the first.
 #define ROPEWALK_SAME_ROWS (-1)
 
-/// How fast every pair rotates; see ropewalk_make_spectrum().
+/// The frequency of every pair; see ropewalk_make_spectrum().
 typedef struct ropewalk_spectrum ropewalk_spectrum;
 /// cos and sin of many positions; see ropewalk_make_table().
 typedef struct ropewalk_table ropewalk_table;
-/// Where the tokens of a call stand in a cache; see ropewalk_make_plan().
+/// The slots of a call's tokens in a cache; see ropewalk_make_plan().
 typedef struct ropewalk_plan ropewalk_plan;
-/// What the layers of a model do; see ropewalk_read_config().
+/// The rotary embedding of a model's layers; see ropewalk_read_config().
 typedef struct ropewalk_model ropewalk_model;
 
-/// Heads of one kind: [batches, tokens, heads, channels], strides in elements, channels adjacent. Heads that
-/// are written do not share channels; strides may be negative.
+/// A tensor of heads: [batches, tokens, heads, channels], strides in elements, channels adjacent. Heads that
+/// are written must not overlap; strides may be negative.
 typedef struct ropewalk_tensor {
     void* data;              ///< the first element
     ptrdiff_t heads;         ///< how many
@@ -77,18 +75,18 @@ typedef struct ropewalk_tensor {
     ptrdiff_t head_stride;   ///< from a head to the next
 } ropewalk_tensor;
 
-/// The angles of a call's tokens, of one of two kinds. Token (b, n) reads entry first_token + b *
-/// batch_stride + n of the array that says where it stands.
+/// The angles of a call's tokens, from a table or computed on the fly. Token (b, n) reads entry first_token +
+/// b * batch_stride + n of the array of indices or positions.
 ///
 /// From a table: cos and sin [table_rows, table_heads, pairs] of double for ROPEWALK_F64 and of float
-/// otherwise, the magnitude multiplied in. The entry is that of the index array (at most one of the two, of
-/// row_count entries; neither: the entry's own number) and names a row. A negative row leaves the token
-/// alone. So does one that the table does not have, and the call says ROPEWALK_BAD_CALL when the other tokens
-/// are done.
+/// otherwise, the magnitude multiplied in. The entry of the index array (at most one of the two arrays, with
+/// row_count entries; neither: the entry's own number) is a row number. A token with a negative row is not
+/// touched. Nor is a token whose row the table does not have; the call then finishes the other tokens and
+/// returns ROPEWALK_BAD_CALL.
 ///
-/// On the fly, where `spectrum` is given: the entry is that of `positions`, of row_count tokens. cos and sin
-/// are made as they are needed, of at most 512 pairs; pairs and table_heads are those of the spectrum and the
-/// other fields of a table are not read. Begin with ropewalk_rows_on_the_fly().
+/// On the fly, where `spectrum` is given: the entry is one of the row_count `positions`. cos and sin are
+/// computed as needed, for at most 512 pairs; pairs and table_heads are those of the spectrum, and the other
+/// fields of a table are not read. Begin with ropewalk_rows_on_the_fly().
 ///
 /// Rows without pairs are not read: nothing rotates then.
 typedef struct ropewalk_rows {
@@ -107,7 +105,7 @@ typedef struct ropewalk_rows {
     const ropewalk_spectrum* spectrum;  ///< NULL: from a table
     const void* positions;              ///< [row_count, axes], or [axes, row_count] where axes_first
     int32_t position_type;              ///< an enum ropewalk_position_type
-    int32_t axes_first;                 ///< 0 or 1: how positions of several axes stand
+    int32_t axes_first;                 ///< 0 or 1: the order of positions with several axes
 } ropewalk_rows;
 
 #ifdef __cplusplus

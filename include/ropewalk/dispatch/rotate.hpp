@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rotation through run-time dispatch: plain calls that the unit compiled for this CPU carries out.
 #pragma once
 
 #include <ropewalk/ropewalk.h>
@@ -10,15 +11,16 @@
 
 namespace ROPEWALK_VIEW_NAMESPACE::dispatch {
 
-/// The plain call that crosses from code compiled for any CPU to a unit compiled for this one; see
-/// ropewalk.h for its fields.
+/// The plain call that passes from code compiled for any CPU to a unit compiled for this one; see ropewalk.h
+/// for its fields.
 using rotate_call = ::ropewalk_rotate_call;
 
-/// Carries the call out with the unit of this CPU. Link a target given to ropewalk_add_dispatch().
-/// Returns:  whether the call could be carried out; one with a field that cannot be, or made from views that
-///           do not fit their rows, is refused whole. ropewalk_explain_rotate() says why.
-/// Cost:     one indirect call, a check of the fields and a copy of some forty numbers.
-/// Accuracy: as rotate, each unit. Units differ in the last bit where only some have fused multiply-add.
+/// Executes the call with the unit of this CPU. Link a target that was given to ropewalk_add_dispatch().
+/// Returns:  whether the call was executed. A call with an invalid field, or made from views that do not fit
+///           their rows, is refused with nothing written; ropewalk_explain_rotate() gives the reason.
+/// Cost:     one indirect call, a check of the fields and a copy of about forty numbers.
+/// Accuracy: each unit as rotate. Results of units with and without fused multiply-add differ in the last
+///           bit.
 [[nodiscard]] inline bool run(const rotate_call& call) noexcept {
     return ::ropewalk_rotate(&call) == ROPEWALK_OK;
 }
@@ -26,7 +28,7 @@ using rotate_call = ::ropewalk_rotate_call;
 /// `direction` and `part` as in the kernels.
 struct call_options {
     ropewalk_direction direction = ROPEWALK_ROTATE;  ///< forward, inverse or transpose
-    part_of part = {};                               ///< the share of the work that this call takes
+    part_of part = {};                               ///< the share of the work that this call does
 };
 
 namespace detail {
@@ -64,7 +66,7 @@ ropewalk_rows make_rows(const rows_view<C>& rows) noexcept {
     out.pairs = rows.pairs;
     out.row_stride = rows.row_stride;
     out.head_stride = rows.head_stride;
-    // Rows that were checked are below 2^31, so the sign of unsigned ones does not matter.
+    // Checked rows are below 2^31, so unsigned ones can be read as signed.
     out.row_of_token = rows.indices.unsigned_narrow != nullptr
                            ? reinterpret_cast<const std::int32_t*>(rows.indices.unsigned_narrow)
                            : rows.indices.narrow;
@@ -76,8 +78,8 @@ ropewalk_rows make_rows(const rows_view<C>& rows) noexcept {
     return out;
 }
 
-/// A call from views and their rows: q and k with the same batches and tokens (others: a call each), of types
-/// of their own. Views that do not fit make a call that is refused.
+/// A call from views and their rows. q and k have the same batches and tokens (otherwise make one call for
+/// each), and may have different types. Views that do not fit make a call that is refused.
 template <class TQ, class TK>
 [[nodiscard]] rotate_call make_rotate_call(layout_slice layout, heads_view<TQ> q, heads_view<TK> k,
                                            const rows_view<compute_t<TQ>>& rows,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rotation of queries and keys by a rotary_scheme through run-time dispatch.
 #pragma once
 
 #include <ropewalk/dispatch/rotate.hpp>
@@ -7,7 +8,7 @@
 namespace ROPEWALK_VIEW_NAMESPACE::dispatch {
 
 /// rotate(rope, q, k, rows), unrotate or rotate_gradient (`options.direction`) with the unit of this CPU.
-/// Returns:  whether the call could be carried out; views that do not fit the scheme or the rows are refused.
+/// Returns:  whether the call was executed; views that do not fit the scheme or the rows are refused.
 /// Cost:     as dispatch::run.
 template <class TQ, class TK>
 [[nodiscard]] bool rotate_scheme(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// parse_config: the JSON of a model's config text, parsed within bounds of depth, size and time.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +15,10 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Builds the JSON of a config while it is parsed and refuses at once what no config has: nesting deeper than
-/// 64, a key twice in one object, an array of more than 65536 entries. Arrays and objects inside arrays are
-/// skipped (null stands for them): no rotary key has them. So are the tables of a classifier's labels, which
-/// can be most of a text.
+/// Builds the JSON of a config while it is parsed, and refuses at once what no valid config has: nesting
+/// deeper than 64, a key twice in one object, an array of more than 65536 entries. Arrays and objects inside
+/// arrays are replaced by null, since no rotary key has them. So are the tables of a classifier's labels,
+/// which can be most of a text.
 /// Source: RFC 8259.
 class config_builder : public nlohmann::json_sax<nlohmann::json> {
   public:
@@ -66,7 +67,7 @@ class config_builder : public nlohmann::json_sax<nlohmann::json> {
         problem = (path.empty() ? "the text" : path) + " " + must;
         return false;
     }
-    /// Where the next value goes, made of what is given; nothing where an array is full.
+    /// Stores the next value and returns a pointer to it; null where an array is full.
     template <class Value>
     json* place(Value&& value) {
         if (open_.empty()) return &(root = std::forward<Value>(value));
@@ -100,19 +101,19 @@ class config_builder : public nlohmann::json_sax<nlohmann::json> {
         return true;
     }
 
-    struct container {  // one of the two
+    struct container {  // exactly one is not null
         json::object_t* object;
         json::array_t* array;
     };
     std::vector<container> open_;
-    std::vector<const std::string*> path_;  // keys of what is open; the first is none
-    const std::string* key_ = nullptr;      // of the value that comes, and where it goes
+    std::vector<const std::string*> path_;  // keys of the open containers; the first is null
+    const std::string* key_ = nullptr;      // key of the next value
     json* slot_ = nullptr;
     std::size_t skipped_ = 0;  // open arrays and objects that are not built
 };
 
-/// Python writes Infinity, -Infinity and NaN, which JSON has not: they become the strings of their names, so
-/// that a key that is read refuses them by name and any other key may have them.
+/// Python writes Infinity, -Infinity and NaN, which JSON lacks. They become strings of the same name, so that
+/// a key that is read refuses them and any other key may have them.
 inline std::string with_named_numbers(std::string_view text) {
     std::string out;
     out.reserve(text.size() + 64);
@@ -140,12 +141,12 @@ inline std::string with_named_numbers(std::string_view text) {
 
 }  // namespace detail
 
-/// The JSON of a config's text, as from_huggingface takes it. Python's Infinity and NaN are read as strings,
-/// so that only a key whose number matters refuses them.
-/// Throws:   invalid_config naming the key path: text that is no JSON, more than 16 MiB of it, nesting deeper
-///           than 64, a key twice, an array of more than 65536 entries.
-/// Cost:     at most 30 ms a MiB (numbers of one digit; a table of labels 7 ms); memory at most 20 times the
-///           text.
+/// The JSON of a config text, for from_huggingface. Python's Infinity and NaN are read as strings, so that
+/// only keys that are read refuse them.
+/// Throws:   invalid_config naming the key path: text that is not JSON, text longer than 16 MiB, nesting
+///           deeper than 64, a key twice, an array of more than 65536 entries.
+/// Cost:     at most 30 ms per MiB (for numbers of one digit; 7 ms per MiB for a table of labels); memory at
+///           most 20 times the text.
 /// Source:   RFC 8259; Python's json module for the three words.
 inline nlohmann::json parse_config(std::string_view text) {
     constexpr std::size_t longest = std::size_t{16} << 20;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// explain: prints what a scheme or a model config does, in words and numbers.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +13,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// What explain prints.
+/// What explain prints, and how much of it.
 struct explanation {
-    std::int64_t context_length = 0;  ///< 0: the scheme's original context, or 1
+    std::int64_t context_length = 0;  ///< tokens; 0: the scheme's original context, or 1
     index lines = 8;                  ///< how many pairs are printed, evenly spaced; at least 2
 };
 
@@ -55,7 +56,7 @@ inline std::string table_line(const rotary_scheme& rope, const spectrum& s, inde
     return line + "\n";
 }
 
-/// How many pairs each axis has.
+/// The number of pairs of each axis.
 inline std::string axes_text(const spectrum& s) {
     std::string line;
     for (index axis = 0; axis < s.axes(); ++axis) {
@@ -68,8 +69,8 @@ inline std::string axes_text(const spectrum& s) {
 
 }  // namespace detail
 
-/// What a scheme does, in words and numbers: which channels rotate and how they pair, the resolved
-/// frequencies at a context length, the magnitude and where it is applied.
+/// Text about a scheme: which channels rotate and how they form pairs, the frequencies at a context length,
+/// the magnitude and where it is applied.
 /// Throws:   invalid_config when the scheme refuses the context length.
 inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
     using detail::text;
@@ -93,7 +94,8 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
         out +=
             ": pair 0 is channels " + detail::pair_text(rope.read_layout, rope.first_channel, 0, s.pairs());
     out += "\n";
-    if (s.axes() > 1) out += "  axes        " + text(s.axes()) + " positions a token: " + detail::axes_text(s);
+    if (s.axes() > 1)
+        out += "  axes        " + text(s.axes()) + " positions a token: " + detail::axes_text(s);
     if (rope.original_context > 0 && rope.max_context > rope.original_context)
         out += "  context     " + text(rope.max_context) + " tokens, from the " +
                text(rope.original_context) + " that it was trained at\n";
@@ -130,7 +132,7 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
     return out;
 }
 
-/// All schemes of a model, each with the layers that take it.
+/// Text about all schemes of a model, each with the layers that use it.
 inline std::string explain(const model_schemes& model, explanation how = {}) {
     std::string out;
     for (std::size_t s = 0; s < model.distinct().size(); ++s) {
@@ -150,7 +152,7 @@ inline std::string explain(const model_schemes& model, explanation how = {}) {
 
 namespace detail {
 
-/// Base and scaling of one kind of layer, as the config has them.
+/// Base and scaling of one kind of layer, as the config gives them.
 inline std::string ladder_text(const rope_parameters& p) {
     std::string out = (p.name.empty() ? "" : p.name + ": ") + "base " + rounded(p.base) + ", ";
     out += p.scaling == rope_scaling::none ? "no scaling" : std::string(to_text(p.scaling));
@@ -162,10 +164,10 @@ inline std::string ladder_text(const rope_parameters& p) {
 
 }  // namespace detail
 
-/// What a config comes to: which rule of its class or which of its keys gave what, base and scaling of each
-/// kind of layer, what was passed over, and every scheme with the runs of layers that take it.
-/// Throws:   what make_model_schemes throws.
-/// Cost:     milliseconds: a text for people.
+/// Text about a config: the rules of its class and the keys that decided something, base and scaling of each
+/// kind of layer, keys that were ignored, and every scheme with the layers that use it.
+/// Throws:   as make_model_schemes.
+/// Cost:     milliseconds; the text is for people.
 inline std::string explain(const model_config& config, explanation how = {}) {
     std::string out = (config.model_type.empty() ? "a model" : config.model_type) + ", " +
                       detail::text(config.layers) + " layers\n";

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// from_gguf: reads the rotary embedding of a model from the keys of its GGUF file.
 #pragma once
 
 #include <cmath>
@@ -17,17 +18,17 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How a file is read.
+/// How a GGUF file is read.
 struct gguf_reading {
     strictness keys = strictness::strict;  ///< what happens to a key that would be ignored
-    /// Overrides the architecture's: for one that is not in the table.
+    /// Overrides the layout of the architecture; for architectures that are not in the table.
     std::optional<pair_layout> layout = {};
 };
 
 namespace detail {
 
 /// The fastest pair and the largest magnitude that a file may ask for. Published models stay below 2 radians
-/// a position; beyond this a rotation by millions of positions would need more digits than a double has.
+/// per position; beyond this a rotation by millions of positions would need more digits than a double has.
 inline constexpr double most_radians = 65536;
 inline constexpr double most_magnitude = 1e6;
 
@@ -41,8 +42,8 @@ inline index gguf_shared_width(gguf_keys& keys, index heads) {
     return width / heads;
 }
 
-/// How long a head is: said by the file, or the width shared by the heads. 0 where nothing says it and
-/// nothing rotates.
+/// The width of a head: given by the file, or the model's width divided by the heads. 0 where the file does
+/// not give it and nothing rotates.
 inline index gguf_head_dim(gguf_keys& keys, index heads, bool rotates) {
     const auto latent = keys.count("attention.key_length_mla", 1, longest_head);
     const auto length = keys.count("attention.key_length", 1, longest_head);
@@ -52,7 +53,7 @@ inline index gguf_head_dim(gguf_keys& keys, index heads, bool rotates) {
     return gguf_shared_width(keys, heads);
 }
 
-/// How many layers there are. What does not rotate may count the blocks of its parts instead.
+/// The number of layers. Models that do not rotate may count the blocks of their parts instead.
 inline index gguf_layers(gguf_keys& keys, bool rotates) {
     if (!rotates && !keys.has("block_count"))
         for (const char* part : {"vision.", "audio.", "posnet.", "convnext."})
@@ -60,7 +61,7 @@ inline index gguf_layers(gguf_keys& keys, bool rotates) {
     return keys.required_count("block_count", 1, 65536);
 }
 
-/// Reads the keys of a rotation that the model does not make: they have to be numbers and words as anywhere.
+/// Reads rotary keys of a model that does not rotate: their types are checked as in any other model.
 inline void read_unused_rope(gguf_keys& keys) {
     for (const char* key :
          {"rope.dimension_count", "rope.freq_base", "rope.freq_base_swa", "rope.scale_linear",
@@ -73,7 +74,7 @@ inline void read_unused_rope(gguf_keys& keys) {
     keys.flag("rope.scaling.finetuned");
 }
 
-/// Where a file's layers stand apart: the sliding ones, and those that rotate nothing.
+/// Reads which layers differ from the global ones: sliding layers, and layers that do not rotate.
 class gguf_layer_reader {
   public:
     gguf_layer_reader(gguf_keys& keys, const gguf_architecture& rules, model_config& config)
@@ -81,7 +82,7 @@ class gguf_layer_reader {
         extra_ = keys.count("nextn_predict_layers", 0, config.layers - 1).value_or(0);
         const bool asks = rules.window_decides || rules.zero_window_rotates_all;
         const index window =
-            asks ? keys.count("attention.sliding_window").value_or(-1) : -1;  // -1: none said
+            asks ? keys.count("attention.sliding_window").value_or(-1) : -1;  // -1: not given
         every_layer_rotates_ = rules.zero_window_rotates_all && window == 0;
         const bool alternates = rules.name.empty()     ? keys.has(pattern)
                                 : rules.listed_sliding ? true
@@ -98,7 +99,7 @@ class gguf_layer_reader {
         global_every_ = keys.count(pattern, 1).value_or(rules.global_every);
     }
 
-    /// Adds the rotary embedding of the layers that slide, where it is not that of the global ones.
+    /// Adds the rotary embedding of sliding layers, where it differs from that of the global ones.
     /// `untouched` is the global one before the rotary tensors.
     void read_sliding_rope(const rope_parameters& untouched) {
         if (!slides_) return;
@@ -179,7 +180,8 @@ class gguf_layer_reader {
     const std::vector<std::int64_t>* slides_at_ = nullptr;
 };
 
-/// What a layout alone does not say of an architecture that is not in the table.
+/// Checks the keys of an architecture that is not in the table: rope.freq_base is required, and keys of layer
+/// rules are refused, since their meaning is unknown.
 inline void refuse_unknown_rules(gguf_keys& keys) {
     if (!keys.has("rope.freq_base")) keys.required_count("rope.freq_base");
     for (const char* key :
@@ -188,8 +190,8 @@ inline void refuse_unknown_rules(gguf_keys& keys) {
         if (keys.has(key)) keys.wrong(key, "absent: what it means to this architecture is not known here");
 }
 
-/// Refuses frequencies that a table could not hold, of every kind of layer and on both sides of the length
-/// that LongRoPE's factors change at.
+/// Refuses frequencies above most_radians, for every kind of layer and on both sides of the length at which
+/// LongRoPE's factors change.
 inline void require_bounded(const model_schemes& layers) {
     for (const auto& rope : layers.distinct()) {
         if (!rope.rotates) continue;
@@ -220,15 +222,15 @@ inline void read_without_rotation(gguf_keys& keys, const gguf_metadata& file, st
 
 }  // namespace detail
 
-/// Reads the rotary keys of a GGUF file. freq_scale = 1 / rope.scaling.factor; the magnitude is the net one
-/// that llama.cpp arrives at, and rope_freqs divide every angle; without them long and short factors do,
-/// chosen by the length asked of the scheme (llama.cpp chooses once, from the allocated context). Layers
-/// without key heads, recurrent ones and those that the architecture leaves alone are NoPE.
-/// Throws:   invalid_config naming the key and the value, also where an architecture of sections has none and
-///           where a pair would rotate by more than 65536 radians a position; in strict reading also on an
-///           unknown architecture without a layout and on rotary keys that would be ignored, such as sections
-///           of an architecture whose order is not known here. With a layout an unknown architecture needs
-///           rope.freq_base, and keys of layer rules are refused.
+/// Reads the rotary keys of a GGUF file. freq_scale is 1 / rope.scaling.factor, and the magnitude is the one
+/// that llama.cpp computes in the end. rope_freqs divide every angle; without them the long or short factors
+/// do, chosen by the context length given to the scheme (llama.cpp chooses once, from the allocated context).
+/// Layers without key heads, recurrent layers and those that the architecture does not rotate are NoPE.
+/// Throws:   invalid_config naming the key and the value, also where an architecture that needs sections has
+///           none, and where a pair would rotate by more than 65536 radians per position. Strict reading also
+///           refuses an unknown architecture without a layout, and rotary keys that would be ignored, such as
+///           sections of an architecture whose section order is unknown. With a layout, an unknown
+///           architecture needs rope.freq_base, and keys of layer rules are refused.
 /// Source:   ggml-org/ggml docs/gguf.md; llama.cpp's loader, context and per-model graphs (read through
 ///           copies of them).
 inline model_config from_gguf(const gguf_metadata& file, const gguf_reading& reading = {}) {

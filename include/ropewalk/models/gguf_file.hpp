@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// read_gguf: reads the header of a GGUF file (keys, tensor list, rotary tensors) within bounds of memory.
 #pragma once
 
 #include <algorithm>
@@ -29,8 +30,8 @@ namespace ROPEWALK_NAMESPACE {
 /// Source: ggml-org/ggml docs/gguf.md.
 struct gguf_file {
     std::uint32_t version = 0;  ///< of the file's format, 2 or 3
-    /// What from_gguf reads: the values of all keys, but for long texts, long arrays and arrays of strings
-    /// that say nothing of rotation (vocabularies, chat templates); and the numbers of the rotary tensors.
+    /// What from_gguf reads: the values of all keys and the numbers of the rotary tensors. Long texts, long
+    /// arrays and arrays of strings that do not concern rotation (vocabularies, chat templates) are left out.
     gguf_metadata metadata = {};
     std::vector<gguf_tensor> tensors = {};      ///< in the order of the file
     std::vector<std::string> passed_over = {};  ///< keys whose values metadata leaves out
@@ -38,20 +39,19 @@ struct gguf_file {
 
 namespace detail {
 
-/// What a file may ask for, whatever it claims. Published files have some fifty keys and a few thousand
-/// tensors.
+/// Limits on what a file may claim. Published files have about fifty keys and a few thousand tensors.
 inline constexpr std::uint64_t most_gguf_keys = 65536;
 inline constexpr std::uint64_t most_gguf_tensors = 1u << 20;
 inline constexpr std::uint64_t longest_gguf_name = 65535;
-inline constexpr std::uint64_t longest_gguf_text = 65536;    ///< a longer string is passed over
-inline constexpr std::uint64_t longest_gguf_array = 65536;   ///< one number a layer at most
-inline constexpr std::uint64_t most_gguf_bytes = 64u << 20;  ///< kept of one file
+inline constexpr std::uint64_t longest_gguf_text = 65536;    ///< bytes; a longer string is skipped
+inline constexpr std::uint64_t longest_gguf_array = 65536;   ///< one number per layer at most
+inline constexpr std::uint64_t most_gguf_bytes = 64u << 20;  ///< 64 MiB kept of one file
 
-/// Bytes as a stream.
+/// A stream buffer over bytes in memory.
 class span_buffer : public std::streambuf {
   public:
     explicit span_buffer(std::span<const std::byte> bytes) {
-        // A get area of chars is never written through.
+        // A stream buffer never writes to its get area.
         char* const first = const_cast<char*>(reinterpret_cast<const char*>(bytes.data()));
         setg(first, first, first + bytes.size());
     }
@@ -92,8 +92,8 @@ class gguf_file_reader {
         require(file_.version == 2 || file_.version == 3, who, "the version must be 2 or 3", file_.version);
         const std::uint64_t tensors = number(8, "the tensor count");
         const std::uint64_t keys = number(8, "the key count");
-        // A tensor takes 32 bytes at least (name, extents, type, offset), a key 14; what a file has no bytes
-        // for it cannot hold.
+        // A tensor takes at least 32 bytes (name, extents, type, offset), a key 14, so the file's size limits
+        // both counts.
         require(tensors <= most_gguf_tensors && tensors <= left_ / 32, who,
                 "the tensor count must be that of tensors in the file", tensors);
         require(keys <= most_gguf_keys && keys <= left_ / 14, who,
@@ -125,7 +125,7 @@ class gguf_file_reader {
     void require_left(std::uint64_t count, const std::string& what) const {
         if (count > left_) wrong(what, "lie within the file", text(left_) + " of " + text(count) + " bytes");
     }
-    /// Reads on once the buffer is used up. Requires: left_ > 0.
+    /// Refills the buffer when it is used up. Requires: left_ > 0.
     void refill(const std::string& what) {
         const auto wanted = static_cast<std::streamsize>(std::min<std::uint64_t>(left_, buffer_.size()));
         in_.read(buffer_.data(), wanted);
@@ -161,7 +161,7 @@ class gguf_file_reader {
         left_ -= now;
         count -= now;
     }
-    /// Little-endian, whatever the machine.
+    /// A little-endian number, on any machine.
     std::uint64_t number(std::uint64_t width, const std::string& what) {
         unsigned char bytes[8] = {};
         take(reinterpret_cast<char*>(bytes), width, what);
@@ -169,7 +169,7 @@ class gguf_file_reader {
         for (std::uint64_t i = width; i > 0; --i) v = v << 8 | bytes[i - 1];
         return v;
     }
-    /// Counts what stays in memory.
+    /// Counts bytes that stay in memory, up to the limit.
     void keep(std::uint64_t bytes, const std::string& what) {
         kept_ += bytes;
         if (kept_ > most_gguf_bytes)
@@ -193,7 +193,7 @@ class gguf_file_reader {
         return all;
     }
 
-    /// Whether a key says something of rotation: nothing of it may be passed over.
+    /// Whether a key concerns rotation, so that it must not be skipped.
     static bool matters(const std::string& key) {
         return key.find(".rope.") != std::string::npos || key.find(".attention.") != std::string::npos ||
                key == "general.architecture" || key == "general.alignment" || key.ends_with("block_count");
@@ -322,8 +322,7 @@ class gguf_file_reader {
         if (t.offset % alignment_ != 0)
             wrong(t.name, "have an offset that is a multiple of " + text(alignment_), text(t.offset));
         const auto* type = find_gguf_tensor_type(t.type);
-        if (type == nullptr)
-            known_so_far_ = false;  // how long it is cannot be told, nor where the next begins
+        if (type == nullptr) known_so_far_ = false;  // its length is unknown, and so is where the next begins
         if (type != nullptr && t.extents.front() % type->elements != 0)
             wrong(t.name, "have rows of whole blocks of " + text(type->elements), text(t.extents.front()));
         if (known_so_far_) {
@@ -340,7 +339,7 @@ class gguf_file_reader {
         file_.tensors.push_back(std::move(t));
     }
 
-    /// The numbers of a rotary tensor: without them a file that has it would be read as another model.
+    /// Reads the numbers of a rotary tensor: without them the frequencies would be wrong.
     void read_rotary(std::vector<float>& to, const std::string& called) {
         for (const auto& t : file_.tensors) {
             if (t.name != called) continue;
@@ -348,7 +347,7 @@ class gguf_file_reader {
             std::uint64_t count = 1;
             for (const std::uint64_t n : t.extents) count *= n;
             if (count > 32768) wrong(called, "have at most 32768 numbers", text(count));
-            const std::uint64_t end = t.offset + 4 * count;  // both below 2^62, or the tensor is refused
+            const std::uint64_t end = t.offset + 4 * count;  // both below 2^62, else it is refused
             if (t.offset > size_ || data_ > size_ || end > size_ - data_)
                 wrong(called, "lie within the file", text(size_) + " bytes");
             in_.seekg(static_cast<std::streamoff>(data_ + t.offset), std::ios_base::beg);
@@ -360,7 +359,7 @@ class gguf_file_reader {
 
     std::istream& in_;
     std::vector<char> buffer_ = std::vector<char>(16384);
-    std::size_t at_ = 0, end_ = 0;  // what of the buffer is not taken
+    std::size_t at_ = 0, end_ = 0;  // the bytes of the buffer that are not read yet
     gguf_file file_;
     std::set<std::string> keys_, tensors_;
     std::uint64_t size_ = 0, left_ = 0, kept_ = 0;
@@ -370,25 +369,25 @@ class gguf_file_reader {
 
 }  // namespace detail
 
-/// Reads the header of a GGUF file: its keys, and the names, types and extents of its tensors. Of the
-/// tensors' data only the numbers of rope_freqs, rope_factors_long and rope_factors_short are read, which
-/// from_gguf needs. Versions 2 and 3, little-endian.
-/// Requires: a stream that can be sought in.
+/// Reads the header of a GGUF file, version 2 or 3, little-endian: its keys, and the names, types and extents
+/// of its tensors. Of the tensors' data, only rope_freqs, rope_factors_long and rope_factors_short are read;
+/// from_gguf needs them.
+/// Requires: a seekable stream.
 /// Throws:   invalid_config naming the key or tensor and the value: a wrong magic, version, type, length or
 ///           count, a name twice, tensors that do not follow one another, a file that ends too early.
-/// Cost:     O(header); at most 64 MB kept, whatever the file claims.
+/// Cost:     O(header); at most 64 MiB are kept, whatever the file claims.
 /// Source:   ggml-org/ggml docs/gguf.md.
 ///
 ///     const auto config = from_gguf(read_gguf_file("model.gguf").metadata);
 inline gguf_file read_gguf(std::istream& in) { return detail::gguf_file_reader(in).read(); }
-/// The same of bytes in memory.
+/// The same for bytes in memory.
 inline gguf_file read_gguf(std::span<const std::byte> bytes) {
     detail::span_buffer buffer(bytes);
     std::istream in(&buffer);
     return read_gguf(in);
 }
-/// The same of a file.
-/// Throws: also where it cannot be opened.
+/// The same for a file.
+/// Throws: also when it cannot be opened.
 inline gguf_file read_gguf_file(const std::string& path) {
     std::ifstream in(path, std::ios_base::binary);
     detail::require(in.is_open(), "read_gguf_file", "path must be a file that can be read", path);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary keys of a GGUF file as typed values, and a reader that checks their types.
 #pragma once
 
 #include <cmath>
@@ -16,13 +17,13 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// One GGUF value: any integer type as int64, any float as double, arrays of either; an array of bools is
-/// one of the numbers 0 and 1.
+/// One GGUF value: any integer type as int64, any float as double, or an array of either. An array of bools
+/// becomes an array of 0 and 1.
 using gguf_value =
     std::variant<bool, std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>>;
 
-/// The part of a GGUF file that says how to rotate: its key-value pairs (those of other subjects may be
-/// left in or out) and the rotary tensors, where it has them.
+/// The part of a GGUF file that describes rotation: its key-value pairs (other keys may be present or not)
+/// and its rotary tensors, if any.
 /// Source: ggml-org/ggml docs/gguf.md.
 struct gguf_metadata {
     std::map<std::string, gguf_value> values = {};  ///< key of the file to its value
@@ -33,7 +34,7 @@ struct gguf_metadata {
 
 namespace detail {
 
-/// A value as an error shows it.
+/// A value as text for error messages.
 inline std::string gguf_text(const gguf_value& value) {
     std::string shown = std::visit(
         [](const auto& v) {
@@ -52,7 +53,7 @@ inline std::string gguf_text(const gguf_value& value) {
     return shown;
 }
 
-/// Reads the keys of one architecture, remembering which were asked for.
+/// Reads the keys of one architecture and remembers which were read.
 class gguf_keys {
   public:
     static constexpr const char* who = "from_gguf";
@@ -87,7 +88,8 @@ class gguf_keys {
         if (whole == nullptr || *whole < least || *whole > most) wrong(key, range_text(least, most));
         return static_cast<index>(*whole);
     }
-    /// A whole number, or the first that is not 0 of an array with one a layer (0: no attention there).
+    /// A whole number, or the first nonzero entry of an array with one per layer (0: a layer without
+    /// attention).
     std::optional<index> count_or_first(const std::string& key) {
         const gguf_value* v = find(key);
         const auto* all = v == nullptr ? nullptr : std::get_if<std::vector<std::int64_t>>(v);
@@ -100,8 +102,8 @@ class gguf_keys {
         if (all->empty()) wrong(key, "a whole number >= 0 or an array with one a layer");
         return first;
     }
-    /// The array with one number a layer, where the key holds one and not a single number. The last `extra`
-    /// layers (those that predict further tokens) may be left out.
+    /// The array with one number per layer, or null where the key holds a single number. The last `extra`
+    /// layers (those that predict further tokens) may be missing from it.
     const std::vector<std::int64_t>* of_layers(const std::string& key, index layers, index extra = 0) {
         const gguf_value* v = find(key);
         const auto* all = v == nullptr ? nullptr : std::get_if<std::vector<std::int64_t>>(v);
@@ -143,7 +145,7 @@ class gguf_keys {
         fail(std::string(who) + ": " + prefix_ + key + " must be " + what + ", got " +
              gguf_text(file_.values.at(prefix_ + key)));
     }
-    /// Rotary keys of the architecture that nobody read.
+    /// Rotary keys of the architecture that have not been read.
     std::vector<std::string> unread() const {
         std::vector<std::string> left;
         for (const auto& [key, value] : file_.values)

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The table of llama.cpp's architectures: what their rotary embedding does that a GGUF file does not state.
 #pragma once
 
 #include <array>
@@ -9,26 +10,27 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Whether an architecture rotates: always; never (no position, ALiBi or a recurrence); or only in files that
-/// have a rope key. llama.cpp names a layout for BERT and StarCoder and rotates nothing in them (their
-/// positions are learned, their files have no rope keys), and does not run GPT-J, whose files have them.
+/// Whether an architecture rotates: always; never (no position encoding, ALiBi or a recurrence); or only in
+/// files that have a rope key. llama.cpp assigns a layout to BERT and StarCoder but rotates nothing in them
+/// (their positions are learned, and their files have no rope keys). It does not run GPT-J, whose files have
+/// rope keys.
 enum class gguf_rotation : std::uint8_t { always, never, where_said };
 
-/// How an architecture deals rope.dimension_sections to the pairs; none: it is not known to have any.
+/// How an architecture assigns rope.dimension_sections to the pairs; none: it is not known to have sections.
 enum class gguf_sections : std::uint8_t { none, contiguous, interleaved };
 
-/// What the sliding layers take of the global ones beside their base: everything; everything but the rotary
-/// tensors; neither those nor the scaling.
+/// What sliding layers share with global ones, apart from the base. same: everything; without_tensors: all
+/// but the rotary tensors; plain: neither the rotary tensors nor the scaling.
 enum class gguf_sliding : std::uint8_t { same, without_tensors, plain };
 
-/// What llama.cpp knows of an architecture and the file does not say. Layers are counted from 1.
+/// What llama.cpp knows about an architecture and the file does not state. Layers are counted from 1.
 /// Source: llama.cpp's architecture table (pair layouts) and its per-model layer rules.
 struct gguf_architecture {
     std::string_view name;
     bool half_split = false;
     gguf_rotation rotates = gguf_rotation::always;
     int nope_every = 0;                         ///< every n-th layer is NoPE
-    int attending_every = 0;                    ///< every n-th layer attends, the others are linear attention
+    int attending_every = 0;                    ///< every n-th layer has softmax attention, others linear
     int global_every = 0;                       ///< every n-th layer is global, the others slide
     bool global_first = false;                  ///< the first layer of each n is the global one, not the last
     bool listed_sliding = false;                ///< the file must list which layers slide
@@ -43,9 +45,9 @@ struct gguf_architecture {
     bool finetuned_decides = false;  ///< rope.scaling.finetuned false: no layer rotates
     bool latent = false;             ///< multi-head latent attention: the rotary slice ends the head
     gguf_sections sections = gguf_sections::none;
-    bool plain_without_sections = false;  ///< a file without sections is of a text model
-    double beta_fast = 32;                ///< where the file has no rope.scaling.yarn_beta_fast
-    std::string_view note = {};           ///< what else is rotated there
+    bool plain_without_sections = false;  ///< a file without sections is that of a text model
+    double beta_fast = 32;                ///< used where the file has no rope.scaling.yarn_beta_fast
+    std::string_view note = {};           ///< what else the model rotates
 };
 
 inline constexpr std::string_view sparse_indexer_note =

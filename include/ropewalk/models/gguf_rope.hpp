@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads the rope.* keys and rotary tensors of a GGUF file into rope_parameters.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +13,15 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// rope.scaling.type, and s = 1 / freq_scale.
+/// The scaling type and factor of a file: rope.scaling.type, and s = 1 / freq_scale.
 /// Source: ggml-org/ggml docs/gguf.md; llama.cpp's loader.
 struct gguf_scale {
     std::string type;
     double factor;
 };
 
-/// A file without a type interpolates by its factor; type none, a missing factor and the factor 0 mean 1.
+/// Reads them. A file without a type interpolates by its factor; the type none, a missing factor and a factor
+/// of 0 all mean 1.
 inline gguf_scale gguf_scale_of(gguf_keys& keys) {
     const auto type = keys.word("rope.scaling.type").value_or("linear");
     if (type != "none" && type != "linear" && type != "yarn" && type != "longrope")
@@ -30,8 +32,8 @@ inline gguf_scale gguf_scale_of(gguf_keys& keys) {
     return {type, type == "none" || s == 0 ? 1 : s};
 }
 
-/// Makes p LongRoPE with the divisors of the two tensors. They divide the angle before whatever
-/// rope.scaling does to it, so that is folded into them.
+/// Makes p LongRoPE with the divisors of the two tensors. They divide the angle before rope.scaling scales
+/// it, so that scale is multiplied into them.
 inline void read_length_factors(rope_parameters& p, const gguf_metadata& file, index rotary_dim) {
     const auto plain = frequencies::geometric({.rotary_dim = rotary_dim, .base = p.base});
     const auto scaled = make_spectrum(p, rotary_dim, 1);
@@ -51,15 +53,15 @@ inline void read_length_factors(rope_parameters& p, const gguf_metadata& file, i
     p.factor.reset();
 }
 
-/// Cuts a tensor that holds numbers for `stored` channels to those of `rotary_dim`: layers that rotate fewer
-/// channels read its first numbers.
+/// Shortens a tensor for `stored` channels to `rotary_dim` channels: layers that rotate fewer channels read
+/// its first numbers.
 inline void cut_tensor(std::vector<float>& tensor, index stored, index rotary_dim) {
     if (static_cast<index>(tensor.size()) == stored / 2)
         tensor.resize(static_cast<std::size_t>(rotary_dim / 2));
 }
 
-/// The rotary tensors: rope_freqs wins, else the length chooses between the other two. Phi-3's files have
-/// those without a rope.scaling.type, so the tensors decide and not the type.
+/// Reads the rotary tensors: rope_freqs takes precedence; else the context length chooses between the other
+/// two. Phi-3's files have those two without a rope.scaling.type, so the tensors decide, not the type.
 inline void read_tensors(rope_parameters& p, const gguf_metadata& file, index rotary_dim,
                          const std::string& type) {
     if (!file.rope_freqs.empty()) {
@@ -95,8 +97,9 @@ inline rope_parameters gguf_rope(gguf_keys& keys, const gguf_architecture& rules
     if (const double alpha = keys.not_negative("rope.scaling.alpha").value_or(0); alpha > 0)
         p.base = frequencies::ntk_base({.rotary_dim = rotary_dim, .base = p.base, .alpha = alpha});
 
-    // A blend below 0 is not set: 1 where the type is yarn, else 0. Whatever the type, any blend brings
-    // YaRN's temperature, which overwrites yarn_attn_factor, and no blend is interpolation without one.
+    // A blend below 0 means not set: 1 where the type is yarn, else 0. Whatever the type, a blend other than
+    // 0 brings YaRN's temperature, which overwrites yarn_attn_factor; a blend of 0 is interpolation without a
+    // temperature.
     p.extrapolation_factor = blend >= 0 ? blend : scale.type == "yarn" ? 1 : 0;
     if (p.extrapolation_factor == 0) p.attn_factor *= unblended;
     if (scale.factor != 1) {
@@ -114,8 +117,9 @@ inline rope_parameters gguf_rope(gguf_keys& keys, const gguf_architecture& rules
     return p;
 }
 
-/// rope.dimension_sections: the pairs of t, h, w and of a fourth axis that most files leave at 0. A 0 in
-/// between is an axis that no pair reads, and stays one. Returns whether the file has sections.
+/// Reads rope.dimension_sections: the numbers of pairs of t, h, w and of a fourth axis, which is 0 in most
+/// files. A 0 in between is an axis that no pair reads; it remains an axis. Returns whether the file has
+/// sections.
 inline bool read_gguf_sections(gguf_keys& keys, const gguf_architecture& rules, strictness reading,
                                index pairs, model_config& config, rope_parameters& p) {
     const std::string key = "rope.dimension_sections", path = config.model_type + "." + key;

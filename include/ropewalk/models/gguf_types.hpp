@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The tensor types of GGUF files: their ids, names and block sizes.
 #pragma once
 
 #include <array>
@@ -14,13 +15,13 @@ namespace ROPEWALK_NAMESPACE {
 /// How a tensor's elements are stored: blocks of `elements` that take `bytes`.
 /// Source: ggml-org/ggml ggml.h, ggml-common.h.
 struct gguf_tensor_type {
-    std::uint32_t id;        ///< as files have it
+    std::uint32_t id;        ///< as stored in files
     std::string_view name;   ///< as ggml prints it
-    std::uint32_t elements;  ///< numbers of a block
-    std::uint32_t bytes;     ///< that a block takes
+    std::uint32_t elements;  ///< numbers per block
+    std::uint32_t bytes;     ///< bytes per block
 };
 
-/// The types of ggml. Gaps are types that were removed.
+/// The tensor types of ggml. Missing ids are types that were removed.
 inline constexpr auto gguf_tensor_types = std::to_array<gguf_tensor_type>({
     {0, "f32", 1, 4},         {1, "f16", 1, 2},         {2, "q4_0", 32, 18},      {3, "q4_1", 32, 20},
     {6, "q5_0", 32, 22},      {7, "q5_1", 32, 24},      {8, "q8_0", 32, 34},      {9, "q8_1", 32, 36},
@@ -32,20 +33,20 @@ inline constexpr auto gguf_tensor_types = std::to_array<gguf_tensor_type>({
     {30, "bf16", 1, 2},       {34, "tq1_0", 256, 54},   {35, "tq2_0", 256, 66},   {39, "mxfp4", 32, 17},
 });
 
-/// The type of an id, or nullptr where it is not one of them.
-/// Cost: a search of some thirty entries.
+/// The type with this id, or nullptr where there is none.
+/// Cost: a search of about thirty entries.
 inline const gguf_tensor_type* find_gguf_tensor_type(std::uint32_t id) noexcept {
     for (const auto& type : gguf_tensor_types)
         if (type.id == id) return &type;
     return nullptr;
 }
 
-/// What a GGUF file says of one tensor.
+/// The description of one tensor in the header of a GGUF file.
 struct gguf_tensor {
-    std::string name = {};                    ///< as the file has it
+    std::string name = {};                    ///< as stored in the file
     std::uint32_t type = 0;                   ///< gguf_tensor_type::id
-    std::vector<std::uint64_t> extents = {};  ///< fastest first
-    std::uint64_t offset = 0;                 ///< from the start of the tensors' data
+    std::vector<std::uint64_t> extents = {};  ///< the fastest-varying axis first
+    std::uint64_t offset = 0;                 ///< bytes from the start of the tensors' data
 };
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// from_huggingface: reads the rotary embedding of a model from its config.json.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +18,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How a config is read.
+/// How a config.json is read.
 struct huggingface_reading {
     strictness keys = strictness::strict;    ///< whether a rope key that would be ignored is an error
     std::optional<pair_layout> layout = {};  ///< overrides the class's: for a model_type not in the table
@@ -25,7 +26,7 @@ struct huggingface_reading {
 
 namespace detail {
 
-/// The keys of one config, what its class adds, and what is found out on the way.
+/// Reads one config: its keys, the rules of its class, and the results so far.
 class huggingface_reader {
   public:
     huggingface_reader(const nlohmann::json& node, std::string path, const huggingface_reading& reading,
@@ -51,7 +52,7 @@ class huggingface_reader {
     static constexpr std::size_t most_channels = std::size_t{1} << 20;  // of all of them together
 
     bool strict() const noexcept { return reading_.keys == strictness::strict; }
-    /// A key that changes nothing here: an error, or on the list of what was ignored.
+    /// Handles a key that has no effect: an error in strict reading, else it is listed as ignored.
     void pass_over(const json_object& object, const std::string& key) {
         const auto& value = object.node().at(key);
         if (value.is_null()) return;
@@ -96,7 +97,7 @@ class huggingface_reader {
         const auto says = [&](const char* key) -> std::optional<bool> {
             return top_.has(key) ? top_.flag(key) : std::optional<bool>{};
         };
-        // Keys that say the pairs; the same as the class changes nothing.
+        // Keys that give the pair layout; one that agrees with the class has no effect.
         for (const char* key : {"rope_interleave", "rope_interleaved", "rotary_emb_interleaved"}) {
             const auto interleaved_pairs = says(key);
             if (!interleaved_pairs) continue;
@@ -112,14 +113,14 @@ class huggingface_reader {
         config_.read_layout = reading_.layout.value_or(layout_of(order == pair_order::half));
         config_.write_layout = reading_.layout.value_or(layout_of(order != pair_order::adjacent));
         if (rules_.keys == key_names::chatglm) {
-            // ChatGLM-6B: the first half of a head rotates with the position, the second with the one in the
-            // block, each half-split in itself.
+            // ChatGLM-6B: the first half of a head rotates with the position in the text, the second with
+            // that in the block; each half is half-split within itself.
             top_.flag("original_rope");
             sizes_.two_positions = top_.flag("position_encoding_2d").value_or(false);
         }
     }
 
-    /// Rules that no reading here stands for, and those that a class not known may mean in its own way.
+    /// Refuses rules that are not implemented, and rules whose meaning is unknown for an unknown class.
     void refuse_other_rules() {
         if (top_.has("use_mrope")) {
             const bool on = top_.flag("use_mrope").value_or(false);
@@ -183,7 +184,7 @@ class huggingface_reader {
         by_type_ = dict_ != nullptr && huggingface_merge::is_keyed_by_layer_type(*dict_);
         if (by_type_) pass_over_flat_keys();
         if (!known_ && !by_type_) require_one_kind();
-        // Layers of one type with one base, share and size take one rope.
+        // Layers with the same type, base, rotary share and size share one rope.
         std::map<std::string, int> plain;
         const bool lists = !layers_.theta.empty() || !layers_.partial.empty() || !layers_.head_dim.empty();
         if (!lists && (by_type_ || rules_.rule == layer_rule::by_type))
@@ -211,7 +212,7 @@ class huggingface_reader {
             config_.rope_of_layer.clear();
     }
 
-    /// A class that is not known may treat its layer types unlike: only one type of attention is understood.
+    /// An unknown class may treat its layer types differently, so only one type of attention is accepted.
     void require_one_kind() {
         for (const auto& kind : layers_.kinds)
             if (huggingface_layers::has_attention(kind) && kind != layers_.kinds.front() &&
@@ -221,7 +222,7 @@ class huggingface_reader {
                                       "rope dictionary is not keyed by them");
     }
 
-    /// Which dictionary, or set of class defaults, a layer type takes; "" where the class has but one.
+    /// The dictionary, or set of class defaults, of a layer type; "" where the class has only one.
     std::string dictionary_of(const std::string& kind) const {
         if (rules_.flat == flat_scaling::compressed_only)
             return kind == "sliding_attention" ? "main" : "compress";
@@ -252,13 +253,13 @@ class huggingface_reader {
                                   !applies_to_full_only();
         return add_rope(flat_applies ? dict_ : nullptr, top_.path_of(name_), kind);
     }
-    /// Step-3.5 lists the types that its scaling is meant for.
+    /// Step-3.5 lists the layer types to which its scaling applies.
     bool applies_to_full_only() {
         const auto only = top_.words("yarn_only_types");
         return only.empty() || std::find(only.begin(), only.end(), "sliding_attention") == only.end();
     }
 
-    /// Dictionaries of types that no layer has: their keys are not looked at, so they are only noted.
+    /// Dictionaries of types that no layer has: their keys are not checked, so they are only reported.
     void check_unused_dictionaries() {
         if (!by_type_ || known_) return;
         for (const auto& [kind, value] : dict_->items())
@@ -266,7 +267,8 @@ class huggingface_reader {
                 std::find(layers_.kinds.begin(), layers_.kinds.end(), kind) == layers_.kinds.end())
                 config_.ignored.push_back(top_.path_of(name_ + "." + kind));
     }
-    /// Keys beside the dictionaries of layer types: every type has its own, so they mean nothing.
+    /// Keys beside the dictionaries of layer types: every type has its own dictionary, so they have no
+    /// effect.
     void pass_over_flat_keys() {
         for (const auto& [key, value] : dict_->items())
             if (!value.is_object() && !value.is_null())
@@ -312,8 +314,8 @@ class huggingface_reader {
         return place_of(std::move(p), path);
     }
 
-    /// Layers with equal parameters share one rope. Their names tell them apart as far as a class has types;
-    /// with more of them a name means nothing.
+    /// The index of the rope with these parameters: layers with equal parameters and name share one. Past 16
+    /// ropes names are ignored.
     int place_of(rope_parameters p, const std::string& path) {
         constexpr std::size_t most_named = 16;
         for (std::size_t i = 0; i < config_.ropes.size(); ++i) {
@@ -330,7 +332,7 @@ class huggingface_reader {
     }
     bool has_type(json_object& keys) { return keys.has("rope_type") || keys.has("type"); }
 
-    /// Qwen-1's own dynamic NTK; to any other class the key means nothing.
+    /// Qwen-1's own dynamic NTK; in any other class the key has no effect.
     void read_stepped_ntk(rope_parameters& p) {
         if (!known_ || !top_.flag("use_dynamic_ntk").value_or(false)) return;
         if (rules_.keys != key_names::qwen) return pass_over(top_, "use_dynamic_ntk");
@@ -355,15 +357,15 @@ class huggingface_reader {
 }  // namespace detail
 
 /// Reads a model's own config.json: the keys of Hugging Face transformers v4 (rope_scaling, rope_theta and
-/// their older spellings) and v5 (rope_parameters, also one dictionary a layer type). A config that wraps a
+/// their older spellings) and v5 (rope_parameters, also one dictionary per layer type). A config that wraps a
 /// text model is read through the key that holds it (text_config, thinker_config, vlm_config, llm_config,
 /// language_config ...); one that has both rope_parameters and rope_scaling is read as the two merged. The
 /// schemes are built once to check every value.
-/// Throws:   invalid_config naming the key path and the value: a wrong type, a missing key, an impossible
-///           number, more than 65536 layers or 65536 channels a head, nesting deeper than 64; in strict
-///           reading also an unknown model_type or rope_type, a YaRN ramp whose ends lie outside the pairs,
+/// Throws:   invalid_config naming the key path and the value: a wrong type, a missing key, a number out of
+///           range, more than 65536 layers or 65536 channels per head, nesting deeper than 64. Strict reading
+///           also refuses an unknown model_type or rope_type, a YaRN ramp whose ends lie outside the pairs,
 ///           two keys that disagree and any rope key that would be ignored.
-/// Cost:     under 0.3 ms a config.
+/// Cost:     under 0.3 ms per config.
 /// Source:   huggingface/transformers modeling_rope_utils.py and models/*/configuration_*.py.
 inline model_config from_huggingface(const nlohmann::json& config, const huggingface_reading& reading = {}) {
     detail::require_shallow("from_huggingface", config);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads from a config.json which layers have attention, which type each has, and which are NoPE.
 #pragma once
 
 #include <algorithm>
@@ -13,24 +14,24 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// What a config and its class say of each layer.
+/// What a config and its class state about each layer.
 struct layer_reading {
-    bool typed = false;                       ///< whether the config or the class says types at all
+    bool typed = false;                       ///< whether the config or the class has layer types
     std::vector<std::string> kinds = {};      ///< [layers], the layer type
     std::vector<bool> nope = {};              ///< [layers]
     std::vector<double> theta = {};           ///< [layers] or empty
     std::vector<double> partial = {};         ///< [layers] or empty
     std::vector<std::int64_t> head_dim = {};  ///< [layers] or empty
-    std::vector<std::string> because = {};    ///< which rule gave what
+    std::vector<std::string> because = {};    ///< which rules decided, in words
 };
 
-/// What the layers are read with.
+/// The inputs of huggingface_layers.
 struct layer_context {
     json_object& top;
     const model_rules& rules;
-    bool known;  ///< whether the class is one of the table; of another only what is understood is read
+    bool known;  ///< whether the class is in the table; only understood keys of other classes are read
     bool strict;
-    std::int64_t layers;  ///< 0: not said
+    std::int64_t layers;  ///< 0: unknown
 };
 
 /// Reads which layers have attention, which type each one is, and which of them are NoPE.
@@ -39,7 +40,7 @@ class huggingface_layers {
   public:
     explicit huggingface_layers(const layer_context& context) : c_(context) {}
 
-    /// The length of the list of layer types, where the config does not count its layers.
+    /// The length of the list of layer types, for configs that do not give the number of layers.
     static std::int64_t counted(json_object& top) {
         for (const char* key : {"layer_types", "layers_block_type"}) {
             const auto* list = top.find(key);
@@ -81,7 +82,7 @@ class huggingface_layers {
         return !has_attention(kind) || kind.ends_with("attention") || kind.starts_with("hybrid");
     }
 
-    /// Words, one a layer; "block_types" is repeated until all layers have one.
+    /// Reads lists of words, one per layer; "block_types" is repeated until all layers have one.
     bool read_types() {
         bool found = false;
         for (const char* key : {"layer_types", "layers_block_type", "block_types"}) {
@@ -112,7 +113,7 @@ class huggingface_layers {
         return true;
     }
 
-    /// Numbers, one a layer: 1 or 0 say which kind it is.
+    /// Reads lists of numbers, one per layer, whose 1 or 0 gives the kind of the layer.
     bool read_numbers() {
         struct list {
             const char* key;
@@ -125,7 +126,7 @@ class huggingface_layers {
         for (const auto& one : lists) {
             if (!c_.top.has(one.key)) continue;
             const auto numbers = c_.top.counts(one.key);
-            if (numbers.size() < size())  // those of next-token layers may follow
+            if (numbers.size() < size())  // numbers of layers that predict further tokens may follow
                 c_.top.reject(one.key, "as long as num_hidden_layers", numbers.size());
             for (std::size_t l = 0; l < size(); ++l)
                 r_.kinds.emplace_back(numbers[l] == 0 ? one.zero : one.other);
@@ -135,7 +136,7 @@ class huggingface_layers {
         return false;
     }
 
-    /// Indices of the layers that have attention.
+    /// Reads lists of the indices of layers that have attention.
     bool read_indices() {
         for (const char* key : {"attn_layer_indices", "hybrid_layer_ids", "full_attn_idxs"}) {
             if (!c_.top.has(key)) continue;
@@ -150,7 +151,7 @@ class huggingface_layers {
         return false;
     }
 
-    /// The period in the config under any of its names, or the class's.
+    /// The period of the layer map: the config's, under any of its names, or the class's.
     std::size_t period() {
         std::int64_t every = c_.rules.every;
         for (const char* key :
@@ -167,7 +168,7 @@ class huggingface_layers {
         return static_cast<std::size_t>(every);
     }
 
-    /// Whether the class's map marks a layer.
+    /// Whether layer l is marked by the class's map.
     bool is_marked(std::size_t l, std::size_t every) const {
         switch (c_.rules.map) {
             case layer_map::every_last: return every != 0 && (l + 1) % every == 0;
@@ -212,7 +213,7 @@ class huggingface_layers {
         if (rule == layer_rule::none) say("no layer of this class rotates");
     }
 
-    /// Lists of NoPE layers, and of a base or a share a layer.
+    /// Reads lists of NoPE layers, and of one base or rotary share per layer.
     void read_lists() {
         const auto rule = c_.rules.rule;
         if (rule == layer_rule::no_rope_list || !c_.known) {
@@ -252,8 +253,8 @@ class huggingface_layers {
         return values;
     }
 
-    /// A base a layer, 0 is NoPE. Where the others are all alike and the config says its base beside them,
-    /// they are marks: the official code rotates with the base of the dictionary.
+    /// Reads one base per layer; 0 means NoPE. Where all other bases are equal and the config also gives a
+    /// single base, the list only marks layers: the official code rotates with the base of the dictionary.
     void read_bases() {
         const auto* list = c_.top.find("rope_theta");
         const char* key = list != nullptr && list->is_array() ? "rope_theta" : "layer_rope_theta";
@@ -264,7 +265,7 @@ class huggingface_layers {
         for (std::size_t l = 0; l < size(); ++l) {
             const double base = r_.theta[l];
             if (base < 0) c_.top.reject(key, "bases > 0, or 0 for NoPE", base);
-            // The list decides of every layer with attention, whatever its type would say.
+            // The list decides for every layer with attention, whatever its type.
             r_.nope[l] = base == 0 || !has_attention(r_.kinds[l]);
             if (first == 0) first = base;
             alike = alike && (base == 0 || base == first);
@@ -281,7 +282,7 @@ class huggingface_layers {
         return false;
     }
 
-    /// Keys that turn the rotation of all layers off, or say that it is on.
+    /// Reads keys that switch the rotation of all layers off, or state that it is on.
     void read_switches() {
         bool off = false;
         const auto switched = [&](const char* key, bool on) {
@@ -305,7 +306,7 @@ class huggingface_layers {
         if (off) r_.nope.assign(size(), true);
     }
 
-    /// Sizes of single layers: {"05": {"head_dim": 512}}.
+    /// Reads sizes of single layers: {"05": {"head_dim": 512}}.
     void read_per_layer_config() {
         const auto* all = c_.top.find("per_layer_config");
         if (all == nullptr) return;

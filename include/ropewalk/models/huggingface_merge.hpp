@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Merges rope_parameters and rope_scaling where a config.json has both.
 #pragma once
 
 #include <string>
@@ -9,7 +10,7 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// One rope dictionary out of the two that a config may have.
+/// Merges the two rope dictionaries that a config may have into one.
 /// Source: huggingface/transformers modeling_rope_utils.py, standardize_rope_params.
 struct huggingface_merge {
     json_object& top;
@@ -26,9 +27,9 @@ struct huggingface_merge {
         return any || named;
     }
 
-    /// rope_parameters with what rope_scaling adds to it: where the first is keyed by layer type, to its
-    /// full_attention. What the two say differently is refused, or leniently as rope_parameters has it;
-    /// nothing is taken from a rope_scaling of another type.
+    /// rope_parameters with the keys that rope_scaling adds to it, or adds to its full_attention where it is
+    /// keyed by layer type. Where the two disagree, strict reading refuses and lenient reading keeps
+    /// rope_parameters. Nothing is taken from a rope_scaling of another type.
     nlohmann::json merged(nlohmann::json now, const nlohmann::json& old) {
         const bool by_type = is_keyed_by_layer_type(now) && !is_keyed_by_layer_type(old);
         const bool fits = !by_type || (rules.rule == layer_rule::by_type && now.contains("full_attention") &&

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads the context scaling of one rope_scaling or rope_parameters dictionary of a config.json.
 #pragma once
 
 #include <map>
@@ -12,13 +13,13 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// What one rope dictionary is read with: its own keys and what the config around it said.
+/// The inputs of huggingface_rope: the dictionary's own keys and what the config around it gives.
 struct huggingface_rope_context {
     json_object& keys;
     json_object& top;
     strictness read;
-    double max_context;       // 0: not said
-    double original_context;  // of the top level, which overrides the dictionary's
+    double max_context;       // 0: unknown
+    double original_context;  // the top level's, which overrides the dictionary's
     bool latent_attention;
     const model_rules& rules = no_rules;
     bool by_type = false;  // whether the dictionary is the one of a layer type
@@ -32,7 +33,7 @@ class huggingface_rope {
     explicit huggingface_rope(const huggingface_rope_context& context) : c_(context) {}
     void read_into(rope_parameters& p) { read_scaling(p); }
 
-    /// Whether two words name one known scaling ("su" and "longrope").
+    /// Whether two words name the same known scaling ("su" and "longrope").
     static bool same_scaling(const nlohmann::json& a, const nlohmann::json& b) {
         if (!a.is_string() || !b.is_string() || a == b) return a == b;
         const auto scaling = scaling_of(a.get<std::string>());
@@ -71,7 +72,7 @@ class huggingface_rope {
         auto old = c_.keys.word("type");
         if (old && !now && c_.rules.rule == layer_rule::by_type && !c_.by_type &&
             c_.rules.flat != flat_scaling::compressed_only && scaling_of(*old) != rope_scaling::none) {
-            // It is written into dictionaries that say rope_type "default" already.
+            // It is also written into dictionaries whose rope_type is "default".
             follow_quirk(p, "type",
                          "the official code of this class looks at rope_type only and does not scale");
             for (const auto& [key, value] : c_.keys.node().items()) c_.keys.find(key);
@@ -89,19 +90,20 @@ class huggingface_rope {
             if (strict()) c_.keys.reject("type", "what rope_type says", *c_.keys.find("type"));
             c_.ignored.push_back(c_.keys.path_of("type"));
         }
-        // Phi-3's first configs said "yarn" (then "su") for what is LongRoPE.
+        // Phi-3's first configs call LongRoPE "yarn", later ones "su".
         if (scaling == rope_scaling::yarn && c_.keys.has("short_factor")) scaling = rope_scaling::longrope;
         return *scaling;
     }
 
-    /// The c_.keys that the scaling cannot do without.
+    /// A key that the scaling requires.
     double required(const char* key) {
         const auto v = c_.keys.number(key);
         if (!v) c_.keys.missing(key);
         return *v;
     }
 
-    /// L0: the top-level key, the dictionary's, or (lenient) max_position_embeddings.
+    /// Reads the original context L0: the top-level key, the dictionary's, or (lenient)
+    /// max_position_embeddings.
     void read_original_context(rope_parameters& p) {
         const auto inside = c_.keys.number("original_max_position_embeddings");
         p.original_context = c_.original_context != 0 ? c_.original_context : inside.value_or(0);
@@ -157,7 +159,8 @@ class huggingface_rope {
         }
     }
 
-    /// What the official code does with a key and no other engine: an error, or followed leniently.
+    /// Handles a key that only the official code follows: strict reading refuses it, lenient reading follows
+    /// it.
     void refuse_quirk(const char* key, const char* must) {
         const auto* value = c_.keys.find(key);
         if (value == nullptr) value = c_.keys.find(key = "type");
@@ -171,13 +174,14 @@ class huggingface_rope {
         follow_quirk(p, c_.keys.has("rope_type") ? "rope_type" : "type", what.c_str());
     }
 
-    /// The same where a strict reader follows it too, and says so.
+    /// The same, but a strict reader follows it too and adds a note.
     void follow_quirk(rope_parameters& p, const char* key, const char* what) {
         c_.ignored.push_back(c_.keys.path_of(key));
         p.notes.emplace_back(what);
     }
 
-    /// alpha alone is the static form; factor is vLLM's and gte's, which scales the frequencies too.
+    /// Reads NTK: alpha alone is the static form; factor is vLLM's and gte's form, which also scales the
+    /// frequencies.
     void read_ntk(rope_parameters& p) {
         p.factor = c_.keys.number("alpha");
         if (p.factor) return;
@@ -188,7 +192,7 @@ class huggingface_rope {
 
     void read_dynamic(rope_parameters& p) {
         if (const auto alpha = c_.keys.number("alpha")) {
-            // Hunyuan. Its other keys are inert up to the trained length.
+            // Hunyuan: its other keys have no effect up to the trained length.
             for (const char* inert : {"beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
                 c_.keys.find(inert);
             p.factor = c_.keys.number("factor");
@@ -232,11 +236,12 @@ class huggingface_rope {
             return v == 0 ? fallback : v;
         };
         p.attention_factor = c_.keys.number("attention_factor");
-        // DeepSeek V4 scales no cos and sin unless its config says so.
+        // DeepSeek V4 does not scale cos and sin unless its config has an attention factor.
         if (c_.rules.place == slice_place::back && !p.attention_factor) p.attention_factor = 1;
         p.mscale = c_.keys.number("mscale").value_or(0);
         p.mscale_all_dim = c_.keys.number("mscale_all_dim").value_or(0);
-        // The official code clamps a ramp that ends past the last pair; one that runs down is an accident.
+        // The official code clamps a ramp that ends past the last pair. A ramp that runs downward is taken
+        // for a mistake: strict reading refuses it.
         p.bounds = strict() ? frequencies::bounds_check::upward : frequencies::bounds_check::literal;
         p.beta_fast = nonzero("beta_fast", 32);
         p.beta_slow = nonzero("beta_slow", 1);

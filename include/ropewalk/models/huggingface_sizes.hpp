@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads sizes, base and rotary share from a config.json under all their spellings.
 #pragma once
 
 #include <cmath>
@@ -11,7 +12,7 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// What the sizes of a config come to, beside what model_config holds.
+/// Sizes found in a config, in addition to those in model_config.
 /// Source: huggingface/transformers models/*/configuration_*.py.
 struct sizes_found {
     double max_context = 0;
@@ -19,10 +20,10 @@ struct sizes_found {
     std::optional<double> theta = {};
     std::optional<double> partial = {};
     index rotary_dim = 0;
-    bool two_positions = false;  ///< ChatGLM-6B
+    bool two_positions = false;  ///< two positions per token (ChatGLM-6B)
 };
 
-/// What the sizes are read with.
+/// The inputs of the functions below.
 struct huggingface_sizes {
     json_object& top;
     const model_rules& rules;
@@ -31,7 +32,7 @@ struct huggingface_sizes {
     sizes_found& found;
 };
 
-/// Two spellings of one number: the first with a value counts, others must agree.
+/// Reads another spelling of a number: the first spelling with a value counts, and others must agree.
 inline void take_other_spelling(const huggingface_sizes& c, std::optional<double>& value, const char* key) {
     const auto other = c.top.number(key);
     if (other && value && *other != *value) {
@@ -41,7 +42,7 @@ inline void take_other_spelling(const huggingface_sizes& c, std::optional<double
     if (!value) value = other;
 }
 
-/// The top-level keys that stand for keys of the rope dictionary.
+/// Reads top-level keys that replace keys of the rope dictionary.
 inline void read_old_keys(const huggingface_sizes& c) {
     auto& top = c.top;
     auto& f = c.found;
@@ -88,7 +89,7 @@ inline void read_head(const huggingface_sizes& c, std::optional<std::int64_t> hi
         if (c.rules.rule == layer_rule::none && config.rotary_channels == 0) config.rotary_channels = 2;
         if (config.rotary_channels == 0) top.reject("qk_rope_head_dim", "a number of channels >= 1", 0);
         config.head_dim = config.first_channel + config.rotary_channels;
-        top.find("head_dim");  // written as qk_rope_head_dim by some converters; the pair above decides
+        top.find("head_dim");  // some converters write qk_rope_head_dim here; the two keys above decide
         return;
     }
     auto dim = sized("head_dim", top.count("head_dim"));
@@ -103,13 +104,13 @@ inline void read_head(const huggingface_sizes& c, std::optional<std::int64_t> hi
         dim = *hidden / *heads;
         if (*dim == 0) top.reject("hidden_size", "at least num_attention_heads", *hidden);
         if (c.rules.keys == key_names::zamba)
-            dim = *dim * 2;  // attention sees the embeddings beside the states
+            dim = *dim * 2;  // attention reads the embeddings concatenated with the states
         if (*dim > longest_head) top.reject("hidden_size", "that of heads of <= 65536 channels", *hidden);
     }
     config.head_dim = saturated(*dim);
 }
 
-/// Counts and widths under all their names.
+/// Reads counts and widths under all their names.
 inline void read_sizes(const huggingface_sizes& c) {
     auto& top = c.top;
     auto& config = c.config;
@@ -149,7 +150,7 @@ inline void read_sizes(const huggingface_sizes& c) {
         config.read_layout = config.write_layout = pair_layout::blocked_by(config.head_dim / 2);
 }
 
-/// Where dual chunk attention folds positions. Its rotation knows no scaling beside it.
+/// Reads the parameters of dual chunk attention, which excludes any other context scaling.
 /// Source: vllm-project/vllm rotary_embedding/dual_chunk_rope.py and get_rope.
 inline void read_dual_chunk(const huggingface_sizes& c) {
     constexpr const char* name = "dual_chunk_attention_config";
@@ -172,7 +173,7 @@ inline void read_dual_chunk(const huggingface_sizes& c) {
     const auto* const sparse = keys.find("sparse_attention_config");
     if (sparse != nullptr && !sparse->is_object())
         keys.reject("sparse_attention_config", "an object or null", *sparse);
-    // What is to be kept of each head switches the sparse variant on where nothing else is said.
+    // A sparse configuration per head switches the sparse variant on where the flag is missing.
     d.sparse = keys.flag("sparse_attention_enabled").value_or(sparse != nullptr && sparse->is_object());
     for (const char* const key : {"sparse_attention_last_q", "sparse_attention_threshold"})
         keys.count(key, 0);
@@ -183,7 +184,7 @@ inline void read_dual_chunk(const huggingface_sizes& c) {
     c.config.dual_chunk = d;
 }
 
-/// What the numbers of one rope dictionary are read with.
+/// The inputs for reading the numbers of one rope dictionary.
 struct huggingface_rope_numbers {
     json_object& keys;
     json_object& top;
@@ -192,13 +193,13 @@ struct huggingface_rope_numbers {
     bool known;
     const std::string& kind;
     bool local;
-    index layer;  // of which layer's own numbers to read, -1: none
+    index layer;  // the layer whose own numbers are read; -1: none
     const layer_reading& layers;
     const sizes_found& sizes;
     model_config& config;
 };
 
-/// The base of one kind of layer: its dictionary's, the layer's own, a key of its kind, the top level's or
+/// The base of one kind of layer: the layer's own, its dictionary's, a key of its kind, the top level's or
 /// the class's.
 inline double base_of(const huggingface_rope_numbers& c) {
     auto& top = c.top;
@@ -224,7 +225,7 @@ inline double base_of(const huggingface_rope_numbers& c) {
     return outside.value_or(c.rules.theta);
 }
 
-/// Base, share and sizes of one kind of layer; the scaling is read after them.
+/// Reads base, rotary share and sizes of one kind of layer; the scaling is read after them.
 inline rope_parameters read_numbers(const huggingface_rope_numbers& c) {
     rope_parameters p;
     p.name = c.kind;
@@ -257,7 +258,7 @@ inline rope_parameters read_numbers(const huggingface_rope_numbers& c) {
     return p;
 }
 
-/// The share of a head that rotates, once the scaling is known.
+/// Sets the share of a head that rotates, once the scaling is known.
 inline void settle_share(const huggingface_rope_numbers& c, rope_parameters& p) {
     const bool latent = c.rules.place == slice_place::behind_nope;
     const index head = latent ? c.config.rotary_channels : p.head_dim != 0 ? p.head_dim : c.config.head_dim;
@@ -278,7 +279,8 @@ inline void settle_share(const huggingface_rope_numbers& c, rope_parameters& p) 
         c.top.reject("rotary_dim", "what partial_rotary_factor says", p.rotary_dim);
     if (p.rotary_dim == 0 && p.ladders == 1 && std::isfinite(p.partial_rotary_factor) &&
         p.partial_rotary_factor > 0 && p.partial_rotary_factor <= 1) {
-        // An odd share n has one pair more than fits, and exponents over n (GLM-4.5).
+        // An odd number n of rotary channels has (n + 1) / 2 frequencies, one more than fits, with exponents
+        // over n (GLM-4.5).
         const auto n = static_cast<index>(static_cast<double>(head) * p.partial_rotary_factor);
         if (n % 2 == 1 && n < head) p.exponent_channels = n, p.rotary_dim = n + 1;
     }
@@ -292,7 +294,7 @@ inline void settle_share(const huggingface_rope_numbers& c, rope_parameters& p) 
     }
 }
 
-/// The scaling of a class whose config says none.
+/// Sets the scaling of a class whose config has none.
 inline void take_default_scaling(const huggingface_rope_numbers& c, rope_parameters& p,
                                  const default_scaling& d) {
     p.scaling = d.kind;
@@ -309,7 +311,7 @@ inline void take_default_scaling(const huggingface_rope_numbers& c, rope_paramet
     c.config.because.push_back(std::string("the class's own scaling, ") + to_text(d.kind));
 }
 
-/// What the class does to q and k that no table can do.
+/// Notes what else the class does to q and k that a table cannot.
 inline void note_other_factors(const huggingface_rope_numbers& c, rope_parameters& p) {
     if (const auto& d = c.config.dual_chunk) {
         if (p.scaling != rope_scaling::none) {

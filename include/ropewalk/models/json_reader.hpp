@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// A JSON object read key by key: types are checked, errors name the key path, unread keys are known.
 #pragma once
 
 #include <cmath>
@@ -17,7 +18,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// The beginning of a value as text, at most 80 characters, in bounded time whatever the value holds.
+/// Appends the beginning of a value as text, at most 80 characters, in bounded time whatever the value holds.
 inline void append_json_text(std::string& out, const nlohmann::json& value, int depth) {
     constexpr std::size_t longest = 80;
     if (out.size() > longest) return;
@@ -48,9 +49,9 @@ inline std::string json_text(const nlohmann::json& value) {
     return shown;
 }
 
-/// Refuses what is nested too deep for code that recurses (copies, comparisons, texts of a value), without
-/// recursing itself.
-/// Throws: invalid_config naming the key path of the first value that lies too deep.
+/// Refuses values nested too deep for code that recurses (copying, comparing, printing), without recursing
+/// itself.
+/// Throws: invalid_config naming the key path of the first value that is nested too deep.
 inline void require_shallow(const char* function, const nlohmann::json& root, std::size_t deepest = 64) {
     struct level {
         nlohmann::json::const_iterator at, end;
@@ -81,8 +82,8 @@ inline void require_shallow(const char* function, const nlohmann::json& root, st
     }
 }
 
-/// One JSON object read key by key: every value is checked for its type, every error names the key path,
-/// and the keys that nobody read are known at the end.
+/// One JSON object read key by key: the type of every value is checked, every error names the key path, and
+/// unread keys can be listed at the end.
 /// Source: RFC 8259.
 class json_object {
   public:
@@ -108,7 +109,7 @@ class json_object {
         return at->is_null() ? nullptr : &*at;
     }
     bool has(const std::string& key) { return find(key) != nullptr; }
-    /// An object inside this one, at a path below it.
+    /// A reader of an object inside this one, whose path extends this one's.
     json_object inner(const std::string& key, const nlohmann::json& node) const {
         return {function_, node, path_of(key)};
     }
@@ -186,11 +187,11 @@ class json_object {
              ", got " + shown);
     }
 
-    /// The keys nobody asked for.
+    /// The keys that have not been read.
     std::vector<std::string> unread() const {
         return unread_where([](const std::string&) { return true; });
     }
-    /// Those of them that say something of rotation.
+    /// The unread keys that concern rotation.
     std::vector<std::string> unread_rotary() const {
         return unread_where([](const std::string& key) {
             return key.find("rope") != std::string::npos || key.find("rotary") != std::string::npos;

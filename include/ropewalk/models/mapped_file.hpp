@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The bytes of a file, mapped into memory where the system can.
 #pragma once
 
 #include <cstddef>
@@ -22,18 +23,18 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The bytes of a file: mapped into memory where the system can, so that only the pages that are looked at
-/// are read; read as a whole elsewhere. Movable; the bytes stay where they are when it moves.
-/// Requires: that nobody shortens a mapped file while it is in use (the system then ends the program).
-/// Throws:   invalid_config naming the path where it is no regular file, or cannot be read.
+/// The bytes of a file: mapped into memory where the system supports it, so that only pages in use are read;
+/// elsewhere read as a whole. Movable; moving it does not move the bytes.
+/// Requires: a mapped file must not be shortened while it is in use (the system would end the program).
+/// Throws:   invalid_config naming the path when it is not a regular file or cannot be read.
 class mapped_file {
   public:
     explicit mapped_file(const std::string& path) { open(path); }
-    /// Bytes that are in memory already.
+    /// From bytes that are in memory already.
     explicit mapped_file(std::vector<std::byte> bytes) noexcept : owned_(std::move(bytes)) {}
     mapped_file(mapped_file&& other) noexcept
         : owned_(std::move(other.owned_)), mapped_(std::exchange(other.mapped_, {})) {}
-    /// Takes what the other holds.
+    /// Takes over the bytes of the other.
     mapped_file& operator=(mapped_file&& other) noexcept {
         owned_.swap(other.owned_);
         std::swap(mapped_, other.mapped_);
@@ -45,7 +46,7 @@ class mapped_file {
 #endif
     }
 
-    /// All of them.
+    /// All bytes of the file.
     std::span<const std::byte> bytes() const noexcept {
         return mapped_.empty() ? std::span<const std::byte>(owned_) : std::span<const std::byte>(mapped_);
     }
@@ -58,7 +59,7 @@ class mapped_file {
 
 #ifdef ROPEWALK_DETAIL_MMAP
     void open(const std::string& path) {
-        // Not blocking: a pipe without a writer would be waited for before it could be refused.
+        // Non-blocking: opening a pipe without a writer would wait before it could be refused.
         const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         struct ::stat about = {};
         void* at = MAP_FAILED;

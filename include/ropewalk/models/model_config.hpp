@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// model_config: a model's rotary embedding as plain data; make_model_schemes turns it into schemes of layers.
 #pragma once
 
 #include <memory>
@@ -12,41 +13,41 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Dual chunk attention as a config says it, in the numbers that dual_chunk_config takes.
+/// Dual chunk attention as a config describes it, in the numbers of dual_chunk_config.
 /// Source: the config.json of Qwen2.5-1M; vllm-project/vllm rotary_embedding/dual_chunk_rope.py.
 ///
 ///     const dual_chunk chunks({.chunk_size = d.chunk_size, .local_size = d.local_size,
 ///                              .original_context = d.original_context});
 struct dual_chunk_parameters {
-    index chunk_size = 0;         ///< tokens of a chunk, the local part included
+    index chunk_size = 0;         ///< tokens of a chunk, including the local part
     index local_size = 0;         ///< tokens of the local part
-    double original_context = 0;  ///< length from which logits grow; 0: never
-    bool sparse = false;          ///< whether prefill also leaves out keys, which rotates nothing
+    double original_context = 0;  ///< length in tokens from which logits are scaled up; 0: never
+    bool sparse = false;          ///< whether prefill also skips keys, which does not affect rotation
 
     bool operator==(const dual_chunk_parameters&) const = default;
 };
 
-/// What any config says of a model's rotary embedding, as plain data: read one with from_huggingface or
-/// from_gguf, take a preset, or fill it in.
+/// A model's rotary embedding as plain data. Read one with from_huggingface or from_gguf, take it from a
+/// preset, or fill it in by hand.
 struct model_config {
     std::string model_type = {};
     index layers = 1;
-    index query_heads = 0;  ///< 0: not said
+    index query_heads = 0;  ///< 0: unknown
     index key_heads = 0;
     index head_dim = 0;
-    index first_channel = 0;    ///< where the rotary part of a head begins (MLA: behind the no-position part)
-    index rotary_channels = 0;  ///< how long it is before partial_rotary_factor; 0 = head_dim
+    index first_channel = 0;    ///< where the rotary part of a head begins (MLA: after nope_dim channels)
+    index rotary_channels = 0;  ///< its channels before partial_rotary_factor; 0 = head_dim
     pair_layout read_layout = {};
     pair_layout write_layout = {};
-    std::vector<rope_parameters> ropes = {};  ///< one a kind of layer
+    std::vector<rope_parameters> ropes = {};  ///< one per kind of layer
     std::vector<int> rope_of_layer = {};      ///< [layers], -1 = NoPE; empty = ropes[0] everywhere
-    std::vector<std::string> ignored = {};    ///< keys a lenient reader passed over
+    std::vector<std::string> ignored = {};    ///< keys that a lenient reader ignored
     index indexer_dim = 0;                    ///< channels of a sparse indexer's head; 0 = no indexer
     index indexer_first_channel = 0;          ///< where its rotary part begins
     pair_layout indexer_layout = {};          ///< of the indexer's rotary part
-    std::optional<dual_chunk_parameters> dual_chunk = {};  ///< absent: keys keep their own position
-    bool rotates_output_back = false;       ///< attention's output is unrotated at the query's position
-    std::vector<std::string> because = {};  ///< which rule of the model's class gave what, in words
+    std::optional<dual_chunk_parameters> dual_chunk = {};  ///< absent: positions are not chunked
+    bool rotates_output_back = false;       ///< attention's output is rotated back at the query's position
+    std::vector<std::string> because = {};  ///< which rules of the model's class applied, in words
 };
 
 /// The schemes of a model's layers. Layers of one kind share one scheme, so one table serves them all.
@@ -66,9 +67,9 @@ class model_schemes {
         ROPEWALK_EXPECT(layer >= 0 && layer < layers());
         return distinct_[static_cast<std::size_t>(of_layer_[static_cast<std::size_t>(layer)])];
     }
-    /// The different schemes, and which one a layer takes.
+    /// The different schemes.
     const std::vector<rotary_scheme>& distinct() const noexcept { return distinct_; }
-    /// Which of distinct() the layer takes.
+    /// The index in distinct() of the layer's scheme.
     int scheme_of(index layer) const noexcept { return of_layer_[static_cast<std::size_t>(layer)]; }
 
   private:
@@ -76,8 +77,8 @@ class model_schemes {
     std::vector<int> of_layer_;
 };
 
-/// What one kind of layer does, from the plain data. Everything that does not depend on the length is
-/// checked here: a scheme that was made answers spectrum_for at every length >= 1 or says why not.
+/// The scheme of one kind of layer, from plain data. Everything that does not depend on the context length is
+/// checked here; spectrum_for then works at every length >= 1, or throws with the reason.
 /// Throws:   invalid_config naming the parameter and its value.
 /// Source:   the frequencies/ header of the scaling.
 inline rotary_scheme make_scheme(const model_config& config, const rope_parameters& rope) {
@@ -90,7 +91,7 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
     detail::require(s.head_dim <= detail::longest_head, who, "head_dim must be <= 65536", s.head_dim);
     const index channels = config.rotary_channels != 0 ? config.rotary_channels : s.head_dim;
     detail::require(channels >= 1, who, "head_dim must be >= 1", channels);
-    // Each alone first, so that their sum cannot overflow.
+    // Each is checked alone first, so that their sum cannot overflow.
     detail::require(channels <= s.head_dim, who, "rotary_channels must be <= head_dim", channels);
     detail::require(s.first_channel >= 0 && s.first_channel <= s.head_dim, who,
                     "first_channel must be in [0, head_dim]", s.first_channel);
@@ -135,7 +136,8 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
     return s;
 }
 
-/// Layer -> scheme. One scheme an entry of `ropes` that some layer uses, and one for the NoPE layers.
+/// The schemes of all layers: one scheme per entry of `ropes` that some layer uses, and one for the NoPE
+/// layers.
 /// Throws:   invalid_config naming the parameter and its value.
 inline model_schemes make_model_schemes(const model_config& config) {
     constexpr const char* who = "make_model_schemes";

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The table of model_types with their rotary rules, one line per class of Hugging Face transformers.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +30,7 @@ inline constexpr default_scaling proportional_ladder = {.kind = rope_scaling::pr
 inline constexpr std::array<std::int16_t, 12> bamba_attention = {9, 18, 27, -1};
 inline constexpr std::array<std::int16_t, 12> zamba2_attention = {6, 12, 18, 24, 30, 36, 42, 47, 51, -1};
 
-// A line a class.
+// One line per class.
 // clang-format off
 
 /// The rotary rules of every class with a text model.
@@ -264,7 +265,7 @@ inline constexpr auto composite_types = std::to_array<composite_type>({
 
 // clang-format on
 
-/// The rules of a model_type, directly or of the text model that it wraps; null: not known.
+/// The rules of a model_type, or of the text model that it wraps; null: unknown.
 inline const model_rules* find_model_rules(std::string_view model_type) noexcept {
     for (const auto& wrapped : composite_types)
         if (wrapped.model_type == model_type) model_type = wrapped.text_type;
@@ -273,7 +274,7 @@ inline const model_rules* find_model_rules(std::string_view model_type) noexcept
     return at == model_types.end() ? nullptr : &*at;
 }
 
-/// The keys under which a config holds the one of its text model, in the order they are tried.
+/// The keys under which a config may hold the config of its text model, in the order in which they are tried.
 inline constexpr std::array<std::string_view, 6> text_config_keys = {
     "vlm_config", "thinker_config", "llm_config", "language_config", "text_config", "language_model_config"};
 

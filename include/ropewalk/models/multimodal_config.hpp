@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// from_multimodal: reads how an M-RoPE model gives positions to text, images, video and sound.
 #pragma once
 
 #include <array>
@@ -17,32 +18,34 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How a model of the M-RoPE family places text, images, video and sound: the part of its config that
-/// from_huggingface does not read.
+/// How a model of the M-RoPE family gives positions to text, images, video and sound: the part of its config
+/// that from_huggingface does not read.
 /// Source: huggingface/transformers, the configurations of Qwen2-VL and its successors.
 struct multimodal_config {
     std::string model_type = {};
     positions::media_tokens tokens = {};            ///< ids, merge and blocks, for find_media
-    std::optional<std::int64_t> audio = {};         ///< the id of an audio token, in models that hear
-    std::optional<std::int64_t> vision_start = {};  ///< the ids of the markers around media, where said
-    std::optional<std::int64_t> vision_end = {};    ///< behind an image or a video
+    std::optional<std::int64_t> audio = {};         ///< the id of an audio token, in models with audio
+    std::optional<std::int64_t> vision_start = {};  ///< the id of the marker before an image or a video
+    std::optional<std::int64_t> vision_end = {};    ///< after an image or a video
     std::optional<std::int64_t> audio_start = {};   ///< before sound
-    std::optional<std::int64_t> audio_end = {};     ///< behind sound
-    /// Image tokens between these two markers are frames of a video (GLM-4.1V); absent: a video has an id of
-    /// its own.
+    std::optional<std::int64_t> audio_end = {};     ///< after sound
+    /// Image tokens between these two markers are frames of a video (GLM-4.1V); absent: video tokens have an
+    /// id of their own.
     std::optional<std::int64_t> video_start = {};
-    std::optional<std::int64_t> video_end = {};  ///< behind a video's frames
+    std::optional<std::int64_t> video_end = {};  ///< after a video's frames
     index temporal_merge = 1;  ///< frames of a video's grid that become one (ERNIE 4.5 VL: 2)
-    /// Where tokens stand: by the frame, or by the time of frames and sound alike.
+    /// The position rule: media count by frames (mrope_rule), or frames and sound by their time
+    /// (tmrope_rule).
     std::variant<positions::mrope_rule, positions::tmrope_rule> rule = {};
 };
 
 namespace detail {
 
-/// `said`: seconds where the config has tokens_per_second, else frames.
+/// The clock of a model's video positions. `said`: seconds where the config has tokens_per_second, else
+/// frames.
 enum class media_clock : std::uint8_t { frames, said, seconds, aligned };
 
-/// What the classes of a model_type know and their configs may leave out.
+/// What the class of a model_type knows and its config may omit.
 struct multimodal_family {
     std::string_view model_type;
     media_clock clock = media_clock::frames;
@@ -50,9 +53,9 @@ struct multimodal_family {
     bool by_time = false;         ///< frames and sound merge by their time, not in chunks
     std::int64_t image = 151655;
     std::int64_t video = 151656;
-    std::int64_t audio = -1;        ///< -1: hears nothing; the markers around it are the two ids behind it
-    double tokens_per_second = 0;   ///< where the config has none
-    std::int64_t video_start = -1;  ///< -1: a video is not told from images by its markers
+    std::int64_t audio = -1;        ///< -1: no audio; the ids of its two markers follow it
+    double tokens_per_second = 0;   ///< used where the config has none
+    std::int64_t video_start = -1;  ///< -1: markers do not distinguish videos from images
     index temporal_merge = 1;
 };
 
@@ -64,7 +67,7 @@ inline constexpr auto multimodal_families = std::to_array<multimodal_family>({
     {.model_type = "qwen3_5", .frame_by_frame = true, .image = 248056, .video = 248057},
     {.model_type = "qwen3_5_moe", .frame_by_frame = true, .image = 248056, .video = 248057},
     {.model_type = "qwen2_5_omni", .clock = media_clock::aligned, .audio = 151646, .tokens_per_second = 25},
-    // The class has the rate of its predecessor; every released config says 13.
+    // The class has the rate of its predecessor; every released config has 13.
     {.model_type = "qwen3_omni_moe",
      .clock = media_clock::aligned,
      .by_time = true,
@@ -79,7 +82,7 @@ inline constexpr auto multimodal_families = std::to_array<multimodal_family>({
      .video_start = 151341},
     {.model_type = "glm_ocr", .frame_by_frame = true, .image = 59280, .video = 59281, .video_start = 59258},
     {.model_type = "ernie4_5_vl_moe", .image = 100295, .video = 103367, .temporal_merge = 2},
-    // transformers counts its frames; the published config and the code beside it have a clock.
+    // transformers counts frames; the published config and the code published with it count seconds.
     {.model_type = "paddleocr_vl", .clock = media_clock::said, .image = 100295, .video = 100296},
 });
 
@@ -90,7 +93,7 @@ inline const multimodal_family* find_multimodal_family(std::string_view model_ty
     return nullptr;
 }
 
-/// The id of a token, under the key of transformers 4 or of 5.
+/// The id of a token, under the key of transformers 4 or 5.
 inline std::optional<std::int64_t> token_id_of(json_object& keys, const std::string& kind) {
     const auto id = keys.count(kind + "_token_id", 0), index = keys.count(kind + "_token_index", 0);
     if (id && index && *id != *index)
@@ -99,7 +102,7 @@ inline std::optional<std::int64_t> token_id_of(json_object& keys, const std::str
     return id ? id : index;
 }
 
-/// The id of sound and of the markers by which find_media finds it.
+/// Reads the id of sound and of the markers by which find_media finds it.
 inline void read_sound_ids(json_object& top, const multimodal_family& family, multimodal_config& read) {
     read.audio = token_id_of(top, "audio").value_or(family.audio);
     auto& t = read.tokens;
@@ -122,13 +125,13 @@ inline void read_sound_ids(json_object& top, const multimodal_family& family, mu
                      " must be another than " + ids[j].first + "_token_id, got " + text(ids[i].second));
 }
 
-/// What of a batch make_streams has to write anew for a model before it reads it.
+/// The parts of a batch that make_streams has to rewrite for some models.
 struct media_rewritten {
     std::vector<std::int64_t> input_ids = {};
     std::vector<index> video_grids = {};
 };
 
-/// The same batch with a video's frames under the id of a video.
+/// Gives the frames of a video the id of a video.
 inline void mark_videos(const multimodal_config& config, positions::token_batch& batch,
                         media_rewritten& mine) {
     constexpr const char* who = "make_streams";
@@ -152,7 +155,7 @@ inline void mark_videos(const multimodal_config& config, positions::token_batch&
     batch.input_ids = mine.input_ids;
 }
 
-/// The same batch with the frames of every video merged.
+/// Merges the frames of every video.
 inline void merge_frames(index merge, positions::token_batch& batch, media_rewritten& mine) {
     mine.video_grids.assign(batch.video_grids.begin(), batch.video_grids.end());
     for (std::size_t i = 0; i < mine.video_grids.size(); i += 3) {
@@ -168,13 +171,13 @@ inline void merge_frames(index merge, positions::token_batch& batch, media_rewri
 
 }  // namespace detail
 
-/// Reads which tokens of a prompt stand for media, how patches merge and how time passes: spatial_merge_size,
+/// Reads which tokens of a prompt are media, how patches merge and how time is counted: spatial_merge_size,
 /// temporal_merge_size and tokens_per_second of vision_config, position_id_per_seconds, image_token_id and
-/// its like. A config with a thinker_config is read through it. In a model that hears, the ids of markers
-/// that the config does not say are those of the released vocabularies: vision 151652 and 151653, an end of
-/// sound right behind its start.
+/// similar keys. A thinker_config is read in place of the config around it. In a model with audio, marker ids
+/// that the config omits are those of the released vocabularies: vision 151652 and 151653; the end of sound
+/// is the id after its start.
 /// Throws:   invalid_config naming the key path and the value: an unknown model_type, a wrong type, a number
-///           out of range, two ids that disagree or are one, or a clock in a model that counts frames.
+///           out of range, two ids that disagree or are equal, or a clock in a model that counts frames.
 /// Source:   huggingface/transformers models/qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, qwen2_5_omni,
 ///           qwen3_omni_moe, glm4v, glm4v_moe, glm46v, glm_ocr, ernie4_5_vl_moe, paddleocr_vl.
 ///
@@ -242,7 +245,7 @@ inline multimodal_config from_multimodal(const nlohmann::json& config) {
             keys.reject("tokens_per_second", "a number > 0", *keys.find("tokens_per_second"));
     }
     if (family->clock != detail::media_clock::aligned) {
-        // The reference multiplies in f32.
+        // The reference implementation multiplies in f32.
         positions::mrope_rule rule;
         rule.clock = {.tokens_per_second = rate, .arithmetic = positions::time_arithmetic::float32};
         rule.check();
@@ -261,10 +264,10 @@ inline multimodal_config from_multimodal(const nlohmann::json& config) {
     return read;
 }
 
-/// The streams of a batch of such a model, read from its token ids. Grids are those of the processor: of a
-/// video in frames before any merging, one grid a video also where every frame is a block.
-/// Throws: as find_media and make_streams, which find seconds and grids that do not belong; frames that do
-///         not merge.
+/// The position streams of a batch, from its token ids. Grids are those of the processor: a video's grid
+/// counts frames before any merging, and a video has one grid even where every frame is a block of its own.
+/// Throws: as find_media and make_streams (seconds or grids that do not match the tokens), and on frames that
+///         do not merge evenly.
 /// Source: huggingface/transformers get_rope_index.
 inline std::vector<positions::position_stream> make_streams(const multimodal_config& config,
                                                             const positions::token_batch& batch,

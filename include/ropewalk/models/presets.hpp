@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Presets: the rotary schemes of published models by name.
 #pragma once
 
 #include <string>
@@ -10,11 +11,11 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The rotary embedding of published models. A function returns one rotary_scheme where all layers are
-/// alike, and model_schemes (layer -> scheme) where they are not. Each equals what from_huggingface makes of
-/// the model's config text. "config.json of X" in a Source line is the file published beside the weights X on
-/// Hugging Face; "copied in Y", its copy beside the weights Y.
-/// Throws: invalid_config when there are no such weights.
+/// The rotary embedding of published models. A function returns one rotary_scheme where all layers are alike,
+/// and model_schemes (layer -> scheme) where they differ. Each equals what from_huggingface makes of the
+/// model's config text. "config.json of X" in a Source line is the file published with the weights X on
+/// Hugging Face; "copied in Y" means its copy published with the weights Y.
+/// Throws: invalid_config when there are no weights of that origin.
 namespace presets {
 
 // ---- Qwen
@@ -36,7 +37,7 @@ inline rotary_scheme qwen25_7b_yarn(weights origin) {
          .original_context = 32768,
          .max_context = 32768});
 }
-/// Qwen3 8B: q and k are normalised before they rotate; base 1e6, 40960 tokens.
+/// Qwen3 8B: q and k are normalised before the rotation; base 1e6, 40960 tokens.
 /// Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme qwen3_8b(weights origin) {
     return detail::unscaled_scheme(
@@ -88,7 +89,8 @@ inline rotary_scheme gemma2_27b(weights origin) {
 
 namespace detail {
 
-/// The rope of the global layers is given without its base and name, which all sizes share.
+/// The schemes of Gemma 3. `global` is the rope of the global layers without base and name, which all sizes
+/// share.
 inline model_schemes gemma3(const preset_shape& shape, rope_parameters global) {
     model_config c = uniform_config(shape, {.max_context = global.max_context, .name = "sliding_attention"});
     global.base = 1e6;
@@ -143,9 +145,10 @@ inline model_schemes gemma4(weights origin) {
     return detail::alternating(std::move(c), 6);
 }
 
-// ---- the half-split rest
+// ---- others, half-split
 
-/// GPT-NeoX 20B: a quarter of 96 channels rotates, base 1e4. Source: huggingface/transformers models/gpt_neox.
+/// GPT-NeoX 20B: a quarter of 96 channels rotates, base 1e4. Source: huggingface/transformers
+/// models/gpt_neox.
 inline rotary_scheme gpt_neox_20b(weights origin) {
     return detail::uniform_scheme(
         {"gpt_neox", 44, 96, detail::layout_or_throw("gpt_neox_20b", origin, half_split{})},
@@ -269,8 +272,9 @@ inline rotary_scheme falcon3_7b(weights origin) {
     return detail::unscaled_scheme({"llama", 28, 256, detail::llama_like_layout("falcon3_7b", origin)},
                                    1000042, 32768);
 }
-/// ChatGLM 6B, the first: two positions a token (in the text, in the block being written), each rotating half
-/// of the channels, half-split in itself. Source: config.json and modeling_chatglm.py of THUDM/chatglm-6b.
+/// ChatGLM 6B, the first: two positions per token (in the text, in the block being written), each rotating
+/// half of the channels, half-split within that half. Source: config.json and modeling_chatglm.py of
+/// THUDM/chatglm-6b.
 inline rotary_scheme chatglm_6b(weights origin) {
     return detail::uniform_scheme(
         {"chatglm", 28, 128, detail::layout_or_throw("chatglm_6b", origin, pair_layout::blocked_by(64))},
@@ -369,9 +373,9 @@ inline rotary_scheme deepseek(const char* name, index layers, double mscale, wei
 
 namespace presets {
 
-/// DeepSeek-V3 and R1: the last 64 of 192 channels rotate, read interleaved and written half-split (legal: q
-/// and k agree), YaRN by 40 over 4096 tokens with magnitude 1; the logits take 1.87385 instead, because the
-/// 128 channels without position need it too.
+/// DeepSeek-V3 and R1: the last 64 of 192 channels rotate, read interleaved and written half-split (valid,
+/// since q and k agree), YaRN by 40 over 4096 tokens with magnitude 1. The logits have the factor 1.87385
+/// instead, because it also applies to the 128 channels that do not rotate.
 /// Source: deepseek-ai/DeepSeek-V3 inference/model.py; huggingface/transformers models/deepseek_v3.
 inline rotary_scheme deepseek_v3(weights origin) { return detail::deepseek("deepseek_v3", 61, 1.0, origin); }
 /// DeepSeek-V2: as V3 with mscale = mscale_all_dim = 0.707, written interleaved as it is read.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Presets of Llama and similar models, and the origin of weights that decides their pair layout.
 #pragma once
 
 #include <string>
@@ -9,9 +10,9 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// Where a checkpoint comes from, which decides the order of its q and k channels: Hugging Face's
-/// conversions are half_split for the Llama family, Meta's own files and GGUF interleaved. There is no
-/// default: a wrong layout gives no error, only a worse model.
+/// The origin of a checkpoint, which decides the order of its q and k channels. For the Llama family, Hugging
+/// Face's conversions are half-split; Meta's own files and GGUF are interleaved. There is no default, because
+/// a wrong layout causes no error, only wrong outputs.
 /// Source: convert_llama_weights_to_hf; llama.cpp's conversion.
 enum class weights : std::uint8_t { hugging_face, meta, gguf };
 
@@ -23,7 +24,7 @@ inline pair_layout layout_or_throw(const char* preset, weights origin, pair_layo
     return elsewhere;
 }
 
-/// Half-split at Hugging Face, interleaved in Meta's files and in GGUF (weights are permuted on the way).
+/// Half-split at Hugging Face, interleaved in Meta's files and in GGUF (the conversion permutes the weights).
 inline pair_layout llama_layout(weights origin) {
     return origin == weights::hugging_face ? pair_layout(half_split{}) : pair_layout(interleaved{});
 }
@@ -54,7 +55,8 @@ inline rotary_scheme uniform_scheme(const preset_shape& shape, rope_parameters r
     return make_model_schemes(uniform_config(shape, std::move(rope)))[0];
 }
 
-/// One ladder without scaling: what make_scheme makes of the same numbers, and compiled without the scalings.
+/// A scheme without scaling. It equals make_scheme's for the same numbers, but does not compile the scalings
+/// in.
 inline rotary_scheme unscaled_scheme(const preset_shape& shape, double base, std::int64_t max_context) {
     rotary_scheme s;
     s.name = shape.name;
@@ -66,7 +68,7 @@ inline rotary_scheme unscaled_scheme(const preset_shape& shape, double base, std
     return s;
 }
 
-/// Every `every`-th layer takes ropes[1], or is NoPE where there is no second one.
+/// Every `every`-th layer uses ropes[1], or is NoPE where there is no second one.
 inline model_schemes alternating(model_config c, index every) {
     for (index l = 1; l <= c.layers; ++l)
         c.rope_of_layer.push_back(l % every != 0 ? 0 : c.ropes.size() > 1 ? 1 : -1);
@@ -75,13 +77,13 @@ inline model_schemes alternating(model_config c, index every) {
 
 }  // namespace detail
 
-/// Llama and its like; see presets.hpp.
-/// Source: each function says its own.
+/// Llama and similar models; see presets.hpp.
+/// Source: given at each function.
 namespace presets {
 
 // ---- Llama and its like
 
-/// Llama 3.1's scaling as plain data, to change or to put in a config of one's own.
+/// Llama 3.1's scaling as plain data, to modify or to put in a config of your own.
 /// Source: meta-llama/llama-models models/llama3/model.py.
 inline rope_parameters llama31_parameters(double factor = 8) {
     return {.scaling = rope_scaling::llama3,
@@ -155,8 +157,8 @@ inline rotary_scheme mixtral_8x7b(weights origin) {
     return detail::unscaled_scheme({"mixtral", 32, 128, detail::llama_like_layout("mixtral_8x7b", origin)},
                                    1e6, 32768);
 }
-/// Mistral Nemo 12B: heads of 128 channels beside a width of 5120, base 1e6; 131072 tokens, though the first
-/// revision of its config says 1024000.
+/// Mistral Nemo 12B: heads of 128 channels with a width of 5120, base 1e6; 131072 tokens, though the first
+/// revision of its config has 1024000.
 /// Source:   NVIDIA/NeMo nemo/collections/llm/gpt/model/mistral.py; config.json copied in
 ///           riple-saanvi-lab/Saanvi-C0-12B (tokens).
 inline rotary_scheme mistral_nemo(weights origin) {
@@ -170,7 +172,7 @@ inline rotary_scheme mistral_small3(weights origin) {
                                    1e8, 32768);
 }
 /// Ministral 3: YaRN by 16 over 16384 tokens with mscale = mscale_all_dim = 1, so magnitude 1; queries also
-/// take a factor of the position, which no table holds (see notes).
+/// have a factor that depends on the position, which is not in the table (see notes).
 /// Source: huggingface/transformers models/ministral3 (its class defaults are the 8B).
 inline rotary_scheme ministral3_8b(weights origin) {
     return detail::uniform_scheme(

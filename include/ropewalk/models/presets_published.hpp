@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Presets of published models whose class has rotary rules of its own, each written as a config text.
 #pragma once
 
 #include <string_view>
@@ -11,7 +12,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// A preset as the keys of its config that say something of rotation; the class adds the others.
+/// A preset from the keys of its config that concern rotation; its class adds the others.
 inline model_schemes preset_of(const char* name, weights origin, std::string_view keys) {
     require(origin == weights::hugging_face, name,
             "weights must be hugging_face (the layout of others is not "
@@ -22,8 +23,8 @@ inline model_schemes preset_of(const char* name, weights origin, std::string_vie
 
 }  // namespace detail
 
-/// The rotary embedding of published models whose class has rules of its own, each a config text in code:
-/// what the text does not say comes from the line of its class in model_types_table.hpp.
+/// The rotary embedding of published models whose class has rules of its own. Each is a config text; what the
+/// text omits comes from the line of its class in model_types_table.hpp.
 /// Throws: invalid_config where the weights are not Hugging Face's.
 /// Cost:   under a millisecond.
 /// Source: config.json of the model named, on Hugging Face; its class in huggingface/transformers.
@@ -50,7 +51,7 @@ inline model_schemes ernie45_21b(weights origin) {
     return detail::preset_of("ernie45_21b", origin, R"({"model_type":"ernie4_5_moe","num_hidden_layers":28,
         "head_dim":128,"max_position_embeddings":131072})");
 }
-/// ERNIE-4.5-VL-28B-A3B: rows and columns take turns on the fast 44 pairs, time has the slow 20.
+/// ERNIE-4.5-VL-28B-A3B: rows and columns alternate on the fast 44 pairs, time has the slow 20.
 inline model_schemes ernie45_vl_28b(weights origin) {
     return detail::preset_of("ernie45_vl_28b", origin, R"({"model_type":"ernie4_5_vl_moe_text",
         "num_hidden_layers":28,"head_dim":128,"max_position_embeddings":131072})");
@@ -93,7 +94,7 @@ inline model_schemes granite4_micro(weights origin) {
     return detail::preset_of("granite4_micro", origin, R"({"model_type":"granite","num_hidden_layers":40,
         "head_dim":64,"rope_theta":10000000,"max_position_embeddings":131072})");
 }
-/// Kimi K2: DeepSeek-V3's rotation with base 5e4 under YaRN by 32 whose ramp is a step.
+/// Kimi K2: DeepSeek-V3's rotation with base 5e4 and YaRN by 32, whose ramp is a step.
 inline model_schemes kimi_k2(weights origin) {
     return detail::preset_of("kimi_k2", origin, R"({"model_type":"deepseek_v3","num_hidden_layers":61,
         "rope_theta":50000,"max_position_embeddings":131072,"rope_scaling":{"type":"yarn","factor":32,

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// rope_parameters: the context scaling and axes of one kind of layer as plain data, and its spectrum.
 #pragma once
 
 #include <cmath>
@@ -17,7 +18,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The scaling methods a config can name.
+/// The context scaling methods that a config can name.
 enum class rope_scaling {
     none,
     linear,
@@ -35,7 +36,7 @@ enum class rope_scaling {
 };
 
 /// The name of a scaling, as configs write it.
-/// Source: Hugging Face rope_type; jquesnelle/yarn for the ones Hugging Face has not.
+/// Source: Hugging Face rope_type; jquesnelle/yarn for those that Hugging Face lacks.
 inline const char* to_text(rope_scaling scaling) noexcept {
     switch (scaling) {
         case rope_scaling::none: return "default";
@@ -55,16 +56,16 @@ inline const char* to_text(rope_scaling scaling) noexcept {
     return "?";
 }
 
-/// How mrope_section is dealt to the pairs.
+/// How mrope_section is assigned to the pairs.
 enum class section_order {
-    contiguous,        ///< one run a section; sections past the axes begin again at axis 0
-    interleaved,       ///< spread over the ladder (Qwen3-VL)
-    rows_and_columns,  ///< axes 1 and 2 take turns, then axis 0 (ERNIE 4.5 VL)
+    contiguous,        ///< one run per section; sections past the axes begin again at axis 0
+    interleaved,       ///< spread over all frequencies (Qwen3-VL)
+    rows_and_columns,  ///< axes 1 and 2 alternate, then axis 0 (ERNIE 4.5 VL)
     doubled_channels,  ///< runs of 2 n channels over the whole head; a pair reads its second channel's axis
 };
 
-/// What a config says of one kind of layer. A field that its scaling does not read is ignored; `factor`
-/// absent means what the scaling's publication derives it from.
+/// The rotary parameters of one kind of layer. A field that the scaling does not use is ignored. An absent
+/// `factor` is derived as the publication of the scaling does.
 /// Source: Hugging Face rope_parameters; GGUF rope.* keys.
 struct rope_parameters {
     rope_scaling scaling = rope_scaling::none;  ///< which scaling the other fields belong to
@@ -79,11 +80,11 @@ struct rope_parameters {
     double attn_factor = 1;  ///< multiplies the magnitude of any scaling
     double beta_fast = 32;
     double beta_slow = 1;
-    /// How the ramp's ends are read: a strict reader sets strict.
+    /// How strictly the ends of YaRN's ramp are checked.
     frequencies::bounds_check bounds = frequencies::bounds_check::literal;
     bool truncate = true;  ///< YaRN: whether the ramp's bounds are rounded to whole pairs
     double extrapolation_factor = 1;
-    /// What a dynamic YaRN model was trained with.
+    /// How a dynamic YaRN model was trained.
     frequencies::yarn_training trained = frequencies::yarn_training::plain;
     double low_freq_factor = 1;
     double high_freq_factor = 4;
@@ -95,27 +96,26 @@ struct rope_parameters {
     std::optional<double> mixed_b = {};     ///< fixed_ntk: the exponent of gte's mixed form
     std::vector<double> pair_factors = {};  ///< GGUF rope_freqs.weight: divisors on top, empty = none
     std::vector<index> sections = {};       ///< pairs of each position axis; empty = one axis
-    index ladders = 1;  ///< position axes with a ladder each over an equal share of the pairs (ChatGLM-6B)
-    section_order order = section_order::contiguous;  ///< how the sections are dealt to the pairs
-    index section_axes = 0;                           ///< position axes of the sections; 0 = one a section
-    bool backward = false;  ///< whether every pair rotates the other way, by -p omega (nanochat)
-    index exponent_channels =
-        0;                 ///< what the ladder's exponents divide by; 0 = rotary_dim (GLM-4.5: an odd share)
-    index rotary_dim = 0;  ///< given in channels (GPT-J); 0 = from partial_rotary_factor
-    index head_dim = 0;    ///< 0 = the model's (Gemma 4's global layers have their own)
-    double logit_scale = 1;               ///< factor on q.k beside 1/sqrt(head_dim)
-    std::string name = {};                ///< the layer type the config gives it, if any
-    std::vector<std::string> notes = {};  ///< what else is done to q.k there, in words
+    index ladders = 1;  ///< position axes that each have frequencies over an equal share of the pairs
+    section_order order = section_order::contiguous;  ///< how the sections are assigned to the pairs
+    index section_axes = 0;                           ///< position axes of the sections; 0 = one per section
+    bool backward = false;                            ///< whether every pair rotates by -p omega (nanochat)
+    index exponent_channels = 0;  ///< divisor of the exponents; 0 = rotary_dim (GLM-4.5: an odd number)
+    index rotary_dim = 0;         ///< given in channels (GPT-J); 0 = from partial_rotary_factor
+    index head_dim = 0;           ///< 0 = the model's (Gemma 4's global layers have their own)
+    double logit_scale = 1;       ///< factor on q.k besides 1/sqrt(head_dim)
+    std::string name = {};        ///< the layer type in the config, if any
+    std::vector<std::string> notes = {};  ///< what else the layer does to q.k, in words
 
     bool operator==(const rope_parameters&) const = default;
 };
 
 namespace detail {
 
-/// Published heads have up to 576 channels; far above that a config is broken.
+/// The most channels of a head. Published heads have up to 576 channels; a config far above that is broken.
 inline constexpr index longest_head = 65536;
 
-/// The context length that a scaling falls back on where the config names no original one.
+/// The original context of a scaling: the config's, or else max_context.
 inline double original_context_of(const rope_parameters& p) {
     return p.original_context != 0 ? p.original_context : p.max_context;
 }
@@ -125,7 +125,7 @@ inline double required_factor(const rope_parameters& p) {
     return *p.factor;
 }
 
-/// YaRN's factor: given, or by how much max_context exceeds the original one.
+/// YaRN's factor: as given, or else max_context / original context.
 inline double yarn_factor_of(const rope_parameters& p) {
     if (p.factor) return *p.factor;
     const double original = original_context_of(p);
@@ -152,8 +152,9 @@ inline frequencies::yarn_config yarn_of(const rope_parameters& p, index rotary_d
             .bounds = p.bounds};
 }
 
-/// vLLM's and gte's "ntk": the base times factor and every frequency over factor^(2 / rotary_dim); in the
-/// mixed form the base stays and pair i (from 1) is divided by factor^((i / pairs)^b).
+/// vLLM's and gte's "ntk": the base is multiplied by factor, and every frequency is divided by factor^(2 /
+/// rotary_dim). In the mixed form the base does not change, and pair i (from 1) is divided by factor^((i /
+/// pairs)^b).
 inline spectrum fixed_ntk(const rope_parameters& p, index rotary_dim) {
     const double factor = required_factor(p);
     require_factor("make_spectrum", "factor must be finite and > 0", factor);
@@ -170,7 +171,7 @@ inline spectrum fixed_ntk(const rope_parameters& p, index rotary_dim) {
     return map_omega(based, [&](double omega, index) { return omega / slowed; });
 }
 
-/// Qwen-1: alpha = 2^ceil(log2(n / max_context) + 1) - 1, at least 1.
+/// Qwen-1's alpha at n = length tokens: 2^ceil(log2(n / max_context) + 1) - 1, at least 1.
 inline double stepped_alpha(const rope_parameters& p, std::int64_t length) {
     require_factor("make_spectrum", "max_context must be > 0", p.max_context);
     const double over = std::log2(static_cast<double>(length) / p.max_context) + 1;
@@ -183,7 +184,8 @@ inline spectrum with_mscale(const rope_parameters& p, const spectrum& s, std::in
     return mscale ? s.with_magnitude(*mscale) : s;
 }
 
-/// The same ladder with exponents over rotary_dim: base^(1/n) = (base^(rotary_dim / n))^(1/rotary_dim).
+/// The same frequencies with exponents over rotary_dim instead of n = exponent_channels: base^(1/n) =
+/// (base^(rotary_dim / n))^(1/rotary_dim).
 inline rope_parameters over_all_channels(rope_parameters p, index rotary_dim, std::int64_t length) {
     const auto n = static_cast<double>(p.exponent_channels);
     require(p.scaling == rope_scaling::none || p.scaling == rope_scaling::linear ||
@@ -205,7 +207,7 @@ inline rope_parameters over_all_channels(rope_parameters p, index rotary_dim, st
     return p;
 }
 
-/// The spectrum on one axis, before axis map and divisors.
+/// The spectrum over one axis, before axis map and divisors.
 inline spectrum scaled_spectrum(const rope_parameters& p, index rotary_dim, std::int64_t length) {
     using namespace frequencies;
     if (p.exponent_channels != 0)
@@ -268,7 +270,7 @@ inline spectrum scaled_spectrum(const rope_parameters& p, index rotary_dim, std:
     return {};
 }
 
-/// The same one-axis spectrum once an axis, one after the other.
+/// Repeats a one-axis spectrum for each of `axes` axes, one after the other.
 inline spectrum side_by_side(const spectrum& s, index axes) {
     std::vector<double> omega;
     std::vector<int> axis_of;
@@ -280,7 +282,7 @@ inline spectrum side_by_side(const spectrum& s, index axes) {
     return spectrum::selected(omega, axis_of, axes, 1, s.magnitude());
 }
 
-/// Which position axis each pair reads.
+/// The position axis of each pair.
 inline std::vector<int> axis_map_of(const rope_parameters& p, index axes) {
     constexpr const char* who = "make_spectrum";
     switch (p.order) {
@@ -292,7 +294,7 @@ inline std::vector<int> axis_map_of(const rope_parameters& p, index axes) {
                     p.sections[1]);
             return axis_map::video_rope({p.sections[2], p.sections[0], p.sections[1]});
         case section_order::doubled_channels: {
-            auto of_channel = axis_map::sections(p.sections);  // n pairs an axis are 2 n channels
+            auto of_channel = axis_map::sections(p.sections);  // n pairs per axis are 2 n channels
             std::vector<int> map(of_channel.size());
             for (std::size_t i = 0; i < map.size(); ++i) map[i] = of_channel[(map.size() + i) / 2];
             return map;
@@ -310,21 +312,21 @@ inline std::int64_t as_length(double tokens) {
 }  // namespace detail
 
 /// The spectrum that one kind of layer has at a context length.
-/// Throws:   invalid_config naming the parameter that the scaling refuses, or sections that do not add up
-///           to the pairs.
+/// Throws:   invalid_config naming the parameter that the scaling refuses, or sections that do not sum to the
+///           number of pairs.
 /// Source:   the frequencies/ header of the scaling.
 inline spectrum make_spectrum(const rope_parameters& p, index rotary_dim, std::int64_t context_length) {
     detail::require(p.ladders >= 1 && rotary_dim % (2 * p.ladders) == 0, "make_spectrum",
                     "ladders must divide the pairs", p.ladders);
     spectrum s = detail::scaled_spectrum(p, rotary_dim / p.ladders, context_length);
     const bool is_yarn = p.scaling == rope_scaling::yarn || p.scaling == rope_scaling::dynamic_yarn;
-    if (!is_yarn) s = s.with_magnitude(s.magnitude() * p.attn_factor);  // YaRN has it in its own magnitude
+    if (!is_yarn) s = s.with_magnitude(s.magnitude() * p.attn_factor);  // YaRN's own magnitude includes it
     if (p.ladders > 1) s = detail::side_by_side(s, p.ladders);
     if (!p.pair_factors.empty()) s = frequencies::divide_pairs(s, p.pair_factors);
     if (p.backward) s = map_omega(s, [](double omega, index) { return -omega; });
     if (p.sections.empty()) return s;
     index left = s.pairs();
-    for (index n : p.sections) {  // before a map of them is made
+    for (index n : p.sections) {  // before an axis map is made of them
         detail::require(n >= 0 && n <= left, "make_spectrum",
                         "sections must be >= 0 and sum to no more than the pairs", n);
         left -= n;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// read_safetensors: finds the tensors of a safetensors file and reads their numbers within bounds of memory.
 #pragma once
 
 #include <algorithm>
@@ -21,14 +22,14 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// One tensor of a safetensors file: what the header says of it, and its bytes where they stand in the file
-/// (little-endian, the last axis fastest, at any address).
+/// One tensor of a safetensors file: its description in the header, and a view of its bytes in the file
+/// (little-endian, last axis fastest, not aligned).
 struct safetensors_tensor {
     safetensors_type type = safetensors_type::f32;  ///< of its numbers
-    std::vector<index> extents = {};                ///< none for a single number
+    std::vector<index> extents = {};                ///< empty for a single number
     std::span<const std::byte> bytes = {};          ///< of all its numbers
 
-    /// How many numbers it holds.
+    /// The number of elements.
     index count() const noexcept {
         index n = 1;
         for (const index e : extents) n *= e;
@@ -38,13 +39,13 @@ struct safetensors_tensor {
 
 namespace detail {
 
-// What a file may ask for, whatever it claims.
+// Limits on what a file may claim.
 inline constexpr std::uint64_t longest_safetensors_header = 100'000'000;  ///< the format's own limit
 inline constexpr std::size_t most_safetensors_entries = 1u << 17;  ///< tensors and texts of __metadata__
 inline constexpr std::size_t longest_safetensors_name = 65535;
 inline constexpr std::size_t most_safetensors_extents = 32;
 
-/// Anything that a file calls itself, as a message shows it.
+/// A name from a file, shortened for messages.
 inline std::string shown_name(std::string_view name) {
     std::string shown(name.substr(0, 80));
     for (char& c : shown)
@@ -52,7 +53,7 @@ inline std::string shown_name(std::string_view name) {
     return name.size() > 80 ? shown.substr(0, 77) + "..." : shown;
 }
 
-/// The header as nlohmann's parser meets it, token by token: nothing is kept but what a tensor is.
+/// Reads the header token by token with nlohmann's parser and keeps only the descriptions of tensors.
 class safetensors_header {
   public:
     struct entry {
@@ -153,7 +154,7 @@ class safetensors_header {
   private:
     enum class place { file, header, metadata, tensor, list };
 
-    /// Refuses a value where it stands.
+    /// Refuses a value that is not expected at this point.
     bool token(const std::string& got) const {
         switch (place_) {
             case place::file: wrong("the header", "be a JSON object", got);
@@ -174,19 +175,19 @@ class safetensors_header {
 
 }  // namespace detail
 
-/// The tensors of a safetensors file by name: made by read_safetensors. It owns the file's bytes, or its
-/// mapping; what it hands out lives as long as it does. Movable. Safe to read from several threads.
+/// The tensors of a safetensors file by name, made by read_safetensors. It owns the file's bytes or mapping;
+/// the views it returns are valid as long as it lives. Movable. Several threads may read it.
 /// Source: huggingface/safetensors, README, "Format".
 class safetensors {
   public:
-    /// By name.
+    /// Tensors by name.
     using tensors = std::map<std::string, safetensors_tensor, std::less<>>;
 
     /// All tensors, in the order of their names.
     const tensors& all() const noexcept { return tensors_; }
-    /// The texts beside them.
+    /// The texts of the file's __metadata__.
     const std::map<std::string, std::string, std::less<>>& metadata() const noexcept { return metadata_; }
-    /// What messages call the file.
+    /// The name of the file in messages.
     const std::string& called() const noexcept { return called_; }
 
     /// Whether there is a tensor of that name.
@@ -198,11 +199,11 @@ class safetensors {
         return found->second;
     }
 
-    /// A tensor's numbers: T real (double, float, f16, bf16) of one whose numbers are, T = std::int64_t of
-    /// one of whole numbers or truth values.
-    /// Throws:   invalid_config naming the tensor where it is missing, has other extents than `extents`,
-    ///           numbers of another kind, or one that T does not hold (whole numbers from 2^63 on).
-    /// Accuracy: exact where T holds the type; rounded to nearest else (f64 to 16 bits by way of f32).
+    /// A tensor's numbers. T is double, float, f16 or bf16 for a tensor of real numbers, std::int64_t for one
+    /// of integers or truth values.
+    /// Throws:   invalid_config naming the tensor when it is missing, has other extents than `extents`, has
+    ///           numbers of another kind, or one that T cannot hold (integers from 2^63 on).
+    /// Accuracy: exact where T can hold the type; else rounded to nearest (f64 to 16 bits through f32).
     template <class T>
     std::vector<T> numbers(std::string_view name, std::span<const index> extents) const {
         const auto& tensor = at(name);
@@ -210,7 +211,7 @@ class safetensors {
             wrong(name, "have shape " + detail::extents_text(extents), detail::extents_text(tensor.extents));
         return numbers<T>(name);
     }
-    /// The same of any extents.
+    /// The same for any extents.
     template <class T>
     std::vector<T> numbers(std::string_view name) const {
         constexpr bool whole = std::is_same_v<T, std::int64_t>;
@@ -255,8 +256,8 @@ class safetensors {
     std::map<std::string, std::string, std::less<>> metadata_;
 };
 
-/// Reads the header of a safetensors file and finds its tensors; their numbers are read when they are asked
-/// for. `called` is what messages call the file.
+/// Reads the header of a safetensors file and finds its tensors; their numbers are read on request. `called`
+/// is the name of the file in messages.
 /// Throws:   invalid_config naming the file and the tensor: a header that is past the end, too long, or not
 ///           JSON of the format; a name or a key twice, missing or unknown; an unknown type; a shape whose
 ///           size overflows or is not that of its offsets; tensors that overlap, leave a gap, or do not end
@@ -275,7 +276,7 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
         header.wrong("the header's length", "be at most 100000000 and that of the file",
                      detail::text(length));
     const auto* const text = reinterpret_cast<const char*>(bytes.data()) + 8;
-    // The parser takes a zero byte for the end: what stands behind it would be passed over.
+    // The parser takes a zero byte for the end and would ignore what follows it.
     if (const auto* const zero = std::find(text, text + length, '\0'); zero != text + length)
         header.wrong("the header", "be JSON", "a zero byte at its byte " + detail::text(zero - text + 1));
     nlohmann::json::sax_parse(text, text + length, &header);
@@ -285,7 +286,7 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
     for (const auto& [name, entry] : header.entries) {
         const auto* row = find_safetensors_type(entry.dtype);
         if (row == nullptr) header.wrong(name, "have a known dtype", detail::shown_name(entry.dtype));
-        // 2^48 numbers are more than any file holds, and their bits can be counted in 64.
+        // No file holds 2^48 numbers, and the bits of so many can be counted in 64 bits.
         constexpr std::uint64_t most = std::uint64_t{1} << 48;
         std::uint64_t count = 1;
         safetensors_tensor tensor{.type = row->type};
@@ -311,7 +312,8 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
         const auto at = made.tensors_.emplace(name, std::move(tensor)).first;
         begins.emplace_back(entry.offsets[0], &at->first);
     }
-    // Side by side from the first byte to the last. Where several begin together all but the last are empty.
+    // Tensors must cover all bytes without gaps. Where several begin at one offset, all but the last are
+    // empty.
     std::ranges::sort(begins, [&](const auto& a, const auto& b) {
         return std::pair(a.first, made.tensors_.find(*a.second)->second.bytes.size()) <
                std::pair(b.first, made.tensors_.find(*b.second)->second.bytes.size());
@@ -329,13 +331,13 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
     made.metadata_ = std::move(header.metadata);
     return made;
 }
-/// The same of bytes in memory.
+/// The same for bytes in memory.
 inline safetensors read_safetensors(std::span<const std::byte> bytes, std::string called = "bytes") {
     return read_safetensors(mapped_file(std::vector<std::byte>(bytes.begin(), bytes.end())),
                             std::move(called));
 }
-/// The same of a file, mapped into memory where the system can.
-/// Throws: also where it cannot be read.
+/// The same for a file, mapped into memory where the system can.
+/// Throws: also when it cannot be read.
 ///
 ///     const auto file = read_safetensors_file("adapter_model.safetensors");
 ///     const auto theta = file.numbers<double>("layers.0.road_theta", shape);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The data types of safetensors files and the conversion of their bytes to numbers.
 #pragma once
 
 #include <bit>
@@ -16,7 +17,7 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// How a number of a safetensors file is stored.
+/// The storage types of numbers in a safetensors file.
 /// Source: huggingface/safetensors, the list of its data types.
 enum class safetensors_type : std::uint8_t {
     boolean,
@@ -45,12 +46,12 @@ enum class safetensors_type : std::uint8_t {
 
 /// A type's name in the file, its width, and what its numbers are.
 struct safetensors_type_row {
-    /// What the numbers of a type are; of `neither` only the bytes can be had.
+    /// What the numbers of a type are; of `neither` only the bytes are available.
     enum class kind : std::uint8_t { real, whole, neither };
-    const char* name;       ///< as the file has it
-    safetensors_type type;  ///< as the library has it
-    int bits;               ///< of a number
-    kind numbers;           ///< what they are
+    const char* name;       ///< the name in the file
+    safetensors_type type;  ///< the library's name
+    int bits;               ///< bits per number
+    kind numbers;           ///< the kind of numbers
 };
 
 namespace detail {
@@ -81,7 +82,7 @@ inline constexpr safetensors_type_row safetensors_types[] = {
 };
 }  // namespace detail
 
-/// What is known of a type.
+/// The description of a type.
 inline const safetensors_type_row& row_of(safetensors_type type) noexcept {
     return detail::safetensors_types[static_cast<std::size_t>(type)];
 }
@@ -94,7 +95,7 @@ inline const safetensors_type_row* find_safetensors_type(std::string_view name) 
 
 namespace detail {
 
-/// Little-endian bits at any address, whatever the machine.
+/// Little-endian bits at any address, on any machine.
 template <std::size_t Bytes>
 std::uint64_t little_endian(const std::byte* at) noexcept {
     std::uint64_t bits = 0;
@@ -109,7 +110,7 @@ T from_little_endian(const std::byte* at) noexcept {
                            std::conditional_t<sizeof(T) == 2, std::uint16_t, std::uint8_t>>>;
     return std::bit_cast<T>(static_cast<word>(little_endian<sizeof(T)>(at)));
 }
-/// The eight bits of an exponent alone: 2^(bits - 127), NaN for 255.
+/// A number that is only an exponent of eight bits: 2^(bits - 127), NaN for 255.
 inline double from_e8m0(const std::byte* at) noexcept {
     const auto bits = static_cast<int>(*at);
     return bits == 255 ? std::numeric_limits<double>::quiet_NaN() : std::ldexp(1.0, bits - 127);
@@ -136,8 +137,8 @@ void each_real(safetensors_type type, std::span<const std::byte> bytes, Take tak
         default: return;
     }
 }
-/// Calls take(number) for each whole number of a tensor, as std::int64_t; an unsigned one from 2^63 on comes
-/// as a negative number.
+/// Calls take(number) for each whole number of a tensor, as std::int64_t; an unsigned one from 2^63 on
+/// appears as a negative number.
 /// Requires: a type whose numbers are whole.
 template <class Take>
 void each_whole(safetensors_type type, std::span<const std::byte> bytes, Take take) {

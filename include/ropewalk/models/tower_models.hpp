@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The table of image, video and audio encoders with their rotary rules.
 #pragma once
 
 #include <array>
@@ -9,7 +10,7 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// How a tower rotates.
+/// How an encoder rotates.
 /// Source: huggingface/transformers, the models of tower_families.
 enum class tower_kind : std::uint8_t {
     merged,     ///< row first, half-split, patches in merge blocks
@@ -36,7 +37,7 @@ enum class tower_kind : std::uint8_t {
     vjepa2,      ///< no rotation
 };
 
-/// What the class of a model_type knows and its config may leave out.
+/// What the class of a model_type knows and its config may omit.
 struct tower_family {
     std::string_view model_type;
     tower_kind kind;
@@ -63,8 +64,8 @@ inline constexpr auto tower_families = std::to_array<tower_family>({
     {.model_type = "glm_ocr_vision", .kind = tower_kind::merged, .width = 1024, .heads = 16},
     {.model_type = "ernie4_5_vl_moe_vision", .kind = tower_kind::merged, .width = 1280, .heads = 16},
     {.model_type = "exaone4_5_vision", .kind = tower_kind::merged},
-    // Its processor merges images one by one and the frames of a video two by two: spatial_merge_size says
-    // which is meant.
+    // Its processor does not merge the patches of an image and merges those of a video 2 x 2;
+    // spatial_merge_size tells which.
     {.model_type = "video_llama_3_vision", .kind = tower_kind::merged, .width = 768, .heads = 12, .merge = 1},
     {.model_type = "paddleocr_vl_vision", .kind = tower_kind::row_major, .width = 1152, .heads = 16},
     {.model_type = "pixtral", .kind = tower_kind::pixtral, .width = 1024, .heads = 16},
@@ -128,7 +129,7 @@ inline constexpr auto tower_families = std::to_array<tower_family>({
     {.model_type = "vjepa2", .kind = tower_kind::vjepa2},
 });
 
-/// The family of a tower, by its own name or by that of the model in front of which it stands.
+/// The family of an encoder, by its own name or by that of the model it belongs to.
 inline const tower_family* find_tower_family(std::string_view model_type) noexcept {
     for (const auto& family : tower_families)
         if (family.model_type == model_type) return &family;

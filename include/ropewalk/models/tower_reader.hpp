@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The keys of an image, video or audio encoder's config, with the defaults of its class.
 #pragma once
 
 #include <algorithm>
@@ -19,21 +20,20 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The encoder of images, video or sound in front of a language model, or standing alone.
+/// An encoder of images, video or sound, part of a language model or on its own.
 /// Source: huggingface/transformers, vision_config and audio_config.
 struct tower {
     std::string model_type = {};
-    index layers = 0;  ///< 0: not said
+    index layers = 0;  ///< 0: unknown
     rotary_scheme rope =
-        {};  ///< of all of them; its notes say what else is rotated, or what is instead of q and k
-    /// Where the patches of images and clips stand, their class and register tokens included; empty: no
-    /// images.
+        {};  ///< of all layers; its notes say what is rotated besides q and k, or instead of them
+    /// Positions of the patches of images and clips, including class and register tokens; empty: no images.
     std::function<position_ids(std::span<const qwen_vl_vision::grid_thw> grids)> patches = {};
-    /// Where the frames of a sound stand, a class token in front of them counted; empty: no sound.
+    /// Positions of the frames of a sound, including a class token before them; empty: no sound.
     std::function<position_ids(index tokens)> frames = {};
 };
 
-/// Which of a model's towers is read, and what its config does not hold.
+/// Which encoder of a model is read, and numbers that its config does not have.
 struct tower_reading {
     const char* part = "vision_config";  ///< or audio_config; a config without it is the tower's own
     /// Learned angles or frequencies from the checkpoint: MLCD's class_pos_emb, LightGlue's projector.
@@ -42,12 +42,12 @@ struct tower_reading {
 
 namespace detail {
 
-/// The keys of a tower's config, with what its class knows where they are silent.
+/// The keys of an encoder's config; where one is missing, the default of its class.
 class tower_keys {
   public:
     static constexpr const char* who = "from_tower";
-    /// The fastest pair that a config may ask for: beyond it positions of some millions would need more
-    /// digits than a double has.
+    /// The highest frequency that a config may have, in radians per position: beyond it positions of some
+    /// millions would need more digits than a double has.
     static constexpr double most_radians = 65536;
 
     tower_keys(const nlohmann::json& node, std::string path, const std::string& model_type)
@@ -64,7 +64,7 @@ class tower_keys {
     double base() const noexcept { return base_; }
     double partial() const noexcept { return partial_; }
 
-    /// 0: not said.
+    /// The number of layers; 0: unknown.
     index layers() {
         index n = 0;
         for (const char* key : {"num_hidden_layers", "depth", "encoder_num_hidden_layers", "layers",
@@ -74,7 +74,7 @@ class tower_keys {
         return n;
     }
 
-    /// Base and share: the dictionary's, then the top level's.
+    /// Reads base and rotary share from the dictionary, else from the top level.
     void read_ladder() {
         base_ = family_.base;
         partial_ = family_.partial;
@@ -97,7 +97,7 @@ class tower_keys {
             fail(std::string(who) + ": " + keys_.path_of("rope_theta") + " must be > 0, got " + text(base_));
     }
 
-    /// The first of several keys, a whole number in 1 .. 65536.
+    /// The value of the first of several keys that is present, a whole number in 1 .. 65536.
     index size_of(std::initializer_list<const char*> names, index otherwise) {
         for (const char* name : names)
             if (const auto n = keys_.count(name)) {
@@ -121,7 +121,7 @@ class tower_keys {
         for (const char* key : {"head_dim", "head_width"})
             if (keys_.has(key)) return size_of({key}, 0);
         if (family_.head_dim != 0) return family_.head_dim;
-        // Qwen2-VL's hidden_size is that of the language model; its own width is embed_dim.
+        // Qwen2-VL's hidden_size is that of the language model; the encoder's own width is embed_dim.
         const index all = width(), each = heads();
         if (all % each != 0)
             fail(std::string(who) + ": " + keys_.path_of("hidden_size") + " must be the width of " +
@@ -131,7 +131,7 @@ class tower_keys {
     index image_side() {
         return std::max<index>(1, size_of({"image_size"}, 1024) / size_of({"patch_size"}, 16));
     }
-    /// Patches merged to one token, in each direction. MiniMax keeps the number in a dictionary.
+    /// Patches per side that merge into one token. MiniMax keeps the number in a dictionary.
     index merge() {
         if (const auto* inner = keys_.find("img_token_compression_config"); inner != nullptr)
             if (const auto n =
@@ -140,7 +140,7 @@ class tower_keys {
                 return static_cast<index>(*n);
         return size_of({"spatial_merge_size"}, family_.merge);
     }
-    /// The channels of one head in SAM 2's memory attention.
+    /// The channels of a head in SAM 2's memory attention.
     index memory_head_dim() {
         const index all = size_of({"memory_attention_hidden_size"}, family_.width);
         const index less = size_of({"memory_attention_downsample_rate"}, 1);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// from_tower: reads the rotary embedding of an image, video or audio encoder from a config.json.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +28,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace detail {
 
-/// Builds a tower from the keys of its config.
+/// Builds the scheme and positions of an encoder from the keys of its config.
 class tower_reader {
   public:
     static constexpr const char* who = tower_keys::who;
@@ -57,7 +58,7 @@ class tower_reader {
     index head_dim() { return keys_.head_dim(); }
     void note(std::string text) { read_.rope.notes.push_back(std::move(text)); }
 
-    /// One grid after another, each by itself.
+    /// Positions of several grids, one after another, each independent.
     template <class One>
     static std::function<position_ids(grids)> each(index axes, One one) {
         return [axes, one](grids all) {
@@ -73,7 +74,7 @@ class tower_reader {
             return positions::grid(one);
         });
     }
-    /// A still image: time is not one of its axes, and is not repeated.
+    /// Requires a still image: the encoder has no time axis and does not repeat frames.
     static void require_still(const qwen_vl_vision::grid_thw& g) {
         require(g.frames == 1, who, "frames of an image must be 1", g.frames);
     }
@@ -226,7 +227,7 @@ class tower_reader {
             }
             case tower_kind::sam_memory:
                 read_.rope = sam::axial({.head_dim = keys_.memory_head_dim(), .base = base_of});
-                // The grid of training, which the code makes anew for any other, and training's own.
+                // The training grid, which the code replaces for any other size, and keys of training.
                 keys_.keys().counts("memory_attention_rope_feat_sizes");
                 keys_.keys().number("memory_attention_rope_dropout");
                 note(
@@ -273,7 +274,7 @@ class tower_reader {
             case tower_kind::vjepa2: return;
         }
     }
-    /// A key that says which embedding there is; the encoder of another is not this one.
+    /// Requires that a key names the rotary embedding; encoders with another are not supported.
     void require_rope(const char* key, const char* word) {
         if (const auto said = keys_.keys().word(key); said && *said != word)
             keys_.keys().reject(key, word, *said);
@@ -295,13 +296,13 @@ class tower_reader {
 
 }  // namespace detail
 
-/// Reads a tower's config: its scheme, and where its tokens stand. The config is the tower's own, or a
-/// model's whose vision_config (audio_config, by reading.part) is the tower's, also inside a thinker_config
-/// or detector_config, also with the tower in a backbone_config; or EVA-CLIP's with its vision_cfg.
+/// Reads an encoder's config: its scheme and the positions of its tokens. The config is the encoder's own, or
+/// that of a model which holds it under vision_config (audio_config, by reading.part). That key may also be
+/// inside a thinker_config or detector_config, and the encoder inside a backbone_config; EVA-CLIP holds it
+/// under vision_cfg.
 /// Throws: invalid_config naming the key path and the value: an unknown model_type, a wrong type, a number
-/// out of
-///         range, another scaling than default, a rotary key that would be ignored, learned numbers that are
-///         missing. V-JEPA 2 is refused by name: what it does is no rotation.
+///         out of range, another scaling than default, a rotary key that would be ignored, learned numbers
+///         that are missing. V-JEPA 2 is refused by name, since its map is not a rotation.
 /// Source: huggingface/transformers models/*/configuration_*.py; baaivision/EVA EVA-CLIP model_configs.
 ///
 ///     const auto eyes = from_tower(config);
@@ -321,7 +322,7 @@ inline tower from_tower(const nlohmann::json& config, const tower_reading& readi
     };
     read_type();
     const auto* outer = detail::find_tower_family(type);
-    // The rotation of these is the model's: behind its encoder, or between its frames.
+    // The rotation of these belongs to the model: after its encoder, or between its frames.
     if (outer == nullptr || (outer->kind != detail::tower_kind::music_flamingo &&
                              outer->kind != detail::tower_kind::sam_memory)) {
         for (const char* key : {"thinker_config", "detector_config", reading.part, "backbone_config"}) {
@@ -329,10 +330,10 @@ inline tower from_tower(const nlohmann::json& config, const tower_reading& readi
             read_type();
         }
         if (node->is_object() && node->contains("vision_cfg") && !node->contains("model_type")) {
-            enter("vision_cfg");  // EVA-CLIP names no model_type
+            enter("vision_cfg");  // EVA-CLIP has no model_type
             if (node->contains("eva_model_name")) type = "eva02";
         }
-        // MiniMax writes CLIP's name over a tower of its own.
+        // MiniMax uses CLIP's name for an encoder of its own.
         if (type == "clip_vision_model" && outer != nullptr && outer->kind == detail::tower_kind::minimax)
             type = outer->model_type;
     }

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reorders rows of projection weights from one pair layout to another (half-split <-> interleaved).
 #pragma once
 
 #include <algorithm>
@@ -11,8 +12,8 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// The output channels of a query or key projection. Give the count of the tensor itself: under
-/// grouped-query attention k has key heads, fewer than q.
+/// The output channels of a query or key projection. `heads` is that of the tensor itself: under
+/// grouped-query attention k has fewer heads than q.
 struct head_rows {
     index heads = 0;
     index head_dim = 0;
@@ -20,9 +21,9 @@ struct head_rows {
     index rotary_dim = 0;     ///< channels of the slice; 0 = all of head_dim
 };
 
-/// Where each channel comes from when a checkpoint's pair layout changes: channel c of the result is
-/// channel order[c] of the original. Channels outside the rotary slices stay. Queries and keys converted
-/// alike give the same scores under the other layout.
+/// The permutation of channels that changes a checkpoint's pair layout: channel c of the result is channel
+/// order[c] of the original. Channels outside the rotary slices do not move. Queries and keys converted in
+/// the same way give the same scores under the other layout.
 /// Shapes:   [heads * head_dim].
 /// Throws:   invalid_config on sizes that do not fit the layouts.
 /// Source:   the row permutation of Hugging Face's convert_llama_weights_to_hf and of llama.cpp's

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Options of PaTH attention over whole sequences, and the plan that its calls share.
 #pragma once
 
 #include <algorithm>
@@ -11,23 +12,24 @@
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// T is the type arithmetic runs in: double for f64 queries, else float. An empty span: not given.
+/// Options of attend, fill_key_cache and backpropagate. T is the type of the arithmetic: double for f64
+/// queries, else float. An empty span means not given.
 template <class T>
 struct attend_options {
     index block = 64;                  ///< tokens of one UT transform; any value gives the same result
     std::optional<double> scale = {};  ///< on the whole logit, gate included; 1 / sqrt(channels) if not given
     head_numbers<T> log_gate = {};     ///< [batches, tokens, heads] <= 0: FoX, log of the forget gates
-    std::span<const index> sequence_ends = {};  ///< several sequences in one batch row, each by itself
+    std::span<const index> sequence_ends = {};  ///< several independent sequences in one batch row
     std::span<T> logits = {};      ///< [batches, heads, tokens, tokens] written; 0 where a query sees nothing
     std::span<T> log_weight = {};  ///< [batches, tokens, heads] written: log of the sum of exp(logit)
-    part_of part = {};             ///< which share of batches * kv heads * sequences this call does
+    part_of part = {};             ///< the share of batches * kv heads * sequences that this call does
 };
 
 }  // namespace ROPEWALK_NAMESPACE::path
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// What the calls over whole sequences share: checks, and where the sequences lie.
+/// What the calls over whole sequences share: checks, and the ranges of the sequences.
 template <class T>
 struct path_plan {
     heads_shape q, k, v;
@@ -36,7 +38,7 @@ struct path_plan {
     heads_view<const T> beta, log_gate;
     std::span<const index> ends;  // empty: one sequence
 
-    /// Of the shapes alone: what sizes follow from.
+    /// From the shapes alone, which determine the sizes of memory.
     path_plan(const char* who, heads_shape query, heads_shape key, heads_shape value,
               const path::attend_options<T>& o)
         : q(query), k(key), v(value), options(o), ends(o.sequence_ends) {
@@ -45,7 +47,7 @@ struct path_plan {
         require(o.block > 0, who, "block must be > 0", o.block);
         require(o.part.parts > 0 && o.part.part >= 0 && o.part.part < o.part.parts, who,
                 "part must be one of parts", o.part.part);
-        // No sequence has a longer one, and group * block is computed.
+        // No sequence needs a longer block, and group * block must not overflow.
         options.block = std::clamp<index>(o.block, 1, std::max<index>(q.tokens, 1));
         const double s = o.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels, 1))));
         require(std::isfinite(s), who, "scale must be finite", s);
@@ -113,7 +115,7 @@ struct path_plan {
     T& log_weight_at(index b, index n, index h) const noexcept {
         return options.log_weight[static_cast<std::size_t>((b * q.tokens + n) * q.heads + h)];
     }
-    /// sums[n]: cumulative log gates of one head of a sequence. Summed in f64.
+    /// sums[n]: cumulative log gates of one head of a sequence, summed in f64.
     void fill_gate_sums(index b, index h, index first, index count, double* sums) const noexcept {
         double sum = 0;
         for (index n = 0; n < count; ++n) sums[n] = sum += static_cast<double>(*log_gate.at(b, first + n, h));

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The backward pass of PaTH attention: gradients of queries, keys, values, transforms and gates.
 #pragma once
 
 #include <algorithm>
@@ -13,24 +14,25 @@
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// The transforms that attend was given, and where their gradients go.
+/// The transforms that attend read, and their gradients.
 /// Shapes:   w and dw [batches, tokens, kv heads, channels]; beta and d_beta [batches, tokens, kv heads];
-///           d_log_gate [batches, tokens, heads], with a gate only. Numbers a head are views of one channel.
+///           d_log_gate [batches, tokens, heads], only with a gate. Numbers per head are views with one
+///           channel.
 template <class T>
 struct transform_tensors {
     heads_view<const T> w;          ///< as attend read it
     head_numbers<T> beta;           ///< as attend read it
-    heads_view<T> dw;               ///< written: gradient by w
-    heads_view<T> d_beta;           ///< written: gradient by beta
-    heads_view<T> d_log_gate = {};  ///< written: gradient by the log gates
+    heads_view<T> dw;               ///< written: gradient with respect to w
+    heads_view<T> d_beta;           ///< written: gradient with respect to beta
+    heads_view<T> d_log_gate = {};  ///< written: gradient with respect to the log gates
 };
 
 }  // namespace ROPEWALK_NAMESPACE::path
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The backward pass of one part: the tiles of a sequence's queries from the last to the first, each on its way
-/// back over the earlier blocks and forth again with its gradient.
+/// The backward pass of one part: tiles of a sequence's queries from the last to the first. Each is carried
+/// back over the earlier blocks, and its gradient is carried forward again.
 template <class T, class Tensors>
 class path_gradient {
     static constexpr index lanes = simd::lanes<T>;
@@ -84,7 +86,7 @@ class path_gradient {
             std::fill_n(at_.d_gates + g * length_, length_, 0.0);
         }
     }
-    /// The block's own matrices, in at_.now.
+    /// Loads the block's own matrices into at_.now.
     void load_block(index j) noexcept {
         path_block<T>& now = at_.now;
         for (index n = 0; n < tokens_of(j); ++n) {
@@ -96,7 +98,7 @@ class path_gradient {
         }
         now.make(tokens_of(j));
     }
-    /// What later queries need of a block, and its gradients at zero.
+    /// Computes what later queries need of a block, and sets its gradients to zero.
     void make_block(index j) noexcept {
         load_block(j);
         const path_block<T>& now = at_.now;
@@ -116,7 +118,7 @@ class path_gradient {
         std::fill_n(values, at_.block * at_.value_wide, T(0));
     }
 
-    /// The queries of block i, head by head, raw and as the block before meets them.
+    /// Reads the queries of block i, head by head, untransformed and as they enter the block before.
     void read_tile(index i) noexcept {
         load_block(i);
         const path_block<T>& now = at_.now;
@@ -144,14 +146,14 @@ class path_gradient {
         product<left::rows, onto::sum>(rows_, channels_, count_, {at_.through, at_.across}, {now.y, at_.wide},
                                        {queries_of(i - 1), at_.wide});
     }
-    /// x [rows, across]: 0 where a query meets a transform behind its own.
+    /// x [rows, across]: sets 0 where a transform is later than the query.
     void hide_later(T* x) const noexcept {
         for (index r = 0; r < rows_; ++r)
             std::fill(x + r * at_.across + r % count_ + 1, x + (r + 1) * at_.across, T(0));
     }
 
-    /// at_.share, holding scores, becomes shares; at_.d_score, holding d_out v, the gradient by the scores. Keys of
-    /// block j, `keys` of them.
+    /// at_.share: scores become shares. at_.d_score: d_out v becomes the gradient with respect to the scores.
+    /// For the `keys` keys of block j.
     void weigh(index i, index j, index keys) noexcept {
         const bool gated = plan_.gated();
         if (gated) make_block_gates(i, j, keys);
@@ -188,8 +190,8 @@ class path_gradient {
         }
         if (gated) add_block_gates(i, j, keys);
     }
-    /// Both halves of scale (G_i - G_j), counted from the end of block j: sums of gates grow, their differences in
-    /// sight do not.
+    /// Both halves of scale (G_i - G_j), relative to the end of block j: sums of gates grow without limit,
+    /// but visible differences stay small.
     void make_block_gates(index i, index j, index keys) noexcept {
         for (index g = 0; g < group_; ++g) {
             const double* const sums = at_.gates + g * length_;
@@ -213,7 +215,8 @@ class path_gradient {
         }
     }
 
-    /// The tile against the earlier block j, on the way forth: dq from before the transforms of j to behind them.
+    /// The tile against the earlier block j, in the forward direction: carries dq from before the transforms
+    /// of j to after them.
     void cross(index i, index j) noexcept {
         const index keys = tokens_of(j);
         if (j > 0) {
@@ -232,7 +235,7 @@ class path_gradient {
         product<left::rows, onto::sum>(rows_, channels_, keys, {at_.d_score, at_.across},
                                        {rows_of_block(at_.keys, j, at_.wide), at_.wide}, {at_.dq, at_.wide});
     }
-    /// Scores to shares and to their gradients; the gradient of the values of block j.
+    /// Turns scores into shares and their gradients, and adds the gradient of the values of block j.
     void add_value_gradients(index i, index j, index keys) noexcept {
         product<left::rows, onto::nothing>(rows_, keys, value_channels_, {at_.d_out, at_.value_wide},
                                            {at_.values_t + j * at_.value_wide * at_.across, at_.across},
@@ -243,7 +246,8 @@ class path_gradient {
                                           {rows_of_block(at_.d_values, j, at_.value_wide), at_.value_wide});
     }
 
-    /// The tile against its own block, whose gradients are then complete: all later queries have been here.
+    /// The tile against its own block, whose gradients are then complete, since all later queries have been
+    /// processed.
     void finish(index i) noexcept {
         path_block<T>& now = at_.now;
         now.clear_gradients();
@@ -291,7 +295,7 @@ class path_gradient {
         }
         for (index g = 0; g < group_ && plan_.gated(); ++g)
             for (index n = count_; n-- > 0;) {
-                // A gate is in the sums of its own token and of all later ones.
+                // A gate is part of the sums of its own token and of all later tokens.
                 at_.carry[g] += at_.d_gates[g * length_ + i * at_.block + n];
                 *t_.d_log_gate.at(batch_, first_of(i) + n, kv_ * group_ + g) = static_cast<T>(at_.carry[g]);
             }
@@ -310,7 +314,7 @@ class path_gradient {
 namespace ROPEWALK_NAMESPACE::path {
 
 /// Bytes of workspace that one call of backpropagate needs: proportional to the longest sequence.
-/// Throws: invalid_config on a block of 0, sequence_ends that do not rise, or a size that does not fit.
+/// Throws: invalid_config on a block of 0, sequence_ends that do not ascend, or a size that does not fit.
 template <class Q, class K, class V>
 index backpropagate_workspace(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                               const attend_options<compute_t<Q>>& options = {}) {
@@ -320,18 +324,18 @@ index backpropagate_workspace(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
     return detail::path_gradient_scratch<T>(who, {}, plan).bytes;
 }
 
-/// The backward pass of attend: gradients by q, k, v, w, beta and the log gates from the saved log of the softmax
-/// sums, block by block; no matrix of scores is kept. Overwrites what it writes.
-/// Shapes:   as attend and attention::gradient_tensors; log_weight [batches, tokens, heads] as attend wrote it
-///           (attend_options::log_weight), out too. options: block, scale, log_gate, sequence_ends and part as in
-///           attend; logits and log_weight are not read. Parts share batches * kv heads * sequences; each has a
-///           workspace of its own.
-/// Requires: finite inputs; what is written shares no memory with what is read.
-/// Throws:   invalid_config on what attend refuses, gradients of other sizes, a gate without d_log_gate or the
-///           reverse, a workspace that is too small; before anything is written. Allocates nothing.
-/// Cost:     heads tokens^2 / 2 (3 channels + 2 value channels + 3 channels^2 / block) multiply-adds in matrix
-///           products. Workspace: about tokens (heads / kv heads + 5 + 3 channels / block)
-///           channels numbers.
+/// The backward pass of attend: gradients with respect to q, k, v, w, beta and the log gates from the saved
+/// log of the softmax sums, block by block, without a matrix of scores. Overwrites the gradients.
+/// Shapes:   as attend and attention::gradient_tensors; out and log_weight [batches, tokens, heads]
+///           (attend_options::log_weight) as attend wrote them. options: block, scale, log_gate,
+///           sequence_ends and part as in attend; logits and log_weight are not used. Parts share batches *
+///           kv heads * sequences; each has a workspace of its own.
+/// Requires: finite inputs; written tensors share no memory with tensors that are read.
+/// Throws:   invalid_config on what attend refuses, gradients of other sizes, a gate without d_log_gate or
+///           the reverse, or a workspace that is too small, before anything is written. Allocates nothing.
+/// Cost:     heads tokens^2 / 2 (3 channels + 2 value channels + 3 channels^2 / block) multiply-adds in
+///           matrix products. Workspace: about tokens (heads / kv heads + 5 + 3 channels / block) channels
+///           numbers.
 /// Accuracy: f64 1e-11 of the exact gradient, f32 1e-4 of the largest, for |w| <= 1 and order-1 inputs.
 /// Source:   Yang et al. 2025, section 3; Dao et al. 2022, appendix B.
 ///

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The derivative of one block of PaTH transforms, and the memory of a backward call.
 #pragma once
 
 #include <algorithm>
@@ -6,12 +7,13 @@
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/path/attend_options.hpp>
 
-/// One block of PaTH transforms with its derivative, on memory of the caller's: what backpropagate repeats for
-/// every block. Factors are kept with the sign that makes every product a sum.
+/// One block of PaTH transforms with its derivative, in memory of the caller; backpropagate repeats it for
+/// every block. Factors are stored with the sign that makes every product an addition.
 /// Source: WY form, Bischof and Van Loan 1987; its derivative by the chain rule.
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// to [columns, stride of `to`] = from^T of from [rows, columns]; what is past `rows` up to whole registers is 0.
+/// to [columns, stride of `to`] = from^T of from [rows, columns]; numbers past `rows`, up to whole registers,
+/// are 0.
 template <class T>
 void transpose(matrix_at<const T> from, index rows, index columns, matrix_at<T> to) noexcept {
     constexpr index side = 16;
@@ -23,9 +25,10 @@ void transpose(matrix_at<const T> from, index rows, index columns, matrix_at<T> 
         std::fill(to.data + c * to.stride + rows, to.data + c * to.stride + whole_packs<T>(rows), T(0));
 }
 
-/// The transforms of up to `block` tokens: P = I + W^T Y, keys of the block at its end K + M^T W, where
+/// The transforms of up to `block` tokens: their product is P = I + W^T Y, and the block's keys at its end
+/// are K + M^T W, where
 ///     A Y = -B W,  A M = -B L(W K^T),  A = I + B L(W W^T),  L the strictly lower triangle, B = diag(beta).
-/// Matrices of `tokens` rows have `wide` or `across` numbers a row, as what they hold has channels or tokens.
+/// Matrices of `tokens` rows have `wide` numbers per row for channels, or `across` for tokens.
 template <class T>
 struct path_block {
     using at = matrix_at<const T>;
@@ -57,7 +60,7 @@ struct path_block {
         tile_product<Left, Onto, T>(rows, whole_packs<T>(columns) / simd::lanes<T>, depth, a, b, c);
     }
 
-    /// Everything of the forward pass, from w, k and beta.
+    /// All results of the forward pass, from w, k and beta.
     void make(index count) noexcept {
         tokens = count;
         transpose<T>({w, wide}, tokens, channels, {w_t, across});
@@ -99,7 +102,8 @@ struct path_block {
         for (T* x : {dw, dk, dy}) std::fill_n(x, tokens * wide, T(0));
         std::fill_n(dm, tokens * across, T(0));
     }
-    /// From dy, dm and what dw and dk hold already, dp by P and d_end by the keys at the end: dw, dk, d_beta.
+    /// Computes dw, dk and d_beta from dy, dm, the previous contents of dw and dk, the gradient dp of P and
+    /// the gradient d_end of the keys at the end.
     void make_gradients(const T* dp, const T* d_end) noexcept {
         for (index i = 0; i < tokens * wide; ++i) dk[i] += d_end[i];
         product<left::rows, onto::sum>(tokens, channels, channels, {w, wide}, {dp, wide}, {dy, wide});
@@ -109,7 +113,7 @@ struct path_block {
         product<left::rows, onto::sum>(tokens, tokens, channels, {w, wide}, {flip, across}, {dm, across});
         product<left::rows, onto::sum>(tokens, channels, tokens, {m, across}, {d_end, wide}, {dw, wide});
 
-        // Through A^-1: dy and dm become the gradients of the right sides.
+        // Through A^-1: dy and dm become the gradients of the right-hand sides.
         for (index r = tokens - 1; r > 0; --r)
             for (index s = 0; s < r; ++s) {
                 const T factor = -a[r * across + s];
@@ -132,7 +136,7 @@ struct path_block {
                 by_w = s < r ? -beta[r] * by_w : T(0);
             }
         }
-        // W K^T, and W W^T from both sides.
+        // The contributions of W K^T, and of W W^T from both sides.
         product<left::rows, onto::sum>(tokens, channels, tokens, {dm, across}, {k, wide}, {dw, wide});
         product<left::columns, onto::sum>(tokens, channels, tokens, {dm, across}, {w, wide}, {dk, wide});
         product<left::rows, onto::sum>(tokens, channels, tokens, {da, across}, {w, wide}, {dw, wide});
@@ -153,10 +157,10 @@ template <class T>
 struct path_gradient_scratch {
     index block, wide, value_wide, across;
     T *product, *product_t, *d_product;  // [blocks, channels, wide]
-    T *keys, *d_keys;                    // at the end of their block, [blocks, block, wide]
+    T *keys, *d_keys;                    // at the ends of their blocks, [blocks, block, wide]
     T *keys_t, *values_t,
         *d_values;  // [blocks, wide, across], [.., value_wide, across], [.., block, value_wide]
-    T* queries;     // of the tile, as block j meets them: [blocks, rows, wide]
+    T* queries;     // of the tile, as they enter block j: [blocks, rows, wide]
     T *own, *d_out, *dq, *dq_before;           // of the tile
     T *share, *d_score, *through, *d_through;  // [rows, across]
     T *log_weight, *dot, *row_gate, *key_gate, *row_sum, *key_sum, *row;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The product of the PaTH transforms of a block of tokens in WY form, applied to queries and keys.
 #pragma once
 
 #include <span>
@@ -16,10 +17,10 @@ template <class T>
 /// A view of a row-major matrix.
 using matrix_ref = Eigen::Ref<const matrix<T>, 0, Eigen::OuterStride<>>;
 
-/// The product P = H_n ... H_2 H_1 of the transforms of consecutive tokens, oldest first, of one head, held
-/// as P = I - W^T Y with W, Y [n, channels]: rows w_r, and Y = (I + strict_lower(B W W^T))^-1 B W.
+/// The product P = H_n ... H_2 H_1 of the transforms of consecutive tokens of one head, oldest first, stored
+/// as P = I - W^T Y with W, Y [n, channels]: W has the rows w_r, and Y = (I + strict_lower(B W W^T))^-1 B W.
 /// Requires: beta in [0, 2], |w| <= 1. T is the type of the arithmetic, float or double.
-/// Cost:     n^2 channels to make, 2 n channels a row to use.
+/// Cost:     n^2 channels multiply-adds to make, 2 n channels per row to apply.
 /// Source:   WY form, Bischof and Van Loan 1987; UT transform as in fla-org/flash-linear-attention,
 ///           ops/path_attn.
 template <class T>
@@ -27,7 +28,7 @@ class block_transform {
   public:
     explicit block_transform(index channels = 0) : w_(0, channels), y_(0, channels), inner_(0, 0) {}
 
-    /// All tokens of a block at once: w [n, channels], beta [n].
+    /// From all tokens of a block: w [n, channels], beta [n].
     block_transform(const matrix_ref<T>& w, std::span<const T> beta) : w_(w) {
         const Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, 1>> b(beta.data(), w.rows());
         inner_ = b.asDiagonal() * (w_ * w_.transpose());
@@ -39,10 +40,10 @@ class block_transform {
     index channels() const noexcept { return w_.cols(); }
     /// The rows w_r, oldest first.
     const matrix<T>& w() const noexcept { return w_; }
-    /// Y.
+    /// The matrix Y.
     const matrix<T>& y() const noexcept { return y_; }
 
-    /// One more, newer, token: w [channels].
+    /// Adds one newer token: w [channels].
     void accumulate(std::span<const T> w, T beta) {
         const Eigen::Map<const Eigen::Matrix<T, 1, Eigen::Dynamic>> row(w.data(),
                                                                         static_cast<index>(w.size()));
@@ -57,13 +58,13 @@ class block_transform {
         y_.swap(y_now);
     }
 
-    /// Rows q^T <- q^T P: queries carried back to before the block's first token. q [any, channels].
+    /// Rows q^T <- q^T P: carries queries back to before the block's first token. q [any, channels].
     template <class Derived>
     void apply_to_query(Eigen::MatrixBase<Derived>& q) const {
         if (tokens() == 0) return;
         q.derived().noalias() -= (q.derived() * w_.transpose()).eval() * y_;
     }
-    /// Rows k <- P k: keys from before the block carried to its end. k [any, channels].
+    /// Rows k <- P k: carries keys from before the block to its end. k [any, channels].
     template <class Derived>
     void update_keys(Eigen::MatrixBase<Derived>& k) const {
         if (tokens() == 0) return;
@@ -72,7 +73,7 @@ class block_transform {
 
     /// For the block's own keys, k [n, channels] (key s belongs to token s): (I + ...)^-1
     /// strict_lower(B W K^T), from which scores inside the block and the keys at its end follow.
-    /// Only for a block made at once.
+    /// Only for a block made from all tokens at once.
     matrix<T> own_keys(const matrix_ref<T>& k, std::span<const T> beta) const {
         const Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, 1>> b(beta.data(), tokens());
         matrix<T> m = b.asDiagonal() * (w_ * k.transpose());
@@ -80,7 +81,7 @@ class block_transform {
         inner_.template triangularView<Eigen::UnitLower>().solveInPlace(m);
         return m;
     }
-    /// The block's own keys at its end: key s carried past the tokens after s.
+    /// The block's own keys at its end: key s with the transforms of the tokens after s applied.
     matrix<T> keys_at_end(const matrix_ref<T>& k, const matrix<T>& own) const {
         return k - own.transpose() * w_;
     }

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Reads the generator of PaTH transforms from a checkpoint's tensors.
 #pragma once
 
 #include <string>
@@ -9,7 +10,7 @@
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// A generator as a checkpoint holds it. The weights are spans of the file's memory.
+/// A generator as stored in a checkpoint. The weights are spans of the file's memory.
 template <class T>
 struct stored_generator {
     generator_config config;       ///< its sizes
@@ -17,14 +18,15 @@ struct stored_generator {
 };
 
 /// The generator of a layer from its tensors, by the names of flash-linear-attention: `w_proj.0.weight` and
-/// `w_proj.1.weight` (low rank) or `w_proj.weight`, `w_conv1d.weight` unless there is none, `bt_proj.weight` and
-/// `bt_proj.bias`, and with a forget gate `g_proj.weight` and `g_proj.bias`. Sizes follow from the extents.
+/// `w_proj.1.weight` (low rank) or `w_proj.weight`, `w_conv1d.weight` unless there is none, `bt_proj.weight`
+/// and `bt_proj.bias`, and with a forget gate `g_proj.weight` and `g_proj.bias`. Sizes follow from the
+/// extents.
 /// Shapes:   tensors: a callable std::string_view -> stored_tensor<T>; w_proj.0.weight [rank, hidden],
 ///           w_proj.1.weight [kv heads * channels, rank], w_proj.weight [kv heads * channels, hidden],
-///           w_conv1d.weight [kv heads * channels, 1, taps], bt_proj.weight [kv heads, hidden], bt_proj.bias [kv
-///           heads], g_proj.weight [heads, hidden], g_proj.bias [heads]. prefix: what stands before the names
+///           w_conv1d.weight [kv heads * channels, 1, taps], bt_proj.weight [kv heads, hidden], bt_proj.bias
+///           [kv heads], g_proj.weight [heads, hidden], g_proj.bias [heads]. prefix: put before the names
 ///           ("model.layers.3.attn.").
-/// Throws:   invalid_config by the name of a tensor that is missing or has other extents.
+/// Throws:   invalid_config naming a tensor that is missing or has other extents.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py.
 ///
 ///     const auto stored = path::read_generator<float>(tensors, "model.layers.0.attn.");

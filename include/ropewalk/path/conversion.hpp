@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Initial weights for converting a trained RoPE layer to PaTH attention.
 #pragma once
 
 #include <cmath>
@@ -10,15 +11,14 @@
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// Where the conversion of a layer with RoPE begins.
+/// The starting point of the conversion of a layer with RoPE.
 struct conversion_options {
-    double beta =
-        0.02;  ///< of every token at the start, in (0, 2): how far the transforms are from the identity
+    double beta = 0.02;  ///< of every token at the start, in (0, 2): how far transforms are from the identity
     double open_gate = 0.999;  ///< the forget gate of every token at the start, in (0, 1)
     std::uint64_t seed = 0;    ///< of the projection to w
 };
 
-/// Owner of a generator's weights, as generator_weights names them.
+/// Owns a generator's weights, with the names of generator_weights.
 template <class T>
 struct converted_generator {
     generator_config config;     ///< its sizes
@@ -26,26 +26,27 @@ struct converted_generator {
     std::vector<T> up;           ///< its second factor
     std::vector<T> conv;         ///< of the convolution
     std::vector<T> beta_weight;  ///< of the projection to beta
-    std::vector<T> beta_bias;    ///< beside it
+    std::vector<T> beta_bias;    ///< its bias
     std::vector<T> gate_weight;  ///< of the projection to the forget gate
-    std::vector<T> gate_bias;    ///< beside it
+    std::vector<T> gate_bias;    ///< its bias
 
-    /// For transform_generator; spans of this object.
+    /// The weights for transform_generator, as spans of this object.
     generator_weights<T> weights() const {
         return {down, up, conv, beta_weight, beta_bias, gate_weight, gate_bias};
     }
 };
 
-/// What a layer with RoPE is given to become one with PaTH: its projections stay as they are, the rotation of q and
-/// k goes, and this generator of transforms is new. Training then moves it (transform_generator::fill_gradients
-/// behind backpropagate); the paper continues the pretraining, and says that published RoPE models can be converted
-/// so. Nothing equals RoPE at the start: two reflections a token and pair would be needed, and PaTH has one a token.
-/// It starts near the identity, as attention without positions: w from a normal projection with a variance of 1 /
-/// inputs, the convolution on the present token alone, beta and the gate the same for every token.
-/// Throws:   invalid_config on sizes < 1 (heads, rank and conv may be 0), a width that does not fit, beta outside
-///           (0, 2) or open_gate outside (0, 1).
+/// A new generator of transforms that converts a layer with RoPE to PaTH: the projections of the layer stay
+/// as they are, and the rotation of q and k is removed. Training then updates the generator
+/// (transform_generator::fill_gradients after backpropagate). The paper continues the pretraining, and states
+/// that published RoPE models can be converted in this way. The start cannot equal RoPE, which would need two
+/// reflections per token and pair, where PaTH has one per token. It is near the identity instead, like
+/// attention without positions: w comes from a normal projection with variance 1 / inputs, the convolution
+/// uses the present token only, and beta and the gate are the same for every token.
+/// Throws:   invalid_config on sizes < 1 (heads, rank and conv may be 0), a width that does not fit, beta
+///           outside (0, 2) or open_gate outside (0, 1).
 /// Accuracy: deterministic for a seed, on every platform up to the rounding of sine and logarithm.
-/// Source:   arXiv 2505.16381, which leaves the start open: its numbers are ours.
+/// Source:   arXiv 2505.16381, which does not specify the start; its numbers are this library's choice.
 template <class T>
 converted_generator<T> make_converted(const generator_config& config,
                                       const conversion_options& options = {}) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// decode: one decode step of PaTH attention over a key cache that is updated at every token.
 #pragma once
 
 #include <algorithm>
@@ -8,34 +9,35 @@
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// What the new token of a decode step brings. C is the type of the arithmetic: double for an f64 key
+/// The inputs of a decode step from its new token. C is the type of the arithmetic: double for an f64 key
 /// cache, float otherwise.
 template <class C>
 struct decode_step {
     heads_view<const C> q;                ///< [1, heads, channels]
     heads_view<const C> k;                ///< [1, kv heads, channels]
-    step_transform<C> transform;          ///< how the token changes the keys before it
+    step_transform<C> transform;          ///< the transform that the token applies to the keys before it
     C scale = 1;                          ///< on the whole logit; usually 1 / sqrt(channels)
     head_numbers<double> gate_sums = {};  ///< [tokens, heads], cumulative log gates, the new token's last
-    part_of part = {};                    ///< which share of the kv heads this call does
+    part_of part = {};                    ///< the share of the kv heads that this call does
 };
 
-/// Numbers of scratch that decode needs.
+/// The number of elements of scratch that decode needs.
 constexpr index decode_scratch(index tokens, index heads, index value_channels) noexcept {
     return heads * (tokens + value_channels);
 }
 
-/// One decode step: carries the cached keys past the new token, appends its key, and attends.
-/// Shapes:   keys [tokens, kv heads, channels] and values [tokens, kv heads, value channels] with room for
-///           the new token as the last: its value is there already, its key is written here. out [1, heads,
-///           value channels]. scratch: decode_scratch numbers, on return scratch[h * tokens + j] are the
-///           probabilities when tokens > 1 (of queries h; kv head h / (heads / kv heads)). Parts may share
-///           the scratch.
-/// Requires: as update_keys. Keys hold what fill_key_cache or earlier steps left.
+/// One decode step: applies the new token's transform to the cached keys, appends its key, and attends.
+/// Shapes:   keys [tokens, kv heads, channels] and values [tokens, kv heads, value channels] including the
+///           new token as the last: its value must be there already, and its key is written by this call. out
+///           [1, heads, value channels]. scratch: decode_scratch numbers, on return scratch[h * tokens + j]
+///           are the probabilities when tokens > 1 (of queries h; kv head h / (heads / kv heads)). Parts may
+///           share the scratch.
+/// Requires: as update_keys. Keys are as fill_key_cache or earlier steps left them.
 /// Returns:  as update_keys.
 /// Cost:     one pass over the keys, read and written, and one over the values; no allocation.
 /// Accuracy: as update_keys; sums of values in C.
-/// Source:   fla-org/flash-linear-attention, layers/path_attn.py, decoding branch; the gate is scaled too.
+/// Source:   fla-org/flash-linear-attention, layers/path_attn.py, decoding branch; as there, the gate is
+///           scaled too.
 template <class K, class V, class O>
 bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> keys, heads_view<V> values,
             heads_view<O> out, std::type_identity_t<std::span<compute_t<K>>> scratch) noexcept {
@@ -44,7 +46,7 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
     const index tokens = keys.tokens(), heads = step.q.heads(), kv_heads = keys.heads();
     const index channels = keys.channels(), width = values.channels(), last = tokens - 1;
     if (keys.empty() || step.q.empty()) return true;
-    // All that the step needs, so that a call that does not fit leaves keys and results as they were.
+    // Checks everything first, so that a call that does not fit leaves keys and results unchanged.
     const auto wrong = [&]() noexcept -> misfit {
         const auto room = static_cast<index>(scratch.size());
         if (const misfit carried = detail::fit_step(keys, step.transform); !carried.ok()) return carried;

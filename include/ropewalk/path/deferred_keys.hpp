@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// deferred_keys: a PaTH key cache that is read at every token but rewritten only once per block.
 #pragma once
 
 #include <algorithm>
@@ -20,21 +21,21 @@ struct deferred_keys_config {
     index heads = 0;    ///< query heads; 0: kv_heads
 };
 
-/// A key cache that is read at every token and written once a block: a 16-bit one is then rounded once a block, not
-/// once a token, and a step moves half the bytes. Between two writes the transforms since the last one are held as
-/// one matrix P a head, and the query is carried back instead of the keys forward, q^T (P k) = (q^T P) k. Keys of the
-/// open block are here, in f32 (f64 for f64 keys), and enter the cache when the block is full. The cache itself is
-/// the caller's: its first stored() tokens are valid.
+/// A key cache that is read at every token and written once per block. A 16-bit cache is then rounded once
+/// per block, not once per token, and a step moves half the bytes. Between two writes, the transforms since
+/// the last one are stored as one matrix P per head, and the query is transformed instead of the keys: q^T (P
+/// k) = (q^T P) k. Keys of the open block are stored in this object, in f32 (f64 for f64 keys), and enter the
+/// cache when the block is full. The cache itself belongs to the caller; its first stored() tokens are valid.
 /// Shapes:   cache [tokens, kv heads, channels] of K, any strides, with room for every token.
 /// Requires: beta in [0, 2], |w| <= 1. One sequence. Every call gets the same cache.
-/// Throws:   invalid_config on sizes that disagree, a cache without room, or beta outside [0, 2]; nothing is
-///           changed then.
-/// Cost:     append: 2 channels (channels + open keys) multiply-adds a head; every block-th one also carries the
-///           cache, channels^2 a key. fill_scores: channels^2 a query head, channels a query head and key. Memory: 4
-///           (channels^2 + block channels) bytes a head. No allocation after the constructor. A shorter block suits
-///           a short cache.
-/// Accuracy: bf16 keys are within 1 % of the exact ones in the Frobenius norm after 16384 tokens, where
-///           rounding at each token leaves 21 %; a key is rounded once for each block that ended after it.
+/// Throws:   invalid_config on sizes that disagree, a cache that is too short, or beta outside [0, 2];
+///           nothing is changed then.
+/// Cost:     append: 2 channels (channels + open keys) multiply-adds per head; every block-th call also
+///           updates the cache, channels^2 per key. fill_scores: channels^2 per query head, plus channels per
+///           query head and key. Memory: 4 (channels^2 + block channels) bytes per head (8 for f64 keys). No
+///           allocation after the constructor. For a short cache a shorter block is better.
+/// Accuracy: bf16 keys are within 1 % of the exact ones in the Frobenius norm after 16384 tokens (rounding at
+///           each token: 21 %). A key is rounded once for each block that ended after it.
 /// Source:   arXiv 2505.16381; the associativity of q^T (P k) = (q^T P) k.
 template <class K>
 class deferred_keys {
@@ -65,10 +66,10 @@ class deferred_keys {
     }
 
     index tokens() const noexcept { return stored_ + open_; }
-    /// Tokens whose keys lie in the cache; the rest are in the open block.
+    /// Tokens whose keys are in the cache; those after them are in the open block.
     index stored() const noexcept { return stored_; }
 
-    /// Keys that the cache holds already, as fill_key_cache leaves them: the next token is number `tokens`.
+    /// Starts with a cache that already has the keys of `tokens` tokens, as fill_key_cache leaves them.
     void start_at(index tokens) {
         detail::require(tokens >= 0, "path::deferred_keys::start_at", "tokens must be >= 0", tokens);
         stored_ = tokens;
@@ -76,7 +77,7 @@ class deferred_keys {
         for (auto& transform : transforms_) transform.setIdentity();
     }
 
-    /// One token: k, w [1, kv heads, channels], beta [kv heads].
+    /// Appends one token: k, w [1, kv heads, channels], beta [kv heads].
     void append(heads_view<K> cache, heads_view<const C> k, step_transform<C> step) {
         constexpr const char* who = "path::deferred_keys::append";
         require_one(who, "k must be one token of kv_heads heads and its channels", k);
@@ -100,8 +101,8 @@ class deferred_keys {
         if (open_ == config_.block) settle(cache);
     }
 
-    /// Writes the open block: afterwards the cache holds every key as of now. append does it at the end of a
-    /// block; for whoever wants the plain cache, to save it or to hand it to update_keys.
+    /// Writes the open block to the cache, which then holds every key as of the last token. append does this
+    /// at the end of a block; call it to save the cache or to use it with update_keys.
     void settle(heads_view<K> cache) {
         require_cache("path::deferred_keys::settle", cache, tokens());
         for (index h = 0; h < config_.kv_heads; ++h) {
@@ -120,8 +121,8 @@ class deferred_keys {
         open_ = 0;
     }
 
-    /// scores[h, j] = q_h . (key j as of now), not scaled: q [1, heads, channels], scores [heads, tokens()]. The cache
-    /// is read once.
+    /// scores[h, j] = q_h . (key j as of the last token), not scaled: q [1, heads, channels], scores [heads,
+    /// tokens()]. The cache is read once.
     void fill_scores(heads_view<const K> cache, heads_view<const C> q, std::span<C> scores) {
         constexpr const char* who = "path::deferred_keys::fill_scores";
         require_cache(who, cache, stored_);
@@ -178,8 +179,8 @@ class deferred_keys {
         for (index c = 0; c < config_.channels; ++c) to[c] = stored_t<K>(row(c));
     }
     deferred_keys_config config_;
-    std::vector<matrix<C>> transforms_;  // a head's P since the cache was written
-    matrix<C> open_keys_;                // of the open block as of now, [kv heads, block, channels]
+    std::vector<matrix<C>> transforms_;  // P of each head since the cache was written
+    matrix<C> open_keys_;                // of the open block, up to date, [kv heads, block, channels]
     vector row_;
     matrix<C> queries_, carried_, loaded_;
     index stored_ = 0, open_ = 0;

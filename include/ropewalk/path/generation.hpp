@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// transform_generator: computes PaTH's transforms and gates from hidden states, with the backward pass.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +18,10 @@ struct generator_config {
     index heads = 0;        ///< query heads, for the forget gate; 0: no gate
     index rank = 32;        ///< of the projection to w; 0: one full projection (usual with grouped heads)
     index conv = 3;         ///< taps of the causal convolution over tokens, followed by SiLU; 0: neither
-    double epsilon = 1e-6;  ///< under the root of w's norm
+    double epsilon = 1e-6;  ///< added under the root of w's norm
 };
 
-/// Row-major. An empty bias is zero.
+/// The weights of a generator, row-major. An empty bias means zero.
 template <class T>
 struct generator_weights {
     std::span<const T> down = {};         ///< [rank, hidden]; unused with rank 0
@@ -32,13 +33,13 @@ struct generator_weights {
     std::span<const T> gate_bias = {};    ///< [heads]
 };
 
-/// The last inputs of the convolution, so that decoding goes on where a prefill ended.
+/// The last inputs of the convolution, so that decoding continues where a prefill ended.
 template <class T>
 struct generator_state {
-    std::vector<T> history;  ///< [taps - 1, kv_heads * channels], oldest first; empty: a sequence begins
+    std::vector<T> history;  ///< [taps - 1, kv_heads * channels], oldest first; empty: start of a sequence
 };
 
-/// Where fill_transforms writes. An empty log_gate is not wanted.
+/// The outputs of fill_transforms. An empty log_gate is not computed.
 template <class T>
 struct generated {
     std::span<T> w;              ///< [tokens, kv_heads, channels]
@@ -46,26 +47,27 @@ struct generated {
     std::span<T> log_gate = {};  ///< [tokens, heads], <= 0
 };
 
-/// What a loss's gradients by w, beta and the log gates are, and where those by the weights and x go; empty ones are
-/// not wanted. Shapes: as generated, generator_weights and x.
+/// The gradients of a loss with respect to w, beta and the log gates (read), and with respect to the weights
+/// and x (written; empty ones are not computed).
+/// Shapes:   as generated, generator_weights and x.
 template <class T>
 struct generator_gradients {
-    std::span<const T> w;              ///< read: by w
-    std::span<const T> beta;           ///< read: by beta
-    std::span<const T> log_gate = {};  ///< read: by the log gates
-    std::span<T> down = {};            ///< written: by the first factor of the projection to w
-    std::span<T> up = {};              ///< written: by its second factor
-    std::span<T> conv = {};            ///< written: by the convolution
-    std::span<T> beta_weight = {};     ///< written: by the projection to beta
+    std::span<const T> w;              ///< read: with respect to w
+    std::span<const T> beta;           ///< read: with respect to beta
+    std::span<const T> log_gate = {};  ///< read: with respect to the log gates
+    std::span<T> down = {};            ///< written: for the first factor of the projection to w
+    std::span<T> up = {};              ///< written: for its second factor
+    std::span<T> conv = {};            ///< written: for the convolution
+    std::span<T> beta_weight = {};     ///< written: for the projection to beta
     std::span<T> beta_bias = {};       ///< written: by its bias
-    std::span<T> gate_weight = {};     ///< written: by the projection to the forget gate
+    std::span<T> gate_weight = {};     ///< written: for the projection to the forget gate
     std::span<T> gate_bias = {};       ///< written: by its bias
-    std::span<T> x = {};               ///< written: by the hidden states
+    std::span<T> x = {};               ///< written: for the hidden states
 };
 
-/// Makes w, beta and log gates from hidden states: w = u / sqrt(|u|^2 + epsilon) head by head with
-/// u = SiLU(conv(up (down x))); beta = 2 sigmoid(x W_b + b_b); log gate = log sigmoid(x W_g + b_g).
-/// A u of zeros gives w = 0, the identity. T is float or double; nothing here should be of 16 bits.
+/// Computes w, beta and log gates from hidden states: w = u / sqrt(|u|^2 + epsilon) per head with u =
+/// SiLU(conv(up (down x))); beta = 2 sigmoid(x W_b + b_b); log gate = log sigmoid(x W_g + b_g). A zero u
+/// gives w = 0, the identity. T is float or double; 16-bit types are not precise enough here.
 /// Throws:   invalid_config on sizes that disagree.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5 of w and beta for order-1 inputs.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py.
@@ -110,11 +112,11 @@ class transform_generator {
         gate_bias_ = bias(weights.gate_bias, config.heads, "gate_bias must hold heads numbers");
     }
 
-    /// What it was made from.
+    /// The config it was made from.
     const generator_config& config() const noexcept { return config_; }
 
-    /// x [tokens, hidden]. With `sequence_ends` every sequence starts its own convolution; with `state` the
-    /// one sequence continues an earlier call, and the state moves on. Parts share the tokens.
+    /// x [tokens, hidden]. With `sequence_ends` every sequence starts its own convolution. With `state` the
+    /// single sequence continues an earlier call, and the state is updated. Parts share the tokens.
     /// Throws:   invalid_config on sizes that disagree, or a state together with several sequences or parts.
     void fill_transforms(std::span<const T> x, generated<T> to, std::span<const index> sequence_ends = {},
                          generator_state<T>* state = nullptr, part_of part = {}) const {
@@ -171,7 +173,8 @@ class transform_generator {
             value = std::min(value, T(0)) - std::log1p(std::exp(-std::abs(value)));
     }
 
-    /// The backward pass of fill_transforms without a state: gradients by every weight and by x. Overwrites.
+    /// The backward pass of fill_transforms without a state: gradients with respect to every weight and x.
+    /// Overwrites them.
     /// Throws:   invalid_config on sizes that disagree; nothing is written then.
     /// Cost:     three times the forward products; allocates as much as the forward pass.
     /// Accuracy: f64 within 1e-11, f32 within 1e-4 of the exact gradient for order-1 inputs.
@@ -210,7 +213,7 @@ class transform_generator {
             const index count = end - start, before = std::max<index>(config_.conv - 1, 0);
             const matrix<T> around = with_past(u.middleRows(start, count), 0, nullptr);
             const matrix<T> sums = convolved(around, count);
-            matrix<T> ds(count, width);  // by the sums; by u without a convolution
+            matrix<T> ds(count, width);  // with respect to the sums, or to u without a convolution
             for (index n = 0; n < count; ++n) {
                 ds.row(n) = normalised_gradient(sums.row(n), by_w.row(start + n));
                 for (index c = 0; c < width && config_.conv > 0; ++c) {
@@ -266,13 +269,13 @@ class transform_generator {
     }
 
   private:
-    // Both tails without overflow.
+    // Written so that neither tail overflows.
     static T sigmoid(T x) noexcept {
         const T e = std::exp(-std::abs(x));
         return (x < 0 ? e : T(1)) / (1 + e);
     }
     static std::size_t sized(index n) noexcept { return static_cast<std::size_t>(n); }
-    /// How many tokens x holds. Throws on sequence_ends that do not end there.
+    /// The number of tokens of x. Throws if sequence_ends do not end there.
     index tokens_of(const char* who, std::span<const T> x, std::span<const index> sequence_ends) const {
         const index tokens = static_cast<index>(x.size()) / config_.hidden;
         detail::require(tokens * config_.hidden == static_cast<index>(x.size()), who,
@@ -302,7 +305,8 @@ class transform_generator {
         const matrix<T> low = in * down_.transpose();
         return low * up_.transpose();
     }
-    /// The inputs of the convolution: `past` of the rows are there already, others are the state's or 0.
+    /// The inputs of the convolution: u already has `past` of the preceding rows; others come from the state
+    /// or are 0.
     template <class From>
     matrix<T> with_past(const From& u, index past, const generator_state<T>* state) const {
         const index before = std::max<index>(config_.conv - 1, 0), width = u.cols();
@@ -314,7 +318,7 @@ class transform_generator {
         around.topRows(before) = Eigen::Map<const matrix<T>>(state->history.data(), before, width);
         return around;
     }
-    /// The last `count` sums of the convolution; without one the rows themselves.
+    /// The last `count` sums of the convolution; without a convolution, the rows themselves.
     matrix<T> convolved(const matrix<T>& around, index count) const {
         if (config_.conv == 0) return around;
         matrix<T> sums = matrix<T>::Zero(count, around.cols());
@@ -322,7 +326,8 @@ class transform_generator {
             sums += around.middleRows(tap, count) * conv_.col(tap).asDiagonal();
         return sums;
     }
-    /// The gradient by a token's rows before the normalisation: sums of the convolution, which SiLU changes.
+    /// The gradient with respect to a token's rows before the normalisation, from the sums of the convolution
+    /// before SiLU.
     template <class Sums, class By>
     matrix<T> normalised_gradient(const Sums& sums, const By& by_w) const {
         matrix<T> d(1, sums.cols());

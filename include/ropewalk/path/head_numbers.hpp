@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// head_numbers: one number per token and head (beta, log gates), contiguous or as a strided view.
 #pragma once
 
 #include <concepts>
@@ -10,8 +11,8 @@
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// One number a token and head, as beta and the log gates are: contiguous numbers, or a view of one channel
-/// with any strides ([batches, heads, tokens] tensors, a column of a wider projection).
+/// One number per token and head, such as beta and the log gates: contiguous numbers, or a view with one
+/// channel and any strides ([batches, heads, tokens] tensors, a column of a wider projection).
 /// Shapes:   [batches, tokens, heads]. A view has these extents and one channel. Default: not given.
 ///
 ///     attend(q, k, v, w, beta, out);                                    // std::vector<float> beta
@@ -20,11 +21,11 @@ template <class T>
 class head_numbers {
   public:
     head_numbers() = default;
-    /// A view of one channel.
+    /// A view with one channel.
     template <class E>
     requires(std::is_same_v<const E, const T>) head_numbers(heads_view<E> x)
     noexcept : view_(x), kind_(kind::view) {}
-    /// Contiguous numbers; which extents they have is known where they are used.
+    /// Contiguous numbers, whose extents are given where they are used.
     template <class Range>
     requires(std::convertible_to<const Range&, std::span<const T>>) head_numbers(const Range& packed)
     noexcept {
@@ -36,7 +37,7 @@ class head_numbers {
 
     /// Whether there are none.
     bool empty() const noexcept { return kind_ == kind::none || view_.empty(); }
-    /// How many there are.
+    /// The number of elements.
     index size() const noexcept {
         const heads_shape& x = view_.shape;
         return empty() ? 0 : x.batches * x.tokens * x.heads * x.channels;

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// PaTH position encoding for decoding: Householder-like transforms applied to every cached key, and scores.
 #pragma once
 
 #include <algorithm>
@@ -13,17 +14,19 @@
 #include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/path/head_numbers.hpp>
 
-/// PaTH: between key j and query i stand the transforms of the tokens j + 1 .. i,
-/// H_t = I - beta_t w_t w_t^T with |w_t| = 1 (or w_t = 0: the identity) and beta_t in [0, 2]. They depend on
-/// the data and do not commute, so there is no table: a decode step carries every cached key one token on.
+/// PaTH: the score of query i and key j contains the product of the transforms of the tokens j + 1 .. i, H_t
+/// = I - beta_t w_t w_t^T with |w_t| = 1 (or w_t = 0: the identity) and beta_t in [0, 2]. They depend on the
+/// data and do not commute, so there is no table: a decode step applies the new token's transform to every
+/// cached key.
 /// Source: Yang et al. 2025 (arXiv 2505.16381); fla-org/flash-linear-attention, layers/path_attn.py.
 namespace ROPEWALK_NAMESPACE::path {
 
-/// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads] of any stride.
+/// The transform of one new token: w [kv heads, channels] as a view of one token, beta [kv heads] of any
+/// stride.
 template <class C>
 struct step_transform {
     heads_view<const C> w;  ///< [kv heads, channels]
-    head_numbers<C> beta;   ///< one a head, in [0, 2]
+    head_numbers<C> beta;   ///< one per head, in [0, 2]
 };
 
 }  // namespace ROPEWALK_NAMESPACE::path
@@ -44,7 +47,7 @@ ROPEWALK_ALWAYS_INLINE void sum_rows(const simd::pack<C> (&x)[R], C* sums) noexc
     }
 }
 
-/// Rows of channels as registers: V whole ones and, with Rest, one of the first `rest` lanes.
+/// A row of channels in registers: V whole ones and, with Rest, one with `rest` valid lanes.
 template <std::size_t V, bool Rest, class C>
 struct key_row {
     static constexpr std::size_t parts = V + (Rest ? 1 : 0);
@@ -72,7 +75,7 @@ ROPEWALK_ALWAYS_INLINE void dot_rows(const key_row<V, Rest, C> (&x)[R], const ke
     sum_rows<R>(sum, sums);
 }
 
-/// The scores of a key head's queries: `group` of them, `stride` apart; scores[g * score_stride + row].
+/// The `group` queries of a key head, `stride` apart, and their scores[g * score_stride + row].
 template <class C>
 struct key_queries {
     const C* first;
@@ -82,11 +85,11 @@ struct key_queries {
     index score_stride;
 };
 
-/// Whether keys are carried past a token, or only read.
+/// Whether keys are updated by a token's transform, or only read.
 enum class walk { carry, read };
 
-/// R key rows `stride` apart: k <- k - beta (k . w) w if they are carried, and the scores of the queries with the rows
-/// as they are stored. `only` is the first query already loaded, for a group of one.
+/// R key rows, `stride` apart: k <- k - beta (k . w) w if they are updated, and the scores of the queries
+/// with the rows as they are stored. `only` is the first query in registers, for a group of one.
 template <walk Walk, std::size_t R, std::size_t V, bool Rest, class K, class C>
 ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const key_row<V, Rest, C>& w, C beta,
                                        const key_queries<C>& q, const key_row<V, Rest, C>& only,
@@ -97,7 +100,7 @@ ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const k
         for (std::size_t r = 0; r < R; ++r)
             x[r].load(static_cast<const K*>(key + static_cast<index>(r) * stride), rest);
     };
-    // As much memory as these rows hold, further on in the walk.
+    // Prefetches as much memory as these rows hold, further ahead.
     constexpr index line = 64 / static_cast<index>(sizeof(K));
     constexpr index held = static_cast<index>(R * row::parts) * simd::lanes<C>;
     for (index at = 0; at < held; at += line) {
@@ -117,7 +120,7 @@ ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const k
             x[r].store(key + static_cast<index>(r) * stride, rest);
         }
         if (q.group == 0) return;
-        // A 16-bit cache is rounded once a token; a score reads what later steps will read.
+        // A 16-bit cache is rounded once per token; the score uses the rounded key, as later steps will.
         if constexpr (sizeof(K) < sizeof(C)) load_rows();
     }
     dot_rows(x, only, q.scores);
@@ -128,7 +131,7 @@ ROPEWALK_ALWAYS_INLINE void carry_rows(K* key, index stride, index rest, const k
     }
 }
 
-/// The same for rows of more than 8 registers: the row is read again for each step, from the L1 cache.
+/// The same for rows of more than 8 registers: each step reads the row again from the L1 cache.
 template <walk Walk, class K, class C>
 void carry_long_key(K* key, index channels, const C* w, C beta, const key_queries<C>& q) noexcept {
     using P = simd::pack<C>;
@@ -153,8 +156,8 @@ void carry_long_key(K* key, index channels, const C* w, C beta, const key_querie
     for (index g = 0; g < q.group; ++g) q.scores[g * q.score_stride] = dot(q.first + g * q.stride);
 }
 
-/// What a walk over the cache does: the token's transform, its queries ([1, heads, channels], `group` of them a key
-/// head, none for a group of 0) and where their scores go: scores[query head * stride + token].
+/// The inputs of a pass over the cache: the token's transform, its queries ([1, heads, channels], `group` per
+/// key head, none for a group of 0), and their scores[query head * stride + token].
 template <class C>
 struct key_walk {
     path::step_transform<C> transform;
@@ -164,9 +167,9 @@ struct key_walk {
     index score_stride;
 };
 
-/// The cache is walked as it lies in memory, a head after the other where a head's keys lie together, elsewhere
-/// through as many tokens of a head as stay in the L1 cache, then the same of the next. Four tokens abreast: w, q and
-/// the sums across lanes then serve four rows. The bits do not depend on the walk.
+/// The cache is read in memory order: head after head where the keys of a head are contiguous, else as many
+/// tokens of a head as fit in the L1 cache, then the same tokens of the next head. Four tokens at a time
+/// share w, q and the sums across lanes. The bits do not depend on the order.
 template <walk Walk, std::size_t V, bool Rest, class K, class C>
 void walk_keys_of(heads_view<K> keys, const key_walk<C>& by) noexcept {
     using std::integral_constant;
@@ -176,7 +179,7 @@ void walk_keys_of(heads_view<K> keys, const key_walk<C>& by) noexcept {
     const index rest = channels - static_cast<index>(V) * simd::lanes<C>;
     const path::step_transform<C>& t = by.transform;
     const heads_view<const C> betas = t.beta.view(1, 1, keys.heads());
-    // Rows [first, last) of head h, R at a time; `ahead` names what to bring closer meanwhile.
+    // Rows [first, last) of head h, R at a time; `ahead` gives the memory to prefetch meanwhile.
     const auto carry = [&]<std::size_t R>(index h, index first, index last, auto ahead,
                                           integral_constant<std::size_t, R>) {
         const C beta = Walk == walk::carry ? *betas.at(0, 0, h) : C(0);
@@ -213,7 +216,7 @@ void walk_keys_of(heads_view<K> keys, const key_walk<C>& by) noexcept {
     constexpr index tile = 32;
     for (index first = 0; first < whole; first += tile) {
         const index count = std::min(tile, whole - first);
-        // Ahead: the next tile, in the order in which it lies.
+        // Prefetches the next tile, in memory order.
         for (index h = 0; h < keys.heads(); ++h)
             carry(
                 h, first, first + count,
@@ -245,7 +248,7 @@ void walk_keys(heads_view<K> keys, const key_walk<C>& by) noexcept {
     }
 }
 
-/// The misfit of a token's transform with the keys it carries.
+/// The misfit of a token's transform with the keys.
 template <class K, class C>
 misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
     if (keys.batches() != 1) return {"batches of the keys must be 1", 1, keys.batches()};
@@ -273,16 +276,16 @@ misfit fit_query(const heads_view<K>& keys, const heads_shape& q) noexcept {
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// Carries every cached key past one new token, in place: k <- k - beta (k . w) w.
+/// Applies the transform of one new token to every cached key, in place: k <- k - beta (k . w) w.
 /// Shapes:   keys [tokens, kv heads, channels], any strides; w [1, kv heads, channels]; beta [kv heads].
-/// Requires: one sequence (batches = 1); beta in [0, 2] and |w| <= 1, or norms grow.
-///           Parts share the tokens.
-/// Returns:  true; false, and nothing is written, where the call does not fit and ROPEWALK_ON_MISFIT lets the
-///           program go on.
+/// Requires: one sequence (batches = 1); beta in [0, 2] and |w| <= 1, otherwise norms grow. Parts share the
+///           tokens.
+/// Returns:  true; false, with nothing written, when the call does not fit and ROPEWALK_ON_MISFIT lets the
+///           program continue.
 /// Cost:     reads and writes the keys once; no allocation.
 /// Accuracy: f64 within 1e-14, f32 within 1e-5 for order-1 rows of up to 200 channels; 16-bit: that plus half
-///           a storage ulp, once a token: bf16 keys are off by 1.3 % after 64 tokens, by 21 % after 16384
-///           (deferred_keys rounds once a block). w = 0 or beta = 0 leaves a key as it is, bit for bit.
+///           a storage ulp per token. bf16 keys are off by 1.3 % after 64 tokens and by 21 % after 16384
+///           (deferred_keys rounds once per block). w = 0 or beta = 0 leaves the bits of a key unchanged.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py, rank_one_update.
 template <class K>
 bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
@@ -303,8 +306,8 @@ bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute
 /// h / (heads / kv heads).
 /// Shapes:   q [1, heads, channels]; scores [heads, tokens].
 /// Returns:  as update_keys.
-/// Cost:     as update_keys plus heads * channels multiply-adds a token. A score is that of the key as it is
-///           stored: the same bits as update_keys and the product afterwards.
+/// Cost:     as update_keys plus heads * channels multiply-adds per token. A score is that of the key as it
+///           is stored: the same bits as update_keys followed by the product.
 /// Source:   fla-org/flash-linear-attention, layers/path_attn.py (there in two passes).
 template <class K>
 bool update_keys_and_score(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,

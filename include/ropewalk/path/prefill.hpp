@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// attend: PaTH attention over whole sequences by blocks, and the key cache for decoding.
 #pragma once
 
 #include <algorithm>
@@ -35,8 +36,9 @@ void store_row(const Eigen::Ref<const Eigen::Matrix<T, 1, Eigen::Dynamic>>& row,
     for (index c = 0; c < row.cols(); ++c) p[c] = stored_t<E>(static_cast<compute_t<E>>(row[c]));
 }
 
-/// The queries of one key head and sequence on their way back, block by block of tokens and in a block head
-/// by head, with their running softmax: peaks, weights and weighted values.
+/// The queries of one key head and sequence while they are transformed back over earlier blocks, ordered by
+/// blocks of tokens and within a block by heads, with their running softmax: peaks, weights and weighted
+/// values.
 template <class T>
 struct path_walk {
     using column = Eigen::Array<T, Eigen::Dynamic, 1>;
@@ -72,7 +74,7 @@ struct path_walk {
         return {inside / count, first + inside % count};
     }
     /// Adds the keys first .. first + values.rows() to the queries from `row` on: scores [queries, keys], not
-    /// scaled; what a query does not see is overwritten.
+    /// scaled; those that a query does not see are overwritten.
     void add(index row, path::matrix<T>& scores, index first, const path::matrix<T>& values) {
         const index rows = scores.rows(), keys = values.rows();
         for (index r = 0; r < rows; ++r) {
@@ -105,20 +107,21 @@ struct path_walk {
 
 namespace ROPEWALK_NAMESPACE::path {
 
-/// Causal PaTH attention over whole sequences, block by block: each block's transforms become one UT
-/// transform, its queries walk back over the earlier blocks, nearest first, with a running softmax.
+/// Causal PaTH attention over whole sequences, block by block: the transforms of each block become one UT
+/// transform, and its queries are transformed back over the earlier blocks, nearest first, with a running
+/// softmax.
 ///     logit(i, j) = scale (q_i^T H_i ... H_{j+1} k_j + G_i - G_j), j <= i; values are not transformed.
 /// Shapes:   q [batches, tokens, heads, channels]; k, w [.., kv heads, channels]; v [.., kv heads, value
 ///           channels]; beta [batches, tokens, kv heads]; out [batches, tokens, heads, value channels].
 ///           Any strides, each of any element type; w, beta and gates in T. Parts share batches * kv heads *
-///           sequences, the memory of one call each.
+///           sequences; each needs the memory of one call.
 /// Throws:   invalid_config on sizes that disagree, beta outside [0, 2], a positive log gate, a block of 0.
 /// Cost:     heads tokens^2 (3 channels + value channels) multiply-adds in matrix products; scratch of
 ///           tokens (3 channels + value channels) numbers.
-/// Accuracy: f64 within 1e-12 of the product written out, for any block, for |w| <= 1 and order-1 inputs; f32
-///           within 1e-4. A later token cannot change a query's result, NaN included.
-/// Source:   Yang et al. 2025, section 3; fla-org/flash-linear-attention, ops/path_attn/naive.py. The gate is
-///           scaled together with the product, as there.
+/// Accuracy: f64 within 1e-12 of the explicit product, for any block, for |w| <= 1 and order-1 inputs; f32
+///           within 1e-4. A later token cannot change a query's result, even if it is NaN.
+/// Source:   Yang et al. 2025, section 3; fla-org/flash-linear-attention, ops/path_attn/naive.py. As there,
+///           the gate is scaled together with the product.
 template <class Q, class K, class V, class O>
 void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
             std::type_identity_t<heads_view<const compute_t<Q>>> w,
@@ -137,8 +140,8 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
     };
     plan.each_sequence([&](index b, index kv, index start, index length) {
         plan.clear_logits(b, kv, start, length);
-        // The products of a block multiply what a query does not see by 0, which is no 0 times NaN.
-        // A block of one token holds nothing hidden.
+        // The products of a block multiply hidden numbers by 0, and 0 times NaN is not 0. A block of one
+        // token has no hidden numbers.
         const auto finite = [&](const auto& view) {
             return detail::rows_of<T>(view, b, kv, start, length).allFinite();
         };
@@ -158,7 +161,7 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
             const matrix<T> inner = own.transform.own_keys(keys, betas);
             own.keys = own.transform.keys_at_end(keys, inner);
 
-            // Inside the block: query r meets the transforms up to its own, key s those after s.
+            // Inside the block: query r has the transforms up to its own, key s those after s.
             auto queries = walk.queries.middleRows(group * first, group * count);
             for (index g = 0; g < group; ++g) queries.middleRows(g * count, count) = at(q, kv * group + g);
             matrix<T> through = queries * own.transform.w().transpose();
@@ -196,7 +199,7 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
     });
 }
 
-/// The same by definition in plain loops, one transform at a time: for tests, and to compare with.
+/// The same by definition in plain loops, one transform at a time, for tests and comparisons.
 /// Cost:     heads tokens^2 / 2 dependent steps of 3 channels + value channels multiply-adds.
 /// Source:   Yang et al. 2025, eq. 4.
 template <class Q, class K, class V, class O>
@@ -253,12 +256,13 @@ void attend_naive(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
     });
 }
 
-/// The keys as decoding needs them: each carried past all later tokens of its sequence, H_T ... H_{j+1} k_j.
+/// The keys as decoding needs them, with the transforms of all later tokens of the sequence applied: H_T ...
+/// H_{j+1} k_j.
 /// Shapes:   k, cache [batches, tokens, kv heads, channels], cache of any element type; it may be k itself.
-///           block, sequence_ends and part of the options count.
+///           of the options, block, sequence_ends and part are used.
 /// Throws:   invalid_config as attend.
-/// Cost:     tokens channels (3 block + 2 channels) multiply-adds a head: blocks from the last to the first,
-///           with the product of the later ones as one matrix.
+/// Cost:     tokens channels (3 block + 2 channels) multiply-adds per head: blocks from the last to the
+///           first, with the product of the later ones as one matrix.
 /// Accuracy: as attend, before the rounding to the cache's type.
 /// Source:   fla-org/flash-linear-attention, ops/path_attn/prepare_k_cache.py (there key by key).
 template <class K, class C>

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Resizes a learned absolute position embedding to another grid of patches, for models that have one too.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +13,7 @@
 
 namespace ROPEWALK_NAMESPACE::rope_vit {
 
-/// Two grids of patches; tokens before the patches keep their rows.
+/// Sizes of the trained and of the wanted grid of patches; tokens before the patches keep their rows.
 struct resize_config {
     index from_height = 0;    ///< rows of patches that were trained
     index from_width = 0;     ///< columns of patches that were trained
@@ -25,7 +26,7 @@ struct resize_config {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Four neighbours and their weights for one place of the new grid.
+/// Four neighbours and their weights for one point of the new grid.
 struct cubic_taps {
     std::array<index, 4> at;
     std::array<double, 4> weight;
@@ -50,8 +51,9 @@ inline cubic_taps cubic_taps_of(index place, index from, index to) noexcept {
 
 namespace ROPEWALK_NAMESPACE::rope_vit {
 
-/// A learned absolute embedding for another grid of patches, as models with APE and RoPE need it at another
-/// resolution: bicubic (a = -3/4, align_corners = false, no antialiasing). The rotary part needs nothing.
+/// Resizes a learned absolute position embedding (APE) to another grid of patches: bicubic interpolation (a =
+/// -3/4, align_corners = false, no antialiasing). Models that use both APE and RoPE need it at another
+/// resolution; RoPE itself needs no such step.
 /// Shapes:   embedding [prefix + from_height * from_width, channels] -> [prefix + to_height * to_width,
 ///           channels].
 /// Throws:   invalid_config on sizes that are not positive or an embedding of another length.

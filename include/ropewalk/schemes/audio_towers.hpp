@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rotary schemes of audio encoders: plain frame positions, and Music Flamingo's rotation by time.
 #pragma once
 
 #include <cmath>
@@ -8,14 +9,14 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Audio encoders that rotate by more than the number of a frame.
+/// Rotary schemes of audio encoders: by the frame number, or (Music Flamingo) by window and time.
 /// Source: huggingface/transformers, the models named below.
 namespace ROPEWALK_NAMESPACE::audio_towers {
 
 struct music_flamingo_config {
-    index width = 1280;        ///< of the encoder's output, which is rotated as one head
-    double base = 1200;        ///< rope_theta, and what times are divided by
-    double partial = 0.2;      ///< partial_rotary_factor: of the width, once for windows and once for frames
+    index width = 1280;        ///< channels of the encoder's output, which is rotated as one head
+    double base = 1200;        ///< rope_theta; times are divided by it too
+    double partial = 0.2;      ///< partial_rotary_factor: share of the width for each of the two axes
     double frame_step = 0.01;  ///< seconds of a mel frame; the encoder keeps every fourth
 };
 
@@ -23,7 +24,7 @@ struct music_flamingo_config {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// The channels that Music Flamingo gives each of its two axes.
+/// The number of channels that Music Flamingo gives each of its two axes.
 inline index music_flamingo_channels(const char* who, const audio_towers::music_flamingo_config& config) {
     require(config.width >= 4 && config.width <= 65536, who, "width must be in 4 .. 65536", config.width);
     require(config.partial > 0 && config.partial <= 0.5, who, "partial must be in (0, 0.5]", config.partial);
@@ -38,13 +39,13 @@ inline index music_flamingo_channels(const char* who, const audio_towers::music_
 
 namespace ROPEWALK_NAMESPACE::audio_towers {
 
-/// Music Flamingo: what the encoder puts out is rotated itself, before the projector and not in attention,
-/// over two axes: the window of 30 seconds and the frame within it, each with the ladder base^(-2 i /
-/// channels); interleaved pairs from channel 0, the other channels untouched. Over the positions of
-/// music_flamingo_frames. Throws: invalid_config on a width outside 4 .. 65536, a base that is not > 1, or a
-/// partial that is not in
-///         (0, 1/2] or leaves an odd number of channels.
-/// Source: huggingface/transformers models/musicflamingo, MusicFlamingoRotaryEmbedding.
+/// Music Flamingo: the encoder's output is rotated, before the projector and outside attention. It has two
+/// axes, the window of 30 seconds and the frame within it, each with the frequencies base^(-2 i / channels).
+/// The pairs are interleaved from channel 0; the other channels are untouched. Its positions are those of
+/// music_flamingo_frames.
+/// Throws:   invalid_config on a width outside 4 .. 65536, a base that is not > 1, or a partial that is not
+///           in (0, 1/2] or leaves an odd number of channels.
+/// Source:   huggingface/transformers models/musicflamingo, MusicFlamingoRotaryEmbedding.
 inline rotary_scheme music_flamingo(const music_flamingo_config& config = {}) {
     constexpr const char* who = "audio_towers::music_flamingo";
     const index channels = detail::music_flamingo_channels(who, config);
@@ -55,8 +56,8 @@ inline rotary_scheme music_flamingo(const music_flamingo_config& config = {}) {
     return rope;
 }
 
-/// Where the frames of consecutive windows stand. A frame at t seconds from the start, the j-th of its window
-/// w, stands at -2 pi t w / base and -2 pi t (2 pi j / base): both axes are scaled by its time.
+/// Positions of the frames of consecutive windows. Frame j of window w, at t seconds from the start, has the
+/// coordinates -2 pi t w / base and -2 pi t (2 pi j / base): both axes are scaled by its time.
 /// Shapes:   [windows * frames, 2], window by window.
 /// Throws:   invalid_config on negative counts, more than 2^24 frames, or a frame_step that is not finite and
 ///           > 0.
@@ -86,12 +87,12 @@ inline position_ids music_flamingo_frames(index windows, index frames,
 struct line_config {
     std::string name = {};  ///< what explain and messages call the scheme
     index head_dim = 0;
-    index rotary_dim = 0;  ///< the first channels; 0: all
+    index rotary_dim = 0;  ///< channels that rotate, from the first on; 0: all
     double base = 1e4;
     pair_layout layout = {};
 };
 
-/// An encoder that rotates by the number of a frame.
+/// The scheme of an encoder that rotates by the frame number.
 /// Throws:   invalid_config on an odd rotary_dim, one above head_dim, a head_dim above 65536 or a base that
 ///           is not > 0.
 /// Source:   RoFormer, Su et al. 2021.

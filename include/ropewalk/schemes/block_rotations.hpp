@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Learned rotations of blocks of channels: LieRE, whose axes do not commute, and ComRoPE, whose axes do.
 #pragma once
 
 #include <span>
@@ -7,11 +8,9 @@
 #include <ropewalk/angles/rotation_blocks.hpp>
 #include <ropewalk/core/heads_view.hpp>
 
-/// Learned rotations of blocks of channels: LieRE, whose axes do not commute, and ComRoPE, whose do.
-
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Adds g x^T of every head that shares a matrix to a block's direction.
+/// Adds the outer products g x^T of all heads that share a matrix to the block's gradient.
 template <class T>
 void add_outer(std::span<double> direction, const T* g, const T* x, index size) {
     for (index r = 0; r < size; ++r)
@@ -41,22 +40,23 @@ void require_gradient_shapes(const char* who, heads_view<const T> x, heads_view<
 
 }  // namespace ROPEWALK_NAMESPACE::detail
 
-/// LieRE: a learned skew matrix an axis and block, rotation exp(sum over axes of position * generator).
-/// Blocks of more than two channels with more than one axis do not commute: q.k depends on absolute
-/// positions, and no cached key can be moved.
+/// LieRE: one learned skew-symmetric matrix (generator) per axis and block; the rotation of a block is
+/// exp(sum over axes of position * generator). With more than one axis, blocks of more than two channels do
+/// not commute: q.k then depends on absolute positions, and a cached key cannot be moved to another position.
 /// Source:   LieRE, arXiv 2406.10322; StanfordMIMI/LieRE models/rope_vit.py.
 namespace ROPEWALK_NAMESPACE::liere {
 
 struct model_config {
     index axes = 2;
-    index heads = 1;   ///< heads with generators of their own; 1: shared
+    index heads = 1;   ///< heads with generators of their own; 1: all heads share them
     index blocks = 0;  ///< of a head
     index size = 2;    ///< channels of a block (generator_dim)
 };
 
-/// U - U^T of the strict upper triangles of the learned parameters; the rest of them is not read.
+/// The generators U - U^T, where U is the strict upper triangle of the learned parameters. Elements outside
+/// that triangle are not read.
 /// Shapes:   raw and the result [axes, heads * blocks, size, size].
-/// Throws:   invalid_config on another size.
+/// Throws:   invalid_config when raw has another size.
 /// Source:   StanfordMIMI/LieRE LierePositionEncoder.
 inline std::vector<double> make_generators(const model_config& c, std::span<const double> raw) {
     constexpr const char* who = "liere::make_generators";
@@ -93,7 +93,7 @@ inline void fill_sum(const model_config& c, std::span<const double> generators, 
 /// The rotations of all positions. Untouched positions (class tokens) get the identity.
 /// Shapes:   generators as make_generators; a table of positions.tokens() rows.
 /// Throws:   invalid_config on sizes or axes that disagree, generators that are not skew.
-/// Cost:     an exponential a block, head and token.
+/// Cost:     an exponential per block, head and token.
 /// Source:   StanfordMIMI/LieRE models/rope_vit.py.
 template <class T = float>
 [[nodiscard]] rotation_blocks<T> make_table(const model_config& c, std::span<const double> generators,
@@ -117,7 +117,8 @@ template <class T = float>
     return table;
 }
 
-/// The gradient of the learned parameters, given x before the rotation and the gradient after it.
+/// The gradient with respect to the learned parameters, given x before the rotation and the gradient after
+/// it.
 /// Shapes:   x, gradient [batches, tokens, heads, channels]; the result [axes, heads * blocks, size, size], 0
 ///           outside the strict upper triangles.
 /// Throws:   invalid_config on shapes that disagree.
@@ -165,13 +166,13 @@ std::vector<double> make_gradient(const model_config& c, std::span<const double>
 
 }  // namespace ROPEWALK_NAMESPACE::liere
 
-/// ComRoPE: one learned skew matrix a block, times a number that is linear in the position, so that all
-/// rotations of a block commute and scores know differences alone.
+/// ComRoPE: one learned skew-symmetric matrix per block, times a factor that is linear in the position. All
+/// rotations of a block therefore commute, and scores depend on differences of positions only.
 /// Source: ComRoPE, arXiv 2506.03737; Longin-Yu/ComRoPE model.py.
 namespace ROPEWALK_NAMESPACE::comrope {
 
-/// axis_partition (AP): block n rotates with axis n mod axes. linearly_dependent (LD): with a learned
-/// combination of all axes, shared by the heads.
+/// axis_partition (AP): block n rotates with axis n mod axes. linearly_dependent (LD): block n rotates with a
+/// learned linear combination of all axes, which the heads share.
 enum class commuting : std::uint8_t { axis_partition, linearly_dependent };
 
 struct model_config {
@@ -182,7 +183,7 @@ struct model_config {
     index size = 2;
 };
 
-/// Where a grid's patches stand: (index + 0.5) / patches of an axis. A class token stands at 0.5 on all axes.
+/// The position of a patch on one axis of a grid: (patch + 0.5) / patches. A class token has 0.5 on all axes.
 /// Throws:   invalid_config on patches < 1.
 /// Source:   Longin-Yu/ComRoPE model.py RoPESelfAttentionBase (axis_scale).
 inline double patch_position(index patch, index patches) {
@@ -190,7 +191,7 @@ inline double patch_position(index patch, index patches) {
     return (static_cast<double>(patch) + 0.5) / static_cast<double>(patches);
 }
 
-/// What a model has learned.
+/// The learned parameters of a model.
 struct parameters {
     std::span<const double> frequencies;  ///< F [heads, blocks, size, size]; generators are F - F^T
     std::span<const double> multipliers;  ///< m [axes, blocks], linearly_dependent only
@@ -209,7 +210,7 @@ inline void require_valid(const char* who, const model_config& c, const paramete
     detail::require(positions.axes() == c.axes, who, "positions must have the model's axes",
                     positions.axes());
 }
-/// How far block n has rotated at a position, in units of its generator.
+/// The factor on the generator of block n at a position.
 inline double reach(const model_config& c, const parameters& p, const double* position, index n) {
     if (c.kind == commuting::axis_partition) return position[n % c.axes];
     double sum = 0;
@@ -230,7 +231,7 @@ inline void fill_generator(const model_config& c, const parameters& p, index mat
 /// The rotations of all positions.
 /// Shapes:   a table of positions.tokens() rows and the model's heads.
 /// Throws:   invalid_config on sizes or axes that disagree.
-/// Cost:     an exponential a block, head and token.
+/// Cost:     an exponential per block, head and token.
 /// Source:   Longin-Yu/ComRoPE model.py ComRoPEAPAttention, ComRoPELDAttention.
 template <class T = float>
 [[nodiscard]] rotation_blocks<T> make_table(const model_config& c, const parameters& p,
@@ -249,13 +250,13 @@ template <class T = float>
     return table;
 }
 
-/// Gradients of what the model has learned.
+/// Gradients of the learned parameters.
 struct gradients {
     std::vector<double> frequencies;  ///< [heads, blocks, size, size]
-    std::vector<double> multipliers;  ///< [axes, blocks]; empty where the axes are dealt out
+    std::vector<double> multipliers;  ///< [axes, blocks]; empty for axis_partition
 };
 
-/// Given x before the rotation and the gradient after it.
+/// The gradients of the learned parameters, given x before the rotation and the gradient after it.
 /// Shapes:   x, gradient [batches, tokens, heads, channels].
 /// Throws:   invalid_config on shapes that disagree.
 /// Cost:     an exponential of twice the size a block, head and token.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of DINOv3: 2-D axial RoPE over patch centres in [-1, 1], given by periods.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +13,8 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// DINOv3: row first, half-split pairs, patch centres in [-1, 1], periods instead of frequencies.
+/// DINOv3: 2-D axial RoPE, row first, half-split pairs. Patch centres lie in [-1, 1], and the model names
+/// periods instead of frequencies.
 /// Source: DINOv3, Simeoni et al. 2025; facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py.
 namespace ROPEWALK_NAMESPACE::dinov3 {
 
@@ -23,9 +25,9 @@ struct periods_config {
     double max_period = 0;  ///< the longest period; both or none
 };
 
-/// The periods [head_dim / 4], in coordinate units a turn.
-/// Throws: invalid_config when head_dim is no multiple of 4, both ways to say the periods are given, only one
-///         of min_period and max_period is, or a parameter is not > 0.
+/// The periods [head_dim / 4], in coordinate units per turn.
+/// Throws: invalid_config when head_dim is not a multiple of 4, when both base and periods are given, when
+///         only one of min_period and max_period is given, or when a parameter is not > 0.
 /// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py, _init_weights.
 inline std::vector<double> periods(const periods_config& config) {
     constexpr const char* who = "dinov3::periods";
@@ -54,16 +56,16 @@ inline std::vector<double> periods(const periods_config& config) {
     return period;
 }
 
-/// The same rounded to bfloat16: released weights carry their periods so.
-/// Source: timm, which notes it.
+/// The same periods rounded to bfloat16, as released weights store them.
+/// Source: a note in timm.
 inline std::vector<double> rounded_to_bf16(std::vector<double> periods) {
     for (double& p : periods) p = static_cast<double>(static_cast<float>(bf16(static_cast<float>(p))));
     return periods;
 }
 
 /// The scheme of a model from its periods (its checkpoint's, or periods()).
-/// Shapes: periods [head_dim / 4], used for rows and again for columns.
-/// Throws: invalid_config on no period or one that is not > 0.
+/// Shapes: periods [head_dim / 4], used for rows and for columns.
+/// Throws: invalid_config when there is no period, or one is not > 0.
 /// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py.
 inline rotary_scheme axial(std::span<const double> periods) {
     detail::require(!periods.empty(), "dinov3::axial", "periods must not be empty", periods.size());
@@ -79,11 +81,12 @@ inline rotary_scheme axial(std::span<const double> periods) {
                              spectrum::selected(omega, axis_of, 2));
 }
 
-/// What both sides are divided by. separate: each by itself; max, min: both by the longer, the shorter.
+/// What patch coordinates are divided by. separate: each axis by its own side; max, min: both by the longer
+/// or the shorter side.
 enum class normalisation : std::uint8_t { separate, max, min };
 
 /// Training-time augmentation of the coordinates, drawn by the caller; the defaults change nothing.
-/// Applied in this order: shift added, jitter and rescale multiplied.
+/// The shift is added first; then the coordinates are multiplied by jitter and rescale.
 struct augmentation {
     double shift_row = 0;      ///< added to the rows
     double shift_column = 0;   ///< added to the columns
@@ -100,7 +103,7 @@ struct patches_config {
     augmentation augment = {};                   ///< of the coordinates, in training
 };
 
-/// Where the tokens of an image stand: 2 (i + 1/2) / n - 1 on each axis.
+/// Positions of the tokens of an image: 2 (i + 1/2) / n - 1 on each axis.
 /// Throws: invalid_config on height or width < 1, prefix_tokens < 0, or augmentation that is not finite.
 /// Source: facebookresearch/dinov3 dinov3/layers/rope_position_encoding.py, forward.
 inline position_ids patches(const patches_config& config) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// DRoPE: directional RoPE for agents, which encodes headings (angles) beside 2-D positions.
 #pragma once
 
 #include <algorithm>
@@ -12,17 +13,17 @@
 #include <ropewalk/positions/heading.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// DRoPE: headings of agents. All pairs of a heading block rotate by the heading itself, so that scores
-/// depend on the difference of two headings modulo a full turn.
+/// DRoPE, directional RoPE for agents. All pairs of a heading block rotate by the heading angle itself, so
+/// scores depend on the difference of two headings modulo a full turn.
 /// Source:   DRoPE, Zhao et al. 2025 (no official code; how position and heading are combined is a
 ///           parameter).
 namespace ROPEWALK_NAMESPACE::drope {
 
-/// What a head does: the position rotates it, the heading does, each rotates its own block of channels
-/// (position first), or nothing does.
+/// What rotates a head: the position, the heading, both (each its own block of channels, position first), or
+/// nothing.
 enum class head_mode : std::uint8_t { position, heading, blocks, none };
 
-/// Even heads position, odd heads heading.
+/// Modes of `heads` heads: even heads rotate by the position, odd heads by the heading.
 /// Throws:   invalid_config on heads < 0.
 /// Source:   an unofficial implementation; the paper fixes no choice.
 inline std::vector<head_mode> alternating_heads(index heads) {
@@ -32,9 +33,9 @@ inline std::vector<head_mode> alternating_heads(index heads) {
     return modes;
 }
 
-/// Frequencies of a heading with several harmonics instead of one: whole numbers, so that the period stays a
-/// full turn. For agents_config::harmonics, or for make_rotation_table alone; all ones is DRoPE itself and
-/// needs no table.
+/// Frequencies that multiply a heading by whole numbers (harmonics), so that the period stays a full turn.
+/// For agents_config::harmonics, or for make_rotation_table alone. All ones is DRoPE itself and needs no
+/// table.
 /// Throws: invalid_config on a harmonic of 0.
 /// Source: a rotation by w phi has the period 2 pi only for whole w.
 inline spectrum harmonics(std::span<const int> of_pair) {
@@ -48,15 +49,15 @@ inline spectrum harmonics(std::span<const int> of_pair) {
 
 struct agents_config {
     index head_dim = 0;
-    std::vector<head_mode> modes = {};  ///< one a head
-    /// The position's block in `blocks` heads, the heading has the rest; not given: half of the head.
+    std::vector<head_mode> modes = {};  ///< one per head
+    /// Channels of the position's block in `blocks` heads; the heading's block is the remaining channels. Not
+    /// given: half of the head.
     std::optional<index> position_channels = {};
-    /// What the heading of each pair is multiplied by; empty: 1, which is DRoPE itself. One a pair of the
-    /// widest block that a heading rotates (head_dim / 2 in `heading` heads); a narrower block takes the
-    /// first.
+    /// The factor on the heading in each pair; empty: 1, which is DRoPE itself. One per pair of the widest
+    /// block that a heading rotates (head_dim / 2 in `heading` heads); a narrower block uses the first ones.
     std::vector<int> harmonics = {};
-    double base = 1e4;                  ///< of the position's ladder
-    double unit = 1;                    ///< lengths of this many position units are one step of the ladder
+    double base = 1e4;                  ///< of the position's frequencies
+    double unit = 1;                    ///< position units that count as 1: positions are divided by it
     pair_layout layout = half_split{};  ///< inside each block
 };
 
@@ -69,9 +70,10 @@ struct head_run {
 };
 
 /// A checked combination of positions (x, y) and headings.
-/// Throws:   invalid_config when head_dim is odd, position channels are no multiple of 4 or exceed head_dim
-///           (where none are given: half of the head is no multiple of 4), the layout does not fit a block,
-///           harmonics are 0 or of another number, a mode is none of head_mode, or base or unit is not > 0.
+/// Throws:   invalid_config when head_dim is odd, position channels are not a multiple of 4 or exceed
+///           head_dim (where none are given: when half of the head is not a multiple of 4), the layout does
+///           not fit a block, harmonics are 0 or of another number, a mode is none of head_mode, or base or
+///           unit is not > 0.
 /// Source:   DRoPE, Zhao et al. 2025: head-by-head and intra-head.
 class agents {
   public:
@@ -132,11 +134,11 @@ class agents {
     /// Frequencies over (x, y) of position heads, and of the position block of `blocks` heads; no pairs where
     /// the scheme has none.
     const spectrum& position_frequencies() const noexcept { return whole_; }
-    /// Of the position block of `blocks` heads.
+    /// Frequencies over (x, y) of the position block of `blocks` heads.
     const spectrum& block_frequencies() const noexcept { return block_; }
-    /// Harmonics of heading heads, and of the heading's block in `blocks` heads; no pairs where all are 1.
+    /// Harmonics of `heading` heads; no pairs where all are 1.
     const spectrum& heading_frequencies() const noexcept { return heading_whole_; }
-    /// Of the heading's block.
+    /// Harmonics of the heading's block in `blocks` heads; no pairs where all are 1.
     const spectrum& heading_block_frequencies() const noexcept { return heading_block_; }
 
   private:
@@ -171,11 +173,11 @@ class agents {
     std::vector<head_run> runs_;
 };
 
-/// Cos and sin of a scene: a row an agent where positions rotate, one number pair an agent for the heading
-/// (a row where it has harmonics).
+/// Cos and sin of a scene: one row per agent for positions; one cos and one sin per agent for headings, or
+/// one row where they have harmonics.
 /// Shapes:   xy [agents, 2] in metres (or whatever `unit` counts), headings [agents] in radians.
 /// Throws:   invalid_config on sizes that disagree or numbers that are not finite.
-/// Cost:     8 bytes an agent for the heading (float) and a row for positions; nothing grows with agents^2.
+/// Cost:     8 bytes per agent for the heading (float) and a row for positions; nothing grows with agents^2.
 /// Source:   DRoPE, Zhao et al. 2025.
 template <class T = float>
 class scene {
@@ -184,10 +186,10 @@ class scene {
         : scene(scheme, xy, headings.tokens(), uniform_table<T>(headings)) {
         add_harmonics(scheme, headings);
     }
-    /// The headings of moving agents from their velocities [agents, 2], of any length: without harmonics
-    /// cos and sin are v / |v| and no angle is formed.
-    /// Throws:   as the constructor, and on a velocity of zero (the heading of an agent that stands is
-    ///           the caller's to remember).
+    /// A scene whose headings are the directions of the velocities [agents, 2], which may have any length.
+    /// Without harmonics, cos and sin are v / |v| and no angle is formed.
+    /// Throws:   as the constructor, and on a velocity of zero (the caller must remember the heading of an
+    ///           agent that has stopped).
     template <class N>
     static scene from_velocities(const agents& scheme, const position_ids& xy,
                                  std::span<const N> velocities) {
@@ -204,7 +206,7 @@ class scene {
         return where;
     }
 
-    /// One cos and sin an agent.
+    /// Cos and sin of each agent's heading.
     const uniform_table<T>& heading() const noexcept { return heading_; }
     /// Rows of position heads.
     const rotation_table<T>& position() const noexcept { return whole_; }
@@ -237,8 +239,8 @@ class scene {
 };
 
 /// Rotates queries or keys of a scene in place.
-/// Shapes:   x [agents, heads, head_dim] (batches of one scene each have their agents one after the other).
-/// Requires: a call that fits: as many heads as the scheme has modes, head_dim channels, an agent a token.
+/// Shapes:   x [agents, heads, head_dim], or several batches whose agents are numbered consecutively.
+/// Requires: as many heads as the scheme has modes, head_dim channels, one token per agent.
 /// Returns:  as ropewalk::rotate.
 /// Cost:     one pass.
 /// Accuracy: as rotate.

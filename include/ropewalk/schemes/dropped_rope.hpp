@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The scheme of DroPE (dropping positional embeddings): a model whose rotation is removed after pretraining.
 #pragma once
 
 #include <cmath>
@@ -7,8 +8,9 @@
 
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
-/// DroPE (dropping positional embeddings): after pretraining with rotation all of it is taken away, and a
-/// short recalibration follows. Its scheme rotates nothing. Not DRoPE of agents' headings (schemes/drope.hpp).
+/// DroPE (dropping positional embeddings): a model is pretrained with RoPE, then all rotation is removed and
+/// a short recalibration follows. Its scheme rotates nothing. It is unrelated to DRoPE for headings of agents
+/// (schemes/drope.hpp).
 /// Source: SakanaAI/DroPE custom_models/attention.py; arXiv 2512.12167.
 namespace ROPEWALK_NAMESPACE::dropped_rope {
 
@@ -36,8 +38,8 @@ inline rotary_scheme make_scheme(const scheme_config& config) {
     return rope;
 }
 
-/// RMS norm over all heads of a token together, before they are told apart: its q_norm and k_norm.
-/// x <- x / sqrt(mean of x^2 + epsilon) * weight, over heads * channels numbers a token.
+/// RMS norm over all heads of a token together: the model's q_norm and k_norm. x <- x / sqrt(mean of x^2 +
+/// epsilon) * weight, over heads * channels numbers per token.
 /// Shapes:   x [batches, tokens, heads, channels] in place; weight [heads * channels].
 /// Throws:   invalid_config when weight has another size or epsilon is not finite and >= 0.
 /// Accuracy: sums in f64.

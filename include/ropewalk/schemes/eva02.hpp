@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary schemes of EVA-02 and EVA-CLIP: 2-D axial RoPE with coordinates rescaled to the training grid.
 #pragma once
 
 #include <numbers>
@@ -7,12 +8,13 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// EVA-02 and EVA-CLIP: row first, interleaved pairs, the grid that runs squeezed into the grid of training.
+/// EVA-02 and EVA-CLIP: 2-D axial RoPE, row first, interleaved pairs. The coordinates of an image are
+/// rescaled to the range of the training grid.
 /// Source: EVA-02, Fang et al. 2023; baaivision/EVA EVA-02/asuka/rope.py.
 namespace ROPEWALK_NAMESPACE::eva02 {
 
-/// The ladders of the official class; released models use `language`.
-/// language: base^(-4 i / head_dim). pixel: pi * linspace(1, max_frequency / 2). constant: 1.
+/// The frequencies of the official class; released models use `language`. language: base^(-4 i / head_dim).
+/// pixel: pi * linspace(1, max_frequency / 2). constant: 1.
 enum class ladder_kind : std::uint8_t { language, pixel, constant };
 
 struct axial_config {
@@ -20,13 +22,13 @@ struct axial_config {
     index first_channel = 0;  ///< where the channels that rotate begin (start index)
     index rotary_dim = 0;     ///< how many rotate (dim); 0: up to the end of the head, as released models do
     double base = 1e4;
-    ladder_kind ladder = ladder_kind::language;  ///< which ladder of frequencies
+    ladder_kind ladder = ladder_kind::language;  ///< which frequencies
     double max_frequency = 10;                   ///< pixel only
 };
 
 /// The scheme of a model.
-/// Throws: invalid_config when the channels that rotate are no multiple of 4 or do not fit in head_dim, on a
-///         base or max_frequency that is not finite, and on no ladder of the class.
+/// Throws: invalid_config when the channels that rotate are not a multiple of 4 or do not fit in head_dim, on
+///         a base or max_frequency that is not finite, and on a ladder_kind that does not exist.
 /// Source: baaivision/EVA EVA-02/asuka/rope.py, VisionRotaryEmbeddingFast and, with a slice of the channels,
 ///         VisionRotaryEmbedding.
 inline rotary_scheme axial(const axial_config& config) {
@@ -62,16 +64,17 @@ inline rotary_scheme axial(const axial_config& config) {
 }
 
 struct patches_config {
-    index height = 0;  ///< patches of the image that runs (ft_seq_len)
+    index height = 0;  ///< rows of patches of this image (ft_seq_len)
     index width = 0;   ///< 0: as height
     index trained_height =
-        0;                    ///< patches of a training image (pt_seq_len); 0: as height, nothing is squeezed
+        0;                    ///< rows of patches in training (pt_seq_len); 0: as height, nothing is rescaled
     index trained_width = 0;  ///< 0: as trained_height, or as width where that is 0 too
     index class_tokens = 1;   ///< before the patches, not rotated
 };
 
-/// Where the tokens of an image stand: coordinate j / side * trained side. Tokens that patch dropout keeps
-/// are positions::select_tokens of these. The official class is square; here each axis has its own ratio.
+/// Positions of the tokens of an image: j / side * trained side on each axis. For the tokens that patch
+/// dropout keeps, use positions::select_tokens. The official class is square; here each axis has its own
+/// ratio.
 /// Throws: invalid_config on a negative size.
 /// Source: baaivision/EVA EVA-02/asuka/rope.py (intp_freq).
 inline position_ids patches(const patches_config& config) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary schemes of Falcon Perception: text positions in one half of a head, the image in the other.
 #pragma once
 
 #include <cmath>
@@ -7,27 +8,28 @@
 #include <ropewalk/frequencies/golden_directions.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Falcon's 3-D RoPE: the first half of a head rotates with the position in the text, the second half with the
-/// place in the image along golden directions. Text keeps its second half.
+/// Falcon Perception's 3-D RoPE. The first half of a head rotates with the position in the text; the second
+/// half rotates with the position in the image, projected on golden-ratio directions. Text tokens leave the
+/// second half untouched.
 /// Source: tiiuae/Falcon-Perception falcon_perception/rope.py.
 namespace ROPEWALK_NAMESPACE::falcon_perception {
 
 struct model_config {
     index heads = 1;
     index head_dim = 0;
-    double base = 1e4;    ///< of the text half's ladder
-    double slowest = 1;   ///< least frequency of the image half, radians a unit
+    double base = 1e4;    ///< of the text half's frequencies
+    double slowest = 1;   ///< least frequency of the image half, radians per unit
     double fastest = 20;  ///< largest frequency of the image half
 };
 
-/// The two rotations of a head, on disjoint channels: apply one after the other, in any order.
+/// The two rotations of a head. Their channels are disjoint, so they may be applied in any order.
 struct model {
     rotary_scheme text;   ///< channels 0 .. head_dim / 2, by the position in the text
     rotary_scheme image;  ///< the other half, by (row, column) of aspect_grid
 };
 
-/// Both halves pair neighbouring channels. Directions are one a query head: keys of shared heads are expanded
-/// before the image's rotation.
+/// The two schemes of a model; both halves pair neighbouring channels. Each query head has directions of its
+/// own, so under grouped-query attention keys are expanded to the query heads before the image's rotation.
 /// Throws:   invalid_config unless head_dim is a multiple of 4 and > 0, and as geometric and golden.
 /// Source:   tiiuae/Falcon-Perception falcon_perception/rope.py.
 inline model make_model(const model_config& c) {
@@ -50,8 +52,8 @@ inline model make_model(const model_config& c) {
 }
 
 /// The patches of an image as (row, column) in a box of area 4 around 0 with the image's aspect ratio: rows
-/// from -sqrt(height / width) to its opposite, columns likewise with width / height. A single row stands at
-/// the low end, not at 0.
+/// from -sqrt(height / width) to sqrt(height / width), columns likewise with width / height. A single row is
+/// at the low end, not at 0.
 /// Shapes:   height * width tokens, row-major, two axes.
 /// Throws:   invalid_config on height or width < 1.
 /// Source:   tiiuae/siglino amoe/rope.py.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rotary schemes whose frequencies do not depend on the context length, and 2-D axial schemes of images.
 #pragma once
 
 #include <cmath>
@@ -17,7 +18,8 @@ struct fixed_scheme_config {
     pair_layout layout = {};
 };
 
-/// A scheme whose frequencies do not depend on the context length: every image, audio and agent model.
+/// A scheme from frequencies that do not depend on the context length, as in every image, audio and agent
+/// model.
 /// Throws:   invalid_config when there are no pairs, they do not fit in head_dim or the layout cannot lay
 ///           them out.
 inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectrum frequencies) {
@@ -41,12 +43,13 @@ inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectr
     return rope;
 }
 
-/// Which coordinate the first half of the pairs reads. The two readings of one formula that models get wrong.
+/// Which coordinate the first half of the pairs reads: the two conventions of axial models, which are easily
+/// confused.
 enum class first_axis : std::uint8_t { row, column };
 
 struct axial_scheme_config {
     std::string name = {};    ///< what explain and messages call the scheme
-    index head_dim = 0;       ///< a multiple of 4 where it rotates whole
+    index head_dim = 0;       ///< a multiple of 4 where all of it rotates
     index first_channel = 0;  ///< where the rotated slice begins
     index rotary_dim = 0;     ///< its width, a multiple of 4; 0: up to the end of the head
     double base = 1e4;
@@ -74,9 +77,9 @@ index axial_channels(const char* who, const Config& config) {
 
 }  // namespace detail
 
-/// 2-D axial RoPE over the axes (row, column) of positions::grid: half of the pairs each, both with the
-/// ladder base^(-4 i / rotary_dim).
-/// Throws:   invalid_config when the channels that rotate are no multiple of 4, do not fit in head_dim, or
+/// 2-D axial RoPE over the axes (row, column) of positions::grid: half of the pairs for each axis, both with
+/// the frequencies base^(-4 i / rotary_dim).
+/// Throws:   invalid_config when the channels that rotate are not a multiple of 4, do not fit in head_dim, or
 ///           base is not > 0.
 /// Source:   RoPE-ViT, Heo et al. 2024; EVA-02, Fang et al. 2023.
 inline rotary_scheme make_axial_scheme(const axial_scheme_config& config) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary schemes and positions of FLUX.1, FLUX.1 Kontext and FLUX.2 (image diffusion).
 #pragma once
 
 #include <algorithm>
@@ -11,13 +12,13 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// FLUX.1, FLUX.1 Kontext and FLUX.2: one rotation over the joint sequence of text and images, interleaved
-/// pairs, a block of pairs an axis.
+/// FLUX.1, FLUX.1 Kontext and FLUX.2: one rotation over the joint sequence of text and images. The pairs are
+/// interleaved, with one block of pairs per axis.
 /// Source: black-forest-labs/flux src/flux/math.py, modules/layers.py; black-forest-labs/flux2 src/flux2.
 namespace ROPEWALK_NAMESPACE::flux {
 
 struct joint_config {
-    std::vector<index> axes_dim = {16, 56, 56};  ///< channels an axis: (image, row, column)
+    std::vector<index> axes_dim = {16, 56, 56};  ///< channels per axis: (image, row, column)
     double base = 1e4;
     index head_dim = 128;  ///< what axes_dim must sum to
 };
@@ -45,18 +46,18 @@ inline rotary_scheme joint(const joint_config& config) {
 /// Source: black-forest-labs/flux2 src/flux2/model.py.
 inline rotary_scheme flux2() { return joint({.axes_dim = {32, 32, 32, 32}, .base = 2000, .head_dim = 128}); }
 
-/// How the ids of an engine are to be read.
+/// How to read the position ids of an engine.
 struct ids_config {
-    index axes = 3;         ///< numbers a token: FLUX.1 3, FLUX.2 4
+    index axes = 3;         ///< numbers per token: FLUX.1 3, FLUX.2 4
     index text_tokens = 0;  ///< leading tokens that are not rotated: FLUX.1's text, whose ids are all 0
 };
 
-/// Positions from the ids of an engine, [tokens, axes]. The text tokens that the caller names become
-/// untouched, so that FLUX.1's text costs nothing and keeps its bits; the first patch of an image has the
-/// same ids (0, 0, 0), stands at a position and moves when positions are shifted. FLUX.2's text is rotated: name
-/// none.
-/// Throws:   invalid_config on ids that are no multiple of axes or not finite, on text_tokens outside
-///           0 .. tokens, and on a text token with an id that is not 0.
+/// Positions from the ids of an engine, [tokens, axes]. The first text_tokens tokens become untouched, so
+/// FLUX.1's text costs nothing and keeps its bits. (The first patch of an image has the same ids (0, 0, 0),
+/// but it has a position, which moves when positions are shifted.) FLUX.2's text is rotated: leave
+/// text_tokens at 0.
+/// Throws:   invalid_config on ids that are not a multiple of axes or not finite, on text_tokens outside 0 ..
+///           tokens, and on a text token with an id that is not 0.
 /// Source:   black-forest-labs/flux src/flux/sampling.py, prepare.
 ///
 ///     const auto where = flux::positions_of_ids(std::span<const float>(ids), {.text_tokens = 512});
@@ -78,26 +79,26 @@ position_ids positions_of_ids(std::span<const N> ids, const ids_config& config =
     return out.append(position_ids::from_tokens_axes(ids.subspan(text.size()), config.axes));
 }
 
-/// Tokens of one packed image: latent cells / 2 a side.
+/// Tokens of one packed image: half of the latent cells on each side.
 /// Source: black-forest-labs/flux src/flux/sampling.py, prepare.
 struct image {
     index height = 0;
     index width = 0;
 };
 
-/// Where several references of FLUX.1 Kontext stand.
-/// counted: reference r at (r + 1, row, column), so that they lie behind one another.
-/// tiled:   all of them on axis 0 at 1, side by side: each goes below what is there, or to its right where
-///          that keeps the larger side of the whole smaller.
+/// The positions of several reference images of FLUX.1 Kontext.
+/// counted: reference r is at (r + 1, row, column), so references differ on axis 0.
+/// tiled:   all references are at 1 on axis 0, side by side: each goes below those before it, or to their
+///          right where that keeps the larger side of the whole smaller.
 /// Source:  both are in use for the released model, which was trained on one reference:
 ///          comfyanonymous/ComfyUI comfy/ldm/flux/model.py, its methods "index" and "offset".
 enum class reference_order : std::uint8_t { counted, tiled };
 
 struct sequence_config {
     index text_tokens = 512;
-    image generated = {};                              ///< the image being made
+    image generated = {};                              ///< the image that is generated
     std::vector<image> references = {};                ///< Kontext's conditioning image, FLUX.2's references
-    reference_order order = reference_order::counted;  ///< of FLUX.1's references; FLUX.2 has them counted
+    reference_order order = reference_order::counted;  ///< of FLUX.1's references; FLUX.2 always counts them
 };
 
 }  // namespace ROPEWALK_NAMESPACE::flux
@@ -119,10 +120,10 @@ inline grid_block flux_image(const char* who, const flux::image& size, double ti
 
 namespace ROPEWALK_NAMESPACE::flux {
 
-/// FLUX.1 and Kontext: text first, untouched (its ids are all 0), then the image at (0, row, column), then
-/// each reference r at (r + 1, row, column), or as reference_order::tiled says. The model normalises queries
-/// and keys of text too before it rotates them: normalize_and_rotate with options.untouched =
-/// untouched_tokens::normalised does both at once.
+/// Positions of FLUX.1 and Kontext: text first, untouched (its ids are all 0), then the image at (0, row,
+/// column), then each reference r at (r + 1, row, column), or as reference_order::tiled describes. The model
+/// normalises the queries and keys of text too before the rotation: normalize_and_rotate with
+/// options.untouched = untouched_tokens::normalised does both in one pass.
 /// Throws:   invalid_config on negative sizes.
 /// Source:   black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
 ///
@@ -141,7 +142,7 @@ inline position_ids flux1_positions(const sequence_config& config) {
             ids.append(detail::flux_image(who, config.references[r], static_cast<double>(r + 1), 3));
         return ids;
     }
-    double height = 0, width = 0;  // what the references so far cover
+    double height = 0, width = 0;  // extent that the references so far cover
     for (const image& reference : config.references) {
         grid_block block = detail::flux_image(who, reference, 1, 3);
         const auto rows = static_cast<double>(reference.height),
@@ -155,8 +156,8 @@ inline position_ids flux1_positions(const sequence_config& config) {
     return ids;
 }
 
-/// FLUX.2: text token l at (0, 0, 0, l), which is rotated; the image at (0, row, column, 0); reference k at
-/// (10 + 10 k, row, column, 0).
+/// Positions of FLUX.2: text token l, which is rotated, at (0, 0, 0, l); the image at (0, row, column, 0);
+/// reference k at (10 + 10 k, row, column, 0).
 /// Throws:   invalid_config on negative sizes.
 /// Source:   black-forest-labs/flux2 src/flux2/sampling.py.
 inline position_ids flux2_positions(const sequence_config& config) {
@@ -172,7 +173,8 @@ inline position_ids flux2_positions(const sequence_config& config) {
     return ids;
 }
 
-/// The t ids of FLUX.2's tokens compressed to ranks for decoding: the smallest id becomes 0, the next one 1.
+/// The time ids of FLUX.2's tokens replaced by their ranks, for decoding: the smallest id becomes 0, the next
+/// one 1.
 /// Throws:   invalid_config on an id that is not finite.
 /// Source:   black-forest-labs/flux2 src/flux2/sampling.py.
 ///

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// FreeFlux: changes the rotation of keys in chosen layers and steps of FLUX, for probing and editing.
 #pragma once
 
 #include <array>
@@ -10,15 +11,16 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/flux.hpp>
 
-/// FreeFlux: which layers of FLUX depend on position is found by changing the rotation of the keys in one
-/// layer at a time, while queries keep theirs.
+/// FreeFlux finds which layers of FLUX depend on position: it changes the rotation of the keys in one layer
+/// at a time, while the queries keep theirs.
 /// Source: FreeFlux, Wei et al. 2025; wtybest/FreeFlux probing/probing_attn_utils.py, editing/.
 namespace ROPEWALK_NAMESPACE::freeflux {
 
-/// What happens to the keys of a layer at a step. shifted: image ids move by (rows, columns); text stays.
+/// What happens to the keys of a layer at a denoising step. shifted: image positions move by (rows, columns);
+/// text does not.
 enum class key_mode : std::uint8_t { normal, not_rotated, shifted };
 
-/// A change of the keys: of what kind and, for shifted, by how much.
+/// A change of the keys: its kind and, for shifted, its size in patches.
 struct key_change {
     key_mode mode = key_mode::normal;  ///< what happens to the keys
     double rows = 0;                   ///< shift in rows
@@ -38,7 +40,7 @@ inline void require_change(const char* who, const freeflux::key_change& change) 
     require(std::isfinite(change.columns), who, "columns must be finite", change.columns);
 }
 
-/// (image, row, column, ...): only rows and columns move.
+/// The shift over the axes (image, row, column, ...): only rows and columns move.
 inline std::vector<double> shift_of(const freeflux::key_change& change, index axes) {
     std::vector<double> offset(static_cast<std::size_t>(axes));
     offset[1] = change.rows;
@@ -50,38 +52,39 @@ inline std::vector<double> shift_of(const freeflux::key_change& change, index ax
 
 namespace ROPEWALK_NAMESPACE::freeflux {
 
-/// The four manipulations of the paper.
+/// The four changes that the paper probes with.
 /// Source: wtybest/FreeFlux probing/gen_rope_probing_dataset.py.
 inline constexpr std::array<key_change, 4> probes = {{{key_mode::not_rotated, 0, 0},
                                                       {key_mode::shifted, 10, 10},
                                                       {key_mode::shifted, 0, 20},
                                                       {key_mode::shifted, 64, 0}}};
 
-/// FLUX.1's attention layers in the order they run (0 .. 18 double blocks, 19 .. 56 single blocks), and the
-/// steps of a denoising run in the paper: keys and values are injected at all of them.
+/// The number of FLUX.1's attention layers, counted in the order they run (0 .. 18 double blocks, 19 .. 56
+/// single blocks), and the number of denoising steps in the paper, which injects keys and values at all of
+/// them.
 /// Source: wtybest/FreeFlux probing/ and editing/.
 inline constexpr int flux_layers = 57;
 inline constexpr int denoising_steps = 50;  ///< denoising steps of an image
-/// Edits that keep a region (background replacement, object moves, outpainting) inject values in every
-/// layer at steps 0 .. 44 and leave the last ones alone.
+/// Steps of edits that keep a region (background replacement, object moves, outpainting): they inject values
+/// in every layer at steps 0 .. 44 and not at the last five.
 /// Source: wtybest/FreeFlux editing/bg_replace.
 inline constexpr int region_preserved_steps = 45;
 
-/// The layers of the released editing notebooks: injected for non-rigid edits, and for added objects.
+/// The layers into which the released notebooks inject keys and values for non-rigid edits.
 /// Source: wtybest/FreeFlux editing/.
 inline constexpr std::array<int, 13> content_similarity_layers = {0,  7,  8,  9,  10, 18, 25,
                                                                   28, 37, 42, 45, 50, 56};
-/// The layers that react most to moved positions.
+/// The same for added objects: the layers that react most to shifted positions.
 inline constexpr std::array<int, 7> position_dependent_layers = {1, 2, 4, 26, 30, 54, 55};
 
-/// Where an added object is looked for: the layers, and the step up to which the edit runs beforehand
-/// (attention/object_mask.hpp does the looking).
+/// The layers in which an added object is located, and the step up to which the edit runs beforehand
+/// (attention/object_mask.hpp locates it).
 /// Source: wtybest/FreeFlux editing/utils.py, derive_fg_mask_from_attn.
 inline constexpr std::array<int, 4> object_layers = {40, 41, 42, 43};
-/// The eighth step, counted from 0 as every step here.
+/// The eighth step, counted from 0 like every step here.
 inline constexpr int object_step = 7;
 
-/// Which change a cell (layer, step) of the denoising run gets; normal where nothing was set.
+/// The change of the keys in each layer at each denoising step; normal where nothing was set.
 /// Throws:   invalid_config on layers or steps < 1, cells outside them, or a shift that is not finite.
 /// Source:   wtybest/FreeFlux probing/probing_attn_utils.py.
 ///
@@ -95,19 +98,19 @@ class key_policy {
         cells_.resize(static_cast<std::size_t>(
             detail::checked_product("key_policy", "layers and steps must be >= 1", {layers, steps})));
     }
-    /// One layer, all steps.
+    /// Sets one layer at all steps.
     void set_layer(index layer, key_change change) {
         for (index step = 0; step < steps_; ++step) set_cell(layer, step, change);
     }
-    /// One layer at one step.
+    /// Sets one layer at one step.
     void set_cell(index layer, index step, key_change change) {
         detail::require_change("key_policy", change);
         cells_[cell(layer, step)] = change;
     }
-    /// What was set there.
+    /// The change of a layer at a step.
     key_change at(index layer, index step) const { return cells_[cell(layer, step)]; }
     index layers() const noexcept { return layers_; }
-    /// Denoising steps the policy is for.
+    /// The number of denoising steps.
     index steps() const noexcept { return steps_; }
 
   private:
@@ -120,9 +123,10 @@ class key_policy {
     std::vector<key_change> cells_;
 };
 
-/// The keys' positions under a change. Text tokens are the untouched ones of flux::flux1_positions and
-/// flux::positions_of_ids, and the first `text_tokens` of any others. Under not_rotated every token is
-/// untouched: normalize_and_rotate then needs untouched_tokens::normalised, as for FLUX's text.
+/// The keys' positions under a change. Text tokens are those that flux::flux1_positions and
+/// flux::positions_of_ids left untouched; with any other positions, the first `text_tokens`. Under
+/// not_rotated every token is untouched: normalize_and_rotate then needs untouched_tokens::normalised, as for
+/// FLUX's text.
 /// Throws:   invalid_config when the positions have no axes for (image, row, column), text_tokens is not in
 ///           0 .. ids.tokens(), or a shift is not finite.
 /// Source:   wtybest/FreeFlux probing/probing_attn_utils.py.
@@ -146,10 +150,10 @@ inline position_ids key_positions(const position_ids& ids, const key_change& cha
     return joined.append(positions::select_tokens(moved, std::span<const std::int64_t>(image)));
 }
 
-/// One row that moves image keys which are already rotated by (rows, columns): R(p + s) = R(s) R(p). The way
-/// back is the negative shift.
+/// One table row that moves already rotated image keys by (rows, columns): R(p + s) = R(s) R(p). The negative
+/// shift moves them back.
 /// Throws:   invalid_config on a spectrum of fewer than three axes or numbers that are not finite.
-/// Accuracy: one more rotation's rounding than rotating the keys at p + s.
+/// Accuracy: the rounding of one more rotation than rotating the keys at p + s.
 /// Source:   R(p + s) = R(s) R(p).
 ///
 ///     const auto row = freeflux::make_shift_row<float>(rope.spectrum_for(1), {key_mode::shifted, 10, 10});

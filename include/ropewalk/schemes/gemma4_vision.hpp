@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of Gemma 4's image encoder: 2-D axial RoPE, one half-split block of channels per axis.
 #pragma once
 
 #include <span>
@@ -7,8 +8,8 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Gemma 4's image encoder: the head is cut into one block of channels an axis, and each block is rotated
-/// half-split by itself; column first.
+/// Gemma 4's image encoder: 2-D axial RoPE, column first. The head is cut into one block of channels per
+/// axis, and the pairs are half-split within each block.
 /// Source: Hugging Face models/gemma4, its multi-dimensional rope.
 namespace ROPEWALK_NAMESPACE::gemma4_vision {
 
@@ -18,9 +19,10 @@ struct axial_config {
     index axes = 2;
 };
 
-/// The scheme: blocks of 2 * floor(head_dim / (2 axes)) channels, ladder base^(-2 i / block); channels
-/// behind the blocks are left alone. Block 0 reads the last axis (the column), and so on backwards.
-/// Throws: invalid_config when head_dim holds no pair for every axis.
+/// The scheme: blocks of 2 * floor(head_dim / (2 axes)) channels with the frequencies base^(-2 i / block).
+/// Channels after the blocks are untouched. Block 0 reads the last axis (the column), the next block the axis
+/// before it.
+/// Throws: invalid_config when head_dim is too small for one pair per axis.
 /// Source: Hugging Face models/gemma4.
 inline rotary_scheme axial(const axial_config& config) {
     constexpr const char* who = "gemma4_vision::axial";
@@ -38,8 +40,8 @@ inline rotary_scheme axial(const axial_config& config) {
                             .axes = config.axes}));
 }
 
-/// Where the tokens stand, from the processor's (x, y) of every patch; padding (-1, -1) rotates like any
-/// other and is masked in attention.
+/// Positions from the processor's (x, y) of every patch. Padding (-1, -1) is rotated like any other token;
+/// attention masks it.
 /// Shapes:   xy [tokens, 2].
 /// Throws:   invalid_config on an odd number of coordinates.
 /// Source:   Hugging Face models/gemma4, position_ids of the image processor.

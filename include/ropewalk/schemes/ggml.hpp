@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary embedding of ggml and llama.cpp under their own parameter names, exact or bit-compatible.
 #pragma once
 
 #include <algorithm>
@@ -16,17 +17,18 @@
 
 namespace ROPEWALK_NAMESPACE::ggml {
 
-/// GGML_ROPE_TYPE_*. normal and neox are those of ggml_rope_ext, a position a token; the others are those of
-/// ggml_rope_multi, four positions a token (time, row, column and one more).
-/// vision: n_dims is half of the head and all of the head rotates; each section has a ladder of its own.
-/// imrope: the sections are spread over the pairs three by three.
+/// GGML_ROPE_TYPE_*. normal and neox belong to ggml_rope_ext and take one position per token. The other modes
+/// belong to ggml_rope_multi and take four positions per token (time, row, column and one more). vision:
+/// n_dims is half of the head, the whole head rotates, and the frequencies start again in each section.
+/// imrope: the pairs read time, row and column in turn instead of section after section.
 enum class rope_mode : int { normal = 0, neox = 2, mrope = 8, vision = 24, imrope = 40 };
 
-/// Whether a mode reads four positions a token.
+/// Whether a mode reads four positions per token.
 constexpr bool is_multi(rope_mode mode) noexcept { return (static_cast<int>(mode) & 8) != 0; }
 
-/// checked: parameters under which YaRN has no meaning are refused. literal: what ggml computes from them, as
-/// from n_ctx_orig 0, where its ramp ends before it starts and every pair but the first is interpolated.
+/// checked: parameters for which YaRN is undefined are refused. literal: compute what ggml computes from
+/// them. With n_ctx_orig 0, for example, its ramp ends before it starts and every pair but the first is
+/// interpolated.
 enum class reading : std::uint8_t { checked, literal };
 
 /// The parameters of ggml_rope_ext and ggml_rope_multi, named as there.
@@ -38,21 +40,21 @@ struct rope_ext {
     float freq_base = 10000.0f;
     float freq_scale = 1.0f;   ///< 1 / s
     float ext_factor = 0.0f;   ///< 1 switches YaRN on, 0 off
-    float attn_factor = 1.0f;  ///< multiplies the magnitude, never replaces it
+    float attn_factor = 1.0f;  ///< multiplies YaRN's magnitude, does not replace it
     float beta_fast = 32.0f;
     float beta_slow = 1.0f;
     index n_offs = 0;                      ///< first channel that rotates
-    std::vector<float> freq_factors = {};  ///< divisor of each pair's angle, one a pair or none
-    /// ggml_rope_multi's sections: pairs of each axis, repeated where they are fewer than the pairs and cut
-    /// off where they are more.
+    std::vector<float> freq_factors = {};  ///< divisor of each pair's angle, one per pair or none
+    /// ggml_rope_multi's sections: the number of pairs of each axis. They repeat when they sum to fewer than
+    /// all pairs and are cut off when they sum to more.
     std::array<index, 4> sections = {};
-    reading read = reading::checked;  ///< of YaRN's parameters
+    reading read = reading::checked;  ///< how YaRN's parameters are read
 
     /// Pairs of channels that rotate.
     constexpr index pairs() const noexcept { return mode == rope_mode::vision ? n_dims : n_dims / 2; }
 };
 
-/// Normal pairs neighbours, the others pair halves.
+/// The pair layout of a mode: interleaved for normal, half-split for the others.
 /// Source: ggml-org/ggml GGML_ROPE_TYPE_NEOX.
 inline pair_layout layout_of(rope_mode mode) noexcept {
     return mode == rope_mode::normal ? pair_layout(interleaved{}) : pair_layout(half_split{});
@@ -62,7 +64,7 @@ inline pair_layout layout_of(rope_mode mode) noexcept {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// What the ramp of YaRN is made of.
+/// Checks the parameters of YaRN's ramp.
 inline void require_rope_ext_ramp(const char* who, const ggml::rope_ext& p) {
     require(p.n_dims > 0 && p.n_dims % 2 == 0, who, "n_dims must be even and > 0", p.n_dims);
     if (p.read == ggml::reading::literal) {
@@ -114,15 +116,16 @@ inline void require_rope_ext(const ggml::rope_ext& p) {
             "sections must give one of the first three axes a pair", p.sections[0]);
 }
 
-/// Which axis a pair reads and how far down its ladder it stands: angle = position[axis] * base^(-2 step /
+/// The axis that a pair reads and its step among the frequencies: angle = position[axis] * base^(-2 step /
 /// n_dims).
 struct ggml_pair {
     int axis = 0;
     index step = 0;
 };
 
-/// Walks the pairs as ggml does: sections wrap, and vision starts a ladder again where a section begins.
-/// Where several begin at once, as behind an empty one, only the first of them does.
+/// The axis and step of every pair, as ggml assigns them: sections wrap around, and vision restarts the steps
+/// where a section begins. Where several sections begin at the same pair, as after an empty one, only the
+/// first of them restarts.
 inline std::vector<ggml_pair> ggml_pairs(const ggml::rope_ext& p) {
     using ggml::rope_mode;
     const index t = p.sections[0], h = p.sections[1], w = p.sections[2], e = p.sections[3];
@@ -183,16 +186,16 @@ inline correction_pairs make_correction_pairs(const rope_ext& p) {
             std::min(static_cast<float>(p.n_dims - 1), std::ceil(pair_of(p.beta_slow)))};
 }
 
-/// How much of the plain angle a pair keeps under YaRN: ext_factor before the ramp, 0 behind it. The ramp
-/// counts pairs from the first of the head, whatever axis they read.
+/// The share of the unscaled angle that a pair keeps under YaRN: ext_factor before the ramp, 0 after it. The
+/// ramp counts pairs from the first of the head, whichever axis they read.
 /// Source: ggml-org/ggml src/ggml-cpu/ops.cpp rope_yarn_ramp.
 inline float make_ramp(const correction_pairs& bounds, index pair, float ext_factor) noexcept {
     const float along = (static_cast<float>(pair) - bounds.low) / std::max(0.001f, bounds.high - bounds.low);
     return (1 - std::clamp(along, 0.0f, 1.0f)) * ext_factor;
 }
 
-/// Positions as ggml_rope_multi has them, [4, tokens], or as ggml_rope_ext has them, [tokens].
-/// Throws: invalid_config when they are not a multiple of four numbers.
+/// position_ids from the positions of ggml_rope_multi, [4, tokens], or of ggml_rope_ext, [tokens].
+/// Throws: invalid_config when a mode of ggml_rope_multi gets a count that is not a multiple of four.
 /// Source: ggml-org/ggml include/ggml.h, ggml_rope_multi.
 inline position_ids make_positions(rope_mode mode, std::span<const std::int32_t> positions) {
     if (!is_multi(mode)) return position_ids::from(positions);
@@ -201,10 +204,11 @@ inline position_ids make_positions(rope_mode mode, std::span<const std::int32_t>
     return position_ids::from_axes_tokens(positions, 4);
 }
 
-/// cos and sin exactly as ggml's CPU backend makes them: the angle is a running f32 product, so it drifts
-/// from the exact one (1.3e-2 rad at position 131071 of a 128-channel head). For parity with ggml; exact
-/// tables come from make_spectrum. Its backward pass is rotate_gradient with the same table.
-/// Shapes:   positions [tokens], of the multi modes [4, tokens]; the table has a row a token.
+/// Cos and sin exactly as ggml's CPU backend computes them, for parity with ggml. The angle is a running f32
+/// product, so it drifts from the exact one (by 1.3e-2 rad at position 131071 with 128 channels). Exact
+/// tables come from make_spectrum. The backward pass is rotate_gradient with the same table.
+/// Shapes:   positions [tokens], or [4, tokens] in the modes of ggml_rope_multi; the table has one row per
+///           token.
 /// Throws:   invalid_config naming the parameter.
 /// Accuracy: ggml's own, up to the libm's last bit.
 /// Source:   ggml-org/ggml src/ggml-cpu/ops.cpp rope_yarn, ggml_rope_cache_init, ggml_mrope_cache_init.
@@ -223,7 +227,7 @@ rotation_table<T> make_table(const rope_ext& p, std::span<const std::int32_t> po
         yarn ? p.attn_factor * (1.0f + 0.1f * std::log(1.0f / p.freq_scale)) : p.attn_factor;
     rotation_table<T> table(static_cast<index>(tokens), 1, p.pairs(), static_cast<double>(magnitude));
     for (index n = 0; n < table.row_count(); ++n) {
-        float running[4] = {};  // of each axis, one product a pair since its ladder began
+        float running[4] = {};  // one running product per axis
         for (index i = 0; i < p.pairs(); ++i) {
             const detail::ggml_pair pair = pairs[static_cast<std::size_t>(i)];
             for (std::size_t a = 0; a < axes; ++a) {
@@ -247,7 +251,7 @@ rotation_table<T> make_table(const rope_ext& p, std::span<const std::int32_t> po
     return table;
 }
 
-/// The same parameters as exact frequencies, over one axis or, of the multi modes, over four.
+/// The same parameters as exact frequencies, over one axis, or over four in the modes of ggml_rope_multi.
 /// Throws:   invalid_config naming the parameter.
 /// Accuracy: f64; differs from ggml by ggml's f32 rounding only.
 /// Source:   ggml-org/ggml ggml_rope_ext, ggml_rope_multi.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// GRAPE: rotations in learned planes (rank-2 generators) and context-dependent positions.
 #pragma once
 
 #include <cmath>
@@ -8,9 +9,9 @@
 
 #include <ropewalk/core/heads_view.hpp>
 
-/// GRAPE: rotations as group actions. Here its multiplicative form of rank 2, exp(eta L) with L = a b^T - b
-/// a^T, in a multiple of the channels' work, and positions that a model computes from the text. The bank of
-/// pairs of its models is frequencies::grape, clockwise.
+/// GRAPE: rotations as group actions. This header has its multiplicative form of rank 2, exp(eta L) with L =
+/// a b^T - b a^T, at a cost linear in the channels, and positions that a model computes from the text. The
+/// fixed pairs of its models, which rotate clockwise, are frequencies::grape.
 /// Source:   GRAPE, arXiv 2512.07805; model-architectures/GRAPE model/.
 namespace ROPEWALK_NAMESPACE::grape {
 
@@ -32,7 +33,7 @@ struct plane_factors {
             for (int k = 0; k < 12; ++k) {
                 f.first += term / (2 * k + 1);
                 f.second += term / ((2 * k + 1) * (2 * k + 2));
-                // The derivative of t^(2 (k + 1)) leaves the same power behind the next coefficient.
+                // The derivative of the next term, t^(2 (k + 1)), has the power of this one.
                 const double next = -term / ((2 * k + 1) * (2 * k + 2));
                 f.first_by_square += (k + 1) * next / (2 * k + 3);
                 f.second_by_square += (k + 1) * next / ((2 * k + 3) * (2 * k + 4));
@@ -50,9 +51,9 @@ struct plane_factors {
     }
 };
 
-/// The rotation in the plane of two vectors: exp(n omega L), L = a b^T - b a^T, rotates e1 = a / |a| away from
-/// the part of b across it, by n omega s radians with s the area that a and b span. Parallel vectors rotate
-/// nothing.
+/// The rotation in the plane of two vectors: exp(n omega L), L = a b^T - b a^T, rotates e1 = a / |a| away
+/// from the part of b that is orthogonal to it, by n omega s radians, where s is the area that a and b span.
+/// Parallel vectors rotate nothing.
 /// Throws:   invalid_config on vectors of different or no channels, or numbers that are not finite.
 /// Source:   GRAPE, arXiv 2512.07805.
 class plane {
@@ -66,7 +67,8 @@ class plane {
         for (const double v : b) detail::require(std::isfinite(v), who, "b must be finite", v);
         detail::require(std::isfinite(omega), who, "omega must be finite", omega);
         aa_ = dot(a_, a_), bb_ = dot(b_, b_), ab_ = dot(a_, b_);
-        // Across a, not by the difference of products, which cancels where the vectors are nearly parallel.
+        // From the part of b orthogonal to a: the difference of products cancels where the vectors are nearly
+        // parallel.
         double across = 0;
         for (std::size_t i = 0; i < a_.size() && aa_ > 0; ++i) {
             const double v = b_[i] - a_[i] * (ab_ / aa_);
@@ -76,13 +78,13 @@ class plane {
     }
 
     index channels() const noexcept { return static_cast<index>(a_.size()); }
-    /// s: radians per unit of position and omega.
+    /// The area s: radians per unit of position and omega.
     double area() const noexcept { return area_; }
 
     /// x <- exp(position omega L) x, in place, for every head of every token.
     /// Shapes:   x [batches, tokens, heads, channels], positions [batches * tokens].
     /// Throws:   invalid_config on other sizes.
-    /// Cost:     6 multiply-adds a channel.
+    /// Cost:     6 multiply-adds per channel.
     template <class T>
     void rotate_tokens(heads_view<T> x, std::span<const double> positions) const {
         constexpr const char* who = "grape::plane::rotate_tokens";
@@ -152,7 +154,7 @@ class plane {
     double omega_, aa_ = 0, bb_ = 0, ab_ = 0, area_ = 0;
 };
 
-/// Positions that the text decides: token t stands at the sum of sigmoid(logit / scale) over the tokens
+/// Positions that depend on the text: that of token t is the sum of sigmoid(logit / scale) over the tokens
 /// before it. With frequencies::reversed(frequencies::grape(...)) they give GRAPE-M's contextual rotation.
 /// Shapes:   logits [tokens] -> [tokens]; the first is 0.
 /// Throws:   invalid_config on a scale that is 0 or not finite.

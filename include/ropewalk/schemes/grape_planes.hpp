@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// GRAPE-3D's learned planes: a sum of rotations, each in its own plane over all channels of a head.
 #pragma once
 
 #include <cmath>
@@ -13,13 +14,13 @@ namespace ROPEWALK_NAMESPACE::grape {
 
 struct planes_config {
     index channels = 0;
-    index planes = 0;   ///< learned, each in all channels
+    index planes = 0;   ///< learned planes, each over all channels
     double base = 1e4;  ///< plane p rotates by base^(-p / planes) a unit of position
 };
 
-/// GRAPE-3D's learned planes: x moves by the sum over planes of its rotation inside each, by an angle that is
-/// the projection of the position on the plane's own direction. The rotations are added, not composed: only
-/// where different planes are orthogonal is the map a rotation.
+/// GRAPE-3D's learned planes. To x is added, for every plane, the change that a rotation inside that plane
+/// makes; its angle is the projection of the position on the plane's own direction. The changes are added,
+/// not composed, so the map is a rotation only where the planes are orthogonal to one another.
 /// Shapes:   x [tokens, channels] as one head a token (batches too), positions [tokens, axes], plane_a and
 ///           plane_b [planes, channels], directions [planes, axes]; angles [tokens, planes].
 /// Throws:   invalid_config on sizes that disagree, a direction or a plane of length 0.
@@ -79,7 +80,7 @@ class learned_planes {
         return all;
     }
 
-    /// Moves every head of every token, in place; untouched tokens stay.
+    /// Applies the map to every head of every token, in place; untouched tokens do not change.
     template <class T>
     void rotate_tokens(heads_view<T> x, const position_ids& positions) const {
         constexpr const char* who = "learned_planes::rotate_tokens";

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// HiRoPE: hierarchical RoPE for source code, with token positions and function positions on different pairs.
 #pragma once
 
 #include <numbers>
@@ -10,14 +11,16 @@
 #include <ropewalk/positions/hierarchy.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// HiRoPE: code has functions, so the slow pairs read the function and the fast ones the token inside it.
-/// Positions: positions::hierarchy, and positions::hierarchy_counter while decoding. The window in which
-/// plain positions hold: attention/windowed_scores.hpp.
-/// Source: HiRoPE, Zhang et al. 2024 (no official code; the readings taken are named where they matter).
+/// HiRoPE: source code consists of functions, so the slow pairs read the number of the function and the fast
+/// pairs the token inside it.
+/// Positions: positions::hierarchy, and positions::hierarchy_counter while decoding. For the window in which
+/// plain positions apply see attention/windowed_scores.hpp.
+/// Source: HiRoPE, Zhang et al. 2024 (no official code; where the paper is ambiguous, comments say which
+///         reading is used).
 namespace ROPEWALK_NAMESPACE::hirope {
 
-/// Which level each pair reads: the first channels_of_level[0] channels, which rotate fastest, the tokens,
-/// the next ones the units, and so on. One ladder, not restarted.
+/// Assigns the pairs to levels: the first channels_of_level[0] channels, which rotate fastest, read the token
+/// level, the next ones the unit level, and so on. The frequencies continue across levels.
 /// Shapes:   channels_of_level sums to 2 * pairs.
 /// Throws:   invalid_config on odd or negative channels, or another sum.
 /// Source:   HiRoPE, Zhang et al. 2024.
@@ -42,7 +45,8 @@ struct hierarchical_config {
     pair_layout layout = half_split{};
 };
 
-/// The scheme over the axes (token, unit, ...). For a scaled model split() its own spectrum.
+/// The scheme over the axes (token, unit, ...). For a model with context scaling, call split() on its own
+/// spectrum.
 /// Throws: invalid_config on an odd head_dim or channels that do not sum to it.
 /// Source: HiRoPE, Zhang et al. 2024.
 inline rotary_scheme hierarchical(const hierarchical_config& config) {
@@ -56,8 +60,8 @@ inline rotary_scheme hierarchical(const hierarchical_config& config) {
         split(frequencies::geometric({.rotary_dim = config.head_dim, .base = config.base}), channels));
 }
 
-/// How many channels the token level should have: those of all pairs that made a whole turn in training
-/// (wavelength <= trained_context), whose large angles are therefore known to the model.
+/// The recommended number of channels of the token level: those of all pairs that completed a turn in
+/// training (wavelength <= trained_context), so that the model has seen all their angles.
 /// Throws: invalid_config on a spectrum of several axes or trained_context < 1.
 /// Source: HiRoPE, Zhang et al. 2024 (critical dimension); 2 * 46 for 128 channels, base 1e4, 4096 tokens.
 inline index recommended_token_channels(const spectrum& ladder, double trained_context) {

@@ -1,10 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of HunyuanVideo and HunyuanVideo 1.5: 3-D axial RoPE over a video clip.
 #pragma once
 
 #include <ropewalk/positions/video_grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// HunyuanVideo and 1.5: interleaved pairs, a ladder an axis, text behind the clip and untouched.
+/// HunyuanVideo and 1.5: interleaved pairs; time, rows and columns each have frequencies of their own. Text
+/// comes after the clip and is untouched.
 /// Positions: positions::video_grid with text_after.
 /// Source: diffusers transformer_hunyuan_video.py, transformer_hunyuan_video15.py.
 namespace ROPEWALK_NAMESPACE::hunyuan_video {

@@ -1,10 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of Llama 4's image encoder: 2-D axial RoPE, column first, interleaved pairs.
 #pragma once
 
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Llama 4's image encoder: column first, interleaved pairs, coordinates from 1, class token last.
+/// Llama 4's image encoder: 2-D axial RoPE, column first, interleaved pairs. Coordinates start at 1, and the
+/// class token comes last.
 /// Source: Hugging Face models/llama4, Llama4VisionRotaryEmbedding.
 namespace ROPEWALK_NAMESPACE::llama4_vision {
 
@@ -14,7 +16,7 @@ struct axial_config {
 };
 
 /// The scheme of the encoder.
-/// Throws: invalid_config when head_dim is no multiple of 4.
+/// Throws: invalid_config when head_dim is not a multiple of 4.
 /// Source: Hugging Face models/llama4, Llama4VisionRotaryEmbedding.
 inline rotary_scheme axial(const axial_config& config) {
     return make_axial_scheme({.name = "llama4_vision::axial",
@@ -26,11 +28,11 @@ inline rotary_scheme axial(const axial_config& config) {
 
 struct patches_config {
     index side = 0;          ///< image_size / patch_size
-    double first = 1;        ///< coordinate of the first row and column; the class token stands at 0
+    double first = 1;        ///< coordinate of the first row and column; the class token is at 0
     index class_tokens = 1;  ///< after the patches, not rotated
 };
 
-/// Where the tokens of a square image stand.
+/// Positions of the tokens of a square image.
 /// Throws: invalid_config on negative sizes or a first coordinate that is not finite.
 /// Source: Hugging Face models/llama4, Llama4VisionRotaryEmbedding.
 inline position_ids patches(const patches_config& config) {

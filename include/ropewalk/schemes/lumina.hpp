@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme and positions of Lumina-Image 2.0 (image diffusion).
 #pragma once
 
 #include <algorithm>
@@ -7,16 +8,16 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Lumina-Image 2.0: the caption runs along the first axis, the image stands behind its end.
+/// Lumina-Image 2.0: caption tokens count along the first axis; all image tokens follow at its end.
 /// Source: Lumina-Image 2.0, Qin et al. 2025; Alpha-VLLM/Lumina-Image-2.0 models/model.py.
 namespace ROPEWALK_NAMESPACE::lumina {
 
 struct joint_config {
-    std::vector<index> axes_dims = {32, 32, 32};  ///< channels an axis: (caption, row, column)
+    std::vector<index> axes_dims = {32, 32, 32};  ///< channels per axis: (caption, row, column)
     double base = 1e4;
 };
 
-/// The scheme of a model: interleaved pairs, a block of pairs an axis.
+/// The scheme of a model: interleaved pairs, a block of pairs per axis.
 /// Throws: invalid_config unless there are three even numbers, not all of them 0.
 /// Source: Alpha-VLLM/Lumina-Image-2.0 models/model.py, RopeEmbedder.
 inline rotary_scheme joint(const joint_config& config) {
@@ -33,16 +34,16 @@ inline rotary_scheme joint(const joint_config& config) {
 }
 
 struct sequence_config {
-    index caption_tokens = 0;  ///< valid ones of this sample
+    index caption_tokens = 0;  ///< valid caption tokens of this sample
     index height = 0;          ///< image tokens
     index width = 0;
     index padding = 0;                               ///< after the image; ids (0, 0, 0), so untouched
-    std::vector<index> axes_lens = {300, 512, 512};  ///< positions each axis has: an id beyond is refused
+    std::vector<index> axes_lens = {300, 512, 512};  ///< positions of each axis; larger ids are refused
 };
 
 /// One sample: caption token j at (j, 0, 0), then image tokens at (caption_tokens, row, column).
-/// Throws: invalid_config when an id would not be below its axes_lens (such a sample is refused), or on a
-///         negative padding.
+/// Throws: invalid_config when an id is not below the limit of its axis in axes_lens, or on a negative
+///         padding.
 /// Source: Alpha-VLLM/Lumina-Image-2.0 models/model.py, patchify_and_embed.
 inline position_ids joint_positions(const sequence_config& config) {
     constexpr const char* who = "lumina::joint_positions";

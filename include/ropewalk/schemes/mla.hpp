@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// DeepSeek's multi-head latent attention (MLA): its sizes, frequencies, logit scale and rotary schemes.
 #pragma once
 
 #include <cmath>
@@ -8,7 +9,7 @@
 
 namespace ROPEWALK_NAMESPACE::mla {
 
-/// The sizes and the scaling of DeepSeek's multi-head latent attention. Defaults: DeepSeek-V3.
+/// The sizes and the context scaling of DeepSeek's multi-head latent attention (MLA). Defaults: DeepSeek-V3.
 /// Units:    channels and tokens.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, ModelArgs.
 struct config {
@@ -16,20 +17,20 @@ struct config {
     index heads = 128;
     index query_rank = 1536;  ///< q_lora_rank; 0: queries come from one matrix
     index latent = 512;       ///< kv_lora_rank
-    index nope_dim = 128;     ///< channels of a head that no position touches, before the others
-    index rope_dim = 64;      ///< channels that rotate; the key's are shared by all heads
+    index nope_dim = 128;     ///< channels of a head that do not rotate; they come first
+    index rope_dim = 64;      ///< channels that rotate; all heads share the key's
     index value_dim = 128;    ///< channels of a value
     double base = 1e4;
     double factor = 40;
     double original_context = 4096;
-    double max_context = 16384;  ///< what the engine is set up for; decides whether YaRN is on
+    double max_context = 16384;  ///< context the engine is set up for; decides whether YaRN is on
     double beta_fast = 32;
     double beta_slow = 1;
     double mscale = 1;
-    double rms_epsilon = 1e-6;  ///< under the root of the norms; with 0 a latent of zeros stays zeros
+    double rms_epsilon = 1e-6;  ///< added under the root of the norms; with 0 a latent of zeros stays zero
 };
 
-/// The published sizes.
+/// The published sizes: DeepSeek-V3.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/configs; DeepSeek-V2 and V2-Lite config.json.
 inline config deepseek_v3() { return {}; }
 /// DeepSeek-V2.
@@ -37,12 +38,12 @@ inline config deepseek_v2() { return {.hidden = 5120, .mscale = 0.707}; }
 /// DeepSeek-V2-Lite.
 inline config deepseek_v2_lite() { return {.hidden = 2048, .heads = 16, .query_rank = 0, .mscale = 0.707}; }
 
-/// Whether YaRN is on: only where the engine is set up for more than the model was trained at.
+/// Whether YaRN is on: only where the engine is set up for a longer context than the model was trained at.
 /// Source: deepseek-ai/DeepSeek-V3 inference/model.py.
 inline bool is_extended(const config& c) noexcept { return c.max_context > c.original_context; }
 
-/// m^2 with m = 0.1 mscale ln(factor) + 1 where YaRN is on, else 1: the factor on the logits that a
-/// missing one hides at position 0 (a softmax of one key ignores it).
+/// The factor on the logits: m^2 with m = 0.1 mscale ln(factor) + 1 where YaRN is on, else 1. A test with a
+/// single key does not notice when it is missing, since a softmax over one key ignores it.
 /// Source: deepseek-ai/DeepSeek-V3 inference/model.py, MLA.__init__.
 inline double logit_scale(const config& c) noexcept {
     const double m = is_extended(c) ? frequencies::yarn_mscale(c.factor, c.mscale) : 1.0;
@@ -53,9 +54,9 @@ inline double logit_scale(const config& c) noexcept {
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// What every function of a config relies on, beside what the frequencies check themselves.
+/// Checks what every function of a config relies on and the frequencies do not check themselves.
 inline void require_valid(const mla::config& c) {
-    constexpr index most = index{1} << 30;  // products of two of them fit
+    constexpr index most = index{1} << 30;  // products of two of them fit in an index
     const auto sized = [](index size, index least, const char* must) {
         require(size >= least && size <= most, "mla", must, size);
     };
@@ -81,11 +82,11 @@ inline void require_valid(const mla::config& c) {
 
 namespace ROPEWALK_NAMESPACE::mla {
 
-/// The frequencies of the rotated channels: the plain ladder, or YaRN without its magnitude, which
+/// The frequencies of the rotated channels: plain geometric ones, or YaRN without its magnitude, which
 /// DeepSeek moves into the logits.
 /// Units:    radians per position.
-/// Throws:   invalid_config on what geometric and yarn refuse, on a size, context or rms_epsilon that is
-///           negative or no number, and where YaRN is on on factor < 1 or an mscale that is not finite.
+/// Throws:   invalid_config on what geometric and yarn refuse; on a size, context or rms_epsilon that is
+///           negative or NaN; and, where YaRN is on, on factor < 1 or an mscale that is not finite.
 /// Accuracy: f64, 1e-15 relative.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, precompute_freqs_cis.
 inline spectrum make_spectrum(const config& c) {
@@ -100,18 +101,20 @@ inline spectrum make_spectrum(const config& c) {
                               .attention_factor = 1.0});
 }
 
-/// (nope_dim + rope_dim)^(-1/2) times logit_scale.
+/// The factor on q.k before the softmax: (nope_dim + rope_dim)^(-1/2) times logit_scale.
 /// Source: as logit_scale.
 inline double softmax_scale(const config& c) noexcept {
     return logit_scale(c) / std::sqrt(static_cast<double>(c.nope_dim + c.rope_dim));
 }
 
-/// Numbers a token and layer leave in the cache: the latent and one rotated key, for all heads together.
+/// Numbers that a token leaves in the cache of a layer: the latent and one rotated key, for all heads
+/// together.
 /// Source: DeepSeek-V2, section 2.1.
 inline index cached_channels(const config& c) noexcept { return c.latent + c.rope_dim; }
 
-/// What rotates: the last rope_dim channels of a query head, and the one shared key of rope_dim channels
-/// (a view of exactly those counts as the slice). Interleaved in and out, as DeepSeek's own code has it.
+/// The scheme: it rotates the last rope_dim channels of a query head, and the one shared key of rope_dim
+/// channels (a view of exactly those channels counts as the slice). Pairs are read and written interleaved,
+/// as in DeepSeek's own code.
 /// Throws:   invalid_config as make_spectrum.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, apply_rotary_emb.
 inline rotary_scheme make_scheme(const config& c) {
@@ -126,8 +129,8 @@ inline rotary_scheme make_scheme(const config& c) {
     return rope;
 }
 
-/// The same as Hugging Face runs it: the pairs are read interleaved and written half-split, so queries
-/// and cached keys differ from make_scheme's by a permutation and the scores do not.
+/// The same scheme as Hugging Face runs it: pairs are read interleaved and written half-split. Queries and
+/// cached keys are a permutation of make_scheme's, and the scores are the same.
 /// Throws:   as make_scheme.
 /// Source:   huggingface/transformers models/deepseek_v3, apply_rotary_pos_emb_interleave.
 inline rotary_scheme make_half_split_scheme(const config& c) {

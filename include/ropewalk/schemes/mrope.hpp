@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Multimodal rotary schemes (scheme plus position rule), and M-RoPE of the Qwen-VL models.
 #pragma once
 
 #include <functional>
@@ -13,7 +14,8 @@
 
 namespace ROPEWALK_NAMESPACE {
 
-/// A multimodal scheme: how fast and over which axes the pairs rotate, and how tokens are numbered.
+/// A multimodal scheme: the rotation of queries and keys over several axes, and the rule that gives tokens
+/// their positions.
 ///
 ///     const auto scheme = video_rope::over(text, {});
 ///     const auto prompt = positions::make_stream(scheme.rule, segments);
@@ -22,12 +24,12 @@ namespace ROPEWALK_NAMESPACE {
 template <positions::position_rule Rule>
 struct stream_scheme {
     rotary_scheme rope;  ///< the scheme that rotates queries and keys
-    Rule rule;           ///< where the tokens of a stream stand
+    Rule rule;           ///< the positions of the tokens of a stream
 };
 
-/// A scheme with every spectrum of another changed: the scaling, its dependence on the length and its
-/// channels stay the text model's.
-/// Throws:   what `change` throws on the spectrum of length 1, so that bad sections are refused here.
+/// A copy of a scheme with every spectrum changed by `change`. The context scaling, its dependence on the
+/// length and the channels that rotate stay those of the text model.
+/// Throws:   whatever `change` throws on the spectrum of length 1, so that bad sections are refused here.
 inline rotary_scheme with_frequencies(const rotary_scheme& text, std::string name,
                                       std::function<spectrum(const spectrum&)> change) {
     rotary_scheme s = text;
@@ -48,18 +50,18 @@ inline rotary_scheme with_frequencies(const rotary_scheme& text, std::string nam
 /// Source: Qwen2-VL, Wang et al. 2024; huggingface/transformers models/qwen2_vl, qwen2_5_vl, qwen3_vl.
 namespace mrope {
 
-/// How the sections are dealt to the pairs: one run an axis (Qwen2-VL, Qwen2.5-VL) or spread over the
-/// ladder (Qwen3-VL).
+/// How the sections are assigned to the pairs: one contiguous run per axis (Qwen2-VL, Qwen2.5-VL), or
+/// interleaved over all frequencies (Qwen3-VL).
 enum class section_map : std::uint8_t { contiguous, interleaved };
 
-/// The pairs of t, h and w that the models of each map were trained with: 16, 24, 24 of Qwen2-VL, Qwen2.5-VL
-/// and Qwen2.5-Omni, 24, 20, 20 of Qwen3-VL, whose configs may leave them out.
+/// The numbers of pairs of t, h and w that models of each map were trained with: 16, 24, 24 for Qwen2-VL,
+/// Qwen2.5-VL and Qwen2.5-Omni; 24, 20, 20 for Qwen3-VL, whose configs may omit them.
 /// Source: the config.json of Qwen2-VL; huggingface/transformers models/qwen3_vl.
 inline std::vector<index> default_sections(section_map map) {
     return map == section_map::interleaved ? std::vector<index>{24, 20, 20} : std::vector<index>{16, 24, 24};
 }
 
-/// The text model under a video scheme where no config says otherwise. The defaults are those of Qwen2-VL,
+/// The text model under a video scheme, for use without a model config. The defaults are those of Qwen2-VL,
 /// which VideoRoPE, HoPE and Qwen2.5-Omni share.
 struct text_config {
     index head_dim = 128;
@@ -67,10 +69,10 @@ struct text_config {
     double base = 1e6;
     pair_layout layout = half_split{};
 };
-/// That of Qwen3-VL. Source: huggingface/transformers models/qwen3_vl.
+/// The text model of Qwen3-VL. Source: huggingface/transformers models/qwen3_vl.
 inline constexpr text_config qwen3_vl_text{.base = 5e6};
 
-/// Its scheme: one plain ladder, for `over` to deal to the axes.
+/// The scheme of a text model: plain geometric frequencies, which `over` assigns to the axes.
 /// Throws:   invalid_config on an odd or negative rotary_dim, one above head_dim, or a base that is not > 0.
 /// Source:   huggingface/transformers models/qwen2_vl.
 inline rotary_scheme text_model(const text_config& config = {}) {
@@ -84,12 +86,12 @@ inline rotary_scheme text_model(const text_config& config = {}) {
 template <class Rule = positions::mrope_rule>
 struct over_config {
     std::vector<index> sections = {};           ///< pairs of t, h, w; empty: default_sections of the map
-    section_map map = section_map::contiguous;  ///< how the sections are dealt to the pairs
-    Rule rule = {};                             ///< where the tokens of a stream stand
+    section_map map = section_map::contiguous;  ///< how the sections are assigned to the pairs
+    Rule rule = {};                             ///< the positions of the tokens of a stream
 };
 
-/// The text model's scheme with its pairs dealt to t, h and w, whatever its scaling.
-/// Throws:   invalid_config unless the sections are three that sum to the pairs.
+/// The text model's scheme with its pairs assigned to t, h and w; the context scaling does not change.
+/// Throws:   invalid_config unless there are three sections that sum to the number of pairs.
 /// Source:   Qwen2-VL, Wang et al. 2024; Qwen3-VL (interleaved).
 template <class Rule>
 stream_scheme<Rule> over_as(const char* name, const rotary_scheme& text, const over_config<Rule>& config) {
@@ -107,7 +109,7 @@ stream_scheme<Rule> over_as(const char* name, const rotary_scheme& text, const o
                              }),
             config.rule};
 }
-/// Over the text model's scheme.
+/// M-RoPE over the text model's scheme; see over_as.
 inline stream_scheme<positions::mrope_rule> over(const rotary_scheme& text, const over_config<>& config) {
     return over_as("mrope::over", text, config);
 }

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Multimodal rotary schemes from a text model, an assignment of pairs to axes and a position rule.
 #pragma once
 
 #include <span>
@@ -13,23 +14,23 @@
 #include <ropewalk/positions/xd_rope.hpp>
 #include <ropewalk/schemes/mrope.hpp>
 
-/// Multimodal schemes put together from a text model, an order of the pairs and a rule of the positions:
-/// MRoPE-I, IL-RoPE, OmniRoPE, MM-RoPE, V2PE, Circle-RoPE, GRAPE-3D, Ernie-4.5-VL, XD-RoPE.
+/// Multimodal schemes, each a combination of a text model, an assignment of pairs to axes and a position
+/// rule: MRoPE-I, IL-RoPE, OmniRoPE, MM-RoPE, V2PE, Circle-RoPE, GRAPE-3D, Ernie-4.5-VL, XD-RoPE.
 /// Source: arXiv 2510.23095; JJJYmmm/Multimodal-RoPEs.
 namespace ROPEWALK_NAMESPACE::multimodal {
 
-/// How the pairs are dealt to the axes. sections (one run an axis) and interleaved (Qwen3-VL's) and ernie
+/// How the pairs are assigned to the axes. sections (one run per axis), interleaved (Qwen3-VL's) and ernie
 /// (sections h, w, t) need sections; cyclic and mm_rope do not.
 enum class pair_order : std::uint8_t { sections, interleaved, cyclic, mm_rope, ernie };
 
 struct order_config {
-    pair_order order = pair_order::sections;  ///< how pairs are dealt to the axes
-    std::vector<index> sections = {};         ///< pairs of each axis, where the order reads them
+    pair_order order = pair_order::sections;  ///< how pairs are assigned to the axes
+    std::vector<index> sections = {};         ///< pairs of each axis, where the order needs them
     index axes = 3;
 };
 
 /// The axis of each of `pairs` pairs.
-/// Throws:   invalid_config on sections that are no fit or do not sum to the pairs.
+/// Throws:   invalid_config on sections that do not suit the order or do not sum to the pairs.
 /// Source:   the maps of axis_map.
 inline std::vector<int> axes_of_pairs(const order_config& c, index pairs) {
     constexpr const char* who = "multimodal::axes_of_pairs";
@@ -51,7 +52,7 @@ inline std::vector<int> axes_of_pairs(const order_config& c, index pairs) {
     return axis_of;
 }
 
-/// The text model's scheme over several axes; its scaling and layout stay.
+/// The text model's scheme over several axes; its context scaling and layout do not change.
 /// Throws:   invalid_config as axes_of_pairs and the rule's check.
 /// Source:   as each rule.
 ///
@@ -71,15 +72,15 @@ stream_scheme<Rule> over(const rotary_scheme& text, const order_config& order, R
 struct xd_rope_config {
     index head_dim = 128;
     double base = 1e4;
-    double alpha = 1000;                ///< of NTK: base * alpha^(d / (d - 2))
+    double alpha = 1000;                ///< NTK's factor: the base becomes base * alpha^(d / (d - 2))
     std::vector<index> sections = {};   ///< pairs of each axis of the rule
-    positions::xd_rope_rule rule = {};  ///< where tokens stand
+    positions::xd_rope_rule rule = {};  ///< the positions of the tokens
     pair_layout layout = half_split{};
 };
 
-/// XD-RoPE of HunyuanVL and HunyuanOCR as vLLM computes it, an axis a section of the pairs. The code in
-/// transformers deals doubled sections to the channels instead, which gives the two channels of a pair
-/// different axes and is no rotation.
+/// XD-RoPE of HunyuanVL and HunyuanOCR as vLLM computes it: one section of the pairs per axis. The code in
+/// transformers assigns doubled sections to the channels instead, so the two channels of a pair read
+/// different axes, and the map is not a rotation.
 /// Throws:   invalid_config unless there is a section for each axis and they sum to the pairs.
 /// Source:   vllm-project/vllm rotary_embedding/xdrope.py.
 inline stream_scheme<positions::xd_rope_rule> make_xd_rope(const xd_rope_config& c) {

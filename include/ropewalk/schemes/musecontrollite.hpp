@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary cross-attention of MuseControlLite (music control): its schemes, positions and released map.
 #pragma once
 
 #include <algorithm>
@@ -8,19 +9,20 @@
 #include <ropewalk/positions/timeline.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// MuseControlLite: a second cross-attention whose queries, keys and values are rotated, with the two
-/// sequences stretched over one time line.
+/// MuseControlLite adds a second cross-attention whose queries, keys and values are rotated. Query positions
+/// are scaled so that both sequences cover the same time line.
 /// Source: MuseControlLite, Tsai et al. 2025; fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
 namespace ROPEWALK_NAMESPACE::musecontrollite {
 
 struct cross_attention_config {
     index head_dim = 64;
     double base = 1e4;
-    pair_layout layout = half_split{};  ///< of the paper's form; new training may take either
+    pair_layout layout = half_split{};  ///< of the paper's form; new training may use either
 };
 
 /// The paper's form: rotate queries, keys and values with this scheme, queries at query_positions, keys and
-/// values at key_positions. Values carry the condition's time into the output, which is not rotated back.
+/// values at key_positions. The output is not rotated back, so rotated values carry the condition's time into
+/// it.
 /// Throws: invalid_config on an odd head_dim or a base that is not > 0.
 /// Source: MuseControlLite, Tsai et al. 2025.
 inline rotary_scheme cross_attention(const cross_attention_config& config) {
@@ -29,14 +31,14 @@ inline rotary_scheme cross_attention(const cross_attention_config& config) {
         frequencies::geometric({.rotary_dim = config.head_dim, .base = config.base}));
 }
 
-/// Keys and values: 0, 1, ....
+/// Positions of keys and values: 0, 1, ....
 /// Throws: invalid_config on key_tokens < 0.
 /// Source: fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
 inline position_ids key_positions(index key_tokens) {
     detail::require(key_tokens >= 0, "musecontrollite::key_positions", "key_tokens must be >= 0", key_tokens);
     return positions::timeline({.tokens = key_tokens});
 }
-/// Queries: i * (key_tokens / query_tokens).
+/// Positions of queries: i * (key_tokens / query_tokens).
 /// Throws: invalid_config on query_tokens < 1 or key_tokens < 0.
 /// Source: fundwotsai2001/MuseControlLite MuseControlLite_setup.py.
 inline position_ids query_positions(index query_tokens, index key_tokens) {
@@ -46,12 +48,12 @@ inline position_ids query_positions(index query_tokens, index key_tokens) {
     return positions::timeline_over(key_tokens, query_tokens);
 }
 
-/// Channels of a head that rotate_as_released can hold.
+/// The most channels of a head that rotate_as_released accepts.
 inline constexpr index max_channels = 1024;
 
-/// The map of the released code, for its checkpoints only. It reads interleaved pairs and writes half-split
-/// ones: out[c] = x[c] cos_c - x[2c+1] sin_c, out[c+P] = x[c+P] cos_c + x[2c] sin_c. That is no rotation:
-/// norms are not kept and scores do not depend on differences of positions alone.
+/// The map of the released code, for its checkpoints only. It mixes interleaved and half-split pairs: out[c]
+/// = x[c] cos_c - x[2c+1] sin_c, out[c+P] = x[c+P] cos_c + x[2c] sin_c, with P pairs. It is not a rotation:
+/// norms change, and scores do not depend on position differences alone.
 /// Shapes:   x [batches, tokens, heads, 2 * pairs], channels <= 1024; rows hold batches * tokens tokens.
 /// Requires: as rotate.
 /// Returns:  as rotate.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// ONNX's RotaryEmbedding operator (opset 23) under the standard's names, on the runtime's dense tensors.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,7 @@ namespace ROPEWALK_NAMESPACE {
 
 namespace onnx {
 
-/// A dense row-major tensor of a graph: the runtime's data and its dimensions.
+/// A dense row-major tensor: the runtime's data and dimensions.
 /// Source: ONNX intermediate representation.
 template <class T>
 struct tensor {
@@ -38,14 +39,15 @@ struct rotary_embedding_inputs {
     /// [max_position, rotary / 2] with position_ids, else [batch, seq, rotary / 2].
     tensor<const C> cos_cache;
     tensor<const C> sin_cache;                     ///< shaped like cos_cache
-    tensor<const std::int64_t> position_ids = {};  ///< [batch, seq]; no dims: absent
+    tensor<const std::int64_t> position_ids = {};  ///< [batch, seq]; empty dims: absent
 };
 
 }  // namespace onnx
 
 namespace detail {
 
-/// require() for dimensions; their text is made only to be thrown, the call itself does not allocate.
+/// require() for dimensions. The text is formed only when it is thrown, so a check that holds does not
+/// allocate.
 inline void require_dims(bool holds, const char* parameter_must, std::span<const std::int64_t> got) {
     if (holds) return;
     std::string text = "[";
@@ -53,7 +55,7 @@ inline void require_dims(bool holds, const char* parameter_must, std::span<const
     require(false, "onnx::rotary_embedding", parameter_must, text + "]");
 }
 
-/// What one call of the operator comes to, checked.
+/// The checked shapes of one call of the operator.
 struct onnx_rotary_plan {
     heads_shape shape;
     heads_strides strides;
@@ -96,7 +98,7 @@ inline onnx_rotary_plan make_onnx_rotary_plan(std::span<const std::int64_t> dims
     return plan;
 }
 
-/// Checks the caches against the plan and fills in how many rows they have.
+/// Checks the caches against the plan and stores their number of rows in it.
 inline void check_onnx_caches(onnx_rotary_plan& plan, std::span<const std::int64_t> cos,
                               std::span<const std::int64_t> sin,
                               const onnx::tensor<const std::int64_t>& position_ids) {
@@ -126,19 +128,20 @@ inline void check_onnx_caches(onnx_rotary_plan& plan, std::span<const std::int64
 
 namespace onnx {
 
-/// The standard's RotaryEmbedding: y = x with the first rotary_embedding_dim channels of each head rotated by
-/// cos and sin of its token. The caches may hold any numbers (a folded magnitude, not of unit norm).
+/// The standard's RotaryEmbedding: y is x with the first rotary_embedding_dim channels of each head rotated
+/// by the cos and sin of its token. The caches may hold any numbers; for example, a magnitude may be
+/// multiplied in.
 ///
 ///     onnx::rotary_embedding<float>({.x = {x, x_dims}, .cos_cache = {cos, cache_dims},
 ///                                    .sin_cache = {sin, cache_dims}, .position_ids = {ids, id_dims}}, y);
 ///
-/// Shapes:   y like x, and y may be x itself (in place) but must not overlap it otherwise.
+/// Shapes:   y like x. y may be x itself (in place) but must not overlap it otherwise.
 /// Throws:   invalid_config on a rank, a dimension or an attribute that does not fit, and on a position
 ///           outside the cache (negative ones included).
-/// Cost:     a copy of x unless y is x, then one pass. Caches of f32 (f64 for f64 data) are read where they
-///           are and nothing is allocated; 16-bit caches are converted, for the tokens of this call only. An
-///           engine that calls again and again with the same 16-bit caches keeps a
-///           rotation_table::from_arrays and calls rotate.
+/// Cost:     a copy of x unless y is x, then one pass. Caches of f32 (f64 for f64 data) are read in place and
+///           nothing is allocated. 16-bit caches are converted, for the tokens of this call only: an engine
+///           that calls repeatedly with the same 16-bit caches should keep a rotation_table::from_arrays and
+///           call rotate.
 /// Accuracy: arithmetic in f32 (f64 for f64 data), one rounding to T at the end.
 /// Source:   ONNX operator RotaryEmbedding, since version 23 (onnx.ai).
 template <class T, class C = T>
@@ -153,7 +156,7 @@ void rotary_embedding(const rotary_embedding_inputs<T, C>& in, T* y,
     const bool by_position = !in.position_ids.dims.empty();
     const pair_layout layout =
         attributes.interleaved ? pair_layout(interleaved{}) : pair_layout(half_split{});
-    // Any x is dense, so the channels that pass through are copied with the rest.
+    // x is dense, so one copy also moves the channels that do not rotate.
     if (y != in.x.data) std::copy_n(in.x.data, tokens * plan.shape.heads * plan.shape.channels, y);
     const heads_view<T> slice = heads_view<T>(y, plan.shape, plan.strides).channel_slice(0, plan.rotary_dim);
     if constexpr (std::is_same_v<C, compute_t<T>>) {

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of Pixtral's image encoder: 2-D RoPE over packed images.
 #pragma once
 
 #include <span>
@@ -7,12 +8,13 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Pixtral's image encoder: images packed one after the other, rows and columns each with every second
-/// frequency of one ladder.
+/// Pixtral's image encoder: 2-D RoPE over images that are packed one after the other. Rows and columns each
+/// use every second frequency of one geometric sequence.
 /// Source: Pixtral 12B, Agrawal et al. 2024; mistralai/mistral-inference src/mistral_inference/rope.py.
 namespace ROPEWALK_NAMESPACE::pixtral {
 
-/// Mistral's checkpoints pair channels interleaved; transformers permutes q and k for half-split.
+/// Where the weights come from. Mistral's checkpoints pair channels interleaved; transformers permutes q and
+/// k for half-split pairs.
 enum class weights : std::uint8_t { mistral, hugging_face };
 
 struct axial_config {
@@ -21,9 +23,9 @@ struct axial_config {
     weights from = weights::mistral;  ///< whose checkpoint
 };
 
-/// The scheme: of the ladder w_i = base^(-2 i / head_dim) the row takes w_0, w_2, ..., the column w_1, w_3,
-/// ...: the two axes have different frequencies.
-/// Throws: invalid_config when head_dim is no multiple of 4.
+/// The scheme: of the frequencies w_i = base^(-2 i / head_dim), the row uses w_0, w_2, ... and the column
+/// w_1, w_3, ..., so the two axes have different frequencies.
+/// Throws: invalid_config when head_dim is not a multiple of 4.
 /// Source: mistralai/mistral-inference src/mistral_inference/rope.py, precompute_freqs_cis_2d.
 inline rotary_scheme axial(const axial_config& config) {
     constexpr const char* who = "pixtral::axial";
@@ -50,10 +52,10 @@ struct image {
     index width = 0;
 };
 
-/// Where the tokens of packed images stand: each image starts again at (0, 0). Attention is block-diagonal
+/// Positions of the tokens of packed images: each image starts again at (0, 0). Attention is block-diagonal
 /// over the images.
-/// Throws:   invalid_config on an image with a side below 1 or beyond max_side (image_size / patch_size):
-///           such an image is refused, not clamped.
+/// Throws:   invalid_config on an image with a side below 1 or above max_side (image_size / patch_size); it
+///           is not clamped.
 /// Source:   mistralai/mistral-inference src/mistral_inference/vision_encoder.py, position_meshgrid.
 inline position_ids patches(std::span<const image> images, index max_side = 64) {
     constexpr const char* who = "pixtral::patches";

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme and positions of Qwen-Image (image diffusion and editing).
 #pragma once
 
 #include <algorithm>
@@ -8,11 +9,13 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/flux.hpp>
 
-/// Qwen-Image: FLUX's blocks of pairs, ids centred on the image, text on a diagonal behind it.
+/// Qwen-Image: FLUX's blocks of pairs, with image positions centred on 0. Text follows the images, with the
+/// same position on all axes.
 /// Source: Qwen-Image, Wu et al. 2025; Hugging Face diffusers models/transformers/transformer_qwenimage.py.
 namespace ROPEWALK_NAMESPACE::qwen_image {
 
-/// Axes (frame, row, column); released models: {16, 56, 56}, base 10000, head_dim 128.
+/// The scheme over the axes (frame, row, column). Released models have axes_dim {16, 56, 56}, base 10000 and
+/// head_dim 128.
 /// Throws, Source: as flux::joint.
 inline rotary_scheme joint(const flux::joint_config& config) {
     rotary_scheme rope = flux::joint(config);
@@ -20,7 +23,7 @@ inline rotary_scheme joint(const flux::joint_config& config) {
     return rope;
 }
 
-/// Tokens of one image of the list.
+/// The size in tokens of one image of the list.
 /// Source: Hugging Face diffusers, img_shapes.
 struct image {
     index frames = 1;
@@ -30,12 +33,12 @@ struct image {
 
 struct sequence_config {
     std::vector<image> images = {};  ///< in the order of their tokens
-    index text_tokens = 0;  ///< the padded width of the text embeddings, not the count of valid tokens
-    bool centred = true;    ///< scale_rope: rows and columns around 0 instead of from 0 on
-    bool layered = false;   ///< the last image is the condition and stands at frame -1
+    index text_tokens = 0;  ///< the padded length of the text embeddings, not the count of valid tokens
+    bool centred = true;    ///< scale_rope: rows and columns are centred on 0 instead of starting at 0
+    bool layered = false;   ///< the last image is the condition, at frame -1
 };
 
-/// Ids a table of the reference has: 0 .. 4095 and -4096 .. -1.
+/// The limit of positions in the reference's tables, which hold 0 .. 4095 and -4096 .. -1.
 /// Source: Hugging Face diffusers, QwenEmbedRope.
 inline constexpr index table_limit = 4096;
 
@@ -64,7 +67,7 @@ inline void require_qwen_image(const char* who, const qwen_image::sequence_confi
 
 namespace ROPEWALK_NAMESPACE::qwen_image {
 
-/// The id of the first text token: the largest half extent of an image (the largest extent without
+/// The position of the first text token: half of the largest extent of an image (the whole extent without
 /// centring), and at least the number of layers.
 /// Throws:   invalid_config on negative sizes or ids beyond the reference's tables.
 /// Source:   Hugging Face diffusers, QwenEmbedRope.forward, QwenEmbedLayer3DRope.forward.
@@ -77,8 +80,8 @@ inline index first_text_id(const sequence_config& config) {
     return first;
 }
 
-/// The image tokens, image after image: frame ids n, n + 1, ... of image n; rows -(h - h / 2) .. h / 2 - 1
-/// and columns alike, or from 0 on.
+/// Positions of the image tokens, image after image: frames n, n + 1, ... of image n; rows -(h - h / 2) .. h
+/// / 2 - 1 and columns likewise, or both from 0 without centring.
 /// Throws:   invalid_config as first_text_id.
 /// Source:   Hugging Face diffusers, QwenEmbedRope._compute_video_freqs.
 inline position_ids image_positions(const sequence_config& config) {
@@ -100,8 +103,8 @@ inline position_ids image_positions(const sequence_config& config) {
     return ids;
 }
 
-/// The text tokens: token j at first_text_id + j on all three axes.
-/// Throws:   invalid_config as first_text_id, and when the text leaves the reference's table.
+/// Positions of the text tokens: token j is at first_text_id + j on all three axes.
+/// Throws:   invalid_config as first_text_id, and when the text exceeds the reference's table.
 /// Source:   Hugging Face diffusers, QwenEmbedRope.forward.
 inline position_ids text_positions(const sequence_config& config) {
     const index first = first_text_id(config);
@@ -110,7 +113,7 @@ inline position_ids text_positions(const sequence_config& config) {
     return position_ids::text(config.text_tokens, static_cast<double>(first), 3);
 }
 
-/// Text, then images: the order of joint attention.
+/// Positions of text, then images: the order of joint attention.
 /// Throws, Source: as above.
 inline position_ids joint_positions(const sequence_config& config) {
     return text_positions(config).append(image_positions(config));

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of the image encoder of Qwen2-VL and Qwen2.5-VL: 2-D axial RoPE in merge-block order.
 #pragma once
 
 #include <span>
@@ -6,7 +7,8 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// The image tower of Qwen2-VL and Qwen2.5-VL: row first, half-split pairs, tokens in merge-block order.
+/// The image encoder of Qwen2-VL and Qwen2.5-VL: 2-D axial RoPE, row first, half-split pairs, tokens in the
+/// order of merge blocks.
 /// Source: Qwen2-VL, Wang et al. 2024; Hugging Face models/qwen2_vl/modeling_qwen2_vl.py.
 namespace ROPEWALK_NAMESPACE::qwen_vl_vision {
 
@@ -15,8 +17,8 @@ struct axial_config {
     double base = 1e4;
 };
 
-/// The scheme of the tower.
-/// Throws: invalid_config when head_dim is no multiple of 4.
+/// The scheme of the encoder.
+/// Throws: invalid_config when head_dim is not a multiple of 4.
 /// Source: Hugging Face models/qwen2_vl/modeling_qwen2_vl.py, VisionRotaryEmbedding.
 inline rotary_scheme axial(const axial_config& config) {
     return make_axial_scheme({.name = "qwen_vl_vision::axial",
@@ -26,7 +28,7 @@ inline rotary_scheme axial(const axial_config& config) {
                               .layout = half_split{}});
 }
 
-/// One image or clip: image_grid_thw, video_grid_thw.
+/// The patches of one image or clip: an entry of image_grid_thw or video_grid_thw.
 /// Source: Hugging Face models/qwen2_vl.
 struct grid_thw {
     index frames = 1;
@@ -34,10 +36,10 @@ struct grid_thw {
     index width = 0;
 };
 
-/// Where the tokens stand: the patches of each merge x merge block together, the same for every frame (time
-/// is no axis; attention is per frame). Qwen2.5-VL gathers these into windows: positions::window_order and
-/// select_tokens.
-/// Throws: invalid_config when a height or width is no multiple of merge.
+/// Positions of the tokens. The patches of each merge x merge block follow one another. Every frame has the
+/// same positions: time is not an axis, and attention is per frame. Qwen2.5-VL gathers the tokens into
+/// windows: see positions::window_order and select_tokens.
+/// Throws: invalid_config when a height or width is not a multiple of merge.
 /// Source: Hugging Face models/qwen2_vl/modeling_qwen2_vl.py, rot_pos_emb.
 inline position_ids patches(std::span<const grid_thw> grids, index merge = 2) {
     position_ids ids(2);

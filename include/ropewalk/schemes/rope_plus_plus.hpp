@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoPE++: attention heads that score with the imaginary part of the complex product, beside ordinary ones.
 #pragma once
 
 #include <algorithm>
@@ -8,16 +9,17 @@
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/core/heads_view.hpp>
 
-/// RoPE++: heads that score with the imaginary part of the complex product beside heads that score with the
-/// real one. An imaginary query is the query rotated by its angle less a quarter turn; keys are ordinary.
+/// RoPE++ has heads that score with the imaginary part of the complex product q.k, beside heads that score
+/// with the real part. An imaginary query is the query rotated by its angle minus a quarter turn; keys are
+/// rotated as usual.
 /// Source: OpenMOSS/rope_pp rope_pp/modeling_llama_rope_pp.py.
 namespace ROPEWALK_NAMESPACE::rope_plus_plus {
 
-/// Which of the query heads are imaginary. paired: each projected head is scored both ways and becomes two,
-/// real then imaginary (imag1 and imag2). second_half (imagh), odd (imagx) and all (imago) keep the heads.
+/// Which of the query heads are imaginary. paired: each projected head becomes two, first real, then
+/// imaginary (imag1 and imag2). second_half (imagh), odd (imagx) and all (imago) keep the number of heads.
 enum class imaginary : std::uint8_t { none, paired, second_half, odd, all };
 
-/// How many query heads there are after widen_queries.
+/// The number of query heads after widen_queries.
 constexpr index output_heads(imaginary which, index projected_heads) noexcept {
     return which == imaginary::paired ? 2 * projected_heads : projected_heads;
 }
@@ -32,12 +34,12 @@ constexpr bool is_imaginary(imaginary which, index head, index output_heads) noe
     }
 }
 
-/// The queries' rows: an ordinary row for a real head, one a quarter turn behind for an imaginary one. Keys
-/// take the ordinary table of the same spectrum and positions.
+/// The table of the queries: ordinary angles for a real head, angles minus a quarter turn for an imaginary
+/// one. Keys use the ordinary table of the same spectrum and positions.
 /// Shapes:   [tokens, output_heads(which, projected_heads), pairs].
 /// Throws:   invalid_config on heads < 1, a spectrum whose heads are neither 1 nor the output heads, or axes
 ///           that differ.
-/// Accuracy: as make_rotation_table: the quarter turn exchanges cos and sin and rounds nothing.
+/// Accuracy: as make_rotation_table: the quarter turn exchanges cos and sin without rounding.
 /// Source:   OpenMOSS/rope_pp apply_rotary_pos_emb.
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_query_table(imaginary which, index projected_heads, const spectrum& s,
@@ -72,8 +74,8 @@ template <class T = float>
     return table;
 }
 
-/// Copies projected queries to their output heads, each head `out.heads() / q.heads()` times in a row: what
-/// `paired` needs before its rotation.
+/// Copies projected queries to their output heads, each head `out.heads() / q.heads()` times in succession.
+/// `paired` needs this before the rotation.
 /// Shapes:   q [batches, tokens, heads, channels], out [batches, tokens, n * heads, channels], no overlap.
 /// Throws:   invalid_config on other extents.
 /// Source:   OpenMOSS/rope_pp apply_rotary_pos_emb (re_0, im_0, re_1, im_1, ...).

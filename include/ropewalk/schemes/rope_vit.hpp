@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoPE-ViT: the axial and mixed (learned) 2-D rotary schemes of plain and Swin vision transformers.
 #pragma once
 
 #include <cmath>
@@ -9,8 +10,8 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// RoPE for plain and Swin vision transformers. Column first, interleaved pairs, patches at 0, 1, 2, ... on
-/// every grid: a larger image has larger coordinates and the same frequencies.
+/// RoPE for plain and Swin vision transformers: column first, interleaved pairs. Patches are at 0, 1, 2, ...
+/// on every grid, so a larger image has larger coordinates and the same frequencies.
 /// Source: RoPE-ViT, Heo et al. 2024; naver-ai/rope-vit.
 namespace ROPEWALK_NAMESPACE::rope_vit {
 
@@ -19,8 +20,8 @@ struct axial_config {
     double base = 100;  ///< rope_theta; Swin models use 50
 };
 
-/// RoPE-Axial.
-/// Throws: invalid_config when head_dim is no multiple of 4.
+/// RoPE-Axial: half of the pairs for each axis.
+/// Throws: invalid_config when head_dim is not a multiple of 4.
 /// Source: naver-ai/rope-vit models/vit_rope.py, compute_axial_cis.
 inline rotary_scheme axial(const axial_config& config) {
     return make_axial_scheme({.name = "rope_vit::axial",
@@ -34,12 +35,12 @@ struct mixed_config {
     index heads = 1;
     index head_dim = 64;
     index depth = 1;  ///< layers in the checkpoint's array
-    index layer = 0;  ///< the one to read
+    index layer = 0;  ///< the layer to read
 };
 
 /// RoPE-Mixed from a checkpoint's frequencies, in any of its shapes (see frequencies::mixed). The buffers
-/// freqs_t_x and freqs_t_y (rope_t_x, rope_t_y) of a checkpoint are the training grid's coordinates: take
-/// patches() of the grid that runs instead.
+/// freqs_t_x and freqs_t_y (rope_t_x, rope_t_y) of a checkpoint are the coordinates of the training grid: use
+/// patches() of the actual grid instead.
 /// Throws: invalid_config on an odd head_dim or another number of weights.
 /// Source: naver-ai/rope-vit models/vit_rope.py, compute_mixed_cis.
 template <class W>
@@ -65,7 +66,7 @@ struct patches_config {
     index class_tokens = 1;  ///< before the patches, not rotated; Swin has none
 };
 
-/// Where the tokens of an image stand: class tokens first, then the patches row by row.
+/// Positions of the tokens of an image: class tokens first, then the patches row by row.
 /// Throws: invalid_config on negative sizes.
 /// Source: naver-ai/rope-vit models/vit_rope.py, init_t_xy.
 inline position_ids patches(const patches_config& config) {
@@ -76,8 +77,8 @@ inline position_ids patches(const patches_config& config) {
         {.height = config.height, .width = config.width, .prefix_tokens = config.class_tokens});
 }
 
-/// Swin multiplies queries by this before it rotates them: the magnitude of the queries' table, so that the
-/// factor costs nothing.
+/// The factor by which Swin multiplies queries before the rotation. As the magnitude of the queries' table it
+/// costs nothing.
 /// Throws: invalid_config on head_dim < 1.
 /// Source: naver-ai/rope-vit models/swin_transformer_rope.py.
 inline double swin_query_scale(index head_dim) {

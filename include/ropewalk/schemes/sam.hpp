@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary schemes of SAM 2 memory attention and SAM 3: 2-D axial RoPE, column first, interleaved pairs.
 #pragma once
 
 #include <cmath>
@@ -7,7 +8,7 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// SAM 2 memory attention and SAM 3: column first, interleaved pairs.
+/// SAM 2 memory attention and SAM 3: 2-D axial RoPE, column first, interleaved pairs.
 /// Source: SAM 2, Ravi et al. 2024; facebookresearch/sam2 sam2/modeling/position_encoding.py;
 ///         facebookresearch/sam3 sam3/sam/rope.py, sam3/model/vitdet.py.
 namespace ROPEWALK_NAMESPACE::sam {
@@ -18,7 +19,7 @@ struct axial_config {
 };
 
 /// The scheme of SAM 2 and SAM 3, in memory attention and in the image encoder.
-/// Throws: invalid_config when head_dim is no multiple of 4.
+/// Throws: invalid_config when head_dim is not a multiple of 4.
 /// Source: facebookresearch/sam2 sam2/modeling/position_encoding.py, compute_axial_cis.
 inline rotary_scheme axial(const axial_config& config) {
     return make_axial_scheme({.name = "sam::axial",
@@ -36,7 +37,7 @@ struct patches_config {
     index class_tokens = 0;  ///< before the patches, not rotated
 };
 
-/// Where the tokens of a frame, a window or an image stand: j * scale + offset on each axis.
+/// Positions of the tokens of a frame, a window or an image: j * scale + offset on each axis.
 /// Throws: invalid_config on negative sizes or numbers that are not finite.
 /// Source: facebookresearch/sam3 sam3/sam/rope.py, init_t_xy.
 inline position_ids patches(const patches_config& config) {
@@ -52,20 +53,20 @@ inline position_ids patches(const patches_config& config) {
 }
 
 /// The square grid that the official memory attention rebuilds when the number of queries changes.
-/// Throws: invalid_config when tokens is no square: then say patches({.height, .width}).
+/// Throws: invalid_config when tokens is not a square number: use patches({.height, .width}) then.
 /// Source: facebookresearch/sam2 sam2/modeling/sam/transformer.py, RoPEAttention.
 inline position_ids square_patches(index tokens) {
     const auto side =
         static_cast<index>(std::lround(std::sqrt(static_cast<double>(std::max<index>(tokens, 0)))));
-    // Divided, since a hostile number of tokens has a side whose square is no index.
+    // By division: with a huge number of tokens, side * side overflows an index.
     const bool square = tokens == 0 || (side > 0 && tokens % side == 0 && tokens / side == side);
     detail::require(square, "sam::square_patches", "tokens must be a square number", tokens);
     return patches({.height = side, .width = side});
 }
 
 struct ve_patches_config {
-    index side = 0;          ///< patches a side that run (seq_len)
-    index trained_side = 0;  ///< patches a side in training (pt_seq_len); 0: as side
+    index side = 0;          ///< patches per side of this image (seq_len)
+    index trained_side = 0;  ///< patches per side in training (pt_seq_len); 0: as side
     double offset = 1;       ///< added to row and column
 };
 
@@ -85,17 +86,17 @@ inline position_ids ve_patches(const ve_patches_config& config) {
 }
 
 struct memory_keys_config {
-    index queries = 0;    ///< tokens of a frame: rows of the table
+    index queries = 0;    ///< tokens of a frame, which are the rows of the table
     index keys = 0;       ///< memory frames, then object pointers
     index excluded = 0;   ///< trailing keys that are not rotated (num_k_exclude_rope)
     bool repeats = true;  ///< rope_k_repeat: the keys are several frames
 };
 
-/// The rows of the keys in memory attention: every memory frame reads the rows of the queries again (time is
-/// no axis), object pointers stay untouched. No keys to rotate is legal.
+/// The table rows of the keys in memory attention. Every memory frame reads the rows of the queries again,
+/// since time is not an axis; object pointers are untouched. There may be no keys to rotate.
 /// Shapes:   [keys], into a table of `queries` rows.
-/// Throws:   invalid_config when excluded is not in 0 .. keys, or the rotated keys are not whole frames, or
-///           are another number than the queries without repeats.
+/// Throws:   invalid_config when excluded is not in 0 .. keys, when the rotated keys are not whole frames, or
+///           when, without repeats, they are not as many as the queries.
 /// Source:   facebookresearch/sam2 sam2/modeling/sam/transformer.py, RoPEAttention.
 ///
 ///     const auto rows = sam::memory_key_rows({.queries = 4096, .keys = 28736, .excluded = 64});

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of Stable Audio Open's diffusion transformer (partial RoPE in self-attention).
 #pragma once
 
 #include <algorithm>
@@ -8,8 +9,8 @@
 #include <ropewalk/frequencies/linear.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Stable Audio Open: half of the channels of a head rotate, half-split, in self-attention only; prepended
-/// tokens count as positions.
+/// Stable Audio Open: partial RoPE on half of the channels of a head, half-split, in self-attention only.
+/// Prepended tokens count as positions.
 /// Source: Stable Audio Open, Evans et al. 2024; Stability-AI/stable-audio-tools models/transformer.py.
 namespace ROPEWALK_NAMESPACE::stable_audio {
 

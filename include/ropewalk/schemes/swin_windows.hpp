@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Windows of a Swin transformer with RoPE: the order of patches, the regions of the shift, and positions.
 #pragma once
 
 #include <algorithm>
@@ -10,29 +11,29 @@
 
 namespace ROPEWALK_NAMESPACE::rope_vit {
 
-/// How a picture is cut into windows of attention.
+/// How an image is cut into attention windows.
 struct swin_config {
     index height = 0;  ///< patches; multiples of the window
     index width = 0;
-    index window = 7;  ///< patches of a side
-    index shift = 0;   ///< of the shifted blocks: window / 2
+    index window = 7;  ///< patches per side of a window
+    index shift = 0;   ///< patches; window / 2 in the shifted blocks
 };
 
-/// Windows as batches of attention.
-/// Shapes:   order [windows * window * window]: which patch (row * width + column) stands there; regions of
+/// Attention windows as batches.
+/// Shapes:   order [windows * window * window]: the patch (row * width + column) of each slot. regions, of
 ///           the same length: numbers that differ where patches are neighbours only because the shift wraps
-///           around, which a document_mask keeps apart; positions [window * window, 2], those of every
-///           window alike (rows of one window, repeated).
+///           around; a document_mask keeps them apart. positions [window * window, 2]: the same for every
+///           window, so the rows of one window are repeated.
 struct swin_windows {
     index count = 0;                           ///< windows
     std::vector<index> order = {};             ///< patches, window by window
-    std::vector<std::int32_t> regions = {};    ///< who may see whom inside a window
+    std::vector<std::int32_t> regions = {};    ///< patches of one region attend to each other
     position_ids positions = position_ids(2);  ///< row and column inside a window
 };
 
-/// The windows of a block of a Swin transformer with RoPE: rotation inside a window reads the patch's place
-/// in it, so one small table serves all windows and, as scores see differences alone, every shift.
-/// Throws:   invalid_config on a window that is not positive, sizes that are no multiples of it, or a shift
+/// The windows of a block of a Swin transformer with RoPE. The rotation reads a patch's position inside its
+/// window. Scores depend only on position differences, so one small table serves all windows and every shift.
+/// Throws:   invalid_config on a window that is not positive, sizes that are not multiples of it, or a shift
 ///           outside 0 .. window - 1.
 /// Source:   Swin, Liu et al. 2021; naver-ai/rope-vit models/swin_transformer_rope.py.
 ///
@@ -49,8 +50,8 @@ inline swin_windows make_swin_windows(const swin_config& c) {
     swin_windows cut;
     cut.count = c.height / c.window * (c.width / c.window);
     if (cut.count > 0) cut.positions = positions::grid({.height = c.window, .width = c.window});
-    // A side of the shifted picture: whole windows, the part of the last one that is still in place, and what
-    // wrapped around.
+    // A side of the shifted image has three parts: whole windows, the part of the last one that has not
+    // moved, and the part that wrapped around.
     const auto part = [&](index at, index size) {
         if (c.shift == 0 || at < size - c.window) return 0;
         return at < size - c.shift ? 1 : 2;

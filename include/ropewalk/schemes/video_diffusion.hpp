@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The 3-D rotary schemes and positions of the video diffusion models LTX-2 and Cosmos.
 #pragma once
 
 #include <algorithm>
@@ -11,17 +12,17 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// The 3-D RoPE of two video diffusion models: LTX-2 (fractions of a fixed extent, a rising ladder over the
-/// whole width) and Cosmos (an NTK-scaled ladder an axis).
+/// LTX-2's 3-D RoPE: positions are fractions of a fixed extent, and the frequencies rise over the whole width
+/// of the model.
 namespace ROPEWALK_NAMESPACE::ltx2 {
 
 struct clip_config {
     index frames = 1;                                       ///< latent frames
     index height = 1;                                       ///< latent rows
     index width = 1;                                        ///< latent columns
-    double fps = 24;                                        ///< frames a second of the film
-    std::array<double, 3> pixels_per_latent = {8, 32, 32};  ///< of frames, rows and columns
-    bool causal_fix = true;  ///< the first latent frame stands for one pixel frame instead of eight
+    double fps = 24;                                        ///< frames per second of the video
+    std::array<double, 3> pixels_per_latent = {8, 32, 32};  ///< for frames, rows and columns
+    bool causal_fix = true;  ///< the first latent frame covers one pixel frame instead of eight
 };
 
 /// The middle of every latent patch: seconds, pixel rows, pixel columns.
@@ -61,8 +62,8 @@ inline position_ids middle_positions(const clip_config& c) {
     return ids;
 }
 
-/// Positions as the rotation reads them: 2 middle / extent - 1, so that the middle of the extent is angle 0.
-/// Throws:   invalid_config unless there is one extent > 0 an axis.
+/// Positions for make_scheme: 2 middle / extent - 1, so that the middle of the extent has angle 0.
+/// Throws:   invalid_config unless there is one extent > 0 per axis.
 /// Source:   Lightricks/LTX-2 rope.py.
 inline position_ids fractions(const position_ids& middles, std::span<const double> extents) {
     constexpr const char* who = "ltx2::fractions";
@@ -84,10 +85,10 @@ struct model_config {
     pair_layout layout = half_split{};  ///< interleaved for checkpoints of the older layout
 };
 
-/// LTX-2's rotation: angle number axes k + axis of the width is g_k (2 fraction - 1) with the rising ladder
-/// g_k = pi / 2 * base^(k / (K - 1)), K = floor(width / (2 axes)); pairs left over have frequency 0, in front. Cut
-/// into heads, each head has other frequencies.
-/// Throws:   invalid_config on heads or axes < 1, an odd head_dim, or base not > 0.
+/// LTX-2's scheme. Over the width of all heads, angle number axes k + axis is g_k times the position on that
+/// axis (as made by `fractions`), with the rising frequencies g_k = pi / 2 * base^(k / (K - 1)) and K =
+/// floor(width / (2 axes)). Surplus pairs come first and have frequency 0. Each head has other frequencies.
+/// Throws:   invalid_config on heads or axes < 1, an odd head_dim, or a base that is not > 0.
 /// Accuracy: angles reach base * pi / 2; formed and reduced in f64.
 /// Source:   Lightricks/LTX-2 rope.py.
 inline rotary_scheme make_scheme(const model_config& c) {
@@ -121,15 +122,16 @@ struct model_config {
     std::array<double, 3> scale = {2, 1, 1};  ///< NTK's alpha on t, h and w
 };
 
-/// Channels of t, h and w: 2 floor(head_dim / 6) for rows and for columns, the rest for time.
+/// Channels of t, h and w: 2 floor(head_dim / 6) for rows and for columns, the others for time.
 /// Source: huggingface/diffusers transformer_cosmos.py.
 constexpr std::array<index, 3> axes_channels(index head_dim) noexcept {
     const index space = head_dim / 6 * 2;
     return {head_dim - 2 * space, space, space};
 }
 
-/// Cosmos: pairs of t, then h, then w, each axis with the ladder of base * scale^(d / (d - 2)), laid out
-/// half-split over the whole head.
+/// The scheme of Cosmos: pairs of t, then h, then w, half-split over the whole head. The frequencies of each
+/// axis are NTK-scaled: geometric with base * scale^(d / (d - 2)), where d is the number of channels of the
+/// axis.
 /// Throws:   invalid_config on an odd head_dim, one too small for three axes (fewer than four channels each),
 ///           base or a scale that is not > 0.
 /// Source:   huggingface/diffusers transformer_cosmos.py CosmosRotaryPosEmbed.
@@ -156,8 +158,8 @@ struct clip_config {
     index frames = 1;
     index height = 1;
     index width = 1;
-    std::optional<double> fps = {};  ///< not given: images, frames count as they are
-    double base_fps = 24;            ///< frames a second that the model was trained at
+    std::optional<double> fps = {};  ///< not given: images; frames count by their number
+    double base_fps = 24;            ///< frames per second that the model was trained at
 };
 
 /// Patches at (frame / fps * base_fps, row, column).

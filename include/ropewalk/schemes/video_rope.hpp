@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// VideoRoPE over a text model: time on the slowest pairs, frames on a diagonal.
 #pragma once
 
 #include <ropewalk/frequencies/ntk.hpp>
@@ -14,9 +15,10 @@ struct over_config {
     positions::video_rope_rule rule = {};        ///< spacing 2, the released code's centre and transition
 };
 
-/// Time on the slowest pairs, rows and columns alternating on the fast ones, frames on the diagonal; the
-/// scaling stays the text model's. Text is plain RoPE.
-/// Throws:   invalid_config unless the sections are three that sum to the pairs, or on a bad spacing.
+/// VideoRoPE: time on the slowest pairs, rows and columns alternating on the fast ones, frames along the
+/// diagonal. The context scaling is that of the text model. Text has plain RoPE.
+/// Throws:   invalid_config unless there are three sections that sum to the number of pairs, or on a spacing
+///           that the rule refuses.
 /// Source:   VideoRoPE, Wei et al. 2025.
 inline stream_scheme<positions::video_rope_rule> over(const rotary_scheme& text, const over_config& config) {
     config.rule.check();
@@ -34,12 +36,12 @@ struct extended_config {
     over_config scheme = {};          ///< sections and rule
 };
 
-/// VideoRoPE over a context longer than the trained one: the temporal pairs alone take the NTK ladder of base
-/// * ((original_context * factor - 1) / (original_context - 1))^(d / (d - 2)), d the channels that rotate;
-/// rows and columns keep theirs. It is the variant of VideoRoPE++ that the paper describes as YaRN-V; text is
-/// then no longer plain RoPE.
-/// Throws:   what over and mrope::text_model throw; invalid_config on factor <= 0, original_context <= 1 or a
-///           factor that leaves no second position.
+/// VideoRoPE over a context longer than the trained one: only the temporal pairs use NTK-scaled frequencies,
+/// with base * ((original_context * factor - 1) / (original_context - 1))^(d / (d - 2)) and d the number of
+/// channels that rotate; rows and columns keep theirs. This is the variant of VideoRoPE++ that the paper
+/// calls YaRN-V. Text then no longer has plain RoPE.
+/// Throws:   as over and mrope::text_model; invalid_config on factor <= 0, original_context <= 1 or
+///           original_context * factor <= 1.
 /// Source:   Wiselnn570/VideoRoPE videorope_plus, rotary_embedding.py ("videorope++_v1").
 inline stream_scheme<positions::video_rope_rule> extended(const extended_config& config = {}) {
     const auto trained = over(mrope::text_model(config.text), config.scheme);

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Rotary schemes of further image encoders and matchers: Kimi K2.5, MiniMax M3, MLCD, LightGlue and others.
 #pragma once
 
 #include <cmath>
@@ -10,7 +11,7 @@
 #include <ropewalk/positions/grid.hpp>
 #include <ropewalk/schemes/qwen_vl_vision.hpp>
 
-/// Image encoders whose 2-D rotation is none of those that have a header of their own.
+/// Image encoders whose rotation differs from all those that have headers of their own.
 /// Source: huggingface/transformers, the models named below.
 namespace ROPEWALK_NAMESPACE::vision_towers {
 
@@ -29,7 +30,7 @@ inline void require_tower(const char* who, const vision_towers::axial_config& co
     require(std::isfinite(config.base) && config.base > 0, who, "base must be finite and > 0", config.base);
 }
 
-/// A ladder of which each frequency serves the two axes in turn: pair 2i reads `first`, pair 2i + 1 the
+/// Each frequency of `ladder` is used twice, once per axis: pair 2i reads the axis `first`, pair 2i + 1 the
 /// other.
 inline spectrum alternating(const std::vector<double>& ladder, int first) {
     std::vector<double> omega;
@@ -46,9 +47,9 @@ inline spectrum alternating(const std::vector<double>& ladder, int first) {
 
 namespace ROPEWALK_NAMESPACE::vision_towers {
 
-/// Kimi K2.5: the axes alternate from pair to pair, column first, both with the ladder base^(-4 i /
-/// head_dim); half-split pairs, as transformers permutes the weights.
-/// Throws:   invalid_config when head_dim is no multiple of 4 in 4 .. 65536 or base is not > 0.
+/// Kimi K2.5: the axes alternate from pair to pair, column first, both with the frequencies base^(-4 i /
+/// head_dim). The pairs are half-split, since transformers permutes the weights.
+/// Throws:   invalid_config when head_dim is not a multiple of 4 in 4 .. 65536 or base is not > 0.
 /// Source:   huggingface/transformers models/kimi_k25, Kimi_K25VisionRotaryEmbedding.
 inline rotary_scheme kimi_k25(const axial_config& config = {.head_dim = 72}) {
     constexpr const char* who = "vision_towers::kimi_k25";
@@ -58,8 +59,8 @@ inline rotary_scheme kimi_k25(const axial_config& config = {.head_dim = 72}) {
                              detail::alternating(detail::ladder(config.head_dim / 2, config.base), 1));
 }
 
-/// Muse Glimmer: column first, half of the pairs each; half-split pairs.
-/// Throws: invalid_config when head_dim is no multiple of 4 or base is not > 0.
+/// Muse Glimmer: 2-D axial RoPE, column first, half of the pairs for each axis; half-split pairs.
+/// Throws: invalid_config when head_dim is not a multiple of 4 or base is not > 0.
 /// Source: huggingface/transformers models/muse_glimmer, MuseGlimmerVisionRotaryEmbedding.
 inline rotary_scheme muse_glimmer(const axial_config& config) {
     constexpr const char* who = "vision_towers::muse_glimmer";
@@ -71,9 +72,9 @@ inline rotary_scheme muse_glimmer(const axial_config& config) {
                               .layout = half_split{}});
 }
 
-/// MiniMax M3 VL: blocks of head_dim / 6 pairs for time, row and column, each with a ladder of its own;
-/// half-split pairs within those channels, and what is left of the head is untouched. Over the positions of
-/// time_patches.
+/// MiniMax M3 VL: blocks of head_dim / 6 pairs for time, row and column, each with frequencies of its own.
+/// The pairs are half-split within those channels; the other channels of the head are untouched. Its
+/// positions are those of time_patches.
 /// Throws:   invalid_config on a head_dim outside 6 .. 65536 or a base that is not > 0.
 /// Source:   huggingface/transformers models/minimax_m3_vl, MiniMaxM3VLVisionRotaryEmbedding.
 inline rotary_scheme minimax_m3_vl(const axial_config& config = {.head_dim = 80}) {
@@ -84,9 +85,9 @@ inline rotary_scheme minimax_m3_vl(const axial_config& config = {.head_dim = 80}
                              frequencies::axial({.channels = {block, block, block}, .base = config.base}));
 }
 
-/// Where the patches of images and clips stand on (time, row, column), the patches of each merge x merge
-/// block together.
-/// Throws:   invalid_config on a side that is negative, too long or no multiple of merge.
+/// Positions (time, row, column) of the patches of images and clips; the patches of each merge x merge block
+/// follow one another.
+/// Throws:   invalid_config on a side that is negative, too long or not a multiple of merge.
 /// Source:   huggingface/transformers get_vision_position_ids with include_temporal.
 inline position_ids time_patches(std::span<const qwen_vl_vision::grid_thw> grids, index merge) {
     position_ids ids(3);
@@ -109,11 +110,12 @@ inline position_ids time_patches(std::span<const qwen_vl_vision::grid_thw> grids
     return ids;
 }
 
-/// MLCD: row first, half of the pairs each, half-split pairs; the class token, which stands first, is rotated
-/// by learned angles. It has an axis of its own whose frequencies are those angles: see mlcd_patches.
+/// MLCD: 2-D axial RoPE, row first, half of the pairs for each axis, half-split pairs. The class token, which
+/// comes first, is rotated by learned angles: it has an axis of its own whose frequencies are those angles.
+/// See mlcd_patches.
 /// Shapes:   class_angles [head_dim / 2] (class_pos_emb), radians.
-/// Throws:   invalid_config on another number of angles, a head_dim that is no multiple of 4, or numbers that
-///           are not finite.
+/// Throws:   invalid_config on another number of angles, a head_dim that is not a multiple of 4, or numbers
+///           that are not finite.
 /// Source:   huggingface/transformers models/mlcd.
 inline rotary_scheme mlcd(const axial_config& config, std::span<const double> class_angles) {
     constexpr const char* who = "vision_towers::mlcd";
@@ -136,7 +138,7 @@ inline rotary_scheme mlcd(const axial_config& config, std::span<const double> cl
                              spectrum::mixed(omega, 1, 3));
 }
 
-/// Where MLCD's tokens stand on (row, column, class): the class token at (0, 0, 1), then the patches row by
+/// Positions (row, column, class) of MLCD's tokens: the class token at (0, 0, 1), then the patches row by
 /// row.
 /// Shapes:   [1 + height * width, 3].
 /// Throws:   invalid_config on a side that is negative or too long.
@@ -152,11 +154,11 @@ inline position_ids mlcd_patches(index height, index width) {
     return ids;
 }
 
-/// EfficientLoFTR: the whole width is rotated at once, before it is cut into heads; the axes alternate from
-/// pair to pair, row first, both with the ladder base^(-4 i / channels), interleaved pairs. Its aggregated
-/// features stand at 1, 2, ... on both axes: see loftr_patches.
-/// Throws:   invalid_config when head_dim (here the width of all heads) is no multiple of 4 or base is not >
-///           0.
+/// EfficientLoFTR: all channels are rotated as one head, before they are split into heads. The axes alternate
+/// from pair to pair, row first, both with the frequencies base^(-4 i / channels); interleaved pairs. Its
+/// aggregated features are at 1, 2, ... on both axes: see loftr_patches.
+/// Throws:   invalid_config when head_dim (here the width of all heads) is not a multiple of 4 or base is not
+///           > 0.
 /// Source:   huggingface/transformers models/efficientloftr.
 inline rotary_scheme efficientloftr(const axial_config& config = {.head_dim = 256}) {
     constexpr const char* who = "vision_towers::efficientloftr";
@@ -166,7 +168,7 @@ inline rotary_scheme efficientloftr(const axial_config& config = {.head_dim = 25
                              detail::alternating(detail::ladder(config.head_dim / 2, config.base), 0));
 }
 
-/// Where EfficientLoFTR's aggregated features stand.
+/// Positions of EfficientLoFTR's aggregated features.
 /// Throws: invalid_config on a side that is negative or too long.
 /// Source: huggingface/transformers models/efficientloftr, compute_embeddings.
 inline position_ids loftr_patches(index height, index width) {
@@ -175,8 +177,8 @@ inline position_ids loftr_patches(index height, index width) {
                            positions::evenly_spaced(width, 1));
 }
 
-/// LightGlue: learned frequencies over a keypoint's (x, y), one set for all heads; interleaved pairs.
-/// Shapes: weights [head_dim / 2, 2] as the checkpoint's projector has them.
+/// LightGlue: learned frequencies over the (x, y) of a keypoint, which all heads share; interleaved pairs.
+/// Shapes: weights [head_dim / 2, 2], the projector of the checkpoint.
 /// Throws: invalid_config on an odd head_dim, another number of weights or weights that are not finite.
 /// Source: LightGlue, Lindenberger et al. 2023; huggingface/transformers models/lightglue.
 inline rotary_scheme lightglue(index head_dim, std::span<const double> weights) {
@@ -196,7 +198,7 @@ inline rotary_scheme lightglue(index head_dim, std::span<const double> weights) 
                              spectrum::mixed(omega, 1, 2));
 }
 
-/// Where LightGlue's keypoints stand: (pixel - size / 2) / (longer side / 2).
+/// Positions of LightGlue's keypoints: (pixel - size / 2) / (longer side / 2).
 /// Shapes: xy [keypoints, 2] in pixels.
 /// Throws: invalid_config on an odd number of coordinates or a size that is not > 0.
 /// Source: LightGlue, Lindenberger et al. 2023, normalize_keypoints.
@@ -213,13 +215,13 @@ inline position_ids lightglue_keypoints(std::span<const double> xy, double heigh
     return position_ids::from_tokens_axes(at, 2);
 }
 
-/// V-JEPA 2 is no rotation: of each interleaved pair (2i, 2i + 1) of a block the two channels have angles of
-/// two frequencies, 2i and 2i + 1 modulo the block's pairs, since its code tiles what it should repeat.
-/// Released weights were trained so: give this table and the first 2 * pairs channels of a head to mix_pairs,
-/// interleaved. Three blocks of 2 * (head_dim / 6) channels for frame, row and column, base 1e4; what is left
-/// is untouched.
-/// Shapes:   positions [tokens, 3] as frame, row, column; the table has a row a token and 3 * (head_dim / 6)
-///           pairs.
+/// V-JEPA 2's map is not a rotation. In each interleaved pair (2i, 2i + 1) of a block the two channels use
+/// different frequencies, number 2i and number 2i + 1 modulo the block's pairs, because the code tiles the
+/// angles instead of repeating each. Released weights were trained with it: give this table and the first 2 *
+/// pairs channels of a head to mix_pairs, interleaved. There are three blocks of 2 * (head_dim / 6) channels,
+/// for frame, row and column, with base 1e4; the other channels are untouched.
+/// Shapes:   positions [tokens, 3] as frame, row, column; the table has one row per token and 3 * (head_dim /
+///           6) pairs.
 /// Throws:   invalid_config on a head_dim outside 6 .. 65536 or positions of another number of axes.
 /// Accuracy: f64 angles.
 /// Source:   V-JEPA 2, Assran et al. 2025; huggingface/transformers models/vjepa2, rotate_queries_or_keys.

@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// VRoPE over a text model: each pair reads one of four coordinates, counted from the corners of a frame.
 #pragma once
 
 #include <ropewalk/positions/vrope.hpp>
@@ -13,10 +14,11 @@ namespace ROPEWALK_NAMESPACE::vrope {
 inline constexpr mrope::text_config vicuna_text{.base = 1e4};
 
 struct over_config {
-    index time_pairs = 0;  ///< the slowest pairs that read the time of the frame; 0 in the released code
+    index time_pairs = 0;  ///< how many of the slowest pairs read the frame's time; 0 in the released code
 };
 
-/// Pair p reads corner p mod 4 of the frame; the scaling stays the text model's. Text is plain RoPE.
+/// VRoPE: pair p reads coordinate p mod 4 of the frame, each measured from another corner. The context
+/// scaling is that of the text model. Text has plain RoPE.
 /// Throws:   invalid_config on time_pairs that are negative or not below the pairs.
 /// Source:   VRoPE, Liu et al. 2025; johncaged/VRoPE vrope.py.
 inline stream_scheme<positions::vrope_rule> over(const rotary_scheme& text, const over_config& config = {}) {

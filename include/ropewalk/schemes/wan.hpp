@@ -1,10 +1,12 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// The rotary scheme of Wan 2.1 and 2.2: 3-D axial RoPE over a video clip.
 #pragma once
 
 #include <ropewalk/positions/video_grid.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
-/// Wan 2.1 and 2.2: interleaved pairs, a ladder an axis. Text is seen through cross-attention only.
+/// Wan 2.1 and 2.2: interleaved pairs; time, rows and columns each have frequencies of their own. Text enters
+/// through cross-attention only.
 /// Positions: positions::video_grid, or video_batch for clips of different sizes padded to one length.
 /// Source: Wan-Video/Wan2.1 wan/modules/model.py.
 namespace ROPEWALK_NAMESPACE::wan {
@@ -14,7 +16,7 @@ struct self_attention_config {
     double base = 1e4;
 };
 
-/// Two sixths of the head for rows and for columns, what is left for time.
+/// The scheme: 2 floor(head_dim / 6) channels for rows and for columns, the others for time.
 /// Throws:   invalid_config on a head_dim that is odd or not > 0.
 /// Source:   Wan-Video/Wan2.1 wan/modules/model.py rope_params, rope_apply.
 inline rotary_scheme self_attention(const self_attention_config& config = {}) {
