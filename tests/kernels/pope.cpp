@@ -104,7 +104,7 @@ TEST_CASE("pope: query head q meets kv head q / group, and q mod kv heads by sli
     const rw::index tokens = 5, heads = 6, kv = 2, group = heads / kv, r = 4, d = 6, wide = r + d;
     const auto s = pope::make_spectrum(r);
     const auto q = support::noise(tokens * heads * d, 1), k = support::noise(tokens * kv * d, 2),
-               v = support::noise(tokens * kv * d, 3), phases = support::noise(kv * r, 4, {-2, -1});
+               v = support::noise(tokens * kv * d, 3), phases = support::noise(kv * r, 4, {-2, 1});
     const auto where = position_ids::text(tokens);
     std::vector<double> wide_q(tokens * heads * wide), wide_k(tokens * kv * wide);
     const heads_view<double> queries(wide_q.data(), tokens, heads, wide),
