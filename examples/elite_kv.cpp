@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
 // EliteKV on the tiny checkpoint, untrained: which pairs must turn, and what a latent for the rest costs.
-// Nats per byte of held-out text against the size of the cache: pairs chosen in three ways with a latent that
+// Nats per byte of held-out text against the size of the cache: pairs chosen in four ways with a latent that
 // loses nothing; then narrower ones, one for both (J-LRD) or one each (S-LRD).     elite_kv [--svg FILE]
 #include <ropewalk/compression/low_rank.hpp>
 
@@ -18,12 +18,14 @@ void run(const std::string& file) {
     const index context = 256;
     const auto omega = rw::make_model_schemes(rw::from_huggingface(m.config))[0].spectrum_for(context);
     const auto seen = trace_layers(m, bytes.substr(bytes.size() - 2048), context);
+    const index all = omega.pairs();
     using rankings = std::vector<rw::elite_ranking>;  // one a layer
-    rankings elite, contribution;
+    rankings elite, sampled, contribution;
     for (const auto& layer : seen) {
-        const rw::elite_options all{.rounds = omega.pairs()};
-        elite.push_back(rw::make_elite_ranking(layer.q(), layer.k(), omega, all));
-        contribution.push_back(rw::make_contribution_ranking(layer.q(), layer.k(), omega, all));
+        elite.push_back(rw::make_elite_ranking(layer.q(), layer.k(), omega, {.rounds = all}));
+        sampled.push_back(
+            rw::make_elite_ranking(layer.q(), layer.k(), omega, {.rounds = all, .queries = 16}));
+        contribution.push_back(rw::make_contribution_ranking(layer.q(), layer.k(), omega, {.rounds = all}));
     }
     const auto uniform = [&](index r) {
         return rankings(seen.size(), rw::make_uniform_ranking(m.kv_heads, omega.pairs(), r));
@@ -62,16 +64,12 @@ void run(const std::string& file) {
     };
     const auto begin = [&](const std::string& name) { picture.lines.push_back({name, {}, {}}); };
     const std::vector<index> pairs{2, 4, 6, 8, 10, 12, 16}, latents{16, 32, 48, 64, 96, 128};
-    begin("RoPElite");
-    for (index r : pairs) measure(elite, r, m.hidden, false);
-    begin("uniform");
-    for (index r : pairs) measure(uniform(r), r, m.hidden, false);
-    begin("contribution");
-    for (index r : pairs) measure(contribution, r, m.hidden, false);
-    begin("RoPElite 8, J-LRD");
-    for (index latent : latents) measure(elite, 8, latent, false);
-    begin("RoPElite 8, S-LRD");
-    for (index latent : latents) measure(elite, 8, latent, true);
+    for (begin("RoPElite"); index r : pairs) measure(elite, r, m.hidden, false);
+    for (begin("16 queries of 256"); index r : pairs) measure(sampled, r, m.hidden, false);
+    for (begin("uniform"); index r : pairs) measure(uniform(r), r, m.hidden, false);
+    for (begin("contribution"); index r : pairs) measure(contribution, r, m.hidden, false);
+    for (begin("RoPElite 8, J-LRD"); index latent : latents) measure(elite, 8, latent, false);
+    for (begin("RoPElite 8, S-LRD"); index latent : latents) measure(elite, 8, latent, true);
     if (!file.empty()) svg::write(file, picture);
 }
 

@@ -30,14 +30,29 @@ std::vector<float> noise(index count, unsigned seed) {
     return x;
 }
 
+/// Eight sequences of one head. layer_minutes: what twelve rounds over 2000 sequences of 32 heads take at the
+/// kernel's time a candidate.
 void search(benchmark::State& state) {
-    const auto tokens = static_cast<index>(state.range(0)), dim = static_cast<index>(state.range(1));
-    const auto q = noise(tokens * dim, 1), k = noise(tokens * dim, 2);
+    const auto tokens = static_cast<index>(state.range(0)), dim = static_cast<index>(state.range(1)),
+               rounds = static_cast<index>(state.range(2)), queries = static_cast<index>(state.range(3));
+    constexpr index sequences = 8;
+    const heads_shape shape{.batches = sequences, .tokens = tokens, .heads = 1, .channels = dim};
+    const auto q = noise(sequences * tokens * dim, 1), k = noise(sequences * tokens * dim, 2);
+    const std::vector<double> wide_q(q.begin(), q.end()), wide_k(k.begin(), k.end());
     const auto omega = frequencies::geometric({.rotary_dim = dim});
-    for (auto _ : state)
-        benchmark::DoNotOptimize(make_elite_ranking(heads_view(q.data(), tokens, 1, dim),
-                                                    heads_view(k.data(), tokens, 1, dim), omega,
-                                                    {.rounds = static_cast<index>(state.range(2))}));
+    const auto rank = [&](const auto& a, const auto& b) {
+        benchmark::DoNotOptimize(make_elite_ranking(heads_view(a.data(), shape), heads_view(b.data(), shape),
+                                                    omega, {.rounds = rounds, .queries = queries}));
+    };
+    bench::compare(state,
+                   {.contenders = {{"kernel", [&] { rank(q, k); }}, {"f64", [&] { rank(wide_q, wide_k); }}}});
+    const auto candidates = [&](index of) {  // of all rounds
+        double sum = 0;
+        for (index r = 0; r < of; ++r) sum += static_cast<double>(dim / 2 - r);
+        return sum;
+    };
+    state.counters["layer_minutes"] = state.counters["kernel_ns"] / static_cast<double>(sequences) /
+                                      candidates(rounds) * candidates(12) * 2000 * 32 / 6e10;
 }
 
 void rotation(benchmark::State& state) {
@@ -121,9 +136,13 @@ BENCHMARK(decode<bf16>)
     ->Name("cache/elite_decode/bf16/heads:32/dim:128/tokens/elite/latent")
     ->Apply(decode_cases);
 BENCHMARK(search)
-    ->Name("cache/elite_search/tokens/dim/rounds")
-    ->Args({512, 64, 16})
-    ->Unit(benchmark::kMillisecond);
+    ->Name("cache/elite_search/f32/tokens/dim/rounds/queries")
+    ->Args({512, 64, 16, 0})
+    ->Args({2048, 128, 1, 0})
+    ->Args({2048, 128, 1, 64})
+    ->Args({2048, 128, 1, 16})
+    ->UseManualTime()
+    ->Iterations(7);
 BENCHMARK(rotation)
     ->Name("cache/elite_rotate/f32/heads:32/dim:128/elite:12/tokens")
     ->Arg(1)

@@ -5,6 +5,7 @@
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>
+#include <ropewalk/analysis/head_patterns.hpp>
 #include <ropewalk/analysis/marchenko_pastur.hpp>
 #include <ropewalk/analysis/precision_drift.hpp>
 #include <ropewalk/analysis/needle_perplexity.hpp>

@@ -19,6 +19,7 @@
 #include <ropewalk/compression/latent_form.hpp>
 #include <ropewalk/compression/latent_attention.hpp>
 #include <ropewalk/compression/latent_twins.hpp>
+#include <ropewalk/compression/elite_distances.hpp>
 #include <ropewalk/compression/elite_pairs.hpp>
 #include <ropewalk/compression/elite_layout.hpp>
 #include <ropewalk/compression/elite_allocation.hpp>

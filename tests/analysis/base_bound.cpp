@@ -2,6 +2,7 @@
 
 #include <ropewalk/analysis/base_bound.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <initializer_list>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include <ropewalk/frequencies/axis_map.hpp>
+#include <ropewalk/frequencies/hope_video.hpp>
 #include <ropewalk/frequencies/linear.hpp>
 #include <ropewalk/frequencies/p_rope.hpp>
 
@@ -16,6 +18,7 @@
 #include "support/refusal.hpp"
 
 using namespace ropewalk;
+namespace rw = ropewalk;
 
 namespace {
 spectrum ladder(double base, ropewalk::index d = 128) {
@@ -174,4 +177,52 @@ TEST_CASE("base_bound: discrimination along several axes", "[analysis][base_boun
                   analysis::discrimination(mixed, std::vector<double>{3}));
     CHECK_REFUSES("discrimination: head must be one of the spectrum's, got 2",
                   analysis::discrimination(mixed, std::vector<double>{3, 1}, 2));
+}
+
+TEST_CASE("base_bound: what VideoRoPE and HoPE tell apart across frames, and across text",
+          "[analysis][base_bound][reduces]") {
+    const auto text = frequencies::geometric({.rotary_dim = 128, .base = 1e4});
+    const auto video = frequencies::assign_axes(text, axis_map::video_rope({16, 24, 24}), 3);
+    const auto hope = frequencies::hope_video(text, {16, 24, 24});
+    const auto mrope = frequencies::assign_axes(text, axis_map::sections({16, 24, 24}), 3);
+    for (const double m : {0.0, 1.0, 37.0, 2000.0}) {
+        const std::vector<double> diagonal{m, m, m}, frames{m, 0, 0};
+        // Text moves on all axes alike: VideoRoPE's is plain RoPE; HoPE's lacks the sixteen slowest pairs.
+        CHECK(analysis::discrimination(video, diagonal) ==
+              Approx(analysis::discrimination(text, m)).margin(1e-9));
+        double kept = 16, slow = 48, fast = 48;
+        for (rw::index i = 0; i < 48; ++i) kept += std::cos(m * text.omega(i));
+        for (rw::index i = 0; i < 16; ++i) {
+            slow += std::cos(m * text.omega(48 + i));
+            fast += std::cos(m * text.omega(i));
+        }
+        CHECK(analysis::discrimination(hope, diagonal) == Approx(kept).margin(1e-9));
+        // Frames at one place of the picture: VideoRoPE's time is the slowest pairs, M-RoPE's the fastest, and
+        // HoPE's none.
+        CHECK(analysis::discrimination(video, frames) == Approx(slow).margin(1e-9));
+        CHECK(analysis::discrimination(mrope, frames) == Approx(fast).margin(1e-9));
+        CHECK(analysis::discrimination(hope, frames) == Approx(64).margin(1e-12));
+    }
+    const std::vector<double> text_step{1, 1, 1}, frame_step{1, 0, 0}, along_a_row{0, 0, 1}, two{2, 2, 2};
+    CHECK(analysis::first_negative(text, 10000) == 1707);
+    CHECK(analysis::first_negative(text, std::vector<double>{1}, 10000) == 1707);
+    CHECK(analysis::first_negative(video, text_step, 10000) == 1707);
+    std::int64_t even = 0;
+    while (analysis::discrimination(text, double(2 * even)) >= 0) ++even;
+    CHECK(analysis::first_negative(video, two, 10000) == even);
+    CHECK(analysis::first_negative(video, two, 800) == 800);
+    for (const auto* s : {&video, &hope, &mrope})  // 48 pairs and more stand still
+        for (const auto* step : {&frame_step, &along_a_row})
+            CHECK(analysis::first_negative(*s, *step, 100000) == 100000);
+    const std::int64_t carried = analysis::first_negative(hope, text_step, 1000000);
+    CHECK(carried > 1707);
+    for (std::int64_t m = 0; m < std::min<std::int64_t>(carried, 20000); ++m)
+        if (analysis::discrimination(hope, std::vector<double>(3, double(m))) < 0) FAIL(m);
+    CHECK_REFUSES("first_negative: step must hold one number an axis, got 1",
+                  analysis::first_negative(video, std::vector<double>{1}, 5));
+    CHECK_REFUSES("first_negative: step must be finite, got inf",
+                  analysis::first_negative(video, std::vector<double>{1, HUGE_VAL, 0}, 5));
+    CHECK_REFUSES("first_negative: cap must be >= 0, got -1", analysis::first_negative(video, text_step, -1));
+    CHECK_REFUSES("first_negative: head must be one of the spectrum's, got 1",
+                  analysis::first_negative(video, text_step, 5, 1));
 }

@@ -28,6 +28,10 @@ TEST_CASE("frequency_usage: the norm of every pair, head by head, in every layou
     const heads_view<const float> view(x.data(), 2, 2, 4);
     CHECK(analysis::make_pair_norms(half_split{}, view) == std::vector<double>{7.5, 0.5, 0, 6.5});
     CHECK(analysis::make_pair_norms(interleaved{}, view)[0] == Approx((3 + std::sqrt(37.0)) / 2));
+    CHECK(analysis::make_pair_shares(half_split{}, view) == std::vector<double>{7.5 / 8, 0.5 / 8, 0, 1});
+    const std::vector<float> zeros(4);
+    CHECK(analysis::make_pair_shares(half_split{}, heads_view<const float>(zeros.data(), 1, 1, 4)) ==
+          std::vector<double>{0, 0});
     std::vector<bf16> narrow;
     for (float v : x) narrow.push_back(bf16(v));
     CHECK(analysis::make_pair_norms(half_split{}, heads_view<const bf16>(narrow.data(), 2, 2, 4)) ==

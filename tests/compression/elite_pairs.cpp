@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/compression/elite_pairs.hpp>
 
+#include <algorithm>
 #include <random>
 #include <set>
 
@@ -79,6 +80,68 @@ TEST_CASE("elite_pairs: the additive search is the greedy search of the definiti
                 }
                 CHECK(std::abs(r.distances[(pairs - 1) * pairs + r.order[pairs - 1]]) < 1e-12);
             }
+}
+
+TEST_CASE("elite_pairs: f32 data give the distances of f64 ones, slow pairs too", "[compression][elite]") {
+    // A base of 1e9 has pairs that hardly turn: what their rotation changes is far below their products.
+    for (const rw::index tokens : {5, 90, 300})
+        for (const rw::index d : {6, 34, 64}) {
+            const auto omega = rw::frequencies::geometric({.rotary_dim = d, .base = 1e9});
+            const auto wide_q = noise(tokens * d, 31), wide_k = noise(tokens * d, 32);
+            std::vector<float> q(wide_q.begin(), wide_q.end()), k(wide_k.begin(), wide_k.end());
+            const std::vector<double> same_q(q.begin(), q.end()), same_k(k.begin(), k.end());
+            const auto ranking = [&](const auto& a, const auto& b) {
+                return rw::make_elite_ranking(rw::heads_view(a.data(), tokens, 1, d),
+                                              rw::heads_view(b.data(), tokens, 1, d), omega,
+                                              {.rounds = d / 2});
+            };
+            const auto narrow = ranking(q, k), wide = ranking(same_q, same_k);
+            CHECK(narrow.order == wide.order);
+            for (rw::index round = 0; round + 1 < d / 2; ++round) {  // the last leaves what rounding leaves
+                const auto first = wide.distances.begin() + round * (d / 2);
+                const double largest = *std::max_element(first, first + d / 2);
+                for (rw::index c = 0; c < d / 2; ++c)
+                    CHECK(std::abs(narrow.distances[round * (d / 2) + c] - first[c]) <= 1e-6 * largest);
+            }
+            CHECK(ranking(q, same_k).distances == wide.distances);  // one f64 tensor: f64 arithmetic
+        }
+}
+
+TEST_CASE("elite_pairs: some queries of every sequence estimate what all give", "[compression][elite]") {
+    const rw::index tokens = 64, d = 12, pairs = 6;
+    const auto omega = rw::frequencies::geometric({.rotary_dim = d, .base = 30});
+    auto q = noise(tokens * d, 41), k = noise(tokens * d, 42);
+    const rw::heads_view qv(q.data(), tokens, 1, d), kv(k.data(), tokens, 1, d);
+    for (const bool causal : {true, false}) {
+        const auto all = rw::make_elite_ranking(qv, kv, omega, {.rounds = 2, .causal = causal});
+        for (const rw::index queries : {64, 1000}) {
+            const auto same =
+                rw::make_elite_ranking(qv, kv, omega, {.rounds = 2, .causal = causal, .queries = queries});
+            CHECK(same.distances == all.distances);
+        }
+        // One sequence alone: the queries that are looked at, from the definition.
+        const auto one = rw::make_elite_ranking(qv, kv, omega, {.rounds = 1, .causal = causal, .queries = 5});
+        std::set<rw::index> full;
+        for (rw::index i = 0; i < pairs; ++i) full.insert(i);
+        const auto want = scores(q, k, tokens, d, omega, rw::half_split{}, full);
+        for (rw::index c = 0; c < pairs; ++c) {
+            const auto s = scores(q, k, tokens, d, omega, rw::half_split{}, {c});
+            double sum = 0;
+            for (const rw::index n : {0, 12, 25, 38, 51})
+                for (rw::index j = 0; j < (causal ? n + 1 : tokens); ++j)
+                    sum += std::abs(s[n * tokens + j] - want[n * tokens + j]);
+            CHECK(one.distances[c] == Approx(sum / double(5 * tokens)).epsilon(1e-12));
+        }
+        // The same sequence again and again: in the end every query has been looked at equally often.
+        rw::elite_search search(1, omega, {.rounds = 2, .causal = causal, .queries = 5});
+        while (!search.done()) {
+            for (int again = 0; again < 610; ++again) search.add(qv, kv);
+            search.choose();
+        }
+        CHECK(search.ranking().order == all.order);
+        for (std::size_t i = 0; i < all.distances.size(); ++i)
+            CHECK(search.ranking().distances[i] == Approx(all.distances[i]).epsilon(2e-3));
+    }
 }
 
 TEST_CASE("elite_pairs: groups are summed, calibration sequences averaged", "[compression][elite]") {
@@ -160,6 +223,10 @@ TEST_CASE("elite_pairs: what is refused, and how it says so", "[compression][eli
     };
     CHECK_THROWS_WITH(call(ok, ok, {.rounds = 5}), Contains("rounds must be 0 to the pairs, got 5"));
     CHECK_THROWS_WITH(call(ok, ok, {.rounds = -1}), Contains("got -1"));
+    CHECK_THROWS_WITH(call(ok, ok, {.rounds = 1, .queries = -1}),
+                      Contains("elite_search: queries must be >= 0 (0: all), got -1"));
+    CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 1, .queries = -1}),
+                      Contains("queries must be >= 0"));
     CHECK_THROWS_WITH(call(rw::heads_view(x.data(), 4, 1, 6), ok, {.rounds = 1}),
                       Contains("q must have two channels a pair, got 6"));
     CHECK_THROWS_WITH(call(ok, rw::heads_view(x.data(), 3, 1, 8), {.rounds = 1}),

@@ -3,6 +3,8 @@
 #include <ropewalk/frequencies/longrope2.hpp>
 
 #include <cmath>
+#include <initializer_list>
+#include <utility>
 
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
@@ -53,6 +55,25 @@ TEST_CASE("longrope2: refuses bad numbers", "[frequencies][longrope2][errors]") 
     };
     CHECK(refused([](auto& c) { c.rotary_dim = 3; }) == "longrope2: rotary_dim must be even and > 0, got 3");
     CHECK(refused([](auto& c) { c.base = 1; }) == "longrope2: base must not be 1, got 1");
+    CHECK(refused([](auto& c) { c.rotary_dim = (rw::index{1} << 20) + 2; }) ==
+          "longrope2: rotary_dim must be at most 2^20, got 1048578");
+    // ceil of these is no index.
+    for (const auto& [base, context] : {std::pair{std::nextafter(1.0, 2.0), 8192.0},
+                                        {std::nextafter(1.0, 0.0), 8192.0},
+                                        {1 + 1e-12, 1e300},
+                                        {1 - 1e-12, 1e-300}}) {
+        const frequencies::longrope2_config c{
+            .rotary_dim = 128, .base = base, .original_context = context, .target_context = context};
+        for (const auto& call : std::initializer_list<void (*)(const frequencies::longrope2_config&)>{
+                 [](const auto& x) { static_cast<void>(frequencies::longrope2_critical_channels(x)); },
+                 [](const auto& x) { static_cast<void>(frequencies::longrope2_critical_pair(x)); },
+                 [](const auto& x) { static_cast<void>(frequencies::longrope2_bounds(x)); },
+                 [](const auto& x) { static_cast<void>(frequencies::longrope2_start(x)); }})
+            CHECK(support::refusal([&] {
+                      call(c);
+                  }).find("longrope2: base and original_context must put the critical pair within 2^28") ==
+                  0);
+    }
     CHECK(refused([](auto& c) { c.critical_pair = 65; }) ==
           "longrope2: critical_pair must be in 0 .. pairs, got 65");
     CHECK(refused([](auto& c) { c.target_context = 4096; }) ==

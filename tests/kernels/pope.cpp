@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include <ropewalk/attention/exact.hpp>
+
 #include "support/budgets.hpp"
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
@@ -95,6 +97,62 @@ TEST_CASE("pope: scores know the distance and the phase alone", "[kernels][pope]
         for (const double from : {0.0, 33.0})
             CHECK(score(from + apart, from) == Approx(double(want)).epsilon(1e-12));
     }
+}
+
+TEST_CASE("pope: query head q meets kv head q / group, and q mod kv heads by slices with a step",
+          "[kernels][pope]") {
+    const rw::index tokens = 5, heads = 6, kv = 2, group = heads / kv, r = 4, d = 6, wide = r + d;
+    const auto s = pope::make_spectrum(r);
+    const auto q = support::noise(tokens * heads * d, 1), k = support::noise(tokens * kv * d, 2),
+               v = support::noise(tokens * kv * d, 3), phases = support::noise(kv * r, 4, {-2, 1});
+    const auto where = position_ids::text(tokens);
+    std::vector<double> wide_q(tokens * heads * wide), wide_k(tokens * kv * wide);
+    const heads_view<double> queries(wide_q.data(), tokens, heads, wide),
+        keys(wide_k.data(), tokens, kv, wide);
+    const auto of_queries = make_rotation_table<double>(s, where);
+    const auto of_keys = pope::make_key_table<double>(s, phases, where);
+    pope::widen(half_split{}, heads_view<const double>(q.data(), tokens, heads, d), queries,
+                of_queries.rows());
+    pope::widen(half_split{}, heads_view<const double>(k.data(), tokens, kv, d), keys, of_keys.rows());
+    const heads_view<const double> values(v.data(), tokens, kv, d);
+    const double scale = 1 / std::sqrt(double(d));
+    // From the definition: query head h beside kv head g.
+    const auto want = [&](rw::index h, rw::index g, rw::index n, rw::index channel) {
+        long double total = 0, sum = 0;
+        for (rw::index j = 0; j <= n; ++j) {
+            long double score = 0;
+            for (rw::index c = 0; c < d; ++c) {
+                const double a = q[(n * heads + h) * d + c], b = k[(j * kv + g) * d + c];
+                score += c < r ? soft(a) * soft(b) *
+                                     std::cos((n - j) * std::pow(1e4L, -c / 4.0L) - phases[g * r + c])
+                               : (long double)a * b;
+            }
+            const long double weight = std::exp(score * scale);
+            total += weight;
+            sum += weight * v[(j * kv + g) * d + channel];
+        }
+        return double(sum / total);
+    };
+    std::vector<double> got(tokens * heads * d);
+    const heads_view<double> out(got.data(), tokens, heads, d);
+    const attend_options<double> causal{.scale = scale, .causal = true};
+    attend(heads_view<const double>(queries), heads_view<const double>(keys), values, out, causal);
+    double orders_differ = 0;
+    for (rw::index n = 0; n < tokens; ++n)
+        for (rw::index h = 0; h < heads; ++h)
+            for (rw::index c = 0; c < d; ++c) {
+                CHECK(out.at(0, n, h)[c] == Approx(want(h, h / group, n, c)).margin(1e-13));
+                orders_differ += std::abs(want(h, h / group, n, c) - want(h, h % kv, n, c));
+            }
+    CHECK(orders_differ > 1);
+    for (rw::index g = 0; g < kv; ++g)
+        attend(heads_view<const double>(queries).head_slice(g, group, kv),
+               heads_view<const double>(keys).head_slice(g, 1), values.head_slice(g, 1),
+               out.head_slice(g, group, kv), causal);
+    for (rw::index n = 0; n < tokens; ++n)
+        for (rw::index h = 0; h < heads; ++h)
+            for (rw::index c = 0; c < d; ++c)
+                CHECK(out.at(0, n, h)[c] == Approx(want(h, h % kv, n, c)).margin(1e-13));
 }
 
 TEST_CASE("pope: at one place and without phases the score is of magnitudes", "[kernels][pope][reduces]") {

@@ -11,6 +11,18 @@
 
 #include <ropewalk/frequencies/geometric.hpp>
 
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// What a pair turns by between tokens `offset` apart.
+inline double angle_at(const spectrum& s, std::span<const double> offset, index head, index pair) {
+    double angle = 0;
+    for (index a = 0; a < s.axes(); ++a)
+        angle += offset[static_cast<std::size_t>(a)] * s.omega(head, a, pair);
+    return angle;
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail
+
 namespace ROPEWALK_NAMESPACE::analysis {
 
 /// B(distance) = sum over pairs of cos(distance * omega): how much higher a key similar to the query scores
@@ -39,12 +51,7 @@ inline double discrimination(const spectrum& s, std::span<const double> offset, 
                     offset.size());
     detail::require(head >= 0 && head < s.heads(), who, "head must be one of the spectrum's", head);
     double sum = 0;
-    for (index i = 0; i < s.pairs(); ++i) {
-        double angle = 0;
-        for (index a = 0; a < s.axes(); ++a)
-            angle += offset[static_cast<std::size_t>(a)] * s.omega(head, a, i);
-        sum += std::cos(angle);
-    }
+    for (index i = 0; i < s.pairs(); ++i) sum += std::cos(detail::angle_at(s, offset, head, i));
     return sum;
 }
 
@@ -143,6 +150,25 @@ inline std::int64_t first_negative(const spectrum& s, std::int64_t cap) {
     detail::require(s.axes() == 1, "first_negative", "spectrum must have one axis", s.axes());
     detail::require(cap >= 0, "first_negative", "cap must be >= 0", cap);
     const auto omega = s.omegas();
+    return detail::first_negative_in(omega, 0, cap);
+}
+
+/// The first whole m in [0, cap) at which B < 0 for tokens m * step apart; cap when there is none. A step of
+/// (1, 0, 0) asks how many frames a scheme carries at one place of the picture, (1, 1, 1) how much text.
+/// Shapes:   step [axes].
+/// Throws:   invalid_config when step is not one finite number an axis, on cap < 0 or a head that is not there.
+/// Cost:     as above.
+/// Source:   as above, with the angles of HoPE, Li et al. 2025, and VideoRoPE, Wei et al. 2025.
+inline std::int64_t first_negative(const spectrum& s, std::span<const double> step, std::int64_t cap,
+                                   index head = 0) {
+    constexpr const char* who = "first_negative";
+    detail::require(static_cast<index>(step.size()) == s.axes(), who, "step must hold one number an axis",
+                    step.size());
+    for (const double by : step) detail::require(std::isfinite(by), who, "step must be finite", by);
+    detail::require(cap >= 0, who, "cap must be >= 0", cap);
+    detail::require(head >= 0 && head < s.heads(), who, "head must be one of the spectrum's", head);
+    std::vector<double> omega;
+    for (index i = 0; i < s.pairs(); ++i) omega.push_back(detail::angle_at(s, step, head, i));
     return detail::first_negative_in(omega, 0, cap);
 }
 

@@ -61,4 +61,19 @@ std::vector<double> make_pair_norms(pair_layout layout, heads_view<T> x) {
     return norms;
 }
 
+/// Every pair's share of its head's norms: make_pair_norms, each head summing to 1 (a head of zeros: all 0).
+/// Shapes, Throws, Accuracy: as make_pair_norms.
+/// Source:   Round and Round We Go, Barbero et al. 2024, section 4.
+template <class T>
+std::vector<double> make_pair_shares(pair_layout layout, heads_view<T> x) {
+    auto shares = make_pair_norms(layout, x);
+    const index pairs = x.channels() / 2;
+    for (index h = 0; h < x.heads(); ++h) {
+        double sum = 0;
+        for (index i = 0; i < pairs; ++i) sum += shares[static_cast<std::size_t>(h * pairs + i)];
+        for (index i = 0; i < pairs && sum > 0; ++i) shares[static_cast<std::size_t>(h * pairs + i)] /= sum;
+    }
+    return shares;
+}
+
 }  // namespace ROPEWALK_NAMESPACE::analysis

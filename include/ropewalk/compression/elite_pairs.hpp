@@ -5,15 +5,15 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <numbers>
 #include <numeric>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
-#include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/core/aligned_vector.hpp>
+#include <ropewalk/compression/elite_distances.hpp>
 #include <ropewalk/core/heads_view.hpp>
-#include <ropewalk/core/simd_sums.hpp>
 #include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
@@ -25,6 +25,9 @@ struct elite_options {
     bool causal = true;  ///< whether a query sees earlier keys only
     pair_layout layout = half_split{};
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
+    /// Number of queries read per sequence, 0 for all. Fewer are spread evenly over the sequence, shifted from
+    /// one sequence to the next, and the distances are estimates of those of all queries.
+    index queries = 0;
 };
 
 /// The pairs of every kv head, ranked by importance.
@@ -55,88 +58,40 @@ struct elite_ranking {
 
 namespace detail {
 
-/// One head of one sequence by pairs and tokens, unrotated and rotated.
+/// One head of one sequence after its rotation, pair by pair and token by token.
 struct head_pairs {
-    index tokens = 0;
-    aligned_vector<double> plain_x, plain_y, rotated_x, rotated_y;  ///< [pairs, tokens]
+    std::vector<double> x, y;  ///< [pairs, tokens]
 
     template <class E>
-    head_pairs(heads_view<E> x, index b, index head, pair_layout layout, const rotation_table<double>& table)
-        : tokens(x.tokens()) {
-        const index pairs = table.pairs(), d = x.channels();
+    head_pairs(heads_view<E> from, index b, index head, pair_layout layout,
+               const rotation_table<double>& table) {
+        const index pairs = table.pairs(), d = from.channels(), tokens = from.tokens();
         std::vector<double> row(static_cast<std::size_t>(tokens * d));
         for (index n = 0; n < tokens; ++n)
             for (index c = 0; c < d; ++c)
                 row[static_cast<std::size_t>(n * d + c)] = static_cast<double>(
-                    static_cast<compute_t<E>>(reinterpret_cast<const stored_t<E>*>(x.at(b, n, head))[c]));
-        const auto split = [&](aligned_vector<double>& first, aligned_vector<double>& second) {
-            first.resize(static_cast<std::size_t>(pairs * tokens));
-            second.resize(first.size());
-            for (index i = 0; i < pairs; ++i)
-                for (index n = 0; n < tokens; ++n) {
-                    const double* from = row.data() + n * d;
-                    first[static_cast<std::size_t>(i * tokens + n)] = from[layout.first(i, pairs)];
-                    second[static_cast<std::size_t>(i * tokens + n)] = from[layout.second(i, pairs)];
-                }
-        };
-        split(plain_x, plain_y);
+                    static_cast<compute_t<E>>(reinterpret_cast<const stored_t<E>*>(from.at(b, n, head))[c]));
         rotate(layout, heads_view<double>(row.data(), tokens, 1, d), table);
-        split(rotated_x, rotated_y);
+        for (index i = 0; i < pairs; ++i)
+            for (index n = 0; n < tokens; ++n) {
+                x.push_back(row[static_cast<std::size_t>(n * d + layout.first(i, pairs))]);
+                y.push_back(row[static_cast<std::size_t>(n * d + layout.second(i, pairs))]);
+            }
     }
 };
 
-/// Adds to distance[c], for every candidate pair c, the sum over all scores of
-/// |sum of the candidates' deltas - delta_c|, where delta_c[n, j] is the change in the score of query n and
-/// key j by rotating pair c. It stores nothing of the size of the scores.
-inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<const index> candidates,
-                          double scale, bool causal, std::span<double> distance) {
-    constexpr index lanes = simd::lanes<double>, block = 8 * lanes;
-    using pack = simd::pack<double>;
-    aligned_vector<double> deltas(candidates.size() * static_cast<std::size_t>(block));
-    aligned_vector<double> sums(candidates.size() * static_cast<std::size_t>(lanes));
-    double rest[static_cast<std::size_t>(block)];
-    const index tokens = q.tokens;
-    for (index n = 0; n < tokens; ++n) {
-        const index seen = causal ? n + 1 : tokens;
-        for (index j0 = 0; j0 < seen; j0 += block) {
-            const index width = std::min(block, seen - j0), steps = (width + lanes - 1) / lanes;
-            std::fill_n(rest, steps * lanes, 0.0);
-            for (std::size_t c = 0; c < candidates.size(); ++c) {
-                const index row = candidates[c] * tokens;
-                const auto at = [&](const aligned_vector<double>& v, double by) {
-                    return simd::broadcast(v[static_cast<std::size_t>(row + n)] * by);
-                };
-                const pack tx = at(q.rotated_x, scale), ty = at(q.rotated_y, scale);
-                const pack px = at(q.plain_x, -scale), py = at(q.plain_y, -scale);
-                for (index s = 0; s < steps; ++s) {
-                    const index j = j0 + s * lanes, some = std::min(lanes, seen - j);
-                    const auto key = [&](const aligned_vector<double>& v) {
-                        const double* p = v.data() + row + j;
-                        return some == lanes ? simd::load(p) : simd::load_some(p, some);
-                    };
-                    pack delta = tx * key(k.rotated_x);
-                    delta = simd::fma(ty, key(k.rotated_y), delta);
-                    delta = simd::fma(px, key(k.plain_x), delta);
-                    delta = simd::fma(py, key(k.plain_y), delta);
-                    simd::store(deltas.data() + static_cast<index>(c) * block + s * lanes, delta);
-                    simd::store(rest + s * lanes,
-                                simd::load(static_cast<const double*>(rest) + s * lanes) + delta);
-                }
-            }
-            for (std::size_t c = 0; c < candidates.size(); ++c) {
-                double* const sum = sums.data() + static_cast<index>(c) * lanes;
-                pack total = simd::load(static_cast<const double*>(sum));
-                for (index s = 0; s < steps; ++s)
-                    total = total + simd::absolute(simd::load(static_cast<const double*>(rest) + s * lanes) -
-                                                   simd::load(static_cast<const double*>(deltas.data()) +
-                                                              static_cast<index>(c) * block + s * lanes));
-                simd::store(sum, total);
-            }
-        }
-    }
-    for (std::size_t c = 0; c < candidates.size(); ++c)
-        distance[static_cast<std::size_t>(candidates[c])] += simd::sum_lanes(
-            simd::load(static_cast<const double*>(sums.data()) + static_cast<index>(c) * lanes));
+/// The tokens of sequence `sequence` whose queries are read: the first of every `tokens / count`, shifted by
+/// the golden ratio from one sequence to the next, so that the shifts of many sequences are spread evenly.
+inline std::vector<index> sampled_queries(index tokens, index count, index sequence) {
+    std::vector<index> where(static_cast<std::size_t>(count == 0 ? tokens : std::min(tokens, count)));
+    const auto all = static_cast<index>(where.size());
+    const double steps = static_cast<double>(sequence) * (std::numbers::phi - 1);
+    const double shift = all == tokens ? 0 : steps - std::floor(steps);
+    const double apart = static_cast<double>(tokens) / static_cast<double>(all);
+    for (index i = 0; i < all; ++i)
+        where[static_cast<std::size_t>(i)] =
+            std::min(tokens - 1, static_cast<index>((static_cast<double>(i) + shift) * apart));
+    return where;
 }
 
 struct elite_call {
@@ -176,9 +131,10 @@ elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectru
 ///           rotation; token n has position n.
 /// Requires: calls of add at the same time have different parts of one split; choose when all of them are
 ///           done.
-/// Throws:   invalid_config on sizes that disagree, an invalid part, rounds beyond the pairs, no token, or
-///           numbers or scores that are not finite; choose also without a sequence.
-/// Cost:     tokens^2 operations per candidate, round, query head and sequence.
+/// Throws:   invalid_config on sizes that disagree, an invalid part, rounds beyond the pairs, no token,
+///           or numbers or scores that are not finite; choose also without a sequence.
+/// Cost:     queries * tokens operations (half of them if causal) per candidate, round, query head and sequence,
+///           and a table of the angles of the tokens per call: pass several sequences at a time.
 /// Accuracy: as make_elite_ranking.
 /// Source:   as make_elite_ranking.
 ///
@@ -198,6 +154,7 @@ class elite_search {
                         "omega must have one axis and one head, axes", omega.axes());
         detail::require(options.rounds >= 0 && options.rounds <= omega.pairs(), who,
                         "rounds must be 0 to the pairs", options.rounds);
+        detail::require(options.queries >= 0, who, "queries must be >= 0 (0: all)", options.queries);
         ranking_ = {.heads = kv_heads, .pairs = omega.pairs(), .rounds = options.rounds};
         const auto each = [](std::initializer_list<index> sizes) {
             return static_cast<std::size_t>(detail::checked_product(who, "sizes must fit", sizes));
@@ -210,6 +167,7 @@ class elite_search {
             std::iota(own.begin(), own.end(), index{0});
         }
         entries_.assign(each({kv_heads}), 0.0);
+        sequences_.assign(each({kv_heads}), 0);
     }
 
     /// Whether every round is chosen.
@@ -227,17 +185,17 @@ class elite_search {
         detail::require(part.parts >= 1 && part.part >= 0 && part.part < part.parts, who,
                         "part must be one of parts", part.part);
         if (done()) return;
-        const auto table = make_rotation_table<double>(omega_, position_ids::text(q.tokens()));
-        const double entries = static_cast<double>(q.tokens()) * static_cast<double>(q.tokens());
+        using C = std::conditional_t<sizeof(compute_t<Q>) == 8, compute_t<Q>, compute_t<K>>;
+        detail::elite_distances<C> sums(omega_, q.tokens(), options_.layout, options_.causal);
         const work_range own = partition(call.heads, part);
-        for (index h = own.first; h < own.first + own.count; ++h)
-            for (index b = 0; b < q.batches(); ++b) {
-                const detail::head_pairs keys(k, b, h, options_.layout, table);
-                for (index g = 0; g < call.group; ++g)
-                    detail::add_distances(
-                        detail::head_pairs(q, b, h * call.group + g, options_.layout, table), keys,
-                        candidates_[static_cast<std::size_t>(h)], call.scale, options_.causal, distances(h));
-                entries_[static_cast<std::size_t>(h)] += entries;
+        for (index b = 0; b < q.batches(); ++b)
+            for (index h = own.first; h < own.first + own.count; ++h) {
+                index& seen = sequences_[static_cast<std::size_t>(h)];
+                const auto where = detail::sampled_queries(q.tokens(), options_.queries, seen++);
+                sums.add(q, k, b, h, where, candidates_[static_cast<std::size_t>(h)], call.scale,
+                         distances(h));
+                entries_[static_cast<std::size_t>(h)] +=
+                    static_cast<double>(where.size()) * static_cast<double>(q.tokens());
             }
     }
     /// Ends the round: every kv head takes the pair that brings its scores closest.
@@ -270,6 +228,7 @@ class elite_search {
             own.erase(best);
         }
         std::fill(entries_.begin(), entries_.end(), 0.0);
+        std::fill(sequences_.begin(), sequences_.end(), index{0});
         ++round_;
     }
     /// The distances of this round, of one kv head.
@@ -283,7 +242,8 @@ class elite_search {
     elite_ranking ranking_;
     index round_ = 0;
     std::vector<std::vector<index>> candidates_;  // by kv head
-    std::vector<double> entries_;                 // number of scores read, by kv head
+    std::vector<double> entries_;                 // scores read in this round, by kv head
+    std::vector<index> sequences_;                // sequences read in this round, by kv head
 };
 
 /// RoPElite: ranks the pairs that a kv head needs rotated. The search is greedy: each round adds the pair
@@ -294,10 +254,10 @@ class elite_search {
 ///           rotation; token n has position n.
 /// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers or scores
 ///           that are not finite.
-/// Cost:     tokens^2 operations per candidate and round, since the contribution of one pair to a score does
-///           not depend on the other pairs. f64 throughout; O(tokens * channels) memory. For threads use
-///           elite_search.
-/// Accuracy: 1e-12 relative. Of equal distances the lowest pair is chosen.
+/// Cost:     queries * tokens operations per candidate and round, since the contribution of one pair to a score
+///           does not depend on the other pairs. O(tokens * channels) memory. For threads use elite_search.
+/// Accuracy: f64 data 1e-12 relative; other types, in f32 with sums in f64, 1e-6 of the largest distance of a
+///           round. Of equal distances the lowest pair is chosen.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV RoPElite/analysis.py, whose all-zero starting rank
 ///           (rank_0.py) excludes pair 0 from being first; here every pair is a candidate.
 template <class Q, class K>
@@ -349,14 +309,13 @@ elite_ranking make_contribution_ranking(heads_view<Q> q, heads_view<K> k, const 
                     const auto count = static_cast<std::size_t>(q.tokens());
                     double kx = 0, ky = 0;
                     const auto take = [&](std::size_t n) {
-                        kx += key.rotated_x[row + n];
-                        ky += key.rotated_y[row + n];
+                        kx += key.x[row + n];
+                        ky += key.y[row + n];
                     };
                     for (std::size_t n = 0; n < count && !options.causal; ++n) take(n);
                     for (std::size_t n = 0; n < count; ++n) {
                         if (options.causal) take(n);
-                        sum[static_cast<std::size_t>(i)] +=
-                            query.rotated_x[row + n] * kx + query.rotated_y[row + n] * ky;
+                        sum[static_cast<std::size_t>(i)] += query.x[row + n] * kx + query.y[row + n] * ky;
                     }
                 }
             }

@@ -23,14 +23,20 @@ struct longrope2_config {
 
 /// The pair number (a real number) from which on the period is longer than the trained context: x = pairs
 /// log_base(L0 / 2 pi).
-/// Throws:   invalid_config on an odd rotary_dim, base <= 0 or 1, original_context <= 0.
+/// Throws:   invalid_config on an odd rotary_dim or one above 2^20, base <= 0 or 1, original_context <= 0, or
+///           numbers for which x is beyond 2^28 (a base close to 1).
 /// Source:   LongRoPE2, Shang et al. 2025 (arXiv 2502.20082), section 3.1.
 inline double critical_pair_number(const longrope2_config& c) {
     detail::require_ladder("longrope2", c.rotary_dim, c.base);
+    detail::require(c.rotary_dim <= index{1} << 20, "longrope2", "rotary_dim must be at most 2^20",
+                    c.rotary_dim);
     detail::require(c.base != 1, "longrope2", "base must not be 1", c.base);
     detail::require_factor("longrope2", "original_context must be > 0", c.original_context);
-    return static_cast<double>(c.rotary_dim / 2) *
-           (std::log(c.original_context / (2 * std::numbers::pi)) / std::log(c.base));
+    const double place = static_cast<double>(c.rotary_dim / 2) *
+                         (std::log(c.original_context / (2 * std::numbers::pi)) / std::log(c.base));
+    detail::require(std::abs(place) <= 0x1p28, "longrope2",
+                    "base and original_context must put the critical pair within 2^28, not at", place);
+    return place;
 }
 
 /// The critical dimension of the paper, in channels: 2 ceil(x).
