@@ -5,8 +5,12 @@
 #include <string>
 
 #include <ropewalk/core/contract.hpp>
+#include <ropewalk/core/index.hpp>
 
 namespace support {
+
+/// 2^53 or 2^60 as a refusal names it: what an index of 32 bits leaves of either is 2^28.
+inline std::string limit(int bits) { return "2^" + std::to_string(sizeof(ropewalk::index) > 4 ? bits : 28); }
 
 /// The message of the invalid_config that `call` throws; empty when it throws none (or, without
 /// exceptions, could not).

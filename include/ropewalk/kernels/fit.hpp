@@ -56,8 +56,8 @@ inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_str
 
 /// Whether strides nest as those of [batches, tokens, heads, channels] do, small enough for plain sums.
 constexpr bool nested(const heads_shape& shape, const heads_strides& strides) noexcept {
-    constexpr index most = detail::limit_of_bits(40);
-    constexpr index many = index{1} << 20;
+    constexpr int third = std::numeric_limits<index>::digits / 3 - 1;
+    constexpr index many = index{1} << third, most = index{1} << 2 * third;
     if (shape.heads > many || shape.tokens > many || strides.head > most || strides.token > most)
         return false;
     index span = shape.channels;
