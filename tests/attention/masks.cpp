@@ -138,6 +138,6 @@ TEST_CASE("masks: what does not fit is refused", "[attention][masks]") {
         attention::dense_mask<float>{.seen_pairs = pairs}.over(extent));
     CHECK(support::refusal([&] {
               static_cast<void>(attention::dense_mask<float>{.seen_pairs = pairs}.over(
-                  {1, 1, rw::index{1} << 40, rw::index{1} << 40}));
+                  {1, 1, support::huge(40), support::huge(40)}));
           }).find("must fit") != std::string::npos);
 }
