@@ -27,6 +27,7 @@
 #include <ropewalk/schemes/flux.hpp>
 #include <ropewalk/schemes/ggml.hpp>
 
+#include "support/aligned_memory.hpp"
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
 
@@ -44,8 +45,7 @@ bool fails() {
 
 void* allocated(std::size_t bytes, std::size_t alignment) noexcept {
     if (fails()) return nullptr;
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    return std::aligned_alloc(alignment, rounded ? rounded : alignment);
+    return support::aligned_memory(bytes, alignment);
 }
 void* thrown(void* p) {
     if (p == nullptr) throw std::bad_alloc();
@@ -66,10 +66,12 @@ void* thrown(void* p) {
 [[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t a, const std::nothrow_t&) noexcept {
     return allocated(bytes, static_cast<std::size_t>(a));
 }
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { support::free_aligned(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { support::free_aligned(p); }
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { support::free_aligned(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+    support::free_aligned(p);
+}
 
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // Eigen's matrices come from malloc. (A sanitizer has its own.)

@@ -38,7 +38,7 @@ TEST_CASE("rotation_blocks: refuses sizes and rows it does not have", "[angles][
     CHECK_REFUSES("rotation_blocks: size must be in 1 .. 64, got 65", rotation_blocks<>({1, 1, 1, 65}));
     CHECK_REFUSES("rotation_blocks: heads must be >= 1, got 0", rotation_blocks<>({1, 0, 1, 2}));
     CHECK_REFUSES("rotation_blocks: rows, heads and blocks must be >= 0, got an overflowing size",
-                  rotation_blocks<>({rw::index{1} << 40, 1, rw::index{1} << 30, 2}));
+                  rotation_blocks<>({support::huge(40), 1, rw::index{1} << 30, 2}));
     const rotation_blocks<> table({3, 1, 1, 2});
     const std::vector<std::int32_t> rows{0, -1, 3};
     CHECK_REFUSES("rotation_blocks::rows: row or position must be -1 (untouched) or below 3, got 3",

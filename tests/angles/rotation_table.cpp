@@ -11,6 +11,7 @@
 
 #include "support/budgets.hpp"
 #include "support/catch.hpp"
+#include "support/refusal.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
@@ -143,7 +144,7 @@ TEST_CASE("rotation_table: rows are checked once", "[angles][rotation_table]") {
     CHECK_THROWS_WITH(rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}),
                                               rw::position_ids::from_tokens_axes(std::vector<int>{1, 2}, 2)),
                       Contains("axes") && Contains("got 2"));
-    CHECK_THROWS_WITH(rw::rotation_table<float>(rw::index(1) << 60, 1, 64), Contains("overflow"));
+    CHECK_THROWS_WITH(rw::rotation_table<float>(support::huge(60), 1, 64), Contains("overflow"));
     CHECK_THROWS_WITH(rw::rotation_table<float>(-1, 1, 64), Contains("got -1"));
 
     CHECK(t.rows_from(0, 4).tokens == 4);

@@ -289,10 +289,10 @@ TEST_CASE("chunk memory: what does not fit is refused with its value", "[attenti
               s.chunk_index = std::numeric_limits<rw::index>::max() / 2;
           }).starts_with("attend_chunk: chunk_index * chunk must fit"));
     CHECK(refusal([] {
-              attention::memory_bank<double>(rw::index{1} << 32, rw::index{1} << 32);
+              attention::memory_bank<double>(support::huge(32), support::huge(32));
           }).starts_with("memory_bank: slots * dim must fit"));
     CHECK(refusal([] {
-              attention::memory_bank<double>(1, rw::index{1} << 32);
+              attention::memory_bank<double>(1, support::huge(32));
           }).starts_with("memory_bank: 2 * dim * dim must fit"));
     CHECK(refusal([] { attention::memory_bank<float>(0, 4); }) == "memory_bank: slots must be > 0, got 0");
     const std::vector<float> few(3);

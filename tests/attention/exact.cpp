@@ -10,6 +10,7 @@
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
+#include "support/refusal.hpp"
 
 namespace rw = ropewalk;
 using support::as;
@@ -434,8 +435,8 @@ TEST_CASE("attend: sizes that disagree are refused by name and value", "[attenti
     refuse({}, "window must be >= 0, got -1", {.window = -1});
     refuse({}, "scale must be finite, got inf", {.scale = std::numeric_limits<double>::infinity()});
     // Distances to keys would overflow.
-    for (const rw::index far_off : {PTRDIFF_MAX, PTRDIFF_MIN, (rw::index{1} << 53) + 1})
-        refuse({}, "first_query must be within +-2^53, got " + std::to_string(far_off),
+    for (const rw::index far_off : {PTRDIFF_MAX, PTRDIFF_MIN, rw::detail::limit_of_bits(53) + 1})
+        refuse({}, "first_query must be within +-" + support::limit(53) + ", got " + std::to_string(far_off),
                {.first_query = far_off});
     const std::vector<std::uint8_t> mask(24);
     refuse({}, "mask must hold Lq * Lk flags, or that a batch, or that a batch and head, got 24",

@@ -120,8 +120,10 @@ TEST_CASE("masks: what does not fit is refused", "[attention][masks]") {
     const std::vector<std::int32_t> seven(7);
     CHECK_REFUSES("causal_mask: window must be >= 0, got -1",
                   attention::causal_mask{.window = -1}.over(extent));
-    CHECK_REFUSES("causal_mask: first_query must be within 2^60, got 9223372036854775807",
-                  attention::causal_mask{.first_query = std::numeric_limits<rw::index>::max()}.over(extent));
+    const rw::index far_off = std::numeric_limits<rw::index>::max();
+    CHECK_REFUSES(
+        "causal_mask: first_query must be within " + support::limit(60) + ", got " + std::to_string(far_off),
+        attention::causal_mask{.first_query = far_off}.over(extent));
     CHECK_REFUSES("block_mask: block must be > 0, got 0", attention::block_mask{.block = 0}.over(extent));
     CHECK_REFUSES("block_mask: first_query must be >= 0, got -1",
                   attention::block_mask{.first_query = -1}.over(extent));
@@ -136,6 +138,6 @@ TEST_CASE("masks: what does not fit is refused", "[attention][masks]") {
         attention::dense_mask<float>{.seen_pairs = pairs}.over(extent));
     CHECK(support::refusal([&] {
               static_cast<void>(attention::dense_mask<float>{.seen_pairs = pairs}.over(
-                  {1, 1, rw::index{1} << 40, rw::index{1} << 40}));
+                  {1, 1, support::huge(40), support::huge(40)}));
           }).find("must fit") != std::string::npos);
 }

@@ -395,7 +395,7 @@ TEST_CASE("tiled attention: what does not fit is refused before anything is writ
     CHECK_REFUSES("attend: probabilities must hold batches * heads * queries * keys numbers, got 3",
                   call(full, k, v, space, {.probabilities = few}));
     CHECK(support::refusal([&] {
-              call(full, k, v, space, {.query_tile = rw::index{1} << 62});
+              call(full, k, v, space, {.query_tile = support::huge(62)});
           }).find("workspace must") != std::string::npos);
     for (const float x : out) CHECK(x == 7);
 }

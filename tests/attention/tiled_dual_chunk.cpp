@@ -199,8 +199,10 @@ TEST_CASE("tiled_dual_chunk: refuses what does not fit", "[attention][tiled_dual
     CHECK_REFUSES("attend_dual_chunk: queries must have the same tokens, got 2", call(q, workspace.size()));
     CHECK_REFUSES("attend_dual_chunk: first_query must be >= 0, got -1",
                   call(c.queries(), workspace.size(), {.first_query = -1}));
-    CHECK_REFUSES("attend_dual_chunk: first_query must be within 2^60, got 2305843009213693952",
-                  call(c.queries(), workspace.size(), {.first_query = rw::index{1} << 61}));
+    const rw::index far_off = rw::detail::limit_of_bits(60) + 1;
+    CHECK_REFUSES("attend_dual_chunk: first_query must be within " + support::limit(60) + ", got " +
+                      std::to_string(far_off),
+                  call(c.queries(), workspace.size(), {.first_query = far_off}));
     CHECK_REFUSES("attend_dual_chunk: scale must be finite, got inf",
                   call(c.queries(), workspace.size(), {.scale = HUGE_VAL}));
 }

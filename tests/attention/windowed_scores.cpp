@@ -166,9 +166,9 @@ TEST_CASE("windowed scores: sizes that disagree are refused", "[attention][windo
     std::vector<double> small(3);
     CHECK_REFUSES("fill_windowed_scores: window must be >= 0, got -1", x.scores({.window = -1}));
     for (const rw::index far_off : {PTRDIFF_MAX, PTRDIFF_MIN})
-        CHECK_REFUSES(
-            "fill_windowed_scores: first_query must be within +-2^53, got " + std::to_string(far_off),
-            x.scores({.window = 1, .first_query = far_off}));
+        CHECK_REFUSES("fill_windowed_scores: first_query must be within +-" + support::limit(53) + ", got " +
+                          std::to_string(far_off),
+                      x.scores({.window = 1, .first_query = far_off}));
     CHECK_REFUSES("fill_windowed_scores: scores must hold batches * heads * Lq * Lk numbers, got 3",
                   (rw::fill_windowed_scores(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(),
                                             std::span<double>(small), {}),

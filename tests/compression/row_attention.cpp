@@ -4,6 +4,7 @@
 #include <random>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
@@ -149,6 +150,6 @@ TEST_CASE("row_attention: huge score differences neither overflow nor make NaN",
 
 TEST_CASE("row_attention: what is refused, and how it says so", "[compression][row_attention][errors]") {
     CHECK_THROWS_WITH(rw::row_attention<>({.heads = -2}), Contains("sizes must be >= 0, got -2"));
-    CHECK_THROWS_AS(rw::row_attention<>({.heads = 1 << 30, .key_channels = rw::index(1) << 40}),
+    CHECK_THROWS_AS(rw::row_attention<>({.heads = 1 << 30, .key_channels = support::huge(40)}),
                     rw::invalid_config);
 }

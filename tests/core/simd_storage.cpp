@@ -18,7 +18,7 @@ namespace {
 /// What a register store must give: the scalar conversion, but the instruction of AVX512_BF16 flushes.
 template <class T>
 std::uint16_t rounded(float x) {
-#if defined(__AVX512BF16__)
+#if defined(ROPEWALK_DETAIL_X86_512) && defined(__AVX512BF16__)
     if (std::is_same_v<T, rw::bf16> && std::abs(x) < 0x1p-126f) x = std::copysign(0.0f, x);
 #endif
     return T(x).bits;

@@ -81,5 +81,5 @@ TEST_CASE("golden: refuses bad numbers", "[frequencies][golden_directions][error
     CHECK_REFUSES("golden_directions: resting_share must be in [0, 1], got 1.5",
                   frequencies::golden({.pairs = 4, .resting_share = 1.5}));
     CHECK_REFUSES("golden_directions: heads and pairs must be >= 0, got an overflowing size",
-                  frequencies::golden({.heads = rw::index{1} << 40, .pairs = rw::index{1} << 40}));
+                  frequencies::golden({.heads = support::huge(40), .pairs = support::huge(40)}));
 }

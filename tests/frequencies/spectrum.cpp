@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace rw = ropewalk;
 using rw::spectrum;
@@ -164,5 +165,5 @@ TEST_CASE("spectrum: frequencies and magnitudes that no table holds are refused"
     // From bases and factors as files have them.
     CHECK_THROWS_AS(rw::frequencies::geometric({.rotary_dim = 64, .base = 1e-200}), rw::invalid_config);
     CHECK_THROWS_AS(rw::frequencies::linear({.rotary_dim = 64, .factor = 1e-308}), rw::invalid_config);
-    CHECK_THROWS_AS(spectrum::mixed(most, rw::index{1} << 40, rw::index{1} << 40), rw::invalid_config);
+    CHECK_THROWS_AS(spectrum::mixed(most, support::huge(40), support::huge(40)), rw::invalid_config);
 }

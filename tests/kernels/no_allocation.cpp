@@ -12,14 +12,14 @@
 #include <cstdlib>
 #include <new>
 
+#include "support/aligned_memory.hpp"
 #include "support/catch.hpp"
 
 namespace {
 std::atomic<long> allocations{0};
 void* counted(std::size_t bytes, std::size_t alignment) {
     ++allocations;
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    if (void* p = std::aligned_alloc(alignment, rounded ? rounded : alignment)) return p;
+    if (void* p = support::aligned_memory(bytes, alignment)) return p;
     std::abort();
 }
 }  // namespace
@@ -36,10 +36,12 @@ void* counted(std::size_t bytes, std::size_t alignment) {
 [[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t a, const std::nothrow_t&) noexcept {
     return counted(bytes, static_cast<std::size_t>(a));
 }
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { support::free_aligned(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { support::free_aligned(p); }
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { support::free_aligned(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+    support::free_aligned(p);
+}
 
 namespace rw = ropewalk;
 

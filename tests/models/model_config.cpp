@@ -144,18 +144,18 @@ TEST_CASE("model_config: refuses data that does not fit", "[models][model_config
                   make_model_schemes(c));
     c.ropes[0] = {.sections = {3, 3}};
     CHECK_REFUSES("assign_axes: axis_of_pair must have one entry a pair, got 6", make_model_schemes(c));
-    const auto huge = ropewalk::index{1} << 61;
+    const auto huge = support::huge(61);
     for (const auto& sections : {std::vector<ropewalk::index>{4, 5}, {huge, huge, huge, huge}, {-5, 13}}) {
         c.ropes[0] = {.sections = sections};
         CHECK_REFUSES("make_spectrum: sections must be >= 0 and sum to no more than the pairs, got " +
                           std::to_string(sections[0] == 4 ? 5 : sections[0]),
                       make_model_schemes(c));
     }
-    CHECK_REFUSES("make_model_schemes: head_dim must be <= 65536, got 2305843009213693952",
+    CHECK_REFUSES("make_model_schemes: head_dim must be <= 65536, got " + std::to_string(huge),
                   make_model_schemes(plain(1, huge)));
     c = plain(1, 16);
     c.rotary_channels = huge;
-    CHECK_REFUSES("make_model_schemes: rotary_channels must be <= head_dim, got 2305843009213693952",
+    CHECK_REFUSES("make_model_schemes: rotary_channels must be <= head_dim, got " + std::to_string(huge),
                   make_model_schemes(c));
     c = plain(1, 16);
     for (const auto first : {ropewalk::index{-1}, ropewalk::index{17}, 4 * (huge - 1) + 3}) {

@@ -141,7 +141,7 @@ TEST_CASE("deferred keys: what does not fit is refused and changes nothing",
                   state_type({.kv_heads = 1, .channels = 4, .block = 0}));
     CHECK_REFUSES("path::deferred_keys: heads must be a multiple of kv_heads, got 3",
                   state_type({.kv_heads = 2, .channels = 4, .heads = 3}));
-    CHECK_THROWS(state_type({.kv_heads = rw::index{1} << 40, .channels = rw::index{1} << 40}));
+    CHECK_THROWS(state_type({.kv_heads = support::huge(40), .channels = support::huge(40)}));
     state_type state({.kv_heads = 1, .channels = 4, .block = 2});
     std::vector<float> cache(8), k(8, 1.0f), beta{1}, scores(3);
     const rw::heads_view<float> view(cache.data(), 2, 1, 4);

@@ -171,12 +171,12 @@ TEST_CASE("path generation: what does not fit is refused with its value", "[path
           "path::transform_generator: conv must hold kv_heads * channels * taps numbers, got 0");
     CHECK(refusal([] {
               path::transform_generator<double>(
-                  {.hidden = rw::index{1} << 62, .kv_heads = 4, .channels = 1, .rank = 0, .conv = 0}, {});
+                  {.hidden = support::huge(62), .kv_heads = 4, .channels = 1, .rank = 0, .conv = 0}, {});
           }).starts_with("path::transform_generator: sizes must fit"));
     CHECK(refusal([] {
               path::transform_generator<double>({.hidden = 1,
-                                                 .kv_heads = rw::index{1} << 40,
-                                                 .channels = rw::index{1} << 40,
+                                                 .kv_heads = support::huge(40),
+                                                 .channels = support::huge(40),
                                                  .rank = 0,
                                                  .conv = 0},
                                                 {});

@@ -154,7 +154,7 @@ TEST_CASE("path prefill: beta 0 and w 0 are attention without positions, gates o
 TEST_CASE("path prefill: a block beyond any sequence is one block", "[path][prefill]") {
     const problem p(10);
     const result want = run<double>(p, 64);
-    for (rw::index block : {std::numeric_limits<rw::index>::max(), rw::index{1} << 62}) {
+    for (rw::index block : {std::numeric_limits<rw::index>::max(), support::huge(62)}) {
         const result got = run<double>(p, block);
         CHECK(got.out == want.out);
         CHECK(got.logits == want.logits);

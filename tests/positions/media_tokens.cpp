@@ -6,6 +6,7 @@
 #include <ropewalk/positions/tmrope.hpp>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace rw = ropewalk;
 using namespace ropewalk::positions;
@@ -97,7 +98,7 @@ TEST_CASE("find_media: seconds, scales and messages count videos, whatever the b
     CHECK(s[4].seconds_per_frame == 0.5);
     CHECK(s[6].seconds_per_frame == 2);
     const ids_type one{V, 5}, short_frame{V, V, 5, V, 5}, none{5};
-    const grids_type wide{3, 2, 4}, two{1, 2, 2, 3, 2, 4}, endless{rw::index{1} << 40, 2, 2};
+    const grids_type wide{3, 2, 4}, two{1, 2, 2, 3, 2, 4}, endless{support::huge(40), 2, 2};
     const auto refuse = [&](const ids_type& in, const grids_type& grids) {
         find_media({.input_ids = in, .video_grids = grids}, frames);
     };
@@ -107,8 +108,8 @@ TEST_CASE("find_media: seconds, scales and messages count videos, whatever the b
     CHECK_THROWS_WITH(refuse(one, two),
                       "find_media: video_grids must belong to video tokens of input_ids, got 2 for 1 videos");
     CHECK_THROWS_WITH(refuse(one, {2, 2, 2}), "find_media: video 0 must have tokens for 2 frames, got 1");
-    CHECK_THROWS_WITH(refuse(one, endless),
-                      "find_media: video 0 must have tokens for 1099511627776 frames, got 1");
+    CHECK_THROWS_WITH(refuse(one, endless), "find_media: video 0 must have tokens for " +
+                                                std::to_string(support::huge(40)) + " frames, got 1");
     CHECK_THROWS_WITH(refuse(none, wide),
                       "find_media: video_grids must belong to video tokens of input_ids, got 1 for 0 videos");
 }

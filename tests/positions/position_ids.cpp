@@ -104,8 +104,7 @@ TEST_CASE("position_ids: dense keeps every position and every untouched token", 
         for (rw::index a = 0; a < 3; ++a) CHECK(values[static_cast<std::size_t>(n * 3 + a)] == ids.at(n, a));
     }
     for (const auto& segment : flat.segments())
-        CHECK((segment.listed() != nullptr ||
-               segment.untouched() != nullptr));
+        CHECK((segment.listed() != nullptr || segment.untouched() != nullptr));
 }
 
 TEST_CASE("position_ids: appending continues, also onto itself", "[positions][position_ids]") {
@@ -169,7 +168,7 @@ TEST_CASE("position_ids: bad input is refused with the parameter and its value",
     REQUIRE_THROWS_WITH(
         ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}, {{}}}, .origin = {1}}),
         "position_ids::append: grid_block.origin must be empty or one number an axis, got 1");
-    const rw::index huge = rw::index{1} << 40;
+    const rw::index huge = support::huge(40);
     REQUIRE_THROWS_AS(ids.append(rw::grid_block{
                           .extents = {huge, huge}, .coordinates = {{{}, {}}, {{}, {}}}, .origin = {}}),
                       rw::invalid_config);

@@ -36,15 +36,16 @@ TEST_CASE("audio_towers: Music Flamingo's windows and frames, both by the time",
                   towers::music_flamingo({.partial = 0.6}));
     CHECK_REFUSES(
         "audio_towers::music_flamingo_frames: frames must be >= 0 and windows * frames <= 2^24, got 2",
-        towers::music_flamingo_frames(ropewalk::index{1} << 62, 2));
+        towers::music_flamingo_frames(support::huge(62), 2));
 }
 
 TEST_CASE("audio_towers: widths from 4 to 65536", "[schemes][towers][errors]") {
     for (const ropewalk::index width : {4, 65536})
         CHECK_NOTHROW(towers::music_flamingo({.width = width, .partial = 0.5}));
     for (const ropewalk::index width : {3, 65537})
-        CHECK_REFUSES("audio_towers::music_flamingo: width must be in 4 .. 65536, got " + std::to_string(width),
-                      towers::music_flamingo({.width = width, .partial = 0.5}));
+        CHECK_REFUSES(
+            "audio_towers::music_flamingo: width must be in 4 .. 65536, got " + std::to_string(width),
+            towers::music_flamingo({.width = width, .partial = 0.5}));
 }
 
 TEST_CASE("audio_towers: an encoder along a line", "[schemes][towers]") {

@@ -98,7 +98,7 @@ TEST_CASE("DINOv3: patches refuse what they were given, by its name", "[schemes]
     CHECK_REFUSES("dinov3::patches: prefix_tokens must be >= 0, got -1",
                   dinov3::patches({.height = 2, .width = 2, .prefix_tokens = -1}));
     CHECK_REFUSES("dinov3::patches: width must be >= 1, got -3", dinov3::patches({.height = 2, .width = -3}));
-    CHECK_REFUSES("dinov3::patches: height must be at most 134217728, got 9223372036854775807",
+    CHECK_REFUSES("dinov3::patches: height must be at most 134217728, got " + support::largest_index(),
                   dinov3::patches({.height = PTRDIFF_MAX, .width = 1}));
     CHECK_REFUSES("dinov3::patches: by must be a normalisation, got 7",
                   dinov3::patches({.height = 2, .width = 2, .by = static_cast<dinov3::normalisation>(7)}));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/catch.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace rw = ropewalk;
 using Catch::Matchers::Contains;
@@ -133,15 +134,15 @@ TEST_CASE("mla: what is refused, and how it says so", "[schemes][mla][errors]") 
         CHECK_THROWS_WITH(rw::mla::make_scheme({.mscale = bad}), Contains("mla: mscale must be finite"));
     for (double bad : {std::nan(""), HUGE_VAL, -1e-9})
         CHECK_THROWS_WITH(rw::mla::make_scheme({.rms_epsilon = bad}), Contains("mla: rms_epsilon must be"));
-    for (rw::index bad : {rw::index{0}, rw::index{1} << 62}) {
+    for (rw::index bad : {rw::index{0}, support::huge(62)}) {
         CHECK_THROWS_WITH(rw::mla::make_scheme({.hidden = bad}), Contains("mla: hidden"));
         CHECK_THROWS_WITH(rw::mla::make_scheme({.heads = bad}), Contains("mla: heads"));
         CHECK_THROWS_WITH(rw::mla::make_scheme({.latent = bad}), Contains("mla: latent"));
     }
-    for (rw::index bad : {rw::index{-1}, rw::index{1} << 62}) {
+    for (rw::index bad : {rw::index{-1}, support::huge(62)}) {
         CHECK_THROWS_WITH(rw::mla::make_scheme({.query_rank = bad}), Contains("mla: query_rank"));
         CHECK_THROWS_WITH(rw::mla::make_scheme({.nope_dim = bad}), Contains("mla: nope_dim"));
         CHECK_THROWS_WITH(rw::mla::make_scheme({.value_dim = bad}), Contains("mla: value_dim"));
     }
-    CHECK_THROWS_AS(rw::mla::make_scheme({.rope_dim = rw::index{1} << 62}), rw::invalid_config);
+    CHECK_THROWS_AS(rw::mla::make_scheme({.rope_dim = support::huge(62)}), rw::invalid_config);
 }

@@ -73,7 +73,7 @@ TEST_CASE("SAM: a grid is rebuilt from squares only", "[schemes][sam]") {
 
 TEST_CASE("SAM: what was given is refused by its name", "[schemes][sam][errors]") {
     CHECK_REFUSES("sam::patches: height must be >= 0, got -1", sam::patches({.height = -1, .width = 2}));
-    CHECK_REFUSES("sam::patches: width must be at most 134217728, got 9223372036854775807",
+    CHECK_REFUSES("sam::patches: width must be at most 134217728, got " + support::largest_index(),
                   sam::patches({.height = 1, .width = PTRDIFF_MAX}));
     CHECK_REFUSES("sam::patches: scale must be finite, got nan",
                   sam::patches({.height = 2, .width = 2, .scale = std::nan("")}));
@@ -83,7 +83,7 @@ TEST_CASE("SAM: what was given is refused by its name", "[schemes][sam][errors]"
                   sam::patches({.height = 2, .width = 2, .class_tokens = -1}));
     CHECK_REFUSES("sam::ve_patches: offset must be finite, got nan",
                   sam::ve_patches({.side = 2, .offset = std::nan("")}));
-    CHECK_REFUSES("sam::square_patches: tokens must be a square number, got 9223372036854775807",
+    CHECK_REFUSES("sam::square_patches: tokens must be a square number, got " + support::largest_index(),
                   sam::square_patches(PTRDIFF_MAX));
     CHECK_REFUSES("memory_key_rows: keys must be >= 0, got -4",
                   sam::memory_key_rows({.queries = 4, .keys = -4}));

@@ -140,7 +140,8 @@ void attend_banded(const Mask& mask, const banded_copies<Q, K>& copies, const ba
     same(copies.far_k.shape, k.shape, "far_k must have near_k's extents, tokens");
     detail::require(inside.window >= 0 && inside.window <= beyond, who, "window must be >= 0", inside.window);
     const index first = inside.first_query.value_or(k.tokens() - q.tokens());
-    detail::require(first >= -beyond && first <= beyond, who, "first_query must be within 2^60", first);
+    detail::require(first >= -beyond && first <= beyond, who,
+                    "first_query must be within " ROPEWALK_DETAIL_LIMIT_60, first);
     const double scale = detail::checked_scale(who, options.scale, q.channels());
     const index needed = attend_banded_workspace(copies, v, options);
     detail::require(static_cast<index>(workspace.size()) >= needed, who,

@@ -40,7 +40,8 @@ namespace detail {
 inline index checked_first_query(const char* who, std::optional<index> given, index queries, index keys) {
     constexpr index most = detail::limit_of_bits(53);
     const index first = given.value_or(keys - queries);
-    require(first >= -most && first <= most, who, "first_query must be within +-2^53", first);
+    require(first >= -most && first <= most, who, "first_query must be within +-" ROPEWALK_DETAIL_LIMIT_53,
+            first);
     return first;
 }
 
@@ -87,7 +88,7 @@ struct option_mask {
 template <class T>
 auto option_mask<T>::over(const attention::score_extent& whole) const -> rules {
     constexpr const char* who = "attend";
-    constexpr index unlimited = index{1} << 60;  // in effect no limit, and distances to it do not overflow
+    constexpr index unlimited = limit_of_bits(60);  // in effect no limit, and distances to it do not overflow
     require(options.window >= 0, who, "window must be >= 0", options.window);
     const index first = checked_first_query(who, options.first_query, whole.queries, whole.keys);
     const index each = whole.queries * whole.keys;

@@ -147,7 +147,7 @@ class linear_state {
             detail::checked_product(who, "sizes must fit", sizes);
         };
         fits({s.batches, s.kv_heads, s.channels,
-              detail::whole_packs<C>(std::min(s.value_channels, index{1} << 40))});
+              detail::whole_packs<C>(std::min(s.value_channels, detail::limit_of_bits(40)))});
         fits({s.channels, chunk::size});
         fits({s.value_channels, chunk::size});
         return s;

@@ -104,7 +104,8 @@ void attend_dual_chunk(const Mask& mask, const dual_chunk& chunks, const dual_ch
     detail::check_attention(who, q.same.shape, k.shape, v.shape, out.shape);
     const double scale = detail::dual_chunk_scale(who, q, k, chunk_options);
     const index first = chunk_options.first_query.value_or(k.tokens() - q.same.tokens());
-    detail::require(first <= index{1} << 60, who, "first_query must be within 2^60", first);
+    detail::require(first <= detail::limit_of_bits(60), who,
+                    "first_query must be within " ROPEWALK_DETAIL_LIMIT_60, first);
     const index needed = attend_dual_chunk_workspace(q, v, options);
     detail::require(static_cast<index>(workspace.size()) >= needed, who,
                     "workspace must hold attend_dual_chunk_workspace bytes", workspace.size());

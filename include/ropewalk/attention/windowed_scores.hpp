@@ -72,7 +72,8 @@ void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view
     const detail::tiled_scratch<T> at = cut(detail::workspace_cutter(workspace));
     const detail::score_source<Q, K> near_scores(near_q, near_k, scale, at.queries, at.keys, at.row),
         far_scores(far_q, far_k, scale, at.far_queries, at.far_keys, at.row);
-    const index window = std::min(options.window, index{1} << 60);  // distances to it do not overflow
+    const index window =
+        std::min(options.window, detail::limit_of_bits(60));  // distances to it do not overflow
     detail::each_score(detail::banded_scores<Q, K>(near_scores, far_scores, window, first, at.far_scores), at,
                        tiles, [&](index b, index h, index n, index j, T score) {
                            const auto to =

@@ -37,6 +37,21 @@ constexpr index limit_of_bits(int bits) noexcept {
     constexpr int most = std::numeric_limits<index>::digits - 3;
     return index{1} << (bits < most ? bits : most);
 }
+/// The largest of two factors whose product, a few times over, is still an index.
+inline constexpr index factor_limit = index{1} << (std::numeric_limits<index>::digits - 3) / 2;
+
+// limit_of_bits(53), limit_of_bits(60) and factor_limit in the texts of refusals.
+#if PTRDIFF_MAX > 0x7fffffff
+#define ROPEWALK_DETAIL_LIMIT_53 "2^53"
+#define ROPEWALK_DETAIL_LIMIT_60 "2^60"
+#define ROPEWALK_DETAIL_FACTOR_LIMIT "2^30"
+static_assert(limit_of_bits(60) == index{1} << 60 && factor_limit == index{1} << 30);
+#else
+#define ROPEWALK_DETAIL_LIMIT_53 "2^28"
+#define ROPEWALK_DETAIL_LIMIT_60 "2^28"
+#define ROPEWALK_DETAIL_FACTOR_LIMIT "2^14"
+static_assert(limit_of_bits(53) == index{1} << 28 && factor_limit == index{1} << 14);
+#endif
 
 /// A 64-bit count as an index. A count that does not fit becomes the largest index, which every limit
 /// refuses.

@@ -93,7 +93,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> swap_by_two(pack<C> x) noexcept {
     return pack<C>(vextq_f32(x, x, 2));
 #else
     (void)is_float;
-    return permute_through_memory(x, [](index i) { return i ^ 2; });
+    return permuted(x, [](index i) { return i ^ 2; });
 #endif
 }
 /// Lanes (x4 .. x7, x0 .. x3, ...): neighbouring groups of four are swapped. For registers of at least 8
@@ -113,7 +113,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> swap_by_four(pack<C> x) noexcept {
     return pack<C>(_mm256_permute2f128_ps(x, x, 0x01));
 #else
     (void)is_float;
-    return permute_through_memory(x, [](index i) { return i ^ 4; });
+    return permuted(x, [](index i) { return i ^ 4; });
 #endif
 }
 

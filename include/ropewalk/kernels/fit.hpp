@@ -58,8 +58,8 @@ inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_str
 /// Whether strides nest in the order [batches, tokens, heads, channels] and are small enough for sums without
 /// overflow.
 constexpr bool nested(const heads_shape& shape, const heads_strides& strides) noexcept {
-    constexpr index most = detail::limit_of_bits(40);
-    constexpr index many = index{1} << 20;
+    constexpr int third = std::numeric_limits<index>::digits / 3 - 1;
+    constexpr index many = index{1} << third, most = index{1} << 2 * third;
     if (shape.heads > many || shape.tokens > many || strides.head > most || strides.token > most)
         return false;
     index span = shape.channels;

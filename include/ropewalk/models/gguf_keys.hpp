@@ -97,7 +97,7 @@ class gguf_keys {
         index first = 0;
         for (const std::int64_t n : *all) {
             if (n < 0) wrong(key, "a whole number >= 0 or an array with one a layer");
-            if (first == 0) first = static_cast<index>(n);
+            if (first == 0) first = saturated(n);
         }
         if (all->empty()) wrong(key, "a whole number >= 0 or an array with one a layer");
         return first;

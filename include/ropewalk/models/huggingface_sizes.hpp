@@ -163,7 +163,7 @@ inline void read_dual_chunk(const huggingface_sizes& c) {
         const auto n = keys.count(key, least);
         if (!n) keys.missing(key);
         if (*n > longest) keys.reject(key, "a number of positions <= 2^40", *keys.find(key));
-        return static_cast<index>(*n);
+        return saturated(*n);
     };
     d.chunk_size = required("chunk_size", 1);
     d.local_size = required("local_size", 0);

@@ -294,7 +294,7 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
             if (e > most || (e != 0 && count > most / e))
                 header.wrong(name, "have at most 2^48 numbers", "extent " + detail::text(e));
             count *= e;
-            tensor.extents.push_back(static_cast<index>(e));
+            tensor.extents.push_back(detail::saturated(static_cast<std::int64_t>(e)));
         }
         const std::uint64_t bits = count * static_cast<std::uint64_t>(row->bits);
         if (entry.offsets.size() != 2 || entry.offsets[0] > entry.offsets[1] ||

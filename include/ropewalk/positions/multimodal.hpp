@@ -100,15 +100,16 @@ inline void require_valid(index number, const positions::media_segment& s, index
     const bool counted = !s.visual() || s.kind == media::video_with_audio;
     require_segment(!counted || s.tokens >= 0, number, s, "tokens must be >= 0", s.tokens);
     const index here = counted ? s.tokens : 0;
-    require_segment(here <= most - so_far, number, s, "tokens must keep the sequence within 2^53 tokens",
-                    s.tokens);
+    require_segment(here <= most - so_far, number, s,
+                    "tokens must keep the sequence within " ROPEWALK_DETAIL_LIMIT_53 " tokens", s.tokens);
     if (s.visual()) {
         require_segment(s.frames >= 1, number, s, "frames must be >= 1", s.frames);
         require_segment(s.kind != media::image || s.frames == 1, number, s, "frames of an image must be 1",
                         s.frames);
         require_segment(s.height >= 1, number, s, "height must be >= 1", s.height);
         require_segment(s.width >= 1, number, s, "width must be >= 1", s.width);
-        constexpr const char* grid_must = "frames x height x width must keep the sequence within 2^53 tokens";
+        constexpr const char* grid_must =
+            "frames x height x width must keep the sequence within " ROPEWALK_DETAIL_LIMIT_53 " tokens";
         require_segment(s.frames <= most / s.height && s.frames * s.height <= most / s.width, number, s,
                         grid_must, text(s.frames) + " x " + text(s.height) + " x " + text(s.width));
         const index patches = s.frames * s.height * s.width;

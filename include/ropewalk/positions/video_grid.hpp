@@ -99,14 +99,14 @@ struct cogvideox_grid_config {
 
 /// The centred crop of the base grid with the proportions of the clip, rounded to whole patches, ties to
 /// even.
-/// Throws:   invalid_config on sizes < 1 or > 2^53.
+/// Throws:   invalid_config on sizes < 1 or > 2^53 (2^28 if an index has 32 bits, here and below).
 /// Source:   diffusers get_resize_crop_region_for_grid.
 inline crop_region cogvideox_crop(const cogvideox_grid_config& config) {
     constexpr const char* who = "cogvideox_crop";
-    detail::require_size(who, "height must be in 1 .. 2^53", config.height);
-    detail::require_size(who, "width must be in 1 .. 2^53", config.width);
-    detail::require_size(who, "base_height must be in 1 .. 2^53", config.base_height);
-    detail::require_size(who, "base_width must be in 1 .. 2^53", config.base_width);
+    detail::require_size(who, "height must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, config.height);
+    detail::require_size(who, "width must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, config.width);
+    detail::require_size(who, "base_height must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, config.base_height);
+    detail::require_size(who, "base_width must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, config.base_width);
     const auto h = static_cast<double>(config.height), w = static_cast<double>(config.width);
     const auto bh = static_cast<double>(config.base_height), bw = static_cast<double>(config.base_width);
     const auto whole = [](double x) { return static_cast<index>(std::nearbyint(x)); };
@@ -129,9 +129,11 @@ inline crop_region cogvideox_crop(const cogvideox_grid_config& config) {
 inline std::vector<double> cogvideox_coordinates(index first, index length, index count) {
     constexpr const char* who = "cogvideox_coordinates";
     constexpr index most = detail::limit_of_bits(53);
-    detail::require(first >= -most && first <= most, who, "first must be in -2^53 .. 2^53", first);
-    detail::require(length >= 0 && length <= most, who, "length must be in 0 .. 2^53", length);
-    detail::require_size(who, "count must be in 1 .. 2^53", count);
+    detail::require(first >= -most && first <= most, who, "first must be within +-" ROPEWALK_DETAIL_LIMIT_53,
+                    first);
+    detail::require(length >= 0 && length <= most, who, "length must be in 0 .. " ROPEWALK_DETAIL_LIMIT_53,
+                    length);
+    detail::require_size(who, "count must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, count);
     const double stop =
         static_cast<double>(first + length) * static_cast<double>(count - 1) / static_cast<double>(count);
     const auto start = static_cast<double>(first);
@@ -144,9 +146,9 @@ inline std::vector<double> cogvideox_coordinates(index first, index length, inde
 /// Source:   diffusers pipeline_cogvideox.py, get_3d_rotary_pos_embed with grid_type "linspace".
 inline position_ids cogvideox_grid(const cogvideox_grid_config& config, const crop_region& crop) {
     constexpr const char* who = "cogvideox_grid";
-    detail::require_size(who, "frames must be in 1 .. 2^53", config.frames);
-    detail::require_size(who, "height must be in 1 .. 2^53", config.height);
-    detail::require_size(who, "width must be in 1 .. 2^53", config.width);
+    detail::require_size(who, "frames must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, config.frames);
+    detail::require_size(who, "height must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, config.height);
+    detail::require_size(who, "width must be in 1 .. " ROPEWALK_DETAIL_LIMIT_53, config.width);
     detail::require(crop.height >= 0, who, "crop.height must be >= 0", crop.height);
     detail::require(crop.width >= 0, who, "crop.width must be >= 0", crop.width);
     return video_grid({.frames = config.frames,

@@ -23,7 +23,7 @@ inline index vrope_frame_length(std::span<const index> extents) {
     for (const index n : extents) {
         detail::require(n >= 1, who, "extents must be >= 1", n);
         detail::require(n <= detail::limit_of_bits(53) / tokens, who,
-                        "extents must multiply to at most 2^53 tokens", n);
+                        "extents must multiply to at most " ROPEWALK_DETAIL_LIMIT_53 " tokens", n);
         tokens *= n;
         length += n - 1;  // never more than the number of tokens
     }

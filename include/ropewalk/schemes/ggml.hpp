@@ -95,8 +95,8 @@ inline void require_rope_ext(const ggml::rope_ext& p) {
     require(std::isfinite(p.ext_factor), who, "ext_factor must be finite", p.ext_factor);
     require(std::isfinite(p.attn_factor) && p.attn_factor != 0, who, "attn_factor must be finite and not 0",
             p.attn_factor);
-    require(p.n_offs >= 0 && p.n_offs <= detail::limit_of_bits(53), who, "n_offs must be in 0 .. 2^53",
-            p.n_offs);
+    require(p.n_offs >= 0 && p.n_offs <= detail::limit_of_bits(53), who,
+            "n_offs must be in 0 .. " ROPEWALK_DETAIL_LIMIT_53, p.n_offs);
     if (p.ext_factor != 0) {
         require_rope_ext_ramp(who, p);
         require(1 + 0.1 * std::log(1 / static_cast<double>(p.freq_scale)) > 0, who,

@@ -56,17 +56,17 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 /// Checks what every function of a config relies on and the frequencies do not check themselves.
 inline void require_valid(const mla::config& c) {
-    constexpr index most = index{1} << 30;  // products of two of them fit in an index
+    constexpr index most = factor_limit;  // products of two of them fit in an index
     const auto sized = [](index size, index least, const char* must) {
         require(size >= least && size <= most, "mla", must, size);
     };
-    sized(c.hidden, 1, "hidden must be 1 to 2^30");
-    sized(c.heads, 1, "heads must be 1 to 2^30");
-    sized(c.query_rank, 0, "query_rank must be 0 to 2^30");
-    sized(c.latent, 1, "latent must be 1 to 2^30");
-    sized(c.nope_dim, 0, "nope_dim must be 0 to 2^30");
-    sized(c.value_dim, 0, "value_dim must be 0 to 2^30");
-    require(c.rope_dim <= most, "mla", "rope_dim must be at most 2^30", c.rope_dim);
+    sized(c.hidden, 1, "hidden must be 1 to " ROPEWALK_DETAIL_FACTOR_LIMIT);
+    sized(c.heads, 1, "heads must be 1 to " ROPEWALK_DETAIL_FACTOR_LIMIT);
+    sized(c.query_rank, 0, "query_rank must be 0 to " ROPEWALK_DETAIL_FACTOR_LIMIT);
+    sized(c.latent, 1, "latent must be 1 to " ROPEWALK_DETAIL_FACTOR_LIMIT);
+    sized(c.nope_dim, 0, "nope_dim must be 0 to " ROPEWALK_DETAIL_FACTOR_LIMIT);
+    sized(c.value_dim, 0, "value_dim must be 0 to " ROPEWALK_DETAIL_FACTOR_LIMIT);
+    require(c.rope_dim <= most, "mla", "rope_dim must be at most " ROPEWALK_DETAIL_FACTOR_LIMIT, c.rope_dim);
     const auto length = [](double tokens) { return tokens >= 0 && tokens <= 0x1p53; };  // false for NaN
     require(length(c.original_context), "mla", "original_context must be 0 to 2^53", c.original_context);
     require(length(c.max_context), "mla", "max_context must be 0 to 2^53", c.max_context);
