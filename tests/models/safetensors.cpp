@@ -90,9 +90,13 @@ TEST_CASE("safetensors: whatever is wrong in the header is refused by name",
     };
     const std::string in = "read_safetensors: file: ";
     const spoiled cases[] = {
-        {"[1]", "the header must be a JSON object, got a list"},
-        {"7", "the header must be a JSON object, got 7"},
-        {"", "the header must be JSON, got something else at its byte 1"},
+        {"[1]", "the header must begin with {, got byte 91"},
+        {"7", "the header must begin with {, got byte 55"},
+        {"", "the header must begin with {, got nothing"},
+        {" " + one(good), "the header must begin with {, got byte 32"},
+        {"\n" + one(good), "the header must begin with {, got byte 10"},
+        {"\xef\xbb\xbf" + one(good), "the header must begin with {, got byte 239"},
+        {std::string("\0", 1) + one(good), "the header must begin with {, got byte 0"},
         {R"({"a":)", "the header must be JSON, got something else at its byte 6"},
         {one(good) + "x",
          "the header must be JSON, got something else at its byte " + std::to_string(one(good).size() + 1)},
@@ -144,7 +148,12 @@ TEST_CASE("safetensors: whatever is wrong in the header is refused by name",
          "b must begin where the tensor before it ends, at 12, got 13", 15},
         {R"({"a":)" + good + R"(,"b":)" + good + "}",
          "b must begin where the tensor before it ends, at 12, got 0"},
-        {one(good), "the last tensor must end with the file, at 13, got 12", 13},
+        {one(good), "a must end with the file, at 13, got 12", 13},
+        {R"({"b":)" + good + R"(,"a":{"dtype":"U8","shape":[1],"data_offsets":[12,13]}})",
+         "a must end with the file, at 14, got 13", 14},
+        {"{}", "a file without tensors must end with the file, at 1, got 0", 1},
+        {R"({"":1})", "\"\" must be a JSON object, got 1"},
+        {one(R"({"dtype":"","shape":[2,3],"data_offsets":[0,12]})"), "a must have a known dtype, got \"\""},
         {R"({"a":)" + good + R"(,"a":)" + good + "}", "a must be in the file once, got it twice"},
         {one(R"({"dtype":"F16","dtype":"F16","shape":[2,3],"data_offsets":[0,12]})"),
          "a must have dtype once, got it twice"},
@@ -152,7 +161,7 @@ TEST_CASE("safetensors: whatever is wrong in the header is refused by name",
          "a must have dtype, shape and data_offsets alone, got strides"},
         {R"({"__metadata__":{"x":1}})", "__metadata__.x must be a text, got 1"},
         {R"({"__metadata__":{"x":{}}})", "__metadata__.x must be a text, got an object"},
-        {R"({"__metadata__":{"x":"1","x":"2"}})", "x must be in __metadata__ once, got it twice"},
+        {R"({"__metadata__":{"x":"1","x":"2"}})", "__metadata__.x must be in the file once, got it twice"},
         {R"({"__metadata__":{},"__metadata__":{}})", "__metadata__ must be in the file once, got it twice"},
     };
     for (const auto& [header, says, data] : cases) {
@@ -168,12 +177,15 @@ TEST_CASE("safetensors: a long name is cut in a message, a deep or long header i
     CHECK(said.find(std::string(77, 'n') + "... must be a JSON object") != std::string::npos);
     CHECK(complaint("{\"" + std::string(70000, 'n') + "\":1}").find("at most 65535 bytes") !=
           std::string::npos);
-    CHECK(complaint(std::string(1 << 20, '[')) ==
-          "read_safetensors: file: the header must be a JSON object, got a list");
+    CHECK(
+        complaint(one("{\"" + std::string(70000, 'n') + "\":1}"))
+            .starts_with("read_safetensors: file: a must have dtype, shape and data_offsets alone, got nn"));
+    CHECK(complaint(one(std::string(1 << 20, '['))) ==
+          "read_safetensors: file: a must be a JSON object, got a list");
     std::string many = one(R"({"dtype":"F16","data_offsets":[0,12],"shape":[)");
     many.pop_back();
     for (int i = 0; i < 1000; ++i) many += "1,";
-    CHECK(complaint(many) == "read_safetensors: file: a must have at most 32 extents, got more");
+    CHECK(complaint(many) == "read_safetensors: file: a must have at most 32 numbers in shape, got more");
     for (const std::uint64_t length :
          {std::uint64_t{3}, std::uint64_t{100'000'001}, ~std::uint64_t{0}, std::uint64_t{1} << 63}) {
         std::vector<std::byte> bytes;
@@ -188,6 +200,26 @@ TEST_CASE("safetensors: a long name is cut in a message, a deep or long header i
         CHECK_REFUSES("read_safetensors: bytes: the file must begin with the 8 bytes of a length, got 7",
                       read_safetensors(bytes));
     }
+}
+
+TEST_CASE("safetensors: a message is UTF-8 wherever a name is cut", "[models][safetensors][hostile]") {
+    const std::string characters[] = {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\xa7\xad"};
+    for (const std::string& character : characters)
+        for (std::size_t before = 0; before < 6; ++before) {
+            std::string name(before, 'n');
+            const std::size_t whole = (77 - before) / character.size();
+            for (int i = 0; i < 40; ++i) name += character;
+            const auto said = complaint("{\"" + name + "\":1}");
+            const std::string shown = name.substr(0, before + whole * character.size());
+            CHECK(said == "read_safetensors: file: " + (name.size() > 80 ? shown + "..." : name) +
+                              " must be a JSON object, got 1");
+        }
+    // Bytes that are no UTF-8 are the caller's, and cut all the same.
+    const auto file = read_safetensors(support::safetensors_bytes(sample()), "file");
+    CHECK_REFUSES("safetensors: file: " + std::string(74, '\x80') +
+                      "... must be in the file, got nothing of "
+                      "that name",
+                  file.at(std::string(100, '\x80')));
 }
 
 TEST_CASE("safetensors: every cut is refused, every flipped bit of the header refused or harmless",

@@ -45,12 +45,16 @@ inline constexpr std::size_t most_safetensors_entries = 1u << 17;  ///< tensors 
 inline constexpr std::size_t longest_safetensors_name = 65535;
 inline constexpr std::size_t most_safetensors_extents = 32;
 
-/// A name from a file, shortened for messages.
+/// A name from a file, shortened for messages to at most 80 bytes and cut between the characters of UTF-8.
 inline std::string shown_name(std::string_view name) {
-    std::string shown(name.substr(0, 80));
+    if (name.empty()) return "\"\"";
+    std::size_t end = name.size();
+    if (end > 80)
+        for (end = 77; end > 74 && (static_cast<unsigned char>(name[end]) & 0xc0u) == 0x80u;) --end;
+    std::string shown(name.substr(0, end));
     for (char& c : shown)
         if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
-    return name.size() > 80 ? shown.substr(0, 77) + "..." : shown;
+    return end < name.size() ? shown + "..." : shown;
 }
 
 /// Reads the header token by token with nlohmann's parser and keeps only the descriptions of tensors.
@@ -78,14 +82,14 @@ class safetensors_header {
     bool number_unsigned(std::uint64_t v) {
         if (place_ != place::list) return token(text(v));
         if (list_->size() == most_safetensors_extents)
-            wrong(name_, "have at most " + text(most_safetensors_extents) + " extents", "more");
+            wrong(name_, "have at most " + text(most_safetensors_extents) + " numbers in " + key_, "more");
         list_->push_back(v);
         return true;
     }
     bool string(std::string& v) {
         if (place_ == place::metadata) {
             if (!metadata.emplace(key_, std::move(v)).second)
-                wrong(key_, "be in __metadata__ once", "it twice");
+                wrong("__metadata__." + key_, "be in the file once", "it twice");
         } else if (place_ == place::tensor && key_ == "dtype") {
             entry_->dtype = std::move(v);
         } else {
@@ -107,9 +111,8 @@ class safetensors_header {
         return true;
     }
     bool key(std::string& v) {
-        const std::size_t more = place_ == place::tensor ? 0 : 1;
-        if (v.size() > longest_safetensors_name ||
-            entries.size() + metadata.size() + more > most_safetensors_entries)
+        if (place_ != place::tensor && (v.size() > longest_safetensors_name ||
+                                        entries.size() + metadata.size() == most_safetensors_entries))
             wrong(v, "be one of at most 2^17 names of at most 65535 bytes", text(v.size()) + " bytes");
         if (place_ == place::header) {
             if (entries.contains(v) || (v == "__metadata__" && seen_metadata_))
@@ -157,7 +160,6 @@ class safetensors_header {
     /// Refuses a value that is not expected at this point.
     bool token(const std::string& got) const {
         switch (place_) {
-            case place::file: wrong("the header", "be a JSON object", got);
             case place::header: wrong(name_, "be a JSON object", got);
             case place::metadata: wrong("__metadata__." + key_, "be a text", got);
             case place::tensor: wrong(name_, "have " + key_ + (key_ == "dtype" ? " a text" : " a list"), got);
@@ -276,6 +278,10 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
         header.wrong("the header's length", "be at most 100000000 and that of the file",
                      detail::text(length));
     const auto* const text = reinterpret_cast<const char*>(bytes.data()) + 8;
+    // The parser skips space and a byte order mark. What begins with a brace is an object or no JSON.
+    if (length == 0 || text[0] != '{')
+        header.wrong("the header", "begin with {",
+                     length == 0 ? "nothing" : "byte " + detail::text(static_cast<unsigned char>(text[0])));
     // The parser takes a zero byte for the end and would ignore what follows it.
     if (const auto* const zero = std::find(text, text + length, '\0'); zero != text + length)
         header.wrong("the header", "be JSON", "a zero byte at its byte " + detail::text(zero - text + 1));
@@ -326,8 +332,8 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
         end += made.tensors_.find(*name)->second.bytes.size();
     }
     if (end != data.size())
-        header.wrong("the last tensor", "end with the file, at " + detail::text(data.size()),
-                     detail::text(end));
+        header.wrong(begins.empty() ? std::string_view("a file without tensors") : *begins.back().second,
+                     "end with the file, at " + detail::text(data.size()), detail::text(end));
     made.metadata_ = std::move(header.metadata);
     return made;
 }
