@@ -38,7 +38,7 @@ struct anchor_mask {
             return {begin, std::max<index>(end - begin, 0), end - 1 <= first && begin >= start[last]};
         }
         bool seen(index, index, index n, index j) const noexcept {
-            return j <= n && (j >= start[n] || (anchored && j == 0));
+            return (j <= n) & ((j >= start[n]) | (anchored & (j == 0)));
         }
     };
     /// Throws: invalid_config when queries or keys are not the mask's tokens, or a document_start that falls
