@@ -39,7 +39,7 @@ struct anchor_mask {
             return {begin, std::max<index>(end - begin, 0), end - 1 <= first && begin >= start[last]};
         }
         bool seen(index, index, index n, index j) const noexcept {
-            return j <= n && (j >= start[n] || (anchored && j == 0));
+            return (j <= n) & ((j >= start[n]) | (anchored & (j == 0)));
         }
     };
     /// Throws: invalid_config when the counts of queries or keys differ from the mask's tokens, or on a

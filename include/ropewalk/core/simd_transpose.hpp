@@ -39,6 +39,8 @@ ROPEWALK_ALWAYS_INLINE two_packs<C> woven(pack<C> x, pack<C> y) noexcept {
 template <class C>
 ROPEWALK_ALWAYS_INLINE void transpose(pack<C> (&x)[std::size_t{lanes<C>}]) noexcept {
     constexpr std::size_t n = lanes<C>;
+    // The stages too: a loop of them would keep both squares in memory.
+    ROPEWALK_DETAIL_UNROLL
     for (std::size_t stage = 1; stage < n; stage *= 2) {
         pack<C> y[n];
         ROPEWALK_DETAIL_UNROLL
