@@ -1,8 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// A scheme the library does not know: pair i turns once in as many tokens as the i-th prime. All it takes is
-// a function that makes a spectrum. Tables, kernels and the checks below work with it
-// unchanged.
+// A scheme that the library does not know: pair i completes one turn in as many tokens as the i-th prime. All
+// it takes is a function that makes a spectrum. Tables, kernels and the checks below work with it unchanged.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -16,7 +15,7 @@ namespace rw = ropewalk;
 
 namespace {
 
-/// Radians a token, one number a pair; 2 pi / period, because a spectrum counts in radians.
+/// Frequencies in radians per token, one per pair: 2 pi / period.
 rw::spectrum prime_periods(rw::index rotary_dim) {
     std::vector<double> omega;
     for (int n = 2; static_cast<rw::index>(omega.size()) < rotary_dim / 2; ++n) {
@@ -27,7 +26,7 @@ rw::spectrum prime_periods(rw::index rotary_dim) {
     return rw::spectrum::from_omega(omega);
 }
 
-/// What an engine keeps of a model: the channels that turn, their pair layout, the frequencies.
+/// What an engine keeps of a model: the channels that rotate, their pair layout and the frequencies.
 rw::rotary_scheme make_prime_scheme(rw::index head_dim) {
     return rw::make_fixed_scheme({.name = "primes", .head_dim = head_dim, .layout = rw::half_split{}},
                                  prime_periods(head_dim));
@@ -53,7 +52,7 @@ int main() {
     for (auto* x : {&q, &k})
         for (float& value : *x) value = normal(engine);
 
-    // What makes it a rotary embedding: a score depends on the distance alone.
+    // The property of a rotary embedding: a score depends on the distance only.
     double moved = 0;
     for (int shift = 0; shift < 4000; shift += 37)
         moved = std::max(
@@ -62,7 +61,7 @@ int main() {
                 2 * std::numbers::pi / rope.spectrum_for(1).omega(31));
     std::printf("the score at distance 9 moves by at most %.1e over 4000 positions\n", moved);
 
-    // Everything that scales or composes frequencies takes it too.
+    // It also works with everything that scales or combines frequencies.
     const auto slower = rw::frequencies::divide_pairs(rope.spectrum_for(1), std::vector<double>(32, 4.0));
     std::printf("interpolated by 4, pair 0 needs %.0f tokens a turn\n",
                 2 * std::numbers::pi / slower.omega(0));

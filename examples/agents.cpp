@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-
-// Agents whose headings lie near +-180 degrees: two that face almost the same way must look alike whatever
-// number their heading happens to have. DRoPE's score depends on the difference modulo a full turn; RoPE over
-// the heading as if it were a position does not.
+//
+// Agents whose headings are near +-180 degrees: two that face almost the same way should have similar scores,
+// whatever the numbers of their headings. DRoPE's score depends on the difference modulo a full turn; that of
+// RoPE with the heading as a position does not.
 
 #include <algorithm>
 #include <cmath>
@@ -43,7 +43,7 @@ int main() {
     std::printf("%10s %10s %12s %12s\n", "heading a", "heading b", "DRoPE", "RoPE");
     double least = 2, most = -2;
     for (const double a : {0.0, 90.0, 179.0, 539.0, -179.0}) {
-        // b is 2 degrees on, written as a sensor does: between -180 and 180.
+        // b is 2 degrees further, given as by a sensor: between -180 and 180.
         const std::vector<double> degrees{a, std::remainder(a + 2, 360.0)};
         const auto where = rw::positions::headings_in_degrees(std::span<const double>(degrees));
         auto turned = pair_of_agents, plain = pair_of_agents;

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Documents packed into one training sequence, all of which see one anchor at position 0 and otherwise only
-// themselves. The last stays, the others are exchanged: what its attention output changes by, with the anchor
-// and under plain causal attention, and what both masks cost.
+// Documents packed into one training sequence: each attends to itself and to a shared anchor at position 0.
+// The last document stays the same while the others are exchanged. How much does its attention output change,
+// with the anchor mask and under plain causal attention, and what does each mask cost?
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -19,7 +19,7 @@ namespace rw = ropewalk;
 namespace attention = rw::attention;
 constexpr rw::index documents = 8, length = 128, channels = 64;
 
-/// Queries and keys of a token id: the same wherever the token stands.
+/// Queries and keys of a token id: the same at every position.
 std::vector<float> vectors_of(const std::vector<std::int64_t>& ids, unsigned seed) {
     std::vector<float> x;
     for (const std::int64_t id : ids) {
@@ -30,7 +30,7 @@ std::vector<float> vectors_of(const std::vector<std::int64_t>& ids, unsigned see
     return x;
 }
 
-/// Eight documents, the last always the same, the others chosen by `others`.
+/// Eight documents: the last is always the same, the others depend on `others`.
 attention::anchor_pack pack_of(int others) {
     std::vector<std::int64_t> ids;
     std::vector<rw::index> ends;

@@ -1,5 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// What forming an angle in float costs: worst error of cos and sin against f64. angle_precision [FILE.svg]
+//
+// The cost of forming an angle in f32: the worst error of cos and sin against f64. angle_precision [FILE.svg]
 #include <ropewalk/ropewalk.hpp>
 
 #include <algorithm>
@@ -12,7 +13,7 @@ namespace rw = ropewalk;
 
 namespace {
 
-/// Worst error of one row's 64 cos and sin.
+/// The worst error of the 64 cos and sin of one row.
 template <class Cos, class Sin>
 double worst(const rw::rotation_table<double>& exact, rw::index row, Cos cos, Sin sin) {
     double error = 0;

@@ -1,7 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// What context can a base carry? The least base for which a key like the query outscores a random one at
-// every distance below the context, heads of 128 channels: the paper's table beside the search run now.
+// Which context length does a base support? The least base for which a key similar to the query scores higher
+// than a random one at every distance below the context, for heads of 128 channels: the paper's table and a
+// new search.
 //     base_bounds [LONGEST CONTEXT TO SEARCH, 131072 unless given]
 #include <chrono>
 #include <cmath>
@@ -31,7 +32,7 @@ int main(int argc, char** argv) {
         std::printf(" %16.8g %8.2f\n", found, taken.count());
         wrong += std::abs(found - row.ours) > 1e-7 * row.ours;
     }
-    // Why more base is not always more: the paper's own 3.1e5 fails before its 16384.
+    // A larger base is not always better: the paper's 3.1e5 fails before its 16384 tokens.
     const auto rounded = rw::frequencies::geometric({.rotary_dim = 128, .base = 3.1e5});
     std::printf("base 3.1e5 tells them apart up to distance %lld of 16384\n",
                 static_cast<long long>(analysis::first_negative(rounded, 16384)));

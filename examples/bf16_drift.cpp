@@ -1,7 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// How far does a score move when both positions are shifted? Exactly: not at all. Measured under eight ways
-// of rounding, for random vectors and for real queries and keys of the tiny checkpoint, and key by key.
+// How much does a score change when both positions are shifted? In exact arithmetic it does not. Measured
+// under eight ways of rounding, for random vectors and for real queries and keys of the tiny checkpoint, also
+// key by key.
 //     bf16_drift [--svg FILE]
 #include <cstring>
 #include <numeric>

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-
-// HiRoPE over a source file (one of the library's headers, or the one named): the fast pairs count the tokens
-// inside a function, slower ones the functions of a class, the slowest functions and classes; close by, plain
-// positions hold.
+//
+// HiRoPE over a source file (one of the library's headers, or the one named): the fast pairs read the token
+// inside a function, slower ones the function inside a class, the slowest the number of functions and
+// classes. Near tokens have plain positions.
 
 #include <algorithm>
 #include <cctype>
@@ -23,7 +23,7 @@ int main(int argc, char** argv) {
     std::ifstream file(path);
     if (!file) return std::printf("cannot read %s\n", path), 1;
     const std::string text{std::istreambuf_iterator<char>(file), {}};
-    // Tokens are words and marks.
+    // Tokens are words and punctuation marks.
     std::vector<std::size_t> offsets;
     const auto word = [&](std::size_t at) {
         return std::isalnum(static_cast<unsigned char>(text[at])) || text[at] == '_';

@@ -1,9 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// How far past its training length does a model read? Scores the held-out text of the tiny checkpoint
-// (trained at 256 bytes) in windows of 128 to 4096 bytes under every context-extension method. The model's
-// weights stay: frequencies or the positions of far keys change, and for PSC the queries and keys before they
-// turn. Then moves all positions away from 0 under three qualities of angles.
+// How far past its training length can a model read? Scores the held-out text of the tiny checkpoint (trained
+// at 256 bytes) in windows of 128 to 4096 bytes under every context-extension method. The weights of the
+// model do not change: frequencies or the positions of far keys do, and for PSC the queries and keys before
+// the rotation. Then it moves all positions away from 0 under three ways of computing angles.
 //     context_extension [--model FOLDER] [--bytes N] [--svg FILE]
 #include <algorithm>
 #include <chrono>
@@ -38,8 +38,8 @@ struct method {
     std::string name;
     std::function<rw::spectrum(index context, double factor)> make;
     std::string reference = {};                      ///< its name in reference.json
-    const phase_modules<>* fitted = nullptr;         ///< what queries and keys go through before the rotation
-    std::function<double(index context)> read = {};  ///< its score, where more than frequencies differs
+    const phase_modules<>* fitted = nullptr;         ///< applied to queries and keys before the rotation
+    std::function<double(index context)> read = {};  ///< its score, where not only frequencies differ
 };
 
 class progress {
@@ -82,8 +82,8 @@ double nats(const model& m, tokens_view text, index context, const rw::spectrum&
         .nats_per_byte;
 }
 
-/// LongRoPE's search in small: divisors of the pairs that never fall with the pair index, from YaRN's on,
-/// changed one stretch at a time and kept when a held-back part of the text is predicted better.
+/// A small version of LongRoPE's search: divisors that never decrease with the pair index, starting from
+/// YaRN's, changed in one range at a time and kept when a separate part of the text is predicted better.
 std::vector<double> search_factors(const model& m, tokens_view held_back, index context, double factor,
                                    const rw::frequencies::longrope_config& base, int rounds, progress& bar) {
     const auto plain = rw::frequencies::geometric({.rotary_dim = base.rotary_dim, .base = base.base});
@@ -114,7 +114,7 @@ std::vector<double> search_factors(const model& m, tokens_view held_back, index 
     return best;
 }
 
-/// LongRoPE2's search in small: its evolution of divisors, for the perplexity of lines that the window repeats.
+/// A small version of LongRoPE2's search: it evolves divisors by the perplexity of lines that occur twice.
 std::vector<double> evolve_factors(const model& m, std::string_view held_back, index context, double factor,
                                    rw::frequencies::longrope_config base, index population, index rounds,
                                    progress& bar) {
@@ -142,7 +142,7 @@ std::vector<double> evolve_factors(const model& m, std::string_view held_back, i
         .factors;
 }
 
-/// Cos and sin of 256 positions from `offset` on, in one of three qualities.
+/// Cos and sin of 256 positions from `offset` on, computed in one of three ways.
 rw::rotation_table<float> offset_table(const rw::spectrum& s, double offset, const std::string& quality) {
     const auto where = rw::position_ids::text(static_cast<index>(trained), offset);
     const auto table = rw::make_rotation_table<float>(
@@ -229,7 +229,7 @@ int run(const std::map<std::string, std::string>& options) {
          [=](index, double) { return freq::p_rope({.head_dim = dim, .base = base, .p = 0.75}); }},
         {"CoPE, 10 pairs",
          [=](index, double) {
-             return freq::clip_low(plain_ladder, {.clipped_pairs = 10});  // periods past 256 and one more
+             return freq::clip_low(plain_ladder, {.clipped_pairs = 10});  // periods above 256, and one more
          }},
         {"LongRoPE2, searched",
          [&](index n, double s) {
@@ -257,7 +257,7 @@ int run(const std::map<std::string, std::string>& options) {
          .make = [=](index, double) { return plain_ladder; },
          .read =
              [&](index n) {
-                 index group = 1;  // the least power of two whose longest sequence is long enough
+                 index group = 1;  // the least power of two that allows this length
                  while (group * (static_cast<index>(trained) - 64) + 64 < n) group *= 2;
                  return score(m, text, n, no_rotation, {},
                               self_extend_attention(rw::self_extend({.group = group, .window = 64}),
@@ -273,7 +273,7 @@ int run(const std::map<std::string, std::string>& options) {
                 losses = population + 6 * generations;
     progress bar(static_cast<index>(methods.size() * contexts.size()) + 4 * rounds + fit_options.steps +
                  4 * losses);
-    // Side by side: a search is one step after the other, and the longest context has one window.
+    // In parallel, since a search is sequential and the longest context has only one window.
     std::map<index, std::future<std::vector<double>>> searches, evolutions;
     for (index n : contexts)
         if (const auto factor = static_cast<double>(n) / trained; factor > 1) {
@@ -285,7 +285,7 @@ int run(const std::map<std::string, std::string>& options) {
                                       population, generations, bar);
             });
         }
-    // PSC learns from all that is neither scored nor kept apart to choose a step by.
+    // PSC is trained on all text that is neither scored nor used to choose a step.
     const auto fit = fit_phase_modules(m, rope, yarn(fitted_at, static_cast<double>(fitted_at) / trained),
                                        all.subspan(32768, 28672), all.subspan(61440, 4096), fit_options,
                                        [&] { bar.step("PSC fit at " + std::to_string(fitted_at)); });
@@ -364,7 +364,7 @@ int run(const std::map<std::string, std::string>& options) {
           result["none"][256]);
     if (options.contains("--svg")) svg::write(options.at("--svg"), picture);
 
-    // The same text with all positions moved: a relative encoding must not notice.
+    // The same text with all positions moved: a relative encoding must give the same result.
     std::printf(
         "\n\nall positions moved, context 256, 2048 bytes: nats per byte, and largest change of a "
         "logit\n\n%-10s",

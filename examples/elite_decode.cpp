@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// The first layer of the tiny checkpoint through EliteKV's cache: half of the pairs rotate, keys and values
-// come from one latent. A prompt and then decode; the bytes that are really held beside those of full keys
-// and values, and what the cut and bf16 change in the layer's output.
+// The first layer of the tiny checkpoint with EliteKV's cache: half of the pairs rotate, and keys and values
+// come from one latent. After a prompt and decode steps, it prints the bytes of the cache beside those of
+// full keys and values, and the change of the layer's output from the low-rank weights and from bf16.
 #include <ropewalk/compression/elite_attention.hpp>
 
 #include "tinylm/model.hpp"
@@ -21,7 +21,7 @@ int run() {
     const auto ranking = rw::make_elite_ranking(seen[0].q(), seen[0].k(), omega, {.rounds = omega.pairs()});
     const auto& w = m.layer[0];
     const Eigen::MatrixXd q = w.q.cast<double>(), k = w.k.cast<double>(), v = w.v.cast<double>();
-    // Embeddings of the text, normed: what the layer reads.
+    // The layer's input: normalised embeddings of the text.
     matrix x(context, m.hidden);
     for (index n = 0; n < context; ++n) {
         x.row(n) = m.embedding.row(static_cast<unsigned char>(bytes[static_cast<std::size_t>(n)]));

@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// q and k of one decode step as Hugging Face, ONNX and ggml rotate them, at positions 9 and 131071: how far from
-// exact angles, and from the line above. Interleaved dialects read W_q and W_k with rows moved; the last forgets.
+// q and k of one decode step as Hugging Face, ONNX and ggml rotate them at positions 9 and 131071: distance
+// from exact angles and from the line above. Interleaved: rows of W_q and W_k permuted, except in the last.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -37,7 +37,7 @@ int main() {
                                                   {"llama.block_count", std::int64_t{1}},
                                                   {"llama.attention.key_length", std::int64_t{dim}},
                                                   {"llama.rope.freq_base", 5e5}}});
-    const rw::rotary_scheme rope = rw::make_model_schemes(config)[0];  // interleaved, as llama.cpp has it
+    const rw::rotary_scheme rope = rw::make_model_schemes(config)[0];  // interleaved, as in llama.cpp
     const rw::ggml::rope_ext ggml{.n_dims = dim, .freq_base = static_cast<float>(config.ropes[0].base)};
     const auto neox = rw::ggml::layout_of(rw::ggml::rope_mode::neox);
 
@@ -51,7 +51,7 @@ int main() {
         hf.push_back(std::inner_product(state.begin(), state.end(), weight.begin() + at, 0.0f));
         gguf.push_back(std::inner_product(state.begin(), state.end(), moved.begin() + at, 0.0f));
     }
-    const auto back = [&](const floats& qk) {  // to Hugging Face's order of channels, to be compared
+    const auto back = [&](const floats& qk) {  // to Hugging Face's order of channels, for comparison
         return rw::make_rows_in_layout<float>(qk, {heads, dim}, rope.read_layout, neox);
     };
     std::vector<std::pair<const char*, floats>> near, far;
@@ -61,7 +61,7 @@ int main() {
         const auto exact = rw::make_rotation_table(omega, where);
         const auto product = rw::make_rotation_table(omega, where, rw::angle_arithmetic::float32_product);
         const auto running = rw::ggml::make_table(ggml, {&position, 1});
-        const auto cos = product.cos_row(0), sin = product.sin_row(0);  // in Hugging Face's arrays twice
+        const auto cos = product.cos_row(0), sin = product.sin_row(0);  // Hugging Face repeats them
         const auto arrays = rw::rotation_table<float>::from_arrays(cos.data(), sin.data(), {1, 1, dim / 2});
         near = std::exchange(far, {{"exact angles", rotated(hf, neox, exact)},
                                    {"from_gguf's scheme", back(rotated(gguf, rope, exact))},

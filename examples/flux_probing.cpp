@@ -1,9 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-
-// FreeFlux's probe on two attention layers over a 16 x 16 image behind 8 text tokens: in one, queries and
-// keys carry what a patch shows; in the other they are nearly the same everywhere, so only positions tell
-// patches apart. Queries keep their rotation, keys lose theirs or move. A high PSNR against the normal output
-// means that a layer hardly needs positions.
+//
+// FreeFlux's probe on two attention layers over a 16 x 16 image after 8 text tokens. In one, queries and keys
+// depend on the content of a patch; in the other they are nearly the same everywhere, so only positions
+// distinguish patches. Queries keep their rotation; keys are not rotated, or are shifted. A high PSNR against
+// the normal output means that a layer hardly needs positions.
 
 #include <algorithm>
 #include <cmath>
@@ -23,7 +23,7 @@ using data = std::vector<float>;
 
 rw::heads_view<float> view(data& x) { return {x.data(), tokens, heads, channels}; }
 
-/// One vector for all patches and `own` times one of each patch, the same for query and key.
+/// A vector of all patches plus `own` times one of each patch, the same for query and key.
 data content(float common, float own, unsigned seed) {
     std::mt19937 engine(seed);
     std::normal_distribution<float> normal;

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// FreeFlux's object addition on one attention layer: an image of 16 x 16 patches behind 8 words, and the same
-// with noise and an object that the last word asks for. The object is found in the attention between word and
-// image; all patches but its own then take the keys and values of the first image.
+// FreeFlux's object addition on one attention layer: an image of 16 x 16 patches after 8 words, and the same
+// image with noise and an object that the last word names. The object is located by the attention between
+// word and image; all other patches then take the keys and values of the first image.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -24,7 +24,7 @@ bool in_object(rw::index patch) {
     return std::hypot(float(patch / side) - 5, float(patch % side) - 10) < 3.3F;
 }
 
-/// Source and target; queries, keys and values alike.
+/// Source and target; the same numbers are queries, keys and values.
 std::vector<float> two_samples() {
     std::mt19937 engine(3);
     std::normal_distribution<float> normal;

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// One picture in 16 x 16 patches, then in 32 x 32: axis (row, column, time or text) and channels of pair 0;
-// the tokens beside patches that keep their bits; how far a score strays when both its patches move, and
-// changes when they keep their places and patches get smaller: 0 where coordinates belong to the picture.
+// One image in 16 x 16 patches, then in 32 x 32, under ten schemes. Printed: axis (row, column, time or text)
+// and channels of pair 0; tokens that keep their bits; how much a score changes when both patches move; and
+// when their places stay but patches get smaller (0 where coordinates are relative to the image).
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -16,7 +16,7 @@ struct encoder {
     const char* name;
     rw::rotary_scheme rope;
     rw::position_ids (*tokens)(rw::index side);
-    rw::index first = 0, merge = 1;  ///< the first patch's token; patches stand in merge x merge blocks
+    rw::index first = 0, merge = 1;  ///< token of the first patch; patches are in merge x merge blocks
 };
 
 bool compare(const encoder& e) {
@@ -24,7 +24,7 @@ bool compare(const encoder& e) {
     const auto omega = e.rope.spectrum_for(1);
     std::mt19937 engine(5);
     std::normal_distribution<float> normal(0, std::pow(static_cast<float>(dim), -0.25f));
-    std::vector<float> drawn(static_cast<std::size_t>(2 * dim));  // a query and a key, the same everywhere
+    std::vector<float> drawn(static_cast<std::size_t>(2 * dim));  // one query and one key for all tokens
     for (float& x : drawn) x = normal(engine);
     double here[3] = {}, most = 0;
     rw::index others = 0, kept = 0;

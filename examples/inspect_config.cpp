@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// What does a model's config.json or GGUF file say of its rotary embedding? Explains every kind of layer;
-// with a folder it draws wavelengths, decay and what each scaling would move.
+// What does a model's config.json or GGUF file specify about its rotary embedding? It explains every kind of
+// layer; with a folder it also draws wavelengths, decay and what each scaling would change.
 //     inspect_config [FILE [FOLDER]]
 #include <cstdio>
 #include <fstream>

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Keys in fewer bytes on the tiny checkpoint: what a token and head costs, how far scores are off, how the text
-// is then read, and the time to write and read a key beside int8. TransMLA keeps one rotated virtual head and
-// a latent of the others; all else codes keys, before or after their rotation.
+// Keys in fewer bytes on the tiny checkpoint: the bytes per token and head, the error of scores, the nats per
+// byte of the text, and the time to write and read a key, beside int8. TransMLA keeps one rotated virtual
+// head and a latent of the others; all other methods quantise keys, before or after the rotation.
 #include <cstdio>
 
 #include "tinylm/far_attention.hpp"
@@ -40,7 +40,7 @@ int run() {
     for (const auto& codec : codecs) {
         double write = 0, read = 0, keys = 0;
         std::mutex adding;
-        // Queries as ever; keys through the codec, before or after their rotation.
+        // Queries as usual; keys are encoded and decoded, before or after the rotation.
         const auto hook = [&] {
             return [&, rotate = make_hook(schemes, context)](index layer, auto q, auto k, auto positions) {
                 auto spare = std::vector<float>(k.data, k.data + k.tokens() * k.heads() * d);

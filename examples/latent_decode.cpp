@@ -1,9 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Multi-head latent attention at the sizes of one DeepSeek-V2-Lite layer, with random weights: a prompt and
-// then decode through the cache of latents. What absorbing the projections changes (nothing but roundings),
-// what the cache holds beside that of plain heads, and that a context shift turns the shared keys and nothing
-// else.
+// Multi-head latent attention at the sizes of one DeepSeek-V2-Lite layer, with random weights: a prompt, then
+// decode, through a cache of latents. It shows that absorbing the projections changes only rounding, how
+// large the cache is beside that of ordinary heads, and that a context shift rotates only the shared keys.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -56,7 +55,7 @@ int main() {
     std::printf("a token keeps %td numbers, in plain heads %td (%.1f times as many)\n", cache.width(), plain,
                 static_cast<double>(plain) / static_cast<double>(cache.width()));
 
-    // Sixteen tokens after the first four are forgotten: the rest moves up by sixteen positions.
+    // Sixteen tokens after the first four are removed, and later ones move back by sixteen positions.
     const auto latent_before = cache.latents().at(0, 20, 0)[0],
                key_before = cache.shared_keys().at(0, 20, 0)[0];
     cache.erase(4, 16);

@@ -1,9 +1,10 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Three small trainings that differ in their attention alone: plain heads, keys compressed after their
-// rotation (MLA-PreRoPE), and a shared rotary part beside compressed content (MLA, decoupled). The spectrum
-// of W_Q W_K^T of every head from the first step to the last: does it collapse, and does the decoupled form
-// prevent that?     latent_spectra [--svg FILE]
+// Three small trainings that differ only in attention: plain heads, keys compressed after the rotation
+// (MLA-PreRoPE), and compressed content with a shared rotary part (decoupled MLA). It follows the spectrum of
+// W_Q W_K^T of every head from the first step to the last: does it collapse, and does the decoupled form
+// prevent that?
+//     latent_spectra [--svg FILE]
 #include <map>
 
 #include <ropewalk/analysis/marchenko_pastur.hpp>

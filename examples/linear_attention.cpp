@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// RoFormer's linear attention: the features are rotated in the numerator alone. What does the rotation add,
-// and what does a longer sequence cost beside softmax attention?
+// RoFormer's linear attention: features are rotated in the numerator only. What does the rotation add, and
+// what does a longer sequence cost, compared with softmax attention?
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -33,7 +33,7 @@ auto view(X& x) {
     return rw::heads_view(x.data(), rw::index(x.size()) / width, heads, channels);
 }
 
-/// Causal, on queries, keys and values alike; positions from `first` on, `step` apart.
+/// Causal; the same numbers are queries, keys and values. Positions from `first` on, `step` apart.
 numbers linear(const numbers& x, double first, double step) {
     numbers out(x.size());
     const auto s = rw::frequencies::geometric({.rotary_dim = channels});

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// A full cache and two ways to go on without reading the text again: without its old tokens, when the keys of
-// the later ones move, or with a larger YaRN factor, when all frequencies and the magnitude change. Either is
-// one rotation of keys where they stand. How far they then are from new f32 keys, relative to their length.
+// A full cache and two ways to continue without reading the text again: drop old tokens, so that later keys
+// move, or raise YaRN's factor, so that all frequencies and the magnitude change. Either is one rotation of
+// the cached keys in place. Prints their relative distance from newly computed f32 keys.
 #include <cmath>
 #include <cstdio>
 #include <numeric>
@@ -19,7 +19,7 @@ constexpr rw::index tokens = 2048, heads = 4, dim = 128, sinks = 4, kept = 516; 
 rw::spectrum yarn(double factor) {
     return rw::frequencies::yarn({.rotary_dim = dim, .factor = factor, .original_context = tokens});
 }
-/// A number for each of the sinks, none for dropped tokens, one for each of the later ones.
+/// Numbers for the sinks and for the later tokens, none for the dropped ones.
 rw::position_ids after(rw::text_run of_sinks, rw::text_run later) {
     rw::position_ids at;
     return at.append(of_sinks).append(rw::untouched_run{kept - sinks}).append(later), at;

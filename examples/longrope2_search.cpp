@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
 // LongRoPE2's search on the tiny checkpoint: divisors of the frequencies for twice the trained context,
-// evolved by how well a line of text is continued that stood somewhere in the window before.
+// evolved by how well the model continues a line of text that occurs earlier in the window.
 //     longrope2_search [ROUNDS [SEED]]
 #include <cstdio>
 #include <cstdlib>

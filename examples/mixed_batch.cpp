@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// One batch of requests that were scaled differently: a short one as trained, one under YaRN, and one under
-// LongRoPE, whose first tokens keep the trained frequencies. One table set, one rotation for the whole batch;
-// each request gets the bits that it gets alone.
+// One batch of requests with different scalings: a short one as trained, one with YaRN, and one with
+// LongRoPE, whose first tokens keep the trained frequencies. One table set and one rotation for the whole
+// batch; each request gets the same bits as alone.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -31,7 +31,7 @@ int main() {
                        2048)};
     rw::table_set<float> tables(spectra, 256);
 
-    // Prompts of 100, 700 and 1500 tokens, one behind the other.
+    // Prompts of 100, 700 and 1500 tokens, one after the other.
     const std::vector<std::int32_t> lengths{100, 700, 1500};
     std::vector<std::int32_t> positions, table_of_token;
     for (std::size_t r = 0; r < lengths.size(); ++r)

@@ -1,8 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Spectra of the tiny checkpoint's attention weights beside the Marchenko-Pastur law of noise: of W_Q W_K^T
-// of every head, and of W_Q and W_K alone, which unlike their product follow the law when untrained.
-// Gaussian noise of the same shape stands beside them.     mla_spectra [--svg FILE]
+// Spectra of the tiny checkpoint's attention weights compared with the Marchenko-Pastur law of noise: of W_Q
+// W_K^T of every head, and of W_Q and W_K alone, which, unlike their product, follow the law when untrained.
+// Gaussian noise of the same shape is shown beside them.
+//     mla_spectra [--svg FILE]
 #include <algorithm>
 #include <random>
 
@@ -18,7 +19,7 @@ void print(const std::string& name, const rw::spectral_report& r) {
                 r.stable_rank, r.effective_rank, r.participation_ratio);
 }
 
-/// Eigenvalues over the variance that the law was given, in bins of a quarter octave.
+/// Eigenvalues divided by the variance of the law, in bins of a quarter octave.
 struct histogram {
     std::vector<double> bins = std::vector<double>(48);  // from 2^-4 to 2^8
     double count = 0;
@@ -41,6 +42,8 @@ struct histogram {
 
 void run(const std::string& file) {
     const model m = load_model("data/tinylm");
+
+    // Reports of every head: of the product, of W_Q and W_K, and of noise of the same shape.
     std::printf("%-14s%8s%9s%9s%9s%10s%9s\n", "layer, head", "spikes", "energy", "soft", "stable",
                 "effective", "partic.");
     std::mt19937 engine(1);
@@ -61,6 +64,8 @@ void run(const std::string& file) {
             noise.add(name + " noise", rw::make_spectral_report(random, rw::variance_estimate::trimmed));
         }
     }
+
+    // The figure: histograms over all heads beside the density of the law per quarter octave.
     const auto law =
         rw::make_marchenko_pastur(1, static_cast<double>(m.head_dim) / static_cast<double>(m.hidden));
     svg::chart picture{"W_Q and W_K of every head against the Marchenko-Pastur law",

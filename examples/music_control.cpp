@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// MuseControlLite steers Stable Audio Open by a melody or by other sound: a second cross-attention whose
-// queries (audio) and keys and values (condition) turn on one time line. Every frame is the same vector with
-// noise of its own: only time tells frames apart. Where does attention peak, and where if a third is masked?
+// MuseControlLite controls Stable Audio Open by a melody or by other sound: a second cross-attention rotates
+// queries (audio), keys and values (condition) on one time line. Every frame is the same vector with its own
+// noise, so only time distinguishes frames. Where does attention peak, and where if a third is masked?
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -36,7 +36,7 @@ tensor noisy(rw::index tokens, rw::index heads, unsigned seed) {
 /// Prints the mean seconds from an audio frame to the peak of its attention; returns those in the gap.
 double show(const char* name, tensor q, tensor condition) {
     const rw::index global = condition.tokens % frames, keys = condition.tokens - global;
-    const auto kv = condition.view().token_slice(global, keys);  // values turn too, and are the keys here
+    const auto kv = condition.view().token_slice(global, keys);  // values rotate too, and are the keys here
     tensor out{frames, q.heads};
     std::vector<float> scores(static_cast<std::size_t>(frames * q.heads * keys));
     rw::attend(q.view().token_slice(1, frames), kv, kv, out.view(), {.scores = scores});
@@ -60,7 +60,7 @@ int main() {
     };
     const auto published = [&](auto x, const auto& table) { rw::rotate(rope, x, table); };
     const auto released = [](auto x, const auto& table) { muse::rotate_as_released(x, table); };
-    // Two query heads read one of the condition, as in the model.
+    // Two query heads read one head of the condition, as in the model.
     auto q = noisy(all_frames, 2, 2), melody = noisy(frames, 1, 3), sound = noisy(all_frames, 1, 4);
     std::puts("seconds from audio to attention's peak      outside     in gap");
     show("no rotation", q, melody);

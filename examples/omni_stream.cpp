@@ -1,9 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// A question, a film with its sound and the answer: under M-RoPE with the sound behind the frames as if it
-// were text, as Qwen2.5-Omni numbers them (TMRoPE), and in the order of Qwen3-Omni. Printed are the temporal
-// positions of every stretch, and which sound a frame hears best when all queries and keys are equal, so that
-// positions alone decide.
+// A question, a video with its sound, and the answer: under M-RoPE with the sound after the frames as if it
+// were text, as Qwen2.5-Omni numbers them (TMRoPE), and in the order of Qwen3-Omni. It prints the temporal
+// positions of every part, and the sound with the highest score of a frame when all queries and keys are
+// equal, so that only positions matter.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -20,14 +20,14 @@ namespace rw = ropewalk;
 using namespace ropewalk::positions;
 
 constexpr rw::index dim = 128, before = 8, side = 4;
-constexpr rw::index seconds = 5, rate = 25;  // one frame and 25 sounds a second
+constexpr rw::index seconds = 5, rate = 25;  // one frame and 25 audio tokens per second
 
-/// Prints a stream; returns how many frames have the temporal position of the sound of their moment.
+/// Prints a stream; returns how many frames have the temporal position of the sound at the same time.
 template <class Scheme>
 rw::index show(const char* name, const Scheme& scheme, std::initializer_list<media_segment> segments) {
     const auto s = make_stream(scheme.rule, segments);
     const auto& where = s.positions;
-    std::vector<rw::index> frames, sounds;  // their tokens; of a frame the first patch
+    std::vector<rw::index> frames, sounds;  // token numbers; of a frame its first patch
     std::printf("%s\n", name);
     for (rw::index part = 0; where.segment_start(part) < s.tokens; ++part) {
         const rw::index first = where.segment_start(part), end = where.segment_start(part + 1);

@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Three requests decoded together, their pages scattered over one pool: a step is one call, split over
-// threads, that normalises, rotates, quantises and appends. What a token costs in each format and loses.
+// Three requests decoded together, with pages scattered over one pool: a step is one call, split over
+// threads, that normalises, rotates, quantises and appends. Prints bytes per token and error of each format.
 #include <algorithm>
 #include <cstdio>
 #include <random>
@@ -23,14 +23,14 @@ void read(const auto* from, float* to) {
     for (rw::index c = 0; c < 2 * dim; c += 32) rw::decode_block(*from++, to + c);
 }
 
-/// What attention returns in every step, for a cache of D that so many threads fill.
+/// The output of attention in every step, for a cache of type D that `threads` threads fill.
 template <class D>
 std::vector<float> decode(rw::index parts) {
     rw::position_table table(rw::frequencies::geometric({.rotary_dim = dim, .base = 1e6}), 512);
     const rw::head_norm<float> norm({.channels = dim});
     std::vector<D> pool(pages * page_tokens * kv_heads * 2 * dim / rw::numbers_in<D>);
     const auto cache = rw::cache_view<D>::nhd(pool.data(), {pages, page_tokens, kv_heads, 2 * dim});
-    std::vector<std::int32_t> starts(3), page(3 * columns), offsets{0, 1, 3, 6};  // 1, 2, 3 tokens a step
+    std::vector<std::int32_t> starts(3), page(3 * columns), offsets{0, 1, 3, 6};  // 1, 2, 3 tokens per step
     for (std::size_t i = 0; i < page.size(); ++i) page[i] = static_cast<std::int32_t>(i * 37 % pages);
     std::mt19937 engine(1);
     std::vector<float> input(6 * all * dim), kv(columns * page_tokens * kv_heads * 2 * dim);
@@ -44,7 +44,7 @@ std::vector<float> decode(rw::index parts) {
         const auto positions = rw::make_positions(batch);
         const auto rows = table.rows(positions);
         const auto slots = rw::make_slots(batch, rw::block_table{page, columns, page_tokens});
-        const auto plan = rw::make_prepare_plan(call, slots);  // one a step, for all layers
+        const auto plan = rw::make_prepare_plan(call, slots);  // one per step, for all layers
         std::vector<std::jthread> team;
         for (rw::index t = 0; t < parts; ++t)
             team.emplace_back([&, t] { prepare_attention(rw::half_split{}, call, plan, rows, {parts, t}); });

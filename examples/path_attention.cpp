@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// PaTH attention from hidden states on: make w and beta, prefill blockwise, go on token by token with a key
-// cache that every step rewrites, and see what bf16 keys cost as the steps add up.
+// PaTH attention from hidden states: make w and beta, prefill by blocks, continue token by token with a key
+// cache that every step rewrites, and see the error of bf16 keys grow with the steps.
 #include <cmath>
 #include <cstdio>
 #include <random>

@@ -1,7 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// A long sequence in chunks that see only themselves and a small memory. One number of the first chunk is
-// changed: how much of it arrives in the later chunks, with a memory and without, and what both cost.
+// A long sequence in chunks that attend only to themselves and to a small memory. One number of the first
+// chunk is changed: how much of the change reaches later chunks, with a memory and without, and what does
+// each cost?
 #include <algorithm>
 #include <cmath>
 #include <cstdio>

@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Two RoAd adapters on the output layer of the tiny checkpoint: each is fitted to a spelling the model never
-// saw, then both and the bare model serve one batch.
+// Two RoAd adapters on the output layer of the tiny checkpoint: each is fitted to a spelling that the model
+// has not seen; then both and the model without adapter serve one batch.
 #include <cmath>
 #include <cstdio>
 
@@ -36,7 +36,7 @@ lesson read(const tinylm::model& m, const std::string& text) {
 rw::heads_view<float> rows(std::vector<float>& x) {
     return {x.data(), static_cast<rw::index>(x.size()) / bytes, 1, bytes};
 }
-/// Mean nats a byte; the rows become dL/dlogits.
+/// Mean nats per byte; the rows become dL/dlogits.
 double loss(std::vector<float>& rows, const std::string& next) {
     Eigen::Map<tinylm::matrix> p(rows.data(), static_cast<rw::index>(next.size()), bytes);
     double sum = 0;

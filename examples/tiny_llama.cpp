@@ -1,9 +1,9 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// A small Llama from its checkpoint to text, with our kernels between the projections and the cache:
+// A small Llama from its checkpoint to text, with this library between the projections and the cache:
 //     tiny_llama [--model FOLDER] [--prompt TEXT] [--tokens N] [--temperature T] [--seed N] [--all]
-// It ends by scoring held-out text beside the numbers of another implementation, and fails when they differ;
-// --all scores every row of them, and every row with a bf16 cache too.
+// At the end it scores held-out text, compares with the numbers of another implementation, and fails when
+// they differ; --all compares every row, and also scores every row with a bf16 cache.
 #include <algorithm>
 #include <cstdio>
 #include <random>
@@ -67,7 +67,7 @@ std::uint8_t choose(const Eigen::RowVectorXf& logits, double temperature, std::m
     return static_cast<std::uint8_t>(best);
 }
 
-/// The model's schemes after its config's rope_scaling was replaced, as a user extends a context.
+/// The model's schemes with another rope_scaling in its config, as when a user extends the context.
 rw::model_schemes schemes_of(const model& m, const std::string& scaling, double factor) {
     auto config = m.config;
     if (scaling == "linear") config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", factor}};
@@ -76,14 +76,14 @@ rw::model_schemes schemes_of(const model& m, const std::string& scaling, double 
                                   {"factor", factor},
                                   {"original_max_position_embeddings", config["max_position_embeddings"]}};
     auto read = rw::from_huggingface(config);
-    if (scaling == "ntk") {  // Hugging Face has no name for the static one
+    if (scaling == "ntk") {  // Hugging Face has no name for static NTK
         read.ropes[0].scaling = rw::rope_scaling::ntk;
         read.ropes[0].factor = factor;
     }
     return rw::make_model_schemes(read);
 }
 
-/// Rotates as `inner` does, and keeps the largest difference from the same rotation in f64.
+/// Rotates as `inner` does, and records the largest difference from the same rotation in f64.
 struct rotation_check {
     rotary inner;
     const rw::model_schemes& schemes;
@@ -143,7 +143,7 @@ int run(const arguments& a) {
         "included)\n",
         prefill_ns, rotate.nanoseconds / static_cast<double>(std::max<index>(a.tokens, 1)), m.layers);
 
-    // Logits of another implementation, reached by one prefill and by single steps.
+    // Compares with the logits of another implementation, by one prefill and by single steps.
     const auto& wanted = reference.at("logits_first_64_bytes");
     const auto beginning = as_tokens(heldout).first(64);
     rotation_check check{rotary(layers, trained), layers, trained};
@@ -189,7 +189,7 @@ int run(const arguments& a) {
     }
     matches = matches && worst <= 1e-4;
 
-    // Rotation against f64, on the real queries and keys of the longest context that was asked for.
+    // Rotation against f64, on the real queries and keys of the longest requested context.
     kv_cache<> long_cache(m, 2048);
     const auto extended = schemes_of(m, "yarn", 8);
     rotation_check long_check{rotary(extended, 2048), extended, 2048};

@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Training through a rotation with learned 2-D frequencies (RoPE-Mixed): a layer learns to look nearby.
-// All gradients, those of queries, keys and frequencies, are first held against central differences.
+// Training through a rotation with learned 2-D frequencies (RoPE-Mixed): a layer learns to attend to near
+// patches. All gradients (queries, keys and frequencies) are first compared with central differences.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -20,7 +20,7 @@ constexpr rw::half_split layout;
 const rw::frequencies::mixed_config config{.heads = heads, .pairs = dim / 2};
 const rw::position_ids patches = rw::rope_vit::patches({.height = side, .width = side, .class_tokens = 0});
 
-/// What is trained: [queries | keys | weights of the frequencies]; a gradient has the same order.
+/// Parameters: [queries | keys | weights of the frequencies]; a gradient has the same order.
 using parameters = std::vector<double>;
 using matrix = Eigen::Matrix<double, tokens, dim, Eigen::RowMajor>;
 using scores = Eigen::Matrix<double, tokens, tokens>;
@@ -35,7 +35,7 @@ auto head(rw::heads_view<double> x, rw::index h) {
     return Eigen::Map<matrix, 0, Eigen::OuterStride<heads * dim>>(x.at(0, 0, h));
 }
 
-/// Half the squared distance of all scores from a bump over the near patches, and its gradient.
+/// Half the squared distance of all scores from a peak at the near patches, and its gradient.
 double loss(parameters p, parameters& gradient) {
     const auto omega = rw::frequencies::mixed<double>(config, weights_of(p));
     const auto table = rw::make_rotation_table<double>(omega, patches);

@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// The clips of three video diffusion transformers: what their rows take beside the tables that the references
-// build, how CogVideoX fits a wide clip into its training grid, and when a longer HunyuanVideo clip repeats
+// The clips of three video diffusion transformers: the memory of their rows beside that of the reference
+// tables, how CogVideoX fits a wide clip into its training grid, and when a longer HunyuanVideo clip repeats
 // itself with and without RIFLEx.
 #include <cmath>
 #include <cstdio>
@@ -17,13 +17,13 @@ namespace positions = ropewalk::positions;
 
 void compare(const char* name, const rw::rotary_scheme& rope, const rw::position_ids& where) {
     const auto table = rw::make_factored_table(rope.spectrum_for(1), where);
-    // The references keep cos and sin of every token and channel.
+    // The reference implementations store cos and sin of every token and channel.
     const double full = static_cast<double>(where.tokens() * rope.rotary_dim) * 2 * sizeof(float);
     std::printf("%-14s %7td tokens   rows %6.1f kB   a table of all tokens %6.1f MB\n", name, where.tokens(),
                 static_cast<double>(table.byte_count()) / 1e3, full / 1e6);
 }
 
-/// How much alike frames 0 and `frame` look to one temporal pair: the cosine of their angle.
+/// The similarity of frames 0 and `frame` for one temporal pair: the cosine of their angle.
 double likeness(const rw::spectrum& s, rw::index pair, double frame) {
     return std::cos(s.omega(pair) * frame);
 }
@@ -42,7 +42,7 @@ int main() {
                 crop.top, crop.top + crop.height, crop.left, crop.left + crop.width);
 
     const auto trained = hunyuan.spectrum_for(1);
-    const rw::index k = rw::frequencies::riflex_component(trained, 50);  // seen to repeat near frame 50
+    const rw::index k = rw::frequencies::riflex_component(trained, 50);  // observed to repeat near frame 50
     const auto longer = rw::frequencies::riflex(trained, {.component = k, .test_frames = 66});
     std::printf("\nHunyuanVideo, temporal pair %td against frame 0:\nframe     ", k);
     for (const int frame : {11, 22, 33, 44, 50, 55, 65}) std::printf("%7d", frame);

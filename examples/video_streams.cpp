@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// Text, a clip and text again under four schemes: where the text goes on, how the text behind the clip sees
-// its patches when queries and keys are constant, and what the pairs of time make of 256 frames.
+// Text, a video clip and text under four schemes: where the second text continues, how it scores the patches
+// of the clip when queries and keys are constant, and how the temporal pairs distinguish 256 frames.
 //     video_streams [FOLDER]      writes the heat maps and the decay over frames there as SVG
 #include <cmath>
 #include <cstdio>
@@ -15,7 +15,7 @@ using namespace ropewalk::positions;
 
 constexpr rw::index frames = 8, side = 12, dim = 128, before = 32, behind = before + frames * side * side;
 
-/// q.k of one token with every token, the mean over the chosen pairs; all ones before they are rotated.
+/// q.k of one token with every token, mean over the chosen pairs; q and k are all ones before the rotation.
 template <class Chosen>
 std::vector<double> scores(const rw::rotary_scheme& rope, const position_stream& s, rw::index query,
                            Chosen chosen) {
@@ -39,7 +39,7 @@ svg::series show(const char* name, const Scheme& scheme, const std::string& fold
     svg::heat_map map{std::string(name) + ": how text behind a clip sees its 8 frames of 12 x 12 patches",
                       "frame after frame", "row", side, frames * (side + 1) - 1};
     map.height = 220;
-    double right = 0, lower = 0;  // less left, less upper: means over half the patches each
+    double right = 0, lower = 0;  // right minus left, lower minus upper: means over half of the patches
     for (rw::index r = 0; r < side; ++r)
         for (rw::index x = 0; x < frames * (side + 1) - 1; ++x) {
             const rw::index f = x / (side + 1), c = x % (side + 1), n = before + (f * side + r) * side + c;
@@ -50,7 +50,7 @@ svg::series show(const char* name, const Scheme& scheme, const std::string& fold
         }
     if (!folder.empty()) svg::write(folder + "/video_streams_" + name + ".svg", map);
 
-    // One patch a frame; the pairs of time alone, which in VRoPE are all.
+    // One patch per frame; temporal pairs only, which in VRoPE are all pairs.
     const auto film =
         make_stream(scheme.rule, {{.kind = media::video, .frames = 256, .height = 1, .width = 1}});
     const auto axis = rw::frequencies::axes_of_pairs(scheme.rope.spectrum_for(1));

@@ -1,7 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// A request to a vision-language model, from its config and token ids to attention: text, a picture, film, a
-// question. Prefill in chunks and decode token by token rotate to the bits of one prefill of everything.
+// A request to a vision-language model, from config and token ids to attention: text, an image, a video, a
+// question. Prefill in chunks and decode token by token rotate to the same bits as one prefill of everything.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -23,7 +23,7 @@ constexpr const char* config_text = R"({
     "vision_config": {"spatial_merge_size": 2, "tokens_per_second": 2}})";
 constexpr rw::index heads = 28, kv_heads = 4, per_token = 2 * (heads + kv_heads), dim = 128, generated = 6;
 
-/// Tokens from `first` on through a layer, rows of [queries | outputs | keys | values]; earlier ones are done.
+/// Runs tokens from `first` on through a layer; rows are [queries | outputs | keys | values].
 void run(const rw::rotary_scheme& rope, std::vector<float>& layer, rw::index first,
          rw::rows_view<float> rows) {
     const rw::heads_view seen(layer.data(), first + rows.tokens, per_token, dim);
@@ -38,7 +38,7 @@ int main() {
     const rw::rotary_scheme rope = rw::make_model_schemes(rw::from_huggingface(config))[0];
     const rw::spectrum omega = rope.spectrum_for(128000);
 
-    // Text, a picture of 12 x 16 patches, text, 4 frames of two seconds of 8 x 8 patches each, a question.
+    // Text, an image of 12 x 16 patches, text, 4 frames of 8 x 8 patches (two seconds each), a question.
     std::vector<std::int64_t> ids;
     for (const auto& [count, id] : {std::pair(8, 9), {48, 151655}, {4, 9}, {64, 151656}, {11, 9}})
         ids.insert(ids.end(), std::size_t(count), id);
@@ -54,19 +54,19 @@ int main() {
     for (float& x : steps) x = std::normal_distribution<float>()(engine);
     auto whole = steps, counted = steps;
 
-    // In chunks of 50 tokens, wherever that cuts; then token by token.
+    // In chunks of 50 tokens, at any boundary; then token by token.
     const auto prompt = rw::make_rotation_table(omega, stream.positions);
     for (rw::index n = 0; n < tokens; n += 50)
         run(rope, steps, n, prompt.rows().token_slice(n, std::min<rw::index>(50, tokens - n)));
     const auto ahead = rw::make_rotation_table(omega, stream.decode_positions(generated));
     for (rw::index n = 0; n < generated; ++n) run(rope, steps, tokens + n, ahead.rows().token_slice(n, 1));
 
-    // Everything at once; and as a runtime would that counts tokens.
+    // Everything at once; and as by a runtime that just counts tokens.
     auto positions = stream.positions;
     positions.append(stream.decode_positions(generated));
     run(rope, whole, 0, rw::make_rotation_table(omega, positions));
     run(rope, counted, 0, rw::make_rotation_table(omega, rw::position_ids::text(total, 0, 3)));
-    float off = 0, apart = 0, moved = 0;  // of attention, of attention, of rotated heads
+    float off = 0, apart = 0, moved = 0;  // differences: attention, attention, rotated heads
     for (std::size_t i = 0; i < whole.size(); ++i) {
         const bool output = i / dim % per_token / heads == 1;
         if (output) off = std::max(off, std::abs(whole[i] - counted[i]));

@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-
-// The attention of a vision transformer with axial and with mixed RoPE, at two resolutions: a 14 x 14 image,
-// then the same patches inside a 24 x 24 image. Nothing is resized and no weight changes; only where the
-// patches stand does.
+//
+// The attention of a vision transformer with axial and with mixed RoPE at two resolutions: a 14 x 14 image,
+// then the same patches inside a 24 x 24 image. Nothing is resized and no weight changes; only the positions
+// of the patches do.
 
 #include <cmath>
 #include <cstdio>
@@ -50,7 +50,7 @@ double worst(const std::vector<float>& a, const std::vector<float>& b) {
 int main() {
     std::mt19937 engine(7);
     const auto start = rw::frequencies::make_mixed_start({.head_dim = head_dim}, heads, engine);
-    // Where the 14 x 14 patches stand in the large image: row-major numbers of its tokens.
+    // Token numbers of the 14 x 14 patches in the large image, row-major.
     std::vector<int> inside;
     for (rw::index r = 0; r < side; ++r)
         for (rw::index c = 0; c < side; ++c)
