@@ -1,5 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 // What <windows.h> defines beside min and max (which NOMINMAX takes back) must not reach into our headers.
+// On Windows it is included itself (.ci/run mingw).
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +15,12 @@
 #include <nlohmann/json.hpp>
 #include <xsimd/xsimd.hpp>
 
+#if defined(_WIN32)
+#if !defined(NOMINMAX)  // the C++ library of MinGW defines it
+#define NOMINMAX
+#endif
+#include <windows.h>
+#else
 #define far
 #define near
 #define small char
@@ -23,6 +30,7 @@
 #define OPTIONAL
 #define ERROR 0
 #define DELETE 0x00010000L
+#endif
 
 #include <ropewalk/ropewalk.h>
 #include <ropewalk/adapters.hpp>

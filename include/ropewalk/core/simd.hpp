@@ -296,7 +296,7 @@ ROPEWALK_ALWAYS_INLINE pack<C> fms(pack<C> a, pack<C> b, pack<C> c) noexcept {
 /// Rounds to the nearest integer, ties to even. (xsimd 8.1 does not use NEON's instruction for it, and where
 /// there is none it adds and subtracts 2^52, which -ffast-math removes.)
 ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
-#if defined(ROPEWALK_DETAIL_XSIMD) && defined(__SSE4_1__)
+#if defined(ROPEWALK_DETAIL_XSIMD) && defined(ROPEWALK_DETAIL_SSE4_1)
     return xsimd::nearbyint(x);
 #elif defined(ROPEWALK_DETAIL_NEON)
     return pack<double>(vrndnq_f64(x));
@@ -309,7 +309,7 @@ ROPEWALK_ALWAYS_INLINE pack<double> nearest(pack<double> x) noexcept {
 }
 
 ROPEWALK_ALWAYS_INLINE pack<float> nearest(pack<float> x) noexcept {
-#if defined(ROPEWALK_DETAIL_XSIMD) && defined(__SSE4_1__)
+#if defined(ROPEWALK_DETAIL_XSIMD) && defined(ROPEWALK_DETAIL_SSE4_1)
     return xsimd::nearbyint(x);
 #elif defined(ROPEWALK_DETAIL_X86_128)
     return pack<float>(_mm_cvtepi32_ps(_mm_cvtps_epi32(x)));  // callers stay within 2^31

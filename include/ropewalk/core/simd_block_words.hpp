@@ -102,7 +102,7 @@ ROPEWALK_ALWAYS_INLINE words larger(words a, words b) noexcept {
 #elif defined(ROPEWALK_DETAIL_X86_256)
     return {_mm256_max_epi32(a.v, b.v)};
 #elif defined(ROPEWALK_DETAIL_X86_128)
-#if defined(__SSE4_1__)
+#if defined(ROPEWALK_DETAIL_SSE4_1)
     return {_mm_max_epi32(a.v, b.v)};
 #else
     return words::above(a, b, a, b);

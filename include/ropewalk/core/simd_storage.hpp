@@ -81,7 +81,7 @@ ROPEWALK_ALWAYS_INLINE pack<float> load(const bf16* p) noexcept {
 ROPEWALK_ALWAYS_INLINE pack<float> load(const f16* p) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     return widened<f16>(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__F16C__)
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(ROPEWALK_DETAIL_F16C)
     return pack<float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #elif defined(ROPEWALK_DETAIL_NEON)
     return pack<float>(
@@ -138,7 +138,7 @@ ROPEWALK_ALWAYS_INLINE void store(bf16* p, pack<float> x) noexcept {
 ROPEWALK_ALWAYS_INLINE void store(f16* p, pack<float> x) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed<f16>(x));
-#elif defined(ROPEWALK_DETAIL_X86_256) && defined(__F16C__)
+#elif defined(ROPEWALK_DETAIL_X86_256) && defined(ROPEWALK_DETAIL_F16C)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, 0x8));
 #elif defined(ROPEWALK_DETAIL_NEON)
     vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(x)));

@@ -23,6 +23,21 @@
 #define ROPEWALK_DETAIL_VERSION_NAMESPACE \
     ROPEWALK_DETAIL_JOIN5(v, ROPEWALK_VERSION_MAJOR, _, ROPEWALK_VERSION_MINOR, _, ROPEWALK_VERSION_PATCH)
 
+#if defined(min) || defined(max)
+#error "ropewalk: min and max are macros; define NOMINMAX before <windows.h>"
+#endif
+
+// The compiler of Microsoft defines macros for AVX and AVX2 only; every CPU with AVX2 has the other three extensions.
+#if defined(__FMA__) || (defined(_MSC_VER) && defined(__AVX2__))
+#define ROPEWALK_DETAIL_FMA 1
+#endif
+#if defined(__F16C__) || (defined(_MSC_VER) && defined(__AVX2__))
+#define ROPEWALK_DETAIL_F16C 1
+#endif
+#if defined(__SSE4_1__) || (defined(_MSC_VER) && defined(__AVX__))
+#define ROPEWALK_DETAIL_SSE4_1 1
+#endif
+
 /// ROPEWALK_ISA names the instruction set a translation unit is compiled for. Every function with a loop and
 /// every type that owns memory lives in a namespace of that name. Two units built for different instruction
 /// sets then share none of its symbols, so an older CPU never runs the other unit's instructions. The names
@@ -44,11 +59,11 @@
 #else
 #define ROPEWALK_DETAIL_LEVEL avx
 #endif
-#if defined(__FMA__) && defined(__F16C__)
+#if defined(ROPEWALK_DETAIL_FMA) && defined(ROPEWALK_DETAIL_F16C)
 #define ROPEWALK_ISA ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_LEVEL, _fma, _f16c, )
-#elif defined(__FMA__)
+#elif defined(ROPEWALK_DETAIL_FMA)
 #define ROPEWALK_ISA ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_LEVEL, _fma, , )
-#elif defined(__F16C__)
+#elif defined(ROPEWALK_DETAIL_F16C)
 #define ROPEWALK_ISA ROPEWALK_DETAIL_JOIN(ROPEWALK_DETAIL_LEVEL, _f16c, , )
 #else
 #define ROPEWALK_ISA ROPEWALK_DETAIL_LEVEL
