@@ -173,9 +173,9 @@ TEST_CASE("head_patterns: refuses what does not fit", "[analysis][head_patterns]
     CHECK(call(q.channel_slice(0, 14), q.channel_slice(0, 14)).find("require_fits:") == 0);
     for (const double bad : {std::nan(""), HUGE_VAL, 1e200}) {
         x[70] = bad;
-        CHECK(call(q, q).find("make_head_patterns: q and k must be finite, a score of theirs being") == 0);
+        CHECK(call(q, q).find("make_head_patterns: q and k must have finite scores") == 0);
     }
     const auto found = analysis::make_head_patterns(half_split{}, q.token_slice(0, 2), q.token_slice(0, 2),
                                                     table.rows_from(0, 2), {.distances = 1});
-    CHECK_REFUSES("head_patterns::distance_of: head must be one of the layer's, got 2", found.distance_of(2));
+    CHECK_REFUSES("head_patterns::distance_of: head must be in [0, heads), got 2", found.distance_of(2));
 }

@@ -1,4 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Attention patterns of the heads of a model with and without rotation, and the frequencies that they use
+// (Barbero et al. 2024).
 #pragma once
 
 #include <algorithm>
@@ -17,18 +19,18 @@
 namespace ROPEWALK_NAMESPACE::analysis {
 
 struct head_pattern_config {
-    index distances = 8;               ///< how many distances are looked at, 0 (the query's own token) first
+    index distances = 8;  ///< number of distances measured, from 0 (the token of the query itself)
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
 };
 
-/// What the heads of one layer look at, with their rotation and without it, and which frequencies they use.
-/// The queries that count are those that see more than `distances` keys, so that the first token is none of
-/// the near ones. Weights are those of causal softmax attention, averaged over these queries.
-/// Shapes:   as the members say.
+/// Where the heads of one layer attend, with their rotation and without it, and which frequencies they use.
+/// Weights are those of causal softmax attention, averaged over the queries that see more than `distances`
+/// keys, so that the first token is not among the near keys.
+/// Shapes:   given at the members.
 /// Source:   Round and Round We Go, Barbero et al. 2024, sections 4 and 5.
 struct head_patterns {
     index heads = 0, kv_heads = 0, pairs = 0, distances = 0;
-    double chance = 0;                         ///< the weight of any one key where all are equal
+    double chance = 0;                         ///< mean weight of a key if all weights of a query are equal
     std::vector<double> rotated = {};          ///< [heads, distances], weight on the key at that distance
     std::vector<double> unrotated = {};        ///< the same of scores without rotation
     std::vector<double> rotated_first = {};    ///< [heads], weight on the first token
@@ -37,13 +39,13 @@ struct head_patterns {
     std::vector<double> query_usage = {};  ///< [heads, pairs], a pair's share of the mean norms of q
     std::vector<double> key_usage = {};    ///< [kv heads, pairs], the same of k
 
-    /// The distance at which a positional head looks: the one of the largest weight, when this is at least
-    /// `weight` and at most half of it is left without rotation. 0: a diagonal head, 1: a previous-token head.
-    /// Nothing for a head that goes by content, or looks elsewhere.
-    /// Throws: invalid_config on a head that is not there.
+    /// The distance at which a positional head attends: that of its largest weight, if this is at least `weight`
+    /// and at most half of it remains without rotation. 0 is a diagonal head, 1 a previous-token head. Empty for
+    /// a head that attends by content, or at larger distances.
+    /// Throws: invalid_config on a head outside [0, heads).
     std::optional<index> distance_of(index head, double weight = 0.5) const {
-        detail::require(head >= 0 && head < heads, "head_patterns::distance_of",
-                        "head must be one of the layer's", head);
+        detail::require(head >= 0 && head < heads, "head_patterns::distance_of", "head must be in [0, heads)",
+                        head);
         const auto first = rotated.begin() + head * distances;
         const index at = std::max_element(first, first + distances) - first;
         const double with = first[at], without = unrotated[static_cast<std::size_t>(head * distances + at)];
@@ -54,7 +56,7 @@ struct head_patterns {
 
 namespace detail_patterns {
 
-/// One tensor in f64, contiguous.
+/// A copy of a tensor in f64, contiguous.
 struct copied_heads {
     heads_shape shape;
     std::vector<double> numbers;
@@ -72,7 +74,7 @@ struct copied_heads {
     heads_view<double> view() { return {numbers.data(), shape}; }
 };
 
-/// Causal softmax weights of one query, keys [0, n].
+/// The causal softmax weights of one query for keys [0, n].
 inline void fill_weights(heads_view<const double> q, heads_view<const double> k, double scale, index b,
                          index h, index n, std::span<double> weights) {
     const double* query = q.at(b, n, h);
@@ -82,8 +84,8 @@ inline void fill_weights(heads_view<const double> q, heads_view<const double> k,
         const double* key = k.at(b, j, kv);
         double score = 0;
         for (index c = 0; c < q.channels(); ++c) score += query[c] * key[c];
-        detail::require(std::isfinite(score * scale), "make_head_patterns",
-                        "q and k must be finite, a score of theirs being", score * scale);
+        detail::require(std::isfinite(score * scale), "make_head_patterns", "q and k must have finite scores",
+                        score * scale);
         most = std::max(most, weights[static_cast<std::size_t>(j)] = score * scale);
     }
     const auto seen = weights.first(static_cast<std::size_t>(n + 1));
@@ -93,10 +95,10 @@ inline void fill_weights(heads_view<const double> q, heads_view<const double> k,
 
 }  // namespace detail_patterns
 
-/// Looks at the queries and keys of one layer of a model, on text that it reads. Without rotation the slice
-/// keeps the rows' magnitude, so that the angles alone differ.
+/// Measures the attention patterns of one layer from its queries and keys for some text. The scores without
+/// rotation keep the magnitude of the rows, so that only the angles differ.
 /// Shapes:   q [batches, tokens, heads, channels] and k [batches, tokens, kv heads, channels] before rotation;
-///           rows of tokens or batches * tokens tokens, heads 1 or those of both.
+///           rows of tokens or batches * tokens tokens, with 1 head or as many as q and k.
 /// Throws:   invalid_config on shapes that disagree, distances not in [1, tokens), a scale that is not finite,
 ///           rows that do not fit, or numbers that are not finite.
 /// Cost:     two plain causal attentions in f64 and two copies of q and k: an analysis, not a kernel.
@@ -123,7 +125,7 @@ head_patterns make_head_patterns(const L& layout, heads_view<Q> q, heads_view<K>
     require_fits(layout, q, rows);
     require_fits(layout, k, rows);
 
-    // The same rows at an angle of 0.
+    // The same rows with all angles 0.
     std::vector<std::int32_t> row_of_token;
     for (index n = 0; n < rows.count(); ++n) row_of_token.push_back(rows.row(n) < 0 ? -1 : 0);
     rotation_table<double> still(1, 1, rows.pairs);

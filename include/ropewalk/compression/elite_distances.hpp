@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// RoPElite (EliteKV): the distance of scores from those of a full rotation, for every candidate pair of a round.
 #pragma once
 
 #include <algorithm>
@@ -15,11 +16,11 @@
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// How far the scores of one head are from those of a full rotation when one more pair rotates, for every
-/// candidate pair: sums of |sum of the candidates' deltas - delta_c| over queries and keys, delta_c being
-/// what rotating pair c changes in a score. With d = R x - x of a query's and a key's pair it is
-/// d_q . (R k) + q . d_k, which keeps its digits where pairs hardly turn. Four queries meet two registers of
-/// keys at a time, so a score costs no memory traffic but that of its deltas, which stay in the caches.
+/// The distance of the scores of one head from those of a full rotation when one more pair rotates, for every
+/// candidate pair c: the sum of |sum of all candidates' deltas - delta_c| over queries and keys, where delta_c
+/// is the change of a score by rotating pair c. With d = R x - x for the pair of a query or a key,
+/// delta_c = d_q . (R k) + q . d_k, which loses no digits for pairs that rotate by small angles. The loop takes
+/// four queries and two registers of keys at a time; only the deltas go through memory, and they stay in cache.
 /// Source: EliteKV, arXiv 2503.01586; the additive form is derived.
 template <class C>
 class elite_distances {
@@ -39,7 +40,8 @@ class elite_distances {
             }
     }
 
-    /// The keys of one head beside the queries of the heads that share it, at the tokens `where`, ascending.
+    /// Adds the distances of one kv head, with the query heads that share it, for the queries of the tokens
+    /// `where` (ascending).
     template <class Q, class K>
     void add(heads_view<Q> q, heads_view<K> k, index batch, index kv_head, std::span<const index> where,
              std::span<const index> candidates, double scale, std::span<double> distance) {
@@ -50,7 +52,7 @@ class elite_distances {
         const index per_block = count * queries * 4;
         checked_product("elite_search::add", "queries * pairs must fit", {group, blocks, count, queries * 4});
         coefficients_.assign(static_cast<std::size_t>(group * blocks * per_block), C(0));
-        resized(plain_, keys * channels), resized(turned_, keys * channels),
+        resized(plain_, keys * channels), resized(rotated_, keys * channels),
             resized(columns_, 2 * channels * keys);
         resized(tile_, count * 4 * keys), resized(deltas_, count * queries * keys);
         sums_.assign(static_cast<std::size_t>(count * lanes), C(0));
@@ -63,7 +65,7 @@ class elite_distances {
                     const auto x = static_cast<std::size_t>(layout_.first(i, pairs_)),
                                y = static_cast<std::size_t>(layout_.second(i, pairs_));
                     const C by = static_cast<C>(scale);
-                    const C four[] = {by * turned_[x], by * turned_[y], by * plain_[x], by * plain_[y]};
+                    const C four[] = {by * rotated_[x], by * rotated_[y], by * plain_[x], by * plain_[y]};
                     std::copy_n(four, 4, to + c * queries * 4);
                 }
             }
@@ -98,7 +100,7 @@ class elite_distances {
     static constexpr index lanes = simd::lanes<C>, queries = 4, registers = 1, keys = registers * lanes;
     using pack = simd::pack<C>;
 
-    /// plain_ and turned_: the channels of `count` tokens, and what rotation adds to them.
+    /// plain_ and rotated_: the channels of `count` tokens, and what rotation adds to them.
     template <class E>
     void read(heads_view<E> x, index b, index n, index count, index head) {
         const index channels = 2 * pairs_;
@@ -112,8 +114,8 @@ class elite_distances {
                     to[c] = static_cast<C>(static_cast<compute_t<E>>(from[c]));
             }
         }
-        std::copy_n(plain_.data(), count * channels, turned_.data());
-        rotate(layout_, heads_view<C>(turned_.data(), count, 1, channels), added_.rows_from(n, count));
+        std::copy_n(plain_.data(), count * channels, rotated_.data());
+        rotate(layout_, heads_view<C>(rotated_.data(), count, 1, channels), added_.rows_from(n, count));
     }
 
     /// tile_: [candidates, 4, keys] of keys j, j + 1, ...: R k and R k - k, 0 past the last.
@@ -122,9 +124,9 @@ class elite_distances {
         const index channels = 2 * pairs_, count = std::min(keys, tokens_ - j);
         read(k, b, j, count, head);
         std::fill(plain_.begin() + count * channels, plain_.end(), C(0));
-        std::fill(turned_.begin() + count * channels, turned_.end(), C(0));
+        std::fill(rotated_.begin() + count * channels, rotated_.end(), C(0));
         for (index part = 0; part < 2; ++part) {
-            const C* const from = part == 0 ? plain_.data() : turned_.data();
+            const C* const from = part == 0 ? plain_.data() : rotated_.data();
             C* const to = columns_.data() + part * channels * keys;
             for (index r = 0; r < registers; ++r)
                 for (index c = 0; c < channels; c += lanes) {
@@ -218,12 +220,12 @@ class elite_distances {
     index tokens_, pairs_;
     pair_layout layout_;
     bool causal_;
-    rotation_table<C> added_;           // (cos - 1, sin): what rotation adds
-    aligned_vector<C> coefficients_;    // [query heads, blocks, candidates, queries, 4], scaled
-    aligned_vector<C> plain_, turned_;  // [keys, channels]
-    aligned_vector<C> columns_;         // [2, channels, keys]
-    aligned_vector<C> tile_, deltas_;   // [candidates, 4, keys], [candidates, queries, keys]
-    aligned_vector<C> sums_;            // [candidates, lanes]
+    rotation_table<C> added_;            // (cos - 1, sin): what rotation adds
+    aligned_vector<C> coefficients_;     // [query heads, blocks, candidates, queries, 4], scaled
+    aligned_vector<C> plain_, rotated_;  // [keys, channels]
+    aligned_vector<C> columns_;          // [2, channels, keys]
+    aligned_vector<C> tile_, deltas_;    // [candidates, 4, keys], [candidates, queries, keys]
+    aligned_vector<C> sums_;             // [candidates, lanes]
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail
