@@ -1,5 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// Grok's four variants of YaRN.
+// Grok's context extension in its four forms: none, two variants of YaRN, and another base.
 #pragma once
 
 #include <cmath>

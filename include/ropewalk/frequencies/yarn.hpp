@@ -1,5 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// YaRN and dynamic YaRN.
+// YaRN and dynamic YaRN: high frequencies kept, low ones interpolated, and a temperature on the logits.
 #pragma once
 
 #include <algorithm>
