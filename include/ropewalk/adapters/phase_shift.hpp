@@ -235,7 +235,7 @@ class phase_block {
 
 namespace ROPEWALK_NAMESPACE::phase_shift {
 
-/// Phase Shift Calibration: x <- x (1 + tanh(silu(x up) down) / 2), head by head, in place, BEFORE the
+/// Phase Shift Calibration: x <- x (1 + tanh(silu(x up) down) / 2), head by head, in place, before the
 /// rotation (calibrate q and k, then rotate them with the tables of the scaling in use). A learned gain in
 /// (0.5, 1.5) per channel that corrects a fixed set of frequencies. It does not depend on the position.
 /// Shapes:   x [batches, tokens, heads, head_dim], any strides, f64, f32, f16 or bf16; p with as many heads.

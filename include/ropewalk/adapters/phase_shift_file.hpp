@@ -20,8 +20,8 @@ struct layer_modules {
 
 /// The modules of a model, layer by layer, from a file of the official code (trainable_params.safetensors, or
 /// the whole model): model.layers.N.self_attn.q_phase.up_phase and .down_phase, the same for k_phase, each of
-/// [heads, head_dim, head_dim] in any real type. W is bf16, as they are trained, f16, float or double.
-/// Tensors with other names (LoRA's, the model's) are ignored.
+/// [heads, head_dim, head_dim] in any real type. W is bf16 (the training type), f16, float or double. Tensors
+/// with other names (LoRA's, the model's) are ignored.
 /// Throws:   invalid_config naming the tensor: one of a layer's four missing, or a layer missing; a shape
 ///           that is not square blocks, or that differs from its counterpart or from layer 0; another name
 ///           with "phase"; numbers that are not finite or not real.

@@ -179,9 +179,9 @@ struct min_base_config {
     double first_bound = 0;  ///< the first candidate; 0 = 1000 * context_length
 };
 
-/// The smallest base found for which B >= 0 at every distance below context_length, by the published grid
-/// refinement: round k tries j / 10^k of the last bound, j = 1, 2, ... 10^k, and takes the first that
-/// satisfies the bound. This property is not monotone in the base, so bisection would not work. Returns
+/// The smallest base found by the published grid refinement for which B >= 0 at every distance below
+/// context_length: round k tries j / 10^k of the last bound, j = 1, 2, ... 10^k, and takes the first that
+/// satisfies the condition. The condition is not monotone in the base, so bisection would not work. Returns
 /// nothing when even first_bound does not satisfy it.
 /// Throws:   invalid_config on an odd head_dim, context_length < 1, rounds outside [1, 6].
 /// Cost:     seconds on one core for 131072 tokens and 5 rounds.
@@ -243,8 +243,9 @@ struct published_bound {
     double ours;        ///< min_base with 5 rounds (4 from 524288 tokens on); the tests reproduce it
 };
 
-/// The published least bases and ours. The paper's row is rounded and grid-dependent: some of its entries do
-/// not satisfy the bound (3.1e5 fails at distance 12223 of 16384), so it is not a reference for a search.
+/// The published least bases and this library's. The paper's row is rounded and grid-dependent: some of its
+/// entries do not satisfy the bound (3.1e5 fails at distance 12223 of 16384), so it is not a reference for a
+/// search.
 /// Source: Base of RoPE Bounds Context Length, Men et al. 2024, table 2; kexue.fm archives 10122.
 inline std::span<const published_bound> published_base_bounds() noexcept {
     static constexpr published_bound table[] = {

@@ -163,7 +163,7 @@ inline anchor_pack make_anchor_pack(std::span<const std::int64_t> ids, std::span
 ///           the mask. scale: 1 / sqrt(channels) when not given.
 /// Throws:   invalid_config as attend and anchor_mask::over.
 /// Cost:     as attend: proportional to mask.seen_count() rounded up to tiles.
-/// Accuracy: as attend. A key that is hidden from a query cannot change its result, NaN included.
+/// Accuracy: as attend. A key that is hidden from a query cannot change its result, even if it is NaN.
 /// Source:   Wang et al. 2024, section 4.
 template <class Q, class K, class V, class O>
 void attend_anchored(const anchor_mask& mask, heads_view<Q> q, heads_view<K> k, heads_view<V> v,

@@ -203,7 +203,7 @@ class memory_bank {
         constexpr const char* who = "memory_bank";
         detail::require(slots > 0, who, "slots must be > 0", slots);
         detail::require(dim > 0, who, "dim must be > 0", dim);
-        // 2 dim^2 is the gate's size: beyond that no size below overflows.
+        // 2 dim^2 is the gate's size; if it fits, no size below overflows.
         detail::checked_product(who, "slots * dim must fit", {slots, dim});
         detail::checked_product(who, "2 * dim * dim must fit", {2, dim, dim});
         gated_ = !weights.gate.empty() || !weights.candidate.empty();

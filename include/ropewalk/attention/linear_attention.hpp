@@ -34,7 +34,7 @@ struct linear_sizes {
 /// a matrix [channels, value channels] and a row per head, whatever the length. Only the numerator is
 /// rotated, after the feature map. The denominator stays positive, however negative the activations are (down
 /// to half of the range of C). The weights of the numerator may be negative, so they are not probabilities.
-/// Shapes:   k [batches, tokens, kv heads, channels], v and out alike with value channels, q with any
+/// Shapes:   k [batches, tokens, kv heads, channels], v and out likewise with value channels, q with any
 ///           multiple of the kv heads; rows as for rotate, one per token; C is the type of the arithmetic:
 ///           double for f64, else float, also for f16 and bf16.
 /// Requires: out overlaps no other tensor. One call at a time per object: each thread has a state for its own

@@ -117,7 +117,7 @@ std::vector<double> make_word_map(heads_view<Q> q, heads_view<K> k, const word_o
 /// Shapes:   map [height, width], row-major, as the result.
 /// Units:    sigma in tokens: exp(-distance^2 / (2 sigma^2)), so that freeflux_sigma is exp(-distance^2).
 /// Throws:   invalid_config on a map that is not of the grid's size, sigma < 0 or not finite, and on a grid
-///           of one row or column, which cannot be mirrored (sigma 0 takes any).
+///           of one row or column, which cannot be mirrored (any grid is allowed with sigma 0).
 /// Source:   wtybest/FreeFlux editing/utils.py.
 inline std::vector<double> make_smoothed_map(std::span<const double> map, grid_extents grid,
                                              double sigma = freeflux_sigma) {
@@ -179,9 +179,9 @@ inline std::vector<index> largest_region(std::span<const std::uint8_t> inside, g
 /// The tokens of the object that a word names: word maps are averaged over layers, smoothed, scaled to [0, 1]
 /// and compared with a threshold, and the largest connected region above it is returned. Empty where nothing
 /// exceeds the threshold.
-/// Shapes:   maps [layers, height, width] from make_word_map; the result: token numbers in the WHOLE
-///           sequence (first_token added), the `keep` of inject_keys_values. Subtract first_token for the
-///           numbers among the image tokens that inject_values and moved_tokens take.
+/// Shapes:   maps [layers, height, width] from make_word_map; the result: token numbers in the whole sequence
+///           (first_token added), the `keep` of inject_keys_values. Subtract first_token for the numbers
+///           among the image tokens that inject_values and moved_tokens take.
 /// Throws:   invalid_config on no map or part of one, a number that is not finite, first_token < 0, a
 ///           threshold outside [0, 1), range_floor < 0, and on what make_smoothed_map refuses.
 /// Source:   wtybest/FreeFlux editing/utils.py, derive_fg_mask_from_attn and editing/add_object.

@@ -61,7 +61,7 @@ namespace ROPEWALK_NAMESPACE::attention {
 /// Shapes:   q rotated already, k as cached; rows of k's batches * tokens tokens (of one head, or of every
 ///           kv head), as for rotate(layout, k, rows); else as attend, workspace of attend_workspace bytes.
 /// Requires: out shares no memory with the inputs.
-/// Throws:   invalid_config as attend, and where the rows do not fit the keys, before anything is written.
+/// Throws:   invalid_config as attend, and when the rows do not fit the keys, before anything is written.
 ///           Allocates nothing.
 /// Cost:     attend's, plus a rotation of the keys for every tile of queries: about a tenth more time for a
 ///           prefill of 2048 tokens (96 queries per tile), a fifth more for a decode step over 8192 (f32,

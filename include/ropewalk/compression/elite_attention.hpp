@@ -85,7 +85,7 @@ class elite_scores {
 ///           or a scale that is not finite.
 /// Cost:     absorbed (decode), every cached row is read once for all heads: heads * (2 latent + 2r)
 ///           multiply-adds per cached token; expanded (a prompt), see cheaper_form.
-/// Accuracy: f64: both forms agree with plain attention over effective_keys() and effective_values() to
+/// Accuracy: f64: both forms agree with plain attention with effective_keys() and effective_values() to
 ///           1e-12.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
 ///

@@ -157,7 +157,7 @@ struct elite_weights {
     /// Channels of the latent.
     index latent() const noexcept { return down.rows(); }
     index query_heads() const noexcept { return queries.rows() / layout.head_dim(); }
-    /// W_k of packed heads as the cache reproduces it, [kv heads * head_dim, hidden].
+    /// W_k of packed heads that the low-rank weights represent, [kv heads * head_dim, hidden].
     matrix effective_keys() const {
         const index nope = layout.nope_channels(), rope = layout.rope_channels(), d = layout.head_dim();
         matrix k(layout.heads() * d, down.cols());
@@ -167,7 +167,7 @@ struct elite_weights {
         }
         return k;
     }
-    /// W_v as the cache reproduces it.
+    /// W_v that the low-rank weights represent.
     matrix effective_values() const { return up_values * down; }
 };
 

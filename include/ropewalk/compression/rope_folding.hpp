@@ -97,9 +97,9 @@ struct rope_folding {
 
 /// The folding of a layer from keys of calibration text.
 /// Shapes:   keys [tokens, heads * head_dim], before the rotation; padding as rows of 0.
-/// Throws:   invalid_config on no heads, an odd or empty head, fold that does not divide the pairs, collapse
-///           that does not divide fold, a layout that does not fit, damping < 0, keys of another width or not
-///           finite, or no keys.
+/// Throws:   invalid_config on heads < 1, an odd head_dim or one below 2, a fold that does not divide the
+///           pairs, a collapse that does not divide fold, a layout that does not fit, damping < 0, keys of
+///           another width or not finite, or no keys.
 /// Cost:     tokens * heads^2 * head_dim * fold multiply-adds, and one symmetric eigenproblem per group.
 /// Accuracy: f64; eigenvalues within 1e-12 of the largest.
 /// Source:   as rope_folding.

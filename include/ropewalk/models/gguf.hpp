@@ -27,12 +27,13 @@ struct gguf_reading {
 
 namespace detail {
 
-/// The fastest pair and the largest magnitude that a file may ask for. Published models stay below 2 radians
-/// per position; beyond this a rotation by millions of positions would need more digits than a double has.
+/// The highest frequency (radians per position) and the largest magnitude that a file may have. Published
+/// models stay below 2 radians per position; beyond this a rotation by millions of positions would need more
+/// digits than a double has.
 inline constexpr double most_radians = 65536;
 inline constexpr double most_magnitude = 1e6;
 
-/// The width of the heads where the file gives none.
+/// The width of the heads where the file does not give it.
 inline index gguf_shared_width(gguf_keys& keys, index heads) {
     const index width = keys.required_count("embedding_length", 1);
     require(heads >= 1, "from_gguf", "attention.head_count must be >= 1", heads);
@@ -208,7 +209,7 @@ inline void require_bounded(const model_schemes& layers) {
     }
 }
 
-/// A model of which no layer rotates.
+/// Reads a model whose layers do not rotate.
 inline void read_without_rotation(gguf_keys& keys, const gguf_metadata& file, strictness reading,
                                   model_config& config) {
     read_unused_rope(keys);

@@ -43,7 +43,7 @@ struct gguf_architecture {
     bool nope_global = false;  ///< global layers are NoPE
     int alibi_layers = 0;      ///< models of this many layers have ALiBi instead
     bool finetuned_decides = false;  ///< rope.scaling.finetuned false: no layer rotates
-    bool latent = false;             ///< multi-head latent attention: the rotary slice ends the head
+    bool latent = false;             ///< multi-head latent attention: the rotary slice comes last
     gguf_sections sections = gguf_sections::none;
     bool plain_without_sections = false;  ///< a file without sections is that of a text model
     double beta_fast = 32;                ///< used where the file has no rope.scaling.yarn_beta_fast

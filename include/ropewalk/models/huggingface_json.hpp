@@ -359,8 +359,8 @@ class huggingface_reader {
 /// Reads a model's own config.json: the keys of Hugging Face transformers v4 (rope_scaling, rope_theta and
 /// their older spellings) and v5 (rope_parameters, also one dictionary per layer type). A config that wraps a
 /// text model is read through the key that holds it (text_config, thinker_config, vlm_config, llm_config,
-/// language_config ...); one that has both rope_parameters and rope_scaling is read as the two merged. The
-/// schemes are built once to check every value.
+/// language_config ...); if it has both rope_parameters and rope_scaling, they are merged. The schemes are
+/// built once to check every value.
 /// Throws:   invalid_config naming the key path and the value: a wrong type, a missing key, a number out of
 ///           range, more than 65536 layers or 65536 channels per head, nesting deeper than 64. Strict reading
 ///           also refuses an unknown model_type or rope_type, a YaRN ramp whose ends lie outside the pairs,

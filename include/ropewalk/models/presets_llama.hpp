@@ -130,7 +130,7 @@ inline rotary_scheme llama32_3b(weights origin) {
     return detail::uniform_scheme({"llama", 28, 128, detail::llama_layout(origin)}, llama31_parameters(32));
 }
 /// Llama 4 Scout: interleaved everywhere, Llama-3 scaling by 16, every 4th layer NoPE. The band is empty
-/// (low = high = 1), as the published config has it.
+/// (low = high = 1), as in the published config.
 /// Source: huggingface/transformers models/llama4 (layers, layout, base);
 /// IMvision12/KerasFormers kerasformers/models/llama4/config.py (scaling).
 inline model_schemes llama4_scout(weights) {

@@ -26,15 +26,15 @@ enum class tower_kind : std::uint8_t {
     efficientloftr,
     lightglue,
     line,       ///< by the number of a frame
-    conformer,  ///< the same, of the layer's input before the projections, where the config asks for it
+    conformer,  ///< the same, applied to the layer's input before the projections, if the config enables it
     clvp,       ///< the same, values too
     music_flamingo,
     sam_memory,  ///< between the frames of a video
-    sam3,        ///< windows, and the image squeezed into one
+    sam3,        ///< windows, and global blocks rescaled to a window
     eva02,
-    first_head,  ///< by the number of a frame, one head alone
+    first_head,  ///< by frame number, the first head only
     still,       ///< nothing is rotated
-    vjepa2,      ///< no rotation
+    vjepa2,      ///< not a rotation
 };
 
 /// What the class of a model_type knows and its config may omit.

@@ -35,7 +35,7 @@ struct tower {
 
 /// Which encoder of a model is read, and numbers that its config does not have.
 struct tower_reading {
-    const char* part = "vision_config";  ///< or audio_config; a config without it is the tower's own
+    const char* part = "vision_config";  ///< or audio_config; a config without it is the encoder's own
     /// Learned angles or frequencies from the checkpoint: MLCD's class_pos_emb, LightGlue's projector.
     std::vector<double> learned = {};
 };

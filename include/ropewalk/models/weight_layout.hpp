@@ -52,7 +52,7 @@ inline std::vector<index> make_channel_order(const head_rows& rows, pair_layout 
     return order;
 }
 
-/// Writes rows of `from` in another order. One call converts any tensor whose first extent is the output
+/// Writes the rows of `from` in another order. One call converts any tensor whose first extent is the output
 /// channels: the weight [out, in] of q or k, its bias and a per-channel norm [out] (columns = 1), the B
 /// factor of a LoRA [out, rank]. (The A factor [rank, in] is not touched: its rows are ranks.)
 /// Shapes:   from, to [order.size(), columns] row-major; a norm shared by all heads has heads = 1.

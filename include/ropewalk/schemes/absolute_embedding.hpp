@@ -15,8 +15,8 @@ namespace ROPEWALK_NAMESPACE::rope_vit {
 
 /// Sizes of the trained and of the wanted grid of patches; tokens before the patches keep their rows.
 struct resize_config {
-    index from_height = 0;    ///< rows of patches that were trained
-    index from_width = 0;     ///< columns of patches that were trained
+    index from_height = 0;    ///< rows of patches in training
+    index from_width = 0;     ///< columns of patches in training
     index to_height = 0;      ///< rows of patches wanted
     index to_width = 0;       ///< columns of patches wanted
     index prefix_tokens = 0;  ///< rows before the patches
@@ -56,7 +56,7 @@ namespace ROPEWALK_NAMESPACE::rope_vit {
 /// resolution; RoPE itself needs no such step.
 /// Shapes:   embedding [prefix + from_height * from_width, channels] -> [prefix + to_height * to_width,
 ///           channels].
-/// Throws:   invalid_config on sizes that are not positive or an embedding of another length.
+/// Throws:   invalid_config on sizes that are not positive or an embedding of the wrong length.
 /// Accuracy: f64 sums; the same grid gives the same numbers.
 /// Source:   RoPE-ViT, Heo et al. 2024, APE models; cubic convolution, Keys 1981.
 template <class T>

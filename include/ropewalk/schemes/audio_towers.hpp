@@ -85,7 +85,7 @@ inline position_ids music_flamingo_frames(index windows, index frames,
 }
 
 struct line_config {
-    std::string name = {};  ///< what explain and messages call the scheme
+    std::string name = {};  ///< name in messages and in explain
     index head_dim = 0;
     index rotary_dim = 0;  ///< channels that rotate, from the first on; 0: all
     double base = 1e4;

@@ -122,7 +122,7 @@ template <class T = float>
 /// Shapes:   x, gradient [batches, tokens, heads, channels]; the result [axes, heads * blocks, size, size], 0
 ///           outside the strict upper triangles.
 /// Throws:   invalid_config on shapes that disagree.
-/// Cost:     an exponential of twice the size a block and token.
+/// Cost:     an exponential of twice the size per block and token.
 /// Source:   derivative of the matrix exponential, Van Loan 1978.
 template <class T>
 std::vector<double> make_gradient(const model_config& c, std::span<const double> generators,
@@ -259,7 +259,7 @@ struct gradients {
 /// The gradients of the learned parameters, given x before the rotation and the gradient after it.
 /// Shapes:   x, gradient [batches, tokens, heads, channels].
 /// Throws:   invalid_config on shapes that disagree.
-/// Cost:     an exponential of twice the size a block, head and token.
+/// Cost:     an exponential of twice the size per block, head and token.
 /// Source:   derivative of the matrix exponential, Van Loan 1978.
 template <class T>
 gradients make_gradients(const model_config& c, const parameters& p, const position_ids& positions,

@@ -175,7 +175,8 @@ class agents {
 
 /// Cos and sin of a scene: one row per agent for positions; one cos and one sin per agent for headings, or
 /// one row where they have harmonics.
-/// Shapes:   xy [agents, 2] in metres (or whatever `unit` counts), headings [agents] in radians.
+/// Shapes:   xy [agents, 2] in metres (or any unit; agents_config::unit scales it), headings [agents] in
+///           radians.
 /// Throws:   invalid_config on sizes that disagree or numbers that are not finite.
 /// Cost:     8 bytes per agent for the heading (float) and a row for positions; nothing grows with agents^2.
 /// Source:   DRoPE, Zhao et al. 2025.

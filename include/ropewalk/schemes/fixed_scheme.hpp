@@ -12,7 +12,7 @@
 namespace ROPEWALK_NAMESPACE {
 
 struct fixed_scheme_config {
-    std::string name = {};    ///< what explain and messages call the scheme
+    std::string name = {};    ///< name in messages and in explain
     index head_dim = 0;       ///< 0: the channels that rotate
     index first_channel = 0;  ///< where the rotated slice begins
     pair_layout layout = {};
@@ -20,8 +20,7 @@ struct fixed_scheme_config {
 
 /// A scheme from frequencies that do not depend on the context length, as in every image, audio and agent
 /// model.
-/// Throws:   invalid_config when there are no pairs, they do not fit in head_dim or the layout cannot lay
-///           them out.
+/// Throws:   invalid_config when there are no pairs, or they do not fit in head_dim or the layout.
 inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectrum frequencies) {
     constexpr const char* who = "make_fixed_scheme";
     const index rotary_dim = 2 * frequencies.pairs();
@@ -48,7 +47,7 @@ inline rotary_scheme make_fixed_scheme(const fixed_scheme_config& config, spectr
 enum class first_axis : std::uint8_t { row, column };
 
 struct axial_scheme_config {
-    std::string name = {};    ///< what explain and messages call the scheme
+    std::string name = {};    ///< name in messages and in explain
     index head_dim = 0;       ///< a multiple of 4 where all of it rotates
     index first_channel = 0;  ///< where the rotated slice begins
     index rotary_dim = 0;     ///< its width, a multiple of 4; 0: up to the end of the head
@@ -59,7 +58,7 @@ struct axial_scheme_config {
 
 namespace detail {
 
-/// The checked width of the slice that rotates.
+/// The width of the slice that rotates, after checking it.
 template <class Config>
 index axial_channels(const char* who, const Config& config) {
     const index dim = config.head_dim, first = config.first_channel;

@@ -43,7 +43,7 @@ inline rotary_scheme axial(const axial_config& config) {
 /// Positions from the processor's (x, y) of every patch. Padding (-1, -1) is rotated like any other token;
 /// attention masks it.
 /// Shapes:   xy [tokens, 2].
-/// Throws:   invalid_config on an odd number of coordinates.
+/// Throws:   invalid_config when the number of coordinates is odd.
 /// Source:   Hugging Face models/gemma4, position_ids of the image processor.
 template <class N>
 position_ids patches(std::span<const N> xy) {

@@ -172,8 +172,8 @@ struct correction_pairs {
 };
 /// The bounds of these parameters, in ggml's f32 arithmetic. Only n_dims, n_ctx_orig, freq_base and the two
 /// betas are read.
-/// Throws: invalid_config naming the one of them that is not finite and > 0 (n_dims also: even; freq_base
-///         also: not 1).
+/// Throws: invalid_config naming the parameter that is not finite and > 0 (n_dims must also be even, and
+///         freq_base not 1).
 /// Source: ggml-org/ggml ggml_rope_yarn_corr_dims.
 inline correction_pairs make_correction_pairs(const rope_ext& p) {
     detail::require_rope_ext_ramp("ggml::make_correction_pairs", p);
@@ -278,7 +278,7 @@ inline spectrum make_spectrum(const rope_ext& p) {
     return spectrum::selected(omega, axis_of, is_multi(p.mode) ? 4 : 1, 1, magnitude);
 }
 
-/// The same parameters as a scheme: which channels rotate and how they pair up, with exact frequencies.
+/// The same parameters as a scheme: the channels that rotate, their pair layout and exact frequencies.
 /// Throws:   invalid_config naming the parameter.
 /// Accuracy: that of make_spectrum.
 /// Source:   ggml-org/ggml ggml_rope_ext, ggml_rope_multi.

@@ -15,7 +15,7 @@
 /// Source:   GRAPE, arXiv 2512.07805; model-architectures/GRAPE model/.
 namespace ROPEWALK_NAMESPACE::grape {
 
-/// sin(t) / s, (1 - cos t) / s^2 and their derivatives by s^2 for t = eta s, finite at s = 0.
+/// sin(t) / s, (1 - cos t) / s^2 and their derivatives by s^2 for t = eta s, all finite at s = 0.
 /// Accuracy: a few ulp at any t.
 /// Source:   GRAPE, arXiv 2512.07805, with the series of sine and cosine below t = 1 / 2.
 struct plane_factors {
@@ -54,7 +54,8 @@ struct plane_factors {
 /// The rotation in the plane of two vectors: exp(n omega L), L = a b^T - b a^T, rotates e1 = a / |a| away
 /// from the part of b that is orthogonal to it, by n omega s radians, where s is the area that a and b span.
 /// Parallel vectors rotate nothing.
-/// Throws:   invalid_config on vectors of different or no channels, or numbers that are not finite.
+/// Throws:   invalid_config on vectors of different lengths or without channels, or numbers that are not
+///           finite.
 /// Source:   GRAPE, arXiv 2512.07805.
 class plane {
   public:

@@ -15,13 +15,13 @@ namespace ROPEWALK_NAMESPACE::grape {
 struct planes_config {
     index channels = 0;
     index planes = 0;   ///< learned planes, each over all channels
-    double base = 1e4;  ///< plane p rotates by base^(-p / planes) a unit of position
+    double base = 1e4;  ///< plane p rotates by base^(-p / planes) radians per unit of position
 };
 
 /// GRAPE-3D's learned planes. To x is added, for every plane, the change that a rotation inside that plane
 /// makes; its angle is the projection of the position on the plane's own direction. The changes are added,
 /// not composed, so the map is a rotation only where the planes are orthogonal to one another.
-/// Shapes:   x [tokens, channels] as one head a token (batches too), positions [tokens, axes], plane_a and
+/// Shapes:   x [tokens, channels] as one head per token (batches too), positions [tokens, axes], plane_a and
 ///           plane_b [planes, channels], directions [planes, axes]; angles [tokens, planes].
 /// Throws:   invalid_config on sizes that disagree, a direction or a plane of length 0.
 /// Source:   GRAPE, arXiv 2512.07805; JJJYmmm/Multimodal-RoPEs freq_allocation (GRAPE-3D mixed).

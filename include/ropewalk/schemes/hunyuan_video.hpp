@@ -17,7 +17,7 @@ struct joint_config {
 };
 
 /// The scheme of a model.
-/// Throws:   invalid_config on channels that are not three, odd, negative or all 0.
+/// Throws:   invalid_config unless channels are three even numbers >= 0, not all 0.
 /// Source:   diffusers transformer_hunyuan_video.py HunyuanVideoRotaryPosEmbed.
 inline rotary_scheme joint(const joint_config& config = {}) {
     constexpr const char* who = "hunyuan_video::joint";

@@ -18,7 +18,7 @@ struct joint_config {
 };
 
 /// The scheme of a model: interleaved pairs, a block of pairs per axis.
-/// Throws: invalid_config unless there are three even numbers, not all of them 0.
+/// Throws: invalid_config unless axes_dims are three even numbers, not all of them 0.
 /// Source: Alpha-VLLM/Lumina-Image-2.0 models/model.py, RopeEmbedder.
 inline rotary_scheme joint(const joint_config& config) {
     detail::require(config.axes_dims.size() == 3, "lumina::joint", "axes_dims must be three numbers",

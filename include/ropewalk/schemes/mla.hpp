@@ -15,7 +15,7 @@ namespace ROPEWALK_NAMESPACE::mla {
 struct config {
     index hidden = 7168;
     index heads = 128;
-    index query_rank = 1536;  ///< q_lora_rank; 0: queries come from one matrix
+    index query_rank = 1536;  ///< q_lora_rank; 0: one matrix projects queries
     index latent = 512;       ///< kv_lora_rank
     index nope_dim = 128;     ///< channels of a head that do not rotate; they come first
     index rope_dim = 64;      ///< channels that rotate; all heads share the key's

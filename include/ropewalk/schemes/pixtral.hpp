@@ -20,7 +20,7 @@ enum class weights : std::uint8_t { mistral, hugging_face };
 struct axial_config {
     index head_dim = 64;
     double base = 1e4;
-    weights from = weights::mistral;  ///< whose checkpoint
+    weights from = weights::mistral;  ///< origin of the weights
 };
 
 /// The scheme: of the frequencies w_i = base^(-2 i / head_dim), the row uses w_0, w_2, ... and the column

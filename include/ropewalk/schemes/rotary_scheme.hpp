@@ -22,7 +22,7 @@ namespace ROPEWALK_NAMESPACE {
 /// Units:    channels of one head; frequencies in radians per position.
 /// Requires: rotary_dim even, first_channel + rotary_dim <= head_dim.
 struct rotary_scheme {
-    std::string name = {};  ///< what explain and messages call the scheme
+    std::string name = {};  ///< name in messages and in explain
     index head_dim = 0;
     index first_channel = 0;  ///< where the rotated slice begins in a head of head_dim channels
     index rotary_dim = 0;     ///< channels of the slice; other channels are untouched

@@ -30,7 +30,7 @@ inline void require_tower(const char* who, const vision_towers::axial_config& co
     require(std::isfinite(config.base) && config.base > 0, who, "base must be finite and > 0", config.base);
 }
 
-/// Each frequency of `ladder` is used twice, once per axis: pair 2i reads the axis `first`, pair 2i + 1 the
+/// Uses each of the given frequencies twice, once per axis: pair 2i reads the axis `first`, pair 2i + 1 the
 /// other.
 inline spectrum alternating(const std::vector<double>& ladder, int first) {
     std::vector<double> omega;
