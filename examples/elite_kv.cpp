@@ -1,8 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 //
-// EliteKV on the tiny checkpoint without training: nats per byte of held-out text against the size of the
-// cache. First pairs chosen in three ways rotate, with a latent that loses nothing; then the latent narrows,
-// one for keys and values together (J-LRD) or one each (S-LRD).     elite_kv [--svg FILE]
+// EliteKV on the tiny checkpoint, untrained: which pairs must turn, and what a latent for the rest costs.
+// Nats per byte of held-out text against the size of the cache: pairs chosen in three ways with a latent that
+// loses nothing; then narrower ones, one for both (J-LRD) or one each (S-LRD).     elite_kv [--svg FILE]
 #include <ropewalk/compression/low_rank.hpp>
 
 #include "figures/svg.hpp"

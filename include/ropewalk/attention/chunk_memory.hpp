@@ -66,18 +66,18 @@ inline std::vector<double> branch_weights(std::span<const double> logits, index 
     return weights;
 }
 
-/// The three branches of one chunk and their weighted sum. The result is the same for a whole chunk, for
-/// pieces of it, and token by token with a cache of the chunk's keys.
+/// The three branches of one chunk and their mix. A chunk at once, in pieces, or token by token over a cache
+/// of the chunk's keys gives the same result.
 /// Shapes:   as in chunk_tensors; the kv heads divide the heads. `frequencies` a spectrum of channels / 2
 ///           pairs, one axis; chunk_index counts from 0; logits (full, local, memory).
 /// Throws:   invalid_config on sizes that disagree, a window or chunk of 0, more tokens than a chunk, more
 ///           queries than tokens, or a first position (chunk_index * chunk) that does not fit.
 /// Cost:     attend under three masks: causal, causal inside windows, and all of the memory; tiles that a
-///           mask hides are skipped. Allocates the outputs of the branches, and the rotated queries and keys,
-///           of one kv head.
+///           mask hides are skipped. Allocates what the branches of one kv head write and its rotated queries
+///           and keys.
 /// Accuracy: f64 within 1e-12, f32 within 1e-5, for order-1 inputs. A token that a branch hides from a query
 ///           cannot change that branch, NaN included.
-/// Source:   arXiv 2507.00453, section 3, as interpreted above.
+/// Source:   arXiv 2507.00453, section 3, as read above.
 template <class T>
 void attend_chunk(const chunk_config& config, const spectrum& frequencies, const chunk_tensors<T>& t,
                   index chunk_index, std::span<const double> logits) {
@@ -116,7 +116,7 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
             : 0;
     if (queries == 0 || heads == 0 || batches == 0) return;
 
-    // One kv head and its query heads at a time, so that their intermediate results stay in the CPU's cache.
+    // One kv head and its query heads at a time, so that what they leave behind stays in the cache.
     const index group = heads / kv_heads;
     const auto buffer = [&](index rows, index of_heads) {
         constexpr const char* must = "extents must be >= 0 and fit in memory";

@@ -87,7 +87,7 @@ struct option_mask {
 template <class T>
 auto option_mask<T>::over(const attention::score_extent& whole) const -> rules {
     constexpr const char* who = "attend";
-    constexpr index unlimited = index{1} << 60;  // in effect no limit, and distances to it do not overflow
+    constexpr index unlimited = index{1} << 60;  // as good as none, and distances to it do not overflow
     require(options.window >= 0, who, "window must be >= 0", options.window);
     const index first = checked_first_query(who, options.first_query, whole.queries, whole.keys);
     const index each = whole.queries * whole.keys;

@@ -92,9 +92,9 @@ struct full_mask {
     constexpr bool seen(index, index, index, index) const noexcept { return true; }
 };
 
-/// Query n has the index first_query + n among the keys and sees keys up to that one; with a window, only the
-/// last `window` of them, its own included.
-/// Shapes: first_query: keys - queries when not given, as in decode and chunked prefill.
+/// Query n stands at key first_query + n and sees keys up to there; with a window only the nearest `window`
+/// keys, its own included.
+/// Shapes: first_query: keys - queries when not given, which is decode and prefill by chunks.
 /// Throws: invalid_config on a negative window or a first_query beyond 2^60.
 /// Source: sliding window, Beltagy et al. 2020; Jiang et al. 2023 (Mistral).
 struct causal_mask {

@@ -233,7 +233,7 @@ class tiled_attention {
         const T* const factor = at_.factor + piece.row % strip;
         T* const sums = at_.sums + (tile_.few ? 0 : strip_offset<T>(piece.row, width));
         const index row_stride = tile_.few ? width : 1, channel_stride = tile_.few ? 1 : strip;
-        // A weight of 0 does not hide a NaN or an infinity, so values with those are added pair by pair.
+        // A weight of 0 hides a number, but not a NaN or an infinity: those are added pair by pair.
         const bool careful = !piece.complete && !all_finite<T>(seen, tile.keys, channels);
         const matrix_at<const T> values =
             careful ? finite_rows<T>(seen, tile.keys, channels, at_.finite) : seen;
@@ -342,7 +342,7 @@ class tiled_attention {
     index group_;        // query heads per kv head
     query_tile tile_{};  // the current tile
     matrix_at<const T> values_{};
-    index values_first_ = 0;  // the key of the first row of values_
+    index values_first_ = 0;  // the key of their first row
 };
 
 }  // namespace ROPEWALK_NAMESPACE::detail

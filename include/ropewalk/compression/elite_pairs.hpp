@@ -55,7 +55,7 @@ struct elite_ranking {
 
 namespace detail {
 
-/// One head of one sequence by pairs and tokens, unrotated and rotated.
+/// One head of one sequence, pair by pair and token by token, as it came and rotated.
 struct head_pairs {
     index tokens = 0;
     aligned_vector<double> plain_x, plain_y, rotated_x, rotated_y;  ///< [pairs, tokens]
@@ -86,8 +86,8 @@ struct head_pairs {
 };
 
 /// Adds to distance[c], for every candidate pair c, the sum over all scores of
-/// |sum of the candidates' deltas - delta_c|, where delta_c[n, j] is the change in the score of query n and
-/// key j by rotating pair c. It stores nothing of the size of the scores.
+/// |sum of the candidates' deltas - delta_c|, where delta_c[n, j] is what rotating pair c changes in the
+/// score of query n and key j. Nothing of the size of the scores is held.
 inline void add_distances(const head_pairs& q, const head_pairs& k, std::span<const index> candidates,
                           double scale, bool causal, std::span<double> distance) {
     constexpr index lanes = simd::lanes<double>, block = 8 * lanes;
@@ -176,9 +176,9 @@ elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectru
 ///           rotation; token n has position n.
 /// Requires: calls of add at the same time have different parts of one split; choose when all of them are
 ///           done.
-/// Throws:   invalid_config on sizes that disagree, an invalid part, rounds beyond the pairs, no token, or
-///           numbers or scores that are not finite; choose also without a sequence.
-/// Cost:     tokens^2 operations per candidate, round, query head and sequence.
+/// Throws:   invalid_config on sizes that disagree, a part that is none, rounds beyond the pairs, no token,
+///           or numbers that are not finite or whose scores are not; choose also without a sequence.
+/// Cost:     tokens^2 operations a candidate and round, query head and sequence.
 /// Accuracy: as make_elite_ranking.
 /// Source:   as make_elite_ranking.
 ///
@@ -283,7 +283,7 @@ class elite_search {
     elite_ranking ranking_;
     index round_ = 0;
     std::vector<std::vector<index>> candidates_;  // by kv head
-    std::vector<double> entries_;                 // number of scores read, by kv head
+    std::vector<double> entries_;                 // scores looked at, by kv head
 };
 
 /// RoPElite: ranks the pairs that a kv head needs rotated. The search is greedy: each round adds the pair
@@ -291,13 +291,12 @@ class elite_search {
 /// (mean absolute difference; hidden scores count as 0). Query heads of one kv head are summed, and batches
 /// (calibration sequences) are averaged.
 /// Shapes:   q [batches, tokens, heads, 2 * pairs] and k [batches, tokens, kv heads, 2 * pairs] before
-///           rotation; token n has position n.
-/// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers or scores
-///           that are not finite.
-/// Cost:     tokens^2 operations per candidate and round, since the contribution of one pair to a score does
-///           not depend on the other pairs. f64 throughout; O(tokens * channels) memory. For threads use
-///           elite_search.
-/// Accuracy: 1e-12 relative. Of equal distances the lowest pair is chosen.
+///           rotation; token n stands at position n.
+/// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers that are
+///           not finite or whose scores are not.
+/// Cost:     tokens^2 operations a candidate and round: what one pair adds to a score does not depend on the
+///           other pairs. f64 throughout; O(tokens * channels) memory. By threads: elite_search.
+/// Accuracy: 1e-12 relative. Equal distances: the lowest pair.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV RoPElite/analysis.py, whose all-zero starting rank
 ///           (rank_0.py) excludes pair 0 from being first; here every pair is a candidate.
 template <class Q, class K>

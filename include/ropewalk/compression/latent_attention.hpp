@@ -27,8 +27,8 @@ namespace ROPEWALK_NAMESPACE {
 /// One layer of multi-head latent attention, up to the output projection.
 /// Throws:   invalid_config when a matrix does not have the shape that the config requires.
 /// Cost:     absorbed, every cached row is read once for all heads of some tokens: heads * (2 latent +
-///           rope_dim) multiply-adds per cached token; expanded, see cheaper_form.
-/// Accuracy: f64: both forms and forward_naive agree to 1e-12.
+///           rope_dim) multiply-adds a cached token; expanded, see cheaper_form.
+/// Accuracy: f64: the forms and the naive reading agree to 1e-12.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, both of its attn_impl.
 template <class T = float>
 class latent_attention {
@@ -114,7 +114,7 @@ class latent_attention {
   private:
     using tile_options = attention::tiled_options<T>;
 
-    /// Attention of absorbed rows over keys [first, first + count) of a cache.
+    /// Absorbed rows against keys [first, first + count) of a cache.
     template <class Rules, class E>
     void attend_rows(const Rules& rules, heads_view<const T> q, const latent_cache<E>& cache, index first,
                      index count, heads_view<T> out, std::span<std::byte> workspace,
@@ -130,8 +130,7 @@ class latent_attention {
         for (index r = 0; by != 1 && r < out.tokens(); ++r)
             for (index c = 0; c < out.channels(); ++c) out.at(0, r, 0)[c] *= cache.scale();
     }
-    /// Attention of the newest tokens, absorbed [tokens, heads * (latent + rope)] -> [tokens, heads *
-    /// latent].
+    /// The newest tokens of a cache, absorbed [tokens, heads * (latent + rope)], to [tokens, heads * latent].
     template <class E>
     matrix attend_absorbed(const matrix& absorbed, const latent_cache<E>& cache) const {
         const index tokens = absorbed.rows(), rows = tokens * config_.heads;
@@ -144,7 +143,7 @@ class latent_attention {
                     {});
         return latents;
     }
-    /// The same in the expanded form: queries from make_queries -> [tokens, heads * value_dim].
+    /// The same tokens, queries as make_queries gives them, to [tokens, heads * value_dim].
     template <class E>
     matrix attend_expanded(matrix queries, const latent_cache<E>& cache) const;
 
@@ -320,7 +319,7 @@ auto latent_attention<T>::attend_expanded(matrix queries, const latent_cache<E>&
     const index tokens = queries.rows(), keys = cache.tokens(), d = config_.nope_dim + config_.rope_dim;
     matrix out(tokens, config_.heads * config_.value_dim);
     if (tokens == 0) return out;
-    // One head's keys and values at a time: [nope | rope | value]; all heads share the rotated key.
+    // One head's keys and values at a time: [nope | rope | value]; the rotated key is that of all heads.
     matrix latent(keys, config_.latent), own(keys, d + config_.value_dim);
     for (index n = 0; n < keys; ++n) {
         detail::read_row(cache.latents().at(0, n, 0), latent.row(n).data(), config_.latent);

@@ -45,7 +45,7 @@ inline constexpr std::size_t most_safetensors_entries = 1u << 17;  ///< tensors 
 inline constexpr std::size_t longest_safetensors_name = 65535;
 inline constexpr std::size_t most_safetensors_extents = 32;
 
-/// A name from a file, shortened for messages.
+/// Anything that a file calls itself, as a message shows it.
 inline std::string shown_name(std::string_view name) {
     std::string shown(name.substr(0, 80));
     for (char& c : shown)
@@ -276,7 +276,7 @@ inline safetensors read_safetensors(mapped_file file, std::string called) {
         header.wrong("the header's length", "be at most 100000000 and that of the file",
                      detail::text(length));
     const auto* const text = reinterpret_cast<const char*>(bytes.data()) + 8;
-    // The parser takes a zero byte for the end and would ignore what follows it.
+    // The parser takes a zero byte for the end: what stands behind it would be passed over.
     if (const auto* const zero = std::find(text, text + length, '\0'); zero != text + length)
         header.wrong("the header", "be JSON", "a zero byte at its byte " + detail::text(zero - text + 1));
     nlohmann::json::sax_parse(text, text + length, &header);

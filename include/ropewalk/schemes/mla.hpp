@@ -56,7 +56,7 @@ namespace ROPEWALK_NAMESPACE::detail {
 
 /// Checks what every function of a config relies on and the frequencies do not check themselves.
 inline void require_valid(const mla::config& c) {
-    constexpr index most = index{1} << 30;  // products of two of them fit in an index
+    constexpr index most = index{1} << 30;  // products of two of them fit
     const auto sized = [](index size, index least, const char* must) {
         require(size >= least && size <= most, "mla", must, size);
     };
