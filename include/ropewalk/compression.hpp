@@ -17,6 +17,7 @@
 #include <ropewalk/compression/latent_cache.hpp>
 #include <ropewalk/compression/latent_weights.hpp>
 #include <ropewalk/compression/latent_form.hpp>
+#include <ropewalk/compression/latent_prefill.hpp>
 #include <ropewalk/compression/latent_attention.hpp>
 #include <ropewalk/compression/latent_twins.hpp>
 #include <ropewalk/compression/elite_distances.hpp>

@@ -16,6 +16,7 @@
 #include <ropewalk/core/simd_transpose.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/simd_streaming.hpp>
+#include <ropewalk/core/simd_wide.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 #include <ropewalk/core/simd_quantized.hpp>
 #include <ropewalk/core/block_types.hpp>

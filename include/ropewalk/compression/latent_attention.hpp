@@ -18,6 +18,7 @@
 #include <ropewalk/attention/partial_attention.hpp>
 #include <ropewalk/compression/latent_cache.hpp>
 #include <ropewalk/compression/latent_form.hpp>
+#include <ropewalk/compression/latent_prefill.hpp>
 #include <ropewalk/compression/latent_weights.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 #include <ropewalk/schemes/mla.hpp>
@@ -27,7 +28,8 @@ namespace ROPEWALK_NAMESPACE {
 /// One layer of multi-head latent attention, up to the output projection.
 /// Throws:   invalid_config when a matrix does not have the shape that the config requires.
 /// Cost:     absorbed, every cached row is read once for all heads of some tokens: heads * (2 latent +
-///           rope_dim) multiply-adds per cached token; expanded, see cheaper_form.
+///           rope_dim) multiply-adds per cached token; expanded, see cheaper_form. attend, attend_part,
+///           join_parts and attend_newest allocate nothing; functions that return a matrix allocate it.
 /// Accuracy: f64: both forms and forward_naive agree to 1e-12.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, both of its attn_impl.
 template <class T = float>
@@ -98,12 +100,32 @@ class latent_attention {
     template <class E>
     matrix forward(const matrix& x, latent_cache<E>& cache, std::optional<latent_form> form = {}) const {
         require_own("latent_attention::forward", cache);
-        const index first = cache.tokens();
+        const index first = cache.tokens(), tokens = x.rows();
         const matrix queries = make_queries(x, first);
         append(x, cache);
-        if (form.value_or(cheaper_form(config_, first, x.rows())) == latent_form::expanded)
-            return attend_expanded(queries, cache);
-        return make_values(attend_absorbed(make_absorbed(queries), cache));
+        const latent_form chosen = form.value_or(cheaper_form(config_, first, tokens));
+        matrix out(tokens, config_.heads * config_.value_dim);
+        std::vector<std::byte> workspace(static_cast<std::size_t>(newest_workspace(cache, tokens, chosen)));
+        attend_newest(queries.data(), cache, tokens, chosen, std::span<std::byte>(workspace), out.data());
+        return out;
+    }
+    /// Causal attention of the newest `tokens` of a cache over the whole cache: the part of forward between its
+    /// projections, in the caller's memory and in parts for the caller's threads.
+    /// Shapes:   queries [tokens, heads * (nope + rope)] as make_queries gives them, out [tokens, heads *
+    ///           value_dim], both contiguous; workspace of newest_workspace() bytes, one per part. Parts share
+    ///           the heads: one by one expanded, absorbed in groups that fill a tile of rows.
+    /// Requires: a cache of this config, tokens <= cache.tokens().
+    /// Returns:  as attend. Allocates nothing; no bit depends on the split into parts.
+    template <class E>
+    bool attend_newest(const T* queries, const latent_cache<E>& cache, index tokens, latent_form form,
+                       std::span<std::byte> workspace, T* out, part_of part = {}) const noexcept;
+    /// Bytes that one part of attend_newest needs: expanded they grow with the cached tokens, absorbed with
+    /// the new ones.
+    /// Throws: invalid_config on a size that does not fit.
+    template <class E>
+    index newest_workspace(const latent_cache<E>& cache, index tokens, latent_form form) const {
+        const detail::latent_layer<T> layer = own_layer();
+        return detail::latent_prefill<T, E>(layer, cache, tokens, form).bytes();
     }
     /// The same with the keys and values of every head formed explicitly, directly by the definition.
     /// Shapes: scores, when given, [heads, new tokens, cached tokens], 0 where causality hides a key.
@@ -114,39 +136,24 @@ class latent_attention {
   private:
     using tile_options = attention::tiled_options<T>;
 
-    /// Attention of absorbed rows over keys [first, first + count) of a cache.
-    template <class Rules, class E>
-    void attend_rows(const Rules& rules, heads_view<const T> q, const latent_cache<E>& cache, index first,
-                     index count, heads_view<T> out, std::span<std::byte> workspace,
-                     std::span<T> log_weight) const noexcept {
-        const tile_options options{.log_weight = log_weight};
-        const detail::tiled_scratch<T> at("latent_attention", detail::workspace_cutter(workspace),
-                                          q.channels(), out.channels(), options);
-        const auto by = static_cast<double>(cache.scale());
-        const detail::shared_source<const T, const E> scores(q, cache.keys().token_slice(first, count),
-                                                             scale_ * by, at.queries, at.keys, at.row);
-        detail::tiled_attention(rules, scores, cache.latents().token_slice(first, count), out, at, options)
-            .run();
-        for (index r = 0; by != 1 && r < out.tokens(); ++r)
-            for (index c = 0; c < out.channels(); ++c) out.at(0, r, 0)[c] *= cache.scale();
+    detail::latent_layer<T> own_layer() const noexcept {
+        return {config_.heads,         config_.latent, config_.nope_dim, config_.rope_dim, config_.value_dim,
+                weights_.wkv_b.data(), scale_};
     }
-    /// Attention of the newest tokens, absorbed [tokens, heads * (latent + rope)] -> [tokens, heads *
-    /// latent].
+    /// What a hot call reads of a cache.
     template <class E>
-    matrix attend_absorbed(const matrix& absorbed, const latent_cache<E>& cache) const {
-        const index tokens = absorbed.rows(), rows = tokens * config_.heads;
-        matrix latents(tokens, config_.heads * config_.latent);
-        if (tokens == 0) return latents;
-        std::vector<std::byte> workspace(workspace_.size());
-        attend_rows(detail::token_rows_mask{config_.heads, cache.tokens() - tokens},
-                    heads_view<const T>(absorbed.data(), rows, 1, cache.width()), cache, 0, cache.tokens(),
-                    heads_view<T>(latents.data(), rows, 1, config_.latent), std::span<std::byte>(workspace),
-                    {});
-        return latents;
+    misfit fit_cache(const latent_cache<E>& cache, index tokens, part_of part) const noexcept {
+        const index width = config_.latent + config_.rope_dim;
+        if (tokens < 0 || tokens > cache.tokens())
+            return {"tokens must be at most those of the cache", cache.tokens(), tokens};
+        if (cache.sizes().latent != config_.latent)
+            return {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent};
+        if (cache.width() != width)
+            return {"width of the cache must be latent + rope_dim", width, cache.width()};
+        if (part.parts < 1 || part.part < 0 || part.part >= part.parts)
+            return {"part must be one of parts", part.parts, part.part};
+        return {};
     }
-    /// The same in the expanded form: queries from make_queries -> [tokens, heads * value_dim].
-    template <class E>
-    matrix attend_expanded(matrix queries, const latent_cache<E>& cache) const;
 
     /// A cache of another config would be read at wrong offsets, or have keys that are rotated differently.
     template <class E>
@@ -271,23 +278,35 @@ bool latent_attention<T>::attend_part(const T* absorbed, const latent_cache<E>& 
     static_assert(std::is_same_v<detail::cache_compute_t<E>, T>, "a cache of the layer's compute type");
     constexpr const char* who = "latent_attention::attend";
     const index width = config_.latent + config_.rope_dim;
-    if (tokens < 0 || tokens > cache.tokens())
-        return detail::tell(who, {"tokens must be at most those of the cache", cache.tokens(), tokens});
-    if (cache.sizes().latent != config_.latent)
-        return detail::tell(
-            who, {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent});
-    if (cache.width() != width)
-        return detail::tell(who, {"width of the cache must be latent + rope_dim", width, cache.width()});
-    if (part.parts < 1 || part.part < 0 || part.part >= part.parts)
-        return detail::tell(who, {"part must be one of parts", part.parts, part.part});
+    if (!detail::fits(who, fit_cache(cache, tokens, part))) return false;
     if (workspace.size() < workspace_.size())
         return detail::tell(who, {"workspace must hold attend_workspace() bytes", attend_workspace(),
                                   static_cast<index>(workspace.size())});
     const work_range keys = partition(tokens, part);
-    attend_rows(
+    detail::attend_latents(
         attention::full_mask{}, heads_view<const T>(absorbed, config_.heads, 1, width), cache, keys.first,
-        keys.count, heads_view<T>(out, config_.heads, 1, config_.latent), workspace,
-        log_weight ? std::span<T>(log_weight, static_cast<std::size_t>(config_.heads)) : std::span<T>());
+        keys.count, scale_, heads_view<T>(out, config_.heads, 1, config_.latent), workspace,
+        tile_options{.log_weight = log_weight
+                                       ? std::span<T>(log_weight, static_cast<std::size_t>(config_.heads))
+                                       : std::span<T>()});
+    return true;
+}
+
+template <class T>
+template <class E>
+bool latent_attention<T>::attend_newest(const T* queries, const latent_cache<E>& cache, index tokens,
+                                        latent_form form, std::span<std::byte> workspace, T* out,
+                                        part_of part) const noexcept {
+    static_assert(std::is_same_v<detail::cache_compute_t<E>, T>, "a cache of the layer's compute type");
+    constexpr const char* who = "latent_attention::attend_newest";
+    if (!detail::fits(who, fit_cache(cache, tokens, part))) return false;
+    const detail::latent_layer<T> layer = own_layer();
+    const detail::latent_prefill<T, E> prefill(layer, cache, tokens, form);
+    const index needed = prefill.bytes();
+    if (static_cast<index>(workspace.size()) < needed)
+        return detail::tell(who, {"workspace must hold newest_workspace() bytes", needed,
+                                  static_cast<index>(workspace.size())});
+    if (tokens > 0) prefill.run(queries, out, workspace, part);
     return true;
 }
 
@@ -312,38 +331,6 @@ bool latent_attention<T>::join_parts(std::span<const T> outs, std::span<const T>
             [&](index p) { return outs.data() + at(p) * latent; }, out + h * latent);
     }
     return true;
-}
-
-template <class T>
-template <class E>
-auto latent_attention<T>::attend_expanded(matrix queries, const latent_cache<E>& cache) const -> matrix {
-    const index tokens = queries.rows(), keys = cache.tokens(), d = config_.nope_dim + config_.rope_dim;
-    matrix out(tokens, config_.heads * config_.value_dim);
-    if (tokens == 0) return out;
-    // One head's keys and values at a time: [nope | rope | value]; all heads share the rotated key.
-    matrix latent(keys, config_.latent), own(keys, d + config_.value_dim);
-    for (index n = 0; n < keys; ++n) {
-        detail::read_row(cache.latents().at(0, n, 0), latent.row(n).data(), config_.latent);
-        detail::read_row(cache.shared_keys().at(0, n, 0), own.row(n).data() + config_.nope_dim,
-                         config_.rope_dim);
-    }
-    if (cache.scale() != 1) {
-        latent *= static_cast<T>(cache.scale());
-        own.middleCols(config_.nope_dim, config_.rope_dim) *= static_cast<T>(cache.scale());
-    }
-    const heads_view<T> all(own.data(), keys, 1, own.cols());
-    const heads_view<T> k = all.channel_slice(0, d), v = all.channel_slice(d, config_.value_dim);
-    const heads_view<T> q(queries.data(), tokens, config_.heads, d),
-        to(out.data(), tokens, config_.heads, config_.value_dim);
-    std::vector<std::byte> workspace(static_cast<std::size_t>(attention::attend_workspace(q, k, v)));
-    for (index h = 0; h < config_.heads; ++h) {
-        own.leftCols(config_.nope_dim).noalias() = latent * up(h, 0, config_.nope_dim).transpose();
-        own.rightCols(config_.value_dim).noalias() =
-            latent * up(h, config_.nope_dim, config_.value_dim).transpose();
-        attention::attend(attention::causal_mask{}, q.head_slice(h, 1), k, v, to.head_slice(h, 1),
-                          std::span<std::byte>(workspace), {.scale = scale_});
-    }
-    return out;
 }
 
 template <class T>

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -10,6 +12,7 @@
 #include <ropewalk/core/half_types.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_storage.hpp>
+#include <ropewalk/core/simd_wide.hpp>
 #include <ropewalk/frequencies/mixed.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 #include <ropewalk/positions/position_ids.hpp>
@@ -49,6 +52,49 @@ const compute_t<E>* halves_of(pair_layout layout, const E* head, index pairs, co
     return room;
 }
 
+/// One head of some tokens: halves of the rotated numbers and of their upstream gradients, and positions.
+template <class X, class G>
+struct angle_rows {
+    static constexpr index most = 16;
+    index count = 0;
+    std::array<const X*, std::size_t{most}> x;
+    std::array<const G*, std::size_t{most}> g;
+    std::array<const double*, std::size_t{most}> position;
+};
+
+/// Adds the tokens' position * (gradient of the angle) to [axes, pairs], Axes of them from `axis` on.
+template <std::size_t Axes, class X, class G>
+void add_angle_gradients(const angle_rows<X, G>& rows, index pairs, index axis, double* to) noexcept {
+    constexpr index lanes = simd::lanes<double>;
+    index i = 0;
+    for (; i + lanes <= pairs; i += lanes) {
+        simd::pack<double> sum[Axes];
+        for (std::size_t a = 0; a < Axes; ++a)
+            sum[a] = simd::load(static_cast<const double*>(to + (axis + static_cast<index>(a)) * pairs + i));
+        for (std::size_t t = 0; t < static_cast<std::size_t>(rows.count); ++t) {
+            const X* const x = rows.x[t] + i;
+            const G* const g = rows.g[t] + i;
+            const simd::pack<double> each = simd::load_wide(g + pairs) * simd::load_wide(x) -
+                                            simd::load_wide(g) * simd::load_wide(x + pairs);
+            for (std::size_t a = 0; a < Axes; ++a)
+                sum[a] =
+                    simd::fma(simd::broadcast(rows.position[t][axis + static_cast<index>(a)]), each, sum[a]);
+        }
+        for (std::size_t a = 0; a < Axes; ++a)
+            simd::store(to + (axis + static_cast<index>(a)) * pairs + i, sum[a]);
+    }
+    for (; i < pairs; ++i)
+        for (std::size_t t = 0; t < static_cast<std::size_t>(rows.count); ++t) {
+            const X* const x = rows.x[t] + i;
+            const G* const g = rows.g[t] + i;
+            const double each = static_cast<double>(g[pairs]) * static_cast<double>(x[0]) -
+                                static_cast<double>(g[0]) * static_cast<double>(x[pairs]);
+            for (std::size_t a = 0; a < Axes; ++a)
+                to[(axis + static_cast<index>(a)) * pairs + i] +=
+                    rows.position[t][axis + static_cast<index>(a)] * each;
+        }
+}
+
 }  // namespace detail
 
 /// The gradient of a loss with respect to learned frequencies (mixed RoPE). For every head, axis and pair it
@@ -84,32 +130,38 @@ void accumulate_omega_gradient(pair_layout layout, heads_view<X> rotated, heads_
     detail::require(positions.tokens() == tokens || positions.tokens() == rotated.batches() * tokens, who,
                     "positions must have one token a token of rotated", positions.tokens());
     const std::vector<double> position = positions.values();
-    const auto row = [pairs]<class T>(T) { return std::vector<T>(static_cast<std::size_t>(4 * pairs)); };
-    auto x_row = row(compute_t<X>{});
-    auto g_row = row(compute_t<G>{});
+    using rows_type = detail::angle_rows<compute_t<X>, compute_t<G>>;
+    const auto room = [pairs]<class T>(T) {
+        return std::vector<T>(static_cast<std::size_t>(rows_type::most * 4 * pairs));
+    };
+    auto x_room = room(compute_t<X>{});
+    auto g_room = room(compute_t<G>{});
+    // Some tokens at a time, so that a head's sums stay in registers past them. (Token by token, loaded and
+    // stored: 2.8 to 7.6 passes over a batch in the L2 cache; as plain loops of f32 numbers widened to f64,
+    // 3.6 to 10.)
     for (index b = 0; b < rotated.batches(); ++b)
-        for (index n = 0; n < tokens; ++n) {
-            const index token = positions.tokens() == tokens ? n : b * tokens + n;
-            if (!positions.touched(token)) continue;
+        for (index n = 0; n < tokens;) {
+            rows_type rows{};
+            std::array<index, std::size_t{rows_type::most}> own{};
+            for (; n < tokens && rows.count < rows_type::most; ++n) {
+                const index token = positions.tokens() == tokens ? n : b * tokens + n;
+                if (!positions.touched(token)) continue;
+                const auto t = static_cast<std::size_t>(rows.count++);
+                own[t] = n;
+                rows.position[t] = position.data() + token * axes;
+            }
             for (index h = 0; h < rotated.heads(); ++h) {
-                const auto* const x = detail::halves_of(layout, rotated.at(b, n, h), pairs, x_row.data());
-                const auto* const g = detail::halves_of(layout, upstream.at(b, n, h), pairs, g_row.data());
-                const auto angle = [&](index i) {
-                    return static_cast<double>(g[pairs + i]) * static_cast<double>(x[i]) -
-                           static_cast<double>(g[i]) * static_cast<double>(x[pairs + i]);
-                };
-                const double* const at = position.data() + token * axes;
-                double* const to = omega_gradient.data() + h * axes * pairs;
-                if (axes == 2) {  // images: each angle once, in registers
-                    for (index i = 0; i < pairs; ++i) {
-                        const double each = angle(i);
-                        to[i] += at[0] * each;
-                        to[pairs + i] += at[1] * each;
-                    }
-                    continue;
+                for (index t = 0; t < rows.count; ++t) {
+                    const auto i = static_cast<std::size_t>(t);
+                    rows.x[i] = detail::halves_of(layout, rotated.at(b, own[i], h), pairs,
+                                                  x_room.data() + t * 4 * pairs);
+                    rows.g[i] = detail::halves_of(layout, upstream.at(b, own[i], h), pairs,
+                                                  g_room.data() + t * 4 * pairs);
                 }
-                for (index a = 0; a < axes; ++a)
-                    for (index i = 0; i < pairs; ++i) to[a * pairs + i] += at[a] * angle(i);
+                double* const to = omega_gradient.data() + h * axes * pairs;
+                index a = 0;  // each angle once for two axes: images
+                for (; a + 2 <= axes; a += 2) detail::add_angle_gradients<2>(rows, pairs, a, to);
+                if (a < axes) detail::add_angle_gradients<1>(rows, pairs, a, to);
             }
         }
 }
