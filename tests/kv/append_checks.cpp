@@ -74,6 +74,20 @@ TEST_CASE("append_checks: rows may run backwards, and a single one has no step",
     CHECK(source_refusal({1, 1, 1, 8}, {3, -2, 1}) == "");
 }
 
+TEST_CASE("append_checks: rows without channels may all stand in one place", "[kv][append]") {
+    CHECK(cache_refusal({2, 4, 2, 0}, {0, 0, 0}) == "");
+    CHECK(cache_refusal({2, 4, 2, 0}, {0, 0, 16}) == "");
+    CHECK(cache_refusal({2, 4, 2, 1}, {0, 0, 0}) ==
+          "f: cache strides must not be shorter than what they step over, got 0");
+}
+
+TEST_CASE("append_checks: the longest step backwards is a step too far", "[kv][append]") {
+    constexpr rw::index least = std::numeric_limits<rw::index>::min();
+    CHECK(source_refusal({2, 3, 4, 8}, {least, 32, 8}) ==
+          "f: extents times strides must fit the address space, stride, got " + std::to_string(-(least + 1)));
+    CHECK(source_refusal({1, 3, 4, 8}, {least, 32, 8}) == "");
+}
+
 TEST_CASE("append_checks: packed rows of keys and values pass, a cache whose rows meet does not",
           "[kv][append]") {
     const rw::cache_shape shape{2, 4, 2, 8};

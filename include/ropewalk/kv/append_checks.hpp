@@ -14,13 +14,16 @@ namespace ROPEWALK_NAMESPACE::detail {
 template <std::size_t N>
 void require_rows_apart(const char* who, const char* what, index channels,
                         std::array<std::array<index, 2>, N> stride_and_count) {
-    for (auto& dimension : stride_and_count) dimension[0] = dimension[0] < 0 ? -dimension[0] : dimension[0];
+    constexpr index most = std::numeric_limits<index>::max();
+    for (auto& dimension : stride_and_count)
+        if (dimension[0] < 0) dimension[0] = dimension[0] < -most ? most : -dimension[0];
     std::sort(stride_and_count.begin(), stride_and_count.end());
     index inside = channels;
     for (const auto& [stride, count] : stride_and_count) {
         if (count <= 1) continue;
         require(stride >= inside, who, what, stride);
-        require(count - 1 <= (std::numeric_limits<index>::max() / 16 - inside) / stride, who,
+        if (stride == 0) continue;  // rows without channels share none
+        require(count - 1 <= (most / 16 - inside) / stride, who,
                 "extents times strides must fit the address space, stride", stride);
         inside += (count - 1) * stride;
     }
