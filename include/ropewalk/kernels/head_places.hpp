@@ -120,7 +120,7 @@ struct head_places {
     D* to;
     index to_stride;
     index heads;
-    bool past_caches = false;  ///< f32 and f64 that go elsewhere: written around the caches
+    bool past_caches = false;  ///< f64, f32 and f16 that go elsewhere: written around the caches
 
     static constexpr bool in_place = std::is_same_v<Source, heads_in_place<D>>;
     /// Pairs of 16-bit numbers stay together on the way from bf16 to bf16; see read_as_words.
@@ -133,7 +133,7 @@ struct head_places {
     /// K registers to their place in the target.
     template <std::size_t K, class P>
     ROPEWALK_ALWAYS_INLINE void store(D* p, const P (&x)[K]) const noexcept {
-        if constexpr (!in_place && Source::plain && std::is_same_v<D, C>) {
+        if constexpr (!in_place && Source::plain && !std::is_same_v<D, bf16>) {
             if (past_caches) {
                 simd::store_past_caches(p, x);
                 return;

@@ -97,8 +97,8 @@ misfit fit_same_shape(const heads_view<const S>& from, const heads_view<D>& to) 
     return fit_extents(from.shape, from.data != nullptr);
 }
 
-/// Bytes from which on a target of f32 or f64 is written past the caches: whoever reads it next would find only its
-/// end there. (Zen 4, 84 MB of f32: 0.78 of memcpy, by plain stores 1.26.)
+/// Bytes from which on a target of f64, f32 or f16 is written past the caches: whoever reads it next would find only
+/// its end there. (Zen 4, 84 MB of f32: 0.78 of memcpy, by plain stores 1.26.)
 inline constexpr index past_caches_bytes = index{1} << 25;
 
 template <class L, class S, class D, class R>
@@ -123,7 +123,8 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
     // A layer that does not rotate still has an output.
     const bool copied = options.unrotated == unrotated_numbers::copied || !plan.rotates;
     const work_part work = partition_tokens(to.batches() * to.tokens(), options.part);
-    const bool past_caches = !in_place && to.batches() * to.tokens() * bytes_of_token(to) > past_caches_bytes;
+    const bool past_caches =
+        !in_place && to.batches() * to.tokens() * bytes_of_token(to) >= past_caches_bytes;
     const tensor_part<const S, D> tensor{from, to, partition(to.heads(), work.heads), 0, past_caches};
     if (pairs == 0) {
         if (copied)
