@@ -13,6 +13,7 @@ ml_dtypes.bfloat16, or of numpy.uint16 with dtype="bf16".
 
 import ctypes as _c
 import os as _os
+from functools import cached_property as _cached_property
 
 import numpy as _np
 
@@ -56,7 +57,7 @@ _Layer = _struct("_Layer", [("size", _size), ("version", _i32), ("rotates", _i32
                             ("write_group", _diff), ("head_dim", _diff), ("first_channel", _diff),
                             ("rotary_dim", _diff), ("logit_scale", _f64), ("original_context", _c.c_int64),
                             ("max_context", _c.c_int64)])
-_Info = _struct("_Info", [("pairs", _diff), ("axes", _diff), ("heads", _diff), ("magnitude", _f64)])
+_Info = _struct("_Info", [("size", _size), ("version", _i32), ("pairs", _diff), ("axes", _diff), ("heads", _diff), ("magnitude", _f64)])
 
 _VERSION = 1
 _LAYOUTS = {"half_split": 1, "interleaved": 2, "blocked": 3}
@@ -84,7 +85,7 @@ def load(path=None):
     declare("ropewalk_status_text", _c.c_char_p, _c.c_int)
     declare("ropewalk_make_spectrum", _c.c_int, _ptr, _c.POINTER(_ptr), *text)
     declare("ropewalk_free_spectrum", None, _ptr)
-    declare("ropewalk_get_spectrum_info", _Info, _ptr)
+    declare("ropewalk_get_spectrum_info", _c.c_int, _ptr, _ptr)
     declare("ropewalk_get_frequencies", _diff, _ptr, _ptr, _diff)
     declare("ropewalk_make_table", _c.c_int, _ptr, _c.POINTER(_ptr), *text)
     declare("ropewalk_free_table", None, _ptr)
@@ -185,9 +186,13 @@ class Spectrum:
             _lib.ropewalk_free_spectrum(self._handle)
             self._handle = None
 
-    @property
+    @_cached_property
     def _info(self):
-        return _library().ropewalk_get_spectrum_info(self._handle)
+        info = _Info(_c.sizeof(_Info), _VERSION)
+        status = _library().ropewalk_get_spectrum_info(self._handle, _c.byref(info))
+        if status != 0:
+            raise _refused(status)
+        return info
 
     @property
     def pairs(self):

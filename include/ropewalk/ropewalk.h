@@ -5,12 +5,13 @@
 // The library for C, for other languages, and for programs that ship one binary to many CPUs: plain calls,
 // carried out by the widest of the units that ropewalk_add_dispatch() compiled and this CPU has. C99, C11 and
 // C++20 alike. No call throws, ends the program or starts a thread, and only those named make and read
-// allocate. Every struct begins with its size and version and is made by the function new_ of its name;
-// whatever is made by a call that takes a pointer to a pointer is freed by the function free_ of its name.
-// Bad memory apart, a call that cannot be is refused with nothing touched.
+// allocate. Every struct that a call takes begins with its size and version and is made by the function new_
+// of its name; tensors, rows, norms and caches inside one are of its version. Whatever is made by a call that
+// takes a pointer to a pointer is freed by the function free_ of its name. Bad memory apart, a call that
+// cannot be is refused with nothing touched.
 //
-// Threads: every function may be called from any thread at any time, and none takes a lock of its own. What was made is
-// never changed, so that any number of calls may read one spectrum, table, plan or model at once; it is freed
+// Threads: every function may be called from any thread at any time, and none takes a lock of its own. What
+// was made is never changed, so that any number of calls may read one spectrum, table, plan or model at once; it is freed
 // when none of them runs any more. Calls whose written memory is disjoint run side by side: parts of one call by
 // its fields parts and part, calls on different tensors as they are. The reason of a refusal belongs to its
 // thread. ropewalk_use_unit counts for calls that begin after it.
