@@ -11,7 +11,21 @@ if(UNIX AND NOT APPLE)  # templates of the standard library are visible whatever
     target_link_options(ropewalk_shared PRIVATE LINKER:--version-script=${exports})
     set_target_properties(ropewalk_shared PROPERTIES LINK_DEPENDS ${exports})
 endif()
-if(ROPEWALK_INSTALL AND ROPEWALK_BUILD_SHARED)  # tests build it too
+# What a C program needs, and no more: the library, its header, and a pkg-config file. Tests build the library where
+# nobody asked for it, and then install this component by name.
+if(ROPEWALK_INSTALL)
     include(GNUInstallDirs)
-    install(TARGETS ropewalk_shared DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    set(unasked "")
+    if(NOT ROPEWALK_BUILD_SHARED)
+        set(unasked EXCLUDE_FROM_ALL)
+    endif()
+    set(pc_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+    file(RELATIVE_PATH ROPEWALK_FROM_PC /${pc_dir} /)
+    configure_file(${CMAKE_CURRENT_LIST_DIR}/ropewalk-c.pc.in ${PROJECT_BINARY_DIR}/package/ropewalk-c.pc @ONLY)
+    install(TARGETS ropewalk_shared DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT shared ${unasked})
+    install(FILES ${PROJECT_BINARY_DIR}/package/ropewalk-c.pc DESTINATION ${pc_dir} COMPONENT shared ${unasked})
+    set(headers ${PROJECT_SOURCE_DIR}/include/ropewalk)
+    install(FILES ${headers}/ropewalk.h DESTINATION include/ropewalk COMPONENT shared ${unasked})
+    install(DIRECTORY ${headers}/dispatch DESTINATION include/ropewalk COMPONENT shared ${unasked}
+            FILES_MATCHING PATTERN "*.h")
 endif()

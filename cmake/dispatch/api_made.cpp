@@ -9,8 +9,9 @@ ROPEWALK_DETAIL_API int ropewalk_make_spectrum(const ropewalk_spectrum_options* 
 ROPEWALK_DETAIL_API void ropewalk_free_spectrum(ropewalk_spectrum* spectrum) {
     ROPEWALK_DETAIL_HANDLES.free_spectrum(spectrum);
 }
-ROPEWALK_DETAIL_API ropewalk_spectrum_info ropewalk_get_spectrum_info(const ropewalk_spectrum* spectrum) {
-    return ROPEWALK_DETAIL_HANDLES.spectrum_info(spectrum);
+ROPEWALK_DETAIL_API int ropewalk_get_spectrum_info(const ropewalk_spectrum* spectrum,
+                                                   ropewalk_spectrum_info* info) {
+    return ROPEWALK_DETAIL_HANDLES.spectrum_info(spectrum, info);
 }
 ROPEWALK_DETAIL_API ptrdiff_t ropewalk_get_frequencies(const ropewalk_spectrum* spectrum, double* frequencies,
                                                        ptrdiff_t count) {
@@ -69,7 +70,8 @@ ROPEWALK_DETAIL_API int ropewalk_make_layer_spectrum(const ropewalk_model* model
 }
 ROPEWALK_DETAIL_API ropewalk_rows ropewalk_rows_on_the_fly(const ropewalk_spectrum* spectrum,
                                                            const int32_t* positions, ptrdiff_t tokens) {
-    const ropewalk_spectrum_info info = ropewalk_get_spectrum_info(spectrum);
+    ropewalk_spectrum_info info = ropewalk_new_spectrum_info();  // without a spectrum, no pairs
+    if (spectrum != nullptr) ropewalk_get_spectrum_info(spectrum, &info);
     ropewalk_rows rows{};
     rows.spectrum = spectrum;
     rows.pairs = info.pairs;

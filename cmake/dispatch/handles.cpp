@@ -132,9 +132,16 @@ int make_spectrum(const ropewalk_spectrum_options* options, ropewalk_spectrum** 
     return made(out, text, size, [&] { return new ropewalk_spectrum{spectrum_of(options)}; });
 }
 void free_spectrum(ropewalk_spectrum* s) { delete s; }
-ropewalk_spectrum_info spectrum_info(const ropewalk_spectrum* s) {
-    if (s == nullptr) return {};
-    return {s->value.pairs(), s->value.axes(), s->value.heads(), s->value.magnitude()};
+int spectrum_info(const ropewalk_spectrum* s, ropewalk_spectrum_info* info) {
+    const reason r =
+        check_answer(info, "info must not be null", "size must be sizeof(ropewalk_spectrum_info)");
+    if (r.must != nullptr) return status_of(r);
+    if (s == nullptr) return status_of(reason{"spectrum must not be null", 1, 0});
+    info->pairs = s->value.pairs();
+    info->axes = s->value.axes();
+    info->heads = s->value.heads();
+    info->magnitude = s->value.magnitude();
+    return ROPEWALK_OK;
 }
 ptrdiff_t frequencies_of(const ropewalk_spectrum* s, double* numbers, ptrdiff_t count) {
     if (s == nullptr) return 0;

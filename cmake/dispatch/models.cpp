@@ -73,12 +73,8 @@ const rotary_scheme& needed_scheme(const char* who, const ropewalk_model* model,
 }
 int get_layer(const ropewalk_model* model, ptrdiff_t number, ropewalk_layer* layer) {
     const rotary_scheme* s = scheme_of(model, number);
-    if (layer == nullptr) return status_of(reason{"layer must not be null", 1, 0});
-    if (layer->size != sizeof *layer)
-        return status_of(reason{"size must be sizeof(ropewalk_layer)", sizeof *layer,
-                                static_cast<ptrdiff_t>(layer->size)});
-    if (layer->version != ROPEWALK_C_VERSION)
-        return status_of(reason{"version must be ROPEWALK_C_VERSION", ROPEWALK_C_VERSION, layer->version});
+    const reason r = check_answer(layer, "layer must not be null", "size must be sizeof(ropewalk_layer)");
+    if (r.must != nullptr) return status_of(r);
     if (s == nullptr)
         return status_of(
             reason{"number must be that of a layer of a model, last", layers(model) - 1, number});

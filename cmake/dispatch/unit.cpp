@@ -63,30 +63,70 @@ bool is_usual(const ropewalk_rotate_call& c) noexcept {
     return ((counts | k_heads) >> small) == 0 && (strides >> (2 * small + 1)) == 0 && c.size == sizeof c &&
            c.version == ROPEWALK_C_VERSION && enumerators(c.dtype, ROPEWALK_F64, 4) &&
            (c.k_dtype == 0 || c.k_dtype == c.dtype) && enumerators(c.layout, ROPEWALK_HALF_SPLIT, 3) &&
-           enumerators(c.write_layout, 0, 4) && enumerators(c.direction, ROPEWALK_ROTATE, 3) && r.pairs > 0 &&
-           r.table_heads == 1 && r.batch_stride == 0 && r.spectrum == nullptr && r.cos != nullptr &&
-           r.sin != nullptr && (r.row_of_token == nullptr || r.row_of_token_64 == nullptr) &&
-           r.row_stride >= r.pairs && r.first_token + c.batches * c.tokens <= entries;
+           (c.write_layout == 0 || (c.write_layout == c.layout && c.write_group == c.group)) &&
+           enumerators(c.direction, ROPEWALK_ROTATE, 3) && r.pairs > 0 && r.table_heads == 1 &&
+           r.batch_stride == 0 && r.spectrum == nullptr && r.cos != nullptr && r.sin != nullptr &&
+           (r.row_of_token == nullptr || r.row_of_token_64 == nullptr) && r.row_stride >= r.pairs &&
+           r.first_token + c.batches * c.tokens <= entries;
 }
 
-/// One kernel for every direction and for one tensor or two. Flat: a layout that is handed on in memory is
-/// read back as a register before its words are there, some 10 ns.
+/// One kernel for every direction. It is given the call as it stands and makes views and rows itself: those that
+/// are handed on in memory are read back as registers before their words are there, some 10 ns.
 template <class T>
-[[gnu::flatten, gnu::noinline]] bool kernel(const ropewalk_rotate_call& call, const heads_view<T>& q,
-                                            const heads_view<T>& k, const rows_view<compute_t<T>>& rows,
-                                            part_of part) noexcept {
-    return detail::rotate_views("rotate", slice_of(call), rows, direction_of(call.direction), part, q, k);
+[[gnu::flatten, gnu::noinline]] bool kernel(const ropewalk_rotate_call& call) noexcept {
+    const index channels = channels_of(call);
+    return detail::rotate_views("rotate", slice_of(call),
+                                rows_of<compute_t<T>>(call.rows, call.batches, call.tokens),
+                                direction_of(call.direction), part_of{call.parts, call.part},
+                                view_of<T>(call, call.q, channels), view_if<T>(call, call.k, channels));
 }
-template <class T>
-bool run(const ropewalk_rotate_call& call, const heads_view<T>& q, const heads_view<T>& k) noexcept {
-    using C = compute_t<T>;
+/// The same of a usual call: what is known of it and need not be asked costs 6 ns, a second tensor without
+/// heads 7.
+template <class T, bool Both>
+[[gnu::flatten, gnu::noinline]] bool usual_kernel(const ropewalk_rotate_call& call) noexcept {
+    auto rows = rows_of<compute_t<T>>(call.rows, call.batches, call.tokens);
+    rows.heads = rows.batches = 1;
+    rows.batch_stride = 0;
+    rows.tokens = call.batches * call.tokens;
+    const pair_layout pairs = layout_of(call.layout, call.group);
+    const index channels = channels_of(call);
+    const auto rotate_all = [&](const auto&... x) {
+        return detail::rotate_views("rotate", layout_slice{pairs, pairs, call.first_channel}, rows,
+                                    direction_of(call.direction), part_of{call.parts, call.part}, x...);
+    };
+    const auto q = view_of<T>(call, call.q, channels);
+    if constexpr (Both) {
+        return rotate_all(q, view_of<T>(call, call.k, channels));
+    } else {
+        return rotate_all(q);
+    }
+}
+/// Tensors of one type, by rows of a table.
+bool run_table(const ropewalk_rotate_call& call) noexcept {
+    return with_dtype(call.dtype, [&]<class T>(T) { return kernel<T>(call); });
+}
+bool run_usual(const ropewalk_rotate_call& call) noexcept {
+    return with_dtype(call.dtype, [&]<class T>(T) {
+        return call.k.data == nullptr ? usual_kernel<T, false>(call) : usual_kernel<T, true>(call);
+    });
+}
+/// Tensors of one type, by rows of either kind.
+bool run(const ropewalk_rotate_call& call) noexcept {
+    if (call.rows.spectrum == nullptr) return run_table(call);
     const part_of own{call.parts, call.part};
-    if (call.rows.spectrum == nullptr)
-        return kernel(call, q, k, rows_of<C>(call.rows, call.batches, call.tokens), own);
     const misfit wrong = detail::fit_part(own);
     if (!wrong.ok()) return detail::tell("rotate", wrong);
-    return with_made_rows<C>(call.rows, {call.batches, call.tokens, own},
-                             [&](const auto& rows, part_of part) { return kernel(call, q, k, rows, part); });
+    const auto made = [&]<class C>(C) {
+        return with_made_rows<C>(call.rows, {call.batches, call.tokens, own},
+                                 [&](const rows_view<C>& rows, part_of part) {
+                                     ropewalk_rotate_call now = call;
+                                     now.rows = table_of(rows);
+                                     now.parts = part.parts;
+                                     now.part = part.part;
+                                     return run_table(now);
+                                 });
+    };
+    return call.dtype == ROPEWALK_F64 ? made(double{}) : made(float{});
 }
 
 /// The library's word on one tensor.
@@ -115,36 +155,33 @@ misfit fit_of_call(const ropewalk_rotate_call& call) noexcept {
                       [&]<class T>(T) { return fit_of(call, view_if<T>(call, call.k, channels)); });
 }
 
-bool run_all(const ropewalk_rotate_call& call) noexcept {
-    return with_dtype(call.dtype, [&]<class T>(T) {
-        const bool has_q = call.q.heads != 0;
-        const bool has_k = call.k.data != nullptr && call.k.heads != 0;
-        const index channels = channels_of(call);
-        return run<T>(call, has_q ? view_of<T>(call, call.q, channels) : nothing_at<T>(call.k.data),
-                      has_k ? view_of<T>(call, call.k, channels) : nothing_at<T>(call.q.data));
-    });
-}
 /// q and k of different types are two calls: sixteen kernels for four would be four times the code.
 bool run_each(const ropewalk_rotate_call& call) noexcept {
     const auto one = [&](std::int32_t dtype, const ropewalk_tensor& x) {
-        return x.heads == 0 || with_dtype(dtype, [&]<class T>(T) {
-                   return run<T>(call, view_of<T>(call, x, channels_of(call)), nothing_at<T>(x.data));
-               });
+        ropewalk_rotate_call alone = call;
+        alone.dtype = dtype;
+        alone.q = x;
+        alone.k = {};
+        return run(alone);
     };
     const bool q = one(call.dtype, call.q);
     const bool k = one(call.k_dtype, call.k);
     return q && k;
 }
 
-int rotate(const ropewalk_rotate_call* pointer) noexcept {
-    if (pointer != nullptr && is_usual(*pointer)) return status_of(run_all(*pointer));
+/// What is not usual: refused, or carried out.
+[[gnu::noinline]] int rotate_unusual(const ropewalk_rotate_call* pointer) noexcept {
     const reason field = check_call(pointer);
     if (field.must != nullptr) return status_of(field);
     const ropewalk_rotate_call& call = *pointer;
     if (call.rows.pairs == 0) return status_of(fit_of_call(call));
-    if (k_dtype_of(call) == call.dtype || call.k.data == nullptr) return status_of(run_all(call));
+    if (k_dtype_of(call) == call.dtype || call.k.data == nullptr) return status_of(run(call));
     const misfit m = fit_of_call(call);
     return m.ok() ? status_of(run_each(call)) : status_of(m);
+}
+int rotate(const ropewalk_rotate_call* call) noexcept {
+    if (call == nullptr || !is_usual(*call)) return rotate_unusual(call);
+    return status_of(run_usual(*call));
 }
 
 int look_at_rotate(const ropewalk_rotate_call* call) noexcept {

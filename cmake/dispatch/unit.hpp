@@ -35,7 +35,7 @@ struct ropewalk_detail_unit {
 struct ropewalk_detail_handles {
     int (*make_spectrum)(const ropewalk_spectrum_options*, ropewalk_spectrum**, char*, size_t);
     void (*free_spectrum)(ropewalk_spectrum*);
-    ropewalk_spectrum_info (*spectrum_info)(const ropewalk_spectrum*);
+    int (*spectrum_info)(const ropewalk_spectrum*, ropewalk_spectrum_info*);
     ptrdiff_t (*frequencies)(const ropewalk_spectrum*, double*, ptrdiff_t);
     int (*make_table)(const ropewalk_table_options*, ropewalk_table**, char*, size_t);
     void (*free_table)(ropewalk_table*);

@@ -48,14 +48,6 @@ template <class T, class Call>
 heads_view<T> view_if(const Call& call, const ropewalk_tensor& x, index channels) noexcept {
     return x.data != nullptr ? view_of<T>(call, x, channels) : heads_view<T>{};
 }
-/// No heads, at an address all the same: the kernel adds to the address of both tensors.
-template <class T>
-heads_view<T> nothing_at(void* data) noexcept {
-    heads_view<T> nothing;
-    nothing.data = static_cast<T*>(data);
-    return nothing;
-}
-
 /// Which entry each token reads.
 template <class Rows>
 void place_tokens(Rows& rows, const ropewalk_rows& given, index batches, index tokens) noexcept {
@@ -82,6 +74,21 @@ rows_view<C> rows_of(const ropewalk_rows& given, index batches, index tokens) no
     rows.indices.wide = given.row_of_token_64;
     place_tokens(rows, given, batches, tokens);
     return rows;
+}
+
+/// Rows of a table, one behind the other, as a call has them.
+template <class C>
+ropewalk_rows table_of(const rows_view<C>& rows) noexcept {
+    ropewalk_rows out{};
+    out.cos = rows.cos;
+    out.sin = rows.sin;
+    out.table_rows = rows.table_rows;
+    out.table_heads = rows.heads;
+    out.pairs = rows.pairs;
+    out.row_stride = rows.row_stride;
+    out.head_stride = rows.head_stride;
+    out.first_token = rows.first_token;
+    return out;
 }
 
 /// A handle begins with the object that handles.cpp made: the same class compiled for another instruction

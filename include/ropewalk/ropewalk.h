@@ -5,8 +5,9 @@
 
 // Calls are executed by the widest of the units that ropewalk_add_dispatch() compiled and this CPU supports.
 // The header compiles as C99, C11 and C++20. No call throws, ends the program or starts a thread, and only
-// calls with make or read in their names allocate memory. Every struct begins with its size and version and
-// is created by the function new_ of its name. Whatever a call returns through a pointer to a pointer is
+// calls with make or read in their names allocate memory. Every struct that a call takes begins with its
+// size and version and is created by the function new_ of its name; tensors, rows, norms and caches inside a
+// struct have its version. Whatever a call returns through a pointer to a pointer is
 // freed by the function free_ of its name. Apart from invalid pointers, a call that cannot be carried out is
 // refused with nothing touched.
 //

@@ -125,8 +125,21 @@ int main(void) {
     for (int i = 0; i < 3; ++i)
         check(fabs(read[i] - pow(500000, -i / 4.0) / factors[i]) < 1e-15, "a divided frequency");
     check(ropewalk_get_frequencies(NULL, read, 3) == 0, "frequencies of no spectrum");
-    const ropewalk_spectrum_info info = ropewalk_get_spectrum_info(spectrum);
+    ropewalk_spectrum_info info = ropewalk_new_spectrum_info();
+    check(ropewalk_get_spectrum_info(NULL, &info) == ROPEWALK_BAD_CALL && info.pairs == 0, "no spectrum");
+    check(ropewalk_get_spectrum_info(spectrum, NULL) == ROPEWALK_BAD_CALL, "nothing to fill in");
+    info.version = 77;
+    check(ropewalk_get_spectrum_info(spectrum, &info) == ROPEWALK_BAD_CALL && info.pairs == 0,
+          "another version");
+    info = ropewalk_new_spectrum_info();
+    info.size -= 1;
+    check(ropewalk_get_spectrum_info(spectrum, &info) == ROPEWALK_BAD_CALL, "another size");
+    ropewalk_last_misfit(text, sizeof text);
+    check(strncmp(text, "size must be sizeof(ropewalk_spectrum_info): wanted", 51) == 0, text);
+    info = ropewalk_new_spectrum_info();
+    check(ropewalk_get_spectrum_info(spectrum, &info) == ROPEWALK_OK, "a spectrum");
     check(info.pairs == 4 && info.axes == 1 && info.heads == 1 && info.magnitude == 2, "what a spectrum is");
+    check(ropewalk_rows_on_the_fly(NULL, NULL, 3).pairs == 0, "rows of no spectrum");
 
     // Rows that move cached keys: by a distance, and from one spectrum to another.
     ropewalk_table_options t = ropewalk_new_table_options();

@@ -224,3 +224,8 @@ class Torch(unittest.TestCase):
         self.assertAlmostEqual(float(half[0, 1, 0, 0]), np.cos(1) - np.sin(1), places=2)
         with self.assertRaisesRegex(rw.Error, "q must be of"):
             rw.rotate(torch.ones(1, 3, 2, 8, dtype=torch.int32), spectrum, positions=torch.arange(3))
+        learned = torch.ones(1, 3, 2, 8, requires_grad=True)
+        with self.assertRaisesRegex(rw.Error, "q must not require a gradient.*Rotate.apply"):
+            rw.rotate(learned, spectrum, positions=torch.arange(3))
+        with torch.no_grad():
+            rw.rotate(learned, spectrum, positions=torch.arange(3))

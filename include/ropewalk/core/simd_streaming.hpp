@@ -42,6 +42,25 @@ ROPEWALK_ALWAYS_INLINE void store_past_caches(C* p, const pack<C> (&x)[K]) noexc
 #endif
     store<false>(p, x);
 }
+/// The same for f16, from registers of floats.
+template <std::size_t K>
+ROPEWALK_ALWAYS_INLINE void store_past_caches(f16* p, const pack<float> (&x)[K]) noexcept {
+#if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__F16C__))
+    if (reinterpret_cast<std::uintptr_t>(p) % (sizeof(f16) * static_cast<std::size_t>(lanes<float>)) == 0) {
+        ROPEWALK_DETAIL_UNROLL
+        for (std::size_t k = 0; k < K; ++k) {
+            f16* const to = p + static_cast<index>(k) * lanes<float>;
+#if defined(ROPEWALK_DETAIL_X86_512)
+            _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrowed<f16>(x[k]));
+#else
+            _mm_stream_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x[k], 0x8));
+#endif
+        }
+        return;
+    }
+#endif
+    store<false>(p, x);
+}
 /// Orders the stores of store_past_caches before later stores.
 ROPEWALK_ALWAYS_INLINE void store_fence() noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512) || defined(ROPEWALK_DETAIL_X86_256) || defined(ROPEWALK_DETAIL_X86_128)

@@ -68,13 +68,23 @@ void ropewalk_free_spectrum(ropewalk_spectrum* spectrum);
 
 /// The properties of a spectrum.
 typedef struct ropewalk_spectrum_info {
+    size_t size;       ///< sizeof(ropewalk_spectrum_info)
+    int32_t version;   ///< ROPEWALK_C_VERSION
     ptrdiff_t pairs;   ///< channels that rotate / 2
     ptrdiff_t axes;    ///< of a position
     ptrdiff_t heads;   ///< 1: all heads share the frequencies
     double magnitude;  ///< the factor on cos and sin
 } ropewalk_spectrum_info;
-/// All 0 where spectrum is NULL.
-ropewalk_spectrum_info ropewalk_get_spectrum_info(const ropewalk_spectrum* spectrum);
+/// An info to be filled in by ropewalk_get_spectrum_info().
+static inline ropewalk_spectrum_info ropewalk_new_spectrum_info(void) {
+    ropewalk_spectrum_info info;
+    memset(&info, 0, sizeof info);
+    info.size = sizeof info;
+    info.version = ROPEWALK_C_VERSION;
+    return info;
+}
+/// The properties of a spectrum. ROPEWALK_BAD_CALL if it is NULL, or if `info` is of another version.
+int ropewalk_get_spectrum_info(const ropewalk_spectrum* spectrum, ropewalk_spectrum_info* info);
 /// The frequencies of the first head in radians per position: at most `count` of them are written. Returns
 /// their number.
 ptrdiff_t ropewalk_get_frequencies(const ropewalk_spectrum* spectrum, double* frequencies, ptrdiff_t count);

@@ -119,7 +119,7 @@ struct head_places {
     D* to;
     index to_stride;
     index heads;
-    bool past_caches = false;  ///< f32 and f64 that are written elsewhere, bypassing the caches
+    bool past_caches = false;  ///< f64, f32 and f16 that are written elsewhere, bypassing the caches
 
     static constexpr bool in_place = std::is_same_v<Source, heads_in_place<D>>;
     /// Two 16-bit numbers stay in one word on the way from bf16 to bf16; see read_as_words.
@@ -132,7 +132,7 @@ struct head_places {
     /// Stores K registers in the target.
     template <std::size_t K, class P>
     ROPEWALK_ALWAYS_INLINE void store(D* p, const P (&x)[K]) const noexcept {
-        if constexpr (!in_place && Source::plain && std::is_same_v<D, C>) {
+        if constexpr (!in_place && Source::plain && !std::is_same_v<D, bf16>) {
             if (past_caches) {
                 simd::store_past_caches(p, x);
                 return;

@@ -99,7 +99,7 @@ misfit fit_same_shape(const heads_view<const S>& from, const heads_view<D>& to) 
     return fit_extents(from.shape, from.data != nullptr);
 }
 
-/// From this many bytes on, f32 and f64 targets are written with non-temporal stores: the caches would hold
+/// From this many bytes on, f64, f32 and f16 targets are written with non-temporal stores: the caches would hold
 /// only the end of the target for its next reader. (Zen 4, 84 MB of f32: 0.78 of the time of memcpy; with
 /// plain stores 1.26.)
 inline constexpr index past_caches_bytes = index{1} << 25;
@@ -126,7 +126,8 @@ bool rotate_elsewhere(const char* who, const L& layout, const heads_view<const S
     // A layer that does not rotate still writes its output.
     const bool copied = options.unrotated == unrotated_numbers::copied || !plan.rotates;
     const work_part work = partition_tokens(to.batches() * to.tokens(), options.part);
-    const bool past_caches = !in_place && to.batches() * to.tokens() * bytes_of_token(to) > past_caches_bytes;
+    const bool past_caches =
+        !in_place && to.batches() * to.tokens() * bytes_of_token(to) >= past_caches_bytes;
     const tensor_part<const S, D> tensor{from, to, partition(to.heads(), work.heads), 0, past_caches};
     if (pairs == 0) {
         if (copied)
