@@ -18,7 +18,7 @@ namespace ROPEWALK_NAMESPACE {
 /// Shapes:   E is the storage type; rows are stride() numbers apart.
 /// Throws:   invalid_config on a spectrum that does not fit the layout and on sizes that disagree; append,
 ///           reserve and shift are the only calls that allocate.
-/// Cost:     kv heads * 2r + latent numbers per token.
+/// Cost:     kv heads * 2r + latent numbers a token.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
 template <class E = float>
 class elite_cache {

@@ -37,7 +37,7 @@ using cache_compute_t = typename cache_compute<E>::type;
 ///           rows are contiguous.
 /// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree; append
 ///           and reserve are the only calls that allocate.
-/// Cost:     latent + rope_dim numbers per token, for all heads together.
+/// Cost:     latent + rope_dim numbers a token, for all heads together.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, "absorb".
 template <class E = float>
 class latent_cache {

@@ -22,23 +22,23 @@ namespace ROPEWALK_NAMESPACE {
 
 /// An index over one layer's key and value cache that selects the tokens that a decode step reads: the first
 /// ones, a window, and for every query head the K tokens with the best approximate scores. Keys and values
-/// belong to the caller; the index stores one codeword number per token and kv head. A query scores far
-/// tokens as if all were at the same distance (windowed RoPE), so codewords of unrotated keys are valid at
-/// every position, and one score per codeword holds for all its tokens: the top K is found among codewords,
-/// and one pass reads two bytes per token.
-/// Shapes:   one quantizer per kv head; q [batches, 1, heads, head_dim] unrotated, k and v [batches, tokens,
-///           kv heads, .], out [batches, 1, heads, value channels]. Token n of a sequence has position n, and
-///           the query has the last position.
-/// Throws:   invalid_config from the constructor and append: no quantizer, heads that are not a multiple of
-///           the kv heads, channels or codeword counts that differ, negative options, top_fraction outside
-///           [0, 1], spectra of several axes or heads. attend never throws or allocates.
-/// Cost:     a step reads the codebooks, two bytes per token and kv head, and the attended rows of k and v.
-/// Accuracy: for the same selection of tokens, as row_attention. Of equal scores the lowest token comes
-///           first. If K exceeds the number of unprotected tokens, all tokens are attended to. Without
-///           window, sinks and K no token is, and the result is zero. Results do not depend on the parts.
-/// Threads:  up to options.parts parts of one attend may run at the same time; other calls may not.
-/// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS vqkey/models/llama_masked.py, the reference in its
-///           README. Its fast path multiplies the far query with rotated keys and is not followed here.
+/// stay with the caller; the index keeps one codeword number a token and kv head.
+/// A query scores far tokens as if they all stood at one distance (windowed RoPE), so unrotated keys serve
+/// every position and one score of a codeword serves all its tokens: K is found among codewords, and the
+/// tokens are passed over once, two bytes each.
+/// Shapes:   one quantizer a kv head; q [batches, 1, heads, head_dim] unrotated, k and v [batches, tokens, kv
+///           heads, .], out [batches, 1, heads, value channels]. Token n of a sequence stands at position n, its
+///           query at the last one.
+/// Throws:   invalid_config from the constructor and append: no quantizer, heads that kv heads do not
+///           divide, channels or codeword counts that differ, negative options, top_fraction outside [0, 1],
+///           spectra of several axes or heads. attend never throws or allocates.
+/// Cost:     a step reads the codebooks, two bytes a token and kv head, and the attended rows of k and v.
+/// Accuracy: given the same choice of tokens, as row_attention. Equal scores: the lowest token first. K past
+///           the unprotected tokens: everything is attended. Nothing is attended without window, sinks and
+///           K: zeros. No result depends on the parts.
+/// Threads:  the parts of one attend may run side by side, at most options.parts of them; nothing else may.
+/// Source:   A2ATS, arXiv 2502.12665; junhuihe-hjh/A2ATS vqkey/models/llama_masked.py, the reference of its
+///           README; its fast path hands rotated keys to the far query and is not followed.
 ///
 ///     retrieval_cache cache(std::move(quantizers), rope, {.heads = 32});
 ///     cache.append(new_keys);                        // before they are rotated
@@ -174,7 +174,7 @@ void retrieval_cache<T>::append_to(index first, heads_view<E> keys) {
     detail::require(
         keys.tokens() >= 0 && keys.tokens() <= std::numeric_limits<std::int32_t>::max() - longest(),
         append_name, "keys must number less than 2^31 in all, new ones", keys.tokens());
-    // Allocates all memory first, so that nothing can fail after the first change.
+    // All memory first: what could fail comes before the first change.
     const index states = first * kv_heads(), count = keys.batches() * kv_heads();
     const auto added = static_cast<std::size_t>(keys.tokens());
     for (index i = states; i < states + count; ++i)

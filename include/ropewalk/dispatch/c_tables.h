@@ -75,8 +75,8 @@ typedef struct ropewalk_spectrum_info {
 } ropewalk_spectrum_info;
 /// All 0 where spectrum is NULL.
 ropewalk_spectrum_info ropewalk_get_spectrum_info(const ropewalk_spectrum* spectrum);
-/// The frequencies of the first head in radians per position: at most `count` of them are written. Returns
-/// their number.
+/// The frequencies of the first head in radians a position: at most `count` of them are written. Returns how
+/// many there are.
 ptrdiff_t ropewalk_get_frequencies(const ropewalk_spectrum* spectrum, double* frequencies, ptrdiff_t count);
 /// Rows that are computed while a call runs, from `tokens` positions of type int32_t. Change position_type,
 /// axes_first, first_token and batch_stride for others. Spectrum and positions must outlive the calls that
