@@ -29,7 +29,7 @@ namespace ROPEWALK_NAMESPACE {
 ///           heads, .], out [batches, 1, heads, value channels]. Token n of a sequence stands at position n, its
 ///           query at the last one.
 /// Throws:   invalid_config from the constructor and append: no quantizer, heads that kv heads do not
-///           divide, channels or codeword counts that differ, negative options, top_fraction outside [0, 1],
+///           divide, channels or codeword counts that differ, keys that are not finite, negative options, top_fraction outside [0, 1],
 ///           spectra of several axes or heads. attend never throws or allocates.
 /// Cost:     a step reads the codebooks, two bytes a token and kv head, and the attended rows of k and v.
 /// Accuracy: given the same choice of tokens, as row_attention. Equal scores: the lowest token first. K past
@@ -171,6 +171,15 @@ void retrieval_cache<T>::append_to(index first, heads_view<E> keys) {
     detail::require(
         keys.tokens() >= 0 && keys.tokens() <= std::numeric_limits<std::int32_t>::max() - longest(),
         append_name, "keys must number less than 2^31 in all, new ones", keys.tokens());
+    // No codeword is the nearest to a NaN: its token would be scored as some other one.
+    for (index b = 0; b < keys.batches(); ++b)
+        for (index n = 0; n < keys.tokens(); ++n)
+            for (index h = 0; h < keys.heads(); ++h)
+                for (index c = 0; c < keys.channels(); ++c) {
+                    const auto key = static_cast<double>(
+                        static_cast<compute_t<E>>(reinterpret_cast<const stored_t<E>*>(keys.at(b, n, h))[c]));
+                    detail::require(std::isfinite(key), append_name, "keys must be finite", key);
+                }
     // All memory first: what could fail comes before the first change.
     const index states = first * kv_heads(), count = keys.batches() * kv_heads();
     const auto added = static_cast<std::size_t>(keys.tokens());
