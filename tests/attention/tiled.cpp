@@ -2,13 +2,14 @@
 #include <ropewalk/attention/tiled.hpp>
 
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/attention/anchor_mask.hpp>
 #include <ropewalk/attention/banded.hpp>
+#include <ropewalk/attention/chunk_memory.hpp>
 #include <ropewalk/attention/linear_attention.hpp>
 #include <ropewalk/attention/tiled_gradient.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
 
 #include <cstddef>
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <string>
@@ -17,33 +18,8 @@
 #include "support/attention_case.hpp"
 #include "support/attention_masks.hpp"
 #include "support/catch.hpp"
+#include "support/malloc_count.hpp"
 #include "support/refusal.hpp"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define TEST_SANITIZED
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer)
-#define TEST_SANITIZED
-#endif
-#endif
-
-#if defined(__GLIBC__) && !defined(TEST_SANITIZED)
-#define TEST_COUNTS_MALLOC
-// What operator new and every library allocate with.
-static std::size_t mallocs = 0;
-extern "C" {
-void* __libc_malloc(std::size_t);
-void* __libc_memalign(std::size_t, std::size_t);
-void* malloc(std::size_t size) {
-    ++mallocs;
-    return __libc_malloc(size);
-}
-void* aligned_alloc(std::size_t alignment, std::size_t size) {
-    ++mallocs;
-    return __libc_memalign(alignment, size);
-}
-}
-#endif
 
 namespace rw = ropewalk;
 namespace attention = ropewalk::attention;
@@ -355,6 +331,49 @@ TEST_CASE("tiled attention: backward, banded attention and linear attention allo
     state.attend(c.q_view().token_slice(129, 1), c.k_view().token_slice(129, 1),
                  c.v_view().token_slice(129, 1), to.token_slice(129, 1), table.rows().token_slice(129, 1));
     CHECK(mallocs - before == 0);
+}
+
+TEST_CASE(
+    "tiled attention: anchored documents, forward and backward, and a chunk with memory allocate nothing",
+    "[attention][tiled][anchor][chunk]") {
+    const attention_sizes s{
+        .queries = 130, .keys = 130, .heads = 4, .kv_heads = 2, .channels = 20, .value_channels = 20};
+    const attention_case<float> c(s);
+    std::vector<float> out(std::size_t(s.count(s.out()))), log_weight(std::size_t(s.queries * s.heads)),
+        dq(c.q), dk(c.k), dv(c.v);
+    const rw::heads_view<float> to(out.data(), s.out());
+    std::vector<std::byte> forward(
+        std::size_t(attention::attend_workspace(c.q_view(), c.k_view(), c.v_view()))),
+        backward(std::size_t(attention::attend_gradient_workspace(c.q_view(), c.v_view())));
+    attention::anchor_mask shared{std::vector<std::int32_t>(130, 1), true},
+        copied{shared.document_start, false};
+    shared.document_start[0] = copied.document_start[0] = 0;
+    for (std::size_t n = 70; n < 130; ++n) shared.document_start[n] = copied.document_start[n] = 70;
+    const attention::chunk_config config{.chunk = 130, .local_window = 32};
+    const auto omega = rw::frequencies::geometric({.rotary_dim = 20});
+    const std::vector<double> logits{0.3, -0.2, 0.7};
+    const attention::chunk_tensors<float> chunk{.q = c.q_view(),
+                                                .k = c.k_view(),
+                                                .v = c.v_view(),
+                                                .memory_k = c.k_view().token_slice(0, 5),
+                                                .memory_v = c.v_view().token_slice(0, 5),
+                                                .out = to};
+    std::vector<std::byte> room(std::size_t(attention::attend_chunk_workspace(config, chunk)));
+    const std::size_t before = mallocs;
+    for (const auto* mask : {&shared, &copied}) {
+        attend(*mask, c.q_view(), c.k_view(), c.v_view(), to, std::span(forward), {.log_weight = log_weight});
+        attention::attend_gradient(
+            *mask,
+            attention::gradient_tensors{
+                c.q_view(), c.k_view(), c.v_view(), rw::heads_view<const float>(to), to,
+                std::span<const float>(log_weight), rw::heads_view<float>(dq.data(), s.q()),
+                rw::heads_view<float>(dk.data(), s.k()), rw::heads_view<float>(dv.data(), s.v())},
+            std::span(backward));
+    }
+    attention::attend_chunk(config, omega, chunk, 3, logits, std::span(room));
+    CHECK(mallocs - before == 0);
+    attention::attend_chunk(config, omega, chunk, 3, logits);
+    CHECK(mallocs > before);  // the call without a workspace
 }
 #endif
 

@@ -313,6 +313,20 @@ TEST_CASE("retrieval: sequences of several lengths in one object, shared by any 
                       Contains("sequence must be one of batches, got 3"));
 }
 
+TEST_CASE("retrieval: a key that is not finite is refused before anything is appended",
+          "[compression][retrieval][errors]") {
+    layer l(9, 2, 1, 8, 4, plain_scheme(8), 1);
+    rw::retrieval_cache<double> cache(l.quantizers, l.rope, {.heads = l.heads});
+    cache.append(l.keys(l.k).token_slice(0, 5));
+    for (const double bad : {double(NAN), double(INFINITY)}) {
+        l.k[(7 * 2 + 1) * 8 + 3] = bad;
+        CHECK_THROWS_WITH(cache.append(l.keys(l.k).token_slice(5, 4)),
+                          Contains("retrieval_cache::append: keys must be finite, got"));
+        CHECK(cache.tokens() == 5);
+        CHECK(cache.codewords_of(0).size() == 5);
+    }
+}
+
 TEST_CASE("retrieval: what is refused, and how it says so", "[compression][retrieval][errors]") {
     using cache = rw::retrieval_cache<>;
     const rw::vector_quantizer<> four(Eigen::MatrixXd::Random(6, 4), Eigen::MatrixXd::Identity(4, 4));

@@ -8,16 +8,17 @@
 
 #include <ropewalk/angles/repeated_row.hpp>
 #include <ropewalk/angles/rotation_table.hpp>
+#include <ropewalk/angles/sincos_turns.hpp>
 #include <ropewalk/attention/tile_rows.hpp>
 #include <ropewalk/compression/elite_layout.hpp>
-#include <ropewalk/kernels/rotate.hpp>
+#include <ropewalk/kernels/rotate_into.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
 /// The cache of one EliteKV layer: one row [rotated elite channels of every kv head | latent] per token.
 /// Shapes:   E is the storage type; rows are stride() numbers apart.
-/// Throws:   invalid_config on a spectrum that does not fit the layout and on sizes that disagree; append,
-///           reserve and shift are the only calls that allocate.
+/// Throws:   invalid_config on a spectrum that does not fit the layout and on sizes that disagree. Only reserve,
+///           shift, and an append beyond the reserved tokens allocate.
 /// Cost:     kv heads * 2r + latent numbers per token.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
 template <class E = float>
@@ -34,6 +35,7 @@ class elite_cache {
         detail::require(latent >= 0, "elite_cache", "latent must be >= 0", latent);
         detail::checked_product("elite_cache", "latent must fit",
                                 {latent, 2 * static_cast<index>(sizeof(E))});
+        cos_sin_.resize(static_cast<std::size_t>(elite_channels()));
     }
 
     /// Which pairs rotate.
@@ -82,17 +84,25 @@ class elite_cache {
             detail::checked_product(who, "count must fit beside the cached tokens",
                                     {count > most - tokens_ ? most : tokens_ + count, stride()})));
         if (count == 0) return;
-        std::vector<value> pairs(static_cast<std::size_t>(count * elite_channels()));
-        for (index n = 0; n < count; ++n)
-            std::copy_n(raw + n * width(), elite_channels(), pairs.data() + n * elite_channels());
-        if (layout_.count() > 0)
-            rotate(
-                rope_, heads_view<value>(pairs.data(), count, layout_.heads(), layout_.rope_channels()),
-                make_rotation_table<value>(omega_, position_ids::text(count, static_cast<double>(tokens_))));
+        const index heads = layout_.heads(), pairs = layout_.count();
+        rows_view<value> rows;
+        rows.cos = cos_sin_.data();
+        rows.sin = rows.cos + heads * pairs;
+        rows.table_rows = rows.tokens = 1;
+        rows.heads = heads;
+        rows.pairs = rows.head_stride = pairs;
+        rows.row_stride = heads * pairs;
+        rows.magnitude = pairs > 0 ? omega_.magnitude() : 1;
         for (index n = 0; n < count; ++n, ++tokens_) {
+            const value* const from = raw + n * width();
             E* const to = rows_.data() + tokens_ * stride();
-            detail::write_row(pairs.data() + n * elite_channels(), to, elite_channels());
-            detail::write_row(raw + n * width() + elite_channels(), to + elite_channels(), latent_);
+            if (pairs > 0) {
+                fill_cos_sin(static_cast<double>(tokens_), omega_.turns_data().data(), omega_.magnitude(),
+                             heads * pairs, cos_sin_.data(), cos_sin_.data() + heads * pairs);
+                rotate_into(rope_, heads_view<const value>(from, 1, heads, layout_.rope_channels()),
+                            heads_view<E>(to, 1, heads, layout_.rope_channels()), rows);
+            }
+            detail::write_row(from + elite_channels(), to + elite_channels(), latent_);
         }
     }
 
@@ -134,6 +144,7 @@ class elite_cache {
     spectrum omega_;
     index latent_, tokens_ = 0;
     std::vector<E> rows_;
+    std::vector<value> cos_sin_;  // of a new token: cos [kv heads, r], sin alike
 };
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -35,8 +35,8 @@ using cache_compute_t = typename cache_compute<E>::type;
 /// The cache of one layer of multi-head latent attention: one row [latent | rotated shared key] per token.
 /// Shapes:   E is the storage type, an element type or f8_e4m3 or f8_e5m2, whose numbers are code * scale;
 ///           rows are contiguous.
-/// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree; append
-///           and reserve are the only calls that allocate.
+/// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree. Only reserve,
+///           shift, and an append beyond the reserved tokens allocate.
 /// Cost:     latent + rope_dim numbers per token, for all heads together.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, "absorb".
 template <class E = float>
@@ -50,6 +50,7 @@ class latent_cache {
                         scale);
         if constexpr (!is_f8<E>)
             detail::require(scale == 1, "latent_cache", "scale must be 1 but for f8 codes", scale);
+        row_.resize(static_cast<std::size_t>(width() + 2 * omega_.pairs()));
     }
 
     /// The config.
@@ -87,8 +88,7 @@ class latent_cache {
             detail::checked_product("latent_cache::append", "count must fit beside the cached tokens",
                                     {count > most - tokens_ ? most : tokens_ + count, width()})));
         const index pairs = omega_.pairs();
-        std::vector<value> cos_sin(static_cast<std::size_t>(2 * pairs)),
-            row(static_cast<std::size_t>(width()));
+        value *const row = row_.data(), *const cos_sin = row + width();
         for (index n = 0; n < count; ++n, ++tokens_) {
             const value* from = raw + n * width();
             double squares = 0;
@@ -98,13 +98,12 @@ class latent_cache {
             // A zero latent without an epsilon: 0 times infinity would be NaN.
             const auto factor = static_cast<value>(mean == 0 ? 0.0 : 1 / std::sqrt(mean));
             for (index c = 0; c < config_.latent; ++c)
-                row.data()[c] = from[c] * factor * norm[static_cast<std::size_t>(c)];
+                row[c] = from[c] * factor * norm[static_cast<std::size_t>(c)];
             fill_cos_sin(static_cast<double>(tokens_), omega_.turns_data().data(), omega_.magnitude(), pairs,
-                         cos_sin.data(), cos_sin.data() + pairs);
+                         cos_sin, cos_sin + pairs);
             rotate_into(rope_, heads_view<const value>(from + config_.latent, 1, 1, config_.rope_dim),
-                        heads_view<value>(row.data() + config_.latent, 1, 1, config_.rope_dim),
-                        one_row(cos_sin.data()));
-            store(row.data(), rows_.data() + tokens_ * width(), width());
+                        heads_view<value>(row + config_.latent, 1, 1, config_.rope_dim), one_row(cos_sin));
+            store(row, rows_.data() + tokens_ * width(), width());
         }
     }
 
@@ -167,6 +166,7 @@ class latent_cache {
     value scale_ = 1;
     index tokens_ = 0;
     std::vector<E> rows_;
+    std::vector<value> row_;  // of a new token, and its row of cos and sin
 };
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -30,8 +30,8 @@ namespace ROPEWALK_NAMESPACE {
 ///           kv heads, .], out [batches, 1, heads, value channels]. Token n of a sequence has position n, and
 ///           the query has the last position.
 /// Throws:   invalid_config from the constructor and append: no quantizer, heads that are not a multiple of
-///           the kv heads, channels or codeword counts that differ, negative options, top_fraction outside
-///           [0, 1], spectra of several axes or heads. attend never throws or allocates.
+///           the kv heads, channels or codeword counts that differ, keys that are not finite, negative options,
+///           top_fraction outside [0, 1], spectra of several axes or heads. attend never throws or allocates.
 /// Cost:     a step reads the codebooks, two bytes per token and kv head, and the attended rows of k and v.
 /// Accuracy: for the same selection of tokens, as row_attention. Of equal scores the lowest token comes
 ///           first. If K exceeds the number of unprotected tokens, all tokens are attended to. Without
@@ -174,6 +174,15 @@ void retrieval_cache<T>::append_to(index first, heads_view<E> keys) {
     detail::require(
         keys.tokens() >= 0 && keys.tokens() <= std::numeric_limits<std::int32_t>::max() - longest(),
         append_name, "keys must number less than 2^31 in all, new ones", keys.tokens());
+    // No codeword is nearest to a NaN: its token would be scored as another one.
+    for (index b = 0; b < keys.batches(); ++b)
+        for (index n = 0; n < keys.tokens(); ++n)
+            for (index h = 0; h < keys.heads(); ++h)
+                for (index c = 0; c < keys.channels(); ++c) {
+                    const auto key = static_cast<double>(
+                        static_cast<compute_t<E>>(reinterpret_cast<const stored_t<E>*>(keys.at(b, n, h))[c]));
+                    detail::require(std::isfinite(key), append_name, "keys must be finite", key);
+                }
     // Allocates all memory first, so that nothing can fail after the first change.
     const index states = first * kv_heads(), count = keys.batches() * kv_heads();
     const auto added = static_cast<std::size_t>(keys.tokens());
