@@ -56,7 +56,7 @@ foreach(header IN LISTS found)
         problem("${header} has ${length} lines, more than 400")
     endif()
     # The licence line, what the header is for, and the guard.
-    if(NOT content MATCHES "^// Ropewalk: rotary position embeddings for CPUs[.] MIT licence, see LICENSE[.]\n(// [^\n]+\n)*#pragma once\n")
+    if(NOT content MATCHES "^// Ropewalk: rotary position embeddings for CPUs[.] MIT licence, see LICENSE[.]\n(// [^\n]+\n)+#pragma once\n")
         problem("${header} does not begin with the licence line, comments on its purpose and #pragma once")
     endif()
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <ropewalk/angles/factored_table.hpp>
 #include <ropewalk/angles/position_table.hpp>
 #include <ropewalk/frequencies/yarn.hpp>
 #include <ropewalk/kernels/normalize_and_rotate.hpp>
@@ -22,26 +23,27 @@ void misuse(float* data, const float* fixed, std::uint16_t* half, rw::position_t
     const auto rows = table.rows(positions);
 #if MISTAKE == 1  // rows of positions that die with the statement
     const auto dangling = table.rows(std::vector<std::int32_t>{0, 1, 2, 3});
-#elif MISTAKE == 2  // rows of a table that dies with the statement
+#elif MISTAKE == 2   // rows of a table that dies with the statement
     const auto dangling = rw::make_rotation_table(omega, rw::position_ids::text(4)).rows();
-#elif MISTAKE == 3  // no layout
+#elif MISTAKE == 3   // no layout
     rw::rotate(q, rows);
-#elif MISTAKE == 4  // the layout as a template argument
+#elif MISTAKE == 4   // the layout as a template argument
     rw::rotate<rw::half_split>(q, rows);
-#elif MISTAKE == 5  // the layout behind the tensor
+#elif MISTAKE == 5   // the layout behind the tensor
     rw::rotate(q, rope, rows);
-#elif MISTAKE == 6  // positions where rows belong
+#elif MISTAKE == 6   // positions where rows belong
     rw::rotate(rope, q, positions);
-#elif MISTAKE == 7  // frequencies where rows belong
+#elif MISTAKE == 7   // frequencies where rows belong
     rw::rotate(rope, q, omega);
-#elif MISTAKE == 8  // a table that has no rows without positions
+#elif MISTAKE == 8   // a table that has no rows without positions
     rw::rotate(rope, q, table);
-#elif MISTAKE == 9  // numbers that may not be written
+#elif MISTAKE == 9   // numbers that may not be written
     rw::rotate(rope, rw::heads_view<const float>(fixed, 4, 2, 64), rows);
 #elif MISTAKE == 10  // 16 bits without a meaning
     rw::rotate(rope, rw::heads_view(half, 4, 2, 64), rows);
 #elif MISTAKE == 11  // an append that does not say how the pairs lie
-    rw::append(rw::append_call<float, float>{}, rw::make_append_plan(rw::append_call<float, float>{}, positions), rows);
+    rw::append(rw::append_call<float, float>{},
+               rw::make_append_plan(rw::append_call<float, float>{}, positions), rows);
 #elif MISTAKE == 12  // out of place into what may not be written
     rw::rotate_into(rope, q, rw::heads_view<const float>(fixed, 4, 2, 64), rows);
 #elif MISTAKE == 13  // rows on the fly of frequencies that die with the statement
@@ -66,6 +68,9 @@ void misuse(float* data, const float* fixed, std::uint16_t* half, rw::position_t
     rw::rotate(rope, rw::heads_view<int>(whole, 4, 2, 64), rows);
 #elif MISTAKE == 22  // 16 bits that may not be written
     rw::rotate(rope, rw::heads_view(rw::as_bf16(static_cast<const std::uint16_t*>(half)), 4, 2, 64), rows);
+#elif MISTAKE == 23  // rows whose kernel is not included
+    const rw::factored_table<float> factored(omega, rw::position_ids::text(4));
+    rw::rotate(rope, q, factored);
 #endif
     (void)data, (void)fixed, (void)half, (void)omega, (void)rope, (void)q, (void)rows;
 }

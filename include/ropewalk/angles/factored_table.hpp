@@ -177,6 +177,7 @@ inline block_positions factored(const position_segment& segment, std::size_t axe
 /// kernels multiply the level rows of each token during the rotation. Any spectrum (shared by all heads or
 /// not, selected or mixed), any mix of segments and any number of axes can be factored.
 /// Shapes:   positions [tokens, axes], spectrum [heads or 1, axes, pairs].
+/// Requires: <ropewalk/kernels/rows_from_factors.hpp> beside <ropewalk/kernels/rotate.hpp>, to rotate with it.
 /// Throws:   invalid_config if the axes differ or pairs > 512.
 /// Cost:     per row as rotation_table, and 2 * sizeof(T) bytes per pair, pairs rounded up to 16.
 /// Accuracy: a pair that only one level of its block changes (axial grids, sections) has the same bits as in
@@ -239,7 +240,7 @@ class factored_table {
         v.magnitude = magnitude_;
         return v;
     }
-    factored_rows_view<T> rows() const&& = delete;
+    factored_rows_view<T> rows() const&& = delete;  // the table is a temporary: name it
 
   private:
     void describe(const spectrum& s, detail::block_positions& block, index first_token, index end_token);

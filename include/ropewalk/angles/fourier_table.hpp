@@ -50,9 +50,9 @@ class fourier_table {
     [[nodiscard]] rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
         return table_.rows(row_of_token);
     }
-    rows_view<T> rows() const&& = delete;
+    rows_view<T> rows() const&& = delete;  // the table is a temporary: name it
     template <integer_range R>
-    rows_view<T> rows(R&&) const&& = delete;
+    rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
 
     /// c^2 + s^2 of one pair of one token: the factor of a squared norm.
     double squared_scale(index row, index head, index pair) const noexcept {

@@ -80,7 +80,7 @@ class pair_matrix_table {
         v.scaled_rotations = scaled_rotations_;
         return v;
     }
-    matrix_rows_view<T> rows() const&& = delete;
+    matrix_rows_view<T> rows() const&& = delete;  // the table is a temporary: name it
     /// The same as rows(), for a call that takes the table itself.
     operator matrix_rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
     /// The rows of the tokens of one call (for example adapter ids), checked once; -1 leaves a token
@@ -90,10 +90,10 @@ class pair_matrix_table {
         return detail::with_rows("pair_matrix_table::rows", rows(), row_of_token);
     }
     template <integer_range R>
-    requires(!lasting_integer_range<R>) matrix_rows_view<T> rows(R&&)
+    requires(!lasting_integer_range<R>) matrix_rows_view<T> rows(R&&)  // a temporary range: name it
     const& = delete;
     template <integer_range R>
-    matrix_rows_view<T> rows(R&&) const&& = delete;
+    matrix_rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
 
   private:
     index rows_ = 0;

@@ -71,10 +71,10 @@ class position_table {
     /// Refuses a temporary range of positions or a temporary table: the view would refer to memory that is
     /// gone.
     template <integer_range R>
-    requires(!chooses_rows<R>) rows_view<T> rows(R&&)
+    requires(!chooses_rows<R>) rows_view<T> rows(R&&)  // a temporary range: name it
     const& = delete;
     template <class R>
-    rows_view<T> rows(R&&) const&& = delete;
+    rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
 
     /// Rows of positions first, first + 1, ..., without an array of them.
     /// Throws: invalid_config on a position past max_rows.
@@ -88,7 +88,7 @@ class position_table {
     [[nodiscard]] rows_view<T> rows_from(index first, index tokens) const& ROPEWALK_LIFETIMEBOUND {
         return table().rows_from(first, tokens);
     }
-    rows_view<T> rows_from(index, index) const&& = delete;
+    rows_view<T> rows_from(index, index) const&& = delete;  // the table is a temporary: name it
 
     /// Makes at least the first `rows` rows, so that later calls for these positions make none.
     /// Throws: invalid_config past max_rows.

@@ -100,7 +100,7 @@ class rotation_blocks {
         v.size = shape_.size;
         return v;
     }
-    block_rows_view<T> rows() const&& = delete;
+    block_rows_view<T> rows() const&& = delete;  // the table is a temporary: name it
     /// The same as rows(), for a call that takes the table itself.
     operator block_rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
     /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the

@@ -142,7 +142,7 @@ class rotation_table {
         return v;
     }
     /// Rows of a temporary table would refer to memory that is gone.
-    rows_view<T> rows() const&& = delete;
+    rows_view<T> rows() const&& = delete;  // the table is a temporary: name it
     /// The same as rows(), for a call that takes a view of rows.
     operator rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
 
@@ -154,9 +154,9 @@ class rotation_table {
     }
     /// Refused: temporary row numbers, or a temporary table.
     template <integer_range R>
-    rows_view<T> rows(R&&) const&& = delete;
+    rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
     template <integer_range R>
-    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)
+    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)  // a temporary range: name it
     const& = delete;
     /// The row of one token; -1 leaves it untouched.
     /// Throws: invalid_config on a row below -1 or outside the table.
@@ -170,7 +170,7 @@ class rotation_table {
         return v;
     }
     template <std::integral I>
-    rows_view<T> rows(I) const&& = delete;
+    rows_view<T> rows(I) const&& = delete;  // the table is a temporary: name it
     /// Rows first, first + 1, ..., without an array of their numbers.
     /// Throws: invalid_config on rows that do not exist.
     [[nodiscard]] rows_view<T> rows_from(index first, index tokens) const& ROPEWALK_LIFETIMEBOUND {
@@ -180,7 +180,7 @@ class rotation_table {
                         "tokens must be at most the rows from first on", tokens);
         return whole().token_slice(first, tokens);
     }
-    rows_view<T> rows_from(index, index) const&& = delete;
+    rows_view<T> rows_from(index, index) const&& = delete;  // the table is a temporary: name it
 
     /// Makes rows() skip tokens: row_of_token [tokens], -1 = untouched.
     /// Throws: invalid_config on a row below -1 or outside the table.

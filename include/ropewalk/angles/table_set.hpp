@@ -81,7 +81,7 @@ class table_set {
         return found(table_of_token, positions, row_of_token);
     }
     template <class... Arguments>
-    rows_view<T> rows(Arguments&&...) const&& = delete;
+    rows_view<T> rows(Arguments&&...) const&& = delete;  // the table is a temporary: name it
 
   private:
     static constexpr const char* who = "table_set";

@@ -101,7 +101,7 @@ class uniform_table {
         }
         return v;
     }
-    uniform_rows_view<T> rows() const&& = delete;
+    uniform_rows_view<T> rows() const&& = delete;  // the table is a temporary: name it
     /// The rows of the tokens of one call, checked once; -1 leaves a token untouched. The view refers to the
     /// table and to the caller's range, which must outlive it.
     template <lasting_integer_range R>
@@ -109,10 +109,10 @@ class uniform_table {
         return detail::with_rows("uniform_table::rows", whole(), row_of_token);
     }
     template <integer_range R>
-    requires(!lasting_integer_range<R>) uniform_rows_view<T> rows(R&&)
+    requires(!lasting_integer_range<R>) uniform_rows_view<T> rows(R&&)  // a temporary range: name it
     const& = delete;
     template <integer_range R>
-    uniform_rows_view<T> rows(R&&) const&& = delete;
+    uniform_rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
 
   private:
     uniform_rows_view<T> whole() const noexcept {

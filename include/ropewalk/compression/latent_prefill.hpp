@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// MLA attention of many new tokens over a cache of latents, in the caller's memory and in parts.
 #pragma once
 
 #include <algorithm>

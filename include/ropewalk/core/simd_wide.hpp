@@ -1,4 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
+// Loads of f32 and f64 numbers into registers of f64.
 #pragma once
 
 #include <ropewalk/core/simd.hpp>

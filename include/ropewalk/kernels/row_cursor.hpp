@@ -90,7 +90,17 @@ struct directed_row {
 /// Members: heads (1: all heads share a row), missing (a row that a token asked for and the table does not
 /// have, or -1), expect(token), row_of(token, head).
 template <class Rows, class C>
-class row_cursor;
+class row_cursor {
+    static_assert(sizeof(Rows) == 0,
+                  "ropewalk: no kernel is included for these rows: for those of a factored_table include "
+                  "<ropewalk/kernels/rows_from_factors.hpp>; for your own specialise row_cursor");
+
+  public:
+    index heads = 1, missing = -1;
+    explicit row_cursor(const Rows&) noexcept;
+    void expect(index) const noexcept;
+    row_in_memory<C> row_of(index, index) noexcept;
+};
 
 template <class C>
 class row_cursor<rows_view<C>, C> {

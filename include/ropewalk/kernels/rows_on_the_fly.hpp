@@ -111,7 +111,7 @@ struct fly_rows : token_rows<fly_rows> {
                                               position_order order = position_order::tokens_axes) noexcept {
     return {s, positions, order};
 }
-fly_rows rows_on_the_fly(const spectrum&&, position_span,
+fly_rows rows_on_the_fly(const spectrum&&, position_span,  // a temporary spectrum: name it
                          position_order = position_order::tokens_axes) = delete;
 
 namespace detail {
