@@ -12,7 +12,7 @@ TEMPLATE_TEST_CASE("simd_streaming: registers arrive at aligned and other addres
     alignas(64) TestType to[6 * n + 8];
     C from[3 * n];
     for (rw::index i = 0; i < 3 * n; ++i) from[i] = static_cast<C>(i + 1);
-    for (const rw::index offset : {rw::index(0), rw::index(1), n, n + 1, 2 * n - 1}) {
+    for (const rw::index offset : {rw::index(0), rw::index(1), n / 2, n, n + 1, 2 * n - 1}) {
         for (TestType& x : to) x = TestType(C(-1));
         const rw::simd::pack<C> registers[3] = {rw::simd::load(from), rw::simd::load(from + n),
                                                 rw::simd::load(from + 2 * n)};

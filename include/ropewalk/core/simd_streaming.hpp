@@ -42,18 +42,20 @@ ROPEWALK_ALWAYS_INLINE void store_past_caches(C* p, const pack<C> (&x)[K]) noexc
 #endif
     store<false>(p, x);
 }
-/// The same for f16, from registers of floats.
+/// The same for f16, from registers of floats, by stores of 16 bytes, to which ggml aligns its tensors.
 template <std::size_t K>
 ROPEWALK_ALWAYS_INLINE void store_past_caches(f16* p, const pack<float> (&x)[K]) noexcept {
 #if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__F16C__))
-    if (reinterpret_cast<std::uintptr_t>(p) % (sizeof(f16) * static_cast<std::size_t>(lanes<float>)) == 0) {
+    if (reinterpret_cast<std::uintptr_t>(p) % 16 == 0) {
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t k = 0; k < K; ++k) {
-            f16* const to = p + static_cast<index>(k) * lanes<float>;
+            auto* const to = reinterpret_cast<__m128i*>(p + static_cast<index>(k) * lanes<float>);
 #if defined(ROPEWALK_DETAIL_X86_512)
-            _mm256_stream_si256(reinterpret_cast<__m256i*>(to), narrowed<f16>(x[k]));
+            const __m256i words = narrowed<f16>(x[k]);
+            _mm_stream_si128(to, _mm256_castsi256_si128(words));
+            _mm_stream_si128(to + 1, _mm256_extracti128_si256(words, 1));
 #else
-            _mm_stream_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x[k], 0x8));
+            _mm_stream_si128(to, _mm256_cvtps_ph(x[k], 0x8));
 #endif
         }
         return;
