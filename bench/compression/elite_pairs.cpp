@@ -125,7 +125,7 @@ void decode(benchmark::State& state) {
 
 /// Tokens, pairs of 64 that rotate, and the latent's width: half of the full cache's bytes, and a quarter.
 void decode_cases(benchmark::internal::Benchmark* cases) {
-    for (const auto& [elite, latent] : {std::pair{24, 2560}, {32, 2048}, {48, 1024}, {8, 1536}})
+    for (const auto& [elite, latent] : {std::pair{24, 2560}, {32, 2048}, {48, 1024}, {56, 512}, {8, 1536}})
         cases->Args({8192, elite, latent});
     cases->UseManualTime()->Iterations(7);
 }

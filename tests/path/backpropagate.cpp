@@ -238,6 +238,26 @@ TEST_CASE("path backpropagate: views of beta, gates and gradients have any strid
     CHECK(turned(as<float>(want.gate), 4) == d_gate);
 }
 
+TEST_CASE("path backpropagate: without query heads the gradients of keys are written, as zeros",
+          "[path][gradient]") {
+    problem p(5, 2, false);
+    p.heads = 0;
+    numbers none, dk(p.k.size(), 7), dv(p.v.size(), 7), dw(p.w.size(), 7), d_beta(p.beta.size(), 7);
+    const auto q = p.view(none, 0, 8), o = p.view(none, 0, 6);
+    for (const rw::index part : {0, 1}) {
+        path::attend_options<double> options{.part = {2, part}};
+        std::vector<std::byte> workspace(static_cast<std::size_t>(
+            path::backpropagate_workspace(q, p.view(p.k, 2, 8), p.view(p.v, 2, 6), options)));
+        path::backpropagate(rw::attention::gradient_tensors{q, p.view(p.k, 2, 8), p.view(p.v, 2, 6), o, o,
+                                                            std::span<const double>(none), p.view(none, 0, 8),
+                                                            p.view(dk, 2, 8), p.view(dv, 2, 6)},
+                            {p.view(p.w, 2, 8), p.beta, p.view(dw, 2, 8), p.view(d_beta, 2, 1)},
+                            std::span<std::byte>(workspace), options);
+    }
+    for (const auto* each : {&dk, &dv, &dw, &d_beta})
+        for (const double g : *each) CHECK(g == 0);
+}
+
 TEST_CASE("path backpropagate: what does not fit is refused before anything is written",
           "[path][gradient][errors]") {
     const problem p(5);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 #include <ropewalk/attention/tiled_gradient.hpp>
 #include <ropewalk/core/simd_exp.hpp>
@@ -376,7 +377,21 @@ void backpropagate(const attention::gradient_tensors<Q, K, V, O, D, DQ, DK, DV>&
     const index needed = detail::path_gradient_scratch<T>(who, {}, plan).bytes;
     detail::require(static_cast<index>(workspace.size()) >= needed, who,
                     "workspace must hold backpropagate_workspace bytes", workspace.size());
-    if (t.q.empty()) return;
+    if (t.q.empty()) {  // no query, no loss: nothing depends on the keys, and their gradients are written
+        const auto clear = [](auto view, index b, index n, index h) {
+            using E = std::remove_reference_t<decltype(*view.data)>;
+            if (h < view.heads()) std::fill_n(view.at(b, n, h), view.channels(), E(compute_t<E>(0)));
+        };
+        plan.each_sequence([&](index b, index kv, index start, index length) {
+            for (index n = start; n < start + length; ++n) {
+                clear(t.dk, b, n, kv);
+                clear(t.dv, b, n, kv);
+                clear(x.dw, b, n, kv);
+                clear(x.d_beta, b, n, kv);
+            }
+        });
+        return;
+    }
     const detail::path_gradient_scratch<T> scratch(who, detail::workspace_cutter(workspace), plan);
     detail::path_gradient pass(plan, t, x, scratch);
     plan.each_sequence([&](index b, index kv, index start, index length) { pass.run(b, kv, start, length); });
