@@ -88,9 +88,9 @@ class token_rotation {
         : rows_(rows), token_(token), way_(way) {
         if (rows.heads == 1) row_ = rows.row_of(token, 0);
     }
-    /// Whether the token has a row; single heads may have none all the same.
+    /// Whether the token has a row, or its heads have.
     ROPEWALK_ALWAYS_INLINE bool has_row() const noexcept {
-        return rows_.heads != 1 || static_cast<bool>(row_);
+        return rows_.heads == 1 ? static_cast<bool>(row_) : rows_.touches(token_);
     }
 
     /// Whether one row serves all heads, and that row.

@@ -17,8 +17,8 @@ class position_span {
   public:
     /// From a vector, an array or a span.
     template <class Range>
-    requires(lasting_numbers<Range> &&
-             !std::is_same_v<std::remove_cvref_t<Range>, position_span>) position_span(Range&& range)
+    requires(lasting_numbers<Range> && !std::is_same_v<std::remove_cvref_t<Range>, position_span>)
+        position_span(Range&& range)
     noexcept : count_(static_cast<index>(std::size(range))) {
         using P = range_element_t<Range>;
         static_assert(std::is_same_v<P, std::int32_t> || std::is_same_v<P, std::int64_t> ||
@@ -181,6 +181,7 @@ class row_cursor<fly_rows, C> {
         }
         return {cos_, sin_};
     }
+    static constexpr bool touches(index) noexcept { return true; }
 
   private:
     /// The coordinates of one token, by axis.
