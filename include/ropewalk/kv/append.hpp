@@ -44,11 +44,11 @@ constexpr cache_target<D> value_target(const append_call<S, D>& call) noexcept {
 template <class S>
 ROPEWALK_ALWAYS_INLINE void copy_heads(const S* from, index from_stride, S* to, index to_stride, index heads,
                                        index channels) noexcept {
-    if (from == to) return;
+    if (from == to && from_stride == to_stride) return;
     const bool adjacent = from_stride == channels && to_stride == channels;
     const index at_once = adjacent ? heads : 1;
     const auto bytes = static_cast<std::size_t>(at_once * channels) * sizeof(S);
-    for (index h = 0; h < heads; h += at_once)
+    for (index h = from == to ? 1 : 0; h < heads; h += at_once)  // the first may stand in its slot alone
         std::memcpy(static_cast<void*>(to + h * to_stride), static_cast<const void*>(from + h * from_stride),
                     bytes);
 }
@@ -123,8 +123,7 @@ template <class S, class D, integer_range Slots>
     const auto& shape =
         call.key.empty() && !call.value.empty() ? call.value_cache.shape : call.key_cache.shape;
     if (std::empty(slots)) return {};
-    cache_plan plan(std::span(std::data(slots), std::size(slots)), shape.pages,
-                    shape.page_tokens);
+    cache_plan plan(std::span(std::data(slots), std::size(slots)), shape.pages, shape.page_tokens);
     detail::require_half(who, call.key, detail::key_target(call), plan);
     detail::require_half(who, call.value, detail::value_target(call), plan);
     const index keys = call.key.batches() * call.key.tokens() * call.key.heads();
