@@ -24,6 +24,8 @@ class input {
         return choices[byte() % N];
     }
 
+    bool ended() const { return left_ == 0; }
+
   private:
     const std::uint8_t* data_;
     std::size_t left_;

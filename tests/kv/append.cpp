@@ -344,3 +344,23 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     CHECK(refusal(bad) == "make_append_plan: extents times strides must fit the address space, stride, got " +
                               std::to_string(std::numeric_limits<rw::index>::max()));
 }
+
+TEST_CASE("append: where the first head alone stands in its slot, the others are copied", "[kv][append]") {
+    constexpr rw::index heads = 3, channels = 4;
+    for (const bool keys : {true, false}) {
+        std::vector<float> memory(64);
+        for (std::size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<float>(i);
+        const auto before = memory;
+        // The heads of the source run backwards from where the slot begins.
+        const rw::heads_view<const float> x(memory.data() + 24, {1, 1, heads, channels}, {0, 0, -channels});
+        const auto slot = rw::cache_view<float>::nhd(memory.data() + 24, {1, 1, heads, channels});
+        rw::append_call<float> call;
+        (keys ? call.key : call.value) = x;
+        (keys ? call.key_cache : call.value_cache) = slot;
+        const auto plan = rw::make_append_plan(call, std::vector<int>{0});
+        CHECK(rw::append(rw::half_split{}, call, plan, rw::copy_rows<float>(1)));
+        for (rw::index h = 0; h < heads; ++h)
+            for (rw::index c = 0; c < channels; ++c)
+                CHECK(slot.at(0, 0, h)[c] == before[static_cast<std::size_t>(24 - h * channels + c)]);
+    }
+}

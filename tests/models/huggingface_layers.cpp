@@ -137,8 +137,8 @@ TEST_CASE("huggingface_layers: of a class that is not known only what is underst
         {R"({"layer_types":["a","a","a","a","a","a","a","a"]})", "layer_types must be of layer types"}};
     for (const auto& [keys, text] : refused) {
         INFO(keys);
-        CHECK(support::refusal([&, keys = keys] {
-                  static_cast<void>(from_huggingface(newcomer(keys), half));
+        CHECK(support::refusal([&, given = keys] {
+                  static_cast<void>(from_huggingface(newcomer(given), half));
               }).find(text) != std::string::npos);
         CHECK(
             from_huggingface(newcomer(keys), {.keys = strictness::lenient, .layout = half_split{}}).layers ==

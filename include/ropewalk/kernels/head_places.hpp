@@ -218,7 +218,7 @@ void pass_channels(head_places<Source, D> x, index first, index last) noexcept {
     if constexpr (x.in_place) {
         return;
     } else if constexpr (Source::plain && std::is_same_v<typename Source::element, D>) {
-        if (x.from.p == x.to) return;
+        if (x.from.p == x.to && x.from.stride == x.to_stride) return;
     }
     for (index h = 0; h < x.heads; ++h) {
         const auto from = x.source(h);

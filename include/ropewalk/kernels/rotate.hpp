@@ -90,9 +90,9 @@ class token_rotation {
         : rows_(rows), token_(token), way_(way) {
         if (rows.heads == 1) row_ = rows.row_of(token, 0);
     }
-    /// Whether the token has a row. Single heads may still have none.
+    /// Whether the token has a row, for all heads or for single ones.
     ROPEWALK_ALWAYS_INLINE bool has_row() const noexcept {
-        return rows_.heads != 1 || static_cast<bool>(row_);
+        return rows_.heads == 1 ? static_cast<bool>(row_) : rows_.touches(token_);
     }
 
     /// Whether one row serves all heads.

@@ -88,7 +88,8 @@ struct directed_row {
 /// Reads one row source for data whose arithmetic runs in C. It refers to the rows instead of copying them:
 /// copying the view in every call costs tens of cycles, because stores of words are read back as registers.
 /// Members: heads (1: all heads share a row), missing (a row that a token asked for and the table does not
-/// have, or -1), expect(token), row_of(token, head).
+/// have, or -1), expect(token), row_of(token, head), touches(token): whether the token has a row, without
+/// making it.
 template <class Rows, class C>
 class row_cursor {
     static_assert(sizeof(Rows) == 0,
@@ -100,6 +101,7 @@ class row_cursor {
     explicit row_cursor(const Rows&) noexcept;
     void expect(index) const noexcept;
     row_in_memory<C> row_of(index, index) noexcept;
+    bool touches(index) const noexcept;
 };
 
 template <class C>
@@ -128,6 +130,7 @@ class row_cursor<rows_view<C>, C> {
         }
         return {rows_.cos_at(r, head), rows_.sin_at(r, head)};
     }
+    bool touches(index token) noexcept { return static_cast<bool>(row_of(token, 0)); }
 
   private:
     const rows_view<C>& rows_;
@@ -150,6 +153,7 @@ class row_cursor<uniform_rows_view<C>, C> {
         }
         return {rows_.cos[r], rows_.sin[r], true};
     }
+    bool touches(index token) noexcept { return static_cast<bool>(row_of(token, 0)); }
 
   private:
     const uniform_rows_view<C>& rows_;

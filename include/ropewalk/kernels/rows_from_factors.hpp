@@ -66,6 +66,11 @@ class row_cursor<factored_rows_view<C>, C> {
         if (level_->offset < 0) return {nullptr, outer, rows_.pair_stride};
         return {outer, rows_.row_of(*level_, inner_ + at - first_, head), rows_.pair_stride};
     }
+    bool touches(index token) noexcept {
+        const index at = rows_.ordinal(token);
+        if (at < first_ || at >= end_) find_run(at);
+        return level_ != nullptr;
+    }
 
   private:
     /// The run of a token of the table: block, outer indices and the innermost level.

@@ -183,6 +183,7 @@ class row_cursor<fly_rows, C> {
         }
         return {cos_, sin_};
     }
+    static constexpr bool touches(index) noexcept { return true; }
 
   private:
     /// The coordinates of one token, by axis.

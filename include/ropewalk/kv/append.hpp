@@ -45,11 +45,11 @@ constexpr cache_target<D> value_target(const append_call<S, D>& call) noexcept {
 template <class S>
 ROPEWALK_ALWAYS_INLINE void copy_heads(const S* from, index from_stride, S* to, index to_stride, index heads,
                                        index channels) noexcept {
-    if (from == to) return;
+    if (from == to && from_stride == to_stride) return;
     const bool adjacent = from_stride == channels && to_stride == channels;
     const index at_once = adjacent ? heads : 1;
     const auto bytes = static_cast<std::size_t>(at_once * channels) * sizeof(S);
-    for (index h = 0; h < heads; h += at_once)
+    for (index h = from == to ? 1 : 0; h < heads; h += at_once)  // the first may stand in its slot alone
         std::memcpy(static_cast<void*>(to + h * to_stride), static_cast<const void*>(from + h * from_stride),
                     bytes);
 }
