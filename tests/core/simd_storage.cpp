@@ -24,6 +24,14 @@ std::uint16_t rounded(float x) {
     return T(x).bits;
 }
 
+std::uint32_t bits_of(float x) {
+    auto u = std::bit_cast<std::uint32_t>(x);
+#if defined(__i386__)  // functions return floats in a register of the x87, which quiets NaN
+    if ((u & 0x7fffffffu) > 0x7f800000u) u |= 0x00400000u;
+#endif
+    return u;
+}
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("simd_storage: 16-bit registers convert as the scalar types do, every value",
@@ -37,8 +45,7 @@ TEMPLATE_TEST_CASE("simd_storage: 16-bit registers convert as the scalar types d
         simd::store(wide, simd::load(static_cast<const TestType*>(in)));
         simd::store(back, simd::load(static_cast<const float*>(wide)));
         for (std::size_t i = 0; i < n; ++i) {
-            wrong += std::bit_cast<std::uint32_t>(wide[i]) !=
-                     std::bit_cast<std::uint32_t>(static_cast<float>(in[i]));
+            wrong += bits_of(wide[i]) != bits_of(static_cast<float>(in[i]));
             wrong += back[i].bits != rounded<TestType>(wide[i]);
         }
     }
