@@ -143,7 +143,7 @@ TEST_CASE("model_config: refuses data that does not fit", "[models][model_config
     CHECK_REFUSES("yarn: original_context must let the ramp run upwards: low must be <= high, got 0",
                   make_model_schemes(c));
     c.ropes[0] = {.sections = {3, 3}};
-    CHECK_REFUSES("assign_axes: axis_of_pair must have one entry a pair, got 6", make_model_schemes(c));
+    CHECK_REFUSES("assign_axes: axis_of_pair must have one entry per pair, 8, got 6", make_model_schemes(c));
     const auto huge = support::huge(61);
     for (const auto& sections : {std::vector<ropewalk::index>{4, 5}, {huge, huge, huge, huge}, {-5, 13}}) {
         c.ropes[0] = {.sections = sections};
