@@ -110,7 +110,7 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
                     "rotary_dim must be a multiple of the layout's group", s.rotary_dim);
     s.logit_scale = rope.logit_scale;
     s.original_context = detail::as_length(detail::original_context_of(rope));
-    s.max_context = detail::as_length(rope.max_context);
+    s.max_context = detail::longest_context_of(rope);
     s.length_dependent = rope.scaling == rope_scaling::dynamic_linear ||
                          rope.scaling == rope_scaling::dynamic_ntk ||
                          rope.scaling == rope_scaling::stepped_ntk ||
