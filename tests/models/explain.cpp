@@ -17,6 +17,7 @@ TEST_CASE("explain: says where a magnitude is applied", "[models][explain]") {
     CHECK(says(qwen, "magnitude   1.138629436111989, inside the cos and sin tables"));
     CHECK(says(qwen, "logits      scaled by 1/sqrt(head_dim) alone"));
     CHECK(says(qwen, "channels    0..127 of 128 rotate"));
+    CHECK(says(qwen, "context     131072 tokens, from the 32768 that it was trained at"));
     CHECK(says(qwen, "half_split: pair 0 is channels (0, 64)"));
     const auto deepseek = explain(presets::deepseek_v3(weights::hugging_face));
     CHECK(says(deepseek, "magnitude   1 (tables hold plain cos and sin)"));

@@ -198,3 +198,27 @@ TEST_CASE("model_config: cached keys move from one length or scaling to another"
             for (std::size_t i = 0; i < keys.size(); ++i) CHECK(std::abs(moved[i] - fresh[i]) < 1e-11);
         }
 }
+
+TEST_CASE("model_config: the longest context is the config's or the one that the scaling reaches",
+          "[models][model_config]") {
+    const auto longest = [](rope_parameters rope) {
+        model_config c;
+        c.head_dim = 16;
+        rope.factor = 4;
+        c.ropes.push_back(std::move(rope));
+        return make_model_schemes(c)[0].max_context;
+    };
+    for (const auto scaling : {rope_scaling::yarn, rope_scaling::linear, rope_scaling::ntk_by_parts}) {
+        INFO(to_text(scaling));
+        // Trained at 512 and scaled by 4; max_context is the trained length, the scaled one, or unknown.
+        for (const double said : {512., 2048., 0.})
+            CHECK(longest({.scaling = scaling, .original_context = 512, .max_context = said}) == 2048);
+        CHECK(longest({.scaling = scaling, .original_context = 512, .max_context = 4096}) == 4096);
+        // Without an original context the number may be either length (Gemma 3: the scaled one).
+        CHECK(longest({.scaling = scaling, .max_context = 2048}) == 2048);
+    }
+    // Their factor is not a ratio of lengths, or the length itself decides.
+    CHECK(longest({.scaling = rope_scaling::llama3, .original_context = 512, .max_context = 1024}) == 1024);
+    CHECK(longest({.scaling = rope_scaling::none, .original_context = 512, .max_context = 512}) == 512);
+    CHECK(longest({.scaling = rope_scaling::dynamic_ntk, .max_context = 512}) == 512);
+}
