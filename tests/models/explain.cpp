@@ -15,10 +15,12 @@ bool says(const std::string& text, const std::string& part) { return text.find(p
 TEST_CASE("explain: says where a magnitude is applied", "[models][explain]") {
     const auto qwen = explain(presets::qwen25_7b_yarn(weights::hugging_face));
     CHECK(says(qwen, "magnitude   1.138629436111989, inside the cos and sin tables"));
-    CHECK(says(qwen, "logits      scaled by 1/sqrt(head_dim) alone"));
+    CHECK(says(qwen, "logits      scaled by 1/sqrt(head_dim); no other factor was read or set"));
     CHECK(says(qwen, "channels    0..127 of 128 rotate"));
     CHECK(says(qwen, "context     131072 tokens, from the 32768 that it was trained at"));
     CHECK(says(qwen, "half_split: pair 0 is channels (0, 64)"));
+    CHECK(says(explain(presets::gemma3_27b(weights::hugging_face)),
+               "logits      multiplied by 0.87287156094396"));  // sqrt(128 / 168)
     const auto deepseek = explain(presets::deepseek_v3(weights::hugging_face));
     CHECK(says(deepseek, "magnitude   1 (tables hold plain cos and sin)"));
     CHECK(says(deepseek, "multiplied by 1.873854207"));

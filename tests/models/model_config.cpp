@@ -3,6 +3,7 @@
 #include <ropewalk/models/model_config.hpp>
 
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include <ropewalk/angles/rotation_table.hpp>
@@ -221,4 +222,27 @@ TEST_CASE("model_config: the longest context is the config's or the one that the
     CHECK(longest({.scaling = rope_scaling::llama3, .original_context = 512, .max_context = 1024}) == 1024);
     CHECK(longest({.scaling = rope_scaling::none, .original_context = 512, .max_context = 512}) == 512);
     CHECK(longest({.scaling = rope_scaling::dynamic_ntk, .max_context = 512}) == 512);
+}
+
+TEST_CASE("model_config: a softmax scale reaches every layer relative to its own head",
+          "[models][model_config]") {
+    model_config c;
+    c.layers = 3;
+    c.head_dim = 64;
+    c.softmax_scale = 0.0625;
+    c.ropes.push_back({.logit_scale = 3});
+    c.ropes.push_back({.head_dim = 256});
+    c.rope_of_layer = {0, 1, -1};
+    c.indexer_dim = 256;
+    const auto m = make_model_schemes(c);
+    CHECK(m[0].logit_scale == 1.5);  // 0.0625 * sqrt(64), times that of the rope
+    CHECK(m[0].indexer->logit_scale == 1);
+    CHECK(m[2].logit_scale == 0.5);  // a layer without rotation has logits too
+    CHECK(m[1].logit_scale == 1);    // 0.0625 * sqrt(256)
+    for (const double bad : {0.0, -1.0, std::numeric_limits<double>::infinity()}) {
+        c.softmax_scale = bad;
+        CHECK_FALSE(support::refusal([&] { static_cast<void>(make_model_schemes(c)); }).empty());
+    }
+    c.softmax_scale = -1;
+    CHECK_REFUSES("make_model_schemes: softmax_scale must be finite and > 0, got -1", make_model_schemes(c));
 }

@@ -28,7 +28,7 @@ struct rotary_scheme {
     index rotary_dim = 0;     ///< channels of the slice; other channels are untouched
     pair_layout read_layout = {};
     pair_layout write_layout = {};        ///< differs from read_layout in DeepSeek only
-    double logit_scale = 1;               ///< factor on q.k besides 1/sqrt(head_dim): MLA's m^2
+    double logit_scale = 1;               ///< factor on q.k besides 1/sqrt(head_dim), in no table
     bool rotates = true;                  ///< false: a NoPE layer, nothing is touched
     bool length_dependent = false;        ///< whether the frequencies depend on the context length
     std::int64_t original_context = 0;    ///< the length the frequencies were trained at; 0: unknown
