@@ -94,6 +94,7 @@ TEST_CASE("explain: a model's layers, NoPE layers, pairs of frequency 0, several
     model_config c;
     c.head_dim = 16;
     c.ropes.push_back({.sections = {4, 2, 2}});
-    CHECK(says(explain(make_model_schemes(c)), "3 positions a token: 4 pairs by axis 0, 2 pairs by axis 1, 2 pairs by axis 2\n"));
+    CHECK(says(explain(make_model_schemes(c)),
+               "3 positions a token: 4 pairs by axis 0, 2 pairs by axis 1, 2 pairs by axis 2\n"));
     CHECK(says(explain(make_model_schemes(c)), "axis 2"));
 }
