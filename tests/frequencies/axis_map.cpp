@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
 
 #include "tests/support/catch.hpp"
 #include "tests/support/refusal.hpp"
@@ -68,7 +69,7 @@ TEST_CASE("axis_map: every head keeps its own frequencies", "[frequencies][axis_
 TEST_CASE("axis_map: bad maps are refused with the parameter and its value", "[frequencies][axis_map]") {
     const auto plain = rw::frequencies::geometric({.rotary_dim = 8});
     REQUIRE_THROWS_WITH(assign_axes(plain, std::vector<int>{0, 1}),
-                        "assign_axes: axis_of_pair must have one entry a pair, got 2");
+                        "assign_axes: axis_of_pair must have one entry per pair, 4, got 2");
     REQUIRE_THROWS_AS(assign_axes(plain, std::vector<int>{0, 1, 2, -1}), rw::invalid_config);
     REQUIRE_THROWS_AS(assign_axes(plain, std::vector<int>{0, 1, 2, 3}, 3), rw::invalid_config);
     const double omega[] = {1, 2};
@@ -134,6 +135,12 @@ TEST_CASE("axes_of_pairs: a pair at rest reads none", "[frequencies][axis_map]")
           std::vector<int>{2, -1, 0});
     CHECK_THROWS_WITH(rw::frequencies::axes_of_pairs(rw::spectrum::mixed(omega, 1, 3)),
                       "axes_of_pairs: spectrum must be of the selected form, got a mixed one");
+    const auto two_heads =
+        rw::spectrum::selected(std::vector<double>{1, 2, 3, 0}, std::vector<int>{0, 1, 1, 0}, 2, 2);
+    CHECK(rw::frequencies::axes_of_pairs(two_heads, 1) == std::vector<int>{1, -1});
+    for (const rw::index head : {-1, 2})
+        CHECK_THROWS_WITH(rw::frequencies::axes_of_pairs(two_heads, head),
+                          "axes_of_pairs: head must be one of the spectrum's, got " + std::to_string(head));
 }
 
 TEST_CASE("join_axes: text reads the one-axis spectrum", "[frequencies][axis_map][reduces]") {

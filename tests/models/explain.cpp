@@ -15,9 +15,12 @@ bool says(const std::string& text, const std::string& part) { return text.find(p
 TEST_CASE("explain: says where a magnitude is applied", "[models][explain]") {
     const auto qwen = explain(presets::qwen25_7b_yarn(weights::hugging_face));
     CHECK(says(qwen, "magnitude   1.138629436111989, inside the cos and sin tables"));
-    CHECK(says(qwen, "logits      scaled by 1/sqrt(head_dim) alone"));
+    CHECK(says(qwen, "logits      scaled by 1/sqrt(head_dim); no other factor was read or set"));
     CHECK(says(qwen, "channels    0..127 of 128 rotate"));
+    CHECK(says(qwen, "context     131072 tokens, from the 32768 that it was trained at"));
     CHECK(says(qwen, "half_split: pair 0 is channels (0, 64)"));
+    CHECK(says(explain(presets::gemma3_27b(weights::hugging_face)),
+               "logits      multiplied by 0.87287156094396"));  // sqrt(128 / 168)
     const auto deepseek = explain(presets::deepseek_v3(weights::hugging_face));
     CHECK(says(deepseek, "magnitude   1 (tables hold plain cos and sin)"));
     CHECK(says(deepseek, "multiplied by 1.873854207"));
@@ -91,6 +94,7 @@ TEST_CASE("explain: a model's layers, NoPE layers, pairs of frequency 0, several
     model_config c;
     c.head_dim = 16;
     c.ropes.push_back({.sections = {4, 2, 2}});
-    CHECK(says(explain(make_model_schemes(c)), "3 positions a token: 4 pairs by axis 0, 2 pairs by axis 1, 2 pairs by axis 2\n"));
+    CHECK(says(explain(make_model_schemes(c)),
+               "3 positions a token: 4 pairs by axis 0, 2 pairs by axis 1, 2 pairs by axis 2\n"));
     CHECK(says(explain(make_model_schemes(c)), "axis 2"));
 }

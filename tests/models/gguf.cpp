@@ -590,3 +590,29 @@ TEST_CASE("gguf: one file of several says that rotary tensors may be in another"
     f.rope_freqs.assign(32, 1.0f);
     CHECK(from_gguf(f).ropes[0].notes.empty());
 }
+
+TEST_CASE("gguf: a file's own attention scale", "[models][gguf]") {
+    auto f = file("granite", {{"block_count", i64{2}},
+                              {"embedding_length", i64{2560}},
+                              {"attention.head_count", i64{40}},
+                              {"attention.scale", 0.015625}});
+    const auto scale = [&](double said) {
+        f.values["granite.attention.scale"] = said;
+        return make_model_schemes(from_gguf(f))[0].logit_scale;
+    };
+    CHECK(scale(0.015625) == 0.125);
+    CHECK(scale(0.125f) == 1);
+    CHECK(scale(0) == 1);  // not given
+    CHECK_REFUSES("from_gguf: granite.attention.scale must be a number >= 0, got -1", scale(-1));
+    // Gemma's files have no such key; the 27B sizes alone scale by their width per head.
+    const auto gemma = [](const char* arch, i64 layers, i64 width, i64 heads, i64 head_dim) {
+        return make_model_schemes(from_gguf(file(arch, {{"block_count", layers},
+                                                        {"embedding_length", width},
+                                                        {"attention.head_count", heads},
+                                                        {"attention.key_length", head_dim}})))[0]
+            .logit_scale;
+    };
+    CHECK(gemma("gemma3", 62, 5376, 32, 128) == presets::gemma3_27b(weights::gguf)[0].logit_scale);
+    CHECK(gemma("gemma2", 46, 4608, 32, 128) == presets::gemma2_27b(weights::gguf).logit_scale);
+    CHECK(gemma("gemma3", 26, 1152, 4, 256) == 1);
+}

@@ -186,6 +186,7 @@ const std::vector<config_text>& texts() {
          [](const model_config&, const model_schemes& m) {
              CHECK(m[0].original_context == 32768);
              CHECK(near(m[0].spectrum_for(1).magnitude(), 1.138629436111989));
+             CHECK(m[0].max_context == 131072);  // 4 * 32768, past max_position_embeddings
          },
          "/rope_parameters/betafast", "32",
          "from_huggingface: rope_parameters.betafast must be a key that is read here (it would be ignored), "

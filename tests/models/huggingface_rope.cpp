@@ -128,6 +128,14 @@ TEST_CASE("huggingface_rope: a scaling names the key it cannot do without", "[mo
     CHECK(refusal(R"({"type":"longrope","original_max_position_embeddings":4096,"short_factor":[1]})",
                   long_context) == missing("rope.long_factor"));
     CHECK(refusal(R"({"type":"proportional"})").empty());  // p alone will do
+    // A misspelt key is named before the key that it leaves out, unless the reader is lenient.
+    const char* const misspelt = R"({"type":"yarn","fctor":4.0,"beta_fast":32})";
+    CHECK(refusal(misspelt, {.max_context = 65536}) ==
+          "f: rope.fctor must be a key that is read here (it would be ignored), got 4.0");
+    CHECK(refusal(misspelt, {.read = strictness::lenient}) == missing(original));
+    CHECK(refusal(R"({"type":"dynamic","factor":2.0,"lenght":8})") ==
+          "f: rope.lenght must be a key that is read here (it would be ignored), got 8");
+    CHECK(refusal(R"({"type":"linear","fctor":null,"mrope_section":[4,2,2]})") == missing("rope.factor"));
 }
 
 TEST_CASE(

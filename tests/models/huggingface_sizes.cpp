@@ -273,3 +273,36 @@ TEST_CASE("huggingface_sizes: absurd sizes are refused by their key", "[models][
     CHECK(text.find("must be one of at most 256 different sets of rope parameters, got more") !=
           std::string::npos);
 }
+
+TEST_CASE("huggingface_sizes: the factor on q.k of classes with a key for it", "[models][huggingface]") {
+    const auto scale = [](const char* model_type, const char* more) {
+        auto config =
+            config_of(model_type, R"({"hidden_size":4096,"num_attention_heads":32,"head_dim":128})");
+        config.update(json::parse(more));
+        return make_model_schemes(from_huggingface(config))[0].logit_scale;
+    };
+    // Gemma 3 27B: logits are q.k / sqrt(168), which is q.k / sqrt(128) times this.
+    for (const char* gemma : {"gemma2", "gemma3_text", "vaultgemma", "t5gemma2_text"})
+        CHECK(scale(gemma, R"({"query_pre_attn_scalar":168})") ==
+              Approx(std::sqrt(128.0 / 168)).epsilon(1e-15));
+    CHECK(scale("gemma3_text", "{}") == 1);
+    CHECK(scale("gemma3_text", R"({"query_pre_attn_scalar":null})") == 1);
+    CHECK(scale("gemma3_text", R"({"query_pre_attn_scalar":128})") == 1);  // to the last bit
+    for (const char* granite : {"granite", "granitemoe", "granitemoehybrid", "hyperclovax"})
+        CHECK(scale(granite, R"({"attention_multiplier":0.015625,"head_dim":64,
+            "layer_types":["attention","attention"]})") == 0.125);
+    // 1/sqrt(128) as files write it.
+    CHECK(scale("hyperclovax", R"({"attention_multiplier":0.08838834764831845})") == 1);
+    CHECK(scale("hyperclovax", R"({"attention_multiplier":0.08838835})") == 1);
+    // Keys that the class does not look at.
+    CHECK(scale("llama", R"({"query_pre_attn_scalar":168,"attention_multiplier":0.5})") == 1);
+    CHECK(scale("gemma3_text", R"({"attention_multiplier":0.5})") == 1);
+    for (const char* wrong : {"0", "-1"})
+        CHECK(refusal("gemma2", (std::string(R"({"query_pre_attn_scalar":)") + wrong +
+                                 R"(,"hidden_size":64,"num_attention_heads":1})")
+                                    .c_str()) ==
+              std::string("from_huggingface: query_pre_attn_scalar must be a number > 0, got ") + wrong +
+                  ".0");
+    CHECK(refusal("granite", R"({"attention_multiplier":"1","hidden_size":64,"num_attention_heads":1})") ==
+          "from_huggingface: attention_multiplier must be a finite number, got \"1\"");
+}

@@ -3,6 +3,7 @@
 #include <ropewalk/models/model_config.hpp>
 
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include <ropewalk/angles/rotation_table.hpp>
@@ -143,7 +144,7 @@ TEST_CASE("model_config: refuses data that does not fit", "[models][model_config
     CHECK_REFUSES("yarn: original_context must let the ramp run upwards: low must be <= high, got 0",
                   make_model_schemes(c));
     c.ropes[0] = {.sections = {3, 3}};
-    CHECK_REFUSES("assign_axes: axis_of_pair must have one entry a pair, got 6", make_model_schemes(c));
+    CHECK_REFUSES("assign_axes: axis_of_pair must have one entry per pair, 8, got 6", make_model_schemes(c));
     const auto huge = support::huge(61);
     for (const auto& sections : {std::vector<ropewalk::index>{4, 5}, {huge, huge, huge, huge}, {-5, 13}}) {
         c.ropes[0] = {.sections = sections};
@@ -197,4 +198,51 @@ TEST_CASE("model_config: cached keys move from one length or scaling to another"
             const auto fresh = turned(make_rotation_table<double>(to, where), keys);
             for (std::size_t i = 0; i < keys.size(); ++i) CHECK(std::abs(moved[i] - fresh[i]) < 1e-11);
         }
+}
+
+TEST_CASE("model_config: the longest context is the config's or the one that the scaling reaches",
+          "[models][model_config]") {
+    const auto longest = [](rope_parameters rope) {
+        model_config c;
+        c.head_dim = 16;
+        rope.factor = 4;
+        c.ropes.push_back(std::move(rope));
+        return make_model_schemes(c)[0].max_context;
+    };
+    for (const auto scaling : {rope_scaling::yarn, rope_scaling::linear, rope_scaling::ntk_by_parts}) {
+        INFO(to_text(scaling));
+        // Trained at 512 and scaled by 4; max_context is the trained length, the scaled one, or unknown.
+        for (const double said : {512., 2048., 0.})
+            CHECK(longest({.scaling = scaling, .original_context = 512, .max_context = said}) == 2048);
+        CHECK(longest({.scaling = scaling, .original_context = 512, .max_context = 4096}) == 4096);
+        // Without an original context the number may be either length (Gemma 3: the scaled one).
+        CHECK(longest({.scaling = scaling, .max_context = 2048}) == 2048);
+    }
+    // Their factor is not a ratio of lengths, or the length itself decides.
+    CHECK(longest({.scaling = rope_scaling::llama3, .original_context = 512, .max_context = 1024}) == 1024);
+    CHECK(longest({.scaling = rope_scaling::none, .original_context = 512, .max_context = 512}) == 512);
+    CHECK(longest({.scaling = rope_scaling::dynamic_ntk, .max_context = 512}) == 512);
+}
+
+TEST_CASE("model_config: a softmax scale reaches every layer relative to its own head",
+          "[models][model_config]") {
+    model_config c;
+    c.layers = 3;
+    c.head_dim = 64;
+    c.softmax_scale = 0.0625;
+    c.ropes.push_back({.logit_scale = 3});
+    c.ropes.push_back({.head_dim = 256});
+    c.rope_of_layer = {0, 1, -1};
+    c.indexer_dim = 256;
+    const auto m = make_model_schemes(c);
+    CHECK(m[0].logit_scale == 1.5);  // 0.0625 * sqrt(64), times that of the rope
+    CHECK(m[0].indexer->logit_scale == 1);
+    CHECK(m[2].logit_scale == 0.5);  // a layer without rotation has logits too
+    CHECK(m[1].logit_scale == 1);    // 0.0625 * sqrt(256)
+    for (const double bad : {0.0, -1.0, std::numeric_limits<double>::infinity()}) {
+        c.softmax_scale = bad;
+        CHECK_FALSE(support::refusal([&] { static_cast<void>(make_model_schemes(c)); }).empty());
+    }
+    c.softmax_scale = -1;
+    CHECK_REFUSES("make_model_schemes: softmax_scale must be finite and > 0, got -1", make_model_schemes(c));
 }

@@ -30,7 +30,7 @@ TEST_CASE("presets_published: each comes to the numbers of its model", "[models]
         {"glm45", presets::glm45(hf), "aaaa", 92, 128, 0, 64, 1.53993e-06, 1},
         {"glm47_flash", presets::glm47_flash(hf), "aaaa", 47, 256, 192, 64, 1.53993e-06, 1},
         {"glm5", presets::glm5(hf), "aaaa", 78, 256, 192, 64, 1.53993e-06, 1},
-        {"granite4_micro", presets::granite4_micro(hf), "aaaa", 40, 64, 0, 64, 1.65482e-07, 1},
+        {"granite4_micro", presets::granite4_micro(hf), "aaaa", 40, 64, 0, 64, 1.65482e-07, 0.125},
         {"kimi_k2", presets::kimi_k2(hf), "aaaa", 61, 192, 128, 64, 8.76441e-07, 1.81326043},
         {"longcat_flash", presets::longcat_flash(hf), "aaaa", 28, 192, 128, 64, 1.65482e-07, 1},
         {"mimo_v2_flash", presets::mimo_v2_flash(hf), "abbbbabbbbba", 48, 192, 0, 64, 3.23872e-07, 1},

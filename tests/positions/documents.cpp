@@ -1,6 +1,8 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/positions/documents.hpp>
 
+#include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -48,4 +50,14 @@ TEST_CASE("documents: bad offsets are refused", "[positions][documents]") {
                   positions::document_of_token(span_of(falling)));
     CHECK_REFUSES("offsets_of_lengths: lengths must be >= 0, got -1",
                   positions::offsets_of_lengths(span_of(negative)));
+    // A sum past the largest index must not wrap around to negative offsets.
+    constexpr auto most = std::numeric_limits<rw::index>::max();
+    const std::vector<rw::index> longest{most - 5, 5}, too_long{most - 5, 6};
+    CHECK(positions::offsets_of_lengths(span_of(longest)) == std::vector<rw::index>{0, most - 5, most});
+    CHECK_REFUSES("offsets_of_lengths: lengths must sum to a number that index can hold, got 6",
+                  positions::offsets_of_lengths(span_of(too_long)));
+    const std::vector<std::uint64_t> huge{std::numeric_limits<std::uint64_t>::max()};
+    CHECK_REFUSES(
+        "offsets_of_lengths: lengths must sum to a number that index can hold, got 18446744073709551615",
+        positions::offsets_of_lengths(span_of(huge)));
 }

@@ -230,7 +230,7 @@ TEST_CASE("FLUX: axes that do not fill the head are refused", "[schemes][flux]")
                   flux::flux2_positions({.text_tokens = -5}));
     const std::vector<int> ids{1, 2};
     const std::vector<double> three{0, 0, 1}, hole{0, std::nan(""), 0};
-    CHECK_REFUSES("flux::positions_of_ids: ids must hold a multiple of axes numbers, got 2",
+    CHECK_REFUSES("flux::positions_of_ids: ids must hold a multiple of axes = 3 numbers, got 2",
                   flux::positions_of_ids(std::span<const int>(ids)));
     CHECK_REFUSES("flux::positions_of_ids: axes must be >= 1, got 0",
                   flux::positions_of_ids(std::span<const int>(ids), {.axes = 0}));

@@ -289,3 +289,23 @@ TEST_CASE("rotary_scheme: factored rows of a grid give what its table gives", "[
     });
     check([&](auto x, const auto& rows) { rw::rotate_gradient(rope, x, rows); });
 }
+
+TEST_CASE("rotary_scheme: a table ends at the scheme's longest context and says how to go past it",
+          "[schemes][rotary_scheme][errors]") {
+    auto rope = one_layout();
+    CHECK(rw::make_position_table(rope, 5).max_rows() > 5);  // an unknown longest context bounds nothing
+    rope.max_context = 64;
+    auto table = rw::make_position_table(rope, 16);
+    CHECK(table.row_count() == 16);
+    CHECK(table.max_rows() == 64);
+    const std::int32_t last = 63;
+    static_cast<void>(table.rows(last));
+    CHECK(table.row_count() == 64);
+    CHECK(rw::make_position_table(rope, 64).row_count() == 64);
+    CHECK_REFUSES(
+        "make_position_table: context_length must be at most the scheme's max_context 64 (for more: "
+        "position_table(rope.spectrum_for(n), n)), got 65",
+        rw::make_position_table(rope, 65));
+    CHECK(rw::position_table<float>(rope.spectrum_for(65), 65).row_count() == 65);  // as the message says
+    CHECK_REFUSES("spectrum_for: context_length must be >= 1, got 0", rw::make_position_table(rope, 0));
+}

@@ -4,6 +4,7 @@
 
 #include <numeric>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <ropewalk/frequencies/spectrum.hpp>
@@ -126,7 +127,11 @@ namespace frequencies {
 inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair, index axes = 0) {
     const auto count = static_cast<index>(axis_of_pair.size());
     detail::require(!s.is_mixed(), "assign_axes", "spectrum must be of the selected form", "a mixed one");
-    detail::require(count == s.pairs(), "assign_axes", "axis_of_pair must have one entry a pair", count);
+    if (count != s.pairs())
+        detail::require(
+            false, "assign_axes",
+            (std::string("axis_of_pair must have one entry per pair, ") + detail::text(s.pairs())).c_str(),
+            count);
     if (axes == 0)
         for (int a : axis_of_pair) axes = std::max<index>(axes, a + 1);
     axes = std::max<index>(axes, 1);
@@ -141,10 +146,12 @@ inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair
 }
 
 /// The axis of each pair of a selected spectrum; -1 for a pair of frequency 0.
-/// Shapes: [pairs]; `head` is below s.heads().
-/// Throws: invalid_config on a mixed spectrum.
+/// Shapes: [pairs].
+/// Throws: invalid_config on a mixed spectrum, or a head that the spectrum does not have.
 inline std::vector<int> axes_of_pairs(const spectrum& s, index head = 0) {
     detail::require(!s.is_mixed(), "axes_of_pairs", "spectrum must be of the selected form", "a mixed one");
+    detail::require(head >= 0 && head < s.heads(), "axes_of_pairs", "head must be one of the spectrum's",
+                    head);
     std::vector<int> axis_of;
     for (index i = 0; i < s.pairs(); ++i) {
         const index axis = s.axis_of(head, i);

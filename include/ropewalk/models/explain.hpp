@@ -107,7 +107,7 @@ inline std::string explain(const rotary_scheme& rope, explanation how = {}) {
                : ", inside the cos and sin tables: q and k both grow by it, their product by " +
                      detail::rounded(s.magnitude() * s.magnitude()) + "\n";
     out += "  logits      " +
-           (rope.logit_scale == 1 ? std::string("scaled by 1/sqrt(head_dim) alone")
+           (rope.logit_scale == 1 ? std::string("scaled by 1/sqrt(head_dim); no other factor was read or set")
                                   : "multiplied by " + text(rope.logit_scale) +
                                         " beside 1/sqrt(head_dim); the tables do not hold it") +
            "\n";

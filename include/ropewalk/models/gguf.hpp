@@ -54,6 +54,20 @@ inline index gguf_head_dim(gguf_keys& keys, index heads, bool rotates) {
     return gguf_shared_width(keys, heads);
 }
 
+/// The factor on q.k where it is not 1/sqrt(head_dim): the file's, or that of the 27B sizes of Gemma 2 and 3,
+/// which divide by the root of the model's width per head and whose files do not say so.
+/// Source: ggml-org/llama.cpp, the attention scale of its models.
+inline std::optional<double> gguf_softmax_scale(gguf_keys& keys, const model_config& config) {
+    const auto scale = keys.not_negative("attention.scale");
+    if (scale && *scale != 0) return scale;  // 0 counts as absent
+    const bool gemma_27b = (config.model_type == "gemma2" && config.layers == 46) ||
+                           (config.model_type == "gemma3" && config.layers == 62);
+    if (!gemma_27b) return {};
+    const auto width = keys.count("embedding_length", 1);
+    if (!width || config.query_heads < 1 || *width < config.query_heads) return {};
+    return 1 / std::sqrt(static_cast<double>(*width / config.query_heads));
+}
+
 /// The number of layers. Models that do not rotate may count the blocks of their parts instead.
 inline index gguf_layers(gguf_keys& keys, bool rotates) {
     if (!rotates && !keys.has("block_count"))
@@ -260,6 +274,7 @@ inline model_config from_gguf(const gguf_metadata& file, const gguf_reading& rea
     config.query_heads = keys.count_or_first("attention.head_count").value_or(0);
     config.key_heads = keys.count_or_first("attention.head_count_kv").value_or(config.query_heads);
     config.head_dim = detail::gguf_head_dim(keys, config.query_heads, rotates);
+    config.softmax_scale = detail::gguf_softmax_scale(keys, config);
     config.read_layout = rules.half_split ? pair_layout(half_split{}) : pair_layout(interleaved{});
 
     if (!rotates) {

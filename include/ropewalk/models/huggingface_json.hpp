@@ -37,6 +37,7 @@ class huggingface_reader {
         find_model();
         refuse_other_rules();
         read_sizes(size_context());
+        read_softmax_scale(size_context(), known_);
         read_dual_chunk(size_context());
         layers_ = huggingface_layers({top_, rules_, known_, strict(), config_.layers}).read();
         config_.because.insert(config_.because.end(), layers_.because.begin(), layers_.because.end());

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -95,10 +96,55 @@ class huggingface_rope {
         return *scaling;
     }
 
+    /// Every key of a rope dictionary that is read here, whichever scaling it belongs to.
+    static bool is_known(const std::string& key) {
+        static const std::set<std::string> known = {"alpha",
+                                                    "apply_yarn_scaling",
+                                                    "attention_factor",
+                                                    "attn_factor",
+                                                    "beta_fast",
+                                                    "beta_slow",
+                                                    "extrapolation_factor",
+                                                    "factor",
+                                                    "finetuned",
+                                                    "high_freq_factor",
+                                                    "interleaved",
+                                                    "llama_4_scaling_beta",
+                                                    "long_factor",
+                                                    "long_mscale",
+                                                    "low_freq_factor",
+                                                    "max_position_embeddings",
+                                                    "mixed_b",
+                                                    "mrope_interleaved",
+                                                    "mrope_section",
+                                                    "mscale",
+                                                    "mscale_all_dim",
+                                                    "original_max_position_embeddings",
+                                                    "partial_rotary_factor",
+                                                    "rope_theta",
+                                                    "rope_type",
+                                                    "short_factor",
+                                                    "short_mscale",
+                                                    "truncate",
+                                                    "type",
+                                                    "xdrope_section"};
+        return known.contains(key);
+    }
+
+    /// Refuses a dictionary without a key that the scaling requires. A misspelt key is the likely reason, so
+    /// strict reading names a key that is not known first.
+    [[noreturn]] void missing(const json_object& where, const char* key) const {
+        if (strict())
+            for (const auto& other : c_.keys.unread())
+                if (const auto& value = c_.keys.node().at(other); !is_known(other) && !value.is_null())
+                    c_.keys.reject(other, "a key that is read here (it would be ignored)", value);
+        where.missing(key);
+    }
+
     /// A key that the scaling requires.
     double required(const char* key) {
         const auto v = c_.keys.number(key);
-        if (!v) c_.keys.missing(key);
+        if (!v) missing(c_.keys, key);
         return *v;
     }
 
@@ -108,11 +154,11 @@ class huggingface_rope {
         const auto inside = c_.keys.number("original_max_position_embeddings");
         p.original_context = c_.original_context != 0 ? c_.original_context : inside.value_or(0);
         if (p.original_context != 0) return;
-        if (strict() || c_.max_context == 0) c_.keys.missing("original_max_position_embeddings");
+        if (strict() || c_.max_context == 0) missing(c_.keys, "original_max_position_embeddings");
         p.original_context = c_.max_context;
     }
     void require_max_context() {
-        if (c_.max_context == 0) c_.top.missing("max_position_embeddings");
+        if (c_.max_context == 0) missing(c_.top, "max_position_embeddings");
     }
 
     void read_scaling(rope_parameters& p) {
@@ -221,14 +267,14 @@ class huggingface_rope {
     }
 
     std::vector<double> factors_of(const char* key) {
-        if (!c_.keys.has(key)) c_.keys.missing(key);
+        if (!c_.keys.has(key)) missing(c_.keys, key);
         return c_.keys.numbers(key);
     }
 
     void read_yarn(rope_parameters& p) {
         read_original_context(p);
         if (p.scaling == rope_scaling::yarn && strict() && !c_.keys.node().contains("factor"))
-            c_.keys.missing("factor");
+            missing(c_.keys, "factor");
         p.factor = c_.keys.number("factor");
         if (!p.factor || p.scaling == rope_scaling::dynamic_yarn) require_max_context();
         const auto nonzero = [this](const char* key, double fallback) {  // zero counts as absent

@@ -2,9 +2,12 @@
 // Reads sizes, base and rotary share from a config.json under all their spellings.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ropewalk/models/huggingface_layers.hpp>
@@ -148,6 +151,25 @@ inline void read_sizes(const huggingface_sizes& c) {
     read_old_keys(c);
     if (c.found.two_positions && config.read_layout == pair_layout(interleaved{}))
         config.read_layout = config.write_layout = pair_layout::blocked_by(config.head_dim / 2);
+}
+
+/// Reads the factor on q.k of classes that have a key for it; in any other known class the key has no effect.
+/// Source: huggingface/transformers models/gemma2, gemma3, vaultgemma, t5gemma2, granite, hyperclovax.
+inline void read_softmax_scale(const huggingface_sizes& c, bool known) {
+    const auto read = [&](const char* key, std::initializer_list<std::string_view> classes) {
+        const bool is_read =
+            !known || std::any_of(classes.begin(), classes.end(), [&](std::string_view name) {
+                return c.rules.model_type.starts_with(name);
+            });
+        const auto value = is_read ? c.top.number(key) : std::optional<double>{};
+        if (value && *value <= 0) c.top.reject(key, "a number > 0", *value);
+        return value;
+    };
+    if (const auto channels =
+            read("query_pre_attn_scalar", {"gemma2", "gemma3_text", "vaultgemma", "t5gemma", "t5_gemma"}))
+        c.config.softmax_scale = 1 / std::sqrt(*channels);
+    if (const auto factor = read("attention_multiplier", {"granite", "hyperclovax"}))
+        c.config.softmax_scale = *factor;
 }
 
 /// Reads the parameters of dual chunk attention, which excludes any other context scaling.

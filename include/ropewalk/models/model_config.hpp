@@ -2,6 +2,7 @@
 // model_config: a model's rotary embedding as plain data; make_model_schemes turns it into schemes of layers.
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,6 +47,8 @@ struct model_config {
     index indexer_first_channel = 0;          ///< where its rotary part begins
     pair_layout indexer_layout = {};          ///< of the indexer's rotary part
     std::optional<dual_chunk_parameters> dual_chunk = {};  ///< absent: positions are not chunked
+    /// The factor on q.k that the model's own keys give; absent: 1/sqrt(head_dim).
+    std::optional<double> softmax_scale = {};
     bool rotates_output_back = false;       ///< attention's output is rotated back at the query's position
     std::vector<std::string> because = {};  ///< which rules of the model's class applied, in words
 };
@@ -76,6 +79,20 @@ class model_schemes {
     std::vector<rotary_scheme> distinct_;
     std::vector<int> of_layer_;
 };
+
+namespace detail {
+
+/// The logit_scale of a model whose factor on q.k is softmax_scale. Files round 1/sqrt(head_dim) to the digits
+/// of a float, so what agrees with it to 1e-6 is exactly 1.
+inline double logit_scale_of(std::optional<double> softmax_scale, index head_dim) {
+    if (!softmax_scale || head_dim == 0) return 1;
+    require_factor("make_model_schemes", "softmax_scale must be finite and > 0", *softmax_scale);
+    const double relative = *softmax_scale * std::sqrt(static_cast<double>(head_dim));
+    require_factor("make_model_schemes", "softmax_scale * sqrt(head_dim) must be finite", relative);
+    return std::abs(relative - 1) < 1e-6 ? 1 : relative;
+}
+
+}  // namespace detail
 
 /// The scheme of one kind of layer, from plain data. Everything that does not depend on the context length is
 /// checked here; spectrum_for then works at every length >= 1, or throws with the reason.
@@ -108,9 +125,9 @@ inline rotary_scheme make_scheme(const model_config& config, const rope_paramete
     s.write_layout = config.write_layout;
     detail::require(s.read_layout.fits(s.rotary_dim / 2) && s.write_layout.fits(s.rotary_dim / 2), who,
                     "rotary_dim must be a multiple of the layout's group", s.rotary_dim);
-    s.logit_scale = rope.logit_scale;
+    s.logit_scale = rope.logit_scale * detail::logit_scale_of(config.softmax_scale, s.head_dim);
     s.original_context = detail::as_length(detail::original_context_of(rope));
-    s.max_context = detail::as_length(rope.max_context);
+    s.max_context = detail::longest_context_of(rope);
     s.length_dependent = rope.scaling == rope_scaling::dynamic_linear ||
                          rope.scaling == rope_scaling::dynamic_ntk ||
                          rope.scaling == rope_scaling::stepped_ntk ||
@@ -161,6 +178,7 @@ inline model_schemes make_model_schemes(const model_config& config) {
                 rotary_scheme nope;
                 nope.name = config.model_type + (config.model_type.empty() ? "NoPE" : " NoPE");
                 nope.head_dim = config.head_dim;
+                nope.logit_scale = detail::logit_scale_of(config.softmax_scale, config.head_dim);
                 nope.rotates = false;
                 distinct.push_back(std::move(nope));
             }

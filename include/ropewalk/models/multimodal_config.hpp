@@ -175,7 +175,8 @@ inline void merge_frames(index merge, positions::token_batch& batch, media_rewri
 /// temporal_merge_size and tokens_per_second of vision_config, position_id_per_seconds, image_token_id and
 /// similar keys. A thinker_config is read in place of the config around it. In a model with audio, marker ids
 /// that the config omits are those of the released vocabularies: vision 151652 and 151653; the end of sound
-/// is the id after its start.
+/// is the id after its start. A qwen2_5_vl config without tokens_per_second gets 4, the default of transformers'
+/// class; the released checkpoints say 2 (positions::qwen25_vl_tokens_per_second), so pass the whole config.
 /// Throws:   invalid_config naming the key path and the value: an unknown model_type, a wrong type, a number
 ///           out of range, two ids that disagree or are equal, or a clock in a model that counts frames.
 /// Source:   huggingface/transformers models/qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5, qwen2_5_omni,

@@ -79,10 +79,13 @@ inline rotary_scheme gemma2_9b(weights origin) {
         {"gemma2", 42, 256, detail::layout_or_throw("gemma2_9b", origin, half_split{})}, 1e4, 8192);
 }
 
-/// Gemma 2 27B: heads of 128 channels. Source: Lightning-AI/litgpt litgpt/config.py.
+/// Gemma 2 27B: heads of 128 channels, logits scaled by 1/sqrt(144).
+/// Source: Lightning-AI/litgpt litgpt/config.py.
 inline rotary_scheme gemma2_27b(weights origin) {
-    return detail::unscaled_scheme(
+    auto rope = detail::unscaled_scheme(
         {"gemma2", 46, 128, detail::layout_or_throw("gemma2_27b", origin, half_split{})}, 1e4, 8192);
+    rope.logit_scale = detail::logit_scale_of(1 / std::sqrt(144.0), rope.head_dim);
+    return rope;
 }
 
 }  // namespace presets
@@ -91,8 +94,10 @@ namespace detail {
 
 /// The schemes of Gemma 3. `global` is the rope of the global layers without base and name, which all sizes
 /// share.
-inline model_schemes gemma3(const preset_shape& shape, rope_parameters global) {
+inline model_schemes gemma3(const preset_shape& shape, rope_parameters global,
+                            std::optional<double> softmax_scale = {}) {
     model_config c = uniform_config(shape, {.max_context = global.max_context, .name = "sliding_attention"});
+    c.softmax_scale = softmax_scale;
     global.base = 1e6;
     global.name = "full_attention";
     c.ropes.push_back(std::move(global));
@@ -116,11 +121,11 @@ inline model_schemes gemma3_12b(weights origin) {
         {"gemma3_text", 48, 256, detail::layout_or_throw("gemma3_12b", origin, half_split{})},
         {.scaling = rope_scaling::linear, .factor = 8, .max_context = 131072});
 }
-/// Gemma 3 27B: heads of 128 channels. Source: as gemma3_4b.
+/// Gemma 3 27B: heads of 128 channels, logits scaled by 1/sqrt(168). Source: as gemma3_4b.
 inline model_schemes gemma3_27b(weights origin) {
     return detail::gemma3(
         {"gemma3_text", 62, 128, detail::layout_or_throw("gemma3_27b", origin, half_split{})},
-        {.scaling = rope_scaling::linear, .factor = 8, .max_context = 131072});
+        {.scaling = rope_scaling::linear, .factor = 8, .max_context = 131072}, 1 / std::sqrt(168.0));
 }
 /// Gemma 3 1B: no interpolation, 32768 tokens.
 /// Source: as gemma3_4b; config.json copied in mlx-community/gemma-3-1b-pt-6bit (tokens).

@@ -89,10 +89,11 @@ inline model_schemes glm5(weights origin) {
     return detail::preset_of("glm5", origin, R"({"model_type":"glm_moe_dsa","num_hidden_layers":78,
         "rope_theta":1000000,"max_position_embeddings":202752})");
 }
-/// Granite 4.0 micro: every layer attends, base 1e7.
+/// Granite 4.0 micro: every layer attends, base 1e7, logits scaled by 1/64.
 inline model_schemes granite4_micro(weights origin) {
     return detail::preset_of("granite4_micro", origin, R"({"model_type":"granite","num_hidden_layers":40,
-        "head_dim":64,"rope_theta":10000000,"max_position_embeddings":131072})");
+        "head_dim":64,"rope_theta":10000000,"max_position_embeddings":131072,
+        "attention_multiplier":0.015625})");
 }
 /// Kimi K2: DeepSeek-V3's rotation with base 5e4 and YaRN by 32, whose ramp is a step.
 inline model_schemes kimi_k2(weights origin) {

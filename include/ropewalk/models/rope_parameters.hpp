@@ -2,6 +2,7 @@
 // rope_parameters: the context scaling and axes of one kind of layer as plain data, and its spectrum.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -307,6 +308,18 @@ inline std::vector<int> axis_map_of(const rope_parameters& p, index axes) {
 
 inline std::int64_t as_length(double tokens) {
     return tokens >= 1 && tokens < 9e18 ? static_cast<std::int64_t>(tokens) : 0;
+}
+
+/// The longest context of a scaled model. max_position_embeddings is the trained length in some configs
+/// (Qwen2.5 with YaRN) and the extended one in others (DeepSeek-V3). A scaling that divides frequencies by a
+/// ratio of lengths reaches factor * original context where a config gives both, so the longer of the two
+/// counts. Llama 3's factor is no such ratio (8 * 8192 of 131072 in Llama 3.1), and the other scalings take
+/// their frequencies from the length itself.
+inline std::int64_t longest_context_of(const rope_parameters& p) {
+    const bool by_ratio = p.scaling == rope_scaling::yarn || p.scaling == rope_scaling::linear ||
+                          p.scaling == rope_scaling::ntk_by_parts;
+    const double reached = by_ratio && p.factor ? *p.factor * p.original_context : 0;
+    return as_length(std::max(p.max_context, reached));
 }
 
 }  // namespace detail

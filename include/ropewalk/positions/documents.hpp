@@ -2,8 +2,10 @@
 // Positions of documents packed into one sequence, from their offsets (cu_seqlens).
 #pragma once
 
+#include <limits>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <ropewalk/positions/position_ids.hpp>
@@ -26,13 +28,15 @@ void require_offsets(const char* function, std::span<const I> offsets) {
 namespace positions {
 
 /// Offsets [documents + 1] from lengths [documents].
-/// Throws: invalid_config on a negative length.
+/// Throws: invalid_config on a negative length, or lengths whose sum an index cannot hold.
 /// Source: cu_seqlens of FlashAttention.
 template <class I>
 std::vector<index> offsets_of_lengths(std::span<const I> lengths) {
     std::vector<index> offsets{0};
     for (const I length : lengths) {
         detail::require(length >= 0, "offsets_of_lengths", "lengths must be >= 0", length);
+        detail::require(std::cmp_less_equal(length, std::numeric_limits<index>::max() - offsets.back()),
+                        "offsets_of_lengths", "lengths must sum to a number that index can hold", length);
         offsets.push_back(offsets.back() + static_cast<index>(length));
     }
     return offsets;

@@ -28,11 +28,11 @@ struct rotary_scheme {
     index rotary_dim = 0;     ///< channels of the slice; other channels are untouched
     pair_layout read_layout = {};
     pair_layout write_layout = {};        ///< differs from read_layout in DeepSeek only
-    double logit_scale = 1;               ///< factor on q.k besides 1/sqrt(head_dim): MLA's m^2
+    double logit_scale = 1;               ///< factor on q.k besides 1/sqrt(head_dim), in no table
     bool rotates = true;                  ///< false: a NoPE layer, nothing is touched
     bool length_dependent = false;        ///< whether the frequencies depend on the context length
     std::int64_t original_context = 0;    ///< the length the frequencies were trained at; 0: unknown
-    std::int64_t max_context = 0;         ///< the longest context of the model; 0: unknown
+    std::int64_t max_context = 0;         ///< the longest context of the model, scaled; 0: unknown
     std::vector<std::string> notes = {};  ///< what else the model does to q.k that a table cannot
     /// What spectrum_for returns; empty: no pairs.
     std::function<spectrum(std::int64_t context_length)> frequencies = {};
@@ -67,6 +67,13 @@ static_assert(scheme_like<rotary_scheme>);
 /// Throws:   invalid_config on context_length < 1, above max_context, or that the scaling refuses.
 template <class T = float>
 [[nodiscard]] position_table<T> make_position_table(const rotary_scheme& rope, std::int64_t context_length) {
+    if (rope.max_context > 0 && context_length > rope.max_context)
+        detail::require(
+            false, "make_position_table",
+            (std::string("context_length must be at most the scheme's max_context ") +
+             detail::text(rope.max_context) + " (for more: position_table(rope.spectrum_for(n), n))")
+                .c_str(),
+            context_length);
     const auto rows = static_cast<index>(context_length);
     return position_table<T>(
         rope.spectrum_for(context_length), rows,
