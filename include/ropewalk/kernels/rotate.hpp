@@ -193,9 +193,7 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
     } else {  // half-split heads are one group: a separate loop for them would be a third more code
         run(grouped{plan.read.kind == pair_layout::kind_type::blocked ? plan.read.group : 0});
     }
-    return cursor.missing < 0 ||
-           tell(who, {"rows of the tokens must be among the rows of the table, first missing", -1,
-                      cursor.missing});
+    return cursor.missing < 0 || tell(who, missing_row(rows, cursor.missing));
 }
 
 /// The element type of a view, void for any other type. The verbs take views as a plain template parameter, so that a
