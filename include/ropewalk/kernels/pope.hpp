@@ -23,9 +23,9 @@
 ///
 /// Attention over widened heads takes scale = 1 / sqrt(channels before widening). With fewer kv heads than
 /// query heads, attention here pairs query head q with kv head q / (heads / kv_heads), as Llama does;
-/// PoPE-pytorch repeats its keys, which pairs it with q mod kv_heads. For such weights call attention once per kv
-/// head g with q.head_slice(g, heads / kv_heads, kv_heads), k.head_slice(g, 1) and v.head_slice(g, 1); phases
-/// have one row per kv head in both orders.
+/// PoPE-pytorch repeats its keys, which pairs it with q mod kv_heads. For such weights call attention once
+/// per kv head g with q.head_slice(g, heads / kv_heads, kv_heads), k.head_slice(g, 1) and v.head_slice(g, 1);
+/// phases have one row per kv head in both orders.
 /// Source: PoPE, arXiv 2509.10534; lucidrains/PoPE-pytorch.
 namespace ROPEWALK_NAMESPACE::pope {
 
