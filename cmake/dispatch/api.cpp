@@ -188,6 +188,13 @@ ROPEWALK_DETAIL_API std::size_t ropewalk_last_misfit(char* text, std::size_t siz
     return write_reason(last_reason, text, size);
 }
 
+ROPEWALK_DETAIL_API void ropewalk_note_misfit(const char* must, std::ptrdiff_t wanted, std::ptrdiff_t got) {
+    if (must == nullptr) return;
+    static thread_local char text[200];  // the caller's may be unloaded
+    std::snprintf(text, sizeof text, "%s", must);
+    last_reason = {text, wanted, got};
+}
+
 ROPEWALK_DETAIL_API const char* ropewalk_unit(void) {
     const unit* u = choose();
     return u != nullptr ? u->name : "none";

@@ -169,21 +169,6 @@ bool run_each(const ropewalk_rotate_call& call) noexcept {
     return q && k;
 }
 
-/// What is not usual: refused, or carried out.
-[[gnu::noinline]] int rotate_unusual(const ropewalk_rotate_call* pointer) noexcept {
-    const reason field = check_call(pointer);
-    if (field.must != nullptr) return status_of(field);
-    const ropewalk_rotate_call& call = *pointer;
-    if (call.rows.pairs == 0) return status_of(fit_of_call(call));
-    if (k_dtype_of(call) == call.dtype || call.k.data == nullptr) return status_of(run(call));
-    const misfit m = fit_of_call(call);
-    return m.ok() ? status_of(run_each(call)) : status_of(m);
-}
-int rotate(const ropewalk_rotate_call* call) noexcept {
-    if (call == nullptr || !is_usual(*call)) return rotate_unusual(call);
-    return status_of(run_usual(*call));
-}
-
 int look_at_rotate(const ropewalk_rotate_call* call) noexcept {
     const reason field = check_call(call);
     if (field.must != nullptr) return status_of(field);
@@ -192,6 +177,35 @@ int look_at_rotate(const ropewalk_rotate_call* call) noexcept {
     // Views without heads say nothing of how many tokens there are in memory.
     if (call->q.heads == 0 && (call->k.data == nullptr || call->k.heads == 0)) return ROPEWALK_OK;
     return status_of(check_indices(call->rows, call->batches, call->tokens));
+}
+
+/// What is not usual: refused, or carried out.
+[[gnu::noinline]] int rotate_unusual(const ropewalk_rotate_call* pointer) noexcept {
+    const reason field = check_call(pointer);
+    if (field.must != nullptr) return status_of(field);
+    const ropewalk_rotate_call& call = *pointer;
+    if (call.rows.pairs == 0) return status_of(fit_of_call(call));
+    if (!has_rows(call.rows, call.batches, call.tokens)) return look_at_rotate(pointer);
+    if (k_dtype_of(call) == call.dtype || call.k.data == nullptr) return status_of(run(call));
+    const misfit m = fit_of_call(call);
+    return m.ok() ? status_of(run_each(call)) : status_of(m);
+}
+/// A usual call with an index of its rows. A function of its own, so that one without keeps no register for it.
+[[gnu::noinline]] int rotate_indexed(const ropewalk_rotate_call* call) noexcept {
+    const ropewalk_rows& rows = call->rows;
+    const bool single = call->batches == 1 && call->tokens == 1;  // what decoding has
+    const bool there = !single ? check_indices(rows, call->batches, call->tokens).must == nullptr
+                       : rows.row_of_token != nullptr
+                           ? rows.row_of_token[rows.first_token] < rows.table_rows
+                           : rows.row_of_token_64[rows.first_token] < rows.table_rows;
+    if (!there) return look_at_rotate(call);  // what is wrong, in the order of all checks
+    return status_of(run_usual(*call));
+}
+int rotate(const ropewalk_rotate_call* call) noexcept {
+    if (call == nullptr || !is_usual(*call)) return rotate_unusual(call);
+    if (call->rows.row_of_token != nullptr || call->rows.row_of_token_64 != nullptr)
+        return rotate_indexed(call);
+    return status_of(run_usual(*call));
 }
 
 }  // namespace

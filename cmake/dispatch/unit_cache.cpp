@@ -123,6 +123,7 @@ int prepare(const ropewalk_attention_call* pointer, ropewalk_detail_half half,
             return alone || c.q.data == c.q_out.data ? check_changed(slice_of(c), c.rows.pairs) : reason{};
         });
     if (field.must != nullptr) return status_of(field);
+    if (!has_rows(c.rows, c.batches, c.tokens)) mode = ropewalk_detail_look;
     const bool done =
         with_types(c.dtype, c.cache_dtype, [&]<class S, class D>(S, D) { return run<S, D>(c, mode); });
     if (!done || mode == ropewalk_detail_run) return status_of(done);

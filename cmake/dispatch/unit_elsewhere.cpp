@@ -89,6 +89,7 @@ int rotate_into(const ropewalk_into_call* call, ropewalk_detail_mode mode) noexc
     if (field.must != nullptr) return status_of(field);
     const ropewalk_into_call& c = *call;
     const std::int32_t to = c.to_dtype == 0 ? c.from_dtype : c.to_dtype;
+    if (!has_rows(c.rows, c.batches, c.tokens)) mode = ropewalk_detail_look;
     const bool done = c.from_dtype == ROPEWALK_F64
                           ? run<double, double>(c, mode)
                           : with_short_dtype(c.from_dtype, [&]<class S>(S) {
@@ -102,6 +103,7 @@ int normalize(const ropewalk_normalize_call* call, ropewalk_detail_mode mode) no
     const reason field = check_call(call);
     if (field.must != nullptr) return status_of(field);
     const ropewalk_normalize_call& c = *call;
+    if (!has_rows(c.rows, c.batches, c.tokens)) mode = ropewalk_detail_look;
     const bool done = with_dtype(c.dtype, [&]<class T>(T) { return run<T>(c, mode); });
     if (mode == ropewalk_detail_run) return status_of(done);
     return look(done, c.rows, c.batches, c.tokens, c.q.heads != 0 || (c.k.data != nullptr && c.k.heads != 0));

@@ -67,10 +67,12 @@ bool run_any(const ropewalk_shift_call& c, ropewalk_detail_mode mode) noexcept {
 int shift(const ropewalk_shift_call* call, ropewalk_detail_mode mode) noexcept {
     const reason field = check_call(call);
     if (field.must != nullptr) return status_of(field);
+    const index tokens = plan_of(call->plan).places.tokens();
+    if (!has_rows(call->rows, 1, tokens)) mode = ropewalk_detail_look;
     // Without pairs nothing rotates, and codes are not made anew.
     const bool done = run_any(*call, call->rows.pairs == 0 ? ropewalk_detail_look : mode);
     if (!done || mode == ropewalk_detail_run) return status_of(done);
-    return status_of(check_indices(call->rows, 1, plan_of(call->plan).places.tokens()));
+    return status_of(check_indices(call->rows, 1, tokens));
 }
 
 }  // namespace ROPEWALK_NAMESPACE::dispatch_unit

@@ -34,6 +34,9 @@ const char* ropewalk_status_text(int status);
 /// no call was refused. `text`, of `size` characters, may be NULL; the reason is truncated if it does not
 /// fit, and always ends in 0. Returns the length of the whole reason, without the 0.
 size_t ropewalk_last_misfit(char* text, size_t size);
+/// For code that checks calls before it makes them: notes the reason of a refusal for ropewalk_last_misfit(),
+/// as "must: wanted ..., got ...". `must` is copied, up to 199 characters; NULL notes nothing.
+void ropewalk_note_misfit(const char* must, ptrdiff_t wanted, ptrdiff_t got);
 
 /// The unit in use, for example "avx2_fma_f16c". The first call of any function chooses it: the widest one
 /// that the CPU and the operating system support, or the one that the environment variable ROPEWALK_UNIT

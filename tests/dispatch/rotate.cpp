@@ -130,36 +130,49 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
     }
 }
 
-TEST_CASE("dispatch: a row that the table does not have leaves its token alone and is told",
+TEST_CASE("dispatch: a call with a row that the table does not have touches nothing and says which",
           "[dispatch][errors]") {
     const auto table = table_of<float>(8);
-    heads_buffer<float> q({1, 5, 2, 16}, 1);
-    heads_buffer<rw::f16> k({1, 5, 1, 16}, 1);
-    const std::vector<int> rows{0, 99, 1, -7, 2};
+    heads_buffer<float> q({2, 35, 2, 16}, 1);
+    heads_buffer<rw::f16> k({2, 35, 1, 16}, 1);
+    const std::vector<int> threes(70, 3);
+    std::vector<std::int32_t> narrow(70, 3);
+    narrow[4] = -7;
+    std::vector<std::int64_t> wide(narrow.begin(), narrow.end());
     for (const std::string& unit : units()) {
         REQUIRE(ropewalk_use_unit(unit.c_str()) == ROPEWALK_OK);
-        for (const bool with_k : {false, true}) {
-            const auto before_q = q.fill(1).dense();
-            const auto before_k = k.fill(2).dense();
-            auto outside = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), table.rows());
-            if (with_k)
-                outside = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), k.view(), table.rows());
-            outside.rows.row_of_token = rows.data(), outside.rows.row_count = 5;
-            CHECK(ropewalk_rotate(&outside) == ROPEWALK_BAD_CALL);
-            const auto kept = [&](const auto& after, const auto& before, std::size_t token) {
-                const std::size_t size = after.size() / 5;
-                return std::memcmp(&after[token * size], &before[token * size], size * sizeof after[0]) == 0;
-            };
-            for (std::size_t token = 0; token < 5; ++token) {
-                const bool has_row = token != 1 && token != 3;
-                CHECK(kept(q.dense(), before_q, token) == !(has_row && rows[token] >= 0));
-                CHECK(kept(k.dense(), before_k, token) == !(has_row && with_k));
+        for (const std::size_t missing : {0, 1, 31, 32, 34, 69})
+            for (const int form : {0, 1, 2, 3, 4}) {
+                const auto before_q = q.fill(1).dense();
+                const auto before_k = k.fill(2).dense();
+                auto call = rw::dispatch::make_rotate_call(rw::half_split{}, q.view(), table.rows(threes));
+                if (form == 1) call.k = rw::dispatch::make_tensor(k.view()), call.k_dtype = ROPEWALK_F16;
+                if (form == 2) call.rows.batch_stride = 35;
+                if (form == 3) call.rows.batch_stride = ROPEWALK_SAME_ROWS;
+                if (form == 4) call.parts = 70;  // of part 0, which has another token
+                narrow[missing] = 5, wide[missing] = (std::int64_t(1) << 32) + 3;
+                for (const bool is_wide : {false, true}) {
+                    call.rows.row_of_token = is_wide ? nullptr : narrow.data();
+                    call.rows.row_of_token_64 = is_wide ? wide.data() : nullptr;
+                    call.rows.row_count = 70;
+                    const bool read = form != 3 || missing < 35;
+                    INFO(unit << " form " << form << " missing " << missing << " wide " << is_wide);
+                    char text[128];
+                    CHECK(ropewalk_explain_rotate(&call, text, sizeof text) ==
+                          (read ? ROPEWALK_BAD_CALL : ROPEWALK_OK));
+                    if (!read) continue;
+                    const std::string why =
+                        "row index of a token must be below the rows of the table: wanted 5, got " +
+                        std::string(is_wide ? "4294967299" : "5");
+                    CHECK(text == why);
+                    CHECK(ropewalk_rotate(&call) == ROPEWALK_BAD_CALL);
+                    ropewalk_last_misfit(text, sizeof text);
+                    CHECK(text == why);
+                    CHECK(support::same_bits(q.dense(), before_q));
+                    CHECK(support::same_bits(k.dense(), before_k));
+                }
+                narrow[missing] = 3, wide[missing] = 3;
             }
-            char text[128];
-            CHECK(ropewalk_explain_rotate(&outside, text, sizeof text) == ROPEWALK_BAD_CALL);
-            CHECK(std::string(text) ==
-                  "rows of the tokens must be among the rows of the table: wanted 4, got 99");
-        }
     }
 }
 

@@ -53,3 +53,39 @@ TEST_CASE("dispatch: a scheme through the dispatch does what it does directly", 
     CHECK(rw::dispatch::rotate_scheme(rope, still.view(), rows));
     CHECK(support::same_bits(still.dense(), before));
 }
+
+TEST_CASE("dispatch: views that do not fit a scheme or their rows are refused with the reason",
+          "[dispatch][errors]") {
+    const auto omega = rw::frequencies::geometric({.rotary_dim = 16});
+    const auto rope =
+        rw::make_fixed_scheme({.head_dim = 24, .first_channel = 8, .layout = rw::interleaved{}}, omega);
+    const auto table = rw::make_rotation_table(omega, rw::position_ids::text(3));
+    const auto other =
+        rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}), rw::position_ids::text(2));
+    heads_buffer<float> two({1, 2, 2, 24}), three({1, 3, 1, 24}), wide({1, 3, 1, 48});
+    two.fill(1);
+    const auto before = two.dense();
+    const auto reason = [](bool done) {
+        char text[200] = "";
+        ropewalk_last_misfit(text, sizeof text);
+        return done ? std::string() : std::string(text);
+    };
+    using rw::dispatch::rotate_scheme;
+    CHECK(reason(rotate_scheme(rope, two.view(), table.rows())) ==
+          "rows must be those of batches * tokens tokens: wanted 2, got 3");
+    CHECK(reason(rotate_scheme(rope, two.view(), three.view(), table.rows())) ==
+          "k must have the tokens of q: wanted 2, got 3");
+    CHECK(reason(rotate_scheme(rope, two.view(), other.rows())) ==
+          "pairs of the rows must be half the rotary_dim of the scheme: wanted 8, got 4");
+    CHECK(reason(rotate_scheme(rope, wide.view(), table.rows())) ==
+          "channels must be the head_dim or the rotary_dim of the scheme: wanted 24, got 48");
+    CHECK(reason(rw::dispatch::run(
+              rw::dispatch::make_rotate_call(rw::half_split{}, three.view(), table.rows()))) ==
+          "channels must be twice the pairs of the rows: wanted 16, got 24");
+    CHECK(support::same_bits(two.dense(), before));
+    // The words are copied, and cut.
+    ropewalk_note_misfit(std::string(300, 'x').c_str(), 1, 2);
+    CHECK(reason(false) == std::string(199, 'x'));
+    char text[300];
+    CHECK(ropewalk_last_misfit(text, sizeof text) == 199 + std::string(": wanted 1, got 2").size());
+}

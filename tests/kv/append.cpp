@@ -283,7 +283,8 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     CHECK(refusal(good) == "");
     CHECK(refusal(good, {0, 1, 8}) == "cache_plan: slots must be below pages * page_tokens, got 8");
     CHECK(refusal(good, {0, 1, 1}) == "cache_plan: slots must differ, got 1");
-    CHECK(refusal(good, {0, 1}) == "make_append_plan: source must hold one token a slot, got 3");
+    CHECK(refusal(good, {0, 1}) == "make_append_plan: slots must be batches * tokens = 3, got 2");
+    CHECK(refusal(good, {0, 1, 2, 3}) == "make_append_plan: slots must be batches * tokens = 3, got 4");
     auto bad = good;
     bad.key.strides.head = 15;
     CHECK(refusal(bad) ==
@@ -330,8 +331,17 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     std::vector<std::int8_t> codes(256);
     rw::append_call<float, std::int8_t> int8{
         .key = k.view(), .key_cache = rw::cache_view<std::int8_t>::nhd(codes.data(), {2, 4, 2, 16})};
-    CHECK(refusal(int8) == "make_append_plan: cache must have the pages of the plan, got 1");  // no scales
+    CHECK(refusal(int8) == "make_append_plan: key_scales must be given for an int8 cache, got none");
     std::vector<float> scales(64);
+    int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {2, 4, 2, 16});
+    CHECK(refusal(int8) == "make_append_plan: key_scales must have 1 channel, got 16");
+    int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {1, 4, 2, 1});
+    CHECK(refusal(int8) == "make_append_plan: key_scales must have the pages of the plan, got 1");
+    int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {2, 4, 3, 1});
+    CHECK(refusal(int8) == "make_append_plan: key_scales must have the heads of the source, got 3");
+    rw::append_call<float, std::int8_t> int8_values{
+        .value = v.view(), .value_cache = rw::cache_view<std::int8_t>::nhd(codes.data(), {2, 4, 2, 16})};
+    CHECK(refusal(int8_values) == "make_append_plan: value_scales must be given for an int8 cache, got none");
     int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {2, 4, 2, 1});
     CHECK(refusal(int8) == "");
     int8.key_scales.data = reinterpret_cast<float*>(codes.data() + 16);

@@ -190,11 +190,24 @@ class Refusals(unittest.TestCase):
         self.refused("rows must be a Table", self.good, np.ones(4))
         self.refused("group", self.good, self.table, layout="blocked", group=7)
 
-    def test_a_row_that_is_not_there_leaves_its_token(self):
-        x = self.good.copy()
-        with self.assertRaisesRegex(rw.Error, "rows of the table"):
-            rw.rotate(x, self.table, positions=[0, 1, 2, 4])
-        np.testing.assert_array_equal(x[0, 3], self.good[0, 3])
+    def test_a_row_that_is_not_there_leaves_every_token(self):
+        for missing in ([0, 1, 2, 4], [-1, 1, 70000, 2]):
+            for kind in (np.int32, np.int64):
+                x, k = self.good.copy(), self.good.copy()
+                with self.assertRaisesRegex(rw.Error, f"below the rows of the table: wanted 4, got {max(missing)}"):
+                    rw.rotate(x, self.table, k, positions=np.array(missing, kind))
+                np.testing.assert_array_equal(x, self.good)
+                np.testing.assert_array_equal(k, self.good)
+
+    def test_a_negative_position_is_untouched_by_a_table_and_rotated_by_a_spectrum(self):
+        positions = np.array([0, -1, 2, -3])
+        x, y = self.good.copy(), self.good.copy()
+        rw.rotate(x, self.table, positions=positions)
+        rw.rotate(y, self.spectrum, positions=positions)
+        wanted = reference(self.good, self.spectrum.frequencies(), positions)
+        np.testing.assert_allclose(y, wanted, atol=2e-6, rtol=0)
+        np.testing.assert_array_equal(x[0, [1, 3]], self.good[0, [1, 3]])
+        np.testing.assert_allclose(x[0, [0, 2]], wanted[0, [0, 2]], atol=2e-6, rtol=0)
 
     def test_spectra_and_tables(self):
         for words, make in (("rotary_dim", lambda: rw.Spectrum(63)), ("base", lambda: rw.Spectrum(64, base=-1.0)),

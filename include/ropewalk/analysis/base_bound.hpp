@@ -156,7 +156,8 @@ inline std::int64_t first_negative(const spectrum& s, std::int64_t cap) {
 /// The first whole m in [0, cap) at which B < 0 for tokens m * step apart; cap when there is none. A step of
 /// (1, 0, 0) asks how many frames a scheme carries at one place of the picture, (1, 1, 1) how much text.
 /// Shapes:   step [axes].
-/// Throws:   invalid_config when step is not one finite number an axis, on cap < 0 or a head that is not there.
+/// Throws:   invalid_config when step is not one finite number an axis, on cap < 0 or a head that is not
+///           there.
 /// Cost:     as above.
 /// Source:   as above, with the angles of HoPE, Li et al. 2025, and VideoRoPE, Wei et al. 2025.
 inline std::int64_t first_negative(const spectrum& s, std::span<const double> step, std::int64_t cap,

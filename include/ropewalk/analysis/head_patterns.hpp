@@ -39,9 +39,9 @@ struct head_patterns {
     std::vector<double> query_usage = {};  ///< [heads, pairs], a pair's share of the mean norms of q
     std::vector<double> key_usage = {};    ///< [kv heads, pairs], the same of k
 
-    /// The distance at which a positional head attends: that of its largest weight, if this is at least `weight`
-    /// and at most half of it remains without rotation. 0 is a diagonal head, 1 a previous-token head. Empty for
-    /// a head that attends by content, or at larger distances.
+    /// The distance at which a positional head attends: that of its largest weight, if this is at least
+    /// `weight` and at most half of it remains without rotation. 0 is a diagonal head, 1 a previous-token
+    /// head. Empty for a head that attends by content, or at larger distances.
     /// Throws: invalid_config on a head outside [0, heads).
     std::optional<index> distance_of(index head, double weight = 0.5) const {
         detail::require(head >= 0 && head < heads, "head_patterns::distance_of", "head must be in [0, heads)",
@@ -97,10 +97,10 @@ inline void fill_weights(heads_view<const double> q, heads_view<const double> k,
 
 /// Measures the attention patterns of one layer from its queries and keys for some text. The scores without
 /// rotation keep the magnitude of the rows, so that only the angles differ.
-/// Shapes:   q [batches, tokens, heads, channels] and k [batches, tokens, kv heads, channels] before rotation;
-///           rows of tokens or batches * tokens tokens, with 1 head or as many as q and k.
-/// Throws:   invalid_config on shapes that disagree, distances not in [1, tokens), a scale that is not finite,
-///           rows that do not fit, or numbers that are not finite.
+/// Shapes:   q [batches, tokens, heads, channels] and k [batches, tokens, kv heads, channels] before
+///           rotation; rows of tokens or batches * tokens tokens, with 1 head or as many as q and k.
+/// Throws:   invalid_config on shapes that disagree, distances not in [1, tokens), a scale that is not
+///           finite, rows that do not fit, or numbers that are not finite.
 /// Cost:     two plain causal attentions in f64 and two copies of q and k: an analysis, not a kernel.
 /// Accuracy: f64, 1e-12.
 /// Source:   Round and Round We Go, Barbero et al. 2024.

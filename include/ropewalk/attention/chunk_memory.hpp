@@ -220,7 +220,8 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
                          heads_view<T> to_memory) {
         for (index n = 0; n < queries; ++n)
             for (index h = 0; h < group; ++h) {
-                // The window of a query always has weight. Branches are multiplied even by 0, so that a NaN is kept.
+                // The window of a query always has weight. Branches are multiplied even by 0, so that a NaN
+                // is kept.
                 const C near = at.local_weight[n * group + h], far = at.earlier_weight[n * group + h];
                 const C peak = far > near ? far : near, a = std::exp(near - peak), b = std::exp(far - peak),
                         of_local = a / (a + b), of_earlier = b / (a + b);

@@ -95,8 +95,8 @@ struct full_mask {
 /// Query n has the index first_query + n among the keys and sees keys up to that one; with a window, only the
 /// last `window` of them, its own included.
 /// Shapes: first_query: keys - queries when not given, as in decode and chunked prefill.
-/// Throws: invalid_config on a negative window or a first_query beyond 2^60 (2^28 if an index has 32 bits, here and
-///         below).
+/// Throws: invalid_config on a negative window or a first_query beyond 2^60 (2^28 if an index has 32 bits,
+///         here and below).
 /// Source: sliding window, Beltagy et al. 2020; Jiang et al. 2023 (Mistral).
 struct causal_mask {
     index window = 0;                       ///< 0: no window

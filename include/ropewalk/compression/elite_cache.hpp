@@ -17,8 +17,8 @@ namespace ROPEWALK_NAMESPACE {
 
 /// The cache of one EliteKV layer: one row [rotated elite channels of every kv head | latent] per token.
 /// Shapes:   E is the storage type; rows are stride() numbers apart.
-/// Throws:   invalid_config on a spectrum that does not fit the layout and on sizes that disagree. Only reserve,
-///           shift, and an append beyond the reserved tokens allocate.
+/// Throws:   invalid_config on a spectrum that does not fit the layout and on sizes that disagree. Only
+///           reserve, shift, and an append beyond the reserved tokens allocate.
 /// Cost:     kv heads * 2r + latent numbers per token.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV modeling_llama_EliteKV.py.
 template <class E = float>

@@ -1,5 +1,6 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// RoPElite (EliteKV): the distance of scores from those of a full rotation, for every candidate pair of a round.
+// RoPElite (EliteKV): the distance of scores from those of a full rotation, for every candidate pair of a
+// round.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +18,11 @@
 namespace ROPEWALK_NAMESPACE::detail {
 
 /// The distance of the scores of one head from those of a full rotation when one more pair rotates, for every
-/// candidate pair c: the sum of |sum of all candidates' deltas - delta_c| over queries and keys, where delta_c
-/// is the change of a score by rotating pair c. With d = R x - x for the pair of a query or a key,
-/// delta_c = d_q . (R k) + q . d_k, which loses no digits for pairs that rotate by small angles. The loop takes
-/// four queries and two registers of keys at a time; only the deltas go through memory, and they stay in cache.
+/// candidate pair c: the sum of |sum of all candidates' deltas - delta_c| over queries and keys, where
+/// delta_c is the change of a score by rotating pair c. With d = R x - x for the pair of a query or a key,
+/// delta_c = d_q . (R k) + q . d_k, which loses no digits for pairs that rotate by small angles. The loop
+/// takes four queries and two registers of keys at a time; only the deltas go through memory, and they stay
+/// in cache.
 /// Source: EliteKV, arXiv 2503.01586; the additive form is derived.
 template <class C>
 class elite_distances {

@@ -25,8 +25,8 @@ struct elite_options {
     bool causal = true;  ///< whether a query sees earlier keys only
     pair_layout layout = half_split{};
     std::optional<double> scale = {};  ///< on q . k; 1 / sqrt(channels) when not given
-    /// Number of queries read per sequence, 0 for all. Fewer are spread evenly over the sequence, shifted from
-    /// one sequence to the next, and the distances are estimates of those of all queries.
+    /// Number of queries read per sequence, 0 for all. Fewer are spread evenly over the sequence, shifted
+    /// from one sequence to the next, and the distances are estimates of those of all queries.
     index queries = 0;
 };
 
@@ -133,8 +133,8 @@ elite_ranking make_elite_ranking(heads_view<Q> q, heads_view<K> k, const spectru
 ///           done.
 /// Throws:   invalid_config on sizes that disagree, an invalid part, rounds beyond the pairs, no token,
 ///           or numbers or scores that are not finite; choose also without a sequence.
-/// Cost:     queries * tokens operations (half of them if causal) per candidate, round, query head and sequence,
-///           and a table of the angles of the tokens per call: pass several sequences at a time.
+/// Cost:     queries * tokens operations (half of them if causal) per candidate, round, query head and
+///           sequence, and a table of the angles of the tokens per call: pass several sequences at a time.
 /// Accuracy: as make_elite_ranking.
 /// Source:   as make_elite_ranking.
 ///
@@ -254,8 +254,9 @@ class elite_search {
 ///           rotation; token n has position n.
 /// Throws:   invalid_config on sizes that disagree, rounds beyond the pairs, no token, or numbers or scores
 ///           that are not finite.
-/// Cost:     queries * tokens operations per candidate and round, since the contribution of one pair to a score
-///           does not depend on the other pairs. O(tokens * channels) memory. For threads use elite_search.
+/// Cost:     queries * tokens operations per candidate and round, since the contribution of one pair to a
+///           score does not depend on the other pairs. O(tokens * channels) memory. For threads use
+///           elite_search.
 /// Accuracy: f64 data 1e-12 relative; other types, in f32 with sums in f64, 1e-6 of the largest distance of a
 ///           round. Of equal distances the lowest pair is chosen.
 /// Source:   EliteKV, arXiv 2503.01586; CiaranZhou/EliteKV RoPElite/analysis.py, whose all-zero starting rank

@@ -109,11 +109,11 @@ class latent_attention {
         attend_newest(queries.data(), cache, tokens, chosen, std::span<std::byte>(workspace), out.data());
         return out;
     }
-    /// Causal attention of the newest `tokens` of a cache over the whole cache: the part of forward between its
-    /// projections, in the caller's memory and in parts for the caller's threads.
+    /// Causal attention of the newest `tokens` of a cache over the whole cache: the part of forward between
+    /// its projections, in the caller's memory and in parts for the caller's threads.
     /// Shapes:   queries [tokens, heads * (nope + rope)] as make_queries gives them, out [tokens, heads *
-    ///           value_dim], both contiguous; workspace of newest_workspace() bytes, one per part. Parts share
-    ///           the heads: one by one expanded, absorbed in groups that fill a tile of rows.
+    ///           value_dim], both contiguous; workspace of newest_workspace() bytes, one per part. Parts
+    ///           share the heads: one by one expanded, absorbed in groups that fill a tile of rows.
     /// Requires: a cache of this config, tokens <= cache.tokens().
     /// Returns:  as attend. Allocates nothing; no bit depends on the split into parts.
     template <class E>

@@ -35,8 +35,8 @@ using cache_compute_t = typename cache_compute<E>::type;
 /// The cache of one layer of multi-head latent attention: one row [latent | rotated shared key] per token.
 /// Shapes:   E is the storage type, an element type or f8_e4m3 or f8_e5m2, whose numbers are code * scale;
 ///           rows are contiguous.
-/// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree. Only reserve,
-///           shift, and an append beyond the reserved tokens allocate.
+/// Throws:   invalid_config on a config that mla::make_scheme refuses and on sizes that disagree. Only
+///           reserve, shift, and an append beyond the reserved tokens allocate.
 /// Cost:     latent + rope_dim numbers per token, for all heads together.
 /// Source:   deepseek-ai/DeepSeek-V3 inference/model.py, class MLA, "absorb".
 template <class E = float>

@@ -30,8 +30,9 @@ namespace ROPEWALK_NAMESPACE {
 ///           kv heads, .], out [batches, 1, heads, value channels]. Token n of a sequence has position n, and
 ///           the query has the last position.
 /// Throws:   invalid_config from the constructor and append: no quantizer, heads that are not a multiple of
-///           the kv heads, channels or codeword counts that differ, keys that are not finite, negative options,
-///           top_fraction outside [0, 1], spectra of several axes or heads. attend never throws or allocates.
+///           the kv heads, channels or codeword counts that differ, keys that are not finite, negative
+///           options, top_fraction outside [0, 1], spectra of several axes or heads. attend never throws or
+///           allocates.
 /// Cost:     a step reads the codebooks, two bytes per token and kv head, and the attended rows of k and v.
 /// Accuracy: for the same selection of tokens, as row_attention. Of equal scores the lowest token comes
 ///           first. If K exceeds the number of unprotected tokens, all tokens are attended to. Without

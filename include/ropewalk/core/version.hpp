@@ -27,7 +27,8 @@
 #error "ropewalk: min and max are macros; define NOMINMAX before <windows.h>"
 #endif
 
-// The compiler of Microsoft defines macros for AVX and AVX2 only; every CPU with AVX2 has the other three extensions.
+// The compiler of Microsoft defines macros for AVX and AVX2 only; every CPU with AVX2 has the other three
+// extensions.
 #if defined(__FMA__) || (defined(_MSC_VER) && defined(__AVX2__))
 #define ROPEWALK_DETAIL_FMA 1
 #endif

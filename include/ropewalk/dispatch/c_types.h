@@ -41,7 +41,7 @@ enum ropewalk_direction {
 /// The result of a call; ropewalk_status_text() describes it, ropewalk_last_misfit() gives the reason.
 enum ropewalk_status {
     ROPEWALK_OK = 0,         ///< done
-    ROPEWALK_BAD_CALL = 1,   ///< an invalid field, or tensors that do not fit the rows; nothing was written
+    ROPEWALK_BAD_CALL = 1,   ///< an invalid field, or tensors or rows that do not fit; nothing was touched
     ROPEWALK_NO_UNIT = 2,    ///< not built, or not for this CPU
     ROPEWALK_NO_MEMORY = 3,  ///< nothing was made
     ROPEWALK_NOT_BUILT = 4   ///< this build cannot read configs: it was made without nlohmann-json
@@ -81,8 +81,8 @@ typedef struct ropewalk_tensor {
 /// From a table: cos and sin [table_rows, table_heads, pairs] of double for ROPEWALK_F64 and of float
 /// otherwise, the magnitude multiplied in. The entry of the index array (at most one of the two arrays, with
 /// row_count entries; neither: the entry's own number) is a row number. A token with a negative row is not
-/// touched. Nor is a token whose row the table does not have; the call then finishes the other tokens and
-/// returns ROPEWALK_BAD_CALL.
+/// touched. Every call, also one of several parts, first looks at the row numbers of all its tokens: if the
+/// table does not have one of them, it touches nothing and returns ROPEWALK_BAD_CALL.
 ///
 /// On the fly, where `spectrum` is given: the entry is one of the row_count `positions`. cos and sin are
 /// computed as needed, for at most 512 pairs; pairs and table_heads are those of the spectrum, and the other

@@ -2,9 +2,12 @@
 // Rotation through run-time dispatch: plain calls that the unit compiled for this CPU carries out.
 #pragma once
 
+#include <algorithm>
+
 #include <ropewalk/ropewalk.h>
 
 #include <ropewalk/angles/rows_view.hpp>
+#include <ropewalk/core/contract.hpp>
 #include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 #include <ropewalk/kernels/partition.hpp>
@@ -12,17 +15,18 @@
 namespace ROPEWALK_VIEW_NAMESPACE::dispatch {
 
 /// The plain call that passes from code compiled for any CPU to a unit compiled for this one; see ropewalk.h
-/// for its fields.
+/// for its fields. A call made from views that do not fit has size 0.
 using rotate_call = ::ropewalk_rotate_call;
 
 /// Executes the call with the unit of this CPU. Link a target that was given to ropewalk_add_dispatch().
 /// Returns:  whether the call was executed. A call with an invalid field, or made from views that do not fit
-///           their rows, is refused with nothing written; ropewalk_explain_rotate() gives the reason.
+///           their rows, is refused with nothing written; ropewalk_last_misfit() gives the reason, which for
+///           views that do not fit was noted when the call was made.
 /// Cost:     one indirect call, a check of the fields and a copy of about forty numbers.
 /// Accuracy: each unit as rotate. Results of units with and without fused multiply-add differ in the last
 ///           bit.
 [[nodiscard]] inline bool run(const rotate_call& call) noexcept {
-    return ::ropewalk_rotate(&call) == ROPEWALK_OK;
+    return call.size != 0 && ::ropewalk_rotate(&call) == ROPEWALK_OK;
 }
 
 /// `direction` and `part` as in the kernels.
@@ -45,6 +49,29 @@ constexpr std::int32_t layout_number(pair_layout layout) noexcept {
                   int(kind::interleaved) + 1 == ROPEWALK_INTERLEAVED &&
                   int(kind::blocked) + 1 == ROPEWALK_BLOCKED);
     return static_cast<std::int32_t>(layout.kind) + 1;
+}
+
+/// What a plain call cannot express: the shapes of both views and of their rows, in the words of fit().
+template <class C>
+constexpr misfit fit_call(const heads_shape& shape, const heads_shape* k, const rows_view<C>& rows) noexcept {
+    const index smallest = std::min(std::min(shape.batches, shape.tokens), shape.channels);
+    if (smallest < 0) return {"extents must be >= 0 (a slice outside its view has -1)", 0, smallest};
+    if (k != nullptr && k->batches != shape.batches)
+        return {"k must have the batches of q", shape.batches, k->batches};
+    if (k != nullptr && k->tokens != shape.tokens)
+        return {"k must have the tokens of q", shape.tokens, k->tokens};
+    if (k != nullptr && k->channels != shape.channels)
+        return {"k must have the channels of q", shape.channels, k->channels};
+    if (rows.count() != shape.batches * shape.tokens)
+        return {"rows must be those of batches * tokens tokens", shape.batches * shape.tokens, rows.count()};
+    if (rows.batches != 1 && rows.batches != shape.batches)
+        return {"batches of the rows must be those of the view", shape.batches, rows.batches};
+    return {};
+}
+/// Makes run() refuse the call, for a reason that ropewalk_last_misfit() returns.
+inline void refuse_call(rotate_call& call, const misfit& why) noexcept {
+    call.size = 0;
+    ::ropewalk_note_misfit(why.must, why.wanted, why.got);
 }
 
 }  // namespace detail
@@ -79,7 +106,7 @@ ropewalk_rows make_rows(const rows_view<C>& rows) noexcept {
 }
 
 /// A call from views and their rows. q and k have the same batches and tokens (otherwise make one call for
-/// each), and may have different types. Views that do not fit make a call that is refused.
+/// each), and may have different types. Views that do not fit make a call that run() refuses.
 template <class TQ, class TK>
 [[nodiscard]] rotate_call make_rotate_call(layout_slice layout, heads_view<TQ> q, heads_view<TK> k,
                                            const rows_view<compute_t<TQ>>& rows,
@@ -90,14 +117,9 @@ template <class TQ, class TK>
                   "ropewalk: a view of const elements cannot be rotated in place");
     const bool nothing = q.empty() && k.empty();
     const heads_shape shape = q.empty() ? k.shape : q.shape;
-    const bool fits =
-        nothing || (shape.batches >= 0 && shape.tokens >= 0 && shape.channels >= 0 &&
-                    (k.empty() || (k.channels() == shape.channels && k.batches() == shape.batches &&
-                                   k.tokens() == shape.tokens)) &&
-                    rows.count() == shape.batches * shape.tokens &&
-                    (rows.batches == 1 || rows.batches == shape.batches));
     rotate_call call = ::ropewalk_new_rotate_call();
-    if (!fits) call.size = 0;
+    const misfit why = nothing ? misfit{} : detail::fit_call(shape, k.empty() ? nullptr : &k.shape, rows);
+    if (!why.ok()) detail::refuse_call(call, why);
     call.dtype = q.empty() ? detail::dtype_number<TK>() : detail::dtype_number<TQ>();
     call.k_dtype = detail::dtype_number<TK>();
     call.layout = detail::layout_number(layout.read);
@@ -133,7 +155,9 @@ template <class TQ, class TK>
                                            const rows_view<compute_t<TQ>>& rows,
                                            call_options options = {}) noexcept {
     rotate_call call = make_rotate_call(layout_slice{.read = layout}, q, k, rows, options);
-    if (call.channels != 0 && call.channels != 2 * rows.pairs) call.size = 0;
+    if (call.size != 0 && call.channels != 0 && call.channels != 2 * rows.pairs)
+        detail::refuse_call(call,
+                            {"channels must be twice the pairs of the rows", 2 * rows.pairs, call.channels});
     return call;
 }
 template <class T>

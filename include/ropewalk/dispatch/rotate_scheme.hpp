@@ -8,7 +8,8 @@
 namespace ROPEWALK_VIEW_NAMESPACE::dispatch {
 
 /// rotate(rope, q, k, rows), unrotate or rotate_gradient (`options.direction`) with the unit of this CPU.
-/// Returns:  whether the call was executed; views that do not fit the scheme or the rows are refused.
+/// Returns:  whether the call was executed; views that do not fit the scheme or the rows are refused, and
+///           ropewalk_last_misfit() gives the reason.
 /// Cost:     as dispatch::run.
 template <class TQ, class TK>
 [[nodiscard]] bool rotate_scheme(const rotary_scheme& rope, heads_view<TQ> q, heads_view<TK> k,
@@ -17,8 +18,12 @@ template <class TQ, class TK>
     if (!rope.rotates) return true;
     const layout_slice layout{.read = rope.read_layout, .write = rope.write_layout};
     rotate_call call = make_rotate_call(layout, rope.slice(q), rope.slice(k), rows, options);
-    if (rows.pairs != rope.rotary_dim / 2 || (call.channels != 0 && call.channels != rope.rotary_dim))
-        return false;
+    if (call.size != 0 && rows.pairs != rope.rotary_dim / 2)
+        detail::refuse_call(call, {"pairs of the rows must be half the rotary_dim of the scheme",
+                                   rope.rotary_dim / 2, rows.pairs});
+    if (call.size != 0 && call.channels != 0 && call.channels != rope.rotary_dim)
+        detail::refuse_call(call, {"channels must be the head_dim or the rotary_dim of the scheme",
+                                   rope.head_dim, q.empty() ? k.channels() : q.channels()});
     return run(call);
 }
 /// The same for one view.

@@ -283,9 +283,7 @@ bool mix_blocks_as(heads_view<T> x, const block_rows_view<compute_t<T>>& rows, p
     if (x.empty()) return true;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
     const index missing = mix_block_tokens<Side>(x, rows, work);
-    return missing < 0 ||
-           tell("mix_blocks",
-                {"rows of the tokens must be among the rows of the table, first missing", -1, missing});
+    return missing < 0 || tell("mix_blocks", missing_row(rows, missing));
 }
 
 }  // namespace detail

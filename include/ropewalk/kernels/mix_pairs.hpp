@@ -349,8 +349,7 @@ bool mix_pairs(pair_layout layout, heads_view<T> x, std::type_identity_t<matrix_
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
     const index missing = rows.scaled_rotations ? detail::mix_tokens<true>(layout, x, rows, work)
                                                 : detail::mix_tokens<false>(layout, x, rows, work);
-    return missing < 0 || detail::tell(who, {"rows of the tokens must be below the rows of the table",
-                                             rows.table_rows - 1, missing});
+    return missing < 0 || detail::tell(who, detail::missing_row(rows, missing));
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -16,15 +16,16 @@
 #include <ropewalk/frequencies/geometric.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 #include <ropewalk/kernels/partition.hpp>
+#include <ropewalk/kernels/row_cursor.hpp>
 
 /// PoPE, polar position embeddings: the softplus of a channel is a magnitude, its position a phase, and
 /// together they become two channels. Content and position no longer mix in the sign of a channel.
 ///
 /// Attention over widened heads takes scale = 1 / sqrt(channels before widening). With fewer kv heads than
 /// query heads, attention here pairs query head q with kv head q / (heads / kv_heads), as Llama does;
-/// PoPE-pytorch repeats its keys, which pairs it with q mod kv_heads. For such weights call attention once per kv
-/// head g with q.head_slice(g, heads / kv_heads, kv_heads), k.head_slice(g, 1) and v.head_slice(g, 1); phases
-/// have one row per kv head in both orders.
+/// PoPE-pytorch repeats its keys, which pairs it with q mod kv_heads. For such weights call attention once
+/// per kv head g with q.head_slice(g, heads / kv_heads, kv_heads), k.head_slice(g, 1) and v.head_slice(g, 1);
+/// phases have one row per kv head in both orders.
 /// Source: PoPE, arXiv 2509.10534; lucidrains/PoPE-pytorch.
 namespace ROPEWALK_NAMESPACE::pope {
 
@@ -197,9 +198,7 @@ bool each_head(const char* who, const heads_view<T>& x, const rows_view<C>& rows
         for (index h = heads.first; h < heads.first + heads.count; ++h)
             f(token / x.tokens(), token % x.tokens(), h, rows.cos_at(row, h), rows.sin_at(row, h));
     }
-    return missing < 0 ||
-           ropewalk::detail::tell(
-               who, {"rows of the tokens must be among the rows of the table, first missing", -1, missing});
+    return missing < 0 || ropewalk::detail::tell(who, ropewalk::detail::missing_row(rows, missing));
 }
 
 }  // namespace detail_pope

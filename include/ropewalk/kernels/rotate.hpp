@@ -193,14 +193,12 @@ bool each_token(const char* who, const L& layout, const layout_plan& plan, const
     } else {  // half-split heads are one group: a separate loop for them would be a third more code
         run(grouped{plan.read.kind == pair_layout::kind_type::blocked ? plan.read.group : 0});
     }
-    return cursor.missing < 0 ||
-           tell(who, {"rows of the tokens must be among the rows of the table, first missing", -1,
-                      cursor.missing});
+    return cursor.missing < 0 || tell(who, missing_row(rows, cursor.missing));
 }
 
-/// The element type of a view, void for any other type. The verbs take views as a plain template parameter, so that a
-/// call with its arguments in the wrong order is refused in one line; with heads_view<T> in the signatures GCC prints
-/// seven lines for each of the three overloads.
+/// The element type of a view, void for any other type. The verbs take views as a plain template parameter,
+/// so that a call with its arguments in the wrong order is refused in one line; with heads_view<T> in the
+/// signatures GCC prints seven lines for each of the three overloads.
 template <class X>
 struct element {
     using type = void;
@@ -300,17 +298,17 @@ bool rotate_apart(const char* who, const L& layout, const Q& q, const K& k, cons
     }
 }
 
-/// The default argument for rows, which fits no view: types_fit then refuses a call without a layout or without rows,
-/// and the compiler does not list the overloads.
+/// The default argument for rows, which fits no view: types_fit then refuses a call without a layout or
+/// without rows, and the compiler does not list the overloads.
 struct no_rows {};
 
 }  // namespace detail
 
 /// Rotates every pair (x, y) of every head by the angle in the row of its token, in place: (x, y) <- (x cos -
 /// y sin, x sin + y cos), counter-clockwise. The magnitude is part of cos and sin.
-/// Shapes:   x, q, k: heads_view [batches, tokens, heads, 2 * pairs]; for a scheme or layout_slice whole heads,
-///           of which a slice rotates. Rows of batches * tokens tokens; rows with their own heads have as many heads as
-///           the view.
+/// Shapes:   x, q, k: heads_view [batches, tokens, heads, 2 * pairs]; for a scheme or layout_slice whole
+///           heads, of which a slice rotates. Rows of batches * tokens tokens; rows with their own heads have
+///           as many heads as the view.
 /// Requires: a call that fits (see fit): distinct (b, n, h) do not overlap; q and k have equally many tokens.
 ///           Rows are not optional; their default makes the compiler's refusal of a call without them short.
 /// Returns:  true; false if the call does not fit and ROPEWALK_ON_MISFIT lets the program continue. Nothing

@@ -99,9 +99,9 @@ misfit fit_same_shape(const heads_view<const S>& from, const heads_view<D>& to) 
     return fit_extents(from.shape, from.data != nullptr);
 }
 
-/// From this many bytes on, f64, f32 and f16 targets are written with non-temporal stores: the caches would hold
-/// only the end of the target for its next reader. (Zen 4, 84 MB of f32: 0.78 of the time of memcpy; with
-/// plain stores 1.26. Sapphire Rapids, 32 MB of f16: 1.13, with plain stores 1.25.)
+/// From this many bytes on, f64, f32 and f16 targets are written with non-temporal stores: the caches would
+/// hold only the end of the target for its next reader. (Zen 4, 84 MB of f32: 0.78 of the time of memcpy;
+/// with plain stores 1.26. Sapphire Rapids, 32 MB of f16: 1.13, with plain stores 1.25.)
 inline constexpr index past_caches_bytes = index{1} << 25;
 
 template <class L, class S, class D, class R>

@@ -7,6 +7,7 @@
 
 #include <ropewalk/angles/rows_view.hpp>
 #include <ropewalk/angles/uniform_table.hpp>
+#include <ropewalk/core/contract.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 
 namespace ROPEWALK_NAMESPACE::detail {
@@ -158,6 +159,17 @@ class row_cursor<uniform_rows_view<C>, C> {
   private:
     const uniform_rows_view<C>& rows_;
 };
+
+/// What is said of a token whose row the table does not have: wanted is the number of the table's rows.
+inline constexpr const char* missing_row_text = "row index of a token must be below the rows of the table";
+template <class R>
+misfit missing_row(const R& rows, index row) noexcept {
+    if constexpr (requires { rows.table_rows; }) {
+        return {missing_row_text, rows.table_rows, row};
+    } else {
+        return {missing_row_text, rows.count(), row};
+    }
+}
 
 /// The rows of a call: a row source as it is, or all rows of a table.
 template <class R>

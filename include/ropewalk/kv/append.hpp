@@ -125,8 +125,8 @@ template <class S, class D, integer_range Slots>
         call.key.empty() && !call.value.empty() ? call.value_cache.shape : call.key_cache.shape;
     if (std::empty(slots)) return {};
     cache_plan plan(std::span(std::data(slots), std::size(slots)), shape.pages, shape.page_tokens);
-    detail::require_half(who, call.key, detail::key_target(call), plan);
-    detail::require_half(who, call.value, detail::value_target(call), plan);
+    detail::require_half(who, call.key, detail::key_target(call), plan, "key_scales");
+    detail::require_half(who, call.value, detail::value_target(call), plan, "value_scales");
     const index keys = call.key.batches() * call.key.tokens() * call.key.heads();
     detail::require_apart(who, call.key, call.key_cache, plan, 0, 0);
     detail::require_apart(who, call.value, call.value_cache, plan, keys, keys);

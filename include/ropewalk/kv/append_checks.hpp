@@ -4,6 +4,7 @@
 
 #include <array>
 #include <limits>
+#include <string>
 
 #include <ropewalk/kv/cache_plan.hpp>
 
@@ -47,6 +48,30 @@ void require_cache(const char* who, const cache_view<D>& cache, const cache_plan
                           {{{cache.strides.head, heads},
                             {cache.strides.token, cache.shape.page_tokens},
                             {cache.strides.page, cache.shape.pages}}});
+}
+
+/// A check whose text begins with the name of what is checked.
+inline void require_of(bool holds, const char* who, const char* name, const char* must, index got) {
+    if (!holds) refuse(who, (std::string(name) + must).c_str(), printable(got));
+}
+/// The scales of an int8 cache, of which each token and head writes one.
+inline void require_scales(const char* who, const char* name, const cache_view<float>& scales,
+                           const cache_plan& plan, index heads) {
+    if (scales.data == nullptr)
+        refuse(who, (std::string(name) + " must be given for an int8 cache").c_str(), "none");
+    require_of(scales.shape.channels == 1, who, name, " must have 1 channel", scales.shape.channels);
+    require_of(plan.fits(scales), who, name, " must have the pages of the plan", scales.shape.pages);
+    require_of(scales.shape.heads == heads, who, name, " must have the heads of the source",
+               scales.shape.heads);
+    require_cache(who, scales, plan, heads, 1);
+}
+/// One slot for each token.
+inline void require_slots(const char* who, index batches, index tokens, index slots) {
+    constexpr index most = std::numeric_limits<index>::max();
+    const index wanted = batches > most / tokens ? most : batches * tokens;
+    if (wanted != slots)
+        refuse(who, ("slots must be batches * tokens = " + number_text(printable(wanted))).c_str(),
+               printable(slots));
 }
 
 /// A row of memory that one token and head reads or writes; `owner` identifies the token and head.

@@ -93,8 +93,7 @@ bool rotate_as_released(heads_view<T> x, const R& given) noexcept {
                 }
             }
         }
-    return missing < 0 || detail::tell(who, {"rows of the tokens must be below the rows of the table",
-                                             rows.table_rows - 1, missing});
+    return missing < 0 || detail::tell(who, detail::missing_row(rows, missing));
 }
 
 }  // namespace ROPEWALK_NAMESPACE::musecontrollite
