@@ -29,7 +29,10 @@ struct head_pattern_config {
 /// Shapes:   given at the members.
 /// Source:   Round and Round We Go, Barbero et al. 2024, sections 4 and 5.
 struct head_patterns {
-    index heads = 0, kv_heads = 0, pairs = 0, distances = 0;
+    index heads = 0;                           ///< query heads
+    index kv_heads = 0;                        ///< heads of k
+    index pairs = 0;                           ///< rotated channels / 2
+    index distances = 0;                       ///< as in the config
     double chance = 0;                         ///< mean weight of a key if all weights of a query are equal
     std::vector<double> rotated = {};          ///< [heads, distances], weight on the key at that distance
     std::vector<double> unrotated = {};        ///< the same of scores without rotation
@@ -54,7 +57,9 @@ struct head_patterns {
     }
 };
 
-namespace detail_patterns {
+}  // namespace ROPEWALK_NAMESPACE::analysis
+
+namespace ROPEWALK_NAMESPACE::detail {
 
 /// A copy of a tensor in f64, contiguous.
 struct copied_heads {
@@ -75,8 +80,8 @@ struct copied_heads {
 };
 
 /// The causal softmax weights of one query for keys [0, n].
-inline void fill_weights(heads_view<const double> q, heads_view<const double> k, double scale, index b,
-                         index h, index n, std::span<double> weights) {
+inline void fill_pattern_weights(heads_view<const double> q, heads_view<const double> k, double scale,
+                                 index b, index h, index n, std::span<double> weights) {
     const double* query = q.at(b, n, h);
     const index kv = h / (q.heads() / k.heads());
     double most = -std::numeric_limits<double>::infinity(), sum = 0;
@@ -84,8 +89,8 @@ inline void fill_weights(heads_view<const double> q, heads_view<const double> k,
         const double* key = k.at(b, j, kv);
         double score = 0;
         for (index c = 0; c < q.channels(); ++c) score += query[c] * key[c];
-        detail::require(std::isfinite(score * scale), "make_head_patterns", "q and k must have finite scores",
-                        score * scale);
+        require(std::isfinite(score * scale), "make_head_patterns", "q and k must have finite scores",
+                score * scale);
         most = std::max(most, weights[static_cast<std::size_t>(j)] = score * scale);
     }
     const auto seen = weights.first(static_cast<std::size_t>(n + 1));
@@ -93,7 +98,9 @@ inline void fill_weights(heads_view<const double> q, heads_view<const double> k,
     for (double& w : seen) w /= sum;
 }
 
-}  // namespace detail_patterns
+}  // namespace ROPEWALK_NAMESPACE::detail
+
+namespace ROPEWALK_NAMESPACE::analysis {
 
 /// Measures the attention patterns of one layer from its queries and keys for some text. The scores without
 /// rotation keep the magnitude of the rows, so that only the angles differ.
@@ -109,7 +116,7 @@ head_patterns make_head_patterns(const L& layout, heads_view<Q> q, heads_view<K>
                                  std::type_identity_t<rows_view<double>> rows,
                                  const head_pattern_config& config = {}) {
     constexpr const char* who = "make_head_patterns";
-    using detail_patterns::copied_heads;
+    using detail::copied_heads;
     detail::require(k.heads() >= 1 && q.heads() % k.heads() == 0, who, "k.heads must divide q.heads",
                     k.heads());
     detail::require(k.batches() == q.batches() && q.batches() >= 1, who,
@@ -156,8 +163,8 @@ head_patterns make_head_patterns(const L& layout, heads_view<Q> q, heads_view<K>
     for (index b = 0; b < q.batches(); ++b)
         for (index h = 0; h < q.heads(); ++h)
             for (index n = config.distances; n < q.tokens(); ++n) {
-                detail_patterns::fill_weights(q_rotated.view(), k_rotated.view(), scale, b, h, n, with);
-                detail_patterns::fill_weights(q_still.view(), k_still.view(), scale, b, h, n, without);
+                detail::fill_pattern_weights(q_rotated.view(), k_rotated.view(), scale, b, h, n, with);
+                detail::fill_pattern_weights(q_still.view(), k_still.view(), scale, b, h, n, without);
                 const auto head = static_cast<std::size_t>(h);
                 for (index d = 0; d < config.distances; ++d) {
                     const auto at = static_cast<std::size_t>(h * config.distances + d);
