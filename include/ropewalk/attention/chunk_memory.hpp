@@ -222,8 +222,10 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
             for (index h = 0; h < group; ++h) {
                 // The window of a query always has weight. Branches are multiplied even by 0, so that a NaN
                 // is kept.
-                const C near = at.local_weight[n * group + h], far = at.earlier_weight[n * group + h];
-                const C peak = far > near ? far : near, a = std::exp(near - peak), b = std::exp(far - peak),
+                const C local_weight = at.local_weight[n * group + h],
+                        earlier_weight = at.earlier_weight[n * group + h];
+                const C peak = earlier_weight > local_weight ? earlier_weight : local_weight,
+                        a = std::exp(local_weight - peak), b = std::exp(earlier_weight - peak),
                         of_local = a / (a + b), of_earlier = b / (a + b);
                 const C *l = local.at(0, n, h), *e = earlier.at(0, n, h), *m = memory.at(0, n, h);
                 for (index c = 0; c < channels; ++c) {
