@@ -643,8 +643,11 @@ class session {
     }
     /// What asks and changes nothing, and every call without its struct.
     void look() {
-        const auto info = ropewalk_get_spectrum_info(spectrum());
+        auto info = ropewalk_new_spectrum_info();
+        const auto* described = spectrum();
         const auto* of = spectrum();
+        fuzz::require((ropewalk_get_spectrum_info(described, &info) == ROPEWALK_OK) == (described != nullptr),
+                      "a spectrum without a description");
         const auto count = in_.below(70) - 2;
         const auto frequencies =
             std::make_unique<double[]>(static_cast<std::size_t>(std::max<std::ptrdiff_t>(0, count)));
