@@ -1,7 +1,8 @@
 # Debian's cross compilers, the tests under an emulator: -DCMAKE_TOOLCHAIN_FILE=cmake/cross.cmake
 # -DROPEWALK_CROSS=riscv64-linux-gnu, or another triple whose g++-... and emulator are installed.
 set(ROPEWALK_CROSS aarch64-linux-gnu CACHE STRING "Triple of the machine that is compiled for")
-list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ROPEWALK_CROSS)
+set(ROPEWALK_CROSS_CPU max CACHE STRING "What qemu-aarch64 emulates: max, or with registers of 256 bits max,sve-max-vq=2")
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ROPEWALK_CROSS ROPEWALK_CROSS_CPU)
 string(REGEX REPLACE "-.*" "" CMAKE_SYSTEM_PROCESSOR ${ROPEWALK_CROSS})
 set(CMAKE_C_COMPILER ${ROPEWALK_CROSS}-gcc)
 set(CMAKE_CXX_COMPILER ${ROPEWALK_CROSS}-g++)
@@ -19,7 +20,7 @@ else()
         set(CMAKE_CROSSCOMPILING_EMULATOR qemu-${CMAKE_SYSTEM_PROCESSOR})
     endif()
     if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
-        list(APPEND CMAKE_CROSSCOMPILING_EMULATOR -cpu max)
+        list(APPEND CMAKE_CROSSCOMPILING_EMULATOR -cpu ${ROPEWALK_CROSS_CPU})
     endif()
 endif()
 # Static, so that the emulator needs no target libraries. The header-only packages (xsimd, Catch2,
