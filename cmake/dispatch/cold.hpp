@@ -46,16 +46,6 @@ int made(T** handle, char* text, std::size_t size, F make) noexcept {
     return answered(text, size, [&] { *handle = make(); });
 }
 
-/// A struct that a call fills in.
-template <class Struct>
-reason check_answer(const Struct* s, const char* must_not_be_null, const char* must_size) noexcept {
-    if (s == nullptr) return {must_not_be_null, 1, 0};
-    if (s->size != sizeof *s) return {must_size, sizeof *s, static_cast<index>(s->size)};
-    if (s->version != ROPEWALK_C_VERSION)
-        return {"version must be ROPEWALK_C_VERSION", ROPEWALK_C_VERSION, s->version};
-    return {};
-}
-
 /// A field that cannot be, as the exception that `answered` ends.
 inline void require_none(const char* who, const reason& r) {
     if (r.must == nullptr) return;

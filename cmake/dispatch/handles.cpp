@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 // Spectra and tables of the C interface.
 #include "cold.hpp"
+#include "unit_views.hpp"
 
 #include <ropewalk/angles/rotation_table.hpp>
 #include <ropewalk/frequencies/axis_map.hpp>
@@ -134,7 +135,7 @@ int make_spectrum(const ropewalk_spectrum_options* options, ropewalk_spectrum** 
 void free_spectrum(ropewalk_spectrum* s) { delete s; }
 int spectrum_info(const ropewalk_spectrum* s, ropewalk_spectrum_info* info) {
     const reason r =
-        check_answer(info, "info must not be null", "size must be sizeof(ropewalk_spectrum_info)");
+        check_struct(info, "info must not be null", "size must be sizeof(ropewalk_spectrum_info)");
     if (r.must != nullptr) return status_of(r);
     if (s == nullptr) return status_of(reason{"spectrum must not be null", 1, 0});
     info->pairs = s->value.pairs();
@@ -157,19 +158,7 @@ ropewalk_rows table_rows(const ropewalk_table* table) {
     ropewalk_rows out{};
     out.table_heads = 1;
     if (table == nullptr) return out;
-    std::visit(
-        [&](const auto& t) {
-            const auto rows = t.rows();
-            out.cos = rows.cos;
-            out.sin = rows.sin;
-            out.table_rows = rows.table_rows;
-            out.table_heads = rows.heads;
-            out.pairs = rows.pairs;
-            out.row_stride = rows.row_stride;
-            out.head_stride = rows.head_stride;
-        },
-        table->table);
-    return out;
+    return std::visit([](const auto& t) { return plain_rows_of(t.rows()); }, table->table);
 }
 
 }  // namespace

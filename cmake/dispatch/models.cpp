@@ -73,7 +73,7 @@ const rotary_scheme& needed_scheme(const char* who, const ropewalk_model* model,
 }
 int get_layer(const ropewalk_model* model, ptrdiff_t number, ropewalk_layer* layer) {
     const rotary_scheme* s = scheme_of(model, number);
-    const reason r = check_answer(layer, "layer must not be null", "size must be sizeof(ropewalk_layer)");
+    const reason r = check_struct(layer, "layer must not be null", "size must be sizeof(ropewalk_layer)");
     if (r.must != nullptr) return status_of(r);
     if (s == nullptr)
         return status_of(

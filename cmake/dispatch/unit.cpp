@@ -120,7 +120,7 @@ bool run(const ropewalk_rotate_call& call) noexcept {
         return with_made_rows<C>(call.rows, {call.batches, call.tokens, own},
                                  [&](const rows_view<C>& rows, part_of part) {
                                      ropewalk_rotate_call now = call;
-                                     now.rows = table_of(rows);
+                                     now.rows = plain_rows_of(rows);
                                      now.parts = part.parts;
                                      now.part = part.part;
                                      return run_table(now);

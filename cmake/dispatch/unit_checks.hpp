@@ -51,12 +51,19 @@ inline reason check_reach(const ropewalk_tensor& x, index batches, index tokens)
     return {};
 }
 
+/// What every struct begins with.
+template <class Struct>
+reason check_struct(const Struct* s, const char* must_not_be_null, const char* must_size) noexcept {
+    if (s == nullptr) return {must_not_be_null, 1, 0};
+    if (s->size != sizeof *s) return {must_size, sizeof *s, static_cast<index>(s->size)};
+    if (s->version != ROPEWALK_C_VERSION)
+        return {"version must be ROPEWALK_C_VERSION", ROPEWALK_C_VERSION, s->version};
+    return {};
+}
 template <class Call>
 reason check_head(const Call* call, const char* must_size, std::int32_t dtype, std::int32_t last) noexcept {
-    if (call == nullptr) return {"call must not be null", 1, 0};
-    if (call->size != sizeof *call) return {must_size, sizeof *call, static_cast<index>(call->size)};
-    if (call->version != ROPEWALK_C_VERSION)
-        return {"version must be ROPEWALK_C_VERSION", ROPEWALK_C_VERSION, call->version};
+    const reason own = check_struct(call, "call must not be null", must_size);
+    if (own.must != nullptr) return own;
     if (!is_within(dtype, ROPEWALK_F64, last))
         return {"dtype must be an enum ropewalk_dtype", ROPEWALK_F32, dtype};
     return {};

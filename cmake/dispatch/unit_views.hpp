@@ -78,7 +78,7 @@ rows_view<C> rows_of(const ropewalk_rows& given, index batches, index tokens) no
 
 /// Rows of a table, one behind the other, as a call has them.
 template <class C>
-ropewalk_rows table_of(const rows_view<C>& rows) noexcept {
+ropewalk_rows plain_rows_of(const rows_view<C>& rows) noexcept {
     ropewalk_rows out{};
     out.cos = rows.cos;
     out.sin = rows.sin;

@@ -45,7 +45,7 @@ ROPEWALK_ALWAYS_INLINE void store_past_caches(C* p, const pack<C> (&x)[K]) noexc
 /// The same for f16, from registers of floats, by stores of 16 bytes, to which ggml aligns its tensors.
 template <std::size_t K>
 ROPEWALK_ALWAYS_INLINE void store_past_caches(f16* p, const pack<float> (&x)[K]) noexcept {
-#if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(__F16C__))
+#if defined(ROPEWALK_DETAIL_X86_512) || (defined(ROPEWALK_DETAIL_X86_256) && defined(ROPEWALK_DETAIL_F16C))
     if (reinterpret_cast<std::uintptr_t>(p) % 16 == 0) {
         ROPEWALK_DETAIL_UNROLL
         for (std::size_t k = 0; k < K; ++k) {

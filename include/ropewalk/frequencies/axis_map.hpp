@@ -128,10 +128,9 @@ inline spectrum assign_axes(const spectrum& s, std::span<const int> axis_of_pair
     const auto count = static_cast<index>(axis_of_pair.size());
     detail::require(!s.is_mixed(), "assign_axes", "spectrum must be of the selected form", "a mixed one");
     if (count != s.pairs())
-        detail::require(
-            false, "assign_axes",
-            (std::string("axis_of_pair must have one entry per pair, ") + detail::text(s.pairs())).c_str(),
-            count);
+        detail::refuse("assign_axes",
+                       ("axis_of_pair must have one entry per pair, " + detail::text(s.pairs())).c_str(),
+                       detail::printable(count));
     if (axes == 0)
         for (int a : axis_of_pair) axes = std::max<index>(axes, a + 1);
     axes = std::max<index>(axes, 1);

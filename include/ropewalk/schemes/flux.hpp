@@ -68,11 +68,9 @@ position_ids positions_of_ids(std::span<const N> ids, const ids_config& config =
     detail::require(config.axes >= 1, who, "axes must be >= 1", config.axes);
     const auto count = static_cast<index>(ids.size());
     if (count % config.axes != 0)
-        detail::require(
-            false, who,
-            (std::string("ids must hold a multiple of axes = ") + detail::text(config.axes) + " numbers")
-                .c_str(),
-            count);
+        detail::refuse(
+            who, ("ids must hold a multiple of axes = " + detail::text(config.axes) + " numbers").c_str(),
+            detail::printable(count));
     detail::require(config.text_tokens >= 0 && config.text_tokens <= count / config.axes, who,
                     "text_tokens must be >= 0 and at most the tokens of ids", config.text_tokens);
     const auto text = ids.first(static_cast<std::size_t>(config.text_tokens * config.axes));

@@ -68,12 +68,12 @@ static_assert(scheme_like<rotary_scheme>);
 template <class T = float>
 [[nodiscard]] position_table<T> make_position_table(const rotary_scheme& rope, std::int64_t context_length) {
     if (rope.max_context > 0 && context_length > rope.max_context)
-        detail::require(
-            false, "make_position_table",
-            (std::string("context_length must be at most the scheme's max_context ") +
-             detail::text(rope.max_context) + " (for more: position_table(rope.spectrum_for(n), n))")
+        detail::refuse(
+            "make_position_table",
+            ("context_length must be at most the scheme's max_context " + detail::text(rope.max_context) +
+             " (for more: position_table(rope.spectrum_for(n), n))")
                 .c_str(),
-            context_length);
+            detail::printable(context_length));
     const auto rows = static_cast<index>(context_length);
     return position_table<T>(
         rope.spectrum_for(context_length), rows,
