@@ -31,7 +31,7 @@ void run(const std::string& file) {
         return rankings(seen.size(), rw::make_uniform_ranking(m.kv_heads, omega.pairs(), r));
     };
 
-    svg::chart picture{"Fewer turning pairs, and a latent for the rest", "cache / full keys and values",
+    svg::chart picture{"Fewer rotated pairs, and a latent for the rest", "cache / full keys and values",
                        "nats per byte"};
     std::printf("%-18s%8s%8s%8s%8s\n", "", "pairs", "latent", "cache", "nats");
     const auto measure = [&](const rankings& by, index r, index latent, bool split) {

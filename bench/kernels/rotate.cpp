@@ -11,6 +11,7 @@
 #include <random>
 
 #include "support/measure.hpp"
+#include "support/worst_error.hpp"
 
 namespace rw = ropewalk;
 
@@ -41,7 +42,7 @@ struct work {
         std::mt19937 engine(3);
         std::uniform_int_distribution<std::int32_t> anywhere(0, max_position - 1);
         for (rw::index t = 0; t < n; ++t)
-            positions.push_back(n == 1                          ? 5000
+            positions.push_back(n == 1                        ? 5000
                                 : where == order::consecutive ? static_cast<std::int32_t>(t)
                                                               : anywhere(engine));
     }
@@ -140,22 +141,10 @@ void angles_in_the_loop(work<float>& w) {
 template <class T, class Rotate>
 double worst_error(rw::pair_layout layout, rw::index dim, Rotate rotate) {
     work<T> w(16, dim);
-    const auto before = w.q;
+    auto before = bench::as_f64(w.q.data(), w.q.size());
     rotate(w);
-    const auto exact = rw::make_rotation_table<double>(w.rope, rw::position_ids::from(w.positions));
-    double worst = 0;
-    std::vector<double> head(static_cast<std::size_t>(dim));
-    for (rw::index t = 0; t < w.tokens * q_heads; ++t) {
-        const auto at = static_cast<std::size_t>(t * dim);
-        for (std::size_t i = 0; i < head.size(); ++i)
-            head[i] = static_cast<double>(static_cast<rw::compute_t<T>>(before[at + i]));
-        const rw::index row = t / q_heads;
-        rw::rotate(layout, rw::heads_view(head.data(), 1, 1, dim), exact.rows().token_slice(row, 1));
-        for (std::size_t i = 0; i < head.size(); ++i)
-            worst = std::max(
-                worst, std::abs(head[i] - static_cast<double>(static_cast<rw::compute_t<T>>(w.q[at + i]))));
-    }
-    return worst;
+    return bench::worst_error(layout, std::move(before), bench::as_f64(w.q.data(), w.q.size()), q_heads, dim,
+                              rw::make_rotation_table<double>(w.rope, rw::position_ids::from(w.positions)));
 }
 
 template <class Layout, class T, bool Fly, order Where = order::consecutive>
@@ -228,7 +217,7 @@ const int registered = [] {
         add("baseline/rotate_half_temporaries/f32", tokens, 128, rotate_half_case);
         if (tokens < 4096) add("baseline/angles_in_the_loop/f32", tokens, 128, angles_in_the_loop_case);
     }
-    for (rw::index dim : {64, 80, 96, 112, 192, 256})  // not in the standard run: --benchmark_filter=dim:64
+    for (rw::index dim : {64, 80, 96, 112, 192, 256})  // heads of other models
         for (rw::index tokens : {1, 512}) {
             add_dtype<float>(tokens, dim);
             add_dtype<rw::bf16>(tokens, dim);

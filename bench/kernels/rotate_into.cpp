@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "support/measure.hpp"
+#include "support/worst_error.hpp"
 
 namespace rw = ropewalk;
 
@@ -28,18 +29,22 @@ void into_case(benchmark::State& state, rw::index tokens) {
     const auto rows = table.rows(positions);
     const rw::heads_view<S> source(from.data(), tokens, heads, dim);
     const rw::heads_view<D> target(to.data(), tokens, heads, dim), same(in_place.data(), tokens, heads, dim);
-    bench::compare(
-        state,
-        {.bytes = static_cast<double>(size * (sizeof(S) + sizeof(D))),
-         .roof = {},
-         .contenders = {{"kernel", [&] { rw::rotate_into(Layout{}, source, target, rows); }},
-                        {"memcpy",
-                         [&] {
-                             std::memcpy(static_cast<void*>(to.data()), static_cast<const void*>(from.data()),
-                                         size * std::min(sizeof(S), sizeof(D)));
-                             benchmark::ClobberMemory();
-                         }},
-                        {"in_place", [&] { rw::rotate(Layout{}, same, rows); }}}});
+    bench::compare(state,
+                   {.bytes = static_cast<double>(size * (sizeof(S) + sizeof(D))),
+                    .roof = {},
+                    .contenders = {{"kernel", [&] { rw::rotate_into(Layout{}, source, target, rows); }},
+                                   {"memcpy",
+                                    [&] {
+                                        std::memcpy(static_cast<void*>(to.data()),
+                                                    static_cast<const void*>(from.data()),
+                                                    size * std::min(sizeof(S), sizeof(D)));
+                                        benchmark::ClobberMemory();
+                                    }},
+                                   {"in_place", [&] { rw::rotate(Layout{}, same, rows); }}}});
+    rw::rotate_into(Layout{}, source, target, rows);
+    state.counters["worst_error"] = bench::worst_error(
+        Layout{}, bench::as_f64(from.data(), size), bench::as_f64(to.data(), size), heads, dim,
+        rw::make_rotation_table<double>(table.frequencies(), rw::position_ids::from(positions)));
 }
 
 template <class Layout, class S, class D>

@@ -9,6 +9,7 @@
 #include <ropewalk/positions/position_ids.hpp>
 
 #include "support/measure.hpp"
+#include "support/worst_error.hpp"
 
 namespace rw = ropewalk;
 
@@ -29,31 +30,40 @@ void shift_case(benchmark::State& state, rw::pair_layout layout, rw::index dim) 
     const rw::rotation_table<float> there = rw::make_rotation_table<float>(s, rw::position_ids::from(shifts));
     const auto both_ways = there.rows();
     int way = 0;
+    const auto rotate_token = [&](rw::index token, int way) {
+        const rw::block_row row{both_ways.cos_at(way, 0), both_ways.sin_at(way, 0), dim / 2, 0};
+        rw::rotate_blocks(layout,
+                          rw::block_heads<Block>{cache.data() + token * heads * blocks, blocks, heads}, row);
+    };
     bench::tensor<float> wide(static_cast<std::size_t>(tokens * heads * dim));
+    const auto first_token = [&] {
+        rw::simd::decode_head(wide.data(), static_cast<const Block*>(cache.data()), heads * blocks);
+        return bench::as_f64(wide.data(), static_cast<std::size_t>(heads * dim));
+    };
+    auto before = first_token();
+    rotate_token(0, 1);
+    state.counters["worst_error"] = bench::worst_error(
+        layout, std::move(before), first_token(), heads, dim,
+        rw::make_rotation_table<double>(s, rw::position_ids::from(std::vector<double>{64})));
     const std::vector<std::int32_t> one_row(static_cast<std::size_t>(tokens), 0);
     const auto rows = there.rows(one_row);
     bench::compare(
-        state,
-        {.bytes = 2.0 * static_cast<double>(cache.size() * sizeof(Block)),
-         .roof = [&] { bench::touch_words(cache.data(), cache.size() * sizeof(Block), 0); },
-         .contenders = {
-             {"kernel",
-              [&] {
-                  way ^= 1;
-                  const rw::block_row row{both_ways.cos_at(way, 0), both_ways.sin_at(way, 0), dim / 2, 0};
-                  for (rw::index token = 0; token < layers * tokens; ++token)
-                      rw::rotate_blocks(
-                          layout,
-                          rw::block_heads<Block>{cache.data() + token * heads * blocks, blocks, heads}, row);
-              }},
-             {"unfused", [&] {
-                  for (rw::index l = 0; l < layers; ++l) {
-                      Block* const first = cache.data() + l * layer;
-                      rw::simd::decode_head(wide.data(), static_cast<const Block*>(first), layer);
-                      rw::rotate(layout, rw::heads_view<float>(wide.data(), tokens, heads, dim), rows);
-                      rw::simd::encode_head(first, wide.data(), layer);
-                  }
-              }}}});
+        state, {.bytes = 2.0 * static_cast<double>(cache.size() * sizeof(Block)),
+                .roof = [&] { bench::touch_words(cache.data(), cache.size() * sizeof(Block), 0); },
+                .contenders = {
+                    {"kernel",
+                     [&] {
+                         way ^= 1;
+                         for (rw::index token = 0; token < layers * tokens; ++token) rotate_token(token, way);
+                     }},
+                    {"unfused", [&] {
+                         for (rw::index l = 0; l < layers; ++l) {
+                             Block* const first = cache.data() + l * layer;
+                             rw::simd::decode_head(wide.data(), static_cast<const Block*>(first), layer);
+                             rw::rotate(layout, rw::heads_view<float>(wide.data(), tokens, heads, dim), rows);
+                             rw::simd::encode_head(first, wide.data(), layer);
+                         }
+                     }}}});
     for (const Block& b : cache)
         if ((b.scale.bits & 0x7c00u) == 0x7c00u) {
             state.SkipWithError("the data left their range");

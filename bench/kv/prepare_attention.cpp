@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "support/measure.hpp"
+#include "support/worst_error.hpp"
 
 namespace rw = ropewalk;
 
@@ -17,6 +18,40 @@ namespace {
 constexpr rw::index q_heads = 32, kv_heads = 8, dim = 128, page_tokens = 16;
 
 enum class queries { in_place, apart };
+
+/// The keys that a cache of consecutive slots holds, [tokens, kv_heads, dim].
+template <class D>
+std::vector<double> decoded(const rw::detail::aligned_vector<D>& keys, const float* scales,
+                            rw::index tokens) {
+    const auto count = static_cast<std::size_t>(tokens * kv_heads * dim);
+    if constexpr (rw::numbers_in < D >> 1) {
+        std::vector<float> out(count);
+        rw::simd::decode_head(out.data(), keys.data(), static_cast<rw::index>(count) / rw::numbers_in<D>);
+        return bench::as_f64(out.data(), count);
+    } else if constexpr (std::is_same_v<D, std::int8_t>) {
+        std::vector<double> out(count);
+        for (std::size_t i = 0; i < count; ++i) out[i] = double(keys[i]) * double(scales[i / dim]);
+        return out;
+    } else {
+        return bench::as_f64(keys.data(), count);
+    }
+}
+
+/// Keys with a root mean square of 1, in f64.
+template <class S>
+std::vector<double> normalised(const rw::heads_view<S>& keys) {
+    std::vector<double> out;
+    for (rw::index token = 0; token < keys.shape.tokens; ++token)
+        for (rw::index head = 0; head < keys.shape.heads; ++head) {
+            auto one = bench::as_f64(keys.data + token * keys.strides.token + head * keys.strides.head,
+                                     static_cast<std::size_t>(keys.shape.channels));
+            double squares = 0;
+            for (const double x : one) squares += x * x;
+            for (double& x : one) x /= std::sqrt(squares / double(keys.shape.channels) + rw::norm_config{}.eps);
+            out.insert(out.end(), one.begin(), one.end());
+        }
+    return out;
+}
 
 template <class S, class D>
 void prepare_case(benchmark::State& state, queries where, rw::index tokens) {
@@ -53,6 +88,11 @@ void prepare_case(benchmark::State& state, queries where, rw::index tokens) {
     const auto plan = rw::make_prepare_plan(call, slots);
     const auto none = rw::copy_rows<float>(tokens);
     const rw::half_split half;
+    auto before = normalised(views.k);
+    rw::prepare_attention(half, call, plan, rows);
+    state.counters["worst_error"] = bench::worst_error(
+        half, std::move(before), decoded(keys, scales.data(), tokens), kv_heads, dim,
+        rw::make_rotation_table<double>(table.frequencies(), rw::position_ids::from(positions)));
     bench::compare(state, {.bytes = 2.0 * static_cast<double>(size * sizeof(S)),
                            .roof = {},
                            .contenders = {{"kernel", [&] { rw::prepare_attention(half, call, plan, rows); }},

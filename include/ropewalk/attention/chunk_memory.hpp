@@ -182,8 +182,7 @@ void attend_chunk(const chunk_config& config, const spectrum& frequencies, const
     using C = compute_t<T>;
     constexpr const char* who = "attend_chunk";
     detail::check_chunk(who, config, frequencies, t, chunk_index);
-    detail::require(part.parts > 0 && part.part >= 0 && part.part < part.parts, who,
-                    "part must be one of parts", part.part);
+    detail::require_part(who, part);
     const index queries = t.q.tokens(), tokens = t.k.tokens(), heads = t.q.heads(), kv_heads = t.k.heads(),
                 channels = t.q.channels(), batches = t.q.batches(), slots = t.memory_k.tokens();
     const auto weights = branch_weights(logits, slots);

@@ -102,8 +102,7 @@ inline double checked_scale(const char* who, std::optional<double> scale, index 
 /// heads.
 template <class T>
 index check_options(const char* who, heads_shape q, index keys, const attention::tiled_options<T>& options) {
-    require(options.part.parts > 0 && options.part.part >= 0 && options.part.part < options.part.parts, who,
-            "part must be one of parts", options.part.part);
+    require_part(who, options.part);
     const index rows =
         checked_product(who, "batches * queries * heads must fit", {q.batches, q.tokens, q.heads});
     require(options.log_weight.empty() || static_cast<index>(options.log_weight.size()) == rows, who,

@@ -353,9 +353,7 @@ void attend_gradient(const Mask& mask, const gradient_tensors<Q, K, V, O, D, DQ,
     const index needed = attend_gradient_workspace(t.q, t.v, options);
     detail::require(static_cast<index>(workspace.size()) >= needed, who,
                     "workspace must hold attend_gradient_workspace bytes", workspace.size());
-    detail::require(
-        options.part.parts > 0 && options.part.part >= 0 && options.part.part < options.part.parts, who,
-        "part must be one of parts", options.part.part);
+    detail::require_part(who, options.part);
     const index rows = detail::checked_product(who, "batches * queries * heads must fit",
                                                {t.q.batches(), t.q.tokens(), t.q.heads()});
     detail::require(static_cast<index>(t.log_weight.size()) == rows, who,

@@ -182,8 +182,7 @@ class elite_search {
         const auto call = detail::checked_elite(who, q, k, omega_, options_);
         detail::require(call.heads == ranking_.heads, who, "k must have the kv heads of the search",
                         call.heads);
-        detail::require(part.parts >= 1 && part.part >= 0 && part.part < part.parts, who,
-                        "part must be one of parts", part.part);
+        detail::require_part(who, part);
         if (done()) return;
         using C = std::conditional_t<sizeof(compute_t<Q>) == 8, compute_t<Q>, compute_t<K>>;
         detail::elite_distances<C> sums(omega_, q.tokens(), options_.layout, options_.causal);

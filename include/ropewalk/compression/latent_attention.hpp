@@ -150,9 +150,7 @@ class latent_attention {
             return {"latent of the cache must be the layer's", config_.latent, cache.sizes().latent};
         if (cache.width() != width)
             return {"width of the cache must be latent + rope_dim", width, cache.width()};
-        if (part.parts < 1 || part.part < 0 || part.part >= part.parts)
-            return {"part must be one of parts", part.parts, part.part};
-        return {};
+        return detail::fit_part(part);
     }
 
     /// A cache of another config would be read at wrong offsets, or have keys that are rotated differently.

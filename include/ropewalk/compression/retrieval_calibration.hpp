@@ -59,9 +59,7 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
                     "q.heads must be a multiple of k.heads", q.heads());
     detail::require(k.channels() == rope.head_dim, who, "k.channels must be rope.head_dim", k.channels());
     detail::require(q.channels() == rope.head_dim, who, "q.channels must be rope.head_dim", q.channels());
-    detail::require(
-        options.part.parts > 0 && options.part.part >= 0 && options.part.part < options.part.parts, who,
-        "part must be one of parts", options.part.part);
+    detail::require_part(who, options.part);
     detail::require(std::isfinite(options.relative_position), who, "relative_position must be finite",
                     options.relative_position);
     const auto table =

@@ -174,8 +174,7 @@ struct group_weave {
             return c < n ? c : c - 2 * pairs + 2 * n;
         }
     };
-    index
-        pairs;  ///< pairs of those groups: more than half a register, so that the two registers overlap or are adjacent
+    index pairs;  ///< pairs of those groups: more than half a register, so two registers overlap or touch
     simd::lane_order<C> first, second, low, high;
 
     ROPEWALK_ALWAYS_INLINE explicit group_weave(const places& of) noexcept

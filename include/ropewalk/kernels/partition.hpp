@@ -57,3 +57,13 @@ constexpr work_part partition_tokens(index tokens, part_of p) noexcept {
 }
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// The check of a part in cold calls; hot ones ask fit_part.
+inline void require_part(const char* who, part_of part) {
+    require(part.parts > 0 && part.part >= 0 && part.part < part.parts, who, "part must be one of parts",
+            part.part);
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail

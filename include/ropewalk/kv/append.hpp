@@ -49,7 +49,7 @@ ROPEWALK_ALWAYS_INLINE void copy_heads(const S* from, index from_stride, S* to, 
     const bool adjacent = from_stride == channels && to_stride == channels;
     const index at_once = adjacent ? heads : 1;
     const auto bytes = static_cast<std::size_t>(at_once * channels) * sizeof(S);
-    for (index h = from == to ? 1 : 0; h < heads; h += at_once)  // the first may stand in its slot alone
+    for (index h = from == to ? 1 : 0; h < heads; h += at_once)  // only the first can stand in its slot
         std::memcpy(static_cast<void*>(to + h * to_stride), static_cast<const void*>(from + h * from_stride),
                     bytes);
 }

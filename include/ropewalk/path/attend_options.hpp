@@ -45,8 +45,7 @@ struct path_plan {
         require(q.heads == 0 || (k.heads > 0 && q.heads % k.heads == 0), who,
                 "k.heads must be > 0 and divide q.heads", k.heads);
         require(o.block > 0, who, "block must be > 0", o.block);
-        require(o.part.parts > 0 && o.part.part >= 0 && o.part.part < o.part.parts, who,
-                "part must be one of parts", o.part.part);
+        require_part(who, o.part);
         // No sequence needs a longer block, and group * block must not overflow.
         options.block = std::clamp<index>(o.block, 1, std::max<index>(q.tokens, 1));
         const double s = o.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<index>(q.channels, 1))));

@@ -131,8 +131,7 @@ class transform_generator {
                         who, "log_gate must hold tokens * heads numbers", to.log_gate.size());
         detail::require(!state || sequence_ends.size() <= 1, who,
                         "sequence_ends must name one sequence when a state is given", sequence_ends.size());
-        detail::require(part.parts > 0 && part.part >= 0 && part.part < part.parts, who,
-                        "part must be one of parts", part.part);
+        detail::require_part(who, part);
         detail::require(!state || part.parts == 1, who, "parts must be 1 when a state is given", part.parts);
 
         const work_range own = partition(tokens, part);
