@@ -118,7 +118,7 @@ int run(const arguments& a) {
 
     const auto& rope = layers[0];
     std::printf(
-        "scheme      %s: %td of %td channels turn, pairs %s, base %g, omega %.6g ... %.6g, magnitude %g\n",
+        "scheme      %s: %td of %td channels rotated, pairs %s, base %g, omega %.6g ... %.6g, magnitude %g\n",
         rope.name.c_str(), rope.rotary_dim, rope.head_dim,
         rope.read_layout == rw::half_split{} ? "half-split" : "interleaved",
         m.config.value("rope_theta", 1e4), rope.spectrum_for(trained).omega(0),

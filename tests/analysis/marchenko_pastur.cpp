@@ -5,7 +5,6 @@
 #include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 using support::gaussian;
 
 TEST_CASE("marchenko_pastur: the density integrates to one between its edges", "[analysis][mp]") {
@@ -143,13 +142,14 @@ TEST_CASE("marchenko_pastur: zero matrices and tiny entries give numbers, not Na
 TEST_CASE("marchenko_pastur: what is refused, and how it says so", "[analysis][mp][errors]") {
     Eigen::MatrixXd x = gaussian(4, 4, 15);
     x(1, 2) = std::nan("");
-    CHECK_THROWS_WITH(rw::make_spectral_report(x), Contains("matrix must be finite"));
+    CHECK_THROWS_WITH(rw::make_spectral_report(x), ContainsSubstring("matrix must be finite"));
     CHECK_THROWS_AS(rw::make_spectral_report(Eigen::MatrixXd(0, 3)), rw::invalid_config);
     CHECK_THROWS_WITH(rw::make_spectral_report(Eigen::MatrixXd::Constant(3, 3, 1e200)),
-                      Contains("finite squared singular values"));
+                      ContainsSubstring("finite squared singular values"));
     CHECK_THROWS_WITH(rw::make_product_report(Eigen::MatrixXd::Ones(3, 2), Eigen::MatrixXd::Ones(3, 4)),
-                      Contains("same columns, got 4"));
-    CHECK_THROWS_WITH(rw::make_product_report(x, x), Contains("a must be finite"));
-    CHECK_THROWS_WITH(rw::make_marchenko_pastur(1, 1.5), Contains("gamma must be in (0, 1], got 1.5"));
-    CHECK_THROWS_WITH(rw::make_marchenko_pastur(-1, 0.5), Contains("sigma2"));
+                      ContainsSubstring("same columns, got 4"));
+    CHECK_THROWS_WITH(rw::make_product_report(x, x), ContainsSubstring("a must be finite"));
+    CHECK_THROWS_WITH(rw::make_marchenko_pastur(1, 1.5),
+                      ContainsSubstring("gamma must be in (0, 1], got 1.5"));
+    CHECK_THROWS_WITH(rw::make_marchenko_pastur(-1, 0.5), ContainsSubstring("sigma2"));
 }

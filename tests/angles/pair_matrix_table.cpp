@@ -4,7 +4,6 @@
 #include "support/catch.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 TEST_CASE("pair_matrix_table: rows, row numbers and what it refuses", "[angles][pair_matrix_table]") {
     const std::vector<float> a{1, 2, 3, 4}, b{5, 6, 7, 8}, c{9, 10, 11, 12}, d{13, 14, 15, 16}, odd{1, 2, 3};
@@ -51,8 +50,9 @@ TEST_CASE("pair_matrix_table: rows, row numbers and what it refuses", "[angles][
     CHECK(!scaled(one, zero, zero, one, 1));
 #endif
     const std::vector<int> beyond{2};
-    CHECK_THROWS_WITH(table.rows(beyond), Contains("got 2"));
-    CHECK_THROWS_WITH(rw::pair_matrix_table<float>(odd, odd, odd, odd, 2), Contains("got 3"));
-    CHECK_THROWS_WITH(rw::pair_matrix_table<float>(a, b, c, odd, 2), Contains("one size"));
-    CHECK_THROWS_WITH(rw::pair_matrix_table<float>::from_rotate_half(odd, odd, 2), Contains("got 3"));
+    CHECK_THROWS_WITH(table.rows(beyond), ContainsSubstring("got 2"));
+    CHECK_THROWS_WITH(rw::pair_matrix_table<float>(odd, odd, odd, odd, 2), ContainsSubstring("got 3"));
+    CHECK_THROWS_WITH(rw::pair_matrix_table<float>(a, b, c, odd, 2), ContainsSubstring("one size"));
+    CHECK_THROWS_WITH(rw::pair_matrix_table<float>::from_rotate_half(odd, odd, 2),
+                      ContainsSubstring("got 3"));
 }

@@ -8,7 +8,6 @@
 #include "support/catch.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 TEST_CASE("position_table: row = position, the same bits as a table of listed positions",
           "[angles][position_table]") {
@@ -49,15 +48,15 @@ TEST_CASE("position_table: starts empty, and refuses what it cannot serve", "[an
     rw::position_table fixed(rw::frequencies::geometric({.rotary_dim = 16}), 8, {.max_rows = 8});
     CHECK_THROWS_WITH(fixed.rows(eight),
                       "position_table: row or position must be -1 (untouched) or below 8, got 8");
-    CHECK_THROWS_WITH(fixed.rows(std::int64_t{-5}), Contains("got -5"));
-    CHECK_THROWS_WITH(fixed.reserve(9), Contains("max_rows, got 9"));
+    CHECK_THROWS_WITH(fixed.rows(std::int64_t{-5}), ContainsSubstring("got -5"));
+    CHECK_THROWS_WITH(fixed.reserve(9), ContainsSubstring("max_rows, got 9"));
     CHECK_THROWS_WITH(rw::position_table(rw::frequencies::geometric({.rotary_dim = 16}), 9, {.max_rows = 8}),
-                      Contains("max_rows, got 9"));
+                      ContainsSubstring("max_rows, got 9"));
     CHECK_THROWS_WITH(rw::position_table(rw::frequencies::geometric({.rotary_dim = 16}), -1),
-                      Contains("rows"));
+                      ContainsSubstring("rows"));
     const auto plane = rw::frequencies::assign_axes(rw::frequencies::geometric({.rotary_dim = 16}),
                                                     rw::axis_map::sections({4, 4}));
-    CHECK_THROWS_WITH(rw::position_table(plane, 8), Contains("axis") && Contains("got 2"));
+    CHECK_THROWS_WITH(rw::position_table(plane, 8), ContainsSubstring("axis") && ContainsSubstring("got 2"));
     const std::vector<std::int64_t> huge{std::int64_t(1) << 62}, largest{INT64_MAX};
     CHECK_THROWS_AS(empty.rows(huge), rw::invalid_config);
     CHECK_THROWS_WITH(empty.rows(largest),

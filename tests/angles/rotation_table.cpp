@@ -14,7 +14,6 @@
 #include "support/refusal.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 TEST_CASE("make_rotation_table: cos and sin of make_angles, every form of spectrum",
           "[angles][rotation_table]") {
@@ -138,23 +137,23 @@ TEST_CASE("rotation_table: rows are checked once", "[angles][rotation_table]") {
     const std::vector<int> three{3, 0, -1}, past{4}, below{-2};
     const std::vector<std::int64_t> wide{1LL << 40};
     CHECK(t.rows(three).tokens == 3);
-    CHECK_THROWS_WITH(t.rows(past), Contains("row") && Contains("got 4"));
-    CHECK_THROWS_WITH(t.rows(below), Contains("got -2"));
-    CHECK_THROWS_WITH(t.rows(wide), Contains("1099511627776"));
+    CHECK_THROWS_WITH(t.rows(past), ContainsSubstring("row") && ContainsSubstring("got 4"));
+    CHECK_THROWS_WITH(t.rows(below), ContainsSubstring("got -2"));
+    CHECK_THROWS_WITH(t.rows(wide), ContainsSubstring("1099511627776"));
     CHECK_THROWS_WITH(rw::make_rotation_table(rw::frequencies::geometric({.rotary_dim = 8}),
                                               rw::position_ids::from_tokens_axes(std::vector<int>{1, 2}, 2)),
-                      Contains("axes") && Contains("got 2"));
-    CHECK_THROWS_WITH(rw::rotation_table<float>(support::huge(60), 1, 64), Contains("overflow"));
-    CHECK_THROWS_WITH(rw::rotation_table<float>(-1, 1, 64), Contains("got -1"));
+                      ContainsSubstring("axes") && ContainsSubstring("got 2"));
+    CHECK_THROWS_WITH(rw::rotation_table<float>(support::huge(60), 1, 64), ContainsSubstring("overflow"));
+    CHECK_THROWS_WITH(rw::rotation_table<float>(-1, 1, 64), ContainsSubstring("got -1"));
 
     CHECK(t.rows_from(0, 4).tokens == 4);
     CHECK(t.rows_from(3, 1).row(0) == 3);
     CHECK(t.rows_from(4, 0).tokens == 0);
-    CHECK_THROWS_WITH(t.rows_from(-1, 1), Contains("first must be below the rows, got -1"));
-    CHECK_THROWS_WITH(t.rows_from(5, 0), Contains("first must be below the rows, got 5"));
-    CHECK_THROWS_WITH(t.rows_from(0, 5), Contains("from first on, got 5"));
-    CHECK_THROWS_WITH(t.rows_from(3, 2), Contains("from first on, got 2"));
-    CHECK_THROWS_WITH(t.rows_from(0, -1), Contains("from first on, got -1"));
+    CHECK_THROWS_WITH(t.rows_from(-1, 1), ContainsSubstring("first must be below the rows, got -1"));
+    CHECK_THROWS_WITH(t.rows_from(5, 0), ContainsSubstring("first must be below the rows, got 5"));
+    CHECK_THROWS_WITH(t.rows_from(0, 5), ContainsSubstring("from first on, got 5"));
+    CHECK_THROWS_WITH(t.rows_from(3, 2), ContainsSubstring("from first on, got 2"));
+    CHECK_THROWS_WITH(t.rows_from(0, -1), ContainsSubstring("from first on, got -1"));
 }
 
 TEST_CASE("make_rebase_table: moves cached keys from one spectrum to another", "[angles][rotation_table]") {
@@ -173,9 +172,9 @@ TEST_CASE("make_rebase_table: moves cached keys from one spectrum to another", "
             CHECK(std::abs(s - b.sin_row(n)[i]) < 3e-11);
         }
     const auto axial = rw::frequencies::assign_axes(to, std::vector<int>(32, 1), 2);
-    CHECK_THROWS_WITH(rw::make_rebase_table(from, axial, where), Contains("axes"));
+    CHECK_THROWS_WITH(rw::make_rebase_table(from, axial, where), ContainsSubstring("axes"));
     CHECK_THROWS_WITH(rw::make_rebase_table(from, rw::frequencies::geometric({.rotary_dim = 32}), where),
-                      Contains("pairs") && Contains("16"));
+                      ContainsSubstring("pairs") && ContainsSubstring("16"));
 }
 
 TEST_CASE("make_rows_view: an engine's own arrays where they stand, checked as a table's rows are",
@@ -208,10 +207,10 @@ TEST_CASE("make_rows_view: an engine's own arrays where they stand, checked as a
     CHECK(ordinal.cos_at(2, 1) == both.data() + 10);
     CHECK(ordinal.sin_at(2, 1) == both.data() + 12);
     const auto of = [&](rw::table_shape s) { return rw::make_rows_view(both.data(), both.data(), s); };
-    CHECK_THROWS_WITH(of({.rows = -1}), Contains("make_rows_view: rows must be >= 0, got -1"));
-    CHECK_THROWS_WITH(of({.rows = 1, .heads = 0}), Contains("heads must be >= 1, got 0"));
-    CHECK_THROWS_WITH(of({.rows = 1, .pairs = -4}), Contains("pairs must be >= 0, got -4"));
+    CHECK_THROWS_WITH(of({.rows = -1}), ContainsSubstring("make_rows_view: rows must be >= 0, got -1"));
+    CHECK_THROWS_WITH(of({.rows = 1, .heads = 0}), ContainsSubstring("heads must be >= 1, got 0"));
+    CHECK_THROWS_WITH(of({.rows = 1, .pairs = -4}), ContainsSubstring("pairs must be >= 0, got -4"));
     const std::vector<int> past{5};
     CHECK_THROWS_WITH(rw::make_rows_view(both.data(), both.data(), shape, past),
-                      Contains("make_rows_view: row") && Contains("got 5"));
+                      ContainsSubstring("make_rows_view: row") && ContainsSubstring("got 5"));
 }

@@ -7,7 +7,6 @@
 #include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 using support::gaussian;
 
 TEST_CASE("codebook: the loss falls with every step and ends at the objective", "[compression][codebook]") {
@@ -144,29 +143,34 @@ TEST_CASE("codebook: products find the codeword that differences find", "[compre
 TEST_CASE("codebook: what is refused, and how it says so", "[compression][codebook][errors]") {
     const auto m = rw::make_plain_metric(3);
     const Eigen::MatrixXd k = gaussian(5, 3, 1);
-    CHECK_THROWS_WITH(rw::make_codebook<>(Eigen::MatrixXd(0, 3), m, {}), Contains("keys must not be empty"));
-    CHECK_THROWS_WITH(rw::make_codebook<>(gaussian(5, 4, 1), m, {}), Contains("metric's channels, got 4"));
-    CHECK_THROWS_WITH(rw::make_codebook<>(std::nan("") * k, m, {}), Contains("keys must be finite"));
-    CHECK_THROWS_WITH(rw::make_codebook<>(1e200 * k, m, {}), Contains("finite under the metric"));
-    CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.codewords = 0}), Contains("1 to 65536, got 0"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(Eigen::MatrixXd(0, 3), m, {}),
+                      ContainsSubstring("keys must not be empty"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(gaussian(5, 4, 1), m, {}),
+                      ContainsSubstring("metric's channels, got 4"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(std::nan("") * k, m, {}), ContainsSubstring("keys must be finite"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(1e200 * k, m, {}), ContainsSubstring("finite under the metric"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.codewords = 0}), ContainsSubstring("1 to 65536, got 0"));
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.iterations = -1}),
-                      Contains("iterations") && Contains("-1"));
-    CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.batch = -1}), Contains("batch must be >= 0, got -1"));
-    CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.tolerance = -1}), Contains("tolerance") && Contains("-1"));
+                      ContainsSubstring("iterations") && ContainsSubstring("-1"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.batch = -1}),
+                      ContainsSubstring("batch must be >= 0, got -1"));
+    CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.tolerance = -1}),
+                      ContainsSubstring("tolerance") && ContainsSubstring("-1"));
     const auto quantizer = rw::make_codebook<>(k, m, {.codewords = 2}).quantizer(m);
     CHECK_THROWS_WITH(rw::make_approximate_scores(k, quantizer, std::vector<std::int32_t>{0, 2}),
-                      Contains("labels must name codewords, got 2"));
-    CHECK_THROWS_WITH(rw::make_approximate_scores(gaussian(5, 4, 1), quantizer, {}), Contains("got 4"));
+                      ContainsSubstring("labels must name codewords, got 2"));
+    CHECK_THROWS_WITH(rw::make_approximate_scores(gaussian(5, 4, 1), quantizer, {}),
+                      ContainsSubstring("got 4"));
     CHECK_THROWS_WITH(rw::score_squared_error(k, k, quantizer, std::vector<std::int32_t>{0}),
-                      Contains("one a key, got 1"));
+                      ContainsSubstring("one a key, got 1"));
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.codewords = 2}, gaussian(3, 3, 1)),
-                      Contains("start") && Contains("got 3"));
+                      ContainsSubstring("start") && ContainsSubstring("got 3"));
     for (double bad : {std::nan(""), HUGE_VAL, 1e300}) {  // the last is none in f32
         Eigen::MatrixXd start = gaussian(2, 3, 1);
         start(1, 1) = bad;
         for (rw::index iterations : {0, 3})
             CHECK_THROWS_WITH(
                 rw::make_codebook<float>(k, m, {.codewords = 2, .iterations = iterations}, start),
-                Contains("start must be finite"));
+                ContainsSubstring("start must be finite"));
     }
 }

@@ -6,7 +6,6 @@
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 TEST_CASE("elite_allocation: the grid of the published script", "[compression][elite]") {
     const auto grid = rw::make_elite_allocations({});  // Llama 2 7B
@@ -38,12 +37,15 @@ TEST_CASE("elite_allocation: the least loss within a budget", "[compression][eli
     CHECK(best({1, 3, 3, 4}, 0.4) == 2);  // equal: the smaller cache
     CHECK(best({1, 4, 3, 3}, 0.4) == 4);
     CHECK(best({1, none, none, 9}, 0.4) == 4);
-    CHECK_THROWS_WITH(best({1, 2, 3, 4}, 0.1), Contains("budget must leave a measured allocation, got 0.1"));
-    CHECK_THROWS_WITH(best({1, 2}, 1), Contains("losses must hold one number an allocation, got 2"));
+    CHECK_THROWS_WITH(best({1, 2, 3, 4}, 0.1),
+                      ContainsSubstring("budget must leave a measured allocation, got 0.1"));
+    CHECK_THROWS_WITH(best({1, 2}, 1), ContainsSubstring("losses must hold one number an allocation, got 2"));
     CHECK_THROWS_WITH(rw::make_elite_allocations({.last_rounds = 65}),
-                      Contains("last_rounds must be at most head_dim / 2, got 65"));
-    CHECK_THROWS_WITH(rw::make_elite_allocations({.latent_step = 0}), Contains("latent_step must be"));
-    CHECK_THROWS_WITH(rw::make_elite_allocations({.hidden = PTRDIFF_MAX}), Contains("hidden must be"));
+                      ContainsSubstring("last_rounds must be at most head_dim / 2, got 65"));
+    CHECK_THROWS_WITH(rw::make_elite_allocations({.latent_step = 0}),
+                      ContainsSubstring("latent_step must be"));
+    CHECK_THROWS_WITH(rw::make_elite_allocations({.hidden = PTRDIFF_MAX}),
+                      ContainsSubstring("hidden must be"));
     CHECK_THROWS_WITH(rw::make_elite_allocations({.least_width = std::nan("")}),
-                      Contains("least_width must be"));
+                      ContainsSubstring("least_width must be"));
 }

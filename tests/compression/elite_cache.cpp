@@ -7,7 +7,6 @@
 #include "tests/support/numbers.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 namespace {
 
@@ -91,17 +90,19 @@ TEST_CASE("elite_cache: without elite pairs, and what is refused", "[compression
     CHECK(bare.latents().at(0, 1, 0)[latent - 1] == 3.f);
 
     rw::elite_cache<float> cache(layout, omega, latent);
-    CHECK_THROWS_WITH(cache.append(nullptr, -1), Contains("elite_cache::append: count must be >= 0, got -1"));
+    CHECK_THROWS_WITH(cache.append(nullptr, -1),
+                      ContainsSubstring("elite_cache::append: count must be >= 0, got -1"));
     CHECK_THROWS_AS(cache.append(nullptr, PTRDIFF_MAX), rw::invalid_config);
     // Rows of whole pages are kept apart by one line more.
     CHECK(cache.stride() == width);
     const rw::elite_cache<float> paged(layout, omega, 2048 - pairs);
     CHECK(paged.width() == 2048);
     CHECK(paged.stride() == 2064);
-    CHECK_THROWS_WITH(cache.shift(0, 1, 1), Contains("count must be 0 to the cached tokens, got 1"));
-    CHECK_THROWS_WITH(cache.shift(0, 0, INFINITY), Contains("distance must be finite"));
-    CHECK_THROWS_WITH(cache.erase(1, 0), Contains("tokens must be in the cache, the first, got 1"));
-    CHECK_THROWS_WITH(cache.reserve(-1), Contains("tokens must be >= 0 and fit"));
-    CHECK_THROWS_WITH(rw::elite_cache<float>(layout, omega, -1), Contains("latent must be >= 0, got -1"));
+    CHECK_THROWS_WITH(cache.shift(0, 1, 1), ContainsSubstring("count must be 0 to the cached tokens, got 1"));
+    CHECK_THROWS_WITH(cache.shift(0, 0, INFINITY), ContainsSubstring("distance must be finite"));
+    CHECK_THROWS_WITH(cache.erase(1, 0), ContainsSubstring("tokens must be in the cache, the first, got 1"));
+    CHECK_THROWS_WITH(cache.reserve(-1), ContainsSubstring("tokens must be >= 0 and fit"));
+    CHECK_THROWS_WITH(rw::elite_cache<float>(layout, omega, -1),
+                      ContainsSubstring("latent must be >= 0, got -1"));
     CHECK(cache.tokens() == 0);
 }

@@ -11,7 +11,6 @@
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 namespace {
 
@@ -111,15 +110,18 @@ TEST_CASE("elite_layout: packed weights give packed vectors", "[compression][eli
 
 TEST_CASE("elite_layout: what is refused, and how it says so", "[compression][elite][errors]") {
     using list = std::vector<rw::index>;
-    CHECK_THROWS_WITH(rw::elite_layout(list{0, 0}, 1, 8), Contains("name a pair once, got 0"));
-    CHECK_THROWS_WITH(rw::elite_layout(list{4}, 1, 8), Contains("pairs of the head, got 4"));
-    CHECK_THROWS_WITH(rw::elite_layout(list{-1}, 1, 8), Contains("got -1"));
-    CHECK_THROWS_WITH(rw::elite_layout(list{0, 1, 2}, 2, 8), Contains("heads * count pairs, got 3"));
+    CHECK_THROWS_WITH(rw::elite_layout(list{0, 0}, 1, 8), ContainsSubstring("name a pair once, got 0"));
+    CHECK_THROWS_WITH(rw::elite_layout(list{4}, 1, 8), ContainsSubstring("pairs of the head, got 4"));
+    CHECK_THROWS_WITH(rw::elite_layout(list{-1}, 1, 8), ContainsSubstring("got -1"));
+    CHECK_THROWS_WITH(rw::elite_layout(list{0, 1, 2}, 2, 8), ContainsSubstring("heads * count pairs, got 3"));
     CHECK_THROWS_WITH(rw::elite_layout(list{0, 1, 2, 3, 0}, 1, 8),
-                      Contains("at most head_dim / 2 pairs a head, got 5"));
-    CHECK_THROWS_WITH(rw::elite_layout(list{}, 1, 7), Contains("even and > 0, got 7"));
+                      ContainsSubstring("at most head_dim / 2 pairs a head, got 5"));
+    CHECK_THROWS_WITH(rw::elite_layout(list{}, 1, 7), ContainsSubstring("even and > 0, got 7"));
     const rw::elite_layout layout(list{0, 1}, 2, 8);
-    CHECK_THROWS_WITH(layout.scheme(rw::frequencies::geometric({.rotary_dim = 8}), 3), Contains("got 3"));
-    CHECK_THROWS_WITH(layout.scheme(rw::frequencies::geometric({.rotary_dim = 6}), 2), Contains("got 3"));
-    CHECK_THROWS_WITH(layout.packed_rows(Eigen::MatrixXd(Eigen::MatrixXd::Ones(17, 2))), Contains("got 17"));
+    CHECK_THROWS_WITH(layout.scheme(rw::frequencies::geometric({.rotary_dim = 8}), 3),
+                      ContainsSubstring("got 3"));
+    CHECK_THROWS_WITH(layout.scheme(rw::frequencies::geometric({.rotary_dim = 6}), 2),
+                      ContainsSubstring("got 3"));
+    CHECK_THROWS_WITH(layout.packed_rows(Eigen::MatrixXd(Eigen::MatrixXd::Ones(17, 2))),
+                      ContainsSubstring("got 17"));
 }

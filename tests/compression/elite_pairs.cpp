@@ -10,7 +10,6 @@
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 namespace {
 
@@ -175,7 +174,7 @@ TEST_CASE("elite_pairs: rankings are nested, and pairs that hardly turn come las
     const auto three = r.elite(3);
     CHECK(std::is_sorted(three.begin(), three.end()));
     for (rw::index i : {0, 1}) CHECK(std::find(three.begin(), three.end(), i) != three.end());
-    CHECK_THROWS_WITH(r.elite(9), Contains("count must be 0 to rounds, got 9"));
+    CHECK_THROWS_WITH(r.elite(9), ContainsSubstring("count must be 0 to rounds, got 9"));
 }
 
 TEST_CASE("elite_pairs: uniform and contribution baselines", "[compression][elite]") {
@@ -221,33 +220,33 @@ TEST_CASE("elite_pairs: what is refused, and how it says so", "[compression][eli
     const auto call = [&](auto q, auto k, rw::elite_options o) {
         return rw::make_elite_ranking(q, k, omega, o);
     };
-    CHECK_THROWS_WITH(call(ok, ok, {.rounds = 5}), Contains("rounds must be 0 to the pairs, got 5"));
-    CHECK_THROWS_WITH(call(ok, ok, {.rounds = -1}), Contains("got -1"));
+    CHECK_THROWS_WITH(call(ok, ok, {.rounds = 5}), ContainsSubstring("rounds must be 0 to the pairs, got 5"));
+    CHECK_THROWS_WITH(call(ok, ok, {.rounds = -1}), ContainsSubstring("got -1"));
     CHECK_THROWS_WITH(call(ok, ok, {.rounds = 1, .queries = -1}),
-                      Contains("elite_search: queries must be >= 0 (0: all), got -1"));
+                      ContainsSubstring("elite_search: queries must be >= 0 (0: all), got -1"));
     CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 1, .queries = -1}),
-                      Contains("queries must be >= 0"));
+                      ContainsSubstring("queries must be >= 0"));
     CHECK_THROWS_WITH(call(rw::heads_view(x.data(), 4, 1, 6), ok, {.rounds = 1}),
-                      Contains("q must have two channels a pair, got 6"));
+                      ContainsSubstring("q must have two channels a pair, got 6"));
     CHECK_THROWS_WITH(call(ok, rw::heads_view(x.data(), 3, 1, 8), {.rounds = 1}),
-                      Contains("k must have q's tokens") && Contains("got 3"));
+                      ContainsSubstring("k must have q's tokens") && ContainsSubstring("got 3"));
     CHECK_THROWS_WITH(
         call(rw::heads_view(x.data(), 2, 3, 8), rw::heads_view(x.data(), 2, 2, 8), {.rounds = 1}),
-        Contains("divide q.heads, got 2"));
+        ContainsSubstring("divide q.heads, got 2"));
     CHECK_THROWS_WITH(
         call(rw::heads_view(x.data(), 0, 1, 8), rw::heads_view(x.data(), 0, 1, 8), {.rounds = 1}),
-        Contains("at least one, got 0"));
+        ContainsSubstring("at least one, got 0"));
     std::vector<double> poisoned(32, 1.0);
     for (double bad : {std::nan(""), HUGE_VAL, 1e200}) {  // the last overflows in the scores
         poisoned[11] = bad;
         const rw::heads_view view(poisoned.data(), 4, 1, 8);
         CHECK_THROWS_WITH(rw::make_elite_ranking(view, view, omega, {.rounds = 2}),
-                          Contains("make_elite_ranking: q and k must be finite"));
+                          ContainsSubstring("make_elite_ranking: q and k must be finite"));
         CHECK_THROWS_WITH(rw::make_contribution_ranking(view, view, omega, {.rounds = 2}),
-                          Contains("make_contribution_ranking: q and k must be finite"));
+                          ContainsSubstring("make_contribution_ranking: q and k must be finite"));
     }
-    CHECK_THROWS_WITH(rw::make_uniform_ranking(1, 4, 5), Contains("got 5"));
-    CHECK_THROWS_WITH(rw::make_uniform_ranking(0, 4, 2), Contains("heads must be >= 1, got 0"));
+    CHECK_THROWS_WITH(rw::make_uniform_ranking(1, 4, 5), ContainsSubstring("got 5"));
+    CHECK_THROWS_WITH(rw::make_uniform_ranking(0, 4, 2), ContainsSubstring("heads must be >= 1, got 0"));
 }
 
 TEST_CASE("elite_pairs: a search by parts and sequence by sequence gives the bits of one call",
@@ -271,13 +270,14 @@ TEST_CASE("elite_pairs: a search by parts and sequence by sequence gives the bit
     }
     rw::elite_search search(3, omega, {.rounds = 1});
     CHECK_THROWS_WITH(search.choose(),
-                      Contains("sequences must have been added for every kv head, not for, got 0"));
+                      ContainsSubstring("sequences must have been added for every kv head, not for, got 0"));
     search.add(qv, kv, {2, 0});
-    CHECK_THROWS_WITH(search.choose(), Contains("not for, got 1") || Contains("not for, got 2"));
-    CHECK_THROWS_WITH(search.add(qv, kv, {2, 2}), Contains("part must be one of parts, got 2"));
+    CHECK_THROWS_WITH(search.choose(),
+                      ContainsSubstring("not for, got 1") || ContainsSubstring("not for, got 2"));
+    CHECK_THROWS_WITH(search.add(qv, kv, {2, 2}), ContainsSubstring("part must be one of parts, got 2"));
     CHECK_THROWS_WITH(search.add(qv.head_slice(0, 2), kv.head_slice(0, 2), {}),
-                      Contains("k must have the kv heads of the search, got 2"));
-    CHECK_THROWS_WITH(rw::elite_search(0, omega, {}), Contains("kv_heads must be >= 1, got 0"));
+                      ContainsSubstring("k must have the kv heads of the search, got 2"));
+    CHECK_THROWS_WITH(rw::elite_search(0, omega, {}), ContainsSubstring("kv_heads must be >= 1, got 0"));
     CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 7}),
-                      Contains("rounds must be 0 to the pairs, got 7"));
+                      ContainsSubstring("rounds must be 0 to the pairs, got 7"));
 }

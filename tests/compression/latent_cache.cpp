@@ -9,7 +9,6 @@
 #include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 
 namespace {
 
@@ -57,15 +56,16 @@ TEST_CASE("latent_cache: ranges that overflow, sizes that are no count", "[compr
     const auto norm = noise<double>(18, 10);
     cache.append(raw.data(), 3, norm);
     for (rw::index first : {most, rw::index{3}, rw::index{-1}}) {
-        CHECK_THROWS_WITH(cache.erase(first, 1), Contains("erase: tokens must be in the cache, the first"));
+        CHECK_THROWS_WITH(cache.erase(first, 1),
+                          ContainsSubstring("erase: tokens must be in the cache, the first"));
         CHECK_THROWS_WITH(cache.shift(first, 1, 1),
-                          Contains("shift: tokens must be in the cache, the first"));
+                          ContainsSubstring("shift: tokens must be in the cache, the first"));
     }
-    CHECK_THROWS_WITH(cache.erase(1, most), Contains("count must be 0 to the cached tokens"));
-    CHECK_THROWS_WITH(cache.shift(1, most, 1), Contains("count must be 0 to the cached tokens"));
-    CHECK_THROWS_WITH(cache.erase(0, -1), Contains("got -1"));
-    CHECK_THROWS_WITH(cache.reserve(-1),
-                      Contains("latent_cache::reserve: tokens must be >= 0") && Contains("got -1"));
+    CHECK_THROWS_WITH(cache.erase(1, most), ContainsSubstring("count must be 0 to the cached tokens"));
+    CHECK_THROWS_WITH(cache.shift(1, most, 1), ContainsSubstring("count must be 0 to the cached tokens"));
+    CHECK_THROWS_WITH(cache.erase(0, -1), ContainsSubstring("got -1"));
+    CHECK_THROWS_WITH(cache.reserve(-1), ContainsSubstring("latent_cache::reserve: tokens must be >= 0") &&
+                                             ContainsSubstring("got -1"));
     CHECK_THROWS_AS(cache.reserve(most), rw::invalid_config);
     CHECK_THROWS_AS(cache.append(raw.data(), most, norm), rw::invalid_config);
     CHECK(cache.tokens() == 3);
@@ -121,7 +121,7 @@ TEST_CASE("latent_cache: a row is the norm of the latent and the rotated key, in
         }
     CHECK(codes.shared_keys().at(0, 1, 0)[0].bits != still.shared_keys().at(0, 1, 0)[0].bits);
     CHECK_THROWS_WITH(rw::latent_cache<float>(low, 2.0f),
-                      Contains("scale must be 1 but for f8 codes, got 2"));
+                      ContainsSubstring("scale must be 1 but for f8 codes, got 2"));
     CHECK_THROWS_WITH(rw::latent_cache<rw::f8_e4m3>(low, 0.0f),
-                      Contains("scale must be finite and > 0, got 0"));
+                      ContainsSubstring("scale must be finite and > 0, got 0"));
 }

@@ -116,5 +116,5 @@ TEST_CASE("latent_prefill: what does not fit is told, and nothing is written", "
     CHECK(layer.newest_workspace(cache, 3, latent_form::expanded) > 0);
     CHECK_THROWS_WITH(
         layer.newest_workspace(cache, std::numeric_limits<rw::index>::max() / 2, latent_form::absorbed),
-        Catch::Matchers::Contains("must fit"));
+        ContainsSubstring("must fit"));
 }

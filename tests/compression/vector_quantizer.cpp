@@ -5,7 +5,6 @@
 #include "tests/support/gaussian.hpp"
 
 namespace rw = ropewalk;
-using Catch::Matchers::Contains;
 using support::gaussian;
 
 TEST_CASE("vector_quantizer: the metric measures the squared error of scores", "[compression][vq]") {
@@ -26,19 +25,21 @@ TEST_CASE("vector_quantizer: the metric measures the squared error of scores", "
 
 TEST_CASE("vector_quantizer: fewer queries than channels need epsilon", "[compression][vq][errors]") {
     const Eigen::MatrixXd few = gaussian(3, 6, 3);
-    CHECK_THROWS_WITH(rw::make_query_metric(few, 0), Contains("positive definite, got 0"));
+    CHECK_THROWS_WITH(rw::make_query_metric(few, 0), ContainsSubstring("positive definite, got 0"));
     const auto m = rw::make_query_metric(few);
     CHECK(m.cholesky.allFinite());
     CHECK((m.cholesky * m.cholesky.transpose() - m.gram - 1e-6 * Eigen::MatrixXd::Identity(6, 6)).norm() <
           1e-14);
-    CHECK_THROWS_WITH(rw::make_query_metric(Eigen::MatrixXd::Zero(4, 6)), Contains("must not all be zero"));
-    CHECK_THROWS_WITH(rw::make_query_metric(Eigen::MatrixXd(0, 6)), Contains("must not all be zero"));
-    CHECK_THROWS_WITH(rw::make_query_metric(Eigen::MatrixXd(6, 0)), Contains("must have a channel"));
-    CHECK_THROWS_WITH(rw::make_query_metric(few, -1), Contains("epsilon must be >= 0, got -1"));
+    CHECK_THROWS_WITH(rw::make_query_metric(Eigen::MatrixXd::Zero(4, 6)),
+                      ContainsSubstring("must not all be zero"));
+    CHECK_THROWS_WITH(rw::make_query_metric(Eigen::MatrixXd(0, 6)),
+                      ContainsSubstring("must not all be zero"));
+    CHECK_THROWS_WITH(rw::make_query_metric(Eigen::MatrixXd(6, 0)), ContainsSubstring("must have a channel"));
+    CHECK_THROWS_WITH(rw::make_query_metric(few, -1), ContainsSubstring("epsilon must be >= 0, got -1"));
     Eigen::MatrixXd bad = few;
     bad(0, 0) = std::numeric_limits<double>::infinity();
-    CHECK_THROWS_WITH(rw::make_query_metric(bad), Contains("queries must be finite"));
-    CHECK_THROWS_WITH(rw::make_plain_metric(0), Contains("channels must be >= 1, got 0"));
+    CHECK_THROWS_WITH(rw::make_query_metric(bad), ContainsSubstring("queries must be finite"));
+    CHECK_THROWS_WITH(rw::make_plain_metric(0), ContainsSubstring("channels must be >= 1, got 0"));
 }
 
 TEMPLATE_TEST_CASE("vector_quantizer: every key gets its nearest codeword", "[compression][vq]", float,
@@ -108,14 +109,14 @@ TEST_CASE("vector_quantizer: what is refused, and how it says so", "[compression
     const Eigen::MatrixXd c = gaussian(4, 3, 1), one = Eigen::MatrixXd::Identity(3, 3);
     using quantizer = rw::vector_quantizer<>;
     CHECK_THROWS_WITH(quantizer(c, Eigen::MatrixXd::Identity(4, 4)),
-                      Contains("[channels, channels]") && Contains("got 4"));
-    CHECK_THROWS_WITH(quantizer(Eigen::MatrixXd(0, 3), one), Contains("1 to 65536, got 0"));
+                      ContainsSubstring("[channels, channels]") && ContainsSubstring("got 4"));
+    CHECK_THROWS_WITH(quantizer(Eigen::MatrixXd(0, 3), one), ContainsSubstring("1 to 65536, got 0"));
     CHECK_THROWS_WITH(quantizer(gaussian(65537, 1, 1), Eigen::MatrixXd::Identity(1, 1)),
-                      Contains("got 65537"));
+                      ContainsSubstring("got 65537"));
     CHECK_THROWS_WITH(quantizer(gaussian(2, 1025, 1), Eigen::MatrixXd::Identity(1025, 1025)),
-                      Contains("got 1025"));
+                      ContainsSubstring("got 1025"));
     CHECK_THROWS_WITH(quantizer(c, Eigen::MatrixXd::Zero(3, 3)),
-                      Contains("positive diagonal") && Contains("got 0"));
-    CHECK_THROWS_WITH(quantizer(std::nan("") * c, one), Contains("codewords must be finite"));
-    CHECK_THROWS_WITH(quantizer(c, 1e-300 * one), Contains("must be regular"));
+                      ContainsSubstring("positive diagonal") && ContainsSubstring("got 0"));
+    CHECK_THROWS_WITH(quantizer(std::nan("") * c, one), ContainsSubstring("codewords must be finite"));
+    CHECK_THROWS_WITH(quantizer(c, 1e-300 * one), ContainsSubstring("must be regular"));
 }

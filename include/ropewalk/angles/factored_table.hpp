@@ -335,7 +335,6 @@ void factored_table<T>::fill(const spectrum& s, const detail::block_positions& p
     const auto carrier = detail::carriers(positions, s, first_with_rows);
     std::vector<double> from_zero(axes), from_origin(axes), reduced(pairs);
     std::vector<T> cos(pairs), sin(pairs);
-    detail::row_filler<T> filler(s, angle_arithmetic::exact);
     for (std::size_t l = 0; l < levels; ++l) {
         if (described[l].offset < 0) continue;
         const auto& level = positions.levels[l];
@@ -348,7 +347,7 @@ void factored_table<T>::fill(const spectrum& s, const detail::block_positions& p
                 const std::size_t* owner = carrier.data() + h * pairs_;
                 for (index i = 0; i < pairs_; ++i)
                     reduced[static_cast<std::size_t>(i)] =
-                        filler.reduced(owner[i] == l ? from_origin.data() : from_zero.data(), h, i);
+                        detail::reduced_at(s, owner[i] == l ? from_origin.data() : from_zero.data(), h, i);
                 T* const c = values_.data() + described[l].offset + (r * heads_ + h) * 2 * pair_stride_;
                 T* const sn = c + pair_stride_;
                 fill_cos_sin_reduced(reduced.data(), magnitude_, pairs_, c, sn);

@@ -119,8 +119,8 @@ class position_table {
                     std::ranges::copy(table().cos_row(r, h), next->cos_data(r, h));
                     std::ranges::copy(table().sin_row(r, h), next->sin_data(r, h));
                 } else {
-                    const auto position = static_cast<double>(r);
-                    filler.fill(&position, h, next->cos_data(r, h), next->sin_data(r, h));
+                    filler.fill(detail::one_axis{static_cast<double>(r)}, h, next->cos_data(r, h),
+                                next->sin_data(r, h));
                 }
             }
         blocks_.push_back(std::move(next));

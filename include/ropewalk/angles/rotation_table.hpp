@@ -39,6 +39,12 @@ double reduced_at(const spectrum& s, Position position, index head, index i) noe
     return sum - std::nearbyint(sum);
 }
 
+/// A position on one axis. (As the address of one double, GCC 14 warns of reads of a second axis.)
+struct one_axis {
+    double position;
+    double operator[](index) const noexcept { return position; }
+};
+
 /// Fills the cos and sin of one head of one token, for either form of the spectrum.
 template <class T>
 class row_filler {
@@ -46,7 +52,8 @@ class row_filler {
     row_filler(const spectrum& s, angle_arithmetic arithmetic)
         : spectrum_(s), arithmetic_(arithmetic), reduced_(static_cast<std::size_t>(s.pairs())) {}
 
-    void fill(const double* position, index head, T* cos, T* sin) {
+    template <class Position>
+    void fill(Position position, index head, T* cos, T* sin) {
         const spectrum& s = spectrum_;
         const index pairs = s.pairs();
         if (arithmetic_ == angle_arithmetic::float32_product) {
@@ -59,17 +66,14 @@ class row_filler {
             fill_cos_sin(position[0], s.turns_data().data() + head * pairs, s.magnitude(), pairs, cos, sin);
         } else {
             for (index i = 0; i < pairs; ++i)
-                reduced_[static_cast<std::size_t>(i)] = reduced(position, head, i);
+                reduced_[static_cast<std::size_t>(i)] = reduced_at(s, position, head, i);
             fill_cos_sin_reduced(reduced_.data(), s.magnitude(), pairs, cos, sin);
         }
     }
 
-    double reduced(const double* position, index head, index i) const noexcept {
-        return reduced_at(spectrum_, position, head, i);
-    }
-
   private:
-    double float32_angle(const double* position, index head, index i) const noexcept {
+    template <class Position>
+    double float32_angle(Position position, index head, index i) const noexcept {
         const spectrum& s = spectrum_;
         float sum = 0;
         for (index a = 0; a < s.axes(); ++a)

@@ -188,8 +188,7 @@ class table_set {
                         std::ranges::copy(blocks_.back()->cos_row(first_row_[t] + r, h), cos);
                         std::ranges::copy(blocks_.back()->sin_row(first_row_[t] + r, h), sin);
                     } else {
-                        const auto position = static_cast<double>(r);
-                        filler.fill(&position, h, cos, sin);
+                        filler.fill(detail::one_axis{static_cast<double>(r)}, h, cos, sin);
                     }
                 }
         }
