@@ -158,7 +158,7 @@ TEST_CASE("fourier_table: calls that do not fit are told as for any rows",
     CHECK(told(fit(half_split{}, view(5, 3, 10), of_k)) ==
           "channels must be twice the pairs of the rows: wanted 8, got 10");
     CHECK(told(fit(half_split{}, view(4, 3, 8), of_k)) ==
-          "rows must be those of batches * tokens tokens: wanted 4, got 5");
+          "rows must be one per token (batches * tokens): wanted 4, got 5");
     CHECK(told(fit(pair_layout::blocked_by(6), view(5, 3, 8), of_k)) ==
           "rotated channels must be a multiple of the layout's group: wanted 6, got 8");
     CHECK(told(fit(half_split{}, view(5, 6, 8), view(5, 3, 8), of_k)) ==

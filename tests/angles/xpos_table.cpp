@@ -114,7 +114,7 @@ TEST_CASE("xpos: calls that do not fit are told as for any rows", "[angles][xpos
     CHECK(to_string(fit(interleaved{}, view(5, 3, 10), rows)) ==
           "channels must be twice the pairs of the rows: wanted 8, got 10");
     CHECK(to_string(fit(interleaved{}, view(6, 3, 8), rows)) ==
-          "rows must be those of batches * tokens tokens: wanted 6, got 5");
+          "rows must be one per token (batches * tokens): wanted 6, got 5");
     CHECK(to_string(fit(pair_layout::blocked_by(6), view(5, 3, 8), rows)) ==
           "rotated channels must be a multiple of the layout's group: wanted 6, got 8");
     CHECK(to_string(fit(interleaved{}, view(5, 3, 8).head_slice(2, 2), rows)) ==

@@ -151,7 +151,7 @@ TEST_CASE("tiled_rotated_keys: refuses rows that do not fit the keys",
     };
     const auto fits = rows(8, 6), few = rows(8, 3), wide = rows(10, 6);
     CHECK(run(c, rw::half_split{}, fits, attention::causal_mask{}).size() == 48);
-    CHECK_REFUSES("attend_rotating_keys: rows must be those of batches * tokens tokens: wanted 6, got 3",
+    CHECK_REFUSES("attend_rotating_keys: rows must be one per token (batches * tokens): wanted 6, got 3",
                   run(c, rw::half_split{}, few, attention::causal_mask{}));
     CHECK_REFUSES("attend_rotating_keys: channels must be twice the pairs of the rows: wanted 10, got 8",
                   run(c, rw::half_split{}, wide, attention::causal_mask{}));

@@ -72,7 +72,7 @@ TEST_CASE("dispatch: views that do not fit a scheme or their rows are refused wi
     };
     using rw::dispatch::rotate_scheme;
     CHECK(reason(rotate_scheme(rope, two.view(), table.rows())) ==
-          "rows must be those of batches * tokens tokens: wanted 2, got 3");
+          "rows must be one per token (batches * tokens): wanted 2, got 3");
     CHECK(reason(rotate_scheme(rope, two.view(), three.view(), table.rows())) ==
           "k must have the tokens of q: wanted 2, got 3");
     CHECK(reason(rotate_scheme(rope, two.view(), other.rows())) ==

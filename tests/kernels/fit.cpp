@@ -31,9 +31,9 @@ TEST_CASE("fit: what disagrees is named, with what would fit and what came", "[k
           "channels must be twice the pairs of the rows: wanted 32, got 30");
     // More rows than tokens are as wrong as fewer: which of them would be meant?
     CHECK(text(rw::fit(rw::half_split{}, x.token_slice(0, 3), table)) ==
-          "rows must be those of batches * tokens tokens: wanted 3, got 6");
+          "rows must be one per token (batches * tokens): wanted 3, got 6");
     CHECK(text(rw::fit(rw::half_split{}, rw::heads_view<float>(memory.data(), {2, 6, 2, 32}), table)) ==
-          "rows must be those of batches * tokens tokens: wanted 12, got 6");
+          "rows must be one per token (batches * tokens): wanted 12, got 6");
     CHECK(text(rw::fit(rw::pair_layout::blocked_by(12), x, table)) ==
           "rotated channels must be a multiple of the layout's group: wanted 12, got 32");
     CHECK(text(rw::fit(rw::half_split{}, rw::heads_view<float>(nullptr, 6, 2, 32), table)) ==
@@ -41,7 +41,7 @@ TEST_CASE("fit: what disagrees is named, with what would fit and what came", "[k
     CHECK(text(rw::fit(rw::half_split{}, x.head_slice(1, 2), table)) ==
           "extents must be >= 0 (a slice outside its view has -1): wanted 0, got -1");
     CHECK(text(rw::fit(rw::half_split{}, x, table.rows().token_slice(4, 3))) ==
-          "rows must be those of batches * tokens tokens: wanted 6, got -1");
+          "rows must be one per token (batches * tokens): wanted 6, got -1");
     CHECK(rw::fit(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 2, 32), table).ok());
     CHECK_REFUSES("require_fits: channels must be twice the pairs of the rows: wanted 32, got 16",
                   rw::require_fits(rw::half_split{}, x.channel_slice(0, 16), table));
@@ -57,6 +57,11 @@ TEST_CASE("fit: strides under which heads share channels", "[kernels][fit]") {
     CHECK(of({1, 6, 4, 8}, {0, 8, 0}) == "the head stride must step over what a head holds: wanted 8, got 0");
     CHECK(of({1, 6, 4, 8}, {.token = 32}) ==
           "the head stride must step over what a head holds: wanted 8, got 0");
+    // Of a stride that was forgotten, too, what it must step over is said.
+    CHECK(of({1, 6, 4, 8}, {.head = 8}) ==
+          "the token stride must step over what a token holds: wanted 32, got 0");
+    CHECK(of({2, 6, 4, 8}, {.token = 32, .head = 8}) ==
+          "the batch stride must step over what a batch holds: wanted 192, got 0");
     CHECK(of({1, 6, 4, 8}, {0, 31, 8}) ==
           "the token stride must step over what a token holds: wanted 32, got 31");
     CHECK(of({2, 3, 4, 8}, {95, 32, 8}) ==
@@ -120,8 +125,8 @@ TEST_CASE("fit: a scheme knows its heads, its slice and its pairs", "[kernels][f
 }
 
 TEST_CASE("fit: a part that is none of the parts", "[kernels][fit]") {
-    CHECK(text(rw::detail::fit_part({4, 4})) == "part must be below parts: wanted 3, got 4");
-    CHECK(text(rw::detail::fit_part({4, -1})) == "part must be below parts: wanted 3, got -1");
+    CHECK(text(rw::detail::fit_part({4, 4})) == "part must be at most parts - 1: wanted 3, got 4");
+    CHECK(text(rw::detail::fit_part({4, -1})) == "part must be at most parts - 1: wanted 3, got -1");
     CHECK(text(rw::detail::fit_part({0, 0})) == "parts must be >= 1: wanted 1, got 0");
     CHECK(rw::detail::fit_part({4, 3}).ok());
 }

@@ -297,7 +297,7 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     bad = good, bad.value_cache.shape.heads = 3;
     CHECK(refusal(bad) == "make_append_plan: cache must have the heads of the source, got 3");
     bad = good, bad.value_cache.shape.page_tokens = 3;
-    CHECK(refusal(bad) == "make_append_plan: cache must have the pages of the plan, got 2");
+    CHECK(refusal(bad) == "make_append_plan: every cache must have the pages of the plan, got 2");
     // Half a head beyond its own slot, and values where another token's keys go.
     bad = good,
     bad.key = rw::heads_view<const float>(cache.keys().at(0, 0, 0) + 8, {1, 3, 2, 16}, {0, 32, 16});

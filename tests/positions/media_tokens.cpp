@@ -234,9 +234,9 @@ TEST_CASE("find_media: bad input names the block", "[positions][media_tokens][er
     const grids_type small{1, 2, 2}, large{1, 4, 4}, odd{1, 2, 3}, zero{0, 2, 2}, two{1, 2, 4, 1, 2, 2},
         cut{1, 2};
     CHECK_THROWS_WITH(refuse({.input_ids = ids}),
-                      "find_media: image token 1 of sequence 0 must have a grid, got 0 image grids");
+                      "find_media: image token 1 of sequence 0 must be one of the tokens of the grids, got 0 image grids");
     CHECK_THROWS_WITH(refuse({.input_ids = ids, .image_grids = small}),
-                      "find_media: image token 2 of sequence 0 must have a grid, got 1 image grids");
+                      "find_media: image token 2 of sequence 0 must be one of the tokens of the grids, got 1 image grids");
     CHECK_THROWS_WITH(
         refuse({.input_ids = ids, .image_grids = large}),
         "find_media: image 0 (1 x 2 x 2 after merging) must have 4 tokens in sequence 0, got 2");

@@ -105,9 +105,9 @@ TEST_CASE("rotary_scheme: require_fits says what a hot call keeps to itself",
             "require_fits: channels must be the head_dim or the rotary_dim of the scheme: wanted 14, got ";
         CHECK_REFUSES(channels + "42", fits({1, tokens, 1, 42}));
         CHECK_REFUSES(channels + "10", fits({1, tokens, heads, 10}));
-        CHECK_REFUSES("require_fits: rows must be those of batches * tokens tokens: wanted 10, got 5",
+        CHECK_REFUSES("require_fits: rows must be one per token (batches * tokens): wanted 10, got 5",
                       fits({2, tokens, heads, head_dim}));
-        CHECK_REFUSES("require_fits: rows must be those of batches * tokens tokens: wanted 2, got 5",
+        CHECK_REFUSES("require_fits: rows must be one per token (batches * tokens): wanted 2, got 5",
                       fits({1, 2, heads, head_dim}));
         auto still = rope;
         still.rotates = false;

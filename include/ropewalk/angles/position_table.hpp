@@ -42,7 +42,8 @@ class position_table {
   public:
     explicit position_table(spectrum s, index rows, position_table_options options = {})
         : spectrum_(std::move(s)), arithmetic_(options.arithmetic) {
-        detail::require(spectrum_.axes() == 1, who, "spectrum must have one axis", spectrum_.axes());
+        detail::require(spectrum_.axes() == 1, who,
+                        "spectrum must have one axis (of several: make_rotation_table)", spectrum_.axes());
         detail::require(rows >= 0, who, "rows must be >= 0", rows);
         detail::require(options.max_rows >= 0, who, "max_rows must be >= 0", options.max_rows);
         max_rows_ = options.max_rows != 0 ? options.max_rows : std::max(rows, detail::default_max_rows);
@@ -75,6 +76,8 @@ class position_table {
     const& = delete;
     template <class R>
     rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
+    template <std::floating_point P>
+    rows_view<T> rows(P) const& = delete;  // a position of a table is an integer: cast it
 
     /// Rows of positions first, first + 1, ..., without an array of them.
     /// Throws: invalid_config on a position past max_rows.

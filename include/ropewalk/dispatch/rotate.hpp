@@ -63,7 +63,7 @@ constexpr misfit fit_call(const heads_shape& shape, const heads_shape* k, const 
     if (k != nullptr && k->channels != shape.channels)
         return {"k must have the channels of q", shape.channels, k->channels};
     if (rows.count() != shape.batches * shape.tokens)
-        return {"rows must be those of batches * tokens tokens", shape.batches * shape.tokens, rows.count()};
+        return {"rows must be one per token (batches * tokens)", shape.batches * shape.tokens, rows.count()};
     if (rows.batches != 1 && rows.batches != shape.batches)
         return {"batches of the rows must be those of the view", shape.batches, rows.batches};
     return {};

@@ -36,6 +36,14 @@ inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_str
                        {shape.tokens, strides.token, "the token stride must step over what a token holds"},
                        {shape.batches, strides.batch, "the batch stride must step over what a batch holds"}};
     for (level& l : levels) l.stride = l.stride < 0 ? -l.stride : l.stride;
+    // A stride that was forgotten is not the innermost one: it must step over the heads, or the tokens.
+    index inside = shape.channels;
+    for (const level& l : levels) {
+        if (l.extent <= 1) continue;
+        if (l.stride < shape.channels) return {l.must, inside, l.stride};
+        if (l.extent - 1 > (std::numeric_limits<index>::max() / 16 - inside) / l.stride) break;
+        inside += (l.extent - 1) * l.stride;
+    }
     const auto sort = [&](int a, int b) {
         if (levels[b].stride < levels[a].stride) {
             const level l = levels[a];
@@ -104,7 +112,7 @@ constexpr index first_channel_of(const layout_plan& plan, index channels, index 
 ROPEWALK_ALWAYS_INLINE misfit fit_rotation(const layout_plan& plan, const heads_shape& shape,
                                            const rows_extents& rows, bool part_of_heads) noexcept {
     if (rows.count != shape.batches * shape.tokens)
-        return {"rows must be those of batches * tokens tokens", shape.batches * shape.tokens, rows.count};
+        return {"rows must be one per token (batches * tokens)", shape.batches * shape.tokens, rows.count};
     if (rows.batches != 1 && rows.batches != shape.batches)
         return {"batches of the rows must be those of the view", shape.batches, rows.batches};
     const index pairs = pairs_of(plan, shape.channels, rows.pairs);
@@ -137,7 +145,7 @@ ROPEWALK_ALWAYS_INLINE misfit fit_rotation(const layout_plan& plan, const heads_
 ROPEWALK_ALWAYS_INLINE misfit fit_part(part_of part) noexcept {
     if (part.parts < 1) return {"parts must be >= 1", 1, part.parts};
     if (part.part < 0 || part.part >= part.parts)
-        return {"part must be below parts", part.parts - 1, part.part};
+        return {"part must be at most parts - 1", part.parts - 1, part.part};
     return {};
 }
 

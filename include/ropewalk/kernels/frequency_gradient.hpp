@@ -99,10 +99,13 @@ void add_angle_gradients(const angle_rows<X, G>& rows, index pairs, index axis, 
 
 /// The gradient of a loss with respect to learned frequencies (mixed RoPE). For every head, axis and pair it
 /// adds the sum over tokens of position * (gradient of the angle). For the rotated pair (x, y) with upstream
-/// gradient (gx, gy) the gradient of the angle is gy x - gx y. Calls for q and for k add up.
-/// Shapes:   rotated and upstream [batches, tokens, heads, 2 * pairs], of any element types; positions
-///           [tokens or batches * tokens, axes]; omega_gradient [heads, axes, pairs], the order of
-///           spectrum::mixed (weights have another order: see accumulate_frequency_gradient).
+/// gradient (gx, gy) the gradient of the angle is gy x - gx y. Calls for q and for k add up if k has as many
+/// heads as q; with fewer heads it needs a gradient of its own.
+/// Shapes:   rotated and upstream [batches, tokens, heads, 2 * pairs], of any element types (with a scheme
+///           that rotates a slice, its slice(x)); positions [tokens or batches * tokens, axes];
+///           omega_gradient [heads, axes, pairs] with the heads of the views, the order of spectrum::mixed
+///           (weights have another order: see accumulate_frequency_gradient). The gradient of frequencies
+///           that heads share is the sum over the heads.
 /// Requires: `rotated` as rotate() wrote it, with the same positions and layout; untouched tokens add
 ///           nothing.
 /// Throws:   invalid_config on sizes that disagree.

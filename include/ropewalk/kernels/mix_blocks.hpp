@@ -270,7 +270,7 @@ misfit fit_blocks(const heads_view<T>& x, const block_rows_view<compute_t<T>>& r
     if (x.channels() < rows.blocks * rows.size)
         return {"channels must hold the blocks of the rows", rows.blocks * rows.size, x.channels()};
     if (rows.count() != x.batches() * x.tokens())
-        return {"rows must be those of batches * tokens tokens", x.batches() * x.tokens(), rows.count()};
+        return {"rows must be one per token (batches * tokens)", x.batches() * x.tokens(), rows.count()};
     if (rows.heads != 1 && rows.heads != x.heads())
         return {"rows with heads of their own must be as many as the heads of the view", x.heads(),
                 rows.heads};

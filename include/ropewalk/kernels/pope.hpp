@@ -176,7 +176,7 @@ misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide,
         return {"channels of the wide view must be channels + pairs",
                 widened_channels(x.channels(), rows.pairs), wide.channels()};
     if (rows.count() != x.batches() * x.tokens())
-        return {"rows must be those of batches * tokens tokens", x.batches() * x.tokens(), rows.count()};
+        return {"rows must be one per token (batches * tokens)", x.batches() * x.tokens(), rows.count()};
     if (rows.heads != 1 && rows.heads != x.heads())
         return {"rows with heads of their own must be as many as the heads of the view", x.heads(),
                 rows.heads};

@@ -97,8 +97,9 @@ struct fly_rows : token_rows<fly_rows> {
 /// Rows without a table: each is computed from its position while the kernel runs. In prefill this is as fast
 /// as a table or faster, because reading a table takes memory bandwidth. They are accepted wherever rows are.
 /// Shapes:   positions [tokens, axes], or [axes, tokens] if `order` says so, of int32, int64, float or
-///           double, in any order, negative and fractional ones included. A number of positions that is not a
-///           multiple of the axes fits no call.
+///           double, in any order, negative and fractional ones included: -1 is a position like any other,
+///           while a table's rows(positions) leave a token of -1 untouched. A number of positions that is not
+///           a multiple of the axes fits no call. Of a position_ids, give a variable that holds its values().
 /// Requires: spectrum and positions outlive the rows; at most 512 pairs; positions up to 2^52.
 /// Cost:     about 15 ns of arithmetic per token of 64 pairs (AVX-512); no allocation.
 /// Accuracy: rows within magnitude * (2e-7 + 2^-52 |angle|) for f32, f16 and bf16 data, at any position; for

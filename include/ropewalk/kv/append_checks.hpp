@@ -38,7 +38,7 @@ void require_source(const char* who, const heads_view<T>& x) {
 template <class D>
 void require_cache(const char* who, const cache_view<D>& cache, const cache_plan& plan, index heads,
                    index channels) {
-    require(plan.fits(cache), who, "cache must have the pages of the plan", cache.shape.pages);
+    require(plan.fits(cache), who, "every cache must have the pages of the plan", cache.shape.pages);
     require(cache.shape.heads == heads, who, "cache must have the heads of the source", cache.shape.heads);
     require(cache.shape.channels == channels, who, "cache must have the channels written to it",
             cache.shape.channels);

@@ -81,7 +81,9 @@ std::vector<std::int64_t> make_positions(ragged_batch<I, J> batch) {
     return positions;
 }
 
-/// The slot of every token of a ragged batch in a paged cache.
+/// The slot of every token of a ragged batch, in a paged cache whose tokens are in the order of their
+/// positions. After shift_keys that is so only if whole pages were dropped from the block table; otherwise
+/// give append slots of your own.
 /// Shapes:   -> [offsets.back()], slot = page * page_tokens + position % page_tokens.
 /// Throws:   invalid_config on sizes that disagree or do not fit in 63 bits, a position past the pages of its
 ///           request, or a page whose slots do not fit in 63 bits.

@@ -97,7 +97,10 @@ misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cach
 /// Shapes:   keys with whole heads for a scheme or layout_slice, otherwise with 2 * pairs channels (slice
 ///           first); codes always with whole heads. Rows hold one token for each token of the plan. A
 ///           scheme's cached keys are in its write layout. A layer without RoPE is left alone.
-/// Requires: the plan fits the cache. A negative slot or row leaves the token alone.
+/// Requires: the plan fits the cache: cache_plan(slots of the moved tokens, pages, page_tokens). A negative
+///           slot or row leaves the token alone. Tokens keep their slots, but make_slots takes the position of
+///           a token for its place in the pages: after a shift, either drop whole pages from the block table
+///           or give append slots from a list of your own.
 /// Returns:  as append.
 /// Cost:     as rotate over these keys, in place; no gather, no allocation.
 /// Accuracy: as rotate for each call; codes add the rounding of append. Errors of repeated shifts add up:

@@ -98,7 +98,7 @@ class grid_reader {
     positions::media_segment take(positions::media kind, index sequence, index token) {
         if (next_ == count())
             fail(std::string("find_media: ") + name_ + " token " + text(token) + " of sequence " +
-                 text(sequence) + " must have a grid, got " + text(count()) + " " + name_ + " grids");
+                 text(sequence) + " must be one of the tokens of the grids, got " + text(count()) + " " + name_ + " grids");
         const index* const grid = grids_.data() + 3 * next_;
         const bool whole = blocks_ == positions::video_blocks::whole;
         taken_ = std::string(name_) + " " + text(next_) + (whole ? "" : ", frame " + text(frame_));

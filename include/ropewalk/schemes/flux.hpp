@@ -131,8 +131,8 @@ namespace ROPEWALK_NAMESPACE::flux {
 /// Throws:   invalid_config on negative sizes.
 /// Source:   black-forest-labs/flux src/flux/sampling.py, prepare and prepare_kontext.
 ///
-///     flux1_positions({.text_tokens = 0, .generated = {64, 64}, .references = {{2, 3}, {2, 2}},
-///                      .order = flux::reference_order::tiled});   // the second starts at (1, 2, 0)
+///     flux::flux1_positions({.text_tokens = 0, .generated = {64, 64}, .references = {{2, 3}, {2, 2}},
+///                            .order = flux::reference_order::tiled});   // the second starts at (1, 2, 0)
 inline position_ids flux1_positions(const sequence_config& config) {
     constexpr const char* who = "flux1_positions";
     detail::require_count(who, "text_tokens", config.text_tokens);
