@@ -251,7 +251,7 @@ reason missing_row_of(const I* entries, index count, index table_rows) noexcept 
     while (first + block <= count && !perhaps(first, block)) first += block;
     for (; first < count; ++first)
         if (entries[first] > last)
-            return {detail::missing_row_text, table_rows, static_cast<index>(entries[first])};
+            return {detail::missing_row_text, table_rows - 1, static_cast<index>(entries[first])};
     return {};
 }
 /// Whether the table has the row of every token of a call: asked before anything is written, of all parts alike,

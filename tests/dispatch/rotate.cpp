@@ -162,7 +162,7 @@ TEST_CASE("dispatch: a call with a row that the table does not have touches noth
                           (read ? ROPEWALK_BAD_CALL : ROPEWALK_OK));
                     if (!read) continue;
                     const std::string why =
-                        "row index of a token must be below the rows of the table: wanted 5, got " +
+                        "row index of a token must be at most the last row of the table: wanted 4, got " +
                         std::string(is_wide ? "4294967299" : "5");
                     CHECK(text == why);
                     CHECK(ropewalk_rotate(&call) == ROPEWALK_BAD_CALL);

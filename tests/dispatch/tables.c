@@ -78,6 +78,11 @@ int main(void) {
     call.rows.row_of_token = &row;
     call.rows.row_count = 1;
     check(ropewalk_rotate(&call) == ROPEWALK_OK, "position 5");
+    row = 6;
+    check(ropewalk_explain_rotate(&call, text, sizeof text) == ROPEWALK_BAD_CALL &&
+              strcmp(text,
+                     "row index of a token must be at most the last row of the table: wanted 5, got 6") == 0,
+          text);
     row = 3;
     call.direction = ROPEWALK_GRADIENT;
     check(ropewalk_rotate(&call) == ROPEWALK_OK, "back by 3");
