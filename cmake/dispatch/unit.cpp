@@ -34,7 +34,7 @@ reason check_call(const ropewalk_rotate_call* call) noexcept {
         [&] { return check_layouts(c.layout, c.write_layout); }, [&] { return check_direction(c.direction); },
         [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
         [&] { return check_tensor(c.q); }, [&] { return c.k.data != nullptr ? check_tensor(c.k) : reason{}; },
-        [&] { return check_rows(c.rows, c.batches, c.tokens); });
+        [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); }, [&] { return check_channels(c); });
 }
 
 /// What nearly every call is, asked in a few instructions: no field of it can be one that check_call refuses.
@@ -65,7 +65,8 @@ bool is_usual(const ropewalk_rotate_call& c) noexcept {
            (c.k_dtype == 0 || c.k_dtype == c.dtype) && enumerators(c.layout, ROPEWALK_HALF_SPLIT, 3) &&
            (c.write_layout == 0 || (c.write_layout == c.layout && c.write_group == c.group)) &&
            enumerators(c.direction, ROPEWALK_ROTATE, 3) && r.pairs > 0 && r.table_heads == 1 &&
-           r.batch_stride == 0 && r.spectrum == nullptr && r.cos != nullptr && r.sin != nullptr &&
+           (r.dtype == 0 || r.dtype == rows_dtype_for(c.dtype)) && r.batch_stride == 0 &&
+           r.spectrum == nullptr && r.cos != nullptr && r.sin != nullptr &&
            (r.row_of_token == nullptr || r.row_of_token_64 == nullptr) && r.row_stride >= r.pairs &&
            r.first_token + c.batches * c.tokens <= entries;
 }

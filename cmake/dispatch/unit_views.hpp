@@ -88,6 +88,7 @@ ropewalk_rows plain_rows_of(const rows_view<C>& rows) noexcept {
     out.row_stride = rows.row_stride;
     out.head_stride = rows.head_stride;
     out.first_token = rows.first_token;
+    out.dtype = std::is_same_v<C, double> ? ROPEWALK_F64 : ROPEWALK_F32;
     return out;
 }
 

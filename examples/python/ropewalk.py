@@ -36,7 +36,7 @@ _Rows = _struct("_Rows", [("cos", _ptr), ("sin", _ptr), ("table_rows", _diff), (
                           ("pairs", _diff), ("row_stride", _diff), ("head_stride", _diff), ("row_of_token", _ptr),
                           ("row_of_token_64", _ptr), ("row_count", _diff), ("first_token", _diff),
                           ("batch_stride", _diff), ("spectrum", _ptr), ("positions", _ptr), ("position_type", _i32),
-                          ("axes_first", _i32)])
+                          ("axes_first", _i32), ("dtype", _i32)])
 _RotateCall = _struct("_RotateCall", [("size", _size), ("version", _i32), ("dtype", _i32), ("k_dtype", _i32),
                                       ("layout", _i32), ("write_layout", _i32), ("direction", _i32),
                                       ("group", _diff), ("write_group", _diff), ("batches", _diff),
