@@ -34,11 +34,12 @@ reason check_call(const ropewalk_rotate_call* call) noexcept {
         [&] { return check_layouts(c.layout, c.write_layout); }, [&] { return check_direction(c.direction); },
         [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
         [&] { return check_tensor(c.q); }, [&] { return c.k.data != nullptr ? check_tensor(c.k) : reason{}; },
-        [&] { return check_rows(c.rows, c.batches, c.tokens); });
+        [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); }, [&] { return check_channels(c); });
 }
 
 /// What nearly every call is, asked in a few instructions: no field of it can be one that check_call refuses.
-/// Those questions, one by one, are a third of the cost of a call that is not worth more.
+/// Those questions, one by one, are a third of the cost of a call that is not worth more. The dtype of the rows is
+/// left to run_usual, which knows the type of the data.
 bool is_usual(const ropewalk_rotate_call& c) noexcept {
     const ropewalk_rows& r = c.rows;
     const auto u = [](index x) { return static_cast<std::size_t>(x); };
@@ -105,8 +106,13 @@ template <class T, bool Both>
 bool run_table(const ropewalk_rotate_call& call) noexcept {
     return with_dtype(call.dtype, [&]<class T>(T) { return kernel<T>(call); });
 }
+int look_at_rotate(const ropewalk_rotate_call* call) noexcept;
 bool run_usual(const ropewalk_rotate_call& call) noexcept {
     return with_dtype(call.dtype, [&]<class T>(T) {
+        // Neither 0 nor this bit alone, in one comparison: check_call refuses it.
+        constexpr std::int32_t stated = std::is_same_v<T, double> ? ROPEWALK_F64 : ROPEWALK_F32;
+        static_assert((stated & (stated - 1)) == 0);
+        if ((call.rows.dtype & ~stated) != 0) return look_at_rotate(&call) == ROPEWALK_OK;
         return call.k.data == nullptr ? usual_kernel<T, false>(call) : usual_kernel<T, true>(call);
     });
 }

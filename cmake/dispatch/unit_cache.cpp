@@ -30,18 +30,19 @@ reason check_fields(const ropewalk_attention_call& c) noexcept {
     const auto if_there = [&](const ropewalk_tensor& x) {
         return x.data != nullptr ? check_reach(x, c.batches, c.tokens) : reason{};
     };
-    return first_reason(
-        [&] { return check_layouts(c.layout, c.write_layout); },
-        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-        [&] { return check_pages(c.pages, c.page_tokens); }, [&] { return if_there(c.q); },
-        [&] { return c.q.data != nullptr ? check_tensor(c.q_out) : reason{}; },
-        [&] { return if_there(c.key); }, [&] { return if_there(c.value); },
-        [&] { return check_norm(c.q_norm, false); }, [&] { return check_norm(c.k_norm, false); },
-        [&] { return check_rows(c.rows, c.batches, c.tokens); }, [&] { return check_part(c.parts, c.part); },
-        [&] {
-            return c.plan == nullptr ? reason{"plan must not be null", 1, 0}
-                                     : check_shapes(plan_of(c.plan).shapes, shapes_of(c));
-        });
+    return first_reason([&] { return check_layouts(c.layout, c.write_layout); },
+                        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
+                        [&] { return check_pages(c.pages, c.page_tokens); }, [&] { return if_there(c.q); },
+                        [&] { return c.q.data != nullptr ? check_tensor(c.q_out) : reason{}; },
+                        [&] { return if_there(c.key); }, [&] { return if_there(c.value); },
+                        [&] { return check_norm(c.q_norm, false); },
+                        [&] { return check_norm(c.k_norm, false); },
+                        [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); },
+                        [&] { return check_part(c.parts, c.part); },
+                        [&] {
+                            return c.plan == nullptr ? reason{"plan must not be null", 1, 0}
+                                                     : check_shapes(plan_of(c.plan).shapes, shapes_of(c));
+                        });
 }
 /// What make_prepare_plan asks beside the plan: keys that become codes pass through a buffer.
 reason check_codes(const ropewalk_attention_call& c) noexcept {

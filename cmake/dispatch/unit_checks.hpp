@@ -89,8 +89,17 @@ inline reason check_extents(index batches, index tokens, index channels, index f
     return {};
 }
 
-/// A table's own fields.
-inline reason check_table(const ropewalk_rows& rows) noexcept {
+/// What a dtype of rows may be but for 0, where the data have this one: half precision is computed in f32.
+constexpr std::int32_t rows_dtype_for(std::int32_t dtype) noexcept {
+    return dtype == ROPEWALK_F64 ? ROPEWALK_F64 : ROPEWALK_F32;
+}
+/// A table's own fields, for data of that type.
+inline reason check_table(const ropewalk_rows& rows, std::int32_t dtype) noexcept {
+    if (rows.dtype != 0 && rows.dtype != rows_dtype_for(dtype))
+        return {
+            "cos and sin must be of ROPEWALK_F64 for data of ROPEWALK_F64, else of ROPEWALK_F32, dtype of "
+            "the rows",
+            rows_dtype_for(dtype), rows.dtype};
     if (rows.cos == nullptr || rows.sin == nullptr) return {"cos and sin must not be null", 1, 0};
     if (rows.row_stride < rows.pairs || rows.row_stride > most)
         return {"row_stride must be at least pairs and fit the address space", rows.pairs, rows.row_stride};
@@ -106,7 +115,9 @@ inline reason check_table(const ropewalk_rows& rows) noexcept {
 }
 reason check_made_rows(const ropewalk_rows& rows) noexcept;
 
-inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens) noexcept {
+/// `dtype` is that of the data.
+inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens,
+                         std::int32_t dtype) noexcept {
     if (!is_count(rows.pairs)) return {"pairs must be a count", 0, rows.pairs};
     if (!is_count(rows.table_rows)) return {"table_rows must be a count", 0, rows.table_rows};
     if (!is_count(rows.table_heads)) return {"table_heads must be a count", 1, rows.table_heads};
@@ -116,15 +127,22 @@ inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens)
         return {"batch_stride of the rows must be a count or ROPEWALK_SAME_ROWS", 0, rows.batch_stride};
     if (rows.row_of_token != nullptr && rows.row_of_token_64 != nullptr)
         return {"row_of_token and row_of_token_64 must not both be given", 1, 2};
+    if (!is_within(rows.dtype, ROPEWALK_NO_ROTATION, ROPEWALK_F32))
+        return {"dtype of the rows must be 0, ROPEWALK_F32, ROPEWALK_F64 or ROPEWALK_NO_ROTATION",
+                ROPEWALK_F32, rows.dtype};
+    const bool none = rows.dtype == ROPEWALK_NO_ROTATION;
+    if (none && rows.pairs != 0)
+        return {"pairs must be 0 where dtype of the rows is ROPEWALK_NO_ROTATION", 0, rows.pairs};
     if (rows.spectrum != nullptr) {
         const reason r = check_made_rows(rows);
         if (r.must != nullptr) return r;
     }
-    if (batches == 0 || tokens == 0 || rows.pairs == 0) return {};
+    if (batches == 0 || tokens == 0 || none) return {};
+    if (rows.pairs == 0) return {"rows must have pairs, or be those of ropewalk_no_rotation(), pairs", 1, 0};
     const bool indexed =
         rows.row_of_token != nullptr || rows.row_of_token_64 != nullptr || rows.spectrum != nullptr;
     if (rows.spectrum == nullptr) {
-        const reason r = check_table(rows);
+        const reason r = check_table(rows, dtype);
         if (r.must != nullptr) return r;
     } else if (rows.positions == nullptr) {
         return {"positions must not be null", 1, 0};
@@ -138,6 +156,13 @@ inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens)
     if (indexed && entries > rows.row_count)
         return {"row_count must be at least the entries that the tokens read", entries, rows.row_count};
     return {};
+}
+
+/// A head's channels are by default those that rotate: where none do, a head that is forgotten is one of none.
+template <class Call>
+reason check_channels(const Call& call) noexcept {
+    if (call.channels != 0 || call.rows.pairs != 0 || call.batches == 0 || call.tokens == 0) return {};
+    return {"channels must be given where nothing rotates", 1, 0};
 }
 
 inline reason check_part(index parts, index part) noexcept {

@@ -24,7 +24,7 @@ reason check_call(const ropewalk_shift_call* call) noexcept {
         [&] { return check_extents(1, plan_of(c.plan).places.tokens(), c.channels, c.first_channel); },
         [&] { return check_pages(c.pages, c.page_tokens); },
         [&] { return check_cache(c.keys, c.dtype, c.pages, c.page_tokens, c.heads); },
-        [&] { return check_rows(c.rows, 1, plan_of(c.plan).places.tokens()); },
+        [&] { return check_rows(c.rows, 1, plan_of(c.plan).places.tokens(), c.dtype); },
         [&] { return check_part(c.parts, c.part); },
         [&] { return check_shapes(plan_of(c.plan).shapes, shapes_of(c)); });
 }

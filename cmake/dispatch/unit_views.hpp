@@ -88,6 +88,7 @@ ropewalk_rows plain_rows_of(const rows_view<C>& rows) noexcept {
     out.row_stride = rows.row_stride;
     out.head_stride = rows.head_stride;
     out.first_token = rows.first_token;
+    out.dtype = std::is_same_v<C, double> ? ROPEWALK_F64 : ROPEWALK_F32;
     return out;
 }
 
@@ -251,7 +252,7 @@ reason missing_row_of(const I* entries, index count, index table_rows) noexcept 
     while (first + block <= count && !perhaps(first, block)) first += block;
     for (; first < count; ++first)
         if (entries[first] > last)
-            return {detail::missing_row_text, table_rows, static_cast<index>(entries[first])};
+            return {detail::missing_row_text, table_rows - 1, static_cast<index>(entries[first])};
     return {};
 }
 /// Whether the table has the row of every token of a call: asked before anything is written, of all parts alike,

@@ -14,6 +14,7 @@ ml_dtypes.bfloat16, or of numpy.uint16 with dtype="bf16".
 import ctypes as _c
 import os as _os
 from functools import cached_property as _cached_property
+from operator import index as _index
 
 import numpy as _np
 
@@ -36,7 +37,7 @@ _Rows = _struct("_Rows", [("cos", _ptr), ("sin", _ptr), ("table_rows", _diff), (
                           ("pairs", _diff), ("row_stride", _diff), ("head_stride", _diff), ("row_of_token", _ptr),
                           ("row_of_token_64", _ptr), ("row_count", _diff), ("first_token", _diff),
                           ("batch_stride", _diff), ("spectrum", _ptr), ("positions", _ptr), ("position_type", _i32),
-                          ("axes_first", _i32)])
+                          ("axes_first", _i32), ("dtype", _i32)])
 _RotateCall = _struct("_RotateCall", [("size", _size), ("version", _i32), ("dtype", _i32), ("k_dtype", _i32),
                                       ("layout", _i32), ("write_layout", _i32), ("direction", _i32),
                                       ("group", _diff), ("write_group", _diff), ("batches", _diff),
@@ -73,7 +74,13 @@ def load(path=None):
     """Loads the shared library: `path`, or what the environment variable ROPEWALK_LIBRARY names, or libropewalk.so
     where the system finds it. Called by itself when first needed."""
     global _lib
-    lib = _c.CDLL(path or _os.environ.get("ROPEWALK_LIBRARY") or "libropewalk.so")
+    name = path or _os.environ.get("ROPEWALK_LIBRARY") or "libropewalk.so"
+    try:
+        lib = _c.CDLL(name)
+    except OSError as reason:
+        raise OSError(f"the library {name} could not be loaded ({reason}): set the environment variable "
+                      "ROPEWALK_LIBRARY to the path of libropewalk.so, which CMake's target ropewalk_shared "
+                      "builds") from None
     text = [_c.c_char_p, _size]
 
     def declare(name, result, *arguments):
@@ -148,9 +155,26 @@ def _numbers(name, array, dtype, count=None):
     return array
 
 
+def _whole(name, number):
+    """An integer, or a TypeError that names the argument."""
+    try:
+        return _index(number)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, is {type(number).__name__}") from None
+
+
+# The parameters that only some rules read, with their defaults, and those that each rule reads.
+_PARAMETERS = {"base": 10000.0, "factor": 1.0, "original_context": 0.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0, "attention_factor": 0.0}
+_READ = {"none": ("base",), "linear": ("base", "factor"), "ntk": ("base", "factor"), "given": (),
+         "llama3": ("base", "factor", "original_context", "low_freq_factor", "high_freq_factor"),
+         "yarn": ("base", "factor", "original_context", "beta_fast", "beta_slow", "attention_factor")}
+
+
 class Spectrum:
     """How fast every pair rotates. scaling: none, linear, llama3, yarn or ntk, with the fields of
-    ropewalk_spectrum_options; or frequencies=[...] in radians a position."""
+    ropewalk_spectrum_options; or frequencies=[...] in radians a position. A parameter that the rule does not read must
+    keep its default."""
 
     def __init__(self, rotary_dim=None, *, scaling="none", frequencies=None, pair_factors=None, axis_of_pair=None,
                  axes=1, base=10000.0, factor=1.0, original_context=0.0, low_freq_factor=1.0, high_freq_factor=4.0,
@@ -159,13 +183,27 @@ class Spectrum:
         if _handle is not None:
             self._handle = _handle
             return
+        if scaling not in _SCALINGS:
+            raise Error(f"scaling must be one of {list(_SCALINGS)}, got {scaling!r}")
         if frequencies is not None:
             frequencies = _numbers("frequencies", frequencies, _np.float64)
+            if scaling not in ("none", "given"):
+                raise Error(f"scaling must not be given with frequencies, which it would not scale, got {scaling!r}")
+            if rotary_dim is not None and _whole("rotary_dim", rotary_dim) != 2 * frequencies.size:
+                raise Error(f"rotary_dim must be twice the number of frequencies, {2 * frequencies.size}, got "
+                            f"{rotary_dim}")
             scaling, rotary_dim = "given", 2 * frequencies.size
         if rotary_dim is None:
             raise Error("rotary_dim or frequencies must be given")
-        if scaling not in _SCALINGS:
-            raise Error(f"scaling must be one of {list(_SCALINGS)}, got {scaling!r}")
+        rotary_dim = _whole("rotary_dim", rotary_dim)
+        given = (base, factor, original_context, low_freq_factor, high_freq_factor, beta_fast, beta_slow,
+                 attention_factor)
+        for (name, default), value in zip(_PARAMETERS.items(), given):
+            if value != default and name not in _READ[scaling]:
+                readers = ", ".join(rule for rule in _READ if name in _READ[rule])
+                what = "given frequencies do" if scaling == "given" else f"scaling {scaling!r} does"
+                raise Error(f"{name} must be {default}, which {what} not read, got {value!r}; scalings that read it: "
+                            f"{readers}")
         kept = []
 
         def address(name, array, dtype):
@@ -218,6 +256,8 @@ class Table:
 
     def __init__(self, spectrum, rows=None, *, positions=None, dtype="float32", for_shift=False):
         self._handle = None
+        if not isinstance(spectrum, Spectrum):
+            raise TypeError(f"spectrum must be a Spectrum, is {type(spectrum).__name__}: Table(spectrum, rows)")
         where = None
         if positions is not None:
             where = _numbers("positions", positions, _np.float64)
@@ -226,6 +266,7 @@ class Table:
             rows = where.size // spectrum.axes
         if rows is None:
             raise Error("rows or positions must be given")
+        rows = _whole("rows", rows)
         options = _TableOptions(_c.sizeof(_TableOptions), _VERSION, _DTYPES.get(str(dtype), 0), spectrum._handle, rows,
                                 where.ctypes.data if where is not None else None, int(for_shift), 0, None, None)
         self._handle = _make(_library().ropewalk_make_table, _c.byref(options))
@@ -341,17 +382,20 @@ def _view(name, x, dtype):
         shape, strides = (1,) + shape, (0,) + tuple(strides)
     if len(shape) != 4:
         raise Error(f"{name} must be [tokens, heads, channels] or [batches, tokens, heads, channels], is {shape}")
+    if shape[3] == 0:  # which a call would take for twice the pairs
+        raise Error(f"{name} must have channels, is {shape}")
     if strides[3] != 1 and shape[3] > 1:
         raise Error(f"{name} must have adjacent channels (C order within a head), their stride is {strides[3]}")
     return address, shape, strides, number
 
 
 class Rotation:
-    """One call, prepared: Rotation(q, k, rows...)() rotates the arrays it was made of, as often as it is called. It
-    keeps arrays, table and positions alive. Python's part of a call is then one jump."""
+    """One call, prepared: Rotation(q, rows, k, positions=...)() rotates the arrays it was made of, as often as it is
+    called. Arguments as those of rotate(). It keeps arrays, table and positions alive. Python's part of a call is then
+    one jump."""
 
     def __init__(self, q, rows, k=None, *, positions=None, layout="half_split", write_layout=None, direction="rotate",
-                 group=0, first_channel=0, dtype=None, order="bshd"):
+                 group=0, first_channel=None, dtype=None, order="bshd"):
         address, shape, strides, number = _view("q", q, dtype)
         if order == "bhsd":  # [batches, heads, tokens, channels], as torch's attention has it
             shape, strides = (shape[0], shape[2], shape[1], shape[3]), (strides[0], strides[2], strides[1], strides[3])
@@ -369,7 +413,7 @@ class Rotation:
         call.layout, call.direction = _LAYOUTS[layout], _DIRECTIONS[direction]
         call.write_layout = _LAYOUTS[write_layout] if write_layout else 0
         call.group = call.write_group = group
-        call.batches, call.tokens, call.channels, call.first_channel = shape[0], shape[1], shape[3], first_channel
+        call.batches, call.tokens, call.channels = shape[0], shape[1], shape[3]
         call.q = _Tensor(address, shape[2], strides[0], strides[1], strides[2])
         if k is not None:
             k_address, k_shape, k_strides, call.k_dtype = _view("k", k, dtype)
@@ -380,6 +424,11 @@ class Rotation:
                 raise Error(f"k must have the batches, tokens and channels of q, {shape}, has {k_shape}")
             call.k = _Tensor(k_address, k_shape[2], k_strides[0], k_strides[1], k_strides[2])
         call.rows = self._rows_of(rows, positions, shape[0], shape[1], number)
+        if first_channel is not None:
+            call.first_channel = _whole("first_channel", first_channel)
+        elif shape[3] > 2 * call.rows.pairs:
+            raise Error(f"channels must be twice the pairs of the rows, {2 * call.rows.pairs}, are {shape[3]}: where "
+                        "only a part of each head is to rotate, say where it begins with first_channel=0, for example")
         call.parts = 1
         # Looked up once: a call through these is 1 us or less.
         self._function, self._address = _library().ropewalk_rotate, _c.addressof(call)
@@ -437,7 +486,8 @@ class Rotation:
 def rotate(q, rows, k=None, **options):
     """Rotates q, and k beside it, in place by the rows of a Table or of a Spectrum and positions. Options: positions
     [tokens] or [batches, tokens]; layout half_split, interleaved or blocked with group; write_layout; direction
-    rotate, unrotate or gradient; first_channel; order bshd or bhsd; dtype="bf16" for uint16 data. Returns q.
+    rotate, unrotate or gradient; first_channel, where the channels that rotate begin in heads that have others too;
+    order bshd or bhsd; dtype="bf16" for uint16 data. Returns q.
     A negative position differs between the two: it is no row of a Table, so its token is not touched, while a Spectrum
     rotates it by the negative angle. A call that raises Error has touched nothing.
     Preparing the call takes Python some 10 us; a Rotation is prepared once, and its calls take less than 1 us."""

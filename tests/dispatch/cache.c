@@ -100,9 +100,34 @@ static void test_cache(ropewalk_rows rows, int dtype) {
             check(distance(head, v + (n * k_heads + h) * channels, channels) <= most, "an appended value");
         }
 
-    // The same keys through the prologue, queries beside them; then rows on the fly.
+    // Rows that were forgotten, or are of doubles, leave the cache; keys are cached as they are where that is said.
     uint64_t before[pages * page_tokens * k_heads * channels];
     memcpy(before, key_memory[0], sizeof before);
+    ropewalk_rows doubles = rows;
+    doubles.dtype = ROPEWALK_F64;
+    const ropewalk_rows wrong[] = {ropewalk_new_attention_call().rows, ropewalk_table_rows(NULL), doubles};
+    const char* must[] = {"rows must have pairs", "rows must have pairs",
+                          "cos and sin must be of ROPEWALK_F64"};
+    for (int i = 0; i < 3; ++i) {
+        call.rows = wrong[i];
+        check(ropewalk_explain_append(&call, text, sizeof text) == ROPEWALK_BAD_CALL &&
+                  strncmp(text, must[i], strlen(must[i])) == 0,
+              text);
+        check(ropewalk_append(&call) == ROPEWALK_BAD_CALL, "append by rows that are none");
+        check(ropewalk_prepare_attention(&call) == ROPEWALK_BAD_CALL, "prepare by rows that are none");
+        check(memcmp(before, key_memory[0], sizeof before) == 0, "a refused append wrote");
+    }
+    call.rows = ropewalk_no_rotation();
+    check(ropewalk_explain_append(&call, text, sizeof text) == ROPEWALK_OK, text);
+    check(ropewalk_append(&call) == ROPEWALK_OK, "append of keys as they are");
+    for (int n = 0; n < tokens; ++n)
+        for (int h = 0; h < k_heads && slots[n] >= 0; ++h) {
+            read_head(key_memory[0], key_scales[0], dtype, slots[n], h, head);
+            check(distance(head, k + (n * k_heads + h) * channels, channels) <= most, "a key as it is");
+        }
+    call.rows = rows;
+
+    // The same keys through the prologue, queries beside them; then rows on the fly.
     memset(key_memory[0], 0, sizeof key_memory[0]);
     call.q = heads(q, q_heads);
     call.q_out = heads(q_out, q_heads);
@@ -148,6 +173,17 @@ static void test_cache(ropewalk_rows rows, int dtype) {
     shift.page_tokens = page_tokens;
     check(ropewalk_make_shift_plan(&shift, slots, tokens, &plan, text, sizeof text) == ROPEWALK_OK, text);
     shift.plan = plan;
+    memcpy(before, key_memory[0], sizeof before);
+    for (int i = 0; i < 3; ++i) {
+        shift.rows = wrong[i];
+        check(ropewalk_explain_shift_keys(&shift, text, sizeof text) == ROPEWALK_BAD_CALL &&
+                  strncmp(text, must[i], strlen(must[i])) == 0,
+              text);
+        check(ropewalk_shift_keys(&shift) == ROPEWALK_BAD_CALL, "a shift by rows that are none");
+    }
+    shift.rows = ropewalk_no_rotation();
+    check(ropewalk_shift_keys(&shift) == ROPEWALK_OK, "a shift that is none");
+    check(memcmp(before, key_memory[0], sizeof before) == 0, "a shift that is none wrote");
     const double by[] = {-10, 10};
     for (int i = 0; i < 2; ++i) {
         const double all[tokens] = {by[i], by[i], by[i], by[i], by[i]};

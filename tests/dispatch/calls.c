@@ -102,6 +102,119 @@ static void test_calls(ropewalk_rows rows) {
     check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_BAD_CALL, "no weights");
 }
 
+/// A call of every kind with these rows on data that are not these.
+typedef struct rows_test {
+    ropewalk_rows rows;
+    int dtype, channels, status;
+    const char* must;  ///< the beginning of the reason
+} rows_test;
+static void test_rows(rows_test t) {
+    static double before[tokens * q_heads * channels], data[tokens * q_heads * channels],
+        target[tokens * q_heads * channels];
+    static double weight[channels];
+    char text[200] = "";
+    for (int i = 0; i < tokens * q_heads * channels; ++i) before[i] = 0.5 + 0.001 * i;
+    memcpy(data, before, sizeof data);
+    memset(target, 0, sizeof target);
+    for (int c = 0; c < channels; ++c) weight[c] = 1;
+    ropewalk_tensor x = heads(NULL, q_heads);
+    x.data = data;
+    ropewalk_rotate_call rotate = rotation(NULL, q_heads, t.rows);
+    rotate.dtype = t.dtype;
+    rotate.channels = t.channels;
+    rotate.q = x;
+    ropewalk_into_call into = ropewalk_new_into_call();
+    into.from_dtype = t.dtype;
+    into.layout = ROPEWALK_HALF_SPLIT;
+    into.tokens = tokens;
+    into.channels = t.channels;
+    into.from = into.to = x;
+    into.to.data = target;
+    into.rows = t.rows;
+    ropewalk_normalize_call norm = ropewalk_new_normalize_call();
+    norm.dtype = t.dtype;
+    norm.layout = ROPEWALK_HALF_SPLIT;
+    norm.tokens = tokens;
+    norm.channels = t.channels;
+    norm.q = x;
+    norm.q_norm.weight = weight;
+    norm.rows = t.rows;
+    const char* names[] = {"rotate", "unrotate", "gradient", "rotate_into", "normalize_and_rotate"};
+    for (int i = 0; i < 5; ++i) {
+        rotate.direction = i < 3 ? i : 0;
+        const int said = i < 3    ? ropewalk_explain_rotate(&rotate, text, sizeof text)
+                         : i == 3 ? ropewalk_explain_rotate_into(&into, text, sizeof text)
+                                  : ropewalk_explain_normalize_and_rotate(&norm, text, sizeof text);
+        const int status = i < 3    ? ropewalk_rotate(&rotate)
+                           : i == 3 ? ropewalk_rotate_into(&into)
+                                    : ropewalk_normalize_and_rotate(&norm);
+        const int begins = strncmp(text, t.must, strlen(t.must)) == 0 &&
+                           (status == ROPEWALK_OK || strcmp(text, misfit()) == 0);
+        if (said != t.status || status != t.status || !begins) {
+            printf("%s: wanted %d (%s), got %d, explained %d (%s)\n", names[i], t.status, t.must, status,
+                   said, text);
+            ++failures;
+        }
+        if (status != ROPEWALK_OK || (t.rows.pairs == 0 && i < 4))
+            check(memcmp(data, before, sizeof data) == 0, names[i]);
+        if (status != ROPEWALK_OK) check(target[0] == 0, names[i]);
+        memcpy(data, before, sizeof data);
+    }
+}
+/// Rows that a call cannot mean: cos and sin of the other type, and rows that were forgotten.
+static void test_stated_rows(ropewalk_rows rows) {
+    const char* fits = "fits";
+    const char* type = "cos and sin must be of ROPEWALK_F64 for data of ROPEWALK_F64, else of ROPEWALK_F32";
+    const char* forgotten = "rows must have pairs, or be those of ropewalk_no_rotation()";
+    static const int32_t in_order[tokens] = {0, 1, 2, 3, 4};
+    char text[200] = "";
+    ropewalk_table_options o = ropewalk_new_table_options();
+    ropewalk_table* doubles = NULL;
+    o.spectrum = spectrum;
+    o.rows = tokens;
+    o.dtype = ROPEWALK_F64;
+    check(ropewalk_make_table(&o, &doubles, text, sizeof text) == ROPEWALK_OK, text);
+    ropewalk_rows wide = ropewalk_table_rows(doubles);
+    check(rows.dtype == ROPEWALK_F32 && wide.dtype == ROPEWALK_F64, "the dtype of a table's rows");
+    for (int indexed = 0; indexed < 2; ++indexed) {
+        if (indexed)
+            rows.row_of_token = wide.row_of_token = in_order, rows.row_count = wide.row_count = tokens;
+        for (int dtype = ROPEWALK_F64; dtype <= ROPEWALK_BF16; ++dtype) {
+            const int is_double = dtype == ROPEWALK_F64;
+            test_rows((rows_test){rows, dtype, channels, is_double ? ROPEWALK_BAD_CALL : ROPEWALK_OK,
+                                  is_double ? type : fits});
+            test_rows((rows_test){wide, dtype, channels, is_double ? ROPEWALK_OK : ROPEWALK_BAD_CALL,
+                                  is_double ? fits : type});
+        }
+    }
+    ropewalk_rows unstated = wide;
+    unstated.dtype = 0;
+    test_rows((rows_test){unstated, ROPEWALK_F64, channels, ROPEWALK_OK, fits});
+    unstated.dtype = ROPEWALK_F16;
+    test_rows((rows_test){unstated, ROPEWALK_F16, channels, ROPEWALK_BAD_CALL, "dtype of the rows must be"});
+    unstated.dtype = ROPEWALK_NO_ROTATION;
+    test_rows(
+        (rows_test){unstated, ROPEWALK_F64, channels, ROPEWALK_BAD_CALL, "pairs must be 0 where dtype"});
+    ropewalk_free_table(doubles);
+
+    ropewalk_rows zeros;
+    memset(&zeros, 0, sizeof zeros);
+    ropewalk_rows without_pairs = rows;
+    without_pairs.pairs = 0;
+    const ropewalk_rows none[] = {zeros, ropewalk_new_rotate_call().rows, ropewalk_table_rows(NULL),
+                                  ropewalk_rows_on_the_fly(NULL, positions, tokens), without_pairs};
+    for (int i = 0; i < 5; ++i)
+        for (int dtype = ROPEWALK_F64; dtype <= ROPEWALK_BF16; ++dtype)
+            for (int given = 0; given < 2; ++given)
+                test_rows((rows_test){none[i], dtype, given ? channels : 0, ROPEWALK_BAD_CALL, forgotten});
+    test_rows((rows_test){ropewalk_no_rotation(), ROPEWALK_F32, channels, ROPEWALK_OK, fits});
+    test_rows((rows_test){ropewalk_no_rotation(), ROPEWALK_F32, 0, ROPEWALK_BAD_CALL,
+                          "channels must be given where nothing rotates"});
+    ropewalk_rotate_call empty = rotation(q, q_heads, zeros);
+    empty.tokens = 0;
+    check(ropewalk_rotate(&empty) == ROPEWALK_OK, "a call without tokens");
+}
+
 static void test_ragged(void) {
     const int64_t offsets[] = {0, 2, 2, 5}, starts[] = {3, 0, 7};
     const int32_t page_table[] = {6, 2, 0, 0, 1, 5};
@@ -186,6 +299,7 @@ int main(void) {
     for (ptrdiff_t i = 0; ropewalk_available_unit(i) != NULL; ++i) {
         ropewalk_use_unit(ropewalk_available_unit(i));
         test_calls(ropewalk_table_rows(table));
+        test_stated_rows(ropewalk_table_rows(table));
     }
     test_ragged();
     test_model();

@@ -54,7 +54,8 @@ int main(void) {
                                 .pairs = pairs,
                                 .row_stride = pairs,
                                 .row_of_token = rows,
-                                .row_count = tokens};
+                                .row_count = tokens,
+                                .dtype = ROPEWALK_F32};
 
     int failures = 0;
     for (ptrdiff_t i = 0; ropewalk_available_unit(i) != NULL; ++i) {

@@ -50,6 +50,12 @@ static inline ropewalk_rotate_call rotation(float* x, ptrdiff_t count, ropewalk_
     return call;
 }
 
+/// The reason of the last refusal.
+static inline const char* misfit(void) {
+    static char text[200];
+    ropewalk_last_misfit(text, sizeof text);
+    return text;
+}
 static inline float half_to_float(uint16_t bits, int dtype) {
     if (dtype == ROPEWALK_BF16) {
         const uint32_t wide = (uint32_t)bits << 16;

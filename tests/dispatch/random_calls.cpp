@@ -97,8 +97,12 @@ bool call_fits(const ropewalk_rotate_call& c) {
     if ((r.row_of_token != nullptr && r.row_of_token_64 != nullptr) || c.parts < 1 || c.part < 0 ||
         c.part >= c.parts)
         return false;
+    if (r.dtype < ROPEWALK_NO_ROTATION || r.dtype > ROPEWALK_F32) return false;
+    if (r.dtype == ROPEWALK_NO_ROTATION && r.pairs != 0) return false;
     if (!tensor_fits(c, c.q) || (c.k.data != nullptr && !tensor_fits(c, c.k))) return false;
-    if (c.batches == 0 || c.tokens == 0 || r.pairs == 0) return true;
+    if (c.batches == 0 || c.tokens == 0) return true;
+    if (r.pairs == 0) return r.dtype == ROPEWALK_NO_ROTATION && c.channels != 0;
+    if (r.dtype != 0 && (r.dtype == ROPEWALK_F64) != (c.dtype == ROPEWALK_F64)) return false;
     if (r.cos == nullptr || r.sin == nullptr || r.row_stride < r.pairs || r.row_stride > most) return false;
     if (r.table_heads > 1 && (r.head_stride < r.pairs || r.head_stride > most)) return false;
     const bool ordinal = r.row_of_token == nullptr && r.row_of_token_64 == nullptr;
@@ -152,7 +156,8 @@ void print(const ropewalk_rotate_call& c) {
     number("row_stride", r.row_stride), number("head_stride", r.head_stride),
         number("row_count", r.row_count);
     number("narrow", r.row_of_token != nullptr), number("broad", r.row_of_token_64 != nullptr);
-    number("first_token", r.first_token), number("batch_stride", r.batch_stride), std::printf("\n");
+    number("first_token", r.first_token), number("batch_stride", r.batch_stride);
+    number("dtype", r.dtype), std::printf("\n");
 }
 
 class maker {
@@ -171,7 +176,7 @@ class maker {
         c.batches = below(4), c.tokens = below(4);
         c.rows.pairs = one_of({0, 1, 2, 3, 4, 8, 17});
         c.group = c.write_group = 2;
-        if (below(3) == 0)
+        if (below(3) == 0 || c.rows.pairs == 0)
             c.first_channel = below(3), c.channels = 2 * c.rows.pairs + c.first_channel + below(3);
         const std::ptrdiff_t channels = static_cast<std::ptrdiff_t>(channels_of(c));
         const auto tensor = [&](std::vector<double>& data) {
@@ -189,6 +194,8 @@ class maker {
         if (below(2) == 0) c.k.data = nullptr;
         ropewalk_rows& r = c.rows;
         r.cos = m.cos.data(), r.sin = m.sin.data();
+        if (below(2) == 0) r.dtype = c.dtype == ROPEWALK_F64 ? ROPEWALK_F64 : ROPEWALK_F32;
+        if (r.pairs == 0) r.dtype = ROPEWALK_NO_ROTATION;
         r.table_rows = 12;
         r.row_stride = r.pairs + below(3);
         if (below(4) == 0) {
@@ -220,8 +227,8 @@ class maker {
     }
     void replace_one(ropewalk_rotate_call& c, memory& m) {
         ropewalk_rows& r = c.rows;
-        std::int32_t* const words[] = {&c.version, &c.dtype,        &c.k_dtype,
-                                       &c.layout,  &c.write_layout, &c.direction};
+        std::int32_t* const words[] = {&c.version,      &c.dtype,     &c.k_dtype, &c.layout,
+                                       &c.write_layout, &c.direction, &r.dtype};
         std::ptrdiff_t* const numbers[] = {
             &c.group,          &c.write_group,   &c.batches,     &c.tokens,
             &c.channels,       &c.first_channel, &c.q.heads,     &c.q.batch_stride,
@@ -229,20 +236,20 @@ class maker {
             &c.k.token_stride, &c.k.head_stride, &r.table_rows,  &r.table_heads,
             &r.pairs,          &r.row_stride,    &r.head_stride, &r.row_count,
             &r.first_token,    &r.batch_stride,  &c.parts,       &c.part};
-        const int which = below(36);
-        if (which < 6)
+        const int which = below(37);
+        if (which < 7)
             *words[which] = static_cast<std::int32_t>(number());
-        else if (which < 30)
-            *numbers[which - 6] = number();
-        else if (which == 30)
-            c.size = static_cast<std::size_t>(number());
+        else if (which < 31)
+            *numbers[which - 7] = number();
         else if (which == 31)
-            c.q.data = nullptr;
+            c.size = static_cast<std::size_t>(number());
         else if (which == 32)
-            r.cos = nullptr;
+            c.q.data = nullptr;
         else if (which == 33)
-            r.sin = nullptr;
+            r.cos = nullptr;
         else if (which == 34)
+            r.sin = nullptr;
+        else if (which == 35)
             r.row_of_token = m.narrow.data();
         else
             r.row_of_token_64 = m.broad.data();

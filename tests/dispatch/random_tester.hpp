@@ -41,7 +41,8 @@ const fields rows_fields = {
     NEEDED(ropewalk_rows, count, pairs),       NEEDED(ropewalk_rows, count, row_stride),
     FIELD(ropewalk_rows, count, head_stride),  FIELD(ropewalk_rows, count, row_count),
     NEEDED(ropewalk_rows, count, first_token), FIELD(ropewalk_rows, count, batch_stride),
-    FIELD(ropewalk_rows, word, position_type), FIELD(ropewalk_rows, word, axes_first)};
+    FIELD(ropewalk_rows, word, position_type), FIELD(ropewalk_rows, word, axes_first),
+    NEEDED(ropewalk_rows, word, dtype)};
 const fields norm_fields = {NEEDED(ropewalk_norm, word, kind),     FIELD(ropewalk_norm, word, extent),
                             FIELD(ropewalk_norm, pointer, weight), FIELD(ropewalk_norm, count, weight_heads),
                             FIELD(ropewalk_norm, number, eps),     FIELD(ropewalk_norm, number, scale)};

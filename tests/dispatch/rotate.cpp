@@ -116,6 +116,10 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
         CHECK(refused([](call& c) { c.q.heads = -2; }));
         CHECK(refused([](call& c) { c.rows.cos = nullptr; }));
         CHECK(refused([](call& c) { c.rows.table_heads = 0; }));
+        CHECK(refused([](call& c) { c.rows.dtype = ROPEWALK_F64; }));
+        CHECK(refused([](call& c) { c.rows.dtype = ROPEWALK_F16; }));
+        CHECK(refused([](call& c) { c.rows = {}; }));
+        CHECK(refused([](call& c) { c.rows = {}, c.channels = 16; }));
         CHECK(refused([](call& c) { c.rows.table_rows = 4; }));
         CHECK(refused([](call& c) { c.version = ROPEWALK_C_VERSION + 1; }));
         CHECK(refused([](call& c) {
@@ -127,6 +131,12 @@ TEST_CASE("dispatch: a call that cannot be is refused and touches nothing", "[di
         auto empty = good;
         empty.tokens = 0, empty.q.data = nullptr, empty.rows.cos = nullptr;
         CHECK(ropewalk_rotate(&empty) == ROPEWALK_OK);
+        // Rows of C++ that copy say so.
+        const auto copied = rw::dispatch::make_rotate_call(rw::layout_slice{.read = rw::half_split{}},
+                                                           x.view(), rw::copy_rows<float>(5));
+        CHECK(copied.rows.dtype == ROPEWALK_NO_ROTATION);
+        CHECK(rw::dispatch::run(copied));
+        CHECK(support::same_bits(x.dense(), before));
     }
 }
 
@@ -162,7 +172,7 @@ TEST_CASE("dispatch: a call with a row that the table does not have touches noth
                           (read ? ROPEWALK_BAD_CALL : ROPEWALK_OK));
                     if (!read) continue;
                     const std::string why =
-                        "row index of a token must be below the rows of the table: wanted 5, got " +
+                        "row index of a token must be at most the last row of the table: wanted 4, got " +
                         std::string(is_wide ? "4294967299" : "5");
                     CHECK(text == why);
                     CHECK(ropewalk_rotate(&call) == ROPEWALK_BAD_CALL);

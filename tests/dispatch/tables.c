@@ -58,7 +58,8 @@ int main(void) {
     char text[200];
     ropewalk_table* table = table_of(&o, ROPEWALK_F32, 6, NULL);
     const ropewalk_rows rows = ropewalk_table_rows(table);
-    check(rows.table_rows == 6 && rows.pairs == 4 && rows.table_heads == 1, "the table has another shape");
+    check(rows.table_rows == 6 && rows.pairs == 4 && rows.table_heads == 1 && rows.dtype == ROPEWALK_F32,
+          "the table has another shape");
     const float* cosines = (const float*)rows.cos;
     for (int n = 0; n < 6; ++n)
         for (int i = 0; i < 4; ++i)
@@ -78,6 +79,11 @@ int main(void) {
     call.rows.row_of_token = &row;
     call.rows.row_count = 1;
     check(ropewalk_rotate(&call) == ROPEWALK_OK, "position 5");
+    row = 6;
+    check(ropewalk_explain_rotate(&call, text, sizeof text) == ROPEWALK_BAD_CALL &&
+              strcmp(text,
+                     "row index of a token must be at most the last row of the table: wanted 5, got 6") == 0,
+          text);
     row = 3;
     call.direction = ROPEWALK_GRADIENT;
     check(ropewalk_rotate(&call) == ROPEWALK_OK, "back by 3");
@@ -221,7 +227,8 @@ int main(void) {
           "no spectrum options");
     ropewalk_free_spectrum(spectrum);
     ropewalk_free_spectrum(NULL);
-    check(ropewalk_table_rows(NULL).table_rows == 0, "rows of no table");
+    check(ropewalk_table_rows(NULL).table_rows == 0 && ropewalk_table_rows(NULL).dtype == 0,
+          "rows of no table");
     ropewalk_free_table(NULL);
     for (int s = ROPEWALK_OK; s <= ROPEWALK_NOT_BUILT; ++s)
         check(strcmp(ropewalk_status_text(s), ropewalk_status_text(77)) != 0, "a status has no text");

@@ -247,6 +247,7 @@ class session {
     ropewalk_rows rows(std::ptrdiff_t tokens) {
         ropewalk_rows r{};
         room_of_rows_ = wide(arena::bytes) / 16;
+        stated_ = 0;
         switch (in_.below(4)) {
             case 0:
                 r = ropewalk_rows_on_the_fly(spectrum(), from.narrow.data(), tokens);
@@ -256,14 +257,16 @@ class session {
                 break;
             case 1:
                 r = ropewalk_table_rows(tables_[in_.byte() % 2]);
-                // Read as the type of the call, whatever the table's is.
-                room_of_rows_ = wide(r.table_rows) * r.row_stride / 2;
+                room_of_rows_ = wide(r.table_rows) * r.row_stride;
+                stated_ = r.dtype;
                 break;
             default:
                 r.cos = memory.at(of_cos), r.sin = memory.at(of_sin);
                 r.table_rows = 6, r.table_heads = 1, r.pairs = in_.below(20),
                 r.row_stride = r.pairs + in_.below(3);
                 if (in_.below(8) == 0) r.table_heads = 2, r.head_stride = r.pairs, r.row_stride = 2 * r.pairs;
+                if (in_.below(2) == 0) r.dtype = dtype(2);
+                if (r.pairs == 0 && in_.below(4) != 0) r = ropewalk_no_rotation();
         }
         if (in_.below(3) == 0)
             r.row_of_token = from.narrow.data(), r.row_count = static_cast<std::ptrdiff_t>(entries);
@@ -279,7 +282,8 @@ class session {
         if (r.pairs <= 0 || batches <= 0 || tokens <= 0) return true;
         const wide table = wide(r.table_rows) * r.row_stride;
         const wide of_heads = r.table_heads > 1 ? wide(r.table_heads) * r.head_stride : 0;
-        return table <= far && of_heads <= far && table + of_heads <= room_of_rows_;
+        return table <= far && of_heads <= far &&
+               table + of_heads <= room_of_rows_ / (stated_ != 0 && r.dtype != stated_ ? 2 : 1);
     }
     ropewalk_norm norm(std::ptrdiff_t heads) {
         ropewalk_norm n{};
@@ -685,6 +689,7 @@ class session {
     ropewalk_shift_call shift_ = ropewalk_new_shift_call();
     std::ptrdiff_t kept_tokens_ = 0;
     wide room_of_rows_ = 0;
+    std::int32_t stated_ = 0;  // of a table, which is read as twice the bytes where a call says otherwise
     std::vector<unsigned char> writable_;
 };
 

@@ -2,6 +2,7 @@
 """The Python binding: what it computes of arrays as they stand, and what it says of arrays it cannot rotate."""
 
 import gc
+import inspect
 import time
 import unittest
 
@@ -168,6 +169,8 @@ class Refusals(unittest.TestCase):
         self.refused("q must be writable", locked, self.table)
         self.refused("k must be writable", self.good, self.table, locked)
         self.refused("q must be .tokens, heads, channels", np.ones((4, 64), np.float32), self.table)
+        self.refused("q must have channels, is .1, 1, 1, 0.", np.ones((1, 1, 0), np.float32), self.table,
+                     first_channel=0)
         self.refused("q must have adjacent channels", np.asfortranarray(np.ones((1, 4, 2, 64), np.float32)), self.table)
         self.refused("k must have adjacent channels", self.good, self.table, np.ones((1, 4, 2, 128), np.float32)[..., ::2])
         self.refused("q must be of the machine's byte order", np.ones((1, 4, 2, 64), ">f4"), self.table)
@@ -179,6 +182,24 @@ class Refusals(unittest.TestCase):
         self.refused("table must be of float64", np.ones((1, 4, 2, 64)), self.table)
         overlapping = np.lib.stride_tricks.as_strided(np.ones(1000, np.float32), (1, 4, 2, 64), (0, 512, 128, 4))
         self.refused("stride", overlapping, self.table)
+
+    def test_a_part_of_each_head_must_be_asked_for(self):
+        omega = self.spectrum.frequencies()
+        x = np.random.default_rng(2).standard_normal((1, 4, 2, 128)).astype(np.float32)
+        before = x.copy()
+        for rows, positions in ((self.table, None), (self.spectrum, np.arange(4))):
+            with self.assertRaisesRegex(rw.Error, "channels must be twice the pairs.* 64, are 128.*first_channel"):
+                rw.rotate(x, rows, positions=positions)
+            np.testing.assert_array_equal(x, before)
+        for first in (0, 32, 64):
+            y = x.copy()
+            rw.rotate(y, self.table, first_channel=first)
+            wanted = x.astype(np.float64)
+            wanted[..., first:first + 64] = reference(x[..., first:first + 64], omega, range(4))
+            np.testing.assert_allclose(y, wanted, atol=2e-6, rtol=0)
+        self.refused("first_channel . 2 . pairs must be at most the channels", x, self.table, first_channel=65)
+        with self.assertRaisesRegex(TypeError, "first_channel must be an integer, is str"):
+            rw.rotate(x, self.table, first_channel="0")
 
     def test_options(self):
         self.refused("layout must be one of", self.good, self.table, layout="diagonal")
@@ -194,7 +215,8 @@ class Refusals(unittest.TestCase):
         for missing in ([0, 1, 2, 4], [-1, 1, 70000, 2]):
             for kind in (np.int32, np.int64):
                 x, k = self.good.copy(), self.good.copy()
-                with self.assertRaisesRegex(rw.Error, f"below the rows of the table: wanted 4, got {max(missing)}"):
+                words = f"at most the last row of the table: wanted 3, got {max(missing)}"
+                with self.assertRaisesRegex(rw.Error, words):
                     rw.rotate(x, self.table, k, positions=np.array(missing, kind))
                 np.testing.assert_array_equal(x, self.good)
                 np.testing.assert_array_equal(k, self.good)
@@ -208,6 +230,46 @@ class Refusals(unittest.TestCase):
         np.testing.assert_allclose(y, wanted, atol=2e-6, rtol=0)
         np.testing.assert_array_equal(x[0, [1, 3]], self.good[0, [1, 3]])
         np.testing.assert_allclose(x[0, [0, 2]], wanted[0, [0, 2]], atol=2e-6, rtol=0)
+
+    def test_parameters_that_a_rule_does_not_read(self):
+        for words, options in (
+                ("factor must be 1.0, which scaling 'none' does not read, got 8.0; .*linear, ntk, llama3, yarn",
+                 {"factor": 8.0}),
+                ("original_context must be 0.0.*'linear'", {"scaling": "linear", "original_context": 4096.0}),
+                ("beta_fast must be 32.0.*'llama3' .*: yarn",
+                 {"scaling": "llama3", "factor": 8.0, "original_context": 8192.0, "beta_fast": 16.0}),
+                ("low_freq_factor.*'yarn'",
+                 {"scaling": "yarn", "factor": 4.0, "original_context": 4096.0, "low_freq_factor": 2.0}),
+                ("attention_factor.*'ntk'", {"scaling": "ntk", "factor": 2.0, "attention_factor": 1.0}),
+                ("base must be 10000.0, which given frequencies do not read",
+                 {"frequencies": np.ones(64), "base": 500000.0}),
+                ("factor.*given frequencies", {"frequencies": np.ones(64), "factor": 2.0}),
+                ("scaling must not be given with frequencies", {"frequencies": np.ones(64), "scaling": "yarn"}),
+                ("rotary_dim must be twice the number of frequencies, 64, got 128", {"frequencies": np.ones(32)})):
+            with self.assertRaisesRegex(ValueError, words):
+                rw.Spectrum(128, **options)
+        for options in ({"factor": 1.0}, {"scaling": "linear", "factor": 8.0, "beta_fast": 32.0},
+                        {"scaling": "yarn", "factor": 4.0, "original_context": 4096.0, "attention_factor": 1.5},
+                        {"frequencies": np.ones(64), "magnitude": 2.0},
+                        {"frequencies": np.ones(64), "scaling": "given"}):
+            self.assertEqual(rw.Spectrum(128, **options).pairs, 64)
+
+    def test_arguments_of_another_type_are_named(self):
+        for words, make in (("spectrum must be a Spectrum, is int", lambda: rw.Table(4096, self.spectrum)),
+                            ("rows must be an integer, is Spectrum", lambda: rw.Table(self.spectrum, self.spectrum)),
+                            ("rotary_dim must be an integer, is float", lambda: rw.Spectrum(64.0))):
+            with self.assertRaisesRegex(TypeError, words):
+                make()
+
+    def test_a_library_that_is_not_there(self):
+        kept = rw._lib
+        with self.assertRaisesRegex(OSError, "/nowhere/libropewalk.so could not be loaded.*set .*ROPEWALK_LIBRARY"):
+            rw.load("/nowhere/libropewalk.so")
+        self.assertIs(rw._lib, kept)
+
+    def test_the_docstring_of_a_prepared_call(self):
+        parameters = list(inspect.signature(rw.Rotation).parameters)
+        self.assertIn(f"Rotation({', '.join(parameters[:3])}, positions", rw.Rotation.__doc__)
 
     def test_spectra_and_tables(self):
         for words, make in (("rotary_dim", lambda: rw.Spectrum(63)), ("base", lambda: rw.Spectrum(64, base=-1.0)),

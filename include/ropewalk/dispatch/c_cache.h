@@ -110,8 +110,9 @@ int ropewalk_make_plan(const ropewalk_attention_call* call, const int64_t* slots
                        ropewalk_plan** plan, char* text, size_t size);
 void ropewalk_free_plan(ropewalk_plan* plan);
 
-/// Rotates new keys into their cache, in its format, and copies the values beside them. A token with a
-/// negative slot or row is not touched. Returns an enum ropewalk_status.
+/// Rotates new keys into their cache, in its format, and copies the values beside them. By the rows of
+/// ropewalk_no_rotation() keys are cached as they are; a call with values alone has those too, or rows of
+/// its tokens. A token with a negative slot or row is not touched. Returns an enum ropewalk_status.
 int ropewalk_append(const ropewalk_attention_call* call);
 /// Prepares attention in one pass: queries are normalised and rotated into q_out; keys are normalised,
 /// rotated and appended; values are appended. A token with a negative row is not touched; for a token with a

@@ -33,7 +33,7 @@ void ropewalk_free_model(ropewalk_model* model);
 typedef struct ropewalk_layer {
     size_t size;                ///< sizeof(ropewalk_layer)
     int32_t version;            ///< ROPEWALK_C_VERSION
-    int32_t rotates;            ///< 0: a layer without positions (NoPE)
+    int32_t rotates;            ///< 0: a layer without positions (NoPE): its rows are ropewalk_no_rotation()
     int32_t layout;             ///< an enum ropewalk_layout
     int32_t write_layout;       ///< differs from layout where the model rearranges channels
     int32_t depends_on_length;  ///< 1: its frequencies change with the context length

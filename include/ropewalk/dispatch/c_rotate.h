@@ -24,7 +24,7 @@ typedef struct ropewalk_rotate_call {
     ptrdiff_t write_group;    ///< where write_layout is ROPEWALK_BLOCKED
     ptrdiff_t batches;        ///< of q and of k
     ptrdiff_t tokens;         ///< of a batch
-    ptrdiff_t channels;       ///< of a head; 0: 2 * pairs
+    ptrdiff_t channels;       ///< of a head; 0: 2 * pairs, if any rotate
     ptrdiff_t first_channel;  ///< where the 2 * pairs channels that rotate begin
     ropewalk_tensor q;        ///< what is rotated
     ropewalk_tensor k;        ///< data NULL: q alone
@@ -47,9 +47,9 @@ static inline ropewalk_rotate_call ropewalk_new_rotate_call(void) {
 
 /// Rotates in place. Returns an enum ropewalk_status.
 int ropewalk_rotate(const ropewalk_rotate_call* call);
-/// What ropewalk_rotate(call) would return, and the reason, such as "channels must be twice the pairs of the
-/// rows: wanted 128, got 64", or "fits". It does not access tensors, but reads all indices. `text`, of `size`
-/// characters, may be NULL; a text that is too long is cut, and it always ends in 0.
+/// What ropewalk_rotate(call) would return, and the reason, such as "first_channel + 2 * pairs must be at
+/// most the channels: wanted 64, got 128", or "fits". It does not access tensors, but reads all indices.
+/// `text`, of `size` characters, may be NULL; a text that is too long is cut, and it always ends in 0.
 int ropewalk_explain_rotate(const ropewalk_rotate_call* call, char* text, size_t size);
 
 /// What ropewalk_rotate_into() does with numbers that do not rotate: channels outside the slice, tokens of a
@@ -75,7 +75,7 @@ typedef struct ropewalk_into_call {
     ptrdiff_t write_group;    ///< as in ropewalk_rotate_call
     ptrdiff_t batches;        ///< of both
     ptrdiff_t tokens;         ///< of a batch
-    ptrdiff_t channels;       ///< of a head; 0: 2 * pairs
+    ptrdiff_t channels;       ///< of a head; 0: 2 * pairs, if any rotate
     ptrdiff_t first_channel;  ///< where the 2 * pairs channels that rotate begin
     ropewalk_tensor from;     ///< what is read; not written unless it is the target
     ropewalk_tensor to;       ///< what is written, of as many heads
@@ -134,7 +134,7 @@ typedef struct ropewalk_normalize_call {
     ptrdiff_t write_group;    ///< as in ropewalk_rotate_call
     ptrdiff_t batches;        ///< of q and of k
     ptrdiff_t tokens;         ///< of a batch
-    ptrdiff_t channels;       ///< of a head; 0: 2 * pairs. All are normalised
+    ptrdiff_t channels;       ///< of a head; 0: 2 * pairs, if any. All are normalised
     ptrdiff_t first_channel;  ///< where the 2 * pairs channels that rotate begin
     ropewalk_tensor q;        ///< what is normalised and rotated
     ropewalk_tensor k;        ///< data NULL: q alone

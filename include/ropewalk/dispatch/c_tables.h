@@ -124,7 +124,7 @@ int ropewalk_make_table(const ropewalk_table_options* options, ropewalk_table** 
                         size_t size);
 void ropewalk_free_table(ropewalk_table* table);
 /// The rows of the table for a call's rows, valid until it is freed; without an index array, token n reads
-/// row n. No rows where table is NULL.
+/// row n. Where table is NULL, rows without pairs, which calls refuse.
 ropewalk_rows ropewalk_table_rows(const ropewalk_table* table);
 
 #ifdef __cplusplus

@@ -55,6 +55,8 @@ enum ropewalk_position_type {
 };
 /// In ropewalk_rows::batch_stride: every batch reads the entries of the first.
 #define ROPEWALK_SAME_ROWS (-1)
+/// In ropewalk_rows::dtype: nothing rotates; see ropewalk_no_rotation().
+#define ROPEWALK_NO_ROTATION (-1)
 
 /// The frequency of every pair; see ropewalk_make_spectrum().
 typedef struct ropewalk_spectrum ropewalk_spectrum;
@@ -78,17 +80,20 @@ typedef struct ropewalk_tensor {
 /// The angles of a call's tokens, from a table or computed on the fly. Token (b, n) reads entry first_token +
 /// b * batch_stride + n of the array of indices or positions.
 ///
-/// From a table: cos and sin [table_rows, table_heads, pairs] of double for ROPEWALK_F64 and of float
-/// otherwise, the magnitude multiplied in. The entry of the index array (at most one of the two arrays, with
-/// row_count entries; neither: the entry's own number) is a row number. A token with a negative row is not
-/// touched. Every call, also one of several parts, first looks at the row numbers of all its tokens: if the
-/// table does not have one of them, it touches nothing and returns ROPEWALK_BAD_CALL.
+/// From a table: cos and sin [table_rows, table_heads, pairs] of double for data of ROPEWALK_F64 and of float
+/// otherwise, the magnitude multiplied in. `dtype` says which they are, and a call whose data need the other
+/// is refused; where it is 0, the library takes them for those that the data need. The entry of the index
+/// array (at most one of the two arrays, with row_count entries; neither: the entry's own number) is a row
+/// number. A token with a negative row is not touched. Every call, also one of several parts, first looks at
+/// the row numbers of all its tokens: if the table does not have one of them, it touches nothing and returns
+/// ROPEWALK_BAD_CALL.
 ///
 /// On the fly, where `spectrum` is given: the entry is one of the row_count `positions`. cos and sin are
 /// computed as needed, for at most 512 pairs; pairs and table_heads are those of the spectrum, and the other
 /// fields of a table are not read. Begin with ropewalk_rows_on_the_fly().
 ///
-/// Rows without pairs are not read: nothing rotates then.
+/// By the rows of ropewalk_no_rotation() nothing rotates. Other rows without pairs, such as a struct of zeros
+/// or the rows of a table that was not made, are refused where there are tokens.
 typedef struct ropewalk_rows {
     const void* cos;                 ///< cosines
     const void* sin;                 ///< sines
@@ -106,7 +111,17 @@ typedef struct ropewalk_rows {
     const void* positions;              ///< [row_count, axes], or [axes, row_count] where axes_first
     int32_t position_type;              ///< an enum ropewalk_position_type
     int32_t axes_first;                 ///< 0 or 1: the order of positions with several axes
+    int32_t dtype;  ///< ROPEWALK_F32 or ROPEWALK_F64 of cos and sin; 0: not stated; or ROPEWALK_NO_ROTATION
 } ropewalk_rows;
+
+/// The rows of a call in which nothing rotates: keys that are cached as they are, a layer without positions.
+static inline ropewalk_rows ropewalk_no_rotation(void) {
+    ropewalk_rows rows;
+    memset(&rows, 0, sizeof rows);
+    rows.table_heads = 1;
+    rows.dtype = ROPEWALK_NO_ROTATION;
+    return rows;
+}
 
 #ifdef __cplusplus
 }

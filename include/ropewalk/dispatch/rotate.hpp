@@ -102,6 +102,7 @@ ropewalk_rows make_rows(const rows_view<C>& rows) noexcept {
     out.row_count = rows.first_token + last_batch + rows.tokens;
     out.first_token = rows.first_token;
     if (rows.batches != 1) out.batch_stride = rows.batch_stride == 0 ? ROPEWALK_SAME_ROWS : rows.batch_stride;
+    out.dtype = rows.pairs == 0 ? ROPEWALK_NO_ROTATION : detail::dtype_number<C>();  // as copy_rows are meant
     return out;
 }
 

@@ -160,14 +160,15 @@ class row_cursor<uniform_rows_view<C>, C> {
     const uniform_rows_view<C>& rows_;
 };
 
-/// What is said of a token whose row the table does not have: wanted is the number of the table's rows.
-inline constexpr const char* missing_row_text = "row index of a token must be below the rows of the table";
+/// What is said of a token whose row the table does not have: wanted is the last row.
+inline constexpr const char* missing_row_text =
+    "row index of a token must be at most the last row of the table";
 template <class R>
 misfit missing_row(const R& rows, index row) noexcept {
     if constexpr (requires { rows.table_rows; }) {
-        return {missing_row_text, rows.table_rows, row};
+        return {missing_row_text, rows.table_rows - 1, row};
     } else {
-        return {missing_row_text, rows.count(), row};
+        return {missing_row_text, rows.count() - 1, row};
     }
 }
 
