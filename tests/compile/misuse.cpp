@@ -71,6 +71,13 @@ void misuse(float* data, const float* fixed, std::uint16_t* half, rw::position_t
 #elif MISTAKE == 23  // rows whose kernel is not included
     const rw::factored_table<float> factored(omega, rw::position_ids::text(4));
     rw::rotate(rope, q, factored);
+#elif MISTAKE == 24  // a position that is a fraction
+    const auto between = table.rows(1.5);
+#elif MISTAKE == 25  // positions of eight bits
+    const std::vector<std::uint8_t> bytes(4);
+    const auto narrow = table.rows(bytes);
+#elif MISTAKE == 26  // the table of a scheme
+    const rw::position_table of_scheme(rope, 512);
 #endif
     (void)data, (void)fixed, (void)half, (void)omega, (void)rope, (void)q, (void)rows;
 }

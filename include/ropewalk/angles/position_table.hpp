@@ -6,6 +6,7 @@
 #include <concepts>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -51,6 +52,9 @@ class position_table {
         extend(rows);
     }
 
+    template <class Scheme, class = std::enable_if_t<!std::convertible_to<const Scheme&, spectrum>>>
+    position_table(const Scheme&, index) = delete;  // of a scheme: make_position_table(scheme, rows)
+
     /// The rows of these positions, checked once per step: any contiguous range of 32-bit or 64-bit integers,
     /// or a single integer. The view refers to the table and to the range, which must outlive it.
     template <class R>
@@ -71,13 +75,12 @@ class position_table {
     }
     /// Refuses a temporary range of positions or a temporary table: the view would refer to memory that is
     /// gone.
-    template <integer_range R>
-    requires(!chooses_rows<R>) rows_view<T> rows(R&&)  // a temporary range: name it
-    const& = delete;
+    template <class R, std::enable_if_t<integer_range<R> && !chooses_rows<R>, int> = 0>
+    rows_view<T> rows(R&&) const& = delete;  // a temporary range: name it
     template <class R>
     rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
-    template <std::floating_point P>
-    rows_view<T> rows(P) const& = delete;  // a position of a table is an integer: cast it
+    template <class R, std::enable_if_t<!integer_range<R> && !chooses_rows<R>, int> = 0>
+    rows_view<T> rows(R&&) const& = delete;  // integers of 32 or 64 bits; fractions: make_rotation_table
 
     /// Rows of positions first, first + 1, ..., without an array of them.
     /// Throws: invalid_config on a position past max_rows.
