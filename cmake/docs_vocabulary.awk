@@ -145,6 +145,7 @@ function read_declaration(at,    text, i, rest, inner, k, depth, part, c) {
     if (text ~ /^(inline )?namespace/) { kind = "namespace"; return }
     if (match(text, /^(requires .*)?(struct|class|concept|union) +[A-Za-z0-9_]+/)) {
         kind = "type"
+        is_concept = text ~ /^concept /
         word = substr(text, RSTART, RLENGTH); sub(/.* /, "", word)
         return
     }
@@ -420,13 +421,17 @@ function write_header(file,    i, line, added, own, described, last, last_parame
                     told[name] = 1
                 }
             }
+            if (list != "" && kind == "type" && is_concept && !in_block) {  # of which Doxygen says nothing
+                print header ": concept " word " is not documented" > "/dev/stderr"
+                failed = 1
+            }
             if (kind == "type" && lines[i] !~ /;$/) {
                 type = word
                 last = ""
                 if (list != "" && in_block && block[depth_now] == "n") note("t", space[depth_now] "::" word, word)
             }
             if (!in_block && kind != "namespace") added = meaning(i, last, last_parameters)
-            if (kind == "function" && (in_block || added != "") && added !~ /^As the %/) { last = word; last_parameters = parameters }
+            if (kind == "function" && (in_block || added != "") && added !~ /^As the %/) { last = word; last_parameters = parameters; last_constant = constant }
             described = in_block || added != ""
             if (described && block[depth_now] == "n" && kind ~ /function|other|macro/) {
                 if (list != "" && kind == "function" && added == "") note("f", space[depth_now] "::" word, word)
@@ -485,7 +490,7 @@ function meaning(i, last, last_parameters,    line, name) {
             return "Does not compile" (remark == "" ? "" : ": " remark) "."
         }
         if (word == last && returns != "") {
-            if (parameters == last_parameters) return "As the %" word " above, for " (constant ? "an object that is const." : "other types.")
+            if (parameters == last_parameters) return "As the %" word " above, for " (constant && !last_constant ? "a const object." : "other types.")
             if (parameters == "") return "As the %" word " above, without arguments."
             return "As the %" word " above, with the parameters (" parameters ")."
         }
@@ -513,4 +518,5 @@ END {
         kind = name in explained ? "x" : "n"
         if (spaces[name]) print kind, name, name > list
     }
+    exit failed
 }
