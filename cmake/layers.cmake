@@ -39,3 +39,11 @@ macro(ropewalk_read_layers file)
 endmacro()
 # The umbrella ropewalk.hpp holds layers 0 to 6. Folders above have one of their own.
 set(highest_core_layer 6)
+
+# What the headers of each folder above the core are for, in a few words: for its umbrella and the reference.
+set(purpose_of_adapters "RoAd, phase shift calibration and MuseControlLite's layer. Needs Eigen")
+set(purpose_of_analysis "decay, base bounds, use of frequencies and precision. Needs Eigen")
+set(purpose_of_attention "exact, tiled, windowed, linear and sparse attention. Needs Eigen")
+set(purpose_of_compression "retrieval, EliteKV, MLA's latents and key codes. Needs Eigen")
+set(purpose_of_dispatch "the choice of the instruction set at run time")
+set(purpose_of_path "PaTH attention, with Householder transforms in place of rotations. Needs Eigen")

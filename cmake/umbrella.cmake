@@ -32,14 +32,6 @@ function(umbrella name what included)
     message("wrote ${name}")
 endfunction()
 
-# What the headers of a folder are for, in a few words.
-set(purpose_of_adapters "RoAd, phase shift calibration and MuseControlLite's layer. Needs Eigen")
-set(purpose_of_analysis "decay, base bounds, use of frequencies and precision. Needs Eigen")
-set(purpose_of_attention "exact, tiled, windowed, linear and sparse attention. Needs Eigen")
-set(purpose_of_compression "retrieval, EliteKV, MLA's latents and key codes. Needs Eigen")
-set(purpose_of_dispatch "the choice of the instruction set at run time")
-set(purpose_of_path "PaTH attention, with Householder transforms in place of rotations. Needs Eigen")
-
 set(core_headers "")
 foreach(folder IN LISTS folders)
     set(own "")

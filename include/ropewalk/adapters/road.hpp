@@ -175,6 +175,7 @@ inline pair_blocks make_identity_blocks(index channels, index group) {
     return {group, one, minus_zero, zero, one};  // a rotation by 0: b is -c
 }
 
+/// The blocks of an adapter: each pair is scaled and rotated, so that c is the second column of the adapter.
 inline pair_blocks make_blocks(const adapter& from) {
     const columns col = make_columns(from);
     pair_blocks r{from.config().group, {}, {}, {}, {}};

@@ -22,9 +22,9 @@ constexpr index block_partner(index i, index k, index size) noexcept {
 
 /// The square matrices of the tokens of one call, one per block of adjacent channels.
 /// Shapes:   coefficients [table_rows, heads or 1, size, blocks * size]. Number k of channel i is the entry
-///           of its matrix row for the channel detail::block_partner(i, k, size), so that a whole register of
-///           channels is multiplied at once. Block n is channels [n size, (n + 1) size) of a head. A negative
-///           row means that the token is not touched.
+///           of its matrix row for channel i ^ k of the block (sizes 2, 4 and 8) or (i + k) % size (other
+///           sizes), so that a whole register of channels is multiplied at once. Block n is channels [n size,
+///           (n + 1) size) of a head. A negative row means that the token is not touched.
 /// Requires: every row is below table_rows; the table outlives the call.
 /// Source:   LieRE, arXiv 2406.10322.
 template <class C>

@@ -45,6 +45,7 @@ concept lasting_numbers = contiguous_numbers<R> &&
 template <class R>
 concept integer_range = contiguous_numbers<R> && std::integral<range_element_t<R>> &&
     (sizeof(range_element_t<R>) == 4 || sizeof(range_element_t<R>) == 8);
+/// An integer_range that is not a temporary that owns its numbers.
 template <class R>
 concept lasting_integer_range = integer_range<R> && lasting_numbers<R>;
 /// What rows() of a growing table accepts: such a range, or one integer. A variable instead of a concept: for

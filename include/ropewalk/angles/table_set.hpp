@@ -43,9 +43,11 @@ class table_set {
 
     /// The number of tables.
     index tables() const noexcept { return static_cast<index>(spectra_.size()); }
+    /// Rows of one of the tables.
     index row_count(index table) const noexcept {
         return first_row_[static_cast<std::size_t>(table) + 1] - first_row_[static_cast<std::size_t>(table)];
     }
+    /// The spectrum of one of the tables.
     const spectrum& frequencies(index table) const noexcept {
         return spectra_[static_cast<std::size_t>(table)];
     }

@@ -77,6 +77,7 @@ template <class M>
 concept attention_mask = requires(const M& m, const score_extent& whole) {
     { m.over(whole) } -> mask_rules;
 };
+/// Rules with a bias.
 template <class R>
 concept biased_rules = requires(const R& r, index i) {
     r.bias(i, i, i, i);

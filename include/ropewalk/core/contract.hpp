@@ -29,7 +29,9 @@ class invalid_config : public std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
 
-/// What does not fit in a hot call; empty if the call fits. Returned by fit().
+/// What does not fit in a hot call; empty if the call fits. Returned by fit(); to_string makes a sentence of
+/// it. What a hot call does with a misfit of its own is chosen by ROPEWALK_ON_MISFIT: `stop`, `report` or
+/// `ignore`.
 struct misfit {
     const char* must = nullptr;  ///< "channels must be ...", null if the call fits
     std::ptrdiff_t wanted = 0;   ///< the number that would fit

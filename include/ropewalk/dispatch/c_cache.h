@@ -120,6 +120,7 @@ int ropewalk_append(const ropewalk_attention_call* call);
 int ropewalk_prepare_attention(const ropewalk_attention_call* call);
 /// As ropewalk_explain_rotate().
 int ropewalk_explain_append(const ropewalk_attention_call* call, char* text, size_t size);
+/// As ropewalk_explain_rotate().
 int ropewalk_explain_prepare_attention(const ropewalk_attention_call* call, char* text, size_t size);
 
 /// A rotation of cached keys: a context shift, or a change of frequencies (see ropewalk_table_options). Begin
