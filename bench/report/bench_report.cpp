@@ -334,12 +334,13 @@ svg::bar_chart picture_of(const std::vector<row>& rows) {
     svg::bar_chart chart;
     chart.title = "f32, half-split, 512 tokens of 32 + 8 heads of 128";
     chart.x_label = "time over the roof, a pass that reads and writes each byte once";
-    const auto bar = [&](const std::string& name, double value, double error = 0) {
+    const auto bar = [&](const std::string& name, double value, double error = 0,
+                         const char* words = "off by %.1e at most") {
         if (value == 0) return;
         chart.names.push_back(name);
         chart.values.push_back(value);
         char note[48] = "";
-        if (error > 0) std::snprintf(note, sizeof note, "off by %.1e at most", error);
+        if (error > 0) std::snprintf(note, sizeof note, words, error);
         chart.notes.push_back(note);
     };
     for (const row& r : rows) {
@@ -356,7 +357,8 @@ svg::bar_chart picture_of(const std::vector<row>& rows) {
     for (const row& r : between(rows, peer_mark, "/half_split/f32" + standard_heads)) {
         const auto at_512 = r.by_tokens.find("512");
         if (at_512 != r.by_tokens.end())
-            bar(r.what, at_512->second.value("x_roof", 0.0) * peer_over_kernel(at_512->second));
+            bar(r.what, at_512->second.value("x_roof", 0.0) * peer_over_kernel(at_512->second),
+                at_512->second.value(r.what + "_apart", 0.0), "%.1e from the table's at most");
     }
     return chart;
 }
