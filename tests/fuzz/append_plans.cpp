@@ -77,7 +77,8 @@ struct plan_test {
     explicit plan_test(fuzz::input& from) : in(from), m(from.byte()) {}
 
     void strides(index& outer, index& middle, index& inner, index a, index b, index row) {
-        inner = row + (in.below(4) == 0 ? in.below(3) : 0);
+        const index gap = in.below(4) == 0 ? in.below(3) : 0;
+        inner = row <= std::numeric_limits<index>::max() - gap ? row + gap : row;
         middle = times(b, inner), outer = times(a, middle);
         if (in.below(3) == 0) middle = row, inner = times(a, row);  // [outer, inner, middle]
         for (index* s : {&outer, &middle, &inner}) {
