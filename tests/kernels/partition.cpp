@@ -14,7 +14,7 @@ TEST_CASE("partition: parts cover the items once, sizes differ by at most one", 
             rw::index next = 0, least = items, most = 0;
             for (rw::index part = 0; part < parts; ++part) {
                 const auto range = rw::partition(items, {parts, part});
-                CHECK(range.first == next);
+                CHECK(range.first == (range.count == 0 ? 0 : next));
                 next += range.count;
                 least = std::min(least, range.count);
                 most = std::max(most, range.count);

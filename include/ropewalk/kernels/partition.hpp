@@ -28,13 +28,15 @@ struct work_range {
     index first = 0;  ///< the first item
     index count = 0;  ///< the number of items
 };
-/// The share of one part.
+/// The share of one part. An empty one begins at 0, where every view has an item: at the end of the items it
+/// would be the place of one that does not exist.
 constexpr work_range partition(index items, part_of p) noexcept {
     if (p.part < 0 || p.part >= p.parts) return {};
     if (p.parts == 1) return {0, items};  // the usual call: avoids two divisions
     const index each = items / p.parts;
     const index rest = items % p.parts;
-    return {p.part * each + std::min(p.part, rest), each + (p.part < rest ? 1 : 0)};
+    const index count = each + (p.part < rest ? 1 : 0);
+    return {count == 0 ? 0 : p.part * each + std::min(p.part, rest), count};
 }
 
 /// Tokens are split first. With fewer tokens than parts (decode) the heads of a token are split too. Every
