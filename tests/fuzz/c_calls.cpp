@@ -5,6 +5,7 @@
 // nothing written, and what is done is written where the struct says and nowhere else. A struct that is right but for
 // the memory it claims cannot be told by the library, so it is only explained.
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <string>
 
