@@ -77,8 +77,7 @@ struct plan_test {
     explicit plan_test(fuzz::input& from) : in(from), m(from.byte()) {}
 
     void strides(index& outer, index& middle, index& inner, index a, index b, index row) {
-        const index gap = in.below(4) == 0 ? in.below(3) : 0;
-        inner = row <= std::numeric_limits<index>::max() - gap ? row + gap : row;
+        inner = static_cast<index>(wide(row) + (in.below(4) == 0 ? in.below(3) : 0));
         middle = times(b, inner), outer = times(a, middle);
         if (in.below(3) == 0) middle = row, inner = times(a, row);  // [outer, inner, middle]
         for (index* s : {&outer, &middle, &inner}) {
@@ -308,7 +307,7 @@ void test_slots(fuzz::input& in) {
     std::vector<I> offsets = {0}, starts;
     for (index r = 0; r < requests; ++r) {
         offsets.push_back(in.below(20) == 0 ? number(I{})
-                                            : static_cast<I>(offsets.back() + static_cast<I>(in.below(4))));
+                                            : static_cast<I>(wide(offsets.back()) + in.below(4)));
         starts.push_back(number(I{}));
     }
     // What a batch claims is made: a million tokens are enough to see that.

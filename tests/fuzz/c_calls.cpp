@@ -5,7 +5,6 @@
 // nothing written, and what is done is written where the struct says and nowhere else. A struct that is right but for
 // the memory it claims cannot be told by the library, so it is only explained.
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <string>
 
@@ -564,9 +563,9 @@ class session {
         std::vector<std::int64_t> offset = {0}, begin;
         std::vector<std::int32_t> page;
         for (std::ptrdiff_t r = 0; r < 4; ++r) {
-            const std::int64_t more = in_.below(4), most = std::numeric_limits<std::int64_t>::max();
-            offset.push_back(in_.below(12) == 0 ? static_cast<std::int64_t>(any_bits(in_))
-                                                : std::min(offset.back(), most - more) + more);
+            offset.push_back(in_.below(12) == 0
+                                 ? static_cast<std::int64_t>(any_bits(in_))
+                                 : static_cast<std::int64_t>(wide(offset.back()) + in_.below(4)));
             begin.push_back(in_.below(12) == 0 ? static_cast<std::int64_t>(any_bits(in_)) : in_.below(4));
         }
         for (int i = 0; i < 16; ++i)
