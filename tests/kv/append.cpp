@@ -298,6 +298,15 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     CHECK(refusal(bad) == "make_append_plan: cache must have the heads of the source, got 3");
     bad = good, bad.value_cache.shape.page_tokens = 3;
     CHECK(refusal(bad) == "make_append_plan: every cache must have the pages of the plan, got 2");
+    // Heads that no memory holds, in their slots: they are not listed.
+    auto endless = good;
+    endless.value = {}, endless.value_cache = {};
+    endless.key.shape.heads = endless.key_cache.shape.heads = rw::index{1} << 24;
+    endless.key.strides = {.token = endless.key.shape.heads * 16, .head = 16};
+    endless.key_cache.strides = {.token = endless.key.strides.token, .head = 16};
+    endless.key_cache.strides.page = 1000 * endless.key.strides.token;
+    CHECK(refusal(endless) ==
+          "make_append_plan: tokens * heads must be at most 2^24 where views overlap, heads, got 16777216");
     // Half a head beyond its own slot, and values where another token's keys go.
     bad = good,
     bad.key = rw::heads_view<const float>(cache.keys().at(0, 0, 0) + 8, {1, 3, 2, 16}, {0, 32, 16});

@@ -131,6 +131,14 @@ memory_rows cache_rows(const cache_view<D>& cache, const cache_plan& plan, index
     return out;
 }
 
+/// Rows of views that overlap are compared one by one: 2^24 of them, 128 heads of 131072 tokens, take some
+/// seconds and 800 MB.
+inline void require_few_rows(const char* who, const cache_plan& plan, index heads) {
+    constexpr index most_rows = index{1} << 24;
+    require(plan.tokens() == 0 || heads <= most_rows / plan.tokens(), who,
+            "tokens * heads must be at most 2^24 where views overlap, heads", heads);
+}
+
 inline void require_rows_apart(const char* who, const memory_rows& from, memory_rows to) {
     std::sort(to.begin(), to.end());
     for (const memory_row& row : from) {
@@ -150,8 +158,9 @@ void require_apart(const char* who, const heads_view<T>& from, const cache_view<
                    const cache_plan& plan, index owner_from, index owner_to) {
     if (from.empty() || to.empty()) return;
     const memory_row a = extent_of(from), b = extent_of(to);
-    if (a.begin < b.end && b.begin < a.end)
-        require_rows_apart(who, source_rows(from, plan, owner_from), cache_rows(to, plan, owner_to));
+    if (a.begin >= b.end || b.begin >= a.end) return;
+    require_few_rows(who, plan, std::max(from.heads(), to.shape.heads));
+    require_rows_apart(who, source_rows(from, plan, owner_from), cache_rows(to, plan, owner_to));
 }
 
 /// Requires that two caches written by one call share no byte of its slots.
@@ -161,6 +170,7 @@ void require_caches_apart(const char* who, const cache_view<A>& a, const cache_v
     if (a.empty() || b.empty() || plan.tokens() == 0) return;
     const memory_row first = extent_of(a), second = extent_of(b);
     if (first.begin >= second.end || second.begin >= first.end) return;
+    require_few_rows(who, plan, std::max(a.shape.heads, b.shape.heads));
     const index rows = plan.tokens() * std::max(a.shape.heads, b.shape.heads);
     memory_rows other = cache_rows(b, plan, rows);
     std::sort(other.begin(), other.end());
