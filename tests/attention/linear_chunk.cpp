@@ -97,7 +97,7 @@ TEST_CASE("linear_chunk: what a product could lose is refused, and nothing was t
     const rw::index width = 5, count = 8;
     const stream s{width};
     const map queries = s.of(s.q, 0, 0, 0, 1);
-    const auto first_values = [count](const stream& x) { return x.slice(x.values(), 0, 0, 0, count); };
+    const auto first_values = [](const stream& x) { return x.slice(x.values(), 0, 0, 0, count); };
     const auto refused = [&](const stream& wrong, bool causal) {
         chunk work(channels, width);
         state with(channels, width), without(channels, width);
