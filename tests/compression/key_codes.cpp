@@ -87,6 +87,7 @@ TEST_CASE("key_codes: the order is undone, a constant group is exact", "[compres
     const std::vector<double> flat(4, 0.3);
     CHECK(key_codes::decode_groups({.group = 4}, key_codes::encode_groups({.group = 4}, flat, order),
                                    order) == flat);
+    CHECK(key_codes::encode_groups({.group = 4}, flat, order).codes == std::vector<std::uint8_t>(4, 0));
 }
 
 TEST_CASE("key_codes: polar, the published steps", "[compression][key_codes]") {

@@ -1,6 +1,7 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
 #include <ropewalk/frequencies/mixed.hpp>
 
+#include <array>
 #include <cmath>
 #include <numbers>
 #include <random>
@@ -63,6 +64,15 @@ TEST_CASE("mixed start: drawn angles give every head its own direction, of the l
             CHECK(length == Approx(std::pow(10.0, -4.0 * static_cast<double>(i % 8) / 32)));
         }
     CHECK(s.omega(0, 0, 0) != s.omega(1, 0, 0));
+    // All around: 64 heads do not leave out an eighth of the circle.
+    const auto many = frequencies::mixed({.heads = 64, .pairs = 2},
+                                         frequencies::make_mixed_start({.head_dim = 4}, 64, engine));
+    std::array<int, 8> seen{};
+    for (rw::index h = 0; h < 64; ++h) {
+        const double angle = std::atan2(many.omega(h, 1, 0), many.omega(h, 0, 0));
+        ++seen[static_cast<std::size_t>((angle + std::numbers::pi) / std::numbers::pi * 4) % 8];
+    }
+    for (const int heads : seen) CHECK(heads > 0);
 }
 
 TEST_CASE("mixed: bad shapes are refused", "[frequencies][mixed]") {

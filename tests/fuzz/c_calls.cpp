@@ -501,9 +501,8 @@ class session {
         const bool there =
             cache_there(c.key_cache, c.pages, c.page_tokens, c.key.heads, c.channels, c.cache_dtype) &&
             cache_there(c.value_cache, c.pages, c.page_tokens, c.value.heads, value_channels, c.cache_dtype);
-        kept_tokens_ = c.batches * c.tokens <= 6 && c.batches >= 0 && c.tokens >= 0 && c.batches <= 6
-                           ? c.batches * c.tokens
-                           : 3;
+        const bool few = c.batches >= 0 && c.tokens >= 0 && wide(c.batches) * c.tokens <= 6;
+        kept_tokens_ = few ? c.batches * c.tokens : 3;
         keep(c, there, &ropewalk_make_plan);
         if (there && plans_[last_plan_].plan != nullptr) attention_ = c;
     }

@@ -7,6 +7,7 @@
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -67,6 +68,13 @@ TEST_CASE("fit: strides under which heads share channels", "[kernels][fit]") {
     CHECK(of({2, 3, 4, 8}, {95, 32, 8}) ==
           "the batch stride must step over what a batch holds: wanted 96, got 95");
     CHECK(of({2, 3, 4, 8}, {96, 32, 8}) == "fits");
+    // As many tokens as the limit of the address space allows, and one more.
+    const rw::index most = (std::numeric_limits<rw::index>::max() / 16 - 8) / 8 + 1;
+    CHECK(of({1, most, 1, 8}, {.token = 8}) ==
+          "rows must be one per token (batches * tokens): wanted " + std::to_string(most) + ", got 6");
+    CHECK(of({1, most + 1, 1, 8}, {.token = 8}) ==
+          "extents times strides must fit the address space, extent: wanted 1, got " +
+              std::to_string(most + 1));
     CHECK(of({2, 3, 4, 8}, {8, 64, 16}) == "fits");    // batches inside heads inside tokens
     CHECK(of({2, 3, 4, 8}, {-96, -32, 8}) == "fits");  // backwards
     CHECK(of({1, 6, 4, 8}, {0, 8, 48}) == "fits");     // heads first

@@ -91,6 +91,19 @@ TEST_CASE("rotate_into: f32 to other formats rounds once", "[kernels][rotate_int
     narrow(double{});
 }
 
+TEST_CASE("rotate_into: from some heads of a tensor into others, which lie between them",
+          "[kernels][rotate_into]") {
+    const auto table = table_of<float>(8);
+    heads_buffer<float> both({1, 3, 4, 16}), alone({1, 3, 2, 16});
+    both.fill(1);
+    const auto whole = both.view();
+    REQUIRE(rw::rotate_into(rw::half_split{}, whole.head_slice(0, 2), alone.view(), table.rows_from(0, 3)));
+    REQUIRE(rw::rotate_into(rw::half_split{}, whole.head_slice(0, 2), whole.head_slice(2, 2),
+                            table.rows_from(0, 3)));
+    for (rw::index token = 0; token < 3; ++token)
+        CHECK(std::equal(whole.at(0, token, 2), whole.at(0, token, 2) + 32, alone.view().at(0, token, 0)));
+}
+
 TEST_CASE("rotate_into: a const source, and untouched rows are not written", "[kernels][rotate_into]") {
     const auto table = table_of<float>(8);
     heads_buffer<float> from({1, 3, 1, 16}), to({1, 3, 1, 16});

@@ -101,7 +101,7 @@ void check_refused(const std::string& part, const std::function<void()>& call) {
 #endif
     CHECK(said.size() < 1000);
     CHECK(spent.bytes < std::size_t{64} << 20);
-#if !defined(TEST_SANITIZED)
+#if !defined(TEST_SANITIZED) && defined(__OPTIMIZE__)
     CHECK(spent.seconds < 1);
 #endif
 }
