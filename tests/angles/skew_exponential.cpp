@@ -125,6 +125,10 @@ TEST_CASE("skew_exponential: refuses what is no rotation", "[angles][skew_expone
     std::vector<double> r(4);
     CHECK_REFUSES("fill_rotation_exponential: matrices must be skew-symmetric, sum, got 2",
                   fill_rotation_exponential(std::vector<double>{0, 1, 1, 0}, 2, r));
+    // But not what fused products leave of u v^T - v u^T.
+    fill_rotation_exponential(std::vector<double>{3e-25, std::nextafter(0.5, 1.0), -0.5, 0}, 2, r);
+    CHECK(r[0] == Approx(std::cos(0.5)).epsilon(1e-15));
+    CHECK(r[2] == -r[1]);
 #if !defined(__FAST_MATH__)  // which says that there is no NaN
     CHECK_REFUSES("fill_rotation_exponential: entries must be finite, got nan",
                   fill_rotation_exponential(std::vector<double>{NAN, 1, -1, 0}, 2, r));
