@@ -117,8 +117,8 @@ inline void fill_rotation_exponential(std::span<const double> s, index side, std
             if (a(r, c) == -a(c, r)) continue;
             detail::require(std::abs(a(r, c) + a(c, r)) <= 0x1p-48 * most, who,
                             "matrices must be skew-symmetric, sum", a(r, c) + a(c, r));
-            a(r, c) = r == c ? 0.0 : a(r, c) / 2 - a(c, r) / 2;
-            if (r != c) a(c, r) = -a(r, c);
+            const double skew = a(r, c) / 2 - a(c, r) / 2;
+            a(c, r) = -skew, a(r, c) = skew;
         }
     detail::square rotated(side);
     if (side == 2) {
