@@ -301,6 +301,8 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     // Heads that no memory holds, in their slots: they are not listed.
     auto endless = good;
     endless.value = {}, endless.value_cache = {};
+    endless.key =
+        rw::heads_view<const float>(cache.keys().at(0, 0, 0), endless.key.shape, endless.key.strides);
     endless.key.shape.heads = endless.key_cache.shape.heads = rw::index{1} << 24;
     endless.key.strides = {.token = endless.key.shape.heads * 16, .head = 16};
     endless.key_cache.strides = {.token = endless.key.strides.token, .head = 16};
