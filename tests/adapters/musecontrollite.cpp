@@ -162,19 +162,19 @@ TEST_CASE("MuseControlLite layer: what does not fit is refused", "[adapters][mus
     CHECK(with([](auto& c, auto&) { c.condition_channels = 0; }) ==
           who + "condition_channels must be >= 1, got 0");
     CHECK(with([](auto&, auto& w) { w.to_k.conservativeResize(11, 5); }) ==
-          who + "to_k must be [kv_heads * head_dim, condition_channels], its rows being, got 11");
+          who + "to_k must be [kv_heads * head_dim, condition_channels]: wanted [12, 5], got [11, 5]");
     CHECK(with([](auto&, auto& w) { w.to_v.conservativeResize(13, 5); }) ==
-          who + "to_v must be [kv_heads * head_dim, condition_channels], its rows being, got 13");
+          who + "to_v must be [kv_heads * head_dim, condition_channels]: wanted [12, 5], got [13, 5]");
     CHECK(with([](auto&, auto& w) { w.conv_out.conservativeResize(12, 24); }) ==
-          who + "conv_out must be [heads * head_dim, heads * head_dim], its rows being, got 12");
+          who + "conv_out must be [heads * head_dim, heads * head_dim]: wanted [24, 24], got [12, 24]");
     const muse::control_layer<double> layer(muse_layers::config, random_weights(1));
     const auto x = noise(48, 1);
     auto hidden = x;
     const rw::heads_view<const double> q(x.data(), 2, heads, dim);
     const auto condition = layer.make_condition(rw::heads_view<const double>(x.data(), 3, 1, 5));
     CHECK_REFUSES(
-        "musecontrollite::control_layer::make_condition: features must have condition_channels channels, got "
-        "6",
+        "musecontrollite::control_layer::make_condition: features must have condition_channels channels: "
+        "wanted 5, got 6",
         layer.make_condition(rw::heads_view<const double>(x.data(), 3, 1, 6)));
     CHECK_REFUSES(
         "musecontrollite::control_layer::add: queries must have the layer's heads and head_dim, their heads "

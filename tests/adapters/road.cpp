@@ -177,7 +177,7 @@ TEST_CASE("road: folded into RoPE's tables it turns as one after the other", "[a
     const auto fold = [&](const road::adapter& a) {
         return refusal([&] { road::make_folded_table<float>(a, omega, where, rw::half_split{}); });
     };
-    CHECK(fold(uneven) == "road::make_folded_table: alpha must be one number for all pairs, got 2");
+    CHECK(fold(uneven) == "road::make_folded_table: alpha must be one number for all pairs: wanted 1, got 2");
     CHECK(fold(wrong_group) == "road::make_folded_table: group must be the layout's own, got 4");
     CHECK(fold(four) == "road::make_folded_table: variant must be road_1, got 4");
 }
@@ -193,7 +193,7 @@ TEST_CASE("road: what does not fit is refused with its value", "[adapters][road]
           "road::adapter: variant must be road_1, road_2 or road_4, got 3");
     CHECK(refusal([] {
               road::adapter({.channels = 4, .group = 4}, {0, 0, 0}, {1, 1});
-          }) == "road::adapter: theta must hold parameter_count numbers, got 3");
+          }) == "road::adapter: theta must hold parameter_count numbers: wanted 2, got 3");
     CHECK(refusal([] {
               road::adapter({.channels = 4, .group = 4}, {0, 0}, {1, std::nan("")});
           }).starts_with("road::adapter: alpha must be finite, got"));
@@ -219,12 +219,13 @@ TEST_CASE("road: what does not fit is refused with its value", "[adapters][road]
         CHECK(refusal([&] { road::select_pairs(flags, bad, bad); }) == "road::select_pairs: " + text);
     };
     const std::vector<double> two{1, 2};
-    each_refuses({2, two, {}, {}, two}, "blocks' a, b, c and d must be of one size, got 0");
+    each_refuses({2, two, {}, {}, two}, "blocks' a, b, c and d must be of one size: wanted 2, got 0");
     each_refuses({0, two, two, two, two}, "blocks.group must be even and > 0, got 0");
     each_refuses({3, two, two, two, two}, "blocks.group must be even and > 0, got 3");
     each_refuses({-2, two, two, two, two}, "blocks.group must be even and > 0, got -2");
     each_refuses({8, two, two, two, two}, "blocks.group must divide the channels, got 8");
-    CHECK(refusal([&] { road::merge(r, w); }) == "road::merge: weight must have R's channels as rows, got 6");
+    CHECK(refusal([&] { road::merge(r, w); }) ==
+          "road::merge: weight must have R's channels as rows: wanted 8, got 6");
     CHECK(refusal([&] { road::make_product(r, road::make_identity_blocks(8, 8)); }) ==
-          "road::make_product: blocks must have the same group, got 8");
+          "road::make_product: blocks must have the same group: wanted 4, got 8");
 }

@@ -173,7 +173,7 @@ TEST_CASE("road_bank: what does not fit is refused with its value", "[adapters][
                   bank.rows(unknown));
     CHECK_REFUSES("road::adapter_bank::rows: id must be -1 (base) or an adapter's, got -2", bank.rows(below));
     CHECK_REFUSES("road::adapter_bank::rows: tokens_each must be >= 0, got -1", bank.rows(one, -1));
-    CHECK_REFUSES("road::adapter_bank::set: blocks must have the layer's channels, got 16",
+    CHECK_REFUSES("road::adapter_bank::set: blocks must have the layer's channels: wanted 24, got 16",
                   (bank.set("d", blocks), 0));
     road::adapter_bank<float> narrow(4, {"a"});
     road::pair_blocks odd{3, {2, 2}, {0, 0}, {0, 0}, {2, 2}};

@@ -127,7 +127,7 @@ TEST_CASE("road_intervention: what does not fit is refused with its value",
           "[adapters][road_intervention][errors]") {
     const auto r = blocks_of(4, 11);
     CHECK(refusal([&] { road::intervention<float>(orthonormal(3, 8, 1), r); }) ==
-          "road::intervention: projection must have a row for each of R's channels, got 3");
+          "road::intervention: projection must have a row for each of R's channels: wanted 4, got 3");
     Eigen::MatrixXd m = orthonormal(4, 8, 1);
     m.row(2) *= 2;
     CHECK(refusal([&] {

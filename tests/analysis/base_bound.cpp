@@ -173,7 +173,7 @@ TEST_CASE("base_bound: discrimination along several axes", "[analysis][base_boun
     const auto mixed = spectrum::mixed(weights, 2, 2);
     CHECK(analysis::discrimination(mixed, std::vector<double>{3, 4}, 1) ==
           Approx(std::cos(3 * 0.5 + 4 * 0.7) + std::cos(3 * 0.6 + 4 * 0.8)).epsilon(1e-13));
-    CHECK_REFUSES("discrimination: offset must hold one number an axis, got 1",
+    CHECK_REFUSES("discrimination: offset must hold one number an axis: wanted 2, got 1",
                   analysis::discrimination(mixed, std::vector<double>{3}));
     CHECK_REFUSES("discrimination: head must be one of the spectrum's, got 2",
                   analysis::discrimination(mixed, std::vector<double>{3, 1}, 2));
@@ -218,7 +218,7 @@ TEST_CASE("base_bound: what VideoRoPE and HoPE tell apart across frames, and acr
     CHECK(carried > 1707);
     for (std::int64_t m = 0; m < std::min<std::int64_t>(carried, 20000); ++m)
         if (analysis::discrimination(hope, std::vector<double>(3, double(m))) < 0) FAIL(m);
-    CHECK_REFUSES("first_negative: step must hold one number an axis, got 1",
+    CHECK_REFUSES("first_negative: step must hold one number an axis: wanted 3, got 1",
                   analysis::first_negative(video, std::vector<double>{1}, 5));
     CHECK_REFUSES("first_negative: step must be finite, got inf",
                   analysis::first_negative(video, std::vector<double>{1, HUGE_VAL, 0}, 5));

@@ -166,7 +166,7 @@ TEST_CASE("head_patterns: refuses what does not fit", "[analysis][head_patterns]
     CHECK(call(q, q, {.distances = 2, .scale = HUGE_VAL}) ==
           "make_head_patterns: scale must be finite, got inf");
     CHECK(call(q.head_slice(0, 1), q) == "make_head_patterns: k.heads must divide q.heads, got 2");
-    CHECK(call(q, q.token_slice(0, 5)) == "make_head_patterns: k must have q's tokens, got 5");
+    CHECK(call(q, q.token_slice(0, 5)) == "make_head_patterns: k must have q's tokens: wanted 6, got 5");
     CHECK(call(q, q.channel_slice(0, 14)) ==
           "make_head_patterns: k must have q's channels, at least one, got 14");
     CHECK(call(q.token_slice(0, 5), q.token_slice(0, 5)).find("require_fits:") == 0);

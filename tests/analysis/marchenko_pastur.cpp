@@ -147,7 +147,7 @@ TEST_CASE("marchenko_pastur: what is refused, and how it says so", "[analysis][m
     CHECK_THROWS_WITH(rw::make_spectral_report(Eigen::MatrixXd::Constant(3, 3, 1e200)),
                       ContainsSubstring("finite squared singular values"));
     CHECK_THROWS_WITH(rw::make_product_report(Eigen::MatrixXd::Ones(3, 2), Eigen::MatrixXd::Ones(3, 4)),
-                      ContainsSubstring("same columns, got 4"));
+                      ContainsSubstring("same columns: wanted 2, got 4"));
     CHECK_THROWS_WITH(rw::make_product_report(x, x), ContainsSubstring("a must be finite"));
     CHECK_THROWS_WITH(rw::make_marchenko_pastur(1, 1.5),
                       ContainsSubstring("gamma must be in (0, 1], got 1.5"));

@@ -21,7 +21,7 @@ TEST_CASE("needle_perplexity: refuses nothing to look at", "[analysis][needle_pe
     const std::vector<double> loss{1, 2};
     CHECK_REFUSES("needle_perplexity: answers must name a token, got none",
                   needle_perplexity(loss, std::vector<std::uint8_t>(2)));
-    CHECK_REFUSES("needle_perplexity: answers must be as many as losses, got 3",
+    CHECK_REFUSES("needle_perplexity: answers must be as many as losses: wanted 2, got 3",
                   needle_perplexity(loss, std::vector<std::uint8_t>(3)));
     CHECK_REFUSES("full_perplexity: losses must not be empty, got none", full_perplexity({}));
 }

@@ -102,7 +102,7 @@ TEST_CASE("drift: names go both ways, and what does not fit is refused", "[analy
     const std::vector<double> x(63), y(64);
     CHECK(refusal([&] { drift::mode_named("bf8"); }) == "drift::mode_named: name must be a mode's, got bf8");
     CHECK(refusal([&] { drift::rotated(mode::exact, x, 1, {omega}); }) ==
-          "drift::rotated: x must hold two channels a pair, got 63");
+          "drift::rotated: x must hold two channels a pair: wanted 64, got 63");
     for (double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL, 1e300}) {
         const std::vector<double> shifts_bad{0, bad};
         for (mode m : drift::all_modes)
@@ -126,5 +126,5 @@ TEST_CASE("drift: names go both ways, and what does not fit is refused", "[analy
     CHECK(refusal([&] { drift::make_shift_table(mode::exact, x, x, {omega}, shifts, offsets); }) ==
           "drift::make_shift_table: q must hold vectors * channels numbers, got 63");
     CHECK(refusal([&] { drift::make_column_table(mode::exact, y, x, {omega}, 0, 1); }) ==
-          "drift::make_column_table: k must be as long as q, got 63");
+          "drift::make_column_table: k must be as long as q: wanted 64, got 63");
 }

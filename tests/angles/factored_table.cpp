@@ -211,7 +211,7 @@ TEST_CASE("factored table: copies and slices read the same rows", "[angles][fact
 
 TEST_CASE("factored table: refuses other axes and very wide heads", "[angles][factored][errors]") {
     CHECK_THROWS_WITH(rw::make_factored_table<float>(sections(), rw::position_ids::text(3)),
-                      "factored_table: positions must have the spectrum's axes, got 1");
+                      "factored_table: positions must have the spectrum's axes: wanted 3, got 1");
     CHECK_THROWS_WITH(rw::make_factored_table<float>(rw::frequencies::geometric({.rotary_dim = 2048}),
                                                      rw::position_ids::text(3)),
                       "factored_table: pairs must be <= 512, got 1024");

@@ -162,7 +162,7 @@ TEST_CASE("fourier_table: calls that do not fit are told as for any rows",
     CHECK(told(fit(pair_layout::blocked_by(6), view(5, 3, 8), of_k)) ==
           "rotated channels must be a multiple of the layout's group: wanted 6, got 8");
     CHECK(told(fit(half_split{}, view(5, 6, 8), view(5, 3, 8), of_k)) ==
-          "rows with heads of their own must be as many as the heads of the view: wanted 6, got 3");
+          "q: rows with heads of their own must be as many as the heads of the view: wanted 6, got 3");
     const std::vector<int> some{4, 0};
     CHECK(fit(half_split{}, view(2, 3, 8), of_k.rows(some)).ok());
     const std::vector<int> missing{0, 5};

@@ -135,7 +135,7 @@ TEST_CASE("skew_exponential: refuses what is no rotation", "[angles][skew_expone
 #endif
     CHECK_REFUSES("fill_rotation_exponential: side must be in 1 .. 64, got 65",
                   fill_rotation_exponential(r, 65, r));
-    CHECK_REFUSES("fill_rotation_exponential: matrices must hold side * side numbers, got 4",
+    CHECK_REFUSES("fill_rotation_exponential: matrices must hold side * side numbers: wanted 9, got 4",
                   fill_rotation_exponential(r, 3, r));
 #if !defined(__FAST_MATH__)  // which says that there is no NaN
     CHECK_REFUSES("fill_exponential_gradient: direction must be finite, got nan",

@@ -82,10 +82,10 @@ TEST_CASE("table_set: LongRoPE's start tokens keep the trained frequencies", "[a
 TEST_CASE("table_set: refuses what does not go together", "[angles][table_set][errors]") {
     using spectra = std::vector<spectrum>;
     CHECK_REFUSES("table_set: spectra must not be empty, got 0", table_set<float>(spectra{}, 1));
-    CHECK_REFUSES("table_set: spectra must have the same pairs, got 4",
+    CHECK_REFUSES("table_set: spectra must have the same pairs: wanted 8, got 4",
                   table_set<float>(spectra{plain, frequencies::geometric({.rotary_dim = 8})}, 1));
     CHECK_REFUSES("table_set: rows must be >= 0, got -3", table_set<float>(spectra{plain}, -3));
-    CHECK_REFUSES("table_set: rows_of_table must have one entry a table, got 2",
+    CHECK_REFUSES("table_set: rows_of_table must have one entry a table: wanted 1, got 2",
                   table_set<float>(spectra{plain}, std::vector<ropewalk::index>{1, 2}));
     const table_set<float> fixed({plain, yarn}, 4);
     std::vector<std::int32_t> out(1);
@@ -102,7 +102,7 @@ TEST_CASE("table_set: refuses what does not go together", "[angles][table_set][e
         CHECK_REFUSES("table_set: position must be below max_rows, got " + std::to_string(position),
                       grows.rows(std::vector<std::int32_t>{1}, std::vector<std::int64_t>{position}, out));
     CHECK(grows.row_count(1) == 4);
-    CHECK_REFUSES("table_set: row_of_token must have one entry a position, got 1",
+    CHECK_REFUSES("table_set: row_of_token must have one entry a position: wanted 2, got 1",
                   grows.rows(std::vector<std::int32_t>{0, 0}, std::vector<std::int32_t>{900, 0}, out));
     CHECK(grows.row_count(0) == 4);  // a call that is refused does not grow it
     table_set<float> limited({plain, yarn}, 4, {.max_rows = 6});
@@ -117,6 +117,6 @@ TEST_CASE("table_set: refuses what does not go together", "[angles][table_set][e
                   table_set<float>({plain, yarn}, 8, {.max_rows = 7}));
     CHECK_REFUSES("table_set: max_rows must be >= 0, got -1",
                   table_set<float>({plain, yarn}, 0, {.max_rows = -1}));
-    CHECK_REFUSES("table_set: row_of_token must have one entry a position, got 1",
+    CHECK_REFUSES("table_set: row_of_token must have one entry a position: wanted 2, got 1",
                   fixed.rows(std::vector<std::int32_t>{0, 0}, std::vector<std::int32_t>{0, 0}, out));
 }

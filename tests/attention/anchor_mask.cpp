@@ -271,5 +271,5 @@ TEST_CASE("anchor: what cannot be packed is refused with its value", "[attention
           }) == "anchor_mask: document_start must not fall, nor pass its token, got 2");
     CHECK(refusal([&] {
               attention::attend_anchored({{0}, true}, view, view, view, view);
-          }) == "anchor_mask: queries must be the mask's tokens, got 2");
+          }) == "anchor_mask: queries must be the mask's tokens: wanted 1, got 2");
 }

@@ -192,6 +192,7 @@ TEST_CASE("banded attention: memory does not grow with the tokens, what does not
     CHECK_REFUSES("attend_banded: workspace must hold attend_banded_workspace bytes, got 9",
                   attention::attend_banded(full, copies, {.window = 1}, v, to, space.first(9)));
     copies.far_k = copies.far_k.token_slice(0, 199);
-    CHECK_REFUSES("attend_banded: far_k must have near_k's extents, tokens, got 199",
-                  attention::attend_banded(full, copies, {.window = 1}, v, to, space));
+    CHECK_REFUSES(
+        "attend_banded: far_k must have near_k's extents: wanted [1, 200, 1, 9], got [1, 199, 1, 9]",
+        attention::attend_banded(full, copies, {.window = 1}, v, to, space));
 }

@@ -299,5 +299,6 @@ TEST_CASE("chunk memory: what does not fit is refused with its value", "[attenti
     CHECK(refusal([&] { attention::memory_bank<float>(2, 4, {.gate = few, .candidate = few}); }) ==
           "memory_bank: gate must hold dim * 2 dim numbers, got 3");
     attention::memory_bank<float> bank(2, 4);
-    CHECK(refusal([&] { bank.write(few); }) == "memory_bank::write: summary must hold dim numbers, got 3");
+    CHECK(refusal([&] { bank.write(few); }) ==
+          "memory_bank::write: summary must hold dim numbers: wanted 4, got 3");
 }

@@ -186,9 +186,9 @@ TEST_CASE("compressed_keys: refuses sizes that do not fit", "[attention][compres
     const std::vector<double> kv(6), gate(6), bias(4), one(2), few(1);
     CHECK_REFUSES("compressed_keys::pool: rate must be >= 1, got 0",
                   compressed_keys::pool({.rate = 0}, {kv, gate, bias, one}));
-    CHECK_REFUSES("compressed_keys::pool: gates must be as many as values, got 1",
+    CHECK_REFUSES("compressed_keys::pool: gates must be as many as values: wanted 6, got 1",
                   compressed_keys::pool({.rate = 2}, {kv, few, bias, one}));
-    CHECK_REFUSES("compressed_keys::pool: bias must hold rate * width numbers, got 1",
+    CHECK_REFUSES("compressed_keys::pool: bias must hold rate * width numbers: wanted 4, got 1",
                   compressed_keys::pool({.rate = 2}, {kv, gate, few, one}));
     std::vector<double> o(6);
     const heads_view<const double> q(kv.data(), 3, 1, 2), none(nullptr, 0, 1, 2);

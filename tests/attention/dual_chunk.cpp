@@ -196,11 +196,12 @@ TEST_CASE("dual_chunk: refuses bad numbers", "[attention][dual_chunk][errors]") 
     CHECK_REFUSES("dual_chunk::logit_factor: length must be >= 1, got 0", chunks.logit_factor(0));
     scene s(chunks, 5);
     std::vector<double> few(3);
-    CHECK_REFUSES("fill_dual_chunk_scores: scores must hold batches * heads * Lq * Lk numbers, got 3",
-                  fill_dual_chunk_scores(chunks, s.queries(), s.keys(), std::span<double>(few)));
+    CHECK_REFUSES(
+        "fill_dual_chunk_scores: scores must hold batches * heads * Lq * Lk numbers: wanted 100, got 3",
+        fill_dual_chunk_scores(chunks, s.queries(), s.keys(), std::span<double>(few)));
     auto q = s.queries();
     q.older = q.older.token_slice(0, 2);
-    CHECK_REFUSES("fill_dual_chunk_scores: queries must have the same tokens, got 2",
+    CHECK_REFUSES("fill_dual_chunk_scores: queries must have the same tokens: wanted 5, got 2",
                   fill_dual_chunk_scores(chunks, q, s.keys(), std::span<double>(few)));
     CHECK_REFUSES(
         "fill_dual_chunk_scores: first_query must be >= 0, got -1",

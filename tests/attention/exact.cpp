@@ -428,10 +428,10 @@ TEST_CASE("attend: sizes that disagree are refused by name and value", "[attenti
     };
     refuse({.heads = 3, .kv_heads = 2}, "k.heads must be > 0 and divide q.heads, got 2");
     refuse({.kv_heads = 0}, "k.heads must be > 0 and divide q.heads, got 0");
-    refuse({}, "out.tokens must equal q.tokens, got 4", {}, {1, 4, 2, 8});
-    refuse({}, "out.channels must equal v.channels, got 9", {}, {1, 5, 2, 9});
-    refuse({}, "out.heads must equal q.heads, got 1", {}, {1, 5, 1, 8});
-    refuse({}, "out.batches must equal q.batches, got 2", {}, {2, 5, 2, 8});
+    refuse({}, "out.tokens must equal q.tokens: wanted 5, got 4", {}, {1, 4, 2, 8});
+    refuse({}, "out.channels must equal v.channels: wanted 8, got 9", {}, {1, 5, 2, 9});
+    refuse({}, "out.heads must equal q.heads: wanted 2, got 1", {}, {1, 5, 1, 8});
+    refuse({}, "out.batches must equal q.batches: wanted 1, got 2", {}, {2, 5, 2, 8});
     refuse({}, "window must be >= 0, got -1", {.window = -1});
     refuse({}, "scale must be finite, got inf", {.scale = std::numeric_limits<double>::infinity()});
     // Distances to keys would overflow.

@@ -103,7 +103,7 @@ TEST_CASE("grape_bias: refuses sizes that do not fit", "[attention][grape_bias][
     const heads_view<const double> q(x.data(), 2, 2, 3);
     CHECK_REFUSES("grape::make_bias: u must hold heads * channels numbers, got 0",
                   grape::make_bias({}, {.omega = w}, q, q));
-    CHECK_REFUSES("grape::make_bias: omega must hold one number a head, got 0",
+    CHECK_REFUSES("grape::make_bias: omega must hold one number a head: wanted 2, got 0",
                   grape::make_bias({}, {}, q, q));
     CHECK_REFUSES("grape::make_path_bias: channels must be even, got 3", grape::make_path_bias(q));
 }

@@ -112,9 +112,9 @@ TEST_CASE("injection: samples and tokens that are not there are refused", "[atte
                   (injection::inject_keys_values(x.k.view(), x.v.view(), {}, {3, 4}), 0));
     CHECK_REFUSES("inject_keys_values: keep must name tokens of the sequence, got 6",
                   (injection::inject_keys_values(x.k.view(), x.v.view(), {}, {2, 4}, six), 0));
-    CHECK_REFUSES("inject_keys_values: v.tokens must equal k.tokens, got 5",
+    CHECK_REFUSES("inject_keys_values: v.tokens must equal k.tokens: wanted 6, got 5",
                   (injection::inject_keys_values(x.k.view(), x.v.view().token_slice(0, 5), {}, {2, 4}), 0));
-    CHECK_REFUSES("inject_values: to must be as long as from, got 0",
+    CHECK_REFUSES("inject_values: to must be as long as from: wanted 1, got 0",
                   (injection::inject_values(x.v.view(), {}, {2, 4}, zero, none), 0));
     CHECK_REFUSES("inject_values: tokens must be image tokens, got 6",
                   (injection::inject_values(x.v.view(), {}, {2, 4}, zero, six), 0));

@@ -256,7 +256,8 @@ TEST_CASE("linear_attention: refuses shapes that disagree", "[attention][linear_
                                                  table);
     };
     CHECK_REFUSES("linear_state::attend: heads of q must be a multiple of those of k, got 3", call(3, 2, 4));
-    CHECK_REFUSES("linear_state::attend: channels must be twice the pairs of the rows, got 6", call(2, 2, 6));
+    CHECK_REFUSES("linear_state::attend: channels must be twice the pairs of the rows: wanted 4, got 6",
+                  call(2, 2, 6));
 }
 
 TEMPLATE_TEST_CASE("linear_state: pieces of any length, decode steps and one call agree",
@@ -326,11 +327,11 @@ TEST_CASE("linear_state: refuses what does not fit", "[attention][linear_attenti
     const auto table =
         make_rotation_table<float>(frequencies::geometric({.rotary_dim = 4}), position_ids::text(2));
     const heads_view<float> k(x.data(), 2, 1, 4), v(x.data(), 2, 1, 2);
-    CHECK_REFUSES("linear_state::append: tokens of v must be those of k, got 1",
+    CHECK_REFUSES("linear_state::append: tokens of v must be those of k: wanted 2, got 1",
                   (state.append(k, v.token_slice(0, 1), table), 0));
-    CHECK_REFUSES("linear_state::append: rows must name one row a token, got 2",
+    CHECK_REFUSES("linear_state::append: rows must name one row a token: wanted 1, got 2",
                   (state.append(k.token_slice(0, 1), v.token_slice(0, 1), table), 0));
-    CHECK_REFUSES("linear_state::read: channels of out must be those of v, got 4",
+    CHECK_REFUSES("linear_state::read: channels of out must be those of v: wanted 2, got 4",
                   (state.read(k, k, table), 0));
     CHECK(state.tokens() == 0);
 }

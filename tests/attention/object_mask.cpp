@@ -246,7 +246,7 @@ TEST_CASE("object mask: what does not fit is refused", "[attention][freeflux][ob
         return injection::make_word_map(queries.view(), keys.view(), {.image = range, .word = word});
     };
     CHECK_REFUSES("make_word_map: q.batches must be 1, got 2", map(two, two, {2, 4}, text));
-    CHECK_REFUSES("make_word_map: k.tokens must equal q.tokens, got 5", map(q, five, {2, 4}, text));
+    CHECK_REFUSES("make_word_map: k.tokens must equal q.tokens: wanted 6, got 5", map(q, five, {2, 4}, text));
     CHECK_REFUSES("make_word_map: image must lie inside the sequence, first token, got 3",
                   map(q, k, {3, 4}, text));
     CHECK_REFUSES("make_word_map: word must have tokens, got 0", map(q, k, {2, 4}, none));
@@ -254,7 +254,7 @@ TEST_CASE("object mask: what does not fit is refused", "[attention][freeflux][ob
     CHECK_REFUSES("make_word_map: word must name no image tokens, got 2", map(q, k, {2, 4}, image));
 
     const numbers four(4, 1.0), line(3, 1.0);
-    CHECK_REFUSES("make_smoothed_map: map must hold grid.height x grid.width numbers, got 4",
+    CHECK_REFUSES("make_smoothed_map: map must hold grid.height x grid.width numbers: wanted 6, got 4",
                   injection::make_smoothed_map(four, {2, 3}));
     CHECK_REFUSES("make_smoothed_map: grid.height must be >= 2 to be smoothed, got 1",
                   injection::make_smoothed_map(line, {1, 3}));
@@ -264,7 +264,7 @@ TEST_CASE("object mask: what does not fit is refused", "[attention][freeflux][ob
                   injection::make_smoothed_map(four, {2, 2}, -1));
     CHECK_REFUSES("largest_region: grid.width must be >= 1, got 0", injection::largest_region({}, {2, 0}));
     const std::vector<std::uint8_t> flags(5);
-    CHECK_REFUSES("largest_region: inside must hold grid.height x grid.width flags, got 5",
+    CHECK_REFUSES("largest_region: inside must hold grid.height x grid.width flags: wanted 4, got 5",
                   injection::largest_region(flags, {2, 2}));
     const auto cut = [](const numbers& maps, const injection::object_region& r) {
         return injection::make_object_tokens(maps, r);

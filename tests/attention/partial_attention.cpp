@@ -103,18 +103,20 @@ TEST_CASE("partial attention: a part shorter than its shape is refused, not read
     auto part = x.part(1, 1);
     part.out.pop_back();
     CHECK_REFUSES(
-        "join_partial_attention: parts must have an out of batches * Lq * heads * channels numbers, "
-        "got " +
+        "join_partial_attention: parts must have an out of batches * Lq * heads * channels numbers: "
+        "wanted 2800, got " +
             std::to_string(part.out.size()),
         join(part));
     part = x.part(1, 1);
     part.log_weight.clear();
     CHECK_REFUSES(
-        "join_partial_attention: parts must have a log_weight of batches * Lq * heads numbers, got 0",
+        "join_partial_attention: parts must have a log_weight of batches * Lq * heads numbers: wanted 560, "
+        "got 0",
         join(part));
     part.log_weight.resize(2 * tokens * heads + 1);
     CHECK_REFUSES(
-        "join_partial_attention: parts must have a log_weight of batches * Lq * heads numbers, got " +
+        "join_partial_attention: parts must have a log_weight of batches * Lq * heads numbers: wanted 560, "
+        "got " +
             std::to_string(part.log_weight.size()),
         join(part));
 }

@@ -168,11 +168,11 @@ TEST_CASE("sparse_index: refuses sizes that do not fit", "[attention][sparse_ind
     CHECK_REFUSES("hadamard: channels must be a power of two, got 6",
                   sparse_index::hadamard(heads_view<double>(x.data(), 1, 1, 6)));
     const heads_view<const double> q(x.data(), 1, 2, 3), k(x.data(), 2, 1, 3);
-    CHECK_REFUSES("sparse_index::make_scores: weights must hold tokens * heads numbers, got 1",
+    CHECK_REFUSES("sparse_index::make_scores: weights must hold tokens * heads numbers: wanted 2, got 1",
                   sparse_index::make_scores<double>(q, k, few));
     CHECK_REFUSES("sparse_index::make_scores: k must have one head for all, got 2",
                   sparse_index::make_scores<double>(q, q, few));
-    CHECK_REFUSES("sparse_index::normalize_keys: weight must hold channels numbers, got 1",
+    CHECK_REFUSES("sparse_index::normalize_keys: weight must hold channels numbers: wanted 3, got 1",
                   sparse_index::normalize_keys(heads_view<double>(x.data(), 2, 1, 3), few, few));
     CHECK_REFUSES("sparse_index::select: count must be >= 0, got -1",
                   sparse_index::select(std::span<const double>(x), 6, std::vector<rw::index>{1}, -1));

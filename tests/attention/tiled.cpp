@@ -399,8 +399,9 @@ TEST_CASE("tiled attention: what does not fit is refused before anything is writ
     const auto k = c.k_view(), v = c.v_view();
     CHECK_REFUSES("attend: k.heads must be > 0 and divide q.heads, got 0",
                   call(full, k.head_slice(0, 0), v, space));
-    CHECK_REFUSES("attend: v.tokens must equal k.tokens, got 5", call(full, k, v.token_slice(0, 5), space));
-    CHECK_REFUSES("attend: k.channels must equal q.channels, got 4",
+    CHECK_REFUSES("attend: v.tokens must equal k.tokens: wanted 6, got 5",
+                  call(full, k, v.token_slice(0, 5), space));
+    CHECK_REFUSES("attend: k.channels must equal q.channels: wanted 8, got 4",
                   call(full, k.channel_slice(0, 4), v, space));
     CHECK_REFUSES("attend: workspace must hold attend_workspace bytes, got 100",
                   call(full, k, v, space.first(100)));
@@ -411,8 +412,9 @@ TEST_CASE("tiled attention: what does not fit is refused before anything is writ
     std::vector<float> few(3);
     CHECK_REFUSES("attend: log_weight must hold batches * queries * heads numbers, got 3",
                   call(full, k, v, space, {.log_weight = few}));
-    CHECK_REFUSES("attend: probabilities must hold batches * heads * queries * keys numbers, got 3",
-                  call(full, k, v, space, {.probabilities = few}));
+    CHECK_REFUSES(
+        "attend: probabilities must hold batches * heads * queries * keys numbers: wanted 96, got 3",
+        call(full, k, v, space, {.probabilities = few}));
     CHECK(support::refusal([&] {
               call(full, k, v, space, {.query_tile = support::huge(62)});
           }).find("workspace must") != std::string::npos);

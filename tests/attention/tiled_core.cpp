@@ -63,10 +63,10 @@ TEST_CASE("tiled_core: extents, scale and parts are checked by name", "[attentio
     };
     CHECK(check(x, x, x, x) == 0);
     CHECK(check(x, {2, 9, 2, 8}, {2, 9, 2, 3}, {2, 5, 4, 3}) == 0);
-    CHECK_REFUSES("test: k.batches must equal q.batches, got 1", check(x, {1, 5, 4, 8}, x, x));
-    CHECK_REFUSES("test: v.tokens must equal k.tokens, got 6", check(x, x, {2, 6, 4, 8}, x));
+    CHECK_REFUSES("test: k.batches must equal q.batches: wanted 2, got 1", check(x, {1, 5, 4, 8}, x, x));
+    CHECK_REFUSES("test: v.tokens must equal k.tokens: wanted 5, got 6", check(x, x, {2, 6, 4, 8}, x));
     CHECK_REFUSES("test: k.heads must be > 0 and divide q.heads, got 3", check(x, {2, 5, 3, 8}, x, x));
-    CHECK_REFUSES("test: out.channels must equal v.channels, got 8", check(x, x, {2, 5, 4, 7}, x));
+    CHECK_REFUSES("test: out.channels must equal v.channels: wanted 7, got 8", check(x, x, {2, 5, 4, 7}, x));
     CHECK(rw::detail::checked_scale("test", {}, 16) == 0.25);
     CHECK(rw::detail::checked_scale("test", {}, 0) == 1);
     CHECK(rw::detail::checked_scale("test", -3.0, 16) == -3);
@@ -77,8 +77,9 @@ TEST_CASE("tiled_core: extents, scale and parts are checked by name", "[attentio
     std::vector<double> some(39);
     CHECK_REFUSES("test: log_weight must hold batches * queries * heads numbers, got 39",
                   rw::detail::check_options<double>("test", x, 7, {.log_weight = some}));
-    CHECK_REFUSES("test: probabilities must hold batches * heads * queries * keys numbers, got 39",
-                  rw::detail::check_options<double>("test", x, 7, {.probabilities = some}));
+    CHECK_REFUSES(
+        "test: probabilities must hold batches * heads * queries * keys numbers: wanted 280, got 39",
+        rw::detail::check_options<double>("test", x, 7, {.probabilities = some}));
 }
 
 TEST_CASE("tiled_core: any tiles give the definition under every mask", "[attention][tiled_core]") {

@@ -196,7 +196,8 @@ TEST_CASE("tiled_dual_chunk: refuses what does not fit", "[attention][tiled_dual
                   call(c.queries(), 3));
     auto q = c.queries();
     q.older = q.older.token_slice(0, 2);
-    CHECK_REFUSES("attend_dual_chunk: queries must have the same tokens, got 2", call(q, workspace.size()));
+    CHECK_REFUSES("attend_dual_chunk: queries must have the same tokens: wanted 4, got 2",
+                  call(q, workspace.size()));
     CHECK_REFUSES("attend_dual_chunk: first_query must be >= 0, got -1",
                   call(c.queries(), workspace.size(), {.first_query = -1}));
     const rw::index far_off = rw::detail::limit_of_bits(60) + 1;

@@ -226,9 +226,9 @@ TEST_CASE("tiled gradient: what does not fit is refused", "[attention][gradient]
                                             rw::heads_view<float>(x.data(), c.sizes.v())};
         attention::attend_gradient(attention::full_mask{}, t, std::span<std::byte>(workspace).first(bytes));
     };
-    CHECK_REFUSES("attend_gradient: dq must have q's extents, tokens, got 3",
+    CHECK_REFUSES("attend_gradient: dq must have q's extents: wanted [1, 4, 2, 8], got [1, 3, 2, 8]",
                   call({1, 3, 2, 8}, 8, workspace.size()));
-    CHECK_REFUSES("attend_gradient: log_weight must hold batches * queries * heads numbers, got 7",
+    CHECK_REFUSES("attend_gradient: log_weight must hold batches * queries * heads numbers: wanted 8, got 7",
                   call(c.sizes.q(), 7, workspace.size()));
     CHECK_REFUSES("attend_gradient: workspace must hold attend_gradient_workspace bytes, got 64",
                   call(c.sizes.q(), 8, 64));

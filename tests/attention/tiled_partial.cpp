@@ -108,9 +108,9 @@ TEST_CASE("tiled partial attention: what is said of a tile of positions is what 
         }
     CHECK(skipped > 0);
     CHECK(complete > 0);
-    CHECK_REFUSES("position_mask: key_positions must hold one number a key, got 40",
+    CHECK_REFUSES("position_mask: key_positions must hold one number a key: wanted 41, got 40",
                   attention::position_mask{queries, keys}.over({1, 1, 40, 41}));
-    CHECK_REFUSES("position_mask: query_positions must hold one number a query, got 40",
+    CHECK_REFUSES("position_mask: query_positions must hold one number a query: wanted 41, got 40",
                   attention::position_mask{queries, keys}.over({1, 1, 41, 40}));
 }
 

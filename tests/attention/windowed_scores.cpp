@@ -169,15 +169,16 @@ TEST_CASE("windowed scores: sizes that disagree are refused", "[attention][windo
         CHECK_REFUSES("fill_windowed_scores: first_query must be within +-" + support::limit(53) + ", got " +
                           std::to_string(far_off),
                       x.scores({.window = 1, .first_query = far_off}));
-    CHECK_REFUSES("fill_windowed_scores: scores must hold batches * heads * Lq * Lk numbers, got 3",
-                  (rw::fill_windowed_scores(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(),
-                                            std::span<double>(small), {}),
-                   0));
-    CHECK_REFUSES("fill_windowed_scores: far_k.tokens must be near_k's, got 8",
+    CHECK_REFUSES(
+        "fill_windowed_scores: scores must hold batches * heads * Lq * Lk numbers: wanted 324, got 3",
+        (rw::fill_windowed_scores(x.near_q.view(), x.near_k.view(), x.far_q.view(), x.far_k.view(),
+                                  std::span<double>(small), {}),
+         0));
+    CHECK_REFUSES("fill_windowed_scores: far_k.tokens must be near_k's: wanted 9, got 8",
                   (rw::fill_windowed_scores(x.near_q.view(), x.near_k.view(), x.far_q.view(),
                                             x.far_k.view().token_slice(0, 8), std::span<double>(small), {}),
                    0));
-    CHECK_REFUSES("fill_windowed_scores: far_q.heads must be near_q's, got 2",
+    CHECK_REFUSES("fill_windowed_scores: far_q.heads must be near_q's: wanted 4, got 2",
                   (rw::fill_windowed_scores(x.near_q.view(), x.near_k.view(), x.far_q.view().head_slice(0, 2),
                                             x.far_k.view(), std::span<double>(small), {}),
                    0));

@@ -78,6 +78,9 @@ void misuse(float* data, const float* fixed, std::uint16_t* half, rw::position_t
     const auto narrow = table.rows(bytes);
 #elif MISTAKE == 26  // the table of a scheme
     const rw::position_table of_scheme(rope, 512);
+#elif MISTAKE == 27  // rows of a table that are fractions
+    const auto made = rw::make_rotation_table(omega, rw::position_ids::text(4));
+    const auto between_rows = made.rows(std::vector<float>(4));
 #endif
     (void)data, (void)fixed, (void)half, (void)omega, (void)rope, (void)q, (void)rows;
 }

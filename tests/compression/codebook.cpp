@@ -146,7 +146,7 @@ TEST_CASE("codebook: what is refused, and how it says so", "[compression][codebo
     CHECK_THROWS_WITH(rw::make_codebook<>(Eigen::MatrixXd(0, 3), m, {}),
                       ContainsSubstring("keys must not be empty"));
     CHECK_THROWS_WITH(rw::make_codebook<>(gaussian(5, 4, 1), m, {}),
-                      ContainsSubstring("metric's channels, got 4"));
+                      ContainsSubstring("metric's channels: wanted 3, got 4"));
     CHECK_THROWS_WITH(rw::make_codebook<>(std::nan("") * k, m, {}), ContainsSubstring("keys must be finite"));
     CHECK_THROWS_WITH(rw::make_codebook<>(1e200 * k, m, {}), ContainsSubstring("finite under the metric"));
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.codewords = 0}), ContainsSubstring("1 to 65536, got 0"));
@@ -164,7 +164,7 @@ TEST_CASE("codebook: what is refused, and how it says so", "[compression][codebo
     CHECK_THROWS_WITH(rw::score_squared_error(k, k, quantizer, std::vector<std::int32_t>{0}),
                       ContainsSubstring("one a key, got 1"));
     CHECK_THROWS_WITH(rw::make_codebook<>(k, m, {.codewords = 2}, gaussian(3, 3, 1)),
-                      ContainsSubstring("start") && ContainsSubstring("got 3"));
+                      ContainsSubstring("start") && ContainsSubstring("wanted [2, 3], got [3, 3]"));
     for (double bad : {std::nan(""), HUGE_VAL, 1e300}) {  // the last is none in f32
         Eigen::MatrixXd start = gaussian(2, 3, 1);
         start(1, 1) = bad;

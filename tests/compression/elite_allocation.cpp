@@ -39,7 +39,8 @@ TEST_CASE("elite_allocation: the least loss within a budget", "[compression][eli
     CHECK(best({1, none, none, 9}, 0.4) == 4);
     CHECK_THROWS_WITH(best({1, 2, 3, 4}, 0.1),
                       ContainsSubstring("budget must leave a measured allocation, got 0.1"));
-    CHECK_THROWS_WITH(best({1, 2}, 1), ContainsSubstring("losses must hold one number an allocation, got 2"));
+    CHECK_THROWS_WITH(best({1, 2}, 1),
+                      ContainsSubstring("losses must hold one number an allocation: wanted 4, got 2"));
     CHECK_THROWS_WITH(rw::make_elite_allocations({.last_rounds = 65}),
                       ContainsSubstring("last_rounds must be at most head_dim / 2, got 65"));
     CHECK_THROWS_WITH(rw::make_elite_allocations({.latent_step = 0}),

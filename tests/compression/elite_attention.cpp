@@ -131,7 +131,9 @@ TEST_CASE("elite_attention: what is refused, and how it says so", "[compression]
                       ContainsSubstring("elite_attention: queries must be") && ContainsSubstring("got 30"));
     w = weights_of<double>(s);
     w.up_keys.conservativeResize(3, 16);
-    CHECK_THROWS_WITH(make(w), ContainsSubstring("up_keys must be [kv heads * nope, latent], got 3"));
+    CHECK_THROWS_WITH(
+        make(w),
+        ContainsSubstring("up_keys must be [kv heads * nope, latent]: wanted [12, 16], got [3, 16]"));
     CHECK_THROWS_WITH(make(weights_of<double>(s), std::nan("")), ContainsSubstring("scale must be finite"));
     const auto layer = make(weights_of<double>(s));
     rw::elite_cache<double> other(layout_of({6, 2, 2, 16}), omega, 16), narrow(layout_of(s), omega, 15);
@@ -139,10 +141,10 @@ TEST_CASE("elite_attention: what is refused, and how it says so", "[compression]
     CHECK_THROWS_WITH(layer.append(x, other),
                       ContainsSubstring("cache must have the layer's layout, pairs a head, got 2"));
     CHECK_THROWS_WITH(layer.append(x, narrow),
-                      ContainsSubstring("cache must have the layer's latent, got 15"));
+                      ContainsSubstring("cache must have the layer's latent: wanted 16, got 15"));
     auto cache = layer.make_cache<double>();
     CHECK_THROWS_WITH(layer.forward(support::gaussian(2, 3, 1), cache),
-                      ContainsSubstring("x must be [tokens, hidden], got 3"));
+                      ContainsSubstring("x must be [tokens, hidden]: wanted 20, got 3"));
     CHECK(cache.tokens() == 0);
     CHECK(layer.forward(support::gaussian(0, hidden, 1), cache).rows() == 0);
 }

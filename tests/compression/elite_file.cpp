@@ -119,6 +119,6 @@ TEST_CASE("elite_file: every spoiled tensor and key is refused by its name",
     const auto model = rw::read_elite_model(config);
     CHECK_REFUSES("read_elite_weights: layer must be one of the model's, got 2",
                   rw::read_elite_weights<float>(file, 2, model, elite));
-    CHECK_REFUSES("read_elite_weights: elite must hold heads x half_of_rope_dim pairs, got 3",
+    CHECK_REFUSES("read_elite_weights: elite must hold heads x half_of_rope_dim pairs: wanted 4, got 3",
                   rw::read_elite_weights<float>(file, 1, model, std::span(elite).first(3)));
 }

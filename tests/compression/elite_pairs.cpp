@@ -227,7 +227,7 @@ TEST_CASE("elite_pairs: what is refused, and how it says so", "[compression][eli
     CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 1, .queries = -1}),
                       ContainsSubstring("queries must be >= 0"));
     CHECK_THROWS_WITH(call(rw::heads_view(x.data(), 4, 1, 6), ok, {.rounds = 1}),
-                      ContainsSubstring("q must have two channels a pair, got 6"));
+                      ContainsSubstring("q must have two channels a pair: wanted 8, got 6"));
     CHECK_THROWS_WITH(call(ok, rw::heads_view(x.data(), 3, 1, 8), {.rounds = 1}),
                       ContainsSubstring("k must have q's tokens") && ContainsSubstring("got 3"));
     CHECK_THROWS_WITH(
@@ -276,7 +276,7 @@ TEST_CASE("elite_pairs: a search by parts and sequence by sequence gives the bit
                       ContainsSubstring("not for, got 1") || ContainsSubstring("not for, got 2"));
     CHECK_THROWS_WITH(search.add(qv, kv, {2, 2}), ContainsSubstring("part must be one of parts, got 2"));
     CHECK_THROWS_WITH(search.add(qv.head_slice(0, 2), kv.head_slice(0, 2), {}),
-                      ContainsSubstring("k must have the kv heads of the search, got 2"));
+                      ContainsSubstring("k must have the kv heads of the search: wanted 3, got 2"));
     CHECK_THROWS_WITH(rw::elite_search(0, omega, {}), ContainsSubstring("kv_heads must be >= 1, got 0"));
     CHECK_THROWS_WITH(rw::elite_search(1, omega, {.rounds = 7}),
                       ContainsSubstring("rounds must be 0 to the pairs, got 7"));

@@ -120,22 +120,22 @@ TEST_CASE("latent_attention: a cache of another config is refused before anythin
     };
     auto c = low;
     c.latent = 4096;
-    refused(c, "layer's latent, got 4096");
+    refused(c, "layer's latent: wanted 18, got 4096");
     c = low;
     c.rope_dim = 4096;
-    refused(c, "layer's rope_dim, got 4096");
+    refused(c, "layer's rope_dim: wanted 8, got 4096");
     c = low;
     std::swap(c.latent, c.rope_dim);  // the same width
-    refused(c, "layer's latent, got 8");
+    refused(c, "layer's latent: wanted 18, got 8");
     c = low;
     c.base = 5e5;
-    refused(c, "must rotate its keys as the layer does");
+    refused(c, "must have the frequencies of the layer");
     c = low;
     c.factor = 8;
-    refused(c, "must rotate its keys as the layer does");
+    refused(c, "must have the frequencies of the layer");
     c = low;
     c.rms_epsilon = 1e-5;
-    refused(c, "layer's rms_epsilon, got");
+    refused(c, "layer's rms_epsilon: wanted 1e-06, got 1e-05");
     // What has no say in the cache may differ.
     c = low;
     c.heads = 1;
@@ -165,11 +165,12 @@ TEST_CASE("latent_attention: what is refused, and how it says so", "[compression
     using layer = rw::latent_attention<double>;
     auto w = weights_of<double>(direct);
     w.wkv_b = gaussian<double>(4, 10, 1);
-    CHECK_THROWS_WITH(layer(direct, w),
-                      ContainsSubstring("wkv_b must be [heads * (nope + value), latent], got 4"));
+    CHECK_THROWS_WITH(
+        layer(direct, w),
+        ContainsSubstring("wkv_b must be [heads * (nope + value), latent]: wanted [33, 10], got [4, 10]"));
     w = weights_of<double>(direct);
     w.key_norm.pop_back();
-    CHECK_THROWS_WITH(layer(direct, w), ContainsSubstring("key_norm must be [latent], got 9"));
+    CHECK_THROWS_WITH(layer(direct, w), ContainsSubstring("key_norm must be [latent]: wanted 10, got 9"));
     CHECK_THROWS_WITH(layer(low, weights_of<double>(direct)),
                       ContainsSubstring("wq_a must be [query_rank, hidden]"));
     CHECK_THROWS_WITH(layer(direct, weights_of<double>(direct), std::nan("")),
@@ -177,7 +178,7 @@ TEST_CASE("latent_attention: what is refused, and how it says so", "[compression
     layer good(direct, weights_of<double>(direct));
     rw::latent_cache<double> cache(direct);
     CHECK_THROWS_WITH(good.append(gaussian<double>(2, 13, 1), cache),
-                      ContainsSubstring("[tokens, hidden], got 13"));
+                      ContainsSubstring("[tokens, hidden]: wanted 12, got 13"));
     CHECK_THROWS_WITH(good.make_queries(gaussian<double>(2, 12, 1), -1),
                       ContainsSubstring("first must be >= 0, got -1"));
     CHECK_THROWS_WITH(good.make_values(gaussian<double>(2, 12, 1)), ContainsSubstring("heads * latent"));
@@ -187,7 +188,7 @@ TEST_CASE("latent_attention: what is refused, and how it says so", "[compression
     CHECK_THROWS_WITH(cache.erase(0, 1), ContainsSubstring("latent_cache::erase: count must be"));
     CHECK_THROWS_WITH(cache.shift(0, 0, INFINITY), ContainsSubstring("distance must be finite"));
     CHECK_THROWS_WITH(cache.append(nullptr, 0, noise<double>(3, 1)),
-                      ContainsSubstring("norm must be [latent], got 3"));
+                      ContainsSubstring("norm must be [latent]: wanted 10, got 3"));
     CHECK_THROWS_WITH(rw::latent_cache<>({.latent = 0}),
                       ContainsSubstring("mla: latent must be 1 to 2^30, got 0"));
     CHECK(good.forward(gaussian<double>(0, 12, 1), cache).rows() == 0);

@@ -78,7 +78,7 @@ TEST_CASE("latent_weights: a head that is not there, weights of other shapes", "
                       ContainsSubstring("make_content_factors: head must be one of the config's, got 3"));
     w.query_norm.pop_back();
     CHECK_THROWS_WITH(rw::make_rotary_factors(c, w, 0),
-                      ContainsSubstring("query_norm must be [query_rank], got 6"));
+                      ContainsSubstring("query_norm must be [query_rank]: wanted 7, got 6"));
     w = weights_of(c);
     w.wkv_b.conservativeResize(4, 10);
     CHECK_THROWS_WITH(rw::make_content_factors(c, w, 0), ContainsSubstring("wkv_b must be"));

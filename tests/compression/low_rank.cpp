@@ -155,8 +155,8 @@ TEST_CASE("low_rank: what is refused, and how it says so", "[compression][low_ra
     CHECK_THROWS_WITH(rw::make_elite_weights<>(wq, wk, wv, layout, 13),
                       ContainsSubstring("rank") && ContainsSubstring("got 13"));
     CHECK_THROWS_WITH(rw::make_elite_weights<>(gaussian(16, 5, 1), wk, wv, layout, 4),
-                      ContainsSubstring("q_weight must have k_weight's columns (hidden), got 5"));
+                      ContainsSubstring("q_weight must have k_weight's columns (hidden): wanted 12, got 5"));
     CHECK_THROWS_WITH(rw::make_elite_weights<>(gaussian(16, 5, 1), wk, wv, layout, rw::latent_split{2, 2}),
-                      ContainsSubstring("q_weight must have k_weight's columns (hidden), got 5"));
+                      ContainsSubstring("q_weight must have k_weight's columns (hidden): wanted 12, got 5"));
     CHECK(rw::make_low_rank(Eigen::MatrixXd(3, 0), 0).squared_error() == 0);
 }

@@ -333,8 +333,8 @@ TEST_CASE("retrieval: what is refused, and how it says so", "[compression][retri
     const rw::vector_quantizer<> wider(Eigen::MatrixXd::Random(6, 6), Eigen::MatrixXd::Identity(6, 6));
     const auto rope = plain_scheme(4);
     CHECK_THROWS_WITH(cache({}, rope), ContainsSubstring("quantizers must be one a kv head"));
-    CHECK_THROWS_WITH(cache({four, wider}, rope), ContainsSubstring("channels, got 6"));
-    CHECK_THROWS_WITH(cache({four, more}, rope), ContainsSubstring("codewords, got 7"));
+    CHECK_THROWS_WITH(cache({four, wider}, rope), ContainsSubstring("channels: wanted 4, got 6"));
+    CHECK_THROWS_WITH(cache({four, more}, rope), ContainsSubstring("codewords: wanted 6, got 7"));
     CHECK_THROWS_WITH(cache({four, four}, rope, {.heads = 3}),
                       ContainsSubstring("multiple of the quantizers, got 3"));
     CHECK_THROWS_WITH(cache({four}, plain_scheme(6)),

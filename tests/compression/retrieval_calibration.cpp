@@ -94,9 +94,9 @@ TEST_CASE("retrieval_calibration: what is refused, and how it says so", "[compre
     CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 8), view(4, 0, 8), rope),
                       ContainsSubstring("got 2"));
     CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 8), view(4, 2, 6), rope),
-                      ContainsSubstring("k.channels must be rope.head_dim, got 6"));
+                      ContainsSubstring("k.channels must be rope.head_dim: wanted 8, got 6"));
     CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 6), view(4, 2, 8), rope),
-                      ContainsSubstring("q.channels must be rope.head_dim, got 6"));
+                      ContainsSubstring("q.channels must be rope.head_dim: wanted 8, got 6"));
     CHECK_THROWS_WITH(rw::make_retrieval_quantizers(view(4, 2, 8), view(4, 2, 8), rope,
                                                     {.relative_position = std::nan("")}),
                       ContainsSubstring("relative_position must be finite, got nan"));

@@ -164,7 +164,7 @@ TEST_CASE("retrieval_reference: what is refused, and how it says so", "[compress
                       ContainsSubstring("q must be one query, tokens, got 10"));
     CHECK_THROWS_WITH(make(l.query(), l.keys().token_slice(0, 0), l.values()), ContainsSubstring("got 0"));
     CHECK_THROWS_WITH(make(l.query(), l.keys(), l.values().token_slice(0, 9)),
-                      ContainsSubstring("v.tokens must equal k.tokens, got 9"));
+                      ContainsSubstring("v.tokens must equal k.tokens: wanted 10, got 9"));
     CHECK_THROWS_WITH(make(l.query().head_slice(0, 3), l.keys(), l.values()),
                       ContainsSubstring("multiple of k.heads, got 3"));
     CHECK_THROWS_WITH(make(l.query().head_slice(0, 0), l.keys(), l.values()),
@@ -172,11 +172,11 @@ TEST_CASE("retrieval_reference: what is refused, and how it says so", "[compress
     CHECK_THROWS_WITH(make(l.query(), l.keys().head_slice(0, 0), l.values()),
                       ContainsSubstring("multiple of k.heads, got 4"));
     CHECK_THROWS_WITH(make(l.query(), l.keys(), l.values().head_slice(0, 1)),
-                      ContainsSubstring("v.heads must equal k.heads, got 1"));
+                      ContainsSubstring("v.heads must equal k.heads: wanted 2, got 1"));
     CHECK_THROWS_WITH(make(l.query(), l.keys().channel_slice(0, 6), l.values()),
-                      ContainsSubstring("k.channels must be rope.head_dim, got 6"));
+                      ContainsSubstring("k.channels must be rope.head_dim: wanted 8, got 6"));
     CHECK_THROWS_WITH(make(l.query().channel_slice(0, 6), l.keys(), l.values()),
-                      ContainsSubstring("q.channels must be rope.head_dim, got 6"));
+                      ContainsSubstring("q.channels must be rope.head_dim: wanted 8, got 6"));
     CHECK_THROWS_WITH(make(l.query(), l.keys(), l.values(), {.heads = 2}),
                       ContainsSubstring("heads must be 0 or q.heads, got 2"));
     CHECK_THROWS_WITH(make(l.query(), l.keys(), l.values(), {.window = -1}), ContainsSubstring("window"));
@@ -186,5 +186,5 @@ TEST_CASE("retrieval_reference: what is refused, and how it says so", "[compress
                       ContainsSubstring("scores must be finite"));
     const auto r = l.reference({});
     CHECK_THROWS_WITH(r.judge(std::vector<std::uint8_t>(39)),
-                      ContainsSubstring("[heads, tokens], its size, got 39"));
+                      ContainsSubstring("[heads, tokens], its size: wanted 40, got 39"));
 }

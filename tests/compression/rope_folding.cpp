@@ -258,7 +258,7 @@ TEST_CASE("rope_folding: bad input is refused by name", "[compression][rope_fold
                   make({.heads = 2, .head_dim = 8, .fold = 2, .collapse = 4}));
     CHECK_REFUSES("make_rope_folding: damping must be finite and >= 0, got -1",
                   make({.heads = 2, .head_dim = 8, .damping = -1}));
-    CHECK_REFUSES("make_rope_folding: keys must have heads * head_dim columns, got 16",
+    CHECK_REFUSES("make_rope_folding: keys must have heads * head_dim columns: wanted 24, got 16",
                   make({.heads = 3, .head_dim = 8}));
     CHECK_REFUSES("make_rope_folding: keys must not be empty, rows, got 0",
                   make_rope_folding({.heads = 2, .head_dim = 8}, row_major(0, 16)));
@@ -272,7 +272,7 @@ TEST_CASE("rope_folding: bad input is refused by name", "[compression][rope_fold
               .starts_with(
                   "make_rope_folding: keys and damping must leave energies finite, the largest key, got "));
     const auto fold = make({.heads = 2, .head_dim = 8});
-    CHECK_REFUSES("rope_folding::key_weights: weight must have heads * head_dim rows, got 4",
+    CHECK_REFUSES("rope_folding::key_weights: weight must have heads * head_dim rows: wanted 16, got 4",
                   fold.key_weights(matrix(4, 3, 1)));
     CHECK_REFUSES("rope_folding::query_map: query_heads must be a multiple of the heads, got 3",
                   fold.query_map(0, 3));

@@ -108,8 +108,9 @@ TEST_CASE("vector_quantizer: 16-bit keys are read as what they are", "[compressi
 TEST_CASE("vector_quantizer: what is refused, and how it says so", "[compression][vq][errors]") {
     const Eigen::MatrixXd c = gaussian(4, 3, 1), one = Eigen::MatrixXd::Identity(3, 3);
     using quantizer = rw::vector_quantizer<>;
-    CHECK_THROWS_WITH(quantizer(c, Eigen::MatrixXd::Identity(4, 4)),
-                      ContainsSubstring("[channels, channels]") && ContainsSubstring("got 4"));
+    CHECK_THROWS_WITH(
+        quantizer(c, Eigen::MatrixXd::Identity(4, 4)),
+        ContainsSubstring("[channels, channels]") && ContainsSubstring("wanted [3, 3], got [4, 4]"));
     CHECK_THROWS_WITH(quantizer(Eigen::MatrixXd(0, 3), one), ContainsSubstring("1 to 65536, got 0"));
     CHECK_THROWS_WITH(quantizer(gaussian(65537, 1, 1), Eigen::MatrixXd::Identity(1, 1)),
                       ContainsSubstring("got 65537"));

@@ -4,6 +4,8 @@
 #include <limits>
 #include <string>
 
+#include <ropewalk/core/heads_view.hpp>
+
 #include "tests/support/catch.hpp"
 
 namespace rw = ropewalk;
@@ -32,6 +34,14 @@ TEST_CASE("contract: a refused call names function, parameter and value", "[core
     REQUIRE_THROWS_AS(rw::detail::require(false, "f", "x must be > 0", -1), rw::invalid_config);
     REQUIRE_THROWS_AS(rw::detail::require(false, "f", "x must be > 0", -1), std::invalid_argument);
     REQUIRE_THROWS_WITH(rw::detail::require(false, "f", "x must be > 0", -1.5), "f: x must be > 0, got -1.5");
+    rw::detail::require_equal("f", "x must be y", std::size_t{3}, rw::index{3});
+    REQUIRE_THROWS_WITH(rw::detail::require_equal("f", "x must be y", std::size_t{3}, rw::index{-1}),
+                        "f: x must be y: wanted 3, got -1");
+    REQUIRE_THROWS_WITH(rw::detail::require_equal("f", "x must be y", 0.5, 0.25),
+                        "f: x must be y: wanted 0.5, got 0.25");
+    rw::detail::require_extents("f", "x must be y", {1, 2, 3, 4}, {1, 2, 3, 4});
+    REQUIRE_THROWS_WITH(rw::detail::require_extents("f", "x must be y", {1, 2, 3, 4}, {1, 2, 3, 5}),
+                        "f: x must be y: wanted [1, 2, 3, 4], got [1, 2, 3, 5]");
 }
 
 TEST_CASE("contract: a misfit in words", "[core][contract]") {
@@ -40,5 +50,7 @@ TEST_CASE("contract: a misfit in words", "[core][contract]") {
     const rw::misfit wrong{"channels must be twice the pairs of the rows", 128, 64};
     CHECK_FALSE(wrong.ok());
     CHECK(to_string(wrong) == "channels must be twice the pairs of the rows: wanted 128, got 64");
+    const rw::misfit of_k{"channels must be twice the pairs of the rows", 128, 64, "k"};
+    CHECK(to_string(of_k) == "k: channels must be twice the pairs of the rows: wanted 128, got 64");
     CHECK(rw::detail::fits("rotate", {}));
 }

@@ -24,7 +24,7 @@ TEST_CASE("keep_pairs: the others rest, everything else stays", "[frequencies][k
     CHECK(mixed.omega(0, 1, 0) == 0);
     CHECK(mixed.omega(0, 0, 1) == Approx(2).epsilon(1e-15));
     CHECK(mixed.omega(0, 1, 1) == Approx(4).epsilon(1e-15));
-    CHECK_REFUSES("keep_pairs: keep must have one entry a pair, got 3",
+    CHECK_REFUSES("keep_pairs: keep must have one entry a pair: wanted 4, got 3",
                   frequencies::keep_pairs(s, std::vector<std::uint8_t>{1, 1, 1}));
 }
 

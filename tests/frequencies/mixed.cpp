@@ -77,7 +77,7 @@ TEST_CASE("mixed start: drawn angles give every head its own direction, of the l
 
 TEST_CASE("mixed: bad shapes are refused", "[frequencies][mixed]") {
     const std::vector<double> w(16);
-    CHECK_REFUSES("mixed: weights must hold axes * depth * heads * pairs numbers, got 16",
+    CHECK_REFUSES("mixed: weights must hold axes * depth * heads * pairs numbers: wanted 24, got 16",
                   frequencies::mixed({.heads = 3, .pairs = 4}, w));
     CHECK_REFUSES("mixed: layer must be below depth, got 1",
                   frequencies::mixed({.heads = 2, .pairs = 4, .depth = 1, .layer = 1}, w));

@@ -31,7 +31,7 @@ TEST_CASE("pair_factors: the divisors between two spectra; pairs at rest have 1"
     CHECK(frequencies::pair_factors(still, still) == std::vector<double>(4, 1.0));
     CHECK_REFUSES("pair_factors: a pair must rest in both spectra or in none, got 2",
                   frequencies::pair_factors(from, still));
-    CHECK_REFUSES("pair_factors: pairs must be equal, got 2",
+    CHECK_REFUSES("pair_factors: pairs must be equal: wanted 4, got 2",
                   frequencies::pair_factors(from, frequencies::geometric({.rotary_dim = 4})));
 }
 

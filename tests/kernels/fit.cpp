@@ -44,6 +44,12 @@ TEST_CASE("fit: what disagrees is named, with what would fit and what came", "[k
     CHECK(text(rw::fit(rw::half_split{}, x, table.rows().token_slice(4, 3))) ==
           "rows must be one per token (batches * tokens): wanted 6, got -1");
     CHECK(rw::fit(rw::half_split{}, rw::heads_view<float>(nullptr, 0, 2, 32), table).ok());
+    // Of several views the one that disagrees is named.
+    const rw::heads_view<float> narrow(memory.data(), 6, 2, 30);
+    CHECK(text(rw::fit(rw::half_split{}, narrow, x, table)) ==
+          "q: channels must be twice the pairs of the rows: wanted 32, got 30");
+    CHECK(text(rw::fit(rw::half_split{}, x, narrow, table)) ==
+          "k: channels must be twice the pairs of the rows: wanted 32, got 30");
     CHECK_REFUSES("require_fits: channels must be twice the pairs of the rows: wanted 32, got 16",
                   rw::require_fits(rw::half_split{}, x.channel_slice(0, 16), table));
 }

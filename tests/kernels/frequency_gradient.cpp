@@ -106,10 +106,11 @@ TEST_CASE("frequency gradient: sizes that disagree are refused", "[kernels][mixe
     const auto where = rw::position_ids::text(2);
     std::vector<double> gradient(2), wrong(3);
     const rw::pair_layout layout = rw::half_split{};
-    CHECK_REFUSES("accumulate_omega_gradient: upstream.channels must be those of rotated, got 8",
+    CHECK_REFUSES("accumulate_omega_gradient: upstream.channels must be those of rotated: wanted 4, got 8",
                   (rw::accumulate_omega_gradient(layout, x.view(), wide.view(), where, gradient), 0));
-    CHECK_REFUSES("accumulate_omega_gradient: omega_gradient must hold heads * axes * pairs numbers, got 3",
-                  (rw::accumulate_omega_gradient(layout, x.view(), x.view(), where, wrong), 0));
+    CHECK_REFUSES(
+        "accumulate_omega_gradient: omega_gradient must hold heads * axes * pairs numbers: wanted 2, got 3",
+        (rw::accumulate_omega_gradient(layout, x.view(), x.view(), where, wrong), 0));
     CHECK_REFUSES(
         "accumulate_omega_gradient: positions must have one token a token of rotated, got 3",
         (rw::accumulate_omega_gradient(layout, x.view(), x.view(), rw::position_ids::text(3), gradient), 0));
@@ -119,14 +120,16 @@ TEST_CASE("frequency gradient: sizes that disagree are refused", "[kernels][mixe
     };
     const std::string who = "accumulate_frequency_gradient: ";
     CHECK(weighted({.heads = 1, .axes = 1, .pairs = 2}) == 0);
-    CHECK_REFUSES(who + "config.heads must be those of rotated, got 2",
+    CHECK_REFUSES(who + "config.heads must be those of rotated: wanted 1, got 2",
                   weighted({.heads = 2, .axes = 1, .pairs = 1}));
-    CHECK_REFUSES(who + "config.pairs must be those of rotated, got 1", weighted({.axes = 2, .pairs = 1}));
-    CHECK_REFUSES(who + "config.axes must be those of positions, got 2", weighted({.axes = 2, .pairs = 2}));
+    CHECK_REFUSES(who + "config.pairs must be those of rotated: wanted 2, got 1",
+                  weighted({.axes = 2, .pairs = 1}));
+    CHECK_REFUSES(who + "config.axes must be those of positions: wanted 1, got 2",
+                  weighted({.axes = 2, .pairs = 2}));
     CHECK_REFUSES(who + "config.layer must be below depth, got 1",
                   weighted({.axes = 1, .pairs = 2, .layer = 1}));
     CHECK_REFUSES(who + "config.depth must be >= 1, got 0", weighted({.axes = 1, .pairs = 2, .depth = 0}));
-    CHECK_REFUSES(who + "gradient must hold axes * depth * heads * pairs numbers, got 2",
+    CHECK_REFUSES(who + "gradient must hold axes * depth * heads * pairs numbers: wanted 4, got 2",
                   weighted({.axes = 1, .pairs = 2, .depth = 2}));
 }
 

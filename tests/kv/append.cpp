@@ -283,21 +283,26 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     CHECK(refusal(good) == "");
     CHECK(refusal(good, {0, 1, 8}) == "cache_plan: slots must be below pages * page_tokens, got 8");
     CHECK(refusal(good, {0, 1, 1}) == "cache_plan: slots must differ, got 1");
-    CHECK(refusal(good, {0, 1}) == "make_append_plan: slots must be batches * tokens = 3, got 2");
-    CHECK(refusal(good, {0, 1, 2, 3}) == "make_append_plan: slots must be batches * tokens = 3, got 4");
+    CHECK(refusal(good, {0, 1}) == "make_append_plan: key: slots must be batches * tokens: wanted 3, got 2");
+    CHECK(refusal(good, {0, 1, 2, 3}) ==
+          "make_append_plan: key: slots must be batches * tokens: wanted 3, got 4");
     auto bad = good;
     bad.key.strides.head = 15;
     CHECK(refusal(bad) ==
-          "make_append_plan: source strides must not be shorter than what they step over, got 15");
+          "make_append_plan: key: source strides must not be shorter than what they step over: wanted 16, "
+          "got 15");
     bad = good, bad.key_cache.strides.token = 31;
     CHECK(refusal(bad) ==
-          "make_append_plan: cache strides must not be shorter than what they step over, got 31");
+          "make_append_plan: key: cache strides must not be shorter than what they step over: wanted 32, got "
+          "31");
     bad = good, bad.key_cache.shape.channels = 15;
-    CHECK(refusal(bad) == "make_append_plan: cache must have the channels written to it, got 15");
+    CHECK(refusal(bad) ==
+          "make_append_plan: key: cache must have the channels written to it: wanted 16, got 15");
     bad = good, bad.value_cache.shape.heads = 3;
-    CHECK(refusal(bad) == "make_append_plan: cache must have the heads of the source, got 3");
+    CHECK(refusal(bad) ==
+          "make_append_plan: value: cache must have the heads of the source: wanted 2, got 3");
     bad = good, bad.value_cache.shape.page_tokens = 3;
-    CHECK(refusal(bad) == "make_append_plan: every cache must have the pages of the plan, got 2");
+    CHECK(refusal(bad) == "make_append_plan: value: every cache must have the pages of the plan, got 2");
     // Heads that no memory holds, in their slots: they are not listed.
     auto endless = good;
     endless.value = {}, endless.value_cache = {};
@@ -337,22 +342,24 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     for (const auto& [scale, text] :
          {std::pair(0.0f, "0"), std::pair(-1.0f, "-1"), std::pair(std::nanf(""), "nan")}) {
         f8.key_scale = scale;
-        CHECK(refusal(f8) == std::string("make_append_plan: scale must be finite and > 0, got ") + text);
+        CHECK(refusal(f8) == std::string("make_append_plan: key: scale must be finite and > 0, got ") + text);
     }
     std::vector<std::int8_t> codes(256);
     rw::append_call<float, std::int8_t> int8{
         .key = k.view(), .key_cache = rw::cache_view<std::int8_t>::nhd(codes.data(), {2, 4, 2, 16})};
-    CHECK(refusal(int8) == "make_append_plan: key_scales must be given for an int8 cache, got none");
+    CHECK(refusal(int8) == "make_append_plan: key: scales must be given for an int8 cache, got none");
     std::vector<float> scales(64);
     int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {2, 4, 2, 16});
-    CHECK(refusal(int8) == "make_append_plan: key_scales must have 1 channel, got 16");
+    CHECK(refusal(int8) == "make_append_plan: key: scales must have 1 channel, got 16");
     int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {1, 4, 2, 1});
-    CHECK(refusal(int8) == "make_append_plan: key_scales must have the pages of the plan, got 1");
+    CHECK(refusal(int8) == "make_append_plan: key: scales must have the pages of the plan, got 1");
     int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {2, 4, 3, 1});
-    CHECK(refusal(int8) == "make_append_plan: key_scales must have the heads of the source, got 3");
+    CHECK(refusal(int8) ==
+          "make_append_plan: key: scales must have the heads of the source: wanted 2, got 3");
     rw::append_call<float, std::int8_t> int8_values{
         .value = v.view(), .value_cache = rw::cache_view<std::int8_t>::nhd(codes.data(), {2, 4, 2, 16})};
-    CHECK(refusal(int8_values) == "make_append_plan: value_scales must be given for an int8 cache, got none");
+    CHECK(refusal(int8_values) ==
+          "make_append_plan: value: scales must be given for an int8 cache, got none");
     int8.key_scales = rw::cache_view<float>::nhd(scales.data(), {2, 4, 2, 1});
     CHECK(refusal(int8) == "");
     int8.key_scales.data = reinterpret_cast<float*>(codes.data() + 16);
@@ -362,8 +369,9 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     CHECK(rw::make_append_plan(rw::append_call<float>{}, longs{}).tokens() == 0);
     // Strides and extents whose products no memory has.
     bad = good, bad.key_cache.strides.page = std::numeric_limits<rw::index>::max();
-    CHECK(refusal(bad) == "make_append_plan: extents times strides must fit the address space, stride, got " +
-                              std::to_string(std::numeric_limits<rw::index>::max()));
+    CHECK(refusal(bad) ==
+          "make_append_plan: key: extents times strides must fit the address space, stride, got " +
+              std::to_string(std::numeric_limits<rw::index>::max()));
 }
 
 TEST_CASE("append: where the first head alone stands in its slot, the others are copied", "[kv][append]") {

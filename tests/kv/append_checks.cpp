@@ -52,24 +52,23 @@ struct packed_cache {
 
 }  // namespace
 
-TEST_CASE("append_checks: dimensions may lie in any order, each a step over what is inside",
-          "[kv][append]") {
+TEST_CASE("append_checks: dimensions may lie in any order, each a step over what is inside", "[kv][append]") {
     // [batches, tokens, heads], [heads, tokens, batches], and with gaps.
     CHECK(source_refusal({2, 3, 4, 8}, {96, 32, 8}) == "");
     CHECK(source_refusal({2, 3, 4, 8}, {8, 16, 48}) == "");
     CHECK(source_refusal({2, 3, 4, 8}, {1000, 40, 9}) == "");
-    const std::string text = "f: source strides must not be shorter than what they step over, got ";
-    CHECK(source_refusal({2, 3, 4, 8}, {95, 32, 8}) == text + "95");
-    CHECK(source_refusal({2, 3, 4, 8}, {96, 31, 8}) == text + "31");
-    CHECK(source_refusal({2, 3, 4, 8}, {8, 15, 48}) == text + "15");
-    CHECK(source_refusal({2, 3, 4, 8}, {0, 32, 8}) == text + "0");  // all batches in one place
+    const std::string text = "f: source strides must not be shorter than what they step over: wanted ";
+    CHECK(source_refusal({2, 3, 4, 8}, {95, 32, 8}) == text + "96, got 95");
+    CHECK(source_refusal({2, 3, 4, 8}, {96, 31, 8}) == text + "32, got 31");
+    CHECK(source_refusal({2, 3, 4, 8}, {8, 15, 48}) == text + "16, got 15");
+    CHECK(source_refusal({2, 3, 4, 8}, {0, 32, 8}) == text + "8, got 0");  // all batches in one place
 }
 
 TEST_CASE("append_checks: rows may run backwards, and a single one has no step", "[kv][append]") {
     CHECK(source_refusal({2, 3, 4, 8}, {-96, 32, -8}) == "");
     // What is named is the length of the step.
     CHECK(source_refusal({2, 3, 4, 8}, {-96, -31, 8}) ==
-          "f: source strides must not be shorter than what they step over, got 31");
+          "f: source strides must not be shorter than what they step over: wanted 32, got 31");
     CHECK(source_refusal({1, 3, 1, 8}, {0, 8, 0}) == "");
     CHECK(source_refusal({1, 1, 1, 8}, {3, -2, 1}) == "");
 }
@@ -78,7 +77,7 @@ TEST_CASE("append_checks: rows without channels may all stand in one place", "[k
     CHECK(cache_refusal({2, 4, 2, 0}, {0, 0, 0}) == "");
     CHECK(cache_refusal({2, 4, 2, 0}, {0, 0, 16}) == "");
     CHECK(cache_refusal({2, 4, 2, 1}, {0, 0, 0}) ==
-          "f: cache strides must not be shorter than what they step over, got 0");
+          "f: cache strides must not be shorter than what they step over: wanted 1, got 0");
 }
 
 TEST_CASE("append_checks: the longest step backwards is a step too far", "[kv][append]") {
@@ -94,10 +93,10 @@ TEST_CASE("append_checks: packed rows of keys and values pass, a cache whose row
     CHECK(cache_refusal(shape, {128, 32, 16}) == "");  // [pages, tokens, heads, K | V]
     CHECK(cache_refusal(shape, {128, 16, 64}) == "");  // [pages, heads, tokens, K | V]
     CHECK(cache_refusal(shape, {-64, 16, 8}) == "");
-    const std::string text = "f: cache strides must not be shorter than what they step over, got ";
-    CHECK(cache_refusal(shape, {63, 16, 8}) == text + "63");
-    CHECK(cache_refusal(shape, {64, 16, 7}) == text + "7");
-    CHECK(cache_refusal(shape, {64, 8, 31}) == text + "31");
+    const std::string text = "f: cache strides must not be shorter than what they step over: wanted ";
+    CHECK(cache_refusal(shape, {63, 16, 8}) == text + "64, got 63");
+    CHECK(cache_refusal(shape, {64, 16, 7}) == text + "8, got 7");
+    CHECK(cache_refusal(shape, {64, 8, 31}) == text + "32, got 31");
 }
 
 TEST_CASE("append_checks: a source inside a packed cache passes between its rows", "[kv][append]") {

@@ -130,7 +130,7 @@ TEST_CASE("make_append_latent_plan: bad input is refused", "[kv][append][latent]
     auto bad = good;
     bad.cache.shape.channels = 23;
     CHECK(refusal(bad, norm) ==
-          "make_append_latent_plan: cache must have the channels written to it, got 23");
+          "make_append_latent_plan: cache must have the channels written to it: wanted 24, got 23");
     bad = good,
     bad.latent = rw::heads_view<const float>(cache.keys().at(0, 0, 0), {1, 2, 1, 16}, {0, 24, 24});
     CHECK(refusal(bad, norm) ==

@@ -44,7 +44,7 @@ TEST_CASE("ragged batch: what cannot be is refused by name", "[kv][compression][
     CHECK(support::refusal(slots({1, -1, 3}, 3, 4)) ==
           "make_slots: pages must be >= 0 where tokens stand, got -1");
     CHECK(support::refusal(slots({1, 2}, 3, 4)) ==
-          "make_slots: pages must hold requests * pages_per_request numbers, got 2");
+          "make_slots: pages must hold requests * pages_per_request numbers: wanted 3, got 2");
     CHECK(support::refusal(slots({1, 2, 3}, 3, 0)) == "make_slots: page_tokens must be >= 1, got 0");
     CHECK_REFUSES("make_slots: page_tokens must be >= 1, got 0",
                   rw::make_slots(rw::ragged_batch{offsets, starts}, rw::block_table<int>{.pages = starts}));

@@ -192,18 +192,18 @@ TEST_CASE("rebase: blocks joined, tokens blended", "[kv][rebase]") {
 TEST_CASE("rebase: refuses what does not fit", "[kv][rebase][errors]") {
     const auto s = frequencies::geometric({.rotary_dim = 4}),
                wide = frequencies::geometric({.rotary_dim = 8});
-    CHECK_REFUSES("make_move_table: spectra must have the same pairs, got 4",
+    CHECK_REFUSES("make_move_table: spectra must have the same pairs: wanted 2, got 4",
                   make_move_table<>(s, wide, position_ids::text(1), position_ids::text(1)));
-    CHECK_REFUSES("make_move_table: positions must be of the same tokens, got 2",
+    CHECK_REFUSES("make_move_table: positions must be of the same tokens: wanted 1, got 2",
                   make_move_table<>(s, s, position_ids::text(1), position_ids::text(2)));
     std::vector<double> x{1, NAN};
     CHECK_REFUSES("quantize_int8: keys must be finite, got nan",
                   quantize_int8(heads_view<const double>(x.data(), 1, 1, 2)));
-    CHECK_REFUSES("dequantize_int8: scales must hold tokens * heads numbers, got 0",
+    CHECK_REFUSES("dequantize_int8: scales must hold tokens * heads numbers: wanted 1, got 0",
                   dequantize_int8({}, heads_view<double>(x.data(), 1, 1, 2)));
     CHECK_REFUSES("shift_drift: channels must be >= 1, got 0", shift_drift(shifted_storage::int8, 0));
     const std::vector<rw::index> two{3, 1}, negative{3, -1};
-    CHECK_REFUSES("make_block_move_table: deltas must be one a block, got 3",
+    CHECK_REFUSES("make_block_move_table: deltas must be one a block: wanted 2, got 3",
                   make_block_move_table<>(s, two, position_ids::text(3)));
     CHECK_REFUSES("make_block_move_table: lengths must be >= 0, got -1",
                   make_block_move_table<>(s, negative, position_ids::text(2)));

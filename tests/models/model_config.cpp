@@ -112,7 +112,7 @@ TEST_CASE("model_config: refuses data that does not fit", "[models][model_config
     CHECK_REFUSES("make_model_schemes: head_dim must be >= 1, got 0", make_model_schemes(plain(1, 0)));
     auto c = plain(2, 16);
     c.rope_of_layer = {0};
-    CHECK_REFUSES("make_model_schemes: rope_of_layer must have one entry a layer, got 1",
+    CHECK_REFUSES("make_model_schemes: rope_of_layer must have one entry a layer: wanted 2, got 1",
                   make_model_schemes(c));
     c.rope_of_layer = {0, 1};
     CHECK_REFUSES("make_model_schemes: rope_of_layer must be -1 or name an entry of ropes, got 1",

@@ -190,7 +190,7 @@ TEST_CASE("multimodal_config: GLM tells a video from images by its markers", "[m
           1);
     CHECK_REFUSES("from_multimodal: video_end_token_id must be another than that of the start, got 4",
                   read(R"({"model_type": "glm4v", "video_start_token_id": 4, "video_end_token_id": 4})"));
-    CHECK_REFUSES("make_streams: input_ids must hold batches * tokens ids, got 6",
+    CHECK_REFUSES("make_streams: input_ids must hold batches * tokens ids: wanted 4, got 6",
                   make_streams(glm, {.batches = 4, .input_ids = rows}));
 }
 

@@ -116,7 +116,7 @@ TEST_CASE("rope_parameters: how sections are dealt to the pairs", "[models][mrop
     CHECK(map({.sections = {1, 1, 1, 1}, .order = section_order::doubled_channels}, 8) == v{2, 2, 3, 3});
     // More sections than axes begin again.
     CHECK(map({.sections = {1, 1, 1, 1}, .section_axes = 3}, 8) == v{0, 1, 2, 0});
-    CHECK_REFUSES("make_spectrum: sections of rows and columns must be alike, got 1",
+    CHECK_REFUSES("make_spectrum: sections of rows and columns must be alike: wanted 2, got 1",
                   make_spectrum({.sections = {2, 1, 1}, .order = section_order::rows_and_columns}, 8, 1));
 }
 

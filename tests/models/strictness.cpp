@@ -169,6 +169,54 @@ TEST_CASE("strictness: a key of Qwen-1 that changes the scores is listed, noted 
     CHECK(leniently(config).ignored == names{"use_dynamic_ntk"});
 }
 
+TEST_CASE("strictness: what the official code of a class leaves unread is said, or refused",
+          "[models][strictness]") {
+    json config = config_with(R"({"head_dim":128,"max_position_embeddings":8192})");
+    const auto one = [](const model_config& read) { return read.ropes.at(0); };
+    // A class that looks at rope_type only, which two kinds of layers read.
+    config["model_type"] = "modernbert";
+    config["rope_scaling"] = {{"type", "linear"}, {"factor", 4.0}};
+    auto read = from_huggingface(config);
+    CHECK(read.ignored == names{"rope_scaling.type"});
+    CHECK(one(read).scaling == rope_scaling::none);
+    CHECK(one(read).notes ==
+          names{"the official code of this class looks at rope_type only and does not scale"});
+    // Classes that compute their frequencies once, for the short context.
+    config["rope_scaling"] = {{"rope_type", "longrope"},
+                              {"factor", 2.0},
+                              {"mrope_section", {16, 24, 24}},
+                              {"original_max_position_embeddings", 4096},
+                              {"short_factor", std::vector<double>(64, 1)},
+                              {"long_factor", std::vector<double>(64, 2)}};
+    config["model_type"] = "paddleocr_vl_text";
+    read = from_huggingface(config);
+    CHECK(read.ignored == names{"rope_scaling.rope_type"});
+    CHECK(one(read).long_factors == std::vector<double>(64, 1));
+    CHECK(one(read).notes == names{"longrope (the official code of this class keeps the short factors)"});
+    config["model_type"] = "qwen2_5_vl_text";
+    CHECK_REFUSES(
+        "from_huggingface: rope_scaling.rope_type must be another than longrope (the official code "
+        "of this class keeps the short factors), got \"longrope\"",
+        from_huggingface(config));
+    CHECK(one(leniently(config)).long_factors == std::vector<double>(64, 1));
+    config["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}, {"mrope_section", {16, 24, 24}}};
+    CHECK_REFUSES(
+        "from_huggingface: rope_scaling.type must be another than dynamic (the official code of "
+        "this class never updates its frequencies), got \"dynamic\"",
+        from_huggingface(config));
+    CHECK(leniently(config).ignored == names{"rope_scaling.type"});
+    CHECK(one(leniently(config)).scaling == rope_scaling::none);
+    // What a dictionary of all layers may say, but not that of one kind of layer.
+    config["model_type"] = "gemma3_text";
+    config["layer_types"] = {"full_attention", "sliding_attention"};
+    config.erase("rope_scaling");
+    config["rope_parameters"] = json::parse(R"({"full_attention":{"rope_type":"yarn","factor":4.0,
+        "original_max_position_embeddings":2048,"truncate":false},"sliding_attention":{"rope_type":"default"}})");
+    read = from_huggingface(config);
+    CHECK(read.ignored == names{"rope_parameters.full_attention.truncate"});
+    CHECK(one(read).truncate);
+}
+
 TEST_CASE("strictness: parameters by layer type need the types of the layers",
           "[models][strictness][errors]") {
     const auto config = config_with(

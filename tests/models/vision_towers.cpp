@@ -105,7 +105,7 @@ TEST_CASE("vision_towers: Pixtral, Llama 4, Gemma 4 and DINOv3 through their own
     check_angles(llama.rope, square, 5, [](ropewalk::index n, ropewalk::index p) {
         return rung(1e4, p % 22, 44) * static_cast<long double>(1 + (p < 22 ? n % 2 : n / 2));
     });
-    CHECK_REFUSES("from_tower: an image must be square, got 3", llama.patches(grid));
+    CHECK_REFUSES("from_tower: an image must be square: wanted 2, got 3", llama.patches(grid));
     CHECK_REFUSES("from_tower: frames of an image must be 1, got 2",
                   llama.patches(std::vector<grid_thw>{{2, 2, 2}}));
 
@@ -159,7 +159,7 @@ TEST_CASE("vision_towers: the towers without a header of their own", "[models][t
         if (n == 0) return static_cast<long double>(0.1 * static_cast<double>(p + 1));
         return rung(1e4, p % 2, 4) * static_cast<long double>(p < 2 ? (n - 1) / 3 : (n - 1) % 3);
     });
-    CHECK_REFUSES("vision_towers::mlcd: class_angles must hold one angle a pair, got 0",
+    CHECK_REFUSES("vision_towers::mlcd: class_angles must hold one angle a pair: wanted 52, got 0",
                   read(R"({"model_type": "mlcd"})"));
     const auto loftr = read(R"({"model_type": "efficientloftr", "hidden_size": 256, "num_attention_heads": 8,
         "partial_rotary_factor": 4.0})");

@@ -117,6 +117,6 @@ TEST_CASE("weight_layout: refuses sizes that do not fit", "[models][weight_layou
                                      half_split{}, interleaved{}));
     std::vector<float> from(12), to(11);
     const auto order = make_channel_order({.heads = 2, .head_dim = 6}, half_split{}, interleaved{});
-    CHECK_REFUSES("fill_reordered_rows: to must hold rows x columns numbers, got 11",
+    CHECK_REFUSES("fill_reordered_rows: to must hold rows x columns numbers: wanted 12, got 11",
                   fill_reordered_rows<float>(from, to, order));
 }

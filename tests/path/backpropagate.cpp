@@ -281,13 +281,15 @@ TEST_CASE("path backpropagate: what does not fit is refused before anything is w
     const auto beta = p.view(d_beta, 2, 1), gate = p.view(d_gate, 4, 1);
     const auto all = memory.size();
     CHECK(with(19, beta, {}, all, {}) ==
-          "path::backpropagate: log_weight must hold batches * tokens * heads numbers, got 19");
+          "path::backpropagate: log_weight must hold batches * tokens * heads numbers: wanted 20, got 19");
     CHECK(with(20, beta.token_slice(0, 4), {}, all, {}) ==
-          "path::backpropagate: d_beta must be [batches, tokens, kv heads], tokens, got 4");
+          "path::backpropagate: d_beta must be [batches, tokens, kv heads]: wanted [1, 5, 2, 1], got [1, 4, "
+          "2, 1]");
     CHECK(with(20, beta, gate, all, {}) ==
           "path::backpropagate: d_log_gate must be empty without a gate, tokens, got 5");
     CHECK(with(20, beta, {}, all, {.log_gate = f.gate}) ==
-          "path::backpropagate: d_log_gate must be [batches, tokens, heads], tokens, got 0");
+          "path::backpropagate: d_log_gate must be [batches, tokens, heads]: wanted [1, 5, 4, 1], got [1, 0, "
+          "0, 0]");
     CHECK(with(20, beta, {}, 100, {}) ==
           "path::backpropagate: workspace must hold backpropagate_workspace bytes, got 100");
     CHECK(with(20, beta, {}, all, {.part = {2, 2}}) ==

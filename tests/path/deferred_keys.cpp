@@ -162,7 +162,8 @@ TEST_CASE("deferred keys: what does not fit is refused and changes nothing",
                   append({cache.data(), 0, 1, 4}, one, beta));
     CHECK(state.tokens() == 0);
     append(view, one, beta);
-    CHECK_REFUSES("path::deferred_keys::fill_scores: scores must hold heads * tokens numbers, got 3",
-                  (state.fill_scores({cache.data(), 2, 1, 4}, one, scores), 0));
+    CHECK_REFUSES(
+        "path::deferred_keys::fill_scores: scores must hold heads * tokens numbers: wanted 1, got 3",
+        (state.fill_scores({cache.data(), 2, 1, 4}, one, scores), 0));
     CHECK_REFUSES("path::deferred_keys::start_at: tokens must be >= 0, got -1", (state.start_at(-1), 0));
 }

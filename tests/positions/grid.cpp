@@ -69,9 +69,9 @@ TEST_CASE("grid: what does not fit is refused", "[positions][grid]") {
             {0, 1}, {0}));
     CHECK_REFUSES("window_order: frames x height x width must be at most 134217728, got 1073741824",
                   positions::window_order({.frames = 1, .height = 1 << 15, .width = 1 << 15}));
-    CHECK_REFUSES("grid: rows must hold one coordinate a row of the grid, got 3",
+    CHECK_REFUSES("grid: rows must hold one coordinate a row of the grid: wanted 2, got 3",
                   positions::grid({.height = 2, .width = 1}, {0, 1, 2}, {0}));
-    CHECK_REFUSES("grid: columns must hold one coordinate a column of the grid, got 0",
+    CHECK_REFUSES("grid: columns must hold one coordinate a column of the grid: wanted 1, got 0",
                   positions::grid({.height = 1, .width = 1}, {0}, {}));
 }
 
@@ -124,5 +124,6 @@ TEST_CASE("shifted: every kind of segment moves, untouched tokens do not", "[pos
     const std::vector<double> back{-10, 3};
     CHECK(positions::shifted(moved, back).values() == ids.values());
     const std::vector<double> one{1};
-    CHECK_REFUSES("shifted: offset must hold one number an axis, got 1", positions::shifted(ids, one));
+    CHECK_REFUSES("shifted: offset must hold one number an axis: wanted 2, got 1",
+                  positions::shifted(ids, one));
 }

@@ -46,7 +46,7 @@ TEST_CASE("headings: what is no number is refused", "[positions][heading]") {
                   positions::headings(std::span<const double>(nan)));
     CHECK_REFUSES("headings_in_degrees: headings must be finite, got inf",
                   positions::headings_in_degrees(std::span<const double>(inf)));
-    CHECK_REFUSES("poses: xy must hold two numbers an agent, got 1",
+    CHECK_REFUSES("poses: xy must hold two numbers an agent: wanted 2, got 1",
                   positions::poses(std::span<const double>(one), std::span<const double>(one)));
     const std::vector<double> two{1, 2};
     CHECK_REFUSES("poses: headings must be finite, got inf",

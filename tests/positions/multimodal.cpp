@@ -166,7 +166,8 @@ TEST_CASE("pad_streams: left and right, deltas of both conventions", "[positions
     CHECK_FALSE(right[0].positions.touched(6));
     CHECK_THROWS_WITH(pad_streams(raw, {.tokens = 5}),
                       "pad_streams: tokens must be >= the longest sequence's, got 5");
-    CHECK_THROWS_WITH(join_batch(raw), "join_batch: sequences must have one length: pad them first, got 3");
+    CHECK_THROWS_WITH(join_batch(raw),
+                      "join_batch: sequences must have one length: pad them first: wanted 6, got 3");
 }
 
 TEST_CASE("pad_streams: the published delta of TAD is that of time", "[positions][multimodal]") {

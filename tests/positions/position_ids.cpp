@@ -151,10 +151,12 @@ TEST_CASE("position_ids: bad input is refused with the parameter and its value",
         "position_ids::append: listed_run.values must hold a multiple of axes numbers, got 3");
     REQUIRE_THROWS_WITH(ids.append(rw::listed_run{.values = {1, infinite}}),
                         "position_ids::append: positions must be finite, got inf");
-    REQUIRE_THROWS_WITH(ids.append(position_ids(3)), "position_ids::append: axes must be equal, got 3");
+    REQUIRE_THROWS_WITH(ids.append(position_ids(3)),
+                        "position_ids::append: axes must be equal: wanted 2, got 3");
     // Grids: one coordinate list an axis, one entry a level, extents that agree, a product that fits.
-    REQUIRE_THROWS_WITH(ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}}, .origin = {}}),
-                        "position_ids::append: grid_block.coordinates must have one entry an axis, got 1");
+    REQUIRE_THROWS_WITH(
+        ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}}, .origin = {}}),
+        "position_ids::append: grid_block.coordinates must have one entry an axis: wanted 2, got 1");
     REQUIRE_THROWS_AS(ids.append(rw::grid_block{.extents = {-2}, .coordinates = {{{}}, {{}}}, .origin = {}}),
                       rw::invalid_config);
     REQUIRE_THROWS_AS(ids.append(rw::grid_block{.extents = {2}, .coordinates = {{{0, 1}}, {}}, .origin = {}}),

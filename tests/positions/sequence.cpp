@@ -100,5 +100,5 @@ TEST_CASE("spread_over_mask: padding anywhere, at a position or untouched", "[po
     for (rw::index n = 0; n < 7; ++n) CHECK(untouched.touched(n) == (mask[n] != 0));
     CHECK_THROWS_WITH(
         positions::spread_over_mask(rw::position_ids::text(4), view),
-        "spread_over_mask: mask must have one entry that is not 0 a token of the sequence, got 3");
+        "spread_over_mask: mask must have one entry that is not 0 a token of the sequence: wanted 4, got 3");
 }

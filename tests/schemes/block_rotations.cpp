@@ -165,7 +165,7 @@ TEST_CASE("block_rotations: refuse sizes that do not fit", "[schemes][block_rota
     CHECK_REFUSES("liere::make_generators: size must be in 1 .. 64, got 0",
                   liere::make_generators({.size = 0}, {}));
     const std::vector<double> g(4);
-    CHECK_REFUSES("liere::make_table: positions must have the generators' axes, got 2",
+    CHECK_REFUSES("liere::make_table: positions must have the generators' axes: wanted 1, got 2",
                   liere::make_table<>(c, g, position_ids::text(1, 0, 2)));
     const comrope::model_config m{.axes = 1, .blocks = 1, .size = 2};
     CHECK_REFUSES(

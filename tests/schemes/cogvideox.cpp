@@ -26,7 +26,7 @@ TEST_CASE("cogvideox: 16 channels of time, 24 of rows, 24 of columns", "[schemes
         "cogvideox::joint: head_dim must be a multiple of 16 where no channels are given, got 20");
     CHECK_THROWS_WITH(rw::cogvideox::joint({.head_dim = 0}), "cogvideox::joint: head_dim must be > 0, got 0");
     CHECK_THROWS_WITH(rw::cogvideox::joint({.head_dim = 32, .channels = {16, 8, 6}}),
-                      "cogvideox::joint: channels must sum to head_dim, got 30");
+                      "cogvideox::joint: channels must sum to head_dim: wanted 32, got 30");
     CHECK_THROWS_WITH(rw::cogvideox::joint({.head_dim = 32, .channels = {16, 16}}),
                       "cogvideox::joint: channels must be three numbers: of time, rows and columns, got 2");
     CHECK_THROWS_WITH(rw::cogvideox::joint({.head_dim = 32, .channels = {16, 9, 7}}),

@@ -187,8 +187,9 @@ TEST_CASE("DRoPE: what does not fit is refused", "[schemes][drope]") {
                   drope::agents({.head_dim = 8, .modes = {head_mode::heading}, .base = std::nan("")}));
     CHECK_REFUSES("drope::agents: modes must be modes of a head, got 7",
                   drope::agents({.head_dim = 8, .modes = {static_cast<head_mode>(7)}}));
-    CHECK_REFUSES("drope::agents: harmonics must hold a number a pair of the heading's block, got 3",
-                  drope::agents({.head_dim = 8, .modes = {head_mode::heading}, .harmonics = {1, 2, 3}}));
+    CHECK_REFUSES(
+        "drope::agents: harmonics must hold a number a pair of the heading's block: wanted 4, got 3",
+        drope::agents({.head_dim = 8, .modes = {head_mode::heading}, .harmonics = {1, 2, 3}}));
     CHECK_REFUSES("drope::agents: harmonics must not be 0, got 0",
                   drope::agents({.head_dim = 4, .modes = {head_mode::heading}, .harmonics = {1, 0}}));
     CHECK_REFUSES("drope::agents: unit must be finite and > 0, got 0",
@@ -196,7 +197,7 @@ TEST_CASE("DRoPE: what does not fit is refused", "[schemes][drope]") {
     const std::vector<int> zero{0};
     CHECK_REFUSES("drope::harmonics: harmonics must not be 0, got 0", drope::harmonics(zero));
     const drope::agents scheme({.head_dim = 4, .modes = {head_mode::heading}});
-    CHECK_REFUSES("drope::scene: xy and headings must have one entry an agent, got 1",
+    CHECK_REFUSES("drope::scene: xy and headings must have one entry an agent: wanted 3, got 1",
                   drope::scene<float>(scheme, rw::position_ids::from_tokens_axes(std::vector<double>(2), 2),
                                       rw::position_ids::from(std::vector<double>(3))));
 }
@@ -273,7 +274,7 @@ TEST_CASE("DRoPE: headings from velocities of any length", "[schemes][drope]") {
         const std::vector<double> at_rest(6), two(4, 1);
         CHECK_REFUSES("uniform_table::from_vectors: vectors must be finite and not zero, length, got 0",
                       drope::scene<double>::from_velocities(scheme, xy, std::span<const double>(at_rest)));
-        CHECK_REFUSES("drope::scene: xy and headings must have one entry an agent, got 3",
+        CHECK_REFUSES("drope::scene: xy and headings must have one entry an agent: wanted 2, got 3",
                       drope::scene<double>::from_velocities(scheme, xy, std::span<const double>(two)));
     }
 }

@@ -56,7 +56,7 @@ TEST_CASE("dropped_rope: refuses bad numbers", "[schemes][dropped_rope][errors]"
     CHECK_REFUSES("dropped_rope::make_scheme: softmax_scale must be finite and > 0, got -1",
                   dropped_rope::make_scheme({.head_dim = 4, .softmax_scale = -1}));
     std::vector<float> x(8), weight(7);
-    CHECK_REFUSES("normalize_tokens: weight must hold heads * channels numbers, got 7",
+    CHECK_REFUSES("normalize_tokens: weight must hold heads * channels numbers: wanted 8, got 7",
                   dropped_rope::normalize_tokens(heads_view<float>(x.data(), 1, 2, 4),
                                                  std::span<const float>(weight), 1e-6));
     CHECK_REFUSES("normalize_tokens: epsilon must be finite and >= 0, got -1",

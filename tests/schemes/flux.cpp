@@ -210,7 +210,7 @@ TEST_CASE("FLUX.2: ids of references become ranks", "[schemes][flux]") {
 }
 
 TEST_CASE("FLUX: axes that do not fill the head are refused", "[schemes][flux]") {
-    CHECK_REFUSES("flux::joint: axes_dim must sum to head_dim, got 126",
+    CHECK_REFUSES("flux::joint: axes_dim must sum to head_dim: wanted 128, got 126",
                   flux::joint({.axes_dim = {14, 56, 56}}));
     CHECK_REFUSES("flux::joint: axes_dim must be even and >= 0, got 15",
                   flux::joint({.axes_dim = {15, 57, 56}}));

@@ -127,12 +127,13 @@ TEST_CASE("grape: positions of the text", "[schemes][grape]") {
 
 TEST_CASE("grape: refuses vectors that do not fit", "[schemes][grape][errors]") {
     const std::vector<double> a{1, 0}, b{0, 1};
-    CHECK_REFUSES("grape::plane: b must have a's channels, got 1", grape::plane(a, std::vector<double>{1}));
+    CHECK_REFUSES("grape::plane: b must have a's channels: wanted 2, got 1",
+                  grape::plane(a, std::vector<double>{1}));
     CHECK_REFUSES("grape::plane: a must be finite, got nan", grape::plane(std::vector<double>{1, NAN}, b));
     std::vector<double> x(4);
     const grape::plane plane(a, b);
-    CHECK_REFUSES("grape::plane::rotate_tokens: positions must have one entry a token, got 1",
+    CHECK_REFUSES("grape::plane::rotate_tokens: positions must have one entry a token: wanted 2, got 1",
                   plane.rotate_tokens(heads_view<double>(x.data(), 2, 1, 2), std::vector<double>{1}));
-    CHECK_REFUSES("grape::plane::add_gradient: vectors must have the plane's channels, got 4",
+    CHECK_REFUSES("grape::plane::add_gradient: vectors must have the plane's channels: wanted 2, got 4",
                   plane.add_gradient(1, x, a, x, x));
 }

@@ -88,10 +88,10 @@ TEST_CASE("grape_planes: refuses what is no plane", "[schemes][grape_planes][err
                   grape::learned_planes({.channels = 2, .planes = 1}, a, a, d));
     CHECK_REFUSES("learned_planes: directions must hold vectors of length > 0, got 0",
                   grape::learned_planes({.channels = 2, .planes = 1}, a, b, none));
-    CHECK_REFUSES("learned_planes: plane_b must hold planes * channels numbers, got 1",
+    CHECK_REFUSES("learned_planes: plane_b must hold planes * channels numbers: wanted 2, got 1",
                   grape::learned_planes({.channels = 2, .planes = 1}, a, d, d));
     const grape::learned_planes map({.channels = 2, .planes = 1}, a, b, d);
     std::vector<double> x(4);
-    CHECK_REFUSES("learned_planes::rotate_tokens: positions must have one entry a token, got 1",
+    CHECK_REFUSES("learned_planes::rotate_tokens: positions must have one entry a token: wanted 2, got 1",
                   map.rotate_tokens(heads_view<double>(x.data(), 2, 1, 2), position_ids::text(1)));
 }

@@ -26,7 +26,7 @@ TEST_CASE("multimodal_orders: each order deals all pairs", "[schemes][multimodal
     CHECK(of(pair_order::ernie, {1, 2, 1}, 4) == std::vector<int>{1, 2, 1, 0});
     CHECK_REFUSES("multimodal::axes_of_pairs: sections must sum to the 5 pairs, got 4",
                   of(pair_order::sections, {1, 2, 1}, 5));
-    CHECK_REFUSES("multimodal::axes_of_pairs: sections must be one number an axis, got 2",
+    CHECK_REFUSES("multimodal::axes_of_pairs: sections must be one number an axis: wanted 3, got 2",
                   of(pair_order::sections, {1, 2}, 3));
 }
 
@@ -85,7 +85,7 @@ TEST_CASE("multimodal_orders: XD-RoPE's ladder and map", "[schemes][multimodal_o
         const long double base = 1e4L * std::pow(1000.0L, 128 / 126.0L);
         CHECK(s.omega(i) == Approx(double(std::pow(base, -i / 64.0L))).epsilon(1e-14));
     }
-    CHECK_REFUSES("multimodal::axes_of_pairs: sections must be one number an axis, got 3",
+    CHECK_REFUSES("multimodal::axes_of_pairs: sections must be one number an axis: wanted 4, got 3",
                   multimodal::make_xd_rope({.sections = {24, 20, 20}}));
     CHECK(multimodal::make_xd_rope({.sections = {24, 20, 20},
                                     .rule = {.order = {positions::xd_axis::column, positions::xd_axis::row,

@@ -86,7 +86,7 @@ TEST_CASE("video_diffusion: refuses bad numbers", "[schemes][video_diffusion][er
                   ltx2::middle_positions({.fps = 0}));
     CHECK_REFUSES("ltx2::middle_positions: frames, height and width must be >= 1, got 0",
                   ltx2::middle_positions({.height = 0}));
-    CHECK_REFUSES("ltx2::fractions: extents must be one number an axis, got 2",
+    CHECK_REFUSES("ltx2::fractions: extents must be one number an axis: wanted 3, got 2",
                   ltx2::fractions(position_ids(3), std::vector<double>{1, 2}));
     CHECK_REFUSES("ltx2::make_scheme: rotary_dim must be even and > 0, got 7",
                   ltx2::make_scheme({.head_dim = 7}));

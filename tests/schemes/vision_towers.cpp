@@ -93,7 +93,7 @@ TEST_CASE("vision_towers: MLCD's class token is rotated by what it learned", "[s
             check_angle(got[static_cast<std::size_t>((n + 1) * 8 + p)],
                         rung(1e4, p % 4, 8) * static_cast<long double>(p < 4 ? n / 3 : n % 3));
     learned.pop_back();
-    CHECK_REFUSES("vision_towers::mlcd: class_angles must hold one angle a pair, got 7",
+    CHECK_REFUSES("vision_towers::mlcd: class_angles must hold one angle a pair: wanted 8, got 7",
                   towers::mlcd({.head_dim = 16}, learned));
 }
 
@@ -115,7 +115,7 @@ TEST_CASE("vision_towers: LightGlue's frequencies are learned", "[schemes][tower
     // (320 - 320) / 320 = 0 and (60 - 120) / 320 = -3/16.
     CHECK(got[0] == Approx(3.0 / 16).epsilon(1e-15));
     CHECK(got[1] == Approx(-0.25 * 3 / 16).epsilon(1e-15));
-    CHECK_REFUSES("vision_towers::lightglue: weights must hold two numbers a pair, got 4",
+    CHECK_REFUSES("vision_towers::lightglue: weights must hold two numbers a pair: wanted 6, got 4",
                   towers::lightglue(6, weights));
     CHECK_REFUSES("vision_towers::lightglue_keypoints: width must be finite and > 0, got 0",
                   towers::lightglue_keypoints(weights, 1, 0));

@@ -74,14 +74,14 @@ class control_layer {
         detail::require(c.head_dim <= max_channels, who, "head_dim must be at most 1024", c.head_dim);
         rope_ = cross_attention({.head_dim = c.head_dim, .base = c.base, .layout = c.layout});
         const auto shaped = [&](const auto& m, index rows, index columns, const char* must) {
-            detail::require(m.rows() == rows && m.cols() == columns, who, must, m.rows());
+            detail::require_shape(who, must, rows, columns, m);
         };
         shaped(weights_.to_k, c.kv_heads * c.head_dim, c.condition_channels,
-               "to_k must be [kv_heads * head_dim, condition_channels], its rows being");
+               "to_k must be [kv_heads * head_dim, condition_channels]");
         shaped(weights_.to_v, c.kv_heads * c.head_dim, c.condition_channels,
-               "to_v must be [kv_heads * head_dim, condition_channels], its rows being");
+               "to_v must be [kv_heads * head_dim, condition_channels]");
         shaped(weights_.conv_out, c.heads * c.head_dim, c.heads * c.head_dim,
-               "conv_out must be [heads * head_dim, heads * head_dim], its rows being");
+               "conv_out must be [heads * head_dim, heads * head_dim]");
     }
 
     /// The config it was made from.
@@ -94,8 +94,8 @@ class control_layer {
     /// Cost:     two products and a rotation.
     rotated_condition<T> make_condition(heads_view<const T> features) const {
         constexpr const char* who = "musecontrollite::control_layer::make_condition";
-        detail::require(features.channels() == config_.condition_channels, who,
-                        "features must have condition_channels channels", features.channels());
+        detail::require_equal(who, "features must have condition_channels channels",
+                              config_.condition_channels, features.channels());
         detail::require(features.heads() == 1, who, "features must have one head", features.heads());
         rotated_condition<T> made{.batches = features.batches(), .tokens = features.tokens()};
         const index width = config_.kv_heads * config_.head_dim, rows = made.batches * made.tokens;
@@ -134,8 +134,8 @@ class control_layer {
         detail::require(hidden.tokens() == tokens && hidden.batches() == queries.batches(), who,
                         "hidden must have the queries' tokens and batches", hidden.tokens());
         const auto numbers = static_cast<std::size_t>(condition.batches * condition.tokens * kv_width);
-        detail::require(condition.batches == queries.batches(), who,
-                        "condition must have the queries' batches", condition.batches);
+        detail::require_equal(who, "condition must have the queries' batches", queries.batches(),
+                              condition.batches);
         detail::require(condition.keys.size() == numbers && condition.values.size() == numbers, who,
                         "condition must be one of this layer", condition.keys.size());
         if (tokens == 0 || condition.tokens == 0) return;
@@ -196,12 +196,11 @@ template <class T>
 void fill_guided(std::span<const T> nothing, std::span<const T> text, std::span<const T> condition,
                  std::span<const T> both, std::span<T> to, const guidance& by = {}) {
     constexpr const char* who = "musecontrollite::fill_guided";
-    detail::require(text.size() == nothing.size(), who, "text must be of the size of nothing", text.size());
-    detail::require(condition.size() == nothing.size(), who, "condition must be of the size of nothing",
-                    condition.size());
+    detail::require_equal(who, "text must be of the size of nothing", nothing.size(), text.size());
+    detail::require_equal(who, "condition must be of the size of nothing", nothing.size(), condition.size());
     detail::require(both.empty() || both.size() == nothing.size(), who,
                     "both must be empty or of the size of nothing", both.size());
-    detail::require(to.size() == nothing.size(), who, "to must be of the size of nothing", to.size());
+    detail::require_equal(who, "to must be of the size of nothing", nothing.size(), to.size());
     const T by_text = static_cast<T>(by.text), by_condition = static_cast<T>(by.condition),
             by_second = static_cast<T>(by.second);
     for (std::size_t i = 0; i < to.size(); ++i) {

@@ -96,10 +96,8 @@ class adapter {
         : config_(config), theta_(std::move(theta)), alpha_(std::move(alpha)) {
         constexpr const char* who = "road::adapter";
         const auto count = static_cast<std::size_t>(parameter_count(config));
-        detail::require(theta_.size() == count, who, "theta must hold parameter_count numbers",
-                        theta_.size());
-        detail::require(alpha_.size() == count, who, "alpha must hold parameter_count numbers",
-                        alpha_.size());
+        detail::require_equal(who, "theta must hold parameter_count numbers", count, theta_.size());
+        detail::require_equal(who, "alpha must hold parameter_count numbers", count, alpha_.size());
         for (double v : theta_) detail::require(std::isfinite(v), who, "theta must be finite", v);
         for (double v : alpha_) detail::require(std::isfinite(v), who, "alpha must be finite", v);
     }
@@ -159,7 +157,7 @@ namespace ROPEWALK_NAMESPACE::detail {
 inline void require_valid(const char* who, const road::pair_blocks& r) {
     require(r.group > 0 && r.group % 2 == 0, who, "blocks.group must be even and > 0", r.group);
     for (const auto* part : {&r.b, &r.c, &r.d})
-        require(part->size() == r.a.size(), who, "blocks' a, b, c and d must be of one size", part->size());
+        require_equal(who, "blocks' a, b, c and d must be of one size", r.a.size(), part->size());
     require(r.channels() % r.group == 0, who, "blocks.group must divide the channels", r.group);
 }
 
@@ -226,8 +224,8 @@ namespace ROPEWALK_NAMESPACE::detail {
 inline void require_alike(const char* who, const road::pair_blocks& one, const road::pair_blocks& other) {
     require_valid(who, one);
     require_valid(who, other);
-    require(other.channels() == one.channels(), who, "blocks must have the same channels", other.channels());
-    require(other.group == one.group, who, "blocks must have the same group", other.group);
+    require_equal(who, "blocks must have the same channels", one.channels(), other.channels());
+    require_equal(who, "blocks must have the same group", one.group, other.group);
 }
 }  // namespace ROPEWALK_NAMESPACE::detail
 
@@ -256,8 +254,8 @@ inline pair_blocks make_product(const pair_blocks& later, const pair_blocks& ear
 inline pair_blocks select_pairs(std::span<const std::uint8_t> from_yes, const pair_blocks& yes,
                                 const pair_blocks& no) {
     detail::require_alike("road::select_pairs", yes, no);
-    detail::require(static_cast<index>(from_yes.size()) == yes.pairs(), "road::select_pairs",
-                    "from_yes must hold one flag a pair", from_yes.size());
+    detail::require_equal("road::select_pairs", "from_yes must hold one flag a pair", yes.pairs(),
+                          from_yes.size());
     pair_blocks r = no;
     for (std::size_t i = 0; i < from_yes.size(); ++i) {
         if (!from_yes[i]) continue;
@@ -296,8 +294,7 @@ void merge(const pair_blocks& r, const Eigen::MatrixBase<Derived>& weight) {
     auto& w = const_cast<Eigen::MatrixBase<Derived>&>(weight);
     using T = typename Derived::Scalar;
     detail::require_valid("road::merge", r);
-    detail::require(w.rows() == r.channels(), "road::merge", "weight must have R's channels as rows",
-                    w.rows());
+    detail::require_equal("road::merge", "weight must have R's channels as rows", r.channels(), w.rows());
     for (index i = 0; i < r.pairs(); ++i) {
         const index first = r.layout().first(i, r.pairs()), second = r.layout().second(i, r.pairs());
         const auto k = detail::road_at(i);
@@ -356,7 +353,7 @@ rotation_table<T> make_folded_table(const adapter& a, const spectrum& s, const p
     detail::require(positions.all_touched(), who, "positions must touch every token, untouched ones being",
                     "some");
     const double alpha = a.alpha().empty() ? 1.0 : a.alpha().front();
-    for (double v : a.alpha()) detail::require(v == alpha, who, "alpha must be one number for all pairs", v);
+    for (double v : a.alpha()) detail::require_equal(who, "alpha must be one number for all pairs", alpha, v);
     const auto plain = make_rotation_table<double>(s, positions);
     rotation_table<T> folded(plain.row_count(), heads, pairs, alpha * s.magnitude());
     for (index row = 0; row < plain.row_count(); ++row)

@@ -73,8 +73,8 @@ class adapter_bank {
         const std::int32_t id = id_of(name);
         detail::require(id >= 0, "road::adapter_bank::set", "name must be an adapter's", std::string(name));
         detail::require_valid("road::adapter_bank::set", blocks);
-        detail::require(blocks.channels() == channels_, "road::adapter_bank::set",
-                        "blocks must have the layer's channels", blocks.channels());
+        detail::require_equal("road::adapter_bank::set", "blocks must have the layer's channels", channels_,
+                              blocks.channels());
         // Made in a copy, so that a failure leaves the bank unchanged.
         std::vector<one_group> groups = groups_;
         place own = place_[static_cast<std::size_t>(id)];

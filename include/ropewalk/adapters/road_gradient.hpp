@@ -109,11 +109,8 @@ template <class T, class D>
 gradient make_gradient(const adapter& a, heads_view<T> h, heads_view<D> dy) {
     constexpr const char* who = "road::make_gradient";
     const adapter_config& config = a.config();
-    detail::require(h.channels() == config.channels, who, "h must have the adapter's channels", h.channels());
-    detail::require(dy.channels() == config.channels, who, "dy must have the adapter's channels",
-                    dy.channels());
-    detail::require(dy.batches() == h.batches() && dy.tokens() == h.tokens() && dy.heads() == h.heads(), who,
-                    "dy must have h's extents, its tokens being", dy.tokens());
+    detail::require_equal(who, "h must have the adapter's channels", config.channels, h.channels());
+    detail::require_extents(who, "dy must have h's extents", h.shape, dy.shape);
     const pair_layout layout = a.layout();
     const index pairs = config.channels / 2, half = config.group / 2;
     // For each pair: sums of g_x x, g_y y, g_x y and g_y x.

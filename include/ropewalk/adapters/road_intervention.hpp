@@ -41,8 +41,8 @@ class intervention {
     intervention(const Eigen::MatrixXd& projection, const pair_blocks& blocks) {
         constexpr const char* who = "road::intervention";
         detail::require_valid(who, blocks);
-        detail::require(projection.rows() == blocks.channels(), who,
-                        "projection must have a row for each of R's channels", projection.rows());
+        detail::require_equal(who, "projection must have a row for each of R's channels", blocks.channels(),
+                              projection.rows());
         const Eigen::MatrixXd off = projection * projection.transpose() -
                                     Eigen::MatrixXd::Identity(projection.rows(), projection.rows());
         const double most = projection.rows() == 0 ? 0.0 : off.cwiseAbs().maxCoeff();

@@ -47,8 +47,7 @@ inline double discrimination(const spectrum& s, double distance) {
 /// Source:   as above, with the angles of HoPE, Li et al. 2025, and VideoRoPE, Wei et al. 2025.
 inline double discrimination(const spectrum& s, std::span<const double> offset, index head = 0) {
     constexpr const char* who = "discrimination";
-    detail::require(static_cast<index>(offset.size()) == s.axes(), who, "offset must hold one number an axis",
-                    offset.size());
+    detail::require_equal(who, "offset must hold one number an axis", s.axes(), offset.size());
     detail::require(head >= 0 && head < s.heads(), who, "head must be one of the spectrum's", head);
     double sum = 0;
     for (index i = 0; i < s.pairs(); ++i) sum += std::cos(detail::angle_at(s, offset, head, i));
@@ -163,8 +162,7 @@ inline std::int64_t first_negative(const spectrum& s, std::int64_t cap) {
 inline std::int64_t first_negative(const spectrum& s, std::span<const double> step, std::int64_t cap,
                                    index head = 0) {
     constexpr const char* who = "first_negative";
-    detail::require(static_cast<index>(step.size()) == s.axes(), who, "step must hold one number an axis",
-                    step.size());
+    detail::require_equal(who, "step must hold one number an axis", s.axes(), step.size());
     for (const double by : step) detail::require(std::isfinite(by), who, "step must be finite", by);
     detail::require(cap >= 0, who, "cap must be >= 0", cap);
     detail::require(head >= 0 && head < s.heads(), who, "head must be one of the spectrum's", head);

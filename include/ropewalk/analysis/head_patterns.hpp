@@ -121,7 +121,7 @@ head_patterns make_head_patterns(const L& layout, heads_view<Q> q, heads_view<K>
                     k.heads());
     detail::require(k.batches() == q.batches() && q.batches() >= 1, who,
                     "k must have q's batches, at least one", k.batches());
-    detail::require(k.tokens() == q.tokens(), who, "k must have q's tokens", k.tokens());
+    detail::require_equal(who, "k must have q's tokens", q.tokens(), k.tokens());
     detail::require(k.channels() == q.channels() && q.channels() >= 1, who,
                     "k must have q's channels, at least one", k.channels());
     detail::require(config.distances >= 1 && config.distances < q.tokens(), who,

@@ -171,8 +171,7 @@ spectral_report make_product_report(const Eigen::MatrixBase<A>& a_matrix,
     const Eigen::MatrixXd a = a_matrix, b = b_matrix;
     detail::require(a.size() > 0 && b.size() > 0, "make_product_report",
                     "matrices must not be empty, the smaller size", std::min(a.size(), b.size()));
-    detail::require(a.cols() == b.cols(), "make_product_report", "a and b must have the same columns",
-                    b.cols());
+    detail::require_equal("make_product_report", "a and b must have the same columns", a.cols(), b.cols());
     const auto triangle = [](const auto& m) -> Eigen::MatrixXd {
         const Eigen::Index rows = std::min(m.rows(), m.cols());
         const Eigen::HouseholderQR<Eigen::MatrixXd> qr(m);

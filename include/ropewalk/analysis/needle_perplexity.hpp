@@ -19,8 +19,7 @@ namespace ROPEWALK_NAMESPACE {
 /// utils/tokenize_needle_dataset.py.
 inline double needle_perplexity(std::span<const double> losses, std::span<const std::uint8_t> answers) {
     constexpr const char* who = "needle_perplexity";
-    detail::require(answers.size() == losses.size(), who, "answers must be as many as losses",
-                    answers.size());
+    detail::require_equal(who, "answers must be as many as losses", losses.size(), answers.size());
     double sum = 0, count = 0;
     for (std::size_t i = 0; i < losses.size(); ++i)
         if (answers[i] != 0) sum += losses[i], ++count;

@@ -102,8 +102,7 @@ namespace ROPEWALK_NAMESPACE::drift {
 /// Source:   Hugging Face, apply_rotary_pos_emb (table_bf16); the other modes differ by one rounding each.
 inline std::vector<double> rotated(mode m, std::span<const double> x, double position, const rotary& rope) {
     const auto pairs = static_cast<index>(rope.omega.size());
-    detail::require(static_cast<index>(x.size()) == 2 * pairs, "drift::rotated",
-                    "x must hold two channels a pair", x.size());
+    detail::require_equal("drift::rotated", "x must hold two channels a pair", 2 * pairs, x.size());
     detail::require(rope.layout.fits(pairs), "drift::rotated", "layout's group must divide the channels",
                     rope.layout.group);
     detail::require(std::abs(position) <= static_cast<double>(std::numeric_limits<float>::max()),
@@ -156,7 +155,7 @@ inline shift_table make_shift_table(mode m, std::span<const double> q, std::span
     const std::size_t channels = 2 * rope.omega.size();
     detail::require(channels > 0, who, "omega must not be empty, pairs", channels);
     detail::require(q.size() % channels == 0, who, "q must hold vectors * channels numbers", q.size());
-    detail::require(k.size() == q.size(), who, "k must be as long as q", k.size());
+    detail::require_equal(who, "k must be as long as q", q.size(), k.size());
     for (const auto& positions : {shifts, offsets})
         for (double p : positions)
             detail::require(std::isfinite(p), who, "shifts and offsets must be finite", p);
@@ -203,7 +202,7 @@ inline column_table make_column_table(mode m, std::span<const double> q, std::sp
     const std::size_t channels = 2 * rope.omega.size();
     detail::require(channels > 0, who, "omega must not be empty, pairs", channels);
     detail::require(q.size() % channels == 0, who, "q must hold tokens * channels numbers", q.size());
-    detail::require(k.size() == q.size(), who, "k must be as long as q", k.size());
+    detail::require_equal(who, "k must be as long as q", q.size(), k.size());
     for (double shift : {shift_1, shift_2})
         detail::require(std::isfinite(shift), who, "shifts must be finite", shift);
     const std::size_t tokens = q.size() / channels;

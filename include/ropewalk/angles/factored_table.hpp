@@ -193,8 +193,7 @@ class factored_table {
     factored_table(const spectrum& s, const position_ids& positions)
         : heads_(s.heads()), pairs_(s.pairs()), magnitude_(s.magnitude()), tokens_(positions.tokens()) {
         constexpr const char* who = "factored_table";
-        detail::require(positions.axes() == s.axes(), who, "positions must have the spectrum's axes",
-                        positions.axes());
+        detail::require_equal(who, "positions must have the spectrum's axes", s.axes(), positions.axes());
         detail::require(pairs_ <= detail::max_factored_pairs, who, "pairs must be <= 512", pairs_);
         pair_stride_ =
             (pairs_ + detail::factored_padding - 1) / detail::factored_padding * detail::factored_padding;

@@ -17,8 +17,8 @@ namespace ROPEWALK_NAMESPACE {
 ///           turns and are more accurate.
 /// Source:   RoFormer, Su et al. 2021, eq. 14.
 inline std::vector<double> make_angles(const spectrum& s, const position_ids& positions) {
-    detail::require(positions.axes() == s.axes(), "make_angles", "positions must have the spectrum's axes",
-                    positions.axes());
+    detail::require_equal("make_angles", "positions must have the spectrum's axes", s.axes(),
+                          positions.axes());
     const std::vector<double> values = positions.values();
     std::vector<double> angles;
     angles.reserve(static_cast<std::size_t>(positions.tokens() * s.heads() * s.pairs()));

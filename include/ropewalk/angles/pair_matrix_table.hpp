@@ -48,8 +48,7 @@ class pair_matrix_table {
         const auto count = static_cast<index>(cos.size());
         detail::require(pairs > 0 && count % (2 * pairs) == 0, "from_rotate_half",
                         "cos must hold rows * 2 * pairs numbers", count);
-        detail::require(sin.size() == cos.size(), "from_rotate_half", "sin must be as long as cos",
-                        sin.size());
+        detail::require_equal("from_rotate_half", "sin must be as long as cos", cos.size(), sin.size());
         std::vector<T> a, b, c, d;
         for (index r = 0; r < count / (2 * pairs); ++r)
             for (index i = 0; i < pairs; ++i) {

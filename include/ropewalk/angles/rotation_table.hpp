@@ -150,31 +150,33 @@ class rotation_table {
     /// The same as rows(), for a call that takes a view of rows.
     operator rows_view<T>() const& noexcept ROPEWALK_LIFETIMEBOUND { return rows(); }
 
-    /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers.
-    /// -1 leaves a token untouched. The view refers to the table and to the range, which must outlive it.
-    template <lasting_integer_range R>
-    [[nodiscard]] rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
-        return detail::with_rows("rotation_table::rows", whole(), row_of_token);
-    }
-    /// Refused: temporary row numbers, or a temporary table.
-    template <integer_range R>
-    rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
-    template <integer_range R>
-    requires(!lasting_integer_range<R>) rows_view<T> rows(R&&)  // a temporary range: name it
-    const& = delete;
-    /// The row of one token; -1 leaves it untouched.
+    /// The rows of the tokens of one call, checked once: any contiguous range of 32-bit or 64-bit integers, or
+    /// a single integer. -1 leaves a token untouched. The view refers to the table and to the range, which
+    /// must outlive it.
     /// Throws: invalid_config on a row below -1 or outside the table.
-    template <std::integral I>
-    [[nodiscard]] rows_view<T> rows(I row) const& ROPEWALK_LIFETIMEBOUND {
-        detail::require_rows("rotation_table::rows", std::span<const I>(&row, 1), rows_);
-        if (static_cast<index>(row) >= 0) return whole().token_slice(static_cast<index>(row), 1);
-        rows_view<T> v = whole();
-        v.tokens = 1;
-        v.indices.narrow = &untouched_row;
-        return v;
+    template <class R>
+    requires chooses_rows<R>
+    [[nodiscard]] rows_view<T> rows(R&& row_of_token) const& ROPEWALK_LIFETIMEBOUND {
+        constexpr const char* who = "rotation_table::rows";
+        if constexpr (std::integral<std::remove_cvref_t<R>>) {
+            detail::require_rows(who, std::span(&row_of_token, 1), rows_);
+            const auto row = static_cast<index>(row_of_token);
+            if (row >= 0) return whole().token_slice(row, 1);
+            rows_view<T> v = whole();
+            v.tokens = 1;
+            v.indices.narrow = &untouched_row;
+            return v;
+        } else {
+            return detail::with_rows(who, whole(), row_of_token);
+        }
     }
-    template <std::integral I>
-    rows_view<T> rows(I) const&& = delete;  // the table is a temporary: name it
+    /// Refuses temporary row numbers or a temporary table: the view would refer to memory that is gone.
+    template <class R, std::enable_if_t<integer_range<R> && !chooses_rows<R>, int> = 0>
+    rows_view<T> rows(R&&) const& = delete;  // a temporary range: name it
+    template <class R>
+    rows_view<T> rows(R&&) const&& = delete;  // the table is a temporary: name it
+    template <class R, std::enable_if_t<!integer_range<R> && !chooses_rows<R>, int> = 0>
+    rows_view<T> rows(R&&) const& = delete;  // integers of 32 or 64 bits; fractions: make_rotation_table
     /// Rows first, first + 1, ..., without an array of their numbers.
     /// Throws: invalid_config on rows that do not exist.
     [[nodiscard]] rows_view<T> rows_from(index first, index tokens) const& ROPEWALK_LIFETIMEBOUND {
@@ -293,8 +295,8 @@ inline std::vector<std::int32_t> touched_rows(const position_ids& positions) {
 template <class T = float>
 [[nodiscard]] rotation_table<T> make_rotation_table(const spectrum& s, const position_ids& positions,
                                                     angle_arithmetic arithmetic = angle_arithmetic::exact) {
-    detail::require(positions.axes() == s.axes(), "make_rotation_table",
-                    "positions must have the spectrum's axes", positions.axes());
+    detail::require_equal("make_rotation_table", "positions must have the spectrum's axes", s.axes(),
+                          positions.axes());
     const index tokens = positions.tokens();
     std::vector<std::int32_t> row_of_token = detail::touched_rows(positions);
     const auto touched = row_of_token.empty()
@@ -325,10 +327,10 @@ template <class T = float>
                                                   const position_ids& positions,
                                                   angle_arithmetic arithmetic = angle_arithmetic::exact) {
     constexpr const char* who = "make_rebase_table";
-    detail::require(from.is_mixed() == to.is_mixed(), who, "spectra must have the same form", to.is_mixed());
-    detail::require(from.heads() == to.heads(), who, "spectra must have the same heads", to.heads());
-    detail::require(from.axes() == to.axes(), who, "spectra must have the same axes", to.axes());
-    detail::require(from.pairs() == to.pairs(), who, "spectra must have the same pairs", to.pairs());
+    detail::require_equal(who, "spectra must have the same form", from.is_mixed(), to.is_mixed());
+    detail::require_equal(who, "spectra must have the same heads", from.heads(), to.heads());
+    detail::require_equal(who, "spectra must have the same axes", from.axes(), to.axes());
+    detail::require_equal(who, "spectra must have the same pairs", from.pairs(), to.pairs());
     std::vector<double> omega;
     std::vector<int> axis_of;
     for (index h = 0; h < to.heads(); ++h)

@@ -48,7 +48,7 @@ concept integer_range = contiguous_numbers<R> && std::integral<range_element_t<R
 /// An integer_range that is not a temporary that owns its numbers.
 template <class R>
 concept lasting_integer_range = integer_range<R> && lasting_numbers<R>;
-/// What rows() of a growing table accepts: such a range, or one integer. A variable instead of a concept: for
+/// What rows() of a table accepts: such a range, or one integer. A variable instead of a concept: for
 /// a refused call, compilers would print every clause of a concept once per overload.
 template <class R>
 inline constexpr bool chooses_rows = std::integral<std::remove_cvref_t<R>> || lasting_integer_range<R>;

@@ -87,8 +87,7 @@ inline square matrix_exponential(square a) {
 
 inline index checked_side(const char* who, index side, std::size_t numbers) {
     require(side >= 1 && side <= max_block_size, who, "side must be in 1 .. 64", side);
-    require(static_cast<index>(numbers) == side * side, who, "matrices must hold side * side numbers",
-            numbers);
+    require_equal(who, "matrices must hold side * side numbers", side * side, numbers);
     return side;
 }
 

@@ -94,18 +94,18 @@ class table_set {
         : spectra_(std::move(spectra)), arithmetic_(options.arithmetic) {
         detail::require(!spectra_.empty(), who, "spectra must not be empty", spectra_.size());
         if (counts.empty()) counts.assign(spectra_.size(), rows);
-        detail::require(counts.size() == spectra_.size(), who, "rows_of_table must have one entry a table",
-                        counts.size());
+        detail::require_equal(who, "rows_of_table must have one entry a table", spectra_.size(),
+                              counts.size());
         detail::require(options.max_rows >= 0, who, "max_rows must be >= 0", options.max_rows);
         const index largest = *std::ranges::max_element(counts);
         max_rows_ = options.max_rows != 0 ? options.max_rows : std::max(largest, detail::default_max_rows);
         detail::require(largest <= max_rows_, who, "rows must be at most max_rows", largest);
         for (const spectrum& s : spectra_) {
             detail::require(s.axes() == 1, who, "spectra must have one axis", s.axes());
-            detail::require(s.pairs() == spectra_.front().pairs(), who, "spectra must have the same pairs",
-                            s.pairs());
-            detail::require(s.heads() == spectra_.front().heads(), who, "spectra must have the same heads",
-                            s.heads());
+            detail::require_equal(who, "spectra must have the same pairs", spectra_.front().pairs(),
+                                  s.pairs());
+            detail::require_equal(who, "spectra must have the same heads", spectra_.front().heads(),
+                                  s.heads());
             if (s.magnitude() != spectra_.front().magnitude())
                 magnitude_ = std::numeric_limits<double>::quiet_NaN();
         }
@@ -117,10 +117,10 @@ class table_set {
     template <class I>
     void check(std::span<const std::int32_t> table_of_token, std::span<const I> positions,
                std::span<const std::int32_t> row_of_token) const {
-        detail::require(table_of_token.size() == positions.size(), who,
-                        "table_of_token must have one entry a position", table_of_token.size());
-        detail::require(row_of_token.size() == positions.size(), who,
-                        "row_of_token must have one entry a position", row_of_token.size());
+        detail::require_equal(who, "table_of_token must have one entry a position", positions.size(),
+                              table_of_token.size());
+        detail::require_equal(who, "row_of_token must have one entry a position", positions.size(),
+                              row_of_token.size());
         for (std::size_t n = 0; n < positions.size(); ++n) {
             detail::require(table_of_token[n] >= -1 && table_of_token[n] < tables(), who,
                             "table must be -1 (untouched) or one of the set", table_of_token[n]);
@@ -214,8 +214,8 @@ class table_set {
 template <class I>
 void fill_start_tables(std::span<const I> positions, index start_tokens,
                        std::span<std::int32_t> table_of_token) {
-    detail::require(table_of_token.size() == positions.size(), "fill_start_tables",
-                    "table_of_token must have one entry a position", table_of_token.size());
+    detail::require_equal("fill_start_tables", "table_of_token must have one entry a position",
+                          positions.size(), table_of_token.size());
     detail::require(start_tokens >= 0, "fill_start_tables", "start_tokens must be >= 0", start_tokens);
     for (std::size_t n = 0; n < positions.size(); ++n)
         table_of_token[n] = positions[n] < 0 ? -1 : static_cast<index>(positions[n]) < start_tokens ? 0 : 1;

@@ -47,8 +47,8 @@ struct anchor_mask {
     /// Cost:   one pass over the tokens.
     rules over(const score_extent& whole) const {
         constexpr const char* who = "anchor_mask";
-        detail::require(whole.queries == tokens(), who, "queries must be the mask's tokens", whole.queries);
-        detail::require(whole.keys == tokens(), who, "keys must be the mask's tokens", whole.keys);
+        detail::require_equal(who, "queries must be the mask's tokens", tokens(), whole.queries);
+        detail::require_equal(who, "keys must be the mask's tokens", tokens(), whole.keys);
         index last = 0;
         for (index n = 0; n < tokens(); ++n) {
             const index start = document_start[static_cast<std::size_t>(n)];

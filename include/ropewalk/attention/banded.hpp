@@ -131,13 +131,8 @@ void attend_banded(const Mask& mask, const banded_copies<Q, K>& copies, const ba
     const heads_view<Q> q = copies.near_q;
     const heads_view<K> k = copies.near_k;
     detail::check_attention(who, q.shape, k.shape, v.shape, out.shape);
-    const auto same = [](heads_shape a, heads_shape b, const char* must) {
-        detail::require(
-            a.batches == b.batches && a.tokens == b.tokens && a.heads == b.heads && a.channels == b.channels,
-            who, must, a.tokens);
-    };
-    same(copies.far_q.shape, q.shape, "far_q must have near_q's extents, tokens");
-    same(copies.far_k.shape, k.shape, "far_k must have near_k's extents, tokens");
+    detail::require_extents(who, "far_q must have near_q's extents", q.shape, copies.far_q.shape);
+    detail::require_extents(who, "far_k must have near_k's extents", k.shape, copies.far_k.shape);
     detail::require(inside.window >= 0 && inside.window <= beyond, who, "window must be >= 0", inside.window);
     const index first = inside.first_query.value_or(k.tokens() - q.tokens());
     detail::require(first >= -beyond && first <= beyond, who,

@@ -133,19 +133,16 @@ void check_chunk(const char* who, const attention::chunk_config& config, const s
     require(heads == 0 || (kv_heads > 0 && heads % kv_heads == 0), who,
             "k.heads must be > 0 and divide q.heads", kv_heads);
     const auto same = [&](const auto& view, index rows, index of_heads, const char* must) {
-        require(view.batches() == batches && view.tokens() == rows && view.heads() == of_heads &&
-                    view.channels() == channels,
-                who, must, view.tokens());
+        require_extents(who, must, {batches, rows, of_heads, channels}, view.shape);
     };
-    same(t.k, tokens, kv_heads, "k must have q's batches and channels, its tokens");
-    same(t.v, tokens, kv_heads, "v must have k's extents, its tokens");
-    same(t.out, queries, heads, "out must have q's extents, its tokens");
+    same(t.k, tokens, kv_heads, "k must have q's batches and channels");
+    same(t.v, tokens, kv_heads, "v must have k's extents");
+    same(t.out, queries, heads, "out must have q's extents");
     for (const auto& branch : {t.full, t.local, t.memory})
-        if (branch.data)
-            same(branch, queries, heads, "full, local and memory must have q's extents, their tokens");
-    if (slots > 0) same(t.memory_k, slots, kv_heads, "memory_k must have k's heads and channels, its slots");
-    require(t.memory_v.tokens() == slots, who, "memory_v must have memory_k's slots", t.memory_v.tokens());
-    if (slots > 0) same(t.memory_v, slots, kv_heads, "memory_v must have k's heads and channels, its slots");
+        if (branch.data) same(branch, queries, heads, "full, local and memory must have q's extents");
+    if (slots > 0) same(t.memory_k, slots, kv_heads, "memory_k must have k's heads and channels");
+    require_equal(who, "memory_v must have memory_k's slots", slots, t.memory_v.tokens());
+    if (slots > 0) same(t.memory_v, slots, kv_heads, "memory_v must have k's heads and channels");
     require(frequencies.axes() == 1 && 2 * frequencies.pairs() == channels, who,
             "frequencies must have channels / 2 pairs", frequencies.pairs());
 }
@@ -336,8 +333,7 @@ class memory_bank {
     /// Writes one row; several rows per chunk are several writes in order. Returns z, [dim] (ones without a
     /// gate).
     std::vector<T> write(std::span<const T> summary) {
-        detail::require(static_cast<index>(summary.size()) == dim_, "memory_bank::write",
-                        "summary must hold dim numbers", summary.size());
+        detail::require_equal("memory_bank::write", "summary must hold dim numbers", dim_, summary.size());
         const vector s = Eigen::Map<const vector>(summary.data(), dim_);
         const vector newest = rows_.row((oldest_ + slots_ - 1) % slots_).transpose();
         vector z = vector::Ones(dim_), fresh = s;

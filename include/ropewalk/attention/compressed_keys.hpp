@@ -94,18 +94,16 @@ inline std::vector<double> pool(const pool_config& c, const pool_inputs& in) {
     const index width = joined ? 2 * channels : channels;
     const auto numbers = static_cast<index>(in.values.size());
     detail::require(numbers % width == 0, who, "values must hold tokens * width numbers", numbers);
-    detail::require(static_cast<index>(in.gates.size()) == numbers, who, "gates must be as many as values",
-                    in.gates.size());
-    detail::require(
-        static_cast<index>(in.bias.size()) == detail::checked_product(who, "rate must fit", {c.rate, width}),
-        who, "bias must hold rate * width numbers", in.bias.size());
+    detail::require_equal(who, "gates must be as many as values", numbers, in.gates.size());
+    detail::require_equal(who, "bias must hold rate * width numbers",
+                          detail::checked_product(who, "rate must fit", {c.rate, width}), in.bias.size());
     const index before = joined && c.first_window > 0 ? c.rate * width : 0;
     detail::require(
         static_cast<index>(in.before_values.size()) == before, who,
         "before_values must hold rate * width numbers with overlap and first_window > 0, else none",
         in.before_values.size());
-    detail::require(static_cast<index>(in.before_gates.size()) == before, who,
-                    "before_gates must be as many as before_values", in.before_gates.size());
+    detail::require_equal(who, "before_gates must be as many as before_values", before,
+                          in.before_gates.size());
     const index windows = numbers / width / c.rate;
     std::vector<double> out, value, score, row(static_cast<std::size_t>(channels));
     for (index w = 0; w < windows; ++w) {
@@ -171,11 +169,11 @@ void attend(heads_view<const T> q, heads_view<const T> kv, heads_view<const T> c
                 channels = q.channels();
     detail::require(q.batches() == 1 && kv.batches() == 1 && compressed.batches() == 1, who,
                     "batches must be 1", q.batches());
-    detail::require(kv.tokens() == tokens, who, "kv.tokens must be q's", kv.tokens());
+    detail::require_equal(who, "kv.tokens must be q's", tokens, kv.tokens());
     detail::require(kv.heads() == 1, who, "keys must have one head for all", kv.heads());
     detail::require(windows == 0 || compressed.heads() == 1, who, "keys must have one head for all",
                     compressed.heads());
-    detail::require(kv.channels() == channels, who, "kv.channels must be q's", kv.channels());
+    detail::require_equal(who, "kv.channels must be q's", channels, kv.channels());
     detail::require(windows == 0 || compressed.channels() == channels, who, "compressed.channels must be q's",
                     compressed.channels());
     detail::require(c.sliding_window >= 1, who, "sliding_window must be >= 1", c.sliding_window);

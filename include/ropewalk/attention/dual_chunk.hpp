@@ -141,15 +141,13 @@ template <class Q, class K>
 double dual_chunk_scale(const char* who, const dual_chunk_queries<Q>& q, heads_view<K> k,
                         const dual_chunk_options& options) {
     for (const auto& part : {q.previous, q.older}) {
-        require(part.batches() == q.same.batches(), who, "queries must have the same batches",
-                part.batches());
-        require(part.tokens() == q.same.tokens(), who, "queries must have the same tokens", part.tokens());
-        require(part.heads() == q.same.heads(), who, "queries must have the same heads", part.heads());
-        require(part.channels() == q.same.channels(), who, "queries must have the same channels",
-                part.channels());
+        require_equal(who, "queries must have the same batches", q.same.batches(), part.batches());
+        require_equal(who, "queries must have the same tokens", q.same.tokens(), part.tokens());
+        require_equal(who, "queries must have the same heads", q.same.heads(), part.heads());
+        require_equal(who, "queries must have the same channels", q.same.channels(), part.channels());
     }
-    require(k.batches() == q.same.batches(), who, "k.batches must be the queries'", k.batches());
-    require(k.channels() == q.same.channels(), who, "k.channels must be the queries'", k.channels());
+    require_equal(who, "k.batches must be the queries'", q.same.batches(), k.batches());
+    require_equal(who, "k.channels must be the queries'", q.same.channels(), k.channels());
     require(q.same.heads() == 0 || (k.heads() > 0 && q.same.heads() % k.heads() == 0), who,
             "k.heads must be > 0 and divide the queries'", k.heads());
     const double scale =
@@ -178,8 +176,7 @@ void fill_dual_chunk_scores(const dual_chunk& chunks, const dual_chunk_queries<Q
     const index queries = q.same.tokens(), keys = k.tokens(), heads = q.same.heads();
     const index wanted = detail::checked_product(who, "extents must be >= 0 and fit in memory",
                                                  {q.same.batches(), heads, queries, keys});
-    detail::require(static_cast<index>(scores.size()) == wanted, who,
-                    "scores must hold batches * heads * Lq * Lk numbers", scores.size());
+    detail::require_equal(who, "scores must hold batches * heads * Lq * Lk numbers", wanted, scores.size());
     const index first = options.first_query.value_or(keys - queries);
     const index group = heads == 0 ? 1 : heads / k.heads();
     std::vector<T> x(static_cast<std::size_t>(k.channels())), y(x);
@@ -229,8 +226,7 @@ dual_chunk_weights make_dual_chunk_weights(std::span<const T> scores, index head
     constexpr const char* who = "make_dual_chunk_weights";
     const index each =
         detail::checked_product(who, "heads, queries and keys must be >= 0", {heads, queries, keys});
-    detail::require(static_cast<index>(scores.size()) == each, who,
-                    "scores must hold heads * queries * keys numbers", scores.size());
+    detail::require_equal(who, "scores must hold heads * queries * keys numbers", each, scores.size());
     detail::require(queries <= keys, who, "queries must be at most keys", queries);
     const auto size = static_cast<std::size_t>(heads * keys);
     dual_chunk_weights out{std::vector<double>(size), std::vector<double>(size)};

@@ -65,11 +65,10 @@ std::vector<double> make_bias(const bias_config& c, const bias_parameters& p, he
     constexpr const char* who = "grape::make_bias";
     const index heads = q.heads(), tokens = q.tokens(), channels = q.channels();
     detail::require(q.batches() == 1 && k.batches() == 1, who, "batches must be 1", q.batches());
-    detail::require(k.tokens() == tokens, who, "k.tokens must be q's", k.tokens());
-    detail::require(k.heads() == heads, who, "k.heads must be q's", k.heads());
-    detail::require(k.channels() == channels, who, "k.channels must be q's", k.channels());
-    detail::require(static_cast<index>(p.omega.size()) == heads, who, "omega must hold one number a head",
-                    p.omega.size());
+    detail::require_equal(who, "k.tokens must be q's", tokens, k.tokens());
+    detail::require_equal(who, "k.heads must be q's", heads, k.heads());
+    detail::require_equal(who, "k.channels must be q's", channels, k.channels());
+    detail::require_equal(who, "omega must hold one number a head", heads, p.omega.size());
     const auto wanted = static_cast<std::size_t>(heads * channels);
     detail::require(c.by == gate::query || p.u.size() == wanted, who, "u must hold heads * channels numbers",
                     p.u.size());

@@ -59,8 +59,8 @@ void inject_keys_values(heads_view<T> k, heads_view<T> v, samples s, token_range
                         std::span<const index> keep = {}) {
     constexpr const char* who = "inject_keys_values";
     detail::require_samples(who, k, s);
-    detail::require(v.batches() == k.batches(), who, "v.batches must equal k.batches", v.batches());
-    detail::require(v.tokens() == k.tokens(), who, "v.tokens must equal k.tokens", v.tokens());
+    detail::require_equal(who, "v.batches must equal k.batches", k.batches(), v.batches());
+    detail::require_equal(who, "v.tokens must equal k.tokens", k.tokens(), v.tokens());
     detail::require(image.first >= 0 && image.count >= 0 && image.first <= k.tokens() - image.count, who,
                     "image must lie inside the sequence, first token", image.first);
     std::vector<bool> kept(static_cast<std::size_t>(k.tokens()));
@@ -89,7 +89,7 @@ void inject_values(heads_view<T> v, samples s, token_range image, std::span<cons
     detail::require_samples(who, v, s);
     detail::require(image.first >= 0 && image.count >= 0 && image.first <= v.tokens() - image.count, who,
                     "image must lie inside the sequence, first token", image.first);
-    detail::require(from.size() == to.size(), who, "to must be as long as from", to.size());
+    detail::require_equal(who, "to must be as long as from", from.size(), to.size());
     for (const auto list : {from, to})
         for (const index n : list)
             detail::require(n >= 0 && n < image.count, who, "tokens must be image tokens", n);

@@ -110,7 +110,7 @@ class linear_state {
         const auto& rows = detail::rows_of(given);
         check_keys(who, k, v, rows);
         check_queries(who, q, out, rows);
-        require(who, "tokens of q must be those of k", k.tokens(), q.tokens());
+        detail::require_equal(who, "tokens of q must be those of k", k.tokens(), q.tokens());
         for_chunks(k.tokens(), [&](index b, index kv, index first, index count) {
             auto& state = state_of(b, kv);
             const auto values = part(v, b, kv, first, count);
@@ -152,14 +152,11 @@ class linear_state {
         fits({s.value_channels, chunk::size});
         return s;
     }
-    static void require(const char* who, const char* must, index want, index got) {
-        detail::require(want == got, who, must, got);
-    }
     template <class R>
     void check_rows(const char* who, const R& rows, index tokens, index heads) const {
-        detail::require(2 * rows.pairs == sizes_.channels, who,
-                        "channels must be twice the pairs of the rows", sizes_.channels);
-        require(who, "rows must name one row a token", sizes_.batches * tokens, rows.count());
+        detail::require_equal(who, "channels must be twice the pairs of the rows", 2 * rows.pairs,
+                              sizes_.channels);
+        detail::require_equal(who, "rows must name one row a token", sizes_.batches * tokens, rows.count());
         detail::require(rows.batches == 1 || rows.batches == sizes_.batches, who,
                         "rows must have the batches of the state", rows.batches);
         detail::require(rows.heads == 1 || rows.heads == heads, who, "rows must have the heads of the views",
@@ -169,26 +166,28 @@ class linear_state {
     void check_keys(const char* who, heads_view<K> k, heads_view<V> v, const R& rows) const {
         static_assert(std::is_same_v<compute_t<K>, C> && std::is_same_v<compute_t<V>, C>,
                       "keys and values of the state's compute type");
-        require(who, "batches of k must be those of the state", sizes_.batches, k.batches());
-        require(who, "batches of v must be those of the state", sizes_.batches, v.batches());
-        require(who, "heads of k must be those of the state", sizes_.kv_heads, k.heads());
-        require(who, "heads of v must be those of k", sizes_.kv_heads, v.heads());
-        require(who, "tokens of v must be those of k", k.tokens(), v.tokens());
-        require(who, "channels of k must be those of the state", sizes_.channels, k.channels());
-        require(who, "channels of v must be those of the state", sizes_.value_channels, v.channels());
+        detail::require_equal(who, "batches of k must be those of the state", sizes_.batches, k.batches());
+        detail::require_equal(who, "batches of v must be those of the state", sizes_.batches, v.batches());
+        detail::require_equal(who, "heads of k must be those of the state", sizes_.kv_heads, k.heads());
+        detail::require_equal(who, "heads of v must be those of k", sizes_.kv_heads, v.heads());
+        detail::require_equal(who, "tokens of v must be those of k", k.tokens(), v.tokens());
+        detail::require_equal(who, "channels of k must be those of the state", sizes_.channels, k.channels());
+        detail::require_equal(who, "channels of v must be those of the state", sizes_.value_channels,
+                              v.channels());
         check_rows(who, rows, k.tokens(), k.heads());
     }
     template <class Q, class O, class R>
     void check_queries(const char* who, heads_view<Q> q, heads_view<O> out, const R& rows) const {
         static_assert(std::is_same_v<compute_t<Q>, C>, "queries of the state's compute type");
-        require(who, "batches of q must be those of the state", sizes_.batches, q.batches());
-        require(who, "batches of out must be those of q", sizes_.batches, out.batches());
+        detail::require_equal(who, "batches of q must be those of the state", sizes_.batches, q.batches());
+        detail::require_equal(who, "batches of out must be those of q", sizes_.batches, out.batches());
         detail::require(q.heads() % sizes_.kv_heads == 0, who, "heads of q must be a multiple of those of k",
                         q.heads());
-        require(who, "heads of out must be those of q", q.heads(), out.heads());
-        require(who, "tokens of out must be those of q", q.tokens(), out.tokens());
-        require(who, "channels of q must be those of the state", sizes_.channels, q.channels());
-        require(who, "channels of out must be those of v", sizes_.value_channels, out.channels());
+        detail::require_equal(who, "heads of out must be those of q", q.heads(), out.heads());
+        detail::require_equal(who, "tokens of out must be those of q", q.tokens(), out.tokens());
+        detail::require_equal(who, "channels of q must be those of the state", sizes_.channels, q.channels());
+        detail::require_equal(who, "channels of out must be those of v", sizes_.value_channels,
+                              out.channels());
         check_rows(who, rows, q.tokens(), q.heads());
     }
 
@@ -281,7 +280,7 @@ template <class T, class R>
 void fill_linear_attention(pair_layout layout, causality order, const linear_attention_tensors<T>& t,
                            const R& rows) {
     constexpr const char* who = "fill_linear_attention";
-    detail::require(t.k.tokens() == t.q.tokens(), who, "tokens of k must be those of q", t.k.tokens());
+    detail::require_equal(who, "tokens of k must be those of q", t.q.tokens(), t.k.tokens());
     linear_state<compute_t<T>> state({.batches = t.q.batches(),
                                       .kv_heads = t.k.heads(),
                                       .channels = t.q.channels(),

@@ -69,7 +69,7 @@ std::vector<double> make_word_map(heads_view<Q> q, heads_view<K> k, const word_o
     constexpr const char* who = "make_word_map";
     const token_range image = where.image;
     detail::require(q.batches() == 1, who, "q.batches must be 1", q.batches());
-    detail::require(k.tokens() == q.tokens(), who, "k.tokens must equal q.tokens", k.tokens());
+    detail::require_equal(who, "k.tokens must equal q.tokens", q.tokens(), k.tokens());
     detail::require(image.first >= 0 && image.count >= 0 && image.first <= q.tokens() - image.count, who,
                     "image must lie inside the sequence, first token", image.first);
     detail::require(!where.word.empty(), who, "word must have tokens", where.word.size());
@@ -122,8 +122,8 @@ std::vector<double> make_word_map(heads_view<Q> q, heads_view<K> k, const word_o
 inline std::vector<double> make_smoothed_map(std::span<const double> map, grid_extents grid,
                                              double sigma = freeflux_sigma) {
     constexpr const char* who = "make_smoothed_map";
-    detail::require(map.size() == detail::tokens_of(who, grid), who,
-                    "map must hold grid.height x grid.width numbers", map.size());
+    detail::require_equal(who, "map must hold grid.height x grid.width numbers", detail::tokens_of(who, grid),
+                          map.size());
     detail::require(sigma >= 0 && std::isfinite(sigma), who, "sigma must be finite and >= 0", sigma);
     if (sigma == 0) return {map.begin(), map.end()};
     detail::require(grid.height >= 2, who, "grid.height must be >= 2 to be smoothed", grid.height);
@@ -151,8 +151,8 @@ inline std::vector<double> make_smoothed_map(std::span<const double> map, grid_e
 /// Source:   wtybest/FreeFlux editing/utils.py, remove_small_white_regions.
 inline std::vector<index> largest_region(std::span<const std::uint8_t> inside, grid_extents grid) {
     constexpr const char* who = "largest_region";
-    detail::require(inside.size() == detail::tokens_of(who, grid), who,
-                    "inside must hold grid.height x grid.width flags", inside.size());
+    detail::require_equal(who, "inside must hold grid.height x grid.width flags",
+                          detail::tokens_of(who, grid), inside.size());
     std::vector<bool> met(inside.size());
     std::vector<index> largest;
     for (index start = 0; start < grid.height * grid.width; ++start) {

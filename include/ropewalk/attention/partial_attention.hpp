@@ -106,11 +106,10 @@ void join_partial_attention(std::span<const partial_attention<T>> parts, heads_v
         const bool same = s.batches == out.batches() && s.tokens == out.tokens() && s.heads == out.heads() &&
                           s.channels == out.channels();
         detail::require(same, who, "parts must have the shape of out, tokens", s.tokens);
-        detail::require(static_cast<index>(part.out.size()) == rows * out.channels(), who,
-                        "parts must have an out of batches * Lq * heads * channels numbers", part.out.size());
-        detail::require(static_cast<index>(part.log_weight.size()) == rows, who,
-                        "parts must have a log_weight of batches * Lq * heads numbers",
-                        part.log_weight.size());
+        detail::require_equal(who, "parts must have an out of batches * Lq * heads * channels numbers",
+                              rows * out.channels(), part.out.size());
+        detail::require_equal(who, "parts must have a log_weight of batches * Lq * heads numbers", rows,
+                              part.log_weight.size());
     }
     const auto channels = static_cast<std::size_t>(out.channels());
     std::vector<T> joined(channels);

@@ -33,10 +33,8 @@ template <class T>
 void normalize_keys(heads_view<T> x, std::span<const compute_t<T>> weight, std::span<const compute_t<T>> bias,
                     double epsilon = 1e-6) {
     constexpr const char* who = "sparse_index::normalize_keys";
-    detail::require(static_cast<index>(weight.size()) == x.channels(), who,
-                    "weight must hold channels numbers", weight.size());
-    detail::require(static_cast<index>(bias.size()) == x.channels(), who, "bias must hold channels numbers",
-                    bias.size());
+    detail::require_equal(who, "weight must hold channels numbers", x.channels(), weight.size());
+    detail::require_equal(who, "bias must hold channels numbers", x.channels(), bias.size());
     detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be finite and >= 0", epsilon);
     const auto count = static_cast<double>(x.channels());
     for (index b = 0; b < x.batches(); ++b)
@@ -108,9 +106,9 @@ std::vector<compute_t<T>> make_scores(heads_view<const T> q, heads_view<const T>
     constexpr const char* who = "sparse_index::make_scores";
     detail::require(q.batches() == 1 && k.batches() == 1, who, "batches must be 1", q.batches());
     detail::require(k.heads() == 1, who, "k must have one head for all", k.heads());
-    detail::require(k.channels() == q.channels(), who, "k.channels must be q's", k.channels());
-    detail::require(static_cast<index>(weights.size()) == q.tokens() * q.heads(), who,
-                    "weights must hold tokens * heads numbers", weights.size());
+    detail::require_equal(who, "k.channels must be q's", q.channels(), k.channels());
+    detail::require_equal(who, "weights must hold tokens * heads numbers", q.tokens() * q.heads(),
+                          weights.size());
     std::vector<C> scores(static_cast<std::size_t>(
         detail::checked_product(who, "tokens and keys must fit in memory", {q.tokens(), k.tokens()})));
     const auto root = [](index n) { return std::sqrt(static_cast<double>(std::max<index>(n, 1))); };
@@ -185,9 +183,8 @@ std::vector<index> select(std::span<const T> scores, index keys, std::span<const
     constexpr const char* who = "sparse_index::select";
     detail::require(count >= 0, who, "count must be >= 0", count);
     const auto tokens = static_cast<index>(visible.size());
-    detail::require(static_cast<index>(scores.size()) ==
-                        detail::checked_product(who, "keys must be >= 0", {tokens, keys}),
-                    who, "scores must hold tokens * keys numbers", scores.size());
+    detail::require_equal(who, "scores must hold tokens * keys numbers",
+                          detail::checked_product(who, "keys must be >= 0", {tokens, keys}), scores.size());
     std::vector<index> chosen(static_cast<std::size_t>(detail::checked_product(
                                   who, "tokens and count must fit in memory", {tokens, count})),
                               index{-1});

@@ -78,17 +78,17 @@ struct tiled_scratch {
 inline void check_attention(const char* who, heads_shape q, heads_shape k, heads_shape v, heads_shape out) {
     for (index n : {q.batches, q.tokens, q.heads, q.channels, k.tokens, k.heads, v.channels})
         require(n >= 0, who, "extents must be >= 0", n);
-    require(k.batches == q.batches, who, "k.batches must equal q.batches", k.batches);
-    require(v.batches == q.batches, who, "v.batches must equal q.batches", v.batches);
-    require(out.batches == q.batches, who, "out.batches must equal q.batches", out.batches);
-    require(v.tokens == k.tokens, who, "v.tokens must equal k.tokens", v.tokens);
-    require(out.tokens == q.tokens, who, "out.tokens must equal q.tokens", out.tokens);
+    require_equal(who, "k.batches must equal q.batches", q.batches, k.batches);
+    require_equal(who, "v.batches must equal q.batches", q.batches, v.batches);
+    require_equal(who, "out.batches must equal q.batches", q.batches, out.batches);
+    require_equal(who, "v.tokens must equal k.tokens", k.tokens, v.tokens);
+    require_equal(who, "out.tokens must equal q.tokens", q.tokens, out.tokens);
     require(q.heads == 0 || (k.heads > 0 && q.heads % k.heads == 0), who,
             "k.heads must be > 0 and divide q.heads", k.heads);
-    require(v.heads == k.heads, who, "v.heads must equal k.heads", v.heads);
-    require(out.heads == q.heads, who, "out.heads must equal q.heads", out.heads);
-    require(k.channels == q.channels, who, "k.channels must equal q.channels", k.channels);
-    require(out.channels == v.channels, who, "out.channels must equal v.channels", out.channels);
+    require_equal(who, "v.heads must equal k.heads", k.heads, v.heads);
+    require_equal(who, "out.heads must equal q.heads", q.heads, out.heads);
+    require_equal(who, "k.channels must equal q.channels", q.channels, k.channels);
+    require_equal(who, "out.channels must equal v.channels", v.channels, out.channels);
 }
 
 /// The scale of scores: as given, or 1 / sqrt(channels).
@@ -109,9 +109,8 @@ index check_options(const char* who, heads_shape q, index keys, const attention:
             "log_weight must hold batches * queries * heads numbers", options.log_weight.size());
     if (!options.probabilities.empty()) {
         const index pairs = checked_product(who, "batches * heads * queries * keys must fit", {rows, keys});
-        require(static_cast<index>(options.probabilities.size()) == pairs, who,
-                "probabilities must hold batches * heads * queries * keys numbers",
-                options.probabilities.size());
+        require_equal(who, "probabilities must hold batches * heads * queries * keys numbers", pairs,
+                      options.probabilities.size());
     }
     return rows;
 }

@@ -340,15 +340,10 @@ void attend_gradient(const Mask& mask, const gradient_tensors<Q, K, V, O, D, DQ,
     using T = compute_t<Q>;
     constexpr const char* who = "attend_gradient";
     detail::check_attention(who, t.q.shape, t.k.shape, t.v.shape, t.out.shape);
-    const auto same = [](heads_shape a, heads_shape b, const char* must) {
-        detail::require(
-            a.batches == b.batches && a.tokens == b.tokens && a.heads == b.heads && a.channels == b.channels,
-            who, must, a.tokens);
-    };
-    same(t.d_out.shape, t.out.shape, "d_out must have out's extents, tokens");
-    same(t.dq.shape, t.q.shape, "dq must have q's extents, tokens");
-    same(t.dk.shape, t.k.shape, "dk must have k's extents, tokens");
-    same(t.dv.shape, t.v.shape, "dv must have v's extents, tokens");
+    detail::require_extents(who, "d_out must have out's extents", t.out.shape, t.d_out.shape);
+    detail::require_extents(who, "dq must have q's extents", t.q.shape, t.dq.shape);
+    detail::require_extents(who, "dk must have k's extents", t.k.shape, t.dk.shape);
+    detail::require_extents(who, "dv must have v's extents", t.v.shape, t.dv.shape);
     const double scale = detail::checked_scale(who, options.scale, t.q.channels());
     const index needed = attend_gradient_workspace(t.q, t.v, options);
     detail::require(static_cast<index>(workspace.size()) >= needed, who,
@@ -356,8 +351,8 @@ void attend_gradient(const Mask& mask, const gradient_tensors<Q, K, V, O, D, DQ,
     detail::require_part(who, options.part);
     const index rows = detail::checked_product(who, "batches * queries * heads must fit",
                                                {t.q.batches(), t.q.tokens(), t.q.heads()});
-    detail::require(static_cast<index>(t.log_weight.size()) == rows, who,
-                    "log_weight must hold batches * queries * heads numbers", t.log_weight.size());
+    detail::require_equal(who, "log_weight must hold batches * queries * heads numbers", rows,
+                          t.log_weight.size());
     const auto rules = mask.over(score_extent{t.q.batches(), t.q.heads(), t.q.tokens(), t.k.tokens()});
     const detail::gradient_scratch<T> scratch(who, detail::workspace_cutter(workspace), t.q.shape, t.v.shape,
                                               options);

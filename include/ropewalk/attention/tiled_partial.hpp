@@ -41,10 +41,10 @@ struct position_mask {
     /// See attention_mask.
     rules over(const score_extent& whole) const {
         constexpr const char* who = "position_mask";
-        detail::require(static_cast<index>(query_positions.size()) == whole.queries, who,
-                        "query_positions must hold one number a query", query_positions.size());
-        detail::require(static_cast<index>(key_positions.size()) == whole.keys, who,
-                        "key_positions must hold one number a key", key_positions.size());
+        detail::require_equal(who, "query_positions must hold one number a query", whole.queries,
+                              query_positions.size());
+        detail::require_equal(who, "key_positions must hold one number a key", whole.keys,
+                              key_positions.size());
         return {query_positions.data(), key_positions.data()};
     }
 };

@@ -39,26 +39,24 @@ void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view
                           const windowed_options& options) {
     using T = compute_t<Q>;
     constexpr const char* who = "fill_windowed_scores";
-    const auto same = [](const char* what, index want, index got) {
-        detail::require(want == got, "fill_windowed_scores", what, got);
-    };
     const index batches = near_q.batches(), queries = near_q.tokens(), heads = near_q.heads();
     const index keys = near_k.tokens(), channels = near_q.channels();
-    same("far_q.batches must be near_q's", batches, far_q.batches());
-    same("far_q.tokens must be near_q's", queries, far_q.tokens());
-    same("far_q.heads must be near_q's", heads, far_q.heads());
-    same("far_q.channels must be near_q's", channels, far_q.channels());
-    same("near_k.batches must be near_q's", batches, near_k.batches());
-    same("near_k.channels must be near_q's", channels, near_k.channels());
-    same("far_k.batches must be near_k's", near_k.batches(), far_k.batches());
-    same("far_k.tokens must be near_k's", keys, far_k.tokens());
-    same("far_k.heads must be near_k's", near_k.heads(), far_k.heads());
-    same("far_k.channels must be near_k's", channels, far_k.channels());
+    detail::require_equal(who, "far_q.batches must be near_q's", batches, far_q.batches());
+    detail::require_equal(who, "far_q.tokens must be near_q's", queries, far_q.tokens());
+    detail::require_equal(who, "far_q.heads must be near_q's", heads, far_q.heads());
+    detail::require_equal(who, "far_q.channels must be near_q's", channels, far_q.channels());
+    detail::require_equal(who, "near_k.batches must be near_q's", batches, near_k.batches());
+    detail::require_equal(who, "near_k.channels must be near_q's", channels, near_k.channels());
+    detail::require_equal(who, "far_k.batches must be near_k's", near_k.batches(), far_k.batches());
+    detail::require_equal(who, "far_k.tokens must be near_k's", keys, far_k.tokens());
+    detail::require_equal(who, "far_k.heads must be near_k's", near_k.heads(), far_k.heads());
+    detail::require_equal(who, "far_k.channels must be near_k's", channels, far_k.channels());
     detail::require(heads == 0 || (near_k.heads() > 0 && heads % near_k.heads() == 0), who,
                     "near_k.heads must be > 0 and divide near_q.heads", near_k.heads());
-    same("scores must hold batches * heads * Lq * Lk numbers",
-         detail::checked_product(who, "batches * heads * Lq * Lk must fit", {batches, heads, queries, keys}),
-         static_cast<index>(scores.size()));
+    detail::require_equal(
+        who, "scores must hold batches * heads * Lq * Lk numbers",
+        detail::checked_product(who, "batches * heads * Lq * Lk must fit", {batches, heads, queries, keys}),
+        static_cast<index>(scores.size()));
     detail::require(options.window >= 0, who, "window must be >= 0", options.window);
     const double scale = detail::checked_scale(who, options.scale, channels);
     const index first = detail::checked_first_query(who, options.first_query, queries, keys);

@@ -193,14 +193,14 @@ codebook_training<T>::codebook_training(const Eigen::MatrixXd& keys, const query
     constexpr const char* who = "make_codebook";
     const index count = keys.rows(), d = keys.cols(), codewords = options.codewords;
     detail::require(count >= 1, who, "keys must not be empty, their number", count);
-    detail::require(d == metric.cholesky.rows(), who, "keys must have the metric's channels", d);
+    detail::require_equal(who, "keys must have the metric's channels", metric.cholesky.rows(), d);
     detail::require(keys.allFinite(), who, "keys must be finite, their sum", keys.sum());
     detail::require(codewords >= 1 && codewords <= 65536, who, "codewords must be 1 to 65536", codewords);
     detail::require(options.iterations >= 0, who, "iterations must be >= 0", options.iterations);
     detail::require(options.tolerance >= 0, who, "tolerance must be >= 0", options.tolerance);
     detail::require(options.batch >= 0, who, "batch must be >= 0", options.batch);
-    detail::require(start.size() == 0 || (start.rows() == codewords && start.cols() == d), who,
-                    "start must be [codewords, channels], its rows", start.rows());
+    if (start.size() != 0)
+        detail::require_shape(who, "start must be [codewords, channels]", codewords, d, start);
     {
         const Eigen::MatrixXd wide = keys * metric.cholesky;
         z_ = wide.cast<T>();
@@ -295,8 +295,8 @@ template <class T>
 Eigen::MatrixXd make_approximate_scores(const Eigen::MatrixXd& queries, const vector_quantizer<T>& quantizer,
                                         std::span<const std::int32_t> labels) {
     constexpr const char* who = "make_approximate_scores";
-    detail::require(queries.cols() == quantizer.channels(), who, "queries must have the codewords' channels",
-                    queries.cols());
+    detail::require_equal(who, "queries must have the codewords' channels", quantizer.channels(),
+                          queries.cols());
     const Eigen::MatrixXd table = queries * quantizer.key_codewords().template cast<double>().transpose() /
                                   std::sqrt(static_cast<double>(quantizer.channels()));
     Eigen::MatrixXd scores(queries.rows(), static_cast<Eigen::Index>(labels.size()));
@@ -316,8 +316,8 @@ double score_squared_error(const Eigen::MatrixXd& queries, const Eigen::MatrixXd
                            const vector_quantizer<T>& quantizer, std::span<const std::int32_t> labels) {
     detail::require(keys.rows() == static_cast<Eigen::Index>(labels.size()), "score_squared_error",
                     "labels must be one a key", labels.size());
-    detail::require(keys.cols() == queries.cols(), "score_squared_error",
-                    "keys must have the queries' channels", keys.cols());
+    detail::require_equal("score_squared_error", "keys must have the queries' channels", queries.cols(),
+                          keys.cols());
     const double root = std::sqrt(static_cast<double>(keys.cols()));
     return (queries * keys.transpose() - root * make_approximate_scores(queries, quantizer, labels))
         .squaredNorm();

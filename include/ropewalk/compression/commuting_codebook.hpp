@@ -123,8 +123,8 @@ inline std::vector<double> decode(const codebook& c, const coded_keys& keys) {
     const auto large = expand(c);
     const auto tokens = static_cast<index>(keys.scale.size());
     const index count = c.centres * c.centres;
-    detail::require(static_cast<index>(keys.codes.size()) == c.rounds * tokens, who,
-                    "codes must hold rounds * tokens numbers", keys.codes.size());
+    detail::require_equal(who, "codes must hold rounds * tokens numbers", c.rounds * tokens,
+                          keys.codes.size());
     for (const index code : keys.codes)
         detail::require(code >= 0 && code < count, who, "codes must be below centres^2", code);
     std::vector<double> out(static_cast<std::size_t>(tokens * 2 * c.pairs));
@@ -159,10 +159,9 @@ inline std::vector<double> make_scores(const codebook& c, const coded_keys& keys
                     q.size());
     detail::require(s.pairs() == c.pairs && s.heads() == 1 && s.axes() == 1, who,
                     "spectrum must have the keys' pairs", s.pairs());
-    detail::require(static_cast<index>(positions.size()) == tokens, who, "positions must be one a token",
-                    positions.size());
-    detail::require(static_cast<index>(keys.codes.size()) == c.rounds * tokens, who,
-                    "codes must hold rounds * tokens numbers", keys.codes.size());
+    detail::require_equal(who, "positions must be one a token", tokens, positions.size());
+    detail::require_equal(who, "codes must hold rounds * tokens numbers", c.rounds * tokens,
+                          keys.codes.size());
     for (const index code : keys.codes)
         detail::require(code >= 0 && code < c.centres * c.centres, who, "codes must be below centres^2",
                         code);

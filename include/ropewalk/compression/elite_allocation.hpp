@@ -74,8 +74,8 @@ inline std::vector<elite_allocation> make_elite_allocations(const elite_allocati
 inline elite_allocation best_elite_allocation(std::span<const elite_allocation> allocations,
                                               std::span<const double> losses, double budget) {
     constexpr const char* who = "best_elite_allocation";
-    detail::require(losses.size() == allocations.size(), who, "losses must hold one number an allocation",
-                    losses.size());
+    detail::require_equal(who, "losses must hold one number an allocation", allocations.size(),
+                          losses.size());
     const elite_allocation* best = nullptr;
     double least = std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < losses.size(); ++i) {

@@ -199,8 +199,7 @@ elite_attention<T>::elite_attention(elite_weights<T> weights, const spectrum& om
                     "queries must be [heads * head_dim, hidden], heads a multiple of the kv heads",
                     weights_.queries.rows());
     const auto shaped = [](const matrix& m, const char* must, index rows, index cols) {
-        detail::require(m.rows() == rows, who, must, m.rows());
-        detail::require(m.cols() == cols, who, must, m.cols());
+        detail::require_shape(who, must, rows, cols, m);
     };
     shaped(weights_.rope_keys, "rope_keys must be [kv heads * 2r, hidden]",
            layout.heads() * layout.rope_channels(), hidden);
@@ -218,7 +217,7 @@ elite_attention<T>::elite_attention(elite_weights<T> weights, const spectrum& om
 template <class T>
 auto elite_attention<T>::make_queries(const matrix& x, index first) const -> matrix {
     constexpr const char* who = "elite_attention::make_queries";
-    detail::require(x.cols() == weights_.queries.cols(), who, "x must be [tokens, hidden]", x.cols());
+    detail::require_equal(who, "x must be [tokens, hidden]", weights_.queries.cols(), x.cols());
     detail::require(first >= 0, who, "first must be >= 0", first);
     matrix q = x * weights_.queries.transpose();
     if (weights_.layout.count() > 0 && q.rows() > 0)
@@ -232,8 +231,8 @@ template <class T>
 auto elite_attention<T>::make_absorbed(const matrix& queries) const -> matrix {
     const index d = weights_.layout.head_dim(), nope = weights_.layout.nope_channels(),
                 own = weights_.layout.rope_channels(), width = weights_.latent() + own;
-    detail::require(queries.cols() == heads() * d, "elite_attention::make_absorbed",
-                    "queries must be [tokens, heads * head_dim]", queries.cols());
+    detail::require_equal("elite_attention::make_absorbed", "queries must be [tokens, heads * head_dim]",
+                          heads() * d, queries.cols());
     matrix out(queries.rows(), heads() * width);
     if (queries.rows() == 0) return out;  // Eigen adds offsets to the null of an empty matrix
     for (index h = 0; h < heads(); ++h) {
@@ -250,9 +249,8 @@ void elite_attention<T>::append(const matrix& x, elite_cache<E>& cache) const {
     static_assert(std::is_same_v<compute_t<E>, T>, "a cache of the layer's compute type");
     constexpr const char* who = "elite_attention::append";
     const elite_layout &own = weights_.layout, &other = cache.layout();
-    detail::require(x.cols() == weights_.queries.cols(), who, "x must be [tokens, hidden]", x.cols());
-    detail::require(cache.latent() == weights_.latent(), who, "cache must have the layer's latent",
-                    cache.latent());
+    detail::require_equal(who, "x must be [tokens, hidden]", weights_.queries.cols(), x.cols());
+    detail::require_equal(who, "cache must have the layer's latent", weights_.latent(), cache.latent());
     detail::require(
         other.heads() == own.heads() && other.head_dim() == own.head_dim() &&
             std::equal(own.pairs().begin(), own.pairs().end(), other.pairs().begin(), other.pairs().end()),
@@ -269,8 +267,8 @@ void elite_attention<T>::append(const matrix& x, elite_cache<E>& cache) const {
 template <class T>
 auto elite_attention<T>::make_values(const matrix& latents) const -> matrix {
     const index d = weights_.layout.head_dim(), latent = weights_.latent();
-    detail::require(latents.cols() == heads() * latent, "elite_attention::make_values",
-                    "latents must be [tokens, heads * latent]", latents.cols());
+    detail::require_equal("elite_attention::make_values", "latents must be [tokens, heads * latent]",
+                          heads() * latent, latents.cols());
     matrix out(latents.rows(), heads() * d);
     if (latents.rows() == 0) return out;
     for (index h = 0; h < heads(); ++h)

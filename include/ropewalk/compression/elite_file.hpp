@@ -75,8 +75,8 @@ elite_weights<T> read_elite_weights(const safetensors& file, index layer, const 
                                     std::span<const index> elite) {
     constexpr const char* who = "read_elite_weights";
     detail::require(layer >= 0 && layer < model.layers, who, "layer must be one of the model's", layer);
-    detail::require(static_cast<index>(elite.size()) == model.heads * model.half_of_rope_dim, who,
-                    "elite must hold heads x half_of_rope_dim pairs", elite.size());
+    detail::require_equal(who, "elite must hold heads x half_of_rope_dim pairs",
+                          model.heads * model.half_of_rope_dim, elite.size());
     using matrix = typename elite_weights<T>::matrix;
     elite_weights<T> w{.layout = elite_layout(elite, model.heads, model.head_dim())};
     const index d = model.head_dim(), rope = w.layout.rope_channels(), nope = w.layout.nope_channels();

@@ -104,8 +104,8 @@ elite_call checked_elite(const char* who, heads_view<Q> q, heads_view<K> k, cons
                          const elite_options& o) {
     require(omega.axes() == 1 && omega.heads() == 1, who, "omega must have one axis and one head, axes",
             omega.axes());
-    require(q.channels() == 2 * omega.pairs(), who, "q must have two channels a pair", q.channels());
-    require(k.channels() == q.channels(), who, "k must have q's channels", k.channels());
+    require_equal(who, "q must have two channels a pair", 2 * omega.pairs(), q.channels());
+    require_equal(who, "k must have q's channels", q.channels(), k.channels());
     require(k.tokens() == q.tokens() && k.tokens() >= 1, who, "k must have q's tokens, at least one",
             k.tokens());
     require(k.batches() == q.batches() && k.batches() >= 1, who, "k must have q's batches, at least one",
@@ -180,8 +180,7 @@ class elite_search {
     void add(heads_view<Q> q, heads_view<K> k, part_of part = {}) {
         constexpr const char* who = "elite_search::add";
         const auto call = detail::checked_elite(who, q, k, omega_, options_);
-        detail::require(call.heads == ranking_.heads, who, "k must have the kv heads of the search",
-                        call.heads);
+        detail::require_equal(who, "k must have the kv heads of the search", ranking_.heads, call.heads);
         detail::require_part(who, part);
         if (done()) return;
         using C = std::conditional_t<sizeof(compute_t<Q>) == 8, compute_t<Q>, compute_t<K>>;

@@ -90,8 +90,8 @@ void decode_channels(const channel_config& c, const channel_codes& codes, heads_
     detail::require(out.batches() == 1, who, "batches must be 1", out.batches());
     detail::require(static_cast<index>(codes.low.size()) == width && codes.step.size() == codes.low.size(),
                     who, "low and step must hold heads * channels numbers", codes.low.size());
-    detail::require(static_cast<index>(codes.codes.size()) == (out.tokens() - c.exact_tokens) * width, who,
-                    "codes must hold (tokens - exact) * heads * channels numbers", codes.codes.size());
+    detail::require_equal(who, "codes must hold (tokens - exact) * heads * channels numbers",
+                          (out.tokens() - c.exact_tokens) * width, codes.codes.size());
     for (index n = c.exact_tokens; n < out.tokens(); ++n)
         for (index i = 0; i < width; ++i) {
             const auto code =
@@ -281,11 +281,10 @@ void decode_polar(const polar_config& c, const polar_codes& codes, heads_view<T>
     detail::require(c.group >= 1 && out.channels() % 2 == 0 && c.layout.fits(pairs), who,
                     "channels must be whole pairs", out.channels());
     const index groups = out.tokens() / c.group, ranges = groups * out.heads() * pairs;
-    detail::require(static_cast<index>(codes.codes.size()) == ranges * c.group, who,
-                    "codes must hold whole groups of tokens * heads * pairs", codes.codes.size());
+    detail::require_equal(who, "codes must hold whole groups of tokens * heads * pairs", ranges * c.group,
+                          codes.codes.size());
     for (const auto* range : {&codes.radius_low, &codes.radius_step, &codes.angle_low, &codes.angle_step})
-        detail::require(static_cast<index>(range->size()) == ranges, who,
-                        "ranges must hold groups * heads * pairs numbers", range->size());
+        detail::require_equal(who, "ranges must hold groups * heads * pairs numbers", ranges, range->size());
     const unsigned mask = (1u << c.angle_bits) - 1;
     for (index n = 0; n < groups * c.group; ++n)
         for (index h = 0; h < out.heads(); ++h)

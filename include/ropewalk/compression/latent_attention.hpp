@@ -60,8 +60,8 @@ class latent_attention {
     void append(const matrix& x, latent_cache<E>& cache) const {
         static_assert(std::is_same_v<detail::cache_compute_t<E>, T>, "a cache of the layer's compute type");
         require_own("latent_attention::append", cache);
-        detail::require(x.cols() == config_.hidden, "latent_attention::append", "x must be [tokens, hidden]",
-                        x.cols());
+        detail::require_equal("latent_attention::append", "x must be [tokens, hidden]", config_.hidden,
+                              x.cols());
         const matrix raw = x * weights_.wkv_a.transpose();
         cache.append(raw.data(), raw.rows(), weights_.key_norm);
     }
@@ -157,15 +157,13 @@ class latent_attention {
     template <class E>
     void require_own(const char* who, const latent_cache<E>& cache) const {
         const mla::config& c = cache.sizes();
-        detail::require(c.latent == config_.latent, who, "cache must have the layer's latent", c.latent);
-        detail::require(c.rope_dim == config_.rope_dim, who, "cache must have the layer's rope_dim",
-                        c.rope_dim);
-        detail::require(c.rms_epsilon == config_.rms_epsilon, who, "cache must have the layer's rms_epsilon",
-                        c.rms_epsilon);
+        detail::require_equal(who, "cache must have the layer's latent", config_.latent, c.latent);
+        detail::require_equal(who, "cache must have the layer's rope_dim", config_.rope_dim, c.rope_dim);
+        detail::require_equal(who, "cache must have the layer's rms_epsilon", config_.rms_epsilon,
+                              c.rms_epsilon);
         for (index i = 0; i < omega_.pairs(); ++i)
-            detail::require(cache.frequencies().omega(i) == omega_.omega(i), who,
-                            "cache must rotate its keys as the layer does, its frequency being",
-                            cache.frequencies().omega(i));
+            detail::require_equal(who, "cache must have the frequencies of the layer", omega_.omega(i),
+                                  cache.frequencies().omega(i));
     }
     Eigen::Map<const matrix, 0, Eigen::OuterStride<>> up(index head, index first, index rows) const {
         const index each = config_.nope_dim + config_.value_dim;
@@ -194,8 +192,7 @@ latent_attention<T>::latent_attention(const mla::config& c, latent_weights<T> we
     constexpr const char* who = "latent_attention";
     detail::require(std::isfinite(softmax_scale), who, "softmax_scale must be finite", softmax_scale);
     const auto shaped = [](const matrix& m, const char* must, index rows, index cols) {
-        detail::require(m.rows() == rows, who, must, m.rows());
-        detail::require(m.cols() == cols, who, must, m.cols());
+        detail::require_shape(who, must, rows, cols, m);
     };
     const index queries = c.heads * (c.nope_dim + c.rope_dim);
     if (c.query_rank == 0) {
@@ -203,20 +200,19 @@ latent_attention<T>::latent_attention(const mla::config& c, latent_weights<T> we
     } else {
         shaped(weights_.wq_a, "wq_a must be [query_rank, hidden]", c.query_rank, c.hidden);
         shaped(weights_.wq_b, "wq_b must be [heads * (nope + rope), query_rank]", queries, c.query_rank);
-        detail::require(static_cast<index>(weights_.query_norm.size()) == c.query_rank, who,
-                        "query_norm must be [query_rank]", weights_.query_norm.size());
+        detail::require_equal(who, "query_norm must be [query_rank]", c.query_rank,
+                              weights_.query_norm.size());
     }
     shaped(weights_.wkv_a, "wkv_a must be [latent + rope, hidden]", c.latent + c.rope_dim, c.hidden);
     shaped(weights_.wkv_b, "wkv_b must be [heads * (nope + value), latent]",
            c.heads * (c.nope_dim + c.value_dim), c.latent);
-    detail::require(static_cast<index>(weights_.key_norm.size()) == c.latent, who,
-                    "key_norm must be [latent]", weights_.key_norm.size());
+    detail::require_equal(who, "key_norm must be [latent]", c.latent, weights_.key_norm.size());
 }
 
 template <class T>
 auto latent_attention<T>::make_queries(const matrix& x, index first) const -> matrix {
-    detail::require(x.cols() == config_.hidden, "latent_attention::make_queries",
-                    "x must be [tokens, hidden]", x.cols());
+    detail::require_equal("latent_attention::make_queries", "x must be [tokens, hidden]", config_.hidden,
+                          x.cols());
     detail::require(first >= 0, "latent_attention::make_queries", "first must be >= 0", first);
     matrix q;
     if (config_.query_rank == 0) {
@@ -242,8 +238,9 @@ auto latent_attention<T>::make_queries(const matrix& x, index first) const -> ma
 template <class T>
 auto latent_attention<T>::make_absorbed(const matrix& queries) const -> matrix {
     const index d = config_.nope_dim + config_.rope_dim, width = config_.latent + config_.rope_dim;
-    detail::require(queries.cols() == config_.heads * d, "latent_attention::make_absorbed",
-                    "queries must be [tokens, heads * (nope + rope)]", queries.cols());
+    detail::require_equal("latent_attention::make_absorbed",
+                          "queries must be [tokens, heads * (nope + rope)]", config_.heads * d,
+                          queries.cols());
     matrix out(queries.rows(), config_.heads * width);
     if (queries.rows() == 0) return out;  // Eigen adds offsets to the null of an empty matrix
     for (index h = 0; h < config_.heads; ++h) {
@@ -257,8 +254,8 @@ auto latent_attention<T>::make_absorbed(const matrix& queries) const -> matrix {
 
 template <class T>
 auto latent_attention<T>::make_values(const matrix& latents) const -> matrix {
-    detail::require(latents.cols() == config_.heads * config_.latent, "latent_attention::make_values",
-                    "latents must be [tokens, heads * latent]", latents.cols());
+    detail::require_equal("latent_attention::make_values", "latents must be [tokens, heads * latent]",
+                          config_.heads * config_.latent, latents.cols());
     matrix out(latents.rows(), config_.heads * config_.value_dim);
     if (latents.rows() == 0) return out;  // as above
     for (index h = 0; h < config_.heads; ++h)
@@ -339,10 +336,10 @@ auto latent_attention<T>::forward_naive(const matrix& x, latent_cache<E>& cache,
     require_own(who, cache);
     const index first = cache.tokens(), heads = config_.heads, d = config_.nope_dim + config_.rope_dim;
     if (!scores.empty())
-        detail::require(static_cast<index>(scores.size()) ==
-                            detail::checked_product(who, "heads * tokens * tokens must fit",
-                                                    {heads, x.rows(), first + x.rows()}),
-                        who, "scores must hold heads * new tokens * cached tokens numbers", scores.size());
+        detail::require_equal(who, "scores must hold heads * new tokens * cached tokens numbers",
+                              detail::checked_product(who, "heads * tokens * tokens must fit",
+                                                      {heads, x.rows(), first + x.rows()}),
+                              scores.size());
     matrix q = make_queries(x, first);
     append(x, cache);
     const index keys = cache.tokens();

@@ -80,8 +80,7 @@ class latent_cache {
     /// and rotates the key after it. Their positions are tokens(), tokens() + 1, ...
     /// Throws: invalid_config when norm is not [latent] or count < 0.
     void append(const value* raw, index count, std::span<const value> norm) {
-        detail::require(static_cast<index>(norm.size()) == config_.latent, "latent_cache::append",
-                        "norm must be [latent]", norm.size());
+        detail::require_equal("latent_cache::append", "norm must be [latent]", config_.latent, norm.size());
         detail::require(count >= 0, "latent_cache::append", "count must be >= 0", count);
         constexpr index most = std::numeric_limits<index>::max();
         rows_.resize(static_cast<std::size_t>(

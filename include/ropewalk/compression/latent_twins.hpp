@@ -49,24 +49,22 @@ std::vector<double> make_rotated_scores(const rotated_heads& w, const Eigen::Mat
     using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     const index width = w.wq.rows();
     detail::require(w.heads >= 1 && width % w.heads == 0, who, "heads must divide the rows of wq", w.heads);
-    detail::require(w.wq.cols() == x.cols(), who, "wq must be [heads * head_dim, hidden], its columns",
-                    w.wq.cols());
-    detail::require(w.wk.rows() == width && w.wk.cols() == x.cols(), who,
-                    "wk must have the shape of wq, rows", w.wk.rows());
+    detail::require_equal(who, "wq must be [heads * head_dim, hidden], its columns", x.cols(), w.wq.cols());
+    detail::require_shape(who, "wk must have the shape of wq", width, x.cols(), w.wk);
     detail::require(2 * omega.pairs() * w.heads == width, who, "omega must have head_dim / 2 pairs",
                     omega.pairs());
     const auto compresses = [width](const Eigen::MatrixXd& down, const Eigen::MatrixXd& up,
                                     const char* of_down, const char* of_up) {
         if (down.size() == 0 && up.size() == 0) return false;
         detail::require(down.cols() == width, who, of_down, down.cols());
-        detail::require(up.rows() == width && up.cols() == down.rows(), who, of_up, up.rows());
+        detail::require_shape(who, of_up, width, down.rows(), up);
         return true;
     };
     const bool compressed = compresses(w.down, w.up, "down must be [latent, heads * head_dim], its columns",
-                                       "up must be [heads * head_dim, latent], its rows");
+                                       "up must be [heads * head_dim, latent]");
     const bool compressed_queries = compresses(
         w.query_down, w.query_up, "query_down must be [query latent, heads * head_dim], its columns",
-        "query_up must be [heads * head_dim, query latent], its rows");
+        "query_up must be [heads * head_dim, query latent]");
     matrix q = x * w.wq.transpose(), k = x * w.wk.transpose();
     const index tokens = x.rows(), d = width / w.heads;
     const heads_view<double> queries(q.data(), tokens, w.heads, d), keys(k.data(), tokens, w.heads, d);

@@ -43,7 +43,7 @@ score_factors factors_of(const char* who, const mla::config& c, const latent_wei
                 count = rotary ? c.rope_dim : c.nope_dim, up = c.nope_dim + c.value_dim;
     require(head >= 0 && head < c.heads, who, "head must be one of the config's", head);
     const auto shaped = [who](const auto& m, const char* must, index rows, index cols) {
-        require(m.rows() == rows && m.cols() == cols, who, must, m.rows());
+        require_shape(who, must, rows, cols, m);
     };
     const auto wide = [](const auto& m) -> Eigen::MatrixXd { return m.template cast<double>(); };
     const auto gain = [](const std::vector<T>& norm) -> Eigen::VectorXd {
@@ -53,24 +53,22 @@ score_factors factors_of(const char* who, const mla::config& c, const latent_wei
     };
     score_factors f;
     if (c.query_rank == 0) {
-        shaped(w.wq, "wq must be [heads * (nope + rope), hidden], rows", c.heads * d, c.hidden);
+        shaped(w.wq, "wq must be [heads * (nope + rope), hidden]", c.heads * d, c.hidden);
         f.q = wide(w.wq.middleRows(first, count)).transpose();
     } else {
-        shaped(w.wq_a, "wq_a must be [query_rank, hidden], rows", c.query_rank, c.hidden);
-        shaped(w.wq_b, "wq_b must be [heads * (nope + rope), query_rank], rows", c.heads * d, c.query_rank);
-        require(static_cast<index>(w.query_norm.size()) == c.query_rank, who,
-                "query_norm must be [query_rank]", w.query_norm.size());
+        shaped(w.wq_a, "wq_a must be [query_rank, hidden]", c.query_rank, c.hidden);
+        shaped(w.wq_b, "wq_b must be [heads * (nope + rope), query_rank]", c.heads * d, c.query_rank);
+        require_equal(who, "query_norm must be [query_rank]", c.query_rank, w.query_norm.size());
         f.q = (wide(w.wq_b.middleRows(first, count)) * gain(w.query_norm).asDiagonal() * wide(w.wq_a))
                   .transpose();
     }
-    shaped(w.wkv_a, "wkv_a must be [latent + rope, hidden], rows", c.latent + c.rope_dim, c.hidden);
+    shaped(w.wkv_a, "wkv_a must be [latent + rope, hidden]", c.latent + c.rope_dim, c.hidden);
     if (rotary) {
         f.k = wide(w.wkv_a.bottomRows(c.rope_dim)).transpose();
         return f;
     }
-    shaped(w.wkv_b, "wkv_b must be [heads * (nope + value), latent], rows", c.heads * up, c.latent);
-    require(static_cast<index>(w.key_norm.size()) == c.latent, who, "key_norm must be [latent]",
-            w.key_norm.size());
+    shaped(w.wkv_b, "wkv_b must be [heads * (nope + value), latent]", c.heads * up, c.latent);
+    require_equal(who, "key_norm must be [latent]", c.latent, w.key_norm.size());
     f.k = (wide(w.wkv_b.middleRows(head * up, count)) * gain(w.key_norm).asDiagonal() *
            wide(w.wkv_a.topRows(c.latent)))
               .transpose();

@@ -53,10 +53,8 @@ inline Eigen::MatrixXd compressed_columns(const char* who, const Eigen::MatrixXd
                                           const Eigen::MatrixXd& v_weight, const elite_layout& layout,
                                           index k_columns, index v_columns) {
     const index rows = layout.heads() * layout.head_dim(), d = layout.head_dim();
-    require(k_weight.rows() == rows, who, "k_weight must be [kv heads * head_dim, hidden], its rows",
-            k_weight.rows());
-    require(v_weight.rows() == rows && v_weight.cols() == k_weight.cols(), who,
-            "v_weight must have the shape of k_weight, rows", v_weight.rows());
+    require_equal(who, "k_weight must be [kv heads * head_dim, hidden], its rows", rows, k_weight.rows());
+    require_shape(who, "v_weight must have the shape of k_weight", rows, k_weight.cols(), v_weight);
     const Eigen::MatrixXd packed = layout.packed_rows(k_weight);
     Eigen::MatrixXd out(k_weight.cols(), layout.heads() * (k_columns + v_columns));
     for (index h = 0; h < layout.heads(); ++h) {
@@ -178,8 +176,8 @@ template <class T>
 elite_weights<T> packed_elite_weights(const Eigen::MatrixXd& q_weight, const Eigen::MatrixXd& k_weight,
                                       const elite_layout& layout, const Eigen::MatrixXd& down,
                                       const Eigen::MatrixXd& up) {
-    require(q_weight.cols() == k_weight.cols(), "make_elite_weights",
-            "q_weight must have k_weight's columns (hidden)", q_weight.cols());
+    require_equal("make_elite_weights", "q_weight must have k_weight's columns (hidden)", k_weight.cols(),
+                  q_weight.cols());
     const index nope = layout.nope_channels(), rope = layout.rope_channels(), d = layout.head_dim();
     const Eigen::MatrixXd keys = layout.packed_rows(k_weight);
     elite_weights<T> w{.layout = layout, .queries = layout.packed_rows(q_weight).template cast<T>()};

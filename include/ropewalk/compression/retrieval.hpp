@@ -130,13 +130,12 @@ retrieval_cache<T>::retrieval_cache(std::vector<vector_quantizer<T>> quantizers,
     const index d = quantizers_[0].channels(), count = quantizers_[0].count();
     if (options_.value_channels == 0) options_.value_channels = d;
     for (const auto& q : quantizers_) {
-        detail::require(q.channels() == d, who, "quantizers must have one number of channels", q.channels());
-        detail::require(q.count() == count, who, "quantizers must have one number of codewords", q.count());
+        detail::require_equal(who, "quantizers must have one number of channels", d, q.channels());
+        detail::require_equal(who, "quantizers must have one number of codewords", count, q.count());
     }
     detail::require(options_.heads > 0 && options_.heads % kv_heads() == 0, who,
                     "heads must be a multiple of the quantizers", options_.heads);
-    detail::require(rope_.head_dim == d, who, "rope.head_dim must be the codewords' channels",
-                    rope_.head_dim);
+    detail::require_equal(who, "rope.head_dim must be the codewords' channels", d, rope_.head_dim);
     detail::require(rope_.first_channel >= 0 && rope_.first_channel + rope_.rotary_dim <= d, who,
                     "rope must rotate channels of the head, up to", rope_.first_channel + rope_.rotary_dim);
     detail::require(!rope_.rotates || 2 * omega_.pairs() == rope_.rotary_dim, who,

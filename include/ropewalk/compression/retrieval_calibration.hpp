@@ -57,8 +57,8 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
     constexpr const char* who = "make_retrieval_quantizers";
     detail::require(k.heads() > 0 && q.heads() > 0 && q.heads() % k.heads() == 0, who,
                     "q.heads must be a multiple of k.heads", q.heads());
-    detail::require(k.channels() == rope.head_dim, who, "k.channels must be rope.head_dim", k.channels());
-    detail::require(q.channels() == rope.head_dim, who, "q.channels must be rope.head_dim", q.channels());
+    detail::require_equal(who, "k.channels must be rope.head_dim", rope.head_dim, k.channels());
+    detail::require_equal(who, "q.channels must be rope.head_dim", rope.head_dim, q.channels());
     detail::require_part(who, options.part);
     detail::require(std::isfinite(options.relative_position), who, "relative_position must be finite",
                     options.relative_position);

@@ -123,14 +123,14 @@ retrieval_reference::retrieval_reference(heads_view<Q> q, heads_view<K> k, heads
     detail::require(k.batches() == 1 && v.batches() == 1, who, "k and v must be of one sequence, batches",
                     k.batches());
     detail::require(tokens_ >= 1, who, "k must have a token, tokens", tokens_);
-    detail::require(v.tokens() == tokens_, who, "v.tokens must equal k.tokens", v.tokens());
+    detail::require_equal(who, "v.tokens must equal k.tokens", tokens_, v.tokens());
     detail::require(kv_heads_ > 0 && heads_ > 0 && heads_ % kv_heads_ == 0, who,
                     "q.heads must be a multiple of k.heads", heads_);
     detail::require(options.heads == 0 || options.heads == heads_, who, "heads must be 0 or q.heads",
                     options.heads);
-    detail::require(v.heads() == kv_heads_, who, "v.heads must equal k.heads", v.heads());
-    detail::require(channels_ == rope.head_dim, who, "k.channels must be rope.head_dim", channels_);
-    detail::require(q.channels() == rope.head_dim, who, "q.channels must be rope.head_dim", q.channels());
+    detail::require_equal(who, "v.heads must equal k.heads", kv_heads_, v.heads());
+    detail::require_equal(who, "k.channels must be rope.head_dim", rope.head_dim, channels_);
+    detail::require_equal(who, "q.channels must be rope.head_dim", rope.head_dim, q.channels());
     q_ = copy(q);
     k_ = copy(k);
     v_ = copy(v);
@@ -156,8 +156,8 @@ retrieval_reference::retrieval_reference(heads_view<Q> q, heads_view<K> k, heads
 }
 
 inline retrieval_reference::step retrieval_reference::attend(std::span<const std::uint8_t> chosen) const {
-    detail::require(static_cast<index>(chosen.size()) == heads_ * tokens_, "retrieval_reference",
-                    "a choice must be [heads, tokens], its size", chosen.size());
+    detail::require_equal("retrieval_reference", "a choice must be [heads, tokens], its size",
+                          heads_ * tokens_, chosen.size());
     const index group = heads_ / kv_heads_;
     row_attention<double> attention(
         {.heads = group, .key_channels = channels_, .value_channels = value_channels_});

@@ -53,8 +53,8 @@ struct rope_folding {
     /// W_k [heads * head_dim, in] transformed for latent keys; a bias is one more column.
     /// Throws:   invalid_config on another number of rows.
     Eigen::MatrixXd key_weights(const Eigen::MatrixXd& weight) const {
-        detail::require(weight.rows() == map.cols(), "rope_folding::key_weights",
-                        "weight must have heads * head_dim rows", weight.rows());
+        detail::require_equal("rope_folding::key_weights", "weight must have heads * head_dim rows",
+                              map.cols(), weight.rows());
         return map * weight;
     }
     /// The columns of the map that a query head reads, [latent channels, head_dim]: query_map * q is a query
@@ -116,7 +116,7 @@ rope_folding make_rope_folding(const rope_folding_config& config, const Eigen::M
     detail::require(std::isfinite(config.damping) && config.damping >= 0, who,
                     "damping must be finite and >= 0", config.damping);
     const index width = detail::checked_product(who, "keys must fit in memory", {heads, d});
-    detail::require(keys.cols() == width, who, "keys must have heads * head_dim columns", keys.cols());
+    detail::require_equal(who, "keys must have heads * head_dim columns", width, keys.cols());
     detail::require(keys.rows() >= 1, who, "keys must not be empty, rows", keys.rows());
     detail::require(keys.allFinite(), who, "keys must be finite, their sum", keys.sum());
 

@@ -282,8 +282,8 @@ class vector_quantizer {
                         "codewords must number 1 to 65536", codewords.rows());
         detail::require(codewords.cols() >= 1 && codewords.cols() <= most_channels, who,
                         "codewords must have 1 to 1024 channels", codewords.cols());
-        detail::require(cholesky.rows() == codewords.cols() && cholesky.cols() == codewords.cols(), who,
-                        "cholesky must be [channels, channels] of the codewords, its rows", cholesky.rows());
+        detail::require_shape(who, "cholesky must be [channels, channels] of the codewords", codewords.cols(),
+                              codewords.cols(), cholesky);
         detail::require(codewords.allFinite(), who, "codewords must be finite, their sum", codewords.sum());
         detail::require(cholesky.allFinite() && cholesky.diagonal().minCoeff() > 0, who,
                         "cholesky must be finite with a positive diagonal, its least entry there",

@@ -36,6 +36,8 @@ struct misfit {
     const char* must = nullptr;  ///< "channels must be ...", null if the call fits
     std::ptrdiff_t wanted = 0;   ///< the number that would fit
     std::ptrdiff_t got = 0;      ///< the number that was passed
+    /// Which view of a call with several does not fit ("q", "k"), null if it is not one of them.
+    const char* argument = nullptr;
 
     /// Whether nothing disagrees.
     constexpr bool ok() const noexcept { return must == nullptr; }
@@ -108,14 +110,22 @@ std::string text(const V& value) {
 
 // Formatted by snprintf. Concatenation of std::string would be instantiated in every translation unit, and
 // took a twentieth of the compile time of README's first program.
+// `wanted` is what would have been taken, null where the text of the parameter says it.
 ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
-                                                     const char* got) {
-    constexpr const char* form = "%s: %s, got %s";
-    const int length = std::snprintf(nullptr, 0, form, function, parameter_must, got);
+                                                     const char* wanted, const char* got) {
+    const auto print = [&](char* to, std::size_t size) {
+        return std::snprintf(to, size, "%s: %s%s%s, got %s", function, parameter_must,
+                             wanted != nullptr ? ": wanted " : "", wanted != nullptr ? wanted : "", got);
+    };
+    const int length = print(nullptr, 0);
     const auto size = static_cast<std::size_t>(length < 0 ? 0 : length) + 1;
     const std::unique_ptr<char[]> message(new char[size]());
-    std::snprintf(message.get(), size, form, function, parameter_must, got);
+    print(message.get(), size);
     fail(message.get());
+}
+ROPEWALK_DETAIL_COLD [[noreturn]] inline void refuse(const char* function, const char* parameter_must,
+                                                     const char* got) {
+    refuse(function, parameter_must, nullptr, got);
 }
 template <class P>
 ROPEWALK_DETAIL_COLD [[noreturn]] void refuse(const char* function, const char* parameter_must,
@@ -135,14 +145,24 @@ void require(bool holds, const char* function, const char* parameter_must, const
     if (!holds) refuse(function, parameter_must, printable(got));
 }
 
+/// The check of one quantity against another, whose text has both:
+/// `require_equal("score", "k must be as long as q", q.size(), k.size())`.
+template <class W, class G>
+void require_equal(const char* function, const char* parameter_must, const W& wanted, const G& got) {
+    if (static_cast<std::common_type_t<W, G>>(wanted) != static_cast<std::common_type_t<W, G>>(got))
+        refuse(function, parameter_must, text(wanted).c_str(), text(got).c_str());
+}
+
 /// Reports that a hot call does not fit, as ROPEWALK_ON_MISFIT selects. Returns false.
 ROPEWALK_DETAIL_COLD inline bool tell([[maybe_unused]] const char* call,
                                       [[maybe_unused]] const misfit& what) noexcept {
 #if ROPEWALK_DETAIL_ON_MISFIT == 4
     ROPEWALK_DETAIL_NOTE(what.must, what.wanted, what.got);
 #elif ROPEWALK_DETAIL_ON_MISFIT != 3
-    std::fprintf(stderr, "ropewalk: %s: %s: wanted %lld, got %lld\n", call, what.must,
-                 static_cast<long long>(what.wanted), static_cast<long long>(what.got));
+    const bool named = what.argument != nullptr;
+    std::fprintf(stderr, "ropewalk: %s: %s%s%s: wanted %lld, got %lld\n", call, named ? what.argument : "",
+                 named ? ": " : "", what.must, static_cast<long long>(what.wanted),
+                 static_cast<long long>(what.got));
 #endif
 #if ROPEWALK_DETAIL_ON_MISFIT == 1
     std::abort();
@@ -158,12 +178,12 @@ inline bool fits(const char* call, const misfit& what) noexcept { return what.ok
 
 namespace ROPEWALK_NAMESPACE {
 
-/// A misfit in words, for example "channels must be twice the pairs of the rows: wanted 128, got 64"; "fits"
-/// if the call fits.
+/// A misfit in words, for example "k: channels must be twice the pairs of the rows: wanted 128, got 64";
+/// "fits" if the call fits.
 inline std::string to_string(const misfit& what) {
     if (what.ok()) return "fits";
-    return std::string(what.must) + ": wanted " + std::to_string(what.wanted) + ", got " +
-           std::to_string(what.got);
+    return (what.argument != nullptr ? std::string(what.argument) + ": " : std::string()) + what.must +
+           ": wanted " + std::to_string(what.wanted) + ", got " + std::to_string(what.got);
 }
 
 }  // namespace ROPEWALK_NAMESPACE

@@ -15,6 +15,7 @@ struct heads_shape {
     index tokens = 0;
     index heads = 0;
     index channels = 0;
+    friend constexpr bool operator==(const heads_shape&, const heads_shape&) = default;
 };
 
 /// Distances between neighbours, in elements. Channels are always adjacent.
@@ -136,3 +137,16 @@ template <class T>
 heads_view(T*, heads_shape, heads_strides) -> heads_view<T>;
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// As require_equal, of all extents of a view.
+inline void require_extents(const char* function, const char* parameter_must, const heads_shape& wanted,
+                            const heads_shape& got) {
+    const auto text = [](const heads_shape& s) {
+        return extents_text({s.batches, s.tokens, s.heads, s.channels});
+    };
+    if (wanted != got) refuse(function, parameter_must, text(wanted).c_str(), text(got).c_str());
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail

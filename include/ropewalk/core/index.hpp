@@ -67,6 +67,24 @@ void make_room(Vector& v, std::size_t more) {
     if (v.capacity() - v.size() < more) v.reserve(v.size() + (v.size() < more ? more : v.size()));
 }
 
+/// "[2, 3]" of the extents of a view or matrix.
+ROPEWALK_DETAIL_COLD inline std::string extents_text(std::initializer_list<index> extents) {
+    std::string out;
+    for (index n : extents) {
+        out += out.empty() ? "[" : ", ";
+        out += number_text(printable(n));
+    }
+    out += "]";
+    return out;
+}
+/// As require_equal, of the rows and columns of a matrix.
+template <class M>
+void require_shape(const char* function, const char* parameter_must, index rows, index columns, const M& m) {
+    if (m.rows() != rows || m.cols() != columns)
+        refuse(function, parameter_must, extents_text({rows, columns}).c_str(),
+               extents_text({m.rows(), m.cols()}).c_str());
+}
+
 /// The product of counts. Refuses overflow, as from table sizes in a hostile config.
 /// Throws: invalid_config on a negative count or on overflow.
 inline index checked_product(const char* function, const char* what, std::initializer_list<index> counts) {

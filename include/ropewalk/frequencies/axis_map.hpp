@@ -185,9 +185,9 @@ inline spectrum take_axis(const spectrum& s, const spectrum& other, index axis) 
     constexpr const char* who = "take_axis";
     detail::require(!s.is_mixed() && !other.is_mixed(), who, "spectra must be of the selected form",
                     "a mixed one");
-    detail::require(other.pairs() == s.pairs(), who, "spectra must have the same pairs", other.pairs());
-    detail::require(other.heads() == s.heads(), who, "spectra must have the same heads", other.heads());
-    detail::require(other.axes() == s.axes(), who, "spectra must have the same axes", other.axes());
+    detail::require_equal(who, "spectra must have the same pairs", s.pairs(), other.pairs());
+    detail::require_equal(who, "spectra must have the same heads", s.heads(), other.heads());
+    detail::require_equal(who, "spectra must have the same axes", s.axes(), other.axes());
     detail::require(axis >= 0 && axis < s.axes(), who, "axis must be one of the spectrum's", axis);
     std::vector<double> omega;
     std::vector<int> axis_of;

@@ -16,7 +16,7 @@ namespace ROPEWALK_NAMESPACE::frequencies {
 /// Source:   Round and Round We Go, Barbero et al. 2024.
 inline spectrum keep_pairs(const spectrum& s, std::span<const std::uint8_t> keep) {
     const auto count = static_cast<index>(keep.size());
-    detail::require(count == s.pairs(), "keep_pairs", "keep must have one entry a pair", count);
+    detail::require_equal("keep_pairs", "keep must have one entry a pair", s.pairs(), count);
     return map_omega(
         s, [keep](double omega, index i) { return keep[static_cast<std::size_t>(i)] ? omega : 0.0; });
 }

@@ -60,9 +60,10 @@ spectrum mixed(const mixed_config& config, std::span<const W> weights) {
     detail::require(config.layer >= 0 && config.layer < config.depth, who, "layer must be below depth",
                     config.layer);
     const auto count = static_cast<index>(weights.size());
-    detail::require(count == detail::checked_product(who, "axes, depth, heads and pairs must be >= 0",
-                                                     {config.axes, config.depth, config.heads, config.pairs}),
-                    who, "weights must hold axes * depth * heads * pairs numbers", count);
+    detail::require_equal(who, "weights must hold axes * depth * heads * pairs numbers",
+                          detail::checked_product(who, "axes, depth, heads and pairs must be >= 0",
+                                                  {config.axes, config.depth, config.heads, config.pairs}),
+                          count);
     std::vector<double> omega;
     for (index h = 0; h < config.heads; ++h)
         for (index a = 0; a < config.axes; ++a) {

@@ -39,7 +39,7 @@ inline spectrum divide_pairs(const spectrum& s, std::span<const double> factors)
 /// Throws:   invalid_config if the numbers of pairs differ or a pair has frequency 0 in only one of the two.
 /// Source:   llama.cpp's conversion of Llama 3.1 (rope_freqs = omega / scaled omega).
 inline std::vector<double> pair_factors(const spectrum& from, const spectrum& to) {
-    detail::require(from.pairs() == to.pairs(), "pair_factors", "pairs must be equal", to.pairs());
+    detail::require_equal("pair_factors", "pairs must be equal", from.pairs(), to.pairs());
     std::vector<double> factors(static_cast<std::size_t>(from.pairs()));
     for (index i = 0; i < from.pairs(); ++i) {
         const double a = from.omega(i);

@@ -159,6 +159,12 @@ constexpr misfit first_of(const misfit& m, const Rest&... rest) noexcept {
     }
 }
 
+/// The misfit of one of several views, with the name of that view.
+constexpr misfit in_argument(const char* argument, misfit m) noexcept {
+    if (!m.ok()) m.argument = argument;
+    return m;
+}
+
 /// The misfit of a view that a call writes to, with the rows that rotate it.
 template <class T>
 ROPEWALK_ALWAYS_INLINE misfit fit_written(const layout_plan& plan, const heads_view<T>& x,
@@ -182,7 +188,8 @@ template <layout_like L, class T, class R>
 }
 template <layout_like L, class TQ, class TK, class R>
 [[nodiscard]] misfit fit(const L& layout, heads_view<TQ> q, heads_view<TK> k, const R& rows) noexcept {
-    return detail::first_of(fit(layout, q, rows), fit(layout, k, rows));
+    return detail::first_of(detail::in_argument("q", fit(layout, q, rows)),
+                            detail::in_argument("k", fit(layout, k, rows)));
 }
 
 /// fit as an exception, for cold code that decides shapes.

@@ -121,14 +121,17 @@ void accumulate_omega_gradient(pair_layout layout, heads_view<X> rotated, heads_
     const index axes = positions.axes();
     detail::require(rotated.channels() % 2 == 0 && layout.fits(pairs), who,
                     "rotated must have channels that the layout can pair", rotated.channels());
-    const auto same = [&](const char* what, index a, index b) { detail::require(a == b, who, what, b); };
-    same("upstream.batches must be those of rotated", rotated.batches(), upstream.batches());
-    same("upstream.tokens must be those of rotated", rotated.tokens(), upstream.tokens());
-    same("upstream.heads must be those of rotated", rotated.heads(), upstream.heads());
-    same("upstream.channels must be those of rotated", rotated.channels(), upstream.channels());
-    same("omega_gradient must hold heads * axes * pairs numbers",
-         detail::checked_product(who, "heads, axes and pairs must fit", {rotated.heads(), axes, pairs}),
-         static_cast<index>(omega_gradient.size()));
+    detail::require_equal(who, "upstream.batches must be those of rotated", rotated.batches(),
+                          upstream.batches());
+    detail::require_equal(who, "upstream.tokens must be those of rotated", rotated.tokens(),
+                          upstream.tokens());
+    detail::require_equal(who, "upstream.heads must be those of rotated", rotated.heads(), upstream.heads());
+    detail::require_equal(who, "upstream.channels must be those of rotated", rotated.channels(),
+                          upstream.channels());
+    detail::require_equal(
+        who, "omega_gradient must hold heads * axes * pairs numbers",
+        detail::checked_product(who, "heads, axes and pairs must fit", {rotated.heads(), axes, pairs}),
+        static_cast<index>(omega_gradient.size()));
     const index tokens = rotated.tokens();
     detail::require(positions.tokens() == tokens || positions.tokens() == rotated.batches() * tokens, who,
                     "positions must have one token a token of rotated", positions.tokens());
@@ -185,19 +188,16 @@ void accumulate_frequency_gradient(pair_layout layout, heads_view<X> rotated, he
                                    const position_ids& positions, const frequencies::mixed_config& config,
                                    std::span<double> gradient) {
     constexpr const char* who = "accumulate_frequency_gradient";
-    const auto same = [&](const char* what, index want, index got) {
-        detail::require(want == got, who, what, got);
-    };
-    same("config.heads must be those of rotated", rotated.heads(), config.heads);
-    same("config.pairs must be those of rotated", rotated.channels() / 2, config.pairs);
-    same("config.axes must be those of positions", positions.axes(), config.axes);
+    detail::require_equal(who, "config.heads must be those of rotated", rotated.heads(), config.heads);
+    detail::require_equal(who, "config.pairs must be those of rotated", rotated.channels() / 2, config.pairs);
+    detail::require_equal(who, "config.axes must be those of positions", positions.axes(), config.axes);
     detail::require(config.depth >= 1, who, "config.depth must be >= 1", config.depth);
     detail::require(config.layer >= 0 && config.layer < config.depth, who, "config.layer must be below depth",
                     config.layer);
-    same("gradient must hold axes * depth * heads * pairs numbers",
-         detail::checked_product(who, "axes, depth, heads and pairs must be >= 0",
-                                 {config.axes, config.depth, config.heads, config.pairs}),
-         static_cast<index>(gradient.size()));
+    detail::require_equal(who, "gradient must hold axes * depth * heads * pairs numbers",
+                          detail::checked_product(who, "axes, depth, heads and pairs must be >= 0",
+                                                  {config.axes, config.depth, config.heads, config.pairs}),
+                          static_cast<index>(gradient.size()));
     std::vector<double> omega(static_cast<std::size_t>(config.heads * config.axes * config.pairs));
     accumulate_omega_gradient(layout, rotated, upstream, positions, omega);
     auto from = omega.begin();

@@ -71,8 +71,8 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
     const layout_plan plan = plan_of(layout);
     const auto& rows = rows_of(given);
     const rows_extents extents = extents_of(rows);
-    if (!fits(who, first_of(fit_normed(plan, q, norm_q, extents), fit_normed(plan, k, norm_k, extents),
-                            fit_part(options.part))))
+    if (!fits(who, first_of(in_argument("q", fit_normed(plan, q, norm_q, extents)),
+                            in_argument("k", fit_normed(plan, k, norm_k, extents)), fit_part(options.part))))
         return false;
     if (q.empty() && k.empty()) return true;
     const index channels = q.empty() ? k.channels() : q.channels();

@@ -261,8 +261,13 @@ bool rotate_views(const char* who, const L& layout, const R& rows, direction way
         if (way != direction::forward) std::swap(plan.read, plan.write);
         const rows_extents extents = extents_of(rows);
         misfit wrong;
-        if (!((wrong = fit_written(plan, x, extents)).ok() && ...) || !(wrong = fit_part(part)).ok())
-            return tell(who, wrong);
+        // A single view needs no name.
+        const char* name = sizeof...(X) == 1 ? nullptr : "q";
+        const auto fitting = [&](const auto& view) {
+            wrong = in_argument(std::exchange(name, "k"), fit_written(plan, view, extents));
+            return wrong.ok();
+        };
+        if (!(fitting(x) && ...) || !(wrong = fit_part(part)).ok()) return tell(who, wrong);
         if (!plan.rotates || (x.empty() && ...)) return true;
         const index pairs = pairs_of(plan, largest(x.empty() ? 0 : x.channels()...), extents.pairs);
         if (plan.read != plan.write && pairs > changed_pairs)
@@ -290,7 +295,9 @@ template <class L, class Q, class K, class RQ, class RK>
 bool rotate_apart(const char* who, const L& layout, const Q& q, const K& k, const RQ& rows_q,
                   const RK& rows_k, direction way, part_of part) noexcept {
     if constexpr (types_fit<L, RQ, element_of<Q>>() && types_fit<L, RK, element_of<K>>()) {
-        if (!fits(who, first_of(fit(layout, q, rows_q), fit(layout, k, rows_k)))) return false;
+        if (!fits(who, first_of(in_argument("q", fit(layout, q, rows_q)),
+                                in_argument("k", fit(layout, k, rows_k)))))
+            return false;
         return rotate_views(who, layout, rows_q, way, part, q) &&
                rotate_views(who, layout, rows_k, way, part, k);
     } else {

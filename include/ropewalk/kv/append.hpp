@@ -125,8 +125,8 @@ template <class S, class D, integer_range Slots>
         call.key.empty() && !call.value.empty() ? call.value_cache.shape : call.key_cache.shape;
     if (std::empty(slots)) return {};
     cache_plan plan(std::span(std::data(slots), std::size(slots)), shape.pages, shape.page_tokens);
-    detail::require_half(who, call.key, detail::key_target(call), plan, "key_scales");
-    detail::require_half(who, call.value, detail::value_target(call), plan, "value_scales");
+    detail::require_half("make_append_plan: key", call.key, detail::key_target(call), plan);
+    detail::require_half("make_append_plan: value", call.value, detail::value_target(call), plan);
     const index keys = call.key.batches() * call.key.tokens() * call.key.heads();
     detail::require_apart(who, call.key, call.key_cache, plan, 0, 0);
     detail::require_apart(who, call.value, call.value_cache, plan, keys, keys);
@@ -180,10 +180,12 @@ bool append(const L& layout, const append_call<S, D>& call, const cache_plan& pl
         const auto& rows = detail::rows_of(given);
         const detail::rows_extents extents = detail::extents_of(rows);
         const auto keys = detail::key_target(call), values = detail::value_target(call);
-        if (!detail::fits(who, detail::first_of(detail::fit_half(call.key, keys, plan),
-                                                detail::fit_half(call.value, values, plan),
-                                                detail::fit_keys(rope, call.key, extents, plan.tokens()),
-                                                detail::fit_part(part))))
+        const misfit key = detail::first_of(detail::fit_half(call.key, keys, plan),
+                                            detail::fit_keys(rope, call.key, extents, plan.tokens()));
+        if (!detail::fits(who, detail::first_of(
+                                   detail::in_argument("key", key),
+                                   detail::in_argument("value", detail::fit_half(call.value, values, plan)),
+                                   detail::fit_part(part))))
             return false;
         const index pairs = rope.rotates ? detail::pairs_of(rope, call.key.channels(), extents.pairs) : 0;
         const detail::slice_extents slice{pairs, detail::first_channel_of(rope, call.key.channels(), pairs),

@@ -22,7 +22,7 @@ void require_rows_apart(const char* who, const char* what, index channels,
     index inside = channels;
     for (const auto& [stride, count] : stride_and_count) {
         if (count <= 1) continue;
-        require(stride >= inside, who, what, stride);
+        if (stride < inside) refuse(who, what, text(inside).c_str(), text(stride).c_str());
         if (stride == 0) continue;  // rows without channels share none
         require(count - 1 <= (most / 16 - inside) / stride, who,
                 "extents times strides must fit the address space, stride", stride);
@@ -39,9 +39,8 @@ template <class D>
 void require_cache(const char* who, const cache_view<D>& cache, const cache_plan& plan, index heads,
                    index channels) {
     require(plan.fits(cache), who, "every cache must have the pages of the plan", cache.shape.pages);
-    require(cache.shape.heads == heads, who, "cache must have the heads of the source", cache.shape.heads);
-    require(cache.shape.channels == channels, who, "cache must have the channels written to it",
-            cache.shape.channels);
+    require_equal(who, "cache must have the heads of the source", heads, cache.shape.heads);
+    require_equal(who, "cache must have the channels written to it", channels, cache.shape.channels);
     require(channels % numbers_in<D> == 0, who, "channels must be whole blocks", channels);
     require_rows_apart<3>(who, "cache strides must not be shorter than what they step over",
                           channels / numbers_in<D>,
@@ -50,28 +49,20 @@ void require_cache(const char* who, const cache_view<D>& cache, const cache_plan
                             {cache.strides.page, cache.shape.pages}}});
 }
 
-/// A check whose text begins with the name of what is checked.
-inline void require_of(bool holds, const char* who, const char* name, const char* must, index got) {
-    if (!holds) refuse(who, (std::string(name) + must).c_str(), printable(got));
-}
 /// The scales of an int8 cache, of which each token and head writes one.
-inline void require_scales(const char* who, const char* name, const cache_view<float>& scales,
-                           const cache_plan& plan, index heads) {
-    if (scales.data == nullptr)
-        refuse(who, (std::string(name) + " must be given for an int8 cache").c_str(), "none");
-    require_of(scales.shape.channels == 1, who, name, " must have 1 channel", scales.shape.channels);
-    require_of(plan.fits(scales), who, name, " must have the pages of the plan", scales.shape.pages);
-    require_of(scales.shape.heads == heads, who, name, " must have the heads of the source",
-               scales.shape.heads);
+inline void require_scales(const char* who, const cache_view<float>& scales, const cache_plan& plan,
+                           index heads) {
+    require(scales.data != nullptr, who, "scales must be given for an int8 cache", "none");
+    require(scales.shape.channels == 1, who, "scales must have 1 channel", scales.shape.channels);
+    require(plan.fits(scales), who, "scales must have the pages of the plan", scales.shape.pages);
+    require_equal(who, "scales must have the heads of the source", heads, scales.shape.heads);
     require_cache(who, scales, plan, heads, 1);
 }
 /// One slot for each token.
 inline void require_slots(const char* who, index batches, index tokens, index slots) {
     constexpr index most = std::numeric_limits<index>::max();
     const index wanted = batches > most / tokens ? most : batches * tokens;
-    if (wanted != slots)
-        refuse(who, ("slots must be batches * tokens = " + number_text(printable(wanted))).c_str(),
-               printable(slots));
+    require_equal(who, "slots must be batches * tokens", wanted, slots);
 }
 
 /// A row of memory that one token and head reads or writes; `owner` identifies the token and head.

@@ -95,8 +95,8 @@ std::vector<std::int64_t> make_slots(ragged_batch<I, J> batch, block_table<P> ta
     detail::require(table.page_tokens >= 1, who, "page_tokens must be >= 1", table.page_tokens);
     const index entries =
         detail::checked_product(who, "pages_per_request must be >= 0", {requests, table.pages_per_request});
-    detail::require(static_cast<index>(table.pages.size()) == entries, who,
-                    "pages must hold requests * pages_per_request numbers", table.pages.size());
+    detail::require_equal(who, "pages must hold requests * pages_per_request numbers", entries,
+                          table.pages.size());
     const index last_page = std::numeric_limits<index>::max() / table.page_tokens - 1;
     std::vector<std::int64_t> slots;
     detail::each_token(batch, [&](index r, index, index position) {

@@ -125,7 +125,7 @@ void require_scale(const char* who, float scale) {
 /// The checks of a cold plan for one cache and the data that go there.
 template <class S, class D>
 void require_half(const char* who, const heads_view<const S>& x, const cache_target<D>& to,
-                  const cache_plan& plan, const char* scales) {
+                  const cache_plan& plan) {
     if (x.empty() || plan.tokens() == 0) return;
     require(x.batches() > 0 && x.tokens() > 0 && x.heads() > 0 && x.channels() > 0, who,
             "source extents must be >= 0, batches", x.batches());
@@ -134,7 +134,7 @@ void require_half(const char* who, const heads_view<const S>& x, const cache_tar
     require_cache(who, to.cache, plan, x.heads(), x.channels());
     if constexpr (holds_codes<D>)
         require(x.channels() <= quantized_channels, who, "channels must be <= 1024", x.channels());
-    if constexpr (std::is_same_v<D, std::int8_t>) require_scales(who, scales, to.scales, plan, x.heads());
+    if constexpr (std::is_same_v<D, std::int8_t>) require_scales(who, to.scales, plan, x.heads());
     require_scale<D>(who, to.scale);
 }
 

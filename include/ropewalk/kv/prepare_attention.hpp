@@ -110,21 +110,25 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
         const detail::rows_extents extents = detail::extents_of(rows);
         const auto keys = detail::key_target(rows_of_cache), values = detail::value_target(rows_of_cache);
         const bool appends = plan.tokens() != 0;
-        misfit wrong = detail::first_of(detail::fit_extents(q.shape, q.data != nullptr),
-                                        detail::fit_extents(call.q_out.shape, call.q_out.data != nullptr),
-                                        detail::fit_part(part));
+        misfit wrong = detail::first_of(
+            detail::in_argument("q", detail::fit_extents(q.shape, q.data != nullptr)),
+            detail::in_argument("q_out", detail::fit_extents(call.q_out.shape, call.q_out.data != nullptr)),
+            detail::fit_part(part));
         if (wrong.ok() && !q.empty())
-            wrong = detail::first_of(detail::fit_same_shape(q, call.q_out), detail::fit_apart(q, call.q_out),
-                                     detail::fit_strides(call.q_out.shape, call.q_out.strides),
-                                     detail::fit_prepared_norm(q, call.q_norm),
-                                     detail::fit_keys(rope, q, extents, tokens));
+            wrong = detail::in_argument(
+                "q", detail::first_of(detail::fit_same_shape(q, call.q_out), detail::fit_apart(q, call.q_out),
+                                      detail::fit_strides(call.q_out.shape, call.q_out.strides),
+                                      detail::fit_prepared_norm(q, call.q_norm),
+                                      detail::fit_keys(rope, q, extents, tokens)));
         if (wrong.ok() && appends && plan.tokens() != tokens)
             wrong = {"the plan must hold one slot a token", tokens, plan.tokens()};
         if (wrong.ok() && appends)
-            wrong = detail::first_of(detail::fit_half(rows_of_cache.key, keys, plan),
-                                     detail::fit_half(rows_of_cache.value, values, plan),
-                                     detail::fit_prepared_norm(rows_of_cache.key, call.k_norm),
-                                     detail::fit_keys(rope, rows_of_cache.key, extents, tokens));
+            wrong = detail::first_of(
+                detail::in_argument(
+                    "key", detail::first_of(detail::fit_half(rows_of_cache.key, keys, plan),
+                                            detail::fit_prepared_norm(rows_of_cache.key, call.k_norm),
+                                            detail::fit_keys(rope, rows_of_cache.key, extents, tokens))),
+                detail::in_argument("value", detail::fit_half(rows_of_cache.value, values, plan)));
         if (!detail::fits(who, wrong)) return false;
         if (tokens == 0) return true;
         const index channels = q.empty() ? rows_of_cache.key.channels() : q.channels();

@@ -33,12 +33,12 @@ template <class T = float>
 [[nodiscard]] rotation_table<T> make_move_table(const spectrum& from, const spectrum& to,
                                                 const position_ids& old, const position_ids& now) {
     constexpr const char* who = "make_move_table";
-    detail::require(from.heads() == to.heads(), who, "spectra must have the same heads", to.heads());
-    detail::require(from.axes() == to.axes(), who, "spectra must have the same axes", to.axes());
-    detail::require(from.pairs() == to.pairs(), who, "spectra must have the same pairs", to.pairs());
+    detail::require_equal(who, "spectra must have the same heads", from.heads(), to.heads());
+    detail::require_equal(who, "spectra must have the same axes", from.axes(), to.axes());
+    detail::require_equal(who, "spectra must have the same pairs", from.pairs(), to.pairs());
     detail::require(old.axes() == from.axes() && now.axes() == from.axes(), who,
                     "positions must have the spectra's axes", now.axes());
-    detail::require(now.tokens() == old.tokens(), who, "positions must be of the same tokens", now.tokens());
+    detail::require_equal(who, "positions must be of the same tokens", old.tokens(), now.tokens());
     const index axes = to.axes(), pairs = to.pairs();
     bool same = from.is_mixed() == to.is_mixed() && std::ranges::equal(from.turns_data(), to.turns_data());
     for (index h = 0; h < to.heads() && same && !to.is_mixed(); ++h)
@@ -117,10 +117,10 @@ template <class T>
 void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
     constexpr const char* who = "dequantize_int8";
     detail::require(x.batches() == 1, who, "batches must be 1", x.batches());
-    detail::require(static_cast<index>(keys.scales.size()) == x.tokens() * x.heads(), who,
-                    "scales must hold tokens * heads numbers", keys.scales.size());
-    detail::require(static_cast<index>(keys.codes.size()) == x.tokens() * x.heads() * x.channels(), who,
-                    "codes must hold tokens * heads * channels numbers", keys.codes.size());
+    detail::require_equal(who, "scales must hold tokens * heads numbers", x.tokens() * x.heads(),
+                          keys.scales.size());
+    detail::require_equal(who, "codes must hold tokens * heads * channels numbers",
+                          x.tokens() * x.heads() * x.channels(), keys.codes.size());
     for (index n = 0; n < x.tokens(); ++n)
         for (index h = 0; h < x.heads(); ++h)
             for (index c = 0; c < x.channels(); ++c)
@@ -182,8 +182,8 @@ template <class T = float>
 [[nodiscard]] rotation_table<T> make_block_move_table(const spectrum& s, std::span<const index> lengths,
                                                       const position_ids& deltas) {
     constexpr const char* who = "make_block_move_table";
-    detail::require(deltas.tokens() == static_cast<index>(lengths.size()), who, "deltas must be one a block",
-                    deltas.tokens());
+    detail::require_equal(who, "deltas must be one a block", static_cast<index>(lengths.size()),
+                          deltas.tokens());
     auto table = make_rotation_table<T>(s.with_magnitude(1), deltas);
     const auto of_blocks = detail::touched_rows(deltas);
     std::vector<std::int32_t> row_of_token;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,6 +45,9 @@ class huggingface_reader {
         read_indexer();
         read_ropes();
         for (const auto& key : top_.unread_rotary()) pass_over(top_, key);
+        // Two kinds of layers that share a dictionary list its keys twice.
+        std::set<std::string> seen;
+        std::erase_if(config_.ignored, [&](const auto& key) { return !seen.insert(key).second; });
         return std::move(config_);
     }
 

@@ -162,8 +162,8 @@ inline model_schemes make_model_schemes(const model_config& config) {
                     config.layers);
     std::vector<int> rope_of_layer = config.rope_of_layer;
     if (rope_of_layer.empty()) rope_of_layer.assign(static_cast<std::size_t>(config.layers), 0);
-    detail::require(static_cast<index>(rope_of_layer.size()) == config.layers, who,
-                    "rope_of_layer must have one entry a layer", rope_of_layer.size());
+    detail::require_equal(who, "rope_of_layer must have one entry a layer", config.layers,
+                          rope_of_layer.size());
     std::vector<rotary_scheme> distinct;
     std::vector<int> place(config.ropes.size() + 1, -1);  // of NoPE first, then of each entry of ropes
     for (int& rope : rope_of_layer) {

@@ -138,8 +138,8 @@ inline void mark_videos(const multimodal_config& config, positions::token_batch&
     const auto total = batch.input_ids.size();
     require(batch.batches >= 1, who, "batches must be >= 1", batch.batches);
     const auto length = total / static_cast<std::size_t>(batch.batches);
-    require(length * static_cast<std::size_t>(batch.batches) == total, who,
-            "input_ids must hold batches * tokens ids", total);
+    require_equal(who, "input_ids must hold batches * tokens ids",
+                  length * static_cast<std::size_t>(batch.batches), total);
     require(batch.attention_mask.empty() || batch.attention_mask.size() == total, who,
             "attention_mask must be empty or as long as input_ids", batch.attention_mask.size());
     mine.input_ids.assign(batch.input_ids.begin(), batch.input_ids.end());

@@ -291,8 +291,7 @@ inline std::vector<int> axis_map_of(const rope_parameters& p, index axes) {
         case section_order::interleaved: return axis_map::interleaved_sections(p.sections);
         case section_order::rows_and_columns:
             require(p.sections.size() == 3, who, "sections must be three numbers", p.sections.size());
-            require(p.sections[0] == p.sections[1], who, "sections of rows and columns must be alike",
-                    p.sections[1]);
+            require_equal(who, "sections of rows and columns must be alike", p.sections[0], p.sections[1]);
             return axis_map::video_rope({p.sections[2], p.sections[0], p.sections[1]});
         case section_order::doubled_channels: {
             auto of_channel = axis_map::sections(p.sections);  // n pairs per axis are 2 n channels

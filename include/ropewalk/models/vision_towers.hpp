@@ -115,7 +115,7 @@ class tower_reader {
                 read_.rope = llama4_vision::axial({.head_dim = head_dim(), .base = base_of});
                 read_.patches = each(2, [](const qwen_vl_vision::grid_thw& g) {
                     require_still(g);
-                    require(g.height == g.width, who, "an image must be square", g.width);
+                    require_equal(who, "an image must be square", g.height, g.width);
                     return llama4_vision::patches({.side = g.height});
                 });
                 return;

@@ -64,10 +64,8 @@ void fill_reordered_rows(std::span<const T> from, std::span<T> to, std::span<con
     constexpr const char* who = "fill_reordered_rows";
     detail::require(columns >= 1, who, "columns must be >= 1", columns);
     const auto count = static_cast<index>(order.size()) * columns;
-    detail::require(static_cast<index>(from.size()) == count, who, "from must hold rows x columns numbers",
-                    from.size());
-    detail::require(static_cast<index>(to.size()) == count, who, "to must hold rows x columns numbers",
-                    to.size());
+    detail::require_equal(who, "from must hold rows x columns numbers", count, from.size());
+    detail::require_equal(who, "to must hold rows x columns numbers", count, to.size());
     for (std::size_t r = 0; r < order.size(); ++r) {
         detail::require(order[r] >= 0 && order[r] < static_cast<index>(order.size()), who,
                         "order must name rows", order[r]);

@@ -67,12 +67,12 @@ struct path_plan {
         require(
             k.tokens == q.tokens && v.tokens == q.tokens && w.tokens == q.tokens && out.tokens == q.tokens,
             who, "all views must have q's tokens", q.tokens);
-        require(v.heads == k.heads, who, "v.heads must equal k.heads", v.heads);
-        require(w.heads == k.heads, who, "w.heads must equal k.heads", w.heads);
-        require(out.heads == q.heads, who, "out.heads must equal q.heads", out.heads);
-        require(k.channels == q.channels, who, "k.channels must equal q.channels", k.channels);
-        require(w.channels == q.channels, who, "w.channels must equal q.channels", w.channels);
-        require(out.channels == v.channels, who, "out.channels must equal v.channels", out.channels);
+        require_equal(who, "v.heads must equal k.heads", k.heads, v.heads);
+        require_equal(who, "w.heads must equal k.heads", k.heads, w.heads);
+        require_equal(who, "out.heads must equal q.heads", q.heads, out.heads);
+        require_equal(who, "k.channels must equal q.channels", q.channels, k.channels);
+        require_equal(who, "w.channels must equal q.channels", q.channels, w.channels);
+        require_equal(who, "out.channels must equal v.channels", v.channels, out.channels);
         require(betas.fits(q.batches, q.tokens, k.heads), who,
                 "beta must hold batches * tokens * kv heads numbers", betas.size());
         beta = betas.view(q.batches, q.tokens, k.heads);

@@ -353,27 +353,22 @@ void backpropagate(const attention::gradient_tensors<Q, K, V, O, D, DQ, DK, DV>&
     own.logits = own.log_weight = {};
     const detail::path_plan<T> plan(who, t.q.shape, t.k.shape, t.v.shape, x.w.shape, t.out.shape, x.beta,
                                     own);
-    const auto same = [](heads_shape a, heads_shape b, const char* must) {
-        detail::require(
-            a.batches == b.batches && a.tokens == b.tokens && a.heads == b.heads && a.channels == b.channels,
-            who, must, a.tokens);
-    };
-    same(t.d_out.shape, t.out.shape, "d_out must have out's extents, tokens");
-    same(t.dq.shape, t.q.shape, "dq must have q's extents, tokens");
-    same(t.dk.shape, t.k.shape, "dk must have k's extents, tokens");
-    same(t.dv.shape, t.v.shape, "dv must have v's extents, tokens");
-    same(x.dw.shape, x.w.shape, "dw must have w's extents, tokens");
+    detail::require_extents(who, "d_out must have out's extents", t.out.shape, t.d_out.shape);
+    detail::require_extents(who, "dq must have q's extents", t.q.shape, t.dq.shape);
+    detail::require_extents(who, "dk must have k's extents", t.k.shape, t.dk.shape);
+    detail::require_extents(who, "dv must have v's extents", t.v.shape, t.dv.shape);
+    detail::require_extents(who, "dw must have w's extents", x.w.shape, x.dw.shape);
     const heads_shape& q = t.q.shape;
-    same(x.d_beta.shape, {q.batches, q.tokens, t.k.heads(), 1},
-         "d_beta must be [batches, tokens, kv heads], tokens");
+    detail::require_extents(who, "d_beta must be [batches, tokens, kv heads]",
+                            {q.batches, q.tokens, t.k.heads(), 1}, x.d_beta.shape);
     if (plan.gated())
-        same(x.d_log_gate.shape, {q.batches, q.tokens, q.heads, 1},
-             "d_log_gate must be [batches, tokens, heads], tokens");
+        detail::require_extents(who, "d_log_gate must be [batches, tokens, heads]",
+                                {q.batches, q.tokens, q.heads, 1}, x.d_log_gate.shape);
     else
         detail::require(x.d_log_gate.empty(), who, "d_log_gate must be empty without a gate, tokens",
                         x.d_log_gate.tokens());
-    detail::require(static_cast<index>(t.log_weight.size()) == q.batches * q.tokens * q.heads, who,
-                    "log_weight must hold batches * tokens * heads numbers", t.log_weight.size());
+    detail::require_equal(who, "log_weight must hold batches * tokens * heads numbers",
+                          q.batches * q.tokens * q.heads, t.log_weight.size());
     const index needed = detail::path_gradient_scratch<T>(who, {}, plan).bytes;
     detail::require(static_cast<index>(workspace.size()) >= needed, who,
                     "workspace must hold backpropagate_workspace bytes", workspace.size());

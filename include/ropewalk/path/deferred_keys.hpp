@@ -128,10 +128,9 @@ class deferred_keys {
         require_cache(who, cache, stored_);
         detail::require(q.batches() == 1 && q.tokens() == 1 && q.channels() == config_.channels, who,
                         "q must be one token, its channels", q.channels());
-        detail::require(q.heads() == config_.heads, who, "q.heads must be the heads it was built for",
-                        q.heads());
-        detail::require(static_cast<index>(scores.size()) == q.heads() * tokens(), who,
-                        "scores must hold heads * tokens numbers", scores.size());
+        detail::require_equal(who, "q.heads must be the heads it was built for", config_.heads, q.heads());
+        detail::require_equal(who, "scores must hold heads * tokens numbers", q.heads() * tokens(),
+                              scores.size());
         const index group = config_.heads / config_.kv_heads;
         for (index h = 0; h < config_.heads; ++h)
             queries_.row(h).noalias() =
@@ -161,10 +160,8 @@ class deferred_keys {
     template <class E>
     void require_cache(const char* who, const heads_view<E>& cache, index tokens) const {
         detail::require(cache.batches() == 1, who, "cache must be of one batch", cache.batches());
-        detail::require(cache.heads() == config_.kv_heads, who, "cache.heads must equal kv_heads",
-                        cache.heads());
-        detail::require(cache.channels() == config_.channels, who, "cache.channels must equal channels",
-                        cache.channels());
+        detail::require_equal(who, "cache.heads must equal kv_heads", config_.kv_heads, cache.heads());
+        detail::require_equal(who, "cache.channels must equal channels", config_.channels, cache.channels());
         detail::require(cache.tokens() >= tokens, who, "cache must have room for every token",
                         cache.tokens());
     }

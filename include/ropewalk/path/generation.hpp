@@ -122,10 +122,10 @@ class transform_generator {
                          generator_state<T>* state = nullptr, part_of part = {}) const {
         constexpr const char* who = "path::fill_transforms";
         const index width = config_.kv_heads * config_.channels, tokens = tokens_of(who, x, sequence_ends);
-        detail::require(static_cast<index>(to.w.size()) == tokens * width, who,
-                        "w must hold tokens * kv_heads * channels numbers", to.w.size());
-        detail::require(static_cast<index>(to.beta.size()) == tokens * config_.kv_heads, who,
-                        "beta must hold tokens * kv_heads numbers", to.beta.size());
+        detail::require_equal(who, "w must hold tokens * kv_heads * channels numbers", tokens * width,
+                              to.w.size());
+        detail::require_equal(who, "beta must hold tokens * kv_heads numbers", tokens * config_.kv_heads,
+                              to.beta.size());
         detail::require(to.log_gate.empty() || (config_.heads > 0 && static_cast<index>(to.log_gate.size()) ==
                                                                          tokens * config_.heads),
                         who, "log_gate must hold tokens * heads numbers", to.log_gate.size());
@@ -277,8 +277,7 @@ class transform_generator {
     /// The number of tokens of x. Throws if sequence_ends do not end there.
     index tokens_of(const char* who, std::span<const T> x, std::span<const index> sequence_ends) const {
         const index tokens = static_cast<index>(x.size()) / config_.hidden;
-        detail::require(tokens * config_.hidden == static_cast<index>(x.size()), who,
-                        "x must hold tokens * hidden numbers", x.size());
+        detail::require_equal(who, "x must hold tokens * hidden numbers", tokens * config_.hidden, x.size());
         index start = 0;
         for (index end : sequence_ends) {
             detail::require(end > start && end <= tokens, who,

@@ -109,10 +109,9 @@ namespace ROPEWALK_NAMESPACE::positions {
 inline position_ids grid(const grid_config& config, std::vector<double> rows, std::vector<double> columns) {
     constexpr const char* who = "grid";
     detail::require_grid(who, config);
-    detail::require(static_cast<index>(rows.size()) == config.height, who,
-                    "rows must hold one coordinate a row of the grid", rows.size());
-    detail::require(static_cast<index>(columns.size()) == config.width, who,
-                    "columns must hold one coordinate a column of the grid", columns.size());
+    detail::require_equal(who, "rows must hold one coordinate a row of the grid", config.height, rows.size());
+    detail::require_equal(who, "columns must hold one coordinate a column of the grid", config.width,
+                          columns.size());
     if (config.order == patch_order::row_major)
         return detail::between_untouched(config,
                                          grid_block{{config.frames, config.height, config.width},
@@ -227,8 +226,7 @@ inline std::vector<std::int32_t> window_order(const window_config& config) {
 /// Cost:     O(segments), for lists O(tokens).
 /// Source:   FreeFlux, Wei et al. 2025, probes layers with shifted keys.
 inline position_ids shifted(const position_ids& ids, std::span<const double> offset) {
-    detail::require(static_cast<index>(offset.size()) == ids.axes(), "shifted",
-                    "offset must hold one number an axis", offset.size());
+    detail::require_equal("shifted", "offset must hold one number an axis", ids.axes(), offset.size());
     position_ids out(ids.axes());
     for (position_segment segment : ids.segments()) {
         if (auto* grid = segment.grid()) {

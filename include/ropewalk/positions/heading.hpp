@@ -50,7 +50,7 @@ position_ids headings_in_degrees(std::span<const N> degrees) {
 /// Source: DRoPE, Zhao et al. 2025.
 template <class N>
 position_ids poses(std::span<const N> xy, std::type_identity_t<std::span<const N>> heading) {
-    detail::require(xy.size() == 2 * heading.size(), "poses", "xy must hold two numbers an agent", xy.size());
+    detail::require_equal("poses", "xy must hold two numbers an agent", 2 * heading.size(), xy.size());
     std::vector<double> values;
     for (std::size_t i = 0; i < heading.size(); ++i) {
         detail::require(std::isfinite(heading[i]), "poses", "headings must be finite", heading[i]);

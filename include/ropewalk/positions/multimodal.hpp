@@ -307,8 +307,8 @@ inline std::vector<position_stream> pad_streams(std::vector<position_stream> str
 inline position_ids join_batch(std::span<const position_stream> streams) {
     position_ids all(streams.empty() ? 1 : streams.front().positions.axes());
     for (const auto& s : streams) {
-        detail::require(s.positions.tokens() == streams.front().positions.tokens(), "join_batch",
-                        "sequences must have one length: pad them first", s.positions.tokens());
+        detail::require_equal("join_batch", "sequences must have one length: pad them first",
+                              streams.front().positions.tokens(), s.positions.tokens());
         all.append(s.positions);
     }
     return all;

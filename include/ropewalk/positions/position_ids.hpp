@@ -207,16 +207,15 @@ inline index position_ids::checked_tokens(const position_segment& segment) const
     for (index extent : grid.extents)
         tokens = detail::checked_product(who, "grid_block.extents must be >= 0", {tokens, extent});
     const auto axis_count = static_cast<index>(grid.coordinates.size());
-    detail::require(axis_count == axes_, who, "grid_block.coordinates must have one entry an axis",
-                    axis_count);
+    detail::require_equal(who, "grid_block.coordinates must have one entry an axis", axes_, axis_count);
     const auto origins = static_cast<index>(grid.origin.size());
     detail::require(origins == 0 || origins == axes_, who,
                     "grid_block.origin must be empty or one number an axis", origins);
     for (double p : grid.origin)
         detail::require(std::isfinite(p), who, "grid_block.origin must be finite", p);
     for (const auto& levels : grid.coordinates) {
-        detail::require(levels.size() == grid.extents.size(), who,
-                        "grid_block.coordinates[axis] must have one entry a level", levels.size());
+        detail::require_equal(who, "grid_block.coordinates[axis] must have one entry a level",
+                              grid.extents.size(), levels.size());
         for (std::size_t l = 0; l < levels.size(); ++l) {
             detail::require(levels[l].empty() || static_cast<index>(levels[l].size()) == grid.extents[l], who,
                             "grid_block.coordinates[axis][level] must be empty or extents[level] long",
@@ -239,7 +238,7 @@ inline position_ids& position_ids::append(position_segment segment) {
 }
 
 inline position_ids& position_ids::append(const position_ids& other) {
-    detail::require(other.axes_ == axes_, "position_ids::append", "axes must be equal", other.axes_);
+    detail::require_equal("position_ids::append", "axes must be equal", axes_, other.axes_);
     detail::require(other.tokens() <= std::numeric_limits<index>::max() - tokens(), "position_ids::append",
                     "tokens must fit in 63 bits", other.tokens());
     std::vector<position_segment> copy = other.segments_;  // other may be *this

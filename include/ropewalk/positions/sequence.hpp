@@ -101,8 +101,9 @@ template <class M>
 position_ids spread_over_mask(const position_ids& ids, std::span<const M> mask,
                               std::optional<double> position = {}) {
     const auto kept = static_cast<index>(mask.size()) - std::count(mask.begin(), mask.end(), M{0});
-    detail::require(kept == ids.tokens(), "spread_over_mask",
-                    "mask must have one entry that is not 0 a token of the sequence", kept);
+    detail::require_equal("spread_over_mask",
+                          "mask must have one entry that is not 0 a token of the sequence", ids.tokens(),
+                          kept);
     position_ids out(ids.axes());
     index token = 0;
     for (auto at = mask.begin(); at != mask.end();) {

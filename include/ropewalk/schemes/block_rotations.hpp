@@ -103,8 +103,7 @@ template <class T = float>
     detail::require_sizes(who, {c.axes, c.heads, c.blocks, c.size, c.size},
                           "generators must hold axes * heads * blocks * size * size numbers",
                           generators.size());
-    detail::require(positions.axes() == c.axes, who, "positions must have the generators' axes",
-                    positions.axes());
+    detail::require_equal(who, "positions must have the generators' axes", c.axes, positions.axes());
     rotation_blocks<T> table({positions.tokens(), c.heads, c.blocks, c.size});
     const auto at = positions.values();
     std::vector<double> m(static_cast<std::size_t>(c.size * c.size));
@@ -133,8 +132,7 @@ std::vector<double> make_gradient(const model_config& c, std::span<const double>
     detail::require_sizes(who, {c.axes, c.heads, c.blocks, c.size, c.size},
                           "generators must hold axes * heads * blocks * size * size numbers",
                           generators.size());
-    detail::require(positions.axes() == c.axes, who, "positions must have the generators' axes",
-                    positions.axes());
+    detail::require_equal(who, "positions must have the generators' axes", c.axes, positions.axes());
     detail::require_gradient_shapes(who, x, gradient, positions.tokens(), c.blocks * c.size);
     detail::require(c.heads == 1 || c.heads == x.heads(), who, "x.heads must be the generators'", x.heads());
     const index each = c.size * c.size;
@@ -207,8 +205,7 @@ inline void require_valid(const char* who, const model_config& c, const paramete
     detail::require_sizes(who, {c.kind == commuting::linearly_dependent ? c.axes : 0, c.blocks},
                           "multipliers must hold axes * blocks numbers (none where the axes are dealt out)",
                           p.multipliers.size());
-    detail::require(positions.axes() == c.axes, who, "positions must have the model's axes",
-                    positions.axes());
+    detail::require_equal(who, "positions must have the model's axes", c.axes, positions.axes());
 }
 /// The factor on the generator of block n at a position.
 inline double reach(const model_config& c, const parameters& p, const double* position, index n) {
@@ -267,7 +264,7 @@ gradients make_gradients(const model_config& c, const parameters& p, const posit
     constexpr const char* who = "comrope::make_gradients";
     detail_comrope::require_valid(who, c, p, positions);
     detail::require_gradient_shapes(who, x, gradient, positions.tokens(), c.blocks * c.size);
-    detail::require(x.heads() == c.heads, who, "x.heads must be the model's", x.heads());
+    detail::require_equal(who, "x.heads must be the model's", c.heads, x.heads());
     const index each = c.size * c.size;
     gradients out{std::vector<double>(p.frequencies.size(), 0.0),
                   std::vector<double>(p.multipliers.size(), 0.0)};

@@ -32,7 +32,7 @@ inline rotary_scheme joint(const joint_config& config = {}) {
         config.channels.empty() ? std::vector<index>{d / 4, d / 8 * 3, d / 8 * 3} : config.channels;
     detail::require_three_channels(who, channels);
     const index sum = channels[0] + channels[1] + channels[2];
-    detail::require(sum == d, who, "channels must sum to head_dim", sum);
+    detail::require_equal(who, "channels must sum to head_dim", d, sum);
     return make_fixed_scheme({.name = "cogvideox::joint", .layout = interleaved{}},
                              frequencies::axial({.channels = channels, .base = config.base, .axes = 3}));
 }

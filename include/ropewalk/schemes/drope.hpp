@@ -112,8 +112,8 @@ class agents {
                         config_.layout.group);
         if (!config_.harmonics.empty()) {
             const auto given = static_cast<index>(config_.harmonics.size());
-            detail::require(given == headed, who,
-                            "harmonics must hold a number a pair of the heading's block", given);
+            detail::require_equal(who, "harmonics must hold a number a pair of the heading's block", headed,
+                                  given);
             for (const int w : config_.harmonics) detail::require(w != 0, who, "harmonics must not be 0", w);
             if (has(head_mode::heading)) heading_whole_ = drope::harmonics(config_.harmonics);
             if (has(head_mode::blocks))
@@ -222,8 +222,8 @@ class scene {
     scene(const agents& scheme, const position_ids& xy, index headings, uniform_table<T> heading)
         : heading_(std::move(heading)) {
         detail::require(xy.axes() == 2, "drope::scene", "xy must have two axes", xy.axes());
-        detail::require(xy.tokens() == headings, "drope::scene",
-                        "xy and headings must have one entry an agent", xy.tokens());
+        detail::require_equal("drope::scene", "xy and headings must have one entry an agent", headings,
+                              xy.tokens());
         fill(whole_, scheme.position_frequencies(), xy);
         fill(block_, scheme.block_frequencies(), xy);
     }

@@ -47,8 +47,8 @@ inline rotary_scheme make_scheme(const scheme_config& config) {
 template <class T>
 void normalize_tokens(heads_view<T> x, std::span<const compute_t<T>> weight, double epsilon) {
     constexpr const char* who = "normalize_tokens";
-    detail::require(static_cast<index>(weight.size()) == x.heads() * x.channels(), who,
-                    "weight must hold heads * channels numbers", weight.size());
+    detail::require_equal(who, "weight must hold heads * channels numbers", x.heads() * x.channels(),
+                          weight.size());
     detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be finite and >= 0", epsilon);
     for (index b = 0; b < x.batches(); ++b)
         for (index n = 0; n < x.tokens(); ++n) {

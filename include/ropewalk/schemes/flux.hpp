@@ -37,7 +37,7 @@ inline rotary_scheme joint(const joint_config& config) {
                         "axes_dim must sum to head_dim", channels);
         sum += channels;
     }
-    detail::require(sum == config.head_dim, who, "axes_dim must sum to head_dim", sum);
+    detail::require_equal(who, "axes_dim must sum to head_dim", config.head_dim, sum);
     return make_fixed_scheme({.name = "flux::joint", .head_dim = config.head_dim, .layout = interleaved{}},
                              frequencies::axial({.channels = config.axes_dim,
                                                  .base = config.base,

@@ -63,7 +63,7 @@ class plane {
         : a_(a.begin(), a.end()), b_(b.begin(), b.end()), omega_(omega) {
         constexpr const char* who = "grape::plane";
         detail::require(!a.empty(), who, "a must have channels", a.size());
-        detail::require(b.size() == a.size(), who, "b must have a's channels", b.size());
+        detail::require_equal(who, "b must have a's channels", a.size(), b.size());
         for (const double v : a) detail::require(std::isfinite(v), who, "a must be finite", v);
         for (const double v : b) detail::require(std::isfinite(v), who, "b must be finite", v);
         detail::require(std::isfinite(omega), who, "omega must be finite", omega);
@@ -89,9 +89,9 @@ class plane {
     template <class T>
     void rotate_tokens(heads_view<T> x, std::span<const double> positions) const {
         constexpr const char* who = "grape::plane::rotate_tokens";
-        detail::require(x.channels() == channels(), who, "x.channels must be the plane's", x.channels());
-        detail::require(static_cast<index>(positions.size()) == x.batches() * x.tokens(), who,
-                        "positions must have one entry a token", positions.size());
+        detail::require_equal(who, "x.channels must be the plane's", channels(), x.channels());
+        detail::require_equal(who, "positions must have one entry a token", x.batches() * x.tokens(),
+                              positions.size());
         for (index token = 0; token < x.batches() * x.tokens(); ++token)
             for (index h = 0; h < x.heads(); ++h) {
                 auto* const head =
@@ -118,8 +118,8 @@ class plane {
     void add_gradient(double position, std::span<const double> x, std::span<const double> gradient,
                       std::span<double> grad_a, std::span<double> grad_b) const {
         for (const std::size_t size : {x.size(), gradient.size(), grad_a.size(), grad_b.size()})
-            detail::require(size == a_.size(), "grape::plane::add_gradient",
-                            "vectors must have the plane's channels", size);
+            detail::require_equal("grape::plane::add_gradient", "vectors must have the plane's channels",
+                                  a_.size(), size);
         const auto f = plane_factors::at(position * omega_, area_);
         const double xa = dot(a_, x), xb = dot(b_, x), ga = dot(a_, gradient), gb = dot(b_, gradient);
         // y - x = ka a + kb b with ka = first xb + second (ab xb - bb xa), kb = -first xa - second (aa xb -

@@ -40,10 +40,8 @@ class learned_planes {
                         config.base);
         const index size = detail::checked_product(who, "planes and channels must be >= 1",
                                                    {config.planes, config.channels});
-        detail::require(static_cast<index>(plane_a.size()) == size, who,
-                        "plane_a must hold planes * channels numbers", plane_a.size());
-        detail::require(static_cast<index>(plane_b.size()) == size, who,
-                        "plane_b must hold planes * channels numbers", plane_b.size());
+        detail::require_equal(who, "plane_a must hold planes * channels numbers", size, plane_a.size());
+        detail::require_equal(who, "plane_b must hold planes * channels numbers", size, plane_b.size());
         const auto count = static_cast<index>(directions.size());
         detail::require(count > 0 && count % config.planes == 0, who,
                         "directions must hold planes * axes numbers", count);
@@ -64,8 +62,8 @@ class learned_planes {
 
     /// The angle of every plane at every token, [tokens, planes], radians.
     std::vector<double> angles(const position_ids& positions) const {
-        detail::require(positions.axes() == axes_, "learned_planes",
-                        "positions must have the directions' axes", positions.axes());
+        detail::require_equal("learned_planes", "positions must have the directions' axes", axes_,
+                              positions.axes());
         const auto values = positions.values();
         std::vector<double> all;
         for (index n = 0; n < positions.tokens(); ++n)
@@ -84,10 +82,9 @@ class learned_planes {
     template <class T>
     void rotate_tokens(heads_view<T> x, const position_ids& positions) const {
         constexpr const char* who = "learned_planes::rotate_tokens";
-        detail::require(x.channels() == config_.channels, who, "x.channels must be the planes'",
-                        x.channels());
-        detail::require(positions.tokens() == x.batches() * x.tokens(), who,
-                        "positions must have one entry a token", positions.tokens());
+        detail::require_equal(who, "x.channels must be the planes'", config_.channels, x.channels());
+        detail::require_equal(who, "positions must have one entry a token", x.batches() * x.tokens(),
+                              positions.tokens());
         const auto rotated = angles(positions);
         std::vector<double> moved(static_cast<std::size_t>(config_.channels));
         for (index b = 0; b < x.batches(); ++b)

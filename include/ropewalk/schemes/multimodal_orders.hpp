@@ -42,8 +42,7 @@ inline std::vector<int> axes_of_pairs(const order_config& c, index pairs) {
         case pair_order::interleaved: axis_of = axis_map::interleaved_sections(c.sections); break;
         case pair_order::ernie: axis_of = axis_map::ernie(c.sections); break;
         default:
-            detail::require(static_cast<index>(c.sections.size()) == c.axes, who,
-                            "sections must be one number an axis", c.sections.size());
+            detail::require_equal(who, "sections must be one number an axis", c.axes, c.sections.size());
             axis_of = axis_map::sections(c.sections);
     }
     const auto named = static_cast<index>(axis_of.size());

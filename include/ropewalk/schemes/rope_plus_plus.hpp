@@ -82,9 +82,9 @@ template <class T = float>
 template <class T>
 void widen_queries(heads_view<const T> q, heads_view<T> out) {
     constexpr const char* who = "widen_queries";
-    detail::require(out.batches() == q.batches(), who, "out.batches must be q's", out.batches());
-    detail::require(out.tokens() == q.tokens(), who, "out.tokens must be q's", out.tokens());
-    detail::require(out.channels() == q.channels(), who, "out.channels must be q's", out.channels());
+    detail::require_equal(who, "out.batches must be q's", q.batches(), out.batches());
+    detail::require_equal(who, "out.tokens must be q's", q.tokens(), out.tokens());
+    detail::require_equal(who, "out.channels must be q's", q.channels(), out.channels());
     detail::require(q.heads() > 0 ? out.heads() % q.heads() == 0 : out.heads() == 0, who,
                     "out.heads must be a multiple of q's", out.heads());
     const index times = q.heads() > 0 ? out.heads() / q.heads() : 0;

@@ -67,8 +67,7 @@ inline position_ids middle_positions(const clip_config& c) {
 /// Source:   Lightricks/LTX-2 rope.py.
 inline position_ids fractions(const position_ids& middles, std::span<const double> extents) {
     constexpr const char* who = "ltx2::fractions";
-    detail::require(static_cast<index>(extents.size()) == middles.axes(), who,
-                    "extents must be one number an axis", extents.size());
+    detail::require_equal(who, "extents must be one number an axis", middles.axes(), extents.size());
     for (const double e : extents)
         detail::require(std::isfinite(e) && e > 0, who, "extents must be finite and > 0", e);
     auto values = middles.values();

@@ -122,8 +122,7 @@ inline rotary_scheme mlcd(const axial_config& config, std::span<const double> cl
     detail::require_tower(who, config, 4);
     detail::require(config.head_dim % 4 == 0, who, "head_dim must be a multiple of 4", config.head_dim);
     const auto pairs = static_cast<std::size_t>(config.head_dim / 2);
-    detail::require(class_angles.size() == pairs, who, "class_angles must hold one angle a pair",
-                    class_angles.size());
+    detail::require_equal(who, "class_angles must hold one angle a pair", pairs, class_angles.size());
     const auto ladder = detail::ladder(config.head_dim / 2, config.base);
     std::vector<double> omega(3 * pairs, 0);
     for (std::size_t i = 0; i < pairs / 2; ++i) {
@@ -186,7 +185,7 @@ inline rotary_scheme lightglue(index head_dim, std::span<const double> weights) 
     detail::require(head_dim >= 2 && head_dim % 2 == 0 && head_dim <= 65536, who,
                     "head_dim must be even and in 2 .. 65536", head_dim);
     const auto pairs = static_cast<std::size_t>(head_dim / 2);
-    detail::require(weights.size() == 2 * pairs, who, "weights must hold two numbers a pair", weights.size());
+    detail::require_equal(who, "weights must hold two numbers a pair", 2 * pairs, weights.size());
     std::vector<double> omega(2 * pairs);
     for (std::size_t i = 0; i < pairs; ++i)
         for (std::size_t axis = 0; axis < 2; ++axis) {
