@@ -5,6 +5,7 @@ import gc
 import inspect
 import time
 import unittest
+import unittest.mock
 
 import numpy as np
 
@@ -253,6 +254,26 @@ class Refusals(unittest.TestCase):
                         {"frequencies": np.ones(64), "magnitude": 2.0},
                         {"frequencies": np.ones(64), "scaling": "given"}):
             self.assertEqual(rw.Spectrum(128, **options).pairs, 64)
+
+    def test_what_each_rule_reads_is_what_the_library_reads(self):
+        other = {"base": 500000.0, "factor": 6.0, "original_context": 4096.0, "low_freq_factor": 1.5,
+                 "high_freq_factor": 5.0, "beta_fast": 16.0, "beta_slow": 2.0, "attention_factor": 1.5}
+        needed = {"none": {}, "linear": {"factor": 8.0}, "ntk": {"factor": 8.0}, "given": {"frequencies": np.ones(64)},
+                  "llama3": {"factor": 8.0, "original_context": 8192.0},
+                  "yarn": {"factor": 8.0, "original_context": 8192.0}}
+        self.assertEqual(set(needed), set(rw._READ))
+        self.assertEqual(set(other), set(rw._PARAMETERS))
+        claimed = {rule: set(names) for rule, names in rw._READ.items()}
+
+        def made(rule, options):
+            spectrum = rw.Spectrum(128, scaling=rule, **options)
+            return [*spectrum.frequencies(), spectrum.magnitude]
+
+        with unittest.mock.patch.dict(rw._READ, {rule: tuple(other) for rule in rw._READ}):
+            for rule, options in needed.items():
+                plain = made(rule, options)
+                read = {name for name, value in other.items() if made(rule, {**options, name: value}) != plain}
+                self.assertEqual(read, claimed[rule], rule)
 
     def test_arguments_of_another_type_are_named(self):
         for words, make in (("spectrum must be a Spectrum, is int", lambda: rw.Table(4096, self.spectrum)),
