@@ -15,6 +15,7 @@ struct heads_shape {
     index tokens = 0;
     index heads = 0;
     index channels = 0;
+    /// Whether all four agree.
     friend constexpr bool operator==(const heads_shape&, const heads_shape&) = default;
 };
 
