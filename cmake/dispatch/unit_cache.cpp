@@ -77,7 +77,8 @@ bool run(const ropewalk_attention_call& c, ropewalk_detail_mode mode) noexcept {
     fill_cache<D>(c.value_cache, {c.pages, c.page_tokens, c.value.heads, value_channels}, rows.value_cache,
                   rows.value_scales, rows.value_scale);
     const cache_plan& plan = plan_of(c.plan).places;
-    const bool whole = is_whole(c.q_norm) || is_whole(c.k_norm);
+    const bool whole = detail::keeps_heads_together(call.q, call.q_norm) ||
+                       detail::keeps_heads_together(rows.key, call.k_norm);
     return with_rows<C>(c.rows, {c.batches, c.tokens, {c.parts, c.part}, whole, mode},
                         [&](const auto& of_call, part_of part) {
                             return prepare_attention(slice_of(c), call, plan, of_call, part);

@@ -71,7 +71,7 @@ bool run(const ropewalk_normalize_call& c, ropewalk_detail_mode mode) noexcept {
     const auto k = view_if<T>(c, c.k, channels);
     const auto norm_q = norm_of<C>(c.q_norm, channels), norm_k = norm_of<C>(c.k_norm, channels);
     const auto untouched = c.normalize_all != 0 ? untouched_tokens::normalised : untouched_tokens::left_alone;
-    const bool whole = is_whole(c.q_norm) || (c.k.data != nullptr && is_whole(c.k_norm));
+    const bool whole = detail::keeps_heads_together(q, norm_q) || detail::keeps_heads_together(k, norm_k);
     return with_rows<C>(
         c.rows, {c.batches, c.tokens, {c.parts, c.part}, whole, mode}, [&](const auto& rows, part_of part) {
             return detail::normalize_views(slice_of(c), q, k, norm_q, norm_k, rows, {part, untouched});

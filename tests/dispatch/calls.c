@@ -294,12 +294,43 @@ static void test_model(void) {
     ropewalk_free_model(NULL);
 }
 
+/// Queries without heads whose norm would be over all heads of a token say nothing of how the keys are cut into parts.
+static void test_norm_of_nothing(ropewalk_rows rows) {
+    float weight[channels], whole[tokens * k_heads * channels], parted[tokens * k_heads * channels];
+    char text[200] = "";
+    for (int c = 0; c < channels; ++c) weight[c] = 1 + 0.01f * (float)c;
+    ropewalk_normalize_call norm = ropewalk_new_normalize_call();
+    norm.dtype = ROPEWALK_F32;
+    norm.layout = ROPEWALK_HALF_SPLIT;
+    norm.tokens = tokens;
+    norm.q = heads(q, 0);
+    norm.q_norm.weight = norm.k_norm.weight = weight;
+    norm.q_norm.extent = ROPEWALK_NORM_TOKEN;
+    norm.k = heads(whole, k_heads);
+    norm.rows = rows;
+    memcpy(whole, k, sizeof whole);
+    check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_OK, "keys alone");
+    const ropewalk_rows ways[] = {rows, ropewalk_rows_on_the_fly(spectrum, positions, tokens)};
+    for (int way = 0; way < 2; ++way)
+        for (int parts = 1; parts <= 3 * tokens; ++parts) {
+            memcpy(parted, k, sizeof parted);
+            norm.rows = ways[way], norm.k = heads(parted, k_heads), norm.parts = parts;
+            for (norm.part = 0; norm.part < parts; ++norm.part) {
+                check(ropewalk_explain_normalize_and_rotate(&norm, text, sizeof text) == ROPEWALK_OK, text);
+                check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_OK, "a part of the keys");
+            }
+            check(distance(whole, parted, tokens * k_heads * channels) < 2e-6,
+                  "keys in parts, queries without heads");
+        }
+}
+
 int main(void) {
     make_layer();
     for (ptrdiff_t i = 0; ropewalk_available_unit(i) != NULL; ++i) {
         ropewalk_use_unit(ropewalk_available_unit(i));
         test_calls(ropewalk_table_rows(table));
         test_stated_rows(ropewalk_table_rows(table));
+        test_norm_of_nothing(ropewalk_table_rows(table));
     }
     test_ragged();
     test_model();

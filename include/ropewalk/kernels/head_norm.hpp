@@ -209,6 +209,13 @@ head_moments<C> moments_of_token(const S* base, index stride, index count,
     return {mean, squares[0]};
 }
 
+/// Whether the heads of a token share one mean. They then stay in one part: another part would overwrite what
+/// the sum reads.
+template <class T, class C>
+constexpr bool keeps_heads_together(const heads_view<T>& x, const norm_view<C>& norm) noexcept {
+    return !x.empty() && norm.channels != 0 && norm.extent == norm_extent::token;
+}
+
 /// The misfit of a norm with heads of this shape.
 template <class C>
 misfit fit_norm(const norm_view<C>& norm, const heads_shape& shape) noexcept {

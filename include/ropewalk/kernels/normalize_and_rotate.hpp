@@ -80,9 +80,7 @@ bool normalize_views(const L& layout, const heads_view<TQ>& q, const heads_view<
     if (plan.read != plan.write && pairs > changed_pairs)
         return tell(who,
                     {"pairs must be at most 512 where the layout changes in place", changed_pairs, pairs});
-    // Heads that share one mean stay in one part: another part would overwrite what the sum reads.
-    const bool whole = (!q.empty() && norm_q.extent == norm_extent::token) ||
-                       (!k.empty() && norm_k.extent == norm_extent::token);
+    const bool whole = keeps_heads_together(q, norm_q) || keeps_heads_together(k, norm_k);
     const index tokens =
         largest(q.empty() ? 0 : q.batches() * q.tokens(), k.empty() ? 0 : k.batches() * k.tokens());
     const work_range range = partition(tokens, options.part);

@@ -141,11 +141,9 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
         };
         const detail::slice_extents slice_q = slice(q.channels()),
                                     slice_k = slice(rows_of_cache.key.channels());
-        const auto of_token = [](const norm_view<C>& norm) {
-            return norm.channels != 0 && norm.extent == norm_extent::token;
-        };
         const work_range share = partition(tokens, part);
-        const work_part work = of_token(call.q_norm) || of_token(call.k_norm)
+        const work_part work = detail::keeps_heads_together(q, call.q_norm) ||
+                                       detail::keeps_heads_together(rows_of_cache.key, call.k_norm)
                                    ? work_part{share.first, share.count, {}}
                                    : partition_tokens(tokens, part);
         const work_range q_heads = partition(q.heads(), work.heads);
