@@ -16,7 +16,9 @@ else()
     set(CMAKE_SYSTEM_NAME Linux)
     if(CMAKE_SYSTEM_PROCESSOR STREQUAL "powerpc64le")
         set(CMAKE_CROSSCOMPILING_EMULATOR qemu-ppc64le)
-    elseif(NOT CMAKE_SYSTEM_PROCESSOR STREQUAL "i686")  # runs as it is on x86-64
+    elseif(CMAKE_SYSTEM_PROCESSOR STREQUAL "i686")  # a kernel for x86-64 need not run it
+        set(CMAKE_CROSSCOMPILING_EMULATOR qemu-i386)
+    else()
         set(CMAKE_CROSSCOMPILING_EMULATOR qemu-${CMAKE_SYSTEM_PROCESSOR})
     endif()
     if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
