@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
+#include <string>
 
 #include "support/catch.hpp"
 #include "support/heads_buffer.hpp"
@@ -102,6 +104,28 @@ TEST_CASE("rotate_into: from some heads of a tensor into others, which lie betwe
                             table.rows_from(0, 3)));
     for (rw::index token = 0; token < 3; ++token)
         CHECK(std::equal(whole.at(0, token, 2), whole.at(0, token, 2) + 32, alone.view().at(0, token, 0)));
+}
+
+TEST_CASE("rotate_into: a source whose strides lead out of the address space is refused",
+          "[kernels][rotate_into][errors]") {
+    std::vector<float> memory(1024);
+    constexpr rw::index far_away = std::numeric_limits<rw::index>::max() / 2;
+    const rw::heads_view<float> to(memory.data(), {2, 3, 4, 8});
+    const auto fit = [&](rw::heads_strides strides, rw::heads_shape shape = {2, 3, 4, 8}) {
+        return to_string(
+            rw::detail::fit_apart(rw::heads_view<const float>(memory.data() + 512, shape, strides), to));
+    };
+    const std::string text = "extents times strides must fit the address space, extent: wanted 1, got ";
+    CHECK(fit({96, 32, 8}) == "fits");
+    CHECK(fit({0, 0, 0}) == "fits");  // every head is the same one
+    CHECK(fit({far_away, 32, 8}) == text + "2");
+    CHECK(fit({96, -far_away, 8}) == text + "3");
+    CHECK(fit({96, 32, std::numeric_limits<rw::index>::min()}) == text + "4");
+    // The stride of a dimension of one is not used.
+    const rw::heads_view<float> single(memory.data(), {1, 3, 4, 8}, {far_away, 32, 8});
+    const rw::heads_view<const float> beside(memory.data() + 1, {1, 3, 4, 8}, {far_away, 32, 8});
+    CHECK(to_string(rw::detail::fit_apart(beside, single)) ==
+          "the source must be the target itself or apart from it, bytes between them: wanted 0, got -4");
 }
 
 TEST_CASE("rotate_into: a const source, and untouched rows are not written", "[kernels][rotate_into]") {

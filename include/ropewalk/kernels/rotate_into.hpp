@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include <ropewalk/kernels/rotate.hpp>
 
@@ -31,9 +32,12 @@ constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides
     struct level {
         index extent, stride;
     };
-    level levels[3] = {{shape.batches, strides.batch * element},
-                       {shape.tokens, strides.token * element},
-                       {shape.heads, strides.head * element}};
+    // The stride of a dimension of one is not used, and may be any number.
+    const auto at = [&](index extent, index stride) {
+        return level{extent, extent > 1 ? stride * element : 0};
+    };
+    level levels[3] = {at(shape.batches, strides.batch), at(shape.tokens, strides.token),
+                       at(shape.heads, strides.head)};
     const auto size = [](index v) { return v < 0 ? -v : v; };
     for (int a = 0; a < 2; ++a)
         for (int b = a + 1; b < 3; ++b)
@@ -60,28 +64,40 @@ constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides
 /// The misfit of a source that overlaps the target and is not the target itself.
 template <class S, class D>
 misfit fit_apart(const heads_view<const S>& from, const heads_view<D>& to) noexcept {
-    if (from.empty()) return {};
+    if (from.empty() || to.empty()) return {};
     struct range {
-        std::intptr_t first, last;
+        std::int64_t first, last;
+        index too_far;  // the extent whose stride leads out of the address space
     };
-    const auto reach = [](const auto& x, std::size_t element) {
-        std::intptr_t first = reinterpret_cast<std::intptr_t>(x.data), last = first;
-        const index strides[3] = {x.strides.batch, x.strides.token, x.strides.head};
-        const index extents[3] = {x.batches(), x.tokens(), x.heads()};
-        for (int l = 0; l < 3; ++l) {
-            const std::intptr_t step = (extents[l] - 1) * strides[l] * static_cast<index>(element);
-            (step < 0 ? first : last) += step;
-        }
-        return range{first, last + x.channels() * static_cast<index>(element)};
+    const auto reach = [](const auto& x, index element) {
+        constexpr index most = std::numeric_limits<index>::max() / 16;
+        const auto begin = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(x.data));
+        range r{begin, begin, 0};
+        const auto span = [&](index count, index stride) {
+            if (count <= 0 || stride == 0) return;
+            const index largest_stride = most / element / count;
+            if (stride > largest_stride || stride < -largest_stride)
+                r.too_far = count + 1;
+            else
+                (stride < 0 ? r.first : r.last) += std::int64_t{count * stride * element};
+        };
+        span(x.batches() - 1, x.strides.batch);
+        span(x.tokens() - 1, x.strides.token);
+        span(x.heads() - 1, x.strides.head);
+        span(x.channels(), 1);
+        return r;
     };
     const range a = reach(from, sizeof(S)), b = reach(to, sizeof(D));
+    if (a.too_far != 0 || b.too_far != 0)
+        return {"extents times strides must fit the address space, extent", 1,
+                a.too_far != 0 ? a.too_far : b.too_far};
     if (a.last <= b.first || b.last <= a.first) return {};
     const bool same_steps = sizeof(S) == sizeof(D) &&
                             (from.batches() <= 1 || from.strides.batch == to.strides.batch) &&
                             (from.tokens() <= 1 || from.strides.token == to.strides.token) &&
                             (from.heads() <= 1 || from.strides.head == to.strides.head);
-    const index distance =
-        reinterpret_cast<std::intptr_t>(to.data) - reinterpret_cast<std::intptr_t>(from.data);
+    const auto distance = static_cast<index>(reinterpret_cast<std::uintptr_t>(to.data) -
+                                             reinterpret_cast<std::uintptr_t>(from.data));
     if (same_steps && (distance == 0 || !heads_meet(to.shape, to.strides, sizeof(D), distance))) return {};
     return {"the source must be the target itself or apart from it, bytes between them", 0, distance};
 }
