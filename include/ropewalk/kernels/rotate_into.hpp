@@ -75,8 +75,11 @@ misfit fit_apart(const heads_view<const S>& from, const heads_view<D>& to) noexc
         range r{begin, begin, 0};
         const auto span = [&](index count, index stride) {
             if (count <= 0 || stride == 0) return;
-            const index largest_stride = most / element / count;
-            if (stride > largest_stride || stride < -largest_stride)
+            // A product of usual numbers fits; a division is asked only of others.
+            constexpr int third = std::numeric_limits<index>::digits / 3 - 1;
+            constexpr index many = index{1} << third, long_stride = index{1} << (2 * third - 4);
+            const bool usual = count <= many && stride <= long_stride && stride >= -long_stride;
+            if (!usual && (stride > most / element / count || stride < -(most / element / count)))
                 r.too_far = count + 1;
             else
                 (stride < 0 ? r.first : r.last) += std::int64_t{count * stride * element};
