@@ -73,15 +73,12 @@ class control_layer {
                         c.condition_channels);
         detail::require(c.head_dim <= max_channels, who, "head_dim must be at most 1024", c.head_dim);
         rope_ = cross_attention({.head_dim = c.head_dim, .base = c.base, .layout = c.layout});
-        const auto shaped = [&](const auto& m, index rows, index columns, const char* must) {
-            detail::require_shape(who, must, rows, columns, m);
-        };
-        shaped(weights_.to_k, c.kv_heads * c.head_dim, c.condition_channels,
-               "to_k must be [kv_heads * head_dim, condition_channels]");
-        shaped(weights_.to_v, c.kv_heads * c.head_dim, c.condition_channels,
-               "to_v must be [kv_heads * head_dim, condition_channels]");
-        shaped(weights_.conv_out, c.heads * c.head_dim, c.heads * c.head_dim,
-               "conv_out must be [heads * head_dim, heads * head_dim]");
+        detail::require_shape(who, "to_k must be [kv_heads * head_dim, condition_channels]",
+                              c.kv_heads * c.head_dim, c.condition_channels, weights_.to_k);
+        detail::require_shape(who, "to_v must be [kv_heads * head_dim, condition_channels]",
+                              c.kv_heads * c.head_dim, c.condition_channels, weights_.to_v);
+        detail::require_shape(who, "conv_out must be [heads * head_dim, heads * head_dim]",
+                              c.heads * c.head_dim, c.heads * c.head_dim, weights_.conv_out);
     }
 
     /// The config it was made from.

@@ -56,7 +56,7 @@ void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view
     detail::require_equal(
         who, "scores must hold batches * heads * Lq * Lk numbers",
         detail::checked_product(who, "batches * heads * Lq * Lk must fit", {batches, heads, queries, keys}),
-        static_cast<index>(scores.size()));
+        scores.size());
     detail::require(options.window >= 0, who, "window must be >= 0", options.window);
     const double scale = detail::checked_scale(who, options.scale, channels);
     const index first = detail::checked_first_query(who, options.first_query, queries, keys);

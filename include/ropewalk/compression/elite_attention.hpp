@@ -198,16 +198,13 @@ elite_attention<T>::elite_attention(elite_weights<T> weights, const spectrum& om
     detail::require(weights_.queries.rows() > 0 && weights_.queries.rows() % (d * layout.heads()) == 0, who,
                     "queries must be [heads * head_dim, hidden], heads a multiple of the kv heads",
                     weights_.queries.rows());
-    const auto shaped = [](const matrix& m, const char* must, index rows, index cols) {
-        detail::require_shape(who, must, rows, cols, m);
-    };
-    shaped(weights_.rope_keys, "rope_keys must be [kv heads * 2r, hidden]",
-           layout.heads() * layout.rope_channels(), hidden);
-    shaped(weights_.down, "down must be [latent, hidden]", weights_.latent(), hidden);
-    shaped(weights_.up_keys, "up_keys must be [kv heads * nope, latent]",
-           layout.heads() * layout.nope_channels(), weights_.latent());
-    shaped(weights_.up_values, "up_values must be [kv heads * head_dim, latent]", layout.heads() * d,
-           weights_.latent());
+    detail::require_shape(who, "rope_keys must be [kv heads * 2r, hidden]",
+                          layout.heads() * layout.rope_channels(), hidden, weights_.rope_keys);
+    detail::require_shape(who, "down must be [latent, hidden]", weights_.latent(), hidden, weights_.down);
+    detail::require_shape(who, "up_keys must be [kv heads * nope, latent]",
+                          layout.heads() * layout.nope_channels(), weights_.latent(), weights_.up_keys);
+    detail::require_shape(who, "up_values must be [kv heads * head_dim, latent]", layout.heads() * d,
+                          weights_.latent(), weights_.up_values);
     scale_ = detail::checked_scale(who, scale, d);
     rope_ = layout.scheme(omega, heads());
     workspace_.resize(static_cast<std::size_t>(

@@ -191,21 +191,22 @@ latent_attention<T>::latent_attention(const mla::config& c, latent_weights<T> we
               .bytes)) {
     constexpr const char* who = "latent_attention";
     detail::require(std::isfinite(softmax_scale), who, "softmax_scale must be finite", softmax_scale);
-    const auto shaped = [](const matrix& m, const char* must, index rows, index cols) {
-        detail::require_shape(who, must, rows, cols, m);
-    };
     const index queries = c.heads * (c.nope_dim + c.rope_dim);
     if (c.query_rank == 0) {
-        shaped(weights_.wq, "wq must be [heads * (nope + rope), hidden]", queries, c.hidden);
+        detail::require_shape(who, "wq must be [heads * (nope + rope), hidden]", queries, c.hidden,
+                              weights_.wq);
     } else {
-        shaped(weights_.wq_a, "wq_a must be [query_rank, hidden]", c.query_rank, c.hidden);
-        shaped(weights_.wq_b, "wq_b must be [heads * (nope + rope), query_rank]", queries, c.query_rank);
+        detail::require_shape(who, "wq_a must be [query_rank, hidden]", c.query_rank, c.hidden,
+                              weights_.wq_a);
+        detail::require_shape(who, "wq_b must be [heads * (nope + rope), query_rank]", queries, c.query_rank,
+                              weights_.wq_b);
         detail::require_equal(who, "query_norm must be [query_rank]", c.query_rank,
                               weights_.query_norm.size());
     }
-    shaped(weights_.wkv_a, "wkv_a must be [latent + rope, hidden]", c.latent + c.rope_dim, c.hidden);
-    shaped(weights_.wkv_b, "wkv_b must be [heads * (nope + value), latent]",
-           c.heads * (c.nope_dim + c.value_dim), c.latent);
+    detail::require_shape(who, "wkv_a must be [latent + rope, hidden]", c.latent + c.rope_dim, c.hidden,
+                          weights_.wkv_a);
+    detail::require_shape(who, "wkv_b must be [heads * (nope + value), latent]",
+                          c.heads * (c.nope_dim + c.value_dim), c.latent, weights_.wkv_b);
     detail::require_equal(who, "key_norm must be [latent]", c.latent, weights_.key_norm.size());
 }
 

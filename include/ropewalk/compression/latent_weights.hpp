@@ -42,9 +42,6 @@ score_factors factors_of(const char* who, const mla::config& c, const latent_wei
     const index d = c.nope_dim + c.rope_dim, first = head * d + (rotary ? c.nope_dim : 0),
                 count = rotary ? c.rope_dim : c.nope_dim, up = c.nope_dim + c.value_dim;
     require(head >= 0 && head < c.heads, who, "head must be one of the config's", head);
-    const auto shaped = [who](const auto& m, const char* must, index rows, index cols) {
-        require_shape(who, must, rows, cols, m);
-    };
     const auto wide = [](const auto& m) -> Eigen::MatrixXd { return m.template cast<double>(); };
     const auto gain = [](const std::vector<T>& norm) -> Eigen::VectorXd {
         return Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, 1>>(norm.data(),
@@ -53,21 +50,22 @@ score_factors factors_of(const char* who, const mla::config& c, const latent_wei
     };
     score_factors f;
     if (c.query_rank == 0) {
-        shaped(w.wq, "wq must be [heads * (nope + rope), hidden]", c.heads * d, c.hidden);
+        require_shape(who, "wq must be [heads * (nope + rope), hidden]", c.heads * d, c.hidden, w.wq);
         f.q = wide(w.wq.middleRows(first, count)).transpose();
     } else {
-        shaped(w.wq_a, "wq_a must be [query_rank, hidden]", c.query_rank, c.hidden);
-        shaped(w.wq_b, "wq_b must be [heads * (nope + rope), query_rank]", c.heads * d, c.query_rank);
+        require_shape(who, "wq_a must be [query_rank, hidden]", c.query_rank, c.hidden, w.wq_a);
+        require_shape(who, "wq_b must be [heads * (nope + rope), query_rank]", c.heads * d, c.query_rank,
+                      w.wq_b);
         require_equal(who, "query_norm must be [query_rank]", c.query_rank, w.query_norm.size());
         f.q = (wide(w.wq_b.middleRows(first, count)) * gain(w.query_norm).asDiagonal() * wide(w.wq_a))
                   .transpose();
     }
-    shaped(w.wkv_a, "wkv_a must be [latent + rope, hidden]", c.latent + c.rope_dim, c.hidden);
+    require_shape(who, "wkv_a must be [latent + rope, hidden]", c.latent + c.rope_dim, c.hidden, w.wkv_a);
     if (rotary) {
         f.k = wide(w.wkv_a.bottomRows(c.rope_dim)).transpose();
         return f;
     }
-    shaped(w.wkv_b, "wkv_b must be [heads * (nope + value), latent]", c.heads * up, c.latent);
+    require_shape(who, "wkv_b must be [heads * (nope + value), latent]", c.heads * up, c.latent, w.wkv_b);
     require_equal(who, "key_norm must be [latent]", c.latent, w.key_norm.size());
     f.k = (wide(w.wkv_b.middleRows(head * up, count)) * gain(w.key_norm).asDiagonal() *
            wide(w.wkv_a.topRows(c.latent)))

@@ -63,12 +63,16 @@ inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_str
     return {};
 }
 
+/// A product of an extent and a stride up to these fits an index, and so does a sum of a few such products: no
+/// division need be asked.
+inline constexpr index usual_extent = index{1} << (std::numeric_limits<index>::digits / 3 - 1);
+inline constexpr index usual_stride = usual_extent * usual_extent;
+
 /// Whether strides nest in the order [batches, tokens, heads, channels] and are small enough for sums without
 /// overflow.
 constexpr bool nested(const heads_shape& shape, const heads_strides& strides) noexcept {
-    constexpr int third = std::numeric_limits<index>::digits / 3 - 1;
-    constexpr index many = index{1} << third, most = index{1} << 2 * third;
-    if (shape.heads > many || shape.tokens > many || strides.head > most || strides.token > most)
+    if (shape.heads > usual_extent || shape.tokens > usual_extent || strides.head > usual_stride ||
+        strides.token > usual_stride)
         return false;
     index span = shape.channels;
     if (shape.heads > 1) {

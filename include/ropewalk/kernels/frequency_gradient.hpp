@@ -131,7 +131,7 @@ void accumulate_omega_gradient(pair_layout layout, heads_view<X> rotated, heads_
     detail::require_equal(
         who, "omega_gradient must hold heads * axes * pairs numbers",
         detail::checked_product(who, "heads, axes and pairs must fit", {rotated.heads(), axes, pairs}),
-        static_cast<index>(omega_gradient.size()));
+        omega_gradient.size());
     const index tokens = rotated.tokens();
     detail::require(positions.tokens() == tokens || positions.tokens() == rotated.batches() * tokens, who,
                     "positions must have one token a token of rotated", positions.tokens());
@@ -197,7 +197,7 @@ void accumulate_frequency_gradient(pair_layout layout, heads_view<X> rotated, he
     detail::require_equal(who, "gradient must hold axes * depth * heads * pairs numbers",
                           detail::checked_product(who, "axes, depth, heads and pairs must be >= 0",
                                                   {config.axes, config.depth, config.heads, config.pairs}),
-                          static_cast<index>(gradient.size()));
+                          gradient.size());
     std::vector<double> omega(static_cast<std::size_t>(config.heads * config.axes * config.pairs));
     accumulate_omega_gradient(layout, rotated, upstream, positions, omega);
     auto from = omega.begin();

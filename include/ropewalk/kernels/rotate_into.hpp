@@ -75,10 +75,8 @@ misfit fit_apart(const heads_view<const S>& from, const heads_view<D>& to) noexc
         range r{begin, begin, 0};
         const auto span = [&](index count, index stride) {
             if (count <= 0 || stride == 0) return;
-            // A product of usual numbers fits; a division is asked only of others.
-            constexpr int third = std::numeric_limits<index>::digits / 3 - 1;
-            constexpr index many = index{1} << third, long_stride = index{1} << (2 * third - 4);
-            const bool usual = count <= many && stride <= long_stride && stride >= -long_stride;
+            constexpr index longest = usual_stride / 16;  // in bytes it is at most half a usual stride
+            const bool usual = count <= usual_extent && stride <= longest && stride >= -longest;
             if (!usual && (stride > most / element / count || stride < -(most / element / count)))
                 r.too_far = count + 1;
             else

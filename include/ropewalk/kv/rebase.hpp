@@ -182,8 +182,7 @@ template <class T = float>
 [[nodiscard]] rotation_table<T> make_block_move_table(const spectrum& s, std::span<const index> lengths,
                                                       const position_ids& deltas) {
     constexpr const char* who = "make_block_move_table";
-    detail::require_equal(who, "deltas must be one a block", static_cast<index>(lengths.size()),
-                          deltas.tokens());
+    detail::require_equal(who, "deltas must be one a block", lengths.size(), deltas.tokens());
     auto table = make_rotation_table<T>(s.with_magnitude(1), deltas);
     const auto of_blocks = detail::touched_rows(deltas);
     std::vector<std::int32_t> row_of_token;

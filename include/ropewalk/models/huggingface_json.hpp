@@ -125,7 +125,7 @@ class huggingface_reader {
         }
     }
 
-    /// Refuses rules that are not implemented, and rules whose meaning is unknown for an unknown class.
+    /// Refuses rules that this reader does not follow, and rules whose meaning is unknown for an unknown class.
     void refuse_other_rules() {
         if (top_.has("use_mrope")) {
             const bool on = top_.flag("use_mrope").value_or(false);
