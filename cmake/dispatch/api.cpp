@@ -113,8 +113,10 @@ std::size_t write_reason(const ropewalk_detail_reason& why, char* text, std::siz
     if (text != nullptr && size > 0) text[0] = 0;
     const std::size_t room = text != nullptr ? size : 0;
     if (why.must == nullptr) return 0;
-    const int length = std::snprintf(text, room, "%s: wanted %lld, got %lld", why.must,
-                                     static_cast<long long>(why.wanted), static_cast<long long>(why.got));
+    const bool named = why.argument != nullptr;
+    const int length = std::snprintf(text, room, "%s%s%s: wanted %lld, got %lld", named ? why.argument : "",
+                                     named ? ": " : "", why.must, static_cast<long long>(why.wanted),
+                                     static_cast<long long>(why.got));
     return length > 0 ? static_cast<std::size_t>(length) : 0;
 }
 int explained(int status, char* text, std::size_t size) {
@@ -128,8 +130,9 @@ int explained(int status, char* text, std::size_t size) {
 
 }  // namespace
 
-void ROPEWALK_DETAIL_NOTE(const char* must, std::ptrdiff_t wanted, std::ptrdiff_t got) noexcept {
-    last_reason = {must, wanted, got};
+void ROPEWALK_DETAIL_NOTE(const char* must, std::ptrdiff_t wanted, std::ptrdiff_t got,
+                          const char* argument) noexcept {
+    last_reason = {must, wanted, got, argument};
 }
 
 ROPEWALK_DETAIL_API int ropewalk_rotate(const ropewalk_rotate_call* call) { return in_use().rotate(call); }

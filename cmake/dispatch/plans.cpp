@@ -75,16 +75,18 @@ ropewalk_plan* new_attention_plan(const ropewalk_attention_call* call, const std
     require_none(who, check_extents(c.batches, c.tokens, c.channels, 0));
     require(is_count(c.value_channels), who, "value_channels must be a count", c.value_channels);
     require_none(who, check_pages(c.pages, c.page_tokens));
-    const auto half = [&](const ropewalk_tensor& x, const ropewalk_cache& cache) {
+    const auto half = [&](const char* name, const ropewalk_tensor& x, const char* cache_name,
+                          const ropewalk_cache& cache) {
         if (x.data == nullptr) return;
         // What is compared row by row has to fit in memory itself.
         require(product(product(c.batches, c.tokens), x.heads) <= index{1} << 28, who,
                 "batches * tokens * heads must be at most 2^28, heads", x.heads);
-        require_none(who, check_reach(x, c.batches, c.tokens));
-        require_none(who, check_cache(cache, c.cache_dtype, c.pages, c.page_tokens, x.heads));
+        require_none(who, in_field(name, check_reach(x, c.batches, c.tokens)));
+        require_none(
+            who, in_field(cache_name, check_cache(cache, c.cache_dtype, c.pages, c.page_tokens, x.heads)));
     };
-    half(c.key, c.key_cache);
-    half(c.value, c.value_cache);
+    half("key", c.key, "key_cache", c.key_cache);
+    half("value", c.value, "value_cache", c.value_cache);
     const auto all = given(who, slots, count);
     require(count == c.batches * c.tokens, who, "count must be batches * tokens", count);
     return new_plan(places_of(c, all), shapes_of(c));

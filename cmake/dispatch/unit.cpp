@@ -33,7 +33,8 @@ reason check_call(const ropewalk_rotate_call* call) noexcept {
     return first_reason(
         [&] { return check_layouts(c.layout, c.write_layout); }, [&] { return check_direction(c.direction); },
         [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-        [&] { return check_tensor(c.q); }, [&] { return c.k.data != nullptr ? check_tensor(c.k) : reason{}; },
+        [&] { return in_field("q", check_tensor(c.q)); },
+        [&] { return c.k.data != nullptr ? in_field("k", check_tensor(c.k)) : reason{}; },
         [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); }, [&] { return check_channels(c); });
 }
 
@@ -138,8 +139,6 @@ bool run(const ropewalk_rotate_call& call) noexcept {
 /// The library's word on one tensor.
 template <class T>
 misfit fit_of(const ropewalk_rotate_call& call, const heads_view<T>& x) noexcept {
-    const misfit part = detail::fit_part({call.parts, call.part});
-    if (!part.ok()) return part;
     const layout_slice layout = slice_of(call);
     const misfit m = fit(layout, x, rows_of<compute_t<T>>(call.rows, call.batches, call.tokens));
     if (!m.ok() || x.empty()) return m;
@@ -153,12 +152,15 @@ std::int32_t k_dtype_of(const ropewalk_rotate_call& call) noexcept {
     return call.k_dtype == 0 ? call.dtype : call.k_dtype;
 }
 misfit fit_of_call(const ropewalk_rotate_call& call) noexcept {
+    const misfit part = detail::fit_part({call.parts, call.part});
+    if (!part.ok()) return part;
     const index channels = channels_of(call);
     const misfit q =
         with_dtype(call.dtype, [&]<class T>(T) { return fit_of(call, view_of<T>(call, call.q, channels)); });
-    if (!q.ok()) return q;
-    return with_dtype(k_dtype_of(call),
-                      [&]<class T>(T) { return fit_of(call, view_if<T>(call, call.k, channels)); });
+    if (!q.ok()) return detail::in_argument("q", q);
+    return detail::in_argument("k", with_dtype(k_dtype_of(call), [&]<class T>(T) {
+                                   return fit_of(call, view_if<T>(call, call.k, channels));
+                               }));
 }
 
 /// q and k of different types are two calls: sixteen kernels for four would be four times the code.
@@ -185,6 +187,14 @@ int look_at_rotate(const ropewalk_rotate_call* call) noexcept {
     return status_of(check_indices(call->rows, call->batches, call->tokens));
 }
 
+/// The status of a call that was carried out or refused. The reason becomes that of a look at it: a kernel of one
+/// tensor does not name it.
+int status_of_done(bool done, const ropewalk_rotate_call& call) noexcept {
+    if (done) return ROPEWALK_OK;
+    look_at_rotate(&call);
+    return ROPEWALK_BAD_CALL;
+}
+
 /// What is not usual: refused, or carried out.
 [[gnu::noinline]] int rotate_unusual(const ropewalk_rotate_call* pointer) noexcept {
     const reason field = check_call(pointer);
@@ -192,7 +202,7 @@ int look_at_rotate(const ropewalk_rotate_call* call) noexcept {
     const ropewalk_rotate_call& call = *pointer;
     if (call.rows.pairs == 0) return status_of(fit_of_call(call));
     if (!has_rows(call.rows, call.batches, call.tokens)) return look_at_rotate(pointer);
-    if (k_dtype_of(call) == call.dtype || call.k.data == nullptr) return status_of(run(call));
+    if (k_dtype_of(call) == call.dtype || call.k.data == nullptr) return status_of_done(run(call), call);
     const misfit m = fit_of_call(call);
     return m.ok() ? status_of(run_each(call)) : status_of(m);
 }
@@ -205,13 +215,13 @@ int look_at_rotate(const ropewalk_rotate_call* call) noexcept {
                            ? rows.row_of_token[rows.first_token] < rows.table_rows
                            : rows.row_of_token_64[rows.first_token] < rows.table_rows;
     if (!there) return look_at_rotate(call);  // what is wrong, in the order of all checks
-    return status_of(run_usual(*call));
+    return status_of_done(run_usual(*call), *call);
 }
 int rotate(const ropewalk_rotate_call* call) noexcept {
     if (call == nullptr || !is_usual(*call)) return rotate_unusual(call);
     if (call->rows.row_of_token != nullptr || call->rows.row_of_token_64 != nullptr)
         return rotate_indexed(call);
-    return status_of(run_usual(*call));
+    return status_of_done(run_usual(*call), *call);
 }
 
 }  // namespace

@@ -13,6 +13,8 @@ extern "C" {
 struct ropewalk_detail_reason {
     const char* must;
     ptrdiff_t wanted, got;
+    const char* argument =
+        nullptr;  ///< the tensor, cache or norm that is meant, by its field; null: the call
 };
 
 /// Whether a call is carried out or only looked at.
@@ -75,7 +77,8 @@ struct ropewalk_detail_models {
 /// Keeps the reason of a refusal for this thread; defined in api.cpp.
 #define ROPEWALK_DETAIL_NOTE ROPEWALK_DETAIL_VERSIONED(note)
 extern "C" [[gnu::visibility("hidden")]] void ROPEWALK_DETAIL_NOTE(const char* must, ptrdiff_t wanted,
-                                                                   ptrdiff_t got) noexcept;
+                                                                   ptrdiff_t got,
+                                                                   const char* argument) noexcept;
 
 #define ROPEWALK_DETAIL_HANDLES ROPEWALK_DETAIL_VERSIONED(handles)
 #define ROPEWALK_DETAIL_PLANS ROPEWALK_DETAIL_VERSIONED(plans)

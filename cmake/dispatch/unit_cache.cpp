@@ -27,22 +27,23 @@ reason check_fields(const ropewalk_attention_call& c) noexcept {
         return {"cache_dtype must be one that caches of such data may hold", c.dtype, c.cache_dtype};
     if (c.reserved != 0) return {"reserved must be 0", 0, c.reserved};
     if (!is_count(c.value_channels)) return {"value_channels must be a count", 0, c.value_channels};
-    const auto if_there = [&](const ropewalk_tensor& x) {
-        return x.data != nullptr ? check_reach(x, c.batches, c.tokens) : reason{};
+    const auto if_there = [&](const char* name, const ropewalk_tensor& x) {
+        return x.data != nullptr ? in_field(name, check_reach(x, c.batches, c.tokens)) : reason{};
     };
-    return first_reason([&] { return check_layouts(c.layout, c.write_layout); },
-                        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-                        [&] { return check_pages(c.pages, c.page_tokens); }, [&] { return if_there(c.q); },
-                        [&] { return c.q.data != nullptr ? check_tensor(c.q_out) : reason{}; },
-                        [&] { return if_there(c.key); }, [&] { return if_there(c.value); },
-                        [&] { return check_norm(c.q_norm, false); },
-                        [&] { return check_norm(c.k_norm, false); },
-                        [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); },
-                        [&] { return check_part(c.parts, c.part); },
-                        [&] {
-                            return c.plan == nullptr ? reason{"plan must not be null", 1, 0}
-                                                     : check_shapes(plan_of(c.plan).shapes, shapes_of(c));
-                        });
+    return first_reason(
+        [&] { return check_layouts(c.layout, c.write_layout); },
+        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
+        [&] { return check_pages(c.pages, c.page_tokens); }, [&] { return if_there("q", c.q); },
+        [&] { return c.q.data != nullptr ? in_field("q_out", check_tensor(c.q_out)) : reason{}; },
+        [&] { return if_there("key", c.key); }, [&] { return if_there("value", c.value); },
+        [&] { return in_field("q_norm", check_norm(c.q_norm, false)); },
+        [&] { return in_field("k_norm", check_norm(c.k_norm, false)); },
+        [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); },
+        [&] { return check_part(c.parts, c.part); },
+        [&] {
+            return c.plan == nullptr ? reason{"plan must not be null", 1, 0}
+                                     : check_shapes(plan_of(c.plan).shapes, shapes_of(c));
+        });
 }
 /// What make_prepare_plan asks beside the plan: keys that become codes pass through a buffer.
 reason check_codes(const ropewalk_attention_call& c) noexcept {
@@ -114,12 +115,14 @@ int prepare(const ropewalk_attention_call* pointer, ropewalk_detail_half half,
                                    pointer != nullptr ? pointer->dtype : 0, ROPEWALK_BF16);
     if (head.must != nullptr) return status_of(head);
     const ropewalk_attention_call c = half_of(*pointer, half);
-    const auto cache = [&](const ropewalk_tensor& x, const ropewalk_cache& to) {
-        return x.data != nullptr ? check_cache(to, c.cache_dtype, c.pages, c.page_tokens, x.heads) : reason{};
+    const auto cache = [&](const char* name, const ropewalk_tensor& x, const ropewalk_cache& to) {
+        return x.data != nullptr
+                   ? in_field(name, check_cache(to, c.cache_dtype, c.pages, c.page_tokens, x.heads))
+                   : reason{};
     };
     const reason field = first_reason(
-        [&] { return check_fields(c); }, [&] { return cache(c.key, c.key_cache); },
-        [&] { return cache(c.value, c.value_cache); }, [&] { return check_codes(c); },
+        [&] { return check_fields(c); }, [&] { return cache("key_cache", c.key, c.key_cache); },
+        [&] { return cache("value_cache", c.value, c.value_cache); }, [&] { return check_codes(c); },
         [&] {
             const bool alone = c.q.data == nullptr && c.key.data == nullptr;
             return alone || c.q.data == c.q_out.data ? check_changed(slice_of(c), c.rows.pairs) : reason{};

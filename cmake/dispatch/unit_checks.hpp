@@ -15,6 +15,13 @@ namespace ROPEWALK_NAMESPACE::dispatch_unit {
 
 using reason = ropewalk_detail_reason;
 
+constexpr reason reason_of(const misfit& m) noexcept { return {m.must, m.wanted, m.got, m.argument}; }
+/// The reason as one of this field of the call.
+constexpr reason in_field(const char* name, reason r) noexcept {
+    r.argument = name;
+    return r;
+}
+
 /// No address space holds more elements than this, and sums of a few such numbers do not overflow.
 inline constexpr index most = index{1} << (sizeof(index) > 4 ? 56 : 28);
 
@@ -166,17 +173,16 @@ reason check_channels(const Call& call) noexcept {
 }
 
 inline reason check_part(index parts, index part) noexcept {
-    const misfit m = detail::fit_part({parts, part});
-    return {m.must, m.wanted, m.got};
+    return reason_of(detail::fit_part({parts, part}));
 }
 
 /// Notes a refusal and is its status; ROPEWALK_OK where there is none.
 inline int status_of(const reason& r) noexcept {
     if (r.must == nullptr) return ROPEWALK_OK;
-    ROPEWALK_DETAIL_NOTE(r.must, r.wanted, r.got);
+    ROPEWALK_DETAIL_NOTE(r.must, r.wanted, r.got, r.argument);
     return ROPEWALK_BAD_CALL;
 }
-inline int status_of(const misfit& m) noexcept { return status_of(reason{m.must, m.wanted, m.got}); }
+inline int status_of(const misfit& m) noexcept { return status_of(reason_of(m)); }
 /// The library noted it already.
 inline int status_of(bool done) noexcept { return done ? ROPEWALK_OK : ROPEWALK_BAD_CALL; }
 

@@ -22,12 +22,13 @@ reason check_call(const ropewalk_into_call* call) noexcept {
     if (!is_within(c.unrotated, ROPEWALK_LEAVE_UNROTATED, ROPEWALK_COPY_UNROTATED))
         return {"unrotated must be an enum ropewalk_unrotated", 0, c.unrotated};
     if (c.reserved != 0) return {"reserved must be 0", 0, c.reserved};
-    return first_reason(
-        [&] { return check_layouts(c.layout, c.write_layout); }, [&] { return check_direction(c.direction); },
-        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-        [&] { return check_reach(c.from, c.batches, c.tokens); }, [&] { return check_tensor(c.to); },
-        [&] { return check_rows(c.rows, c.batches, c.tokens, c.from_dtype); },
-        [&] { return check_channels(c); }, [&] { return check_part(c.parts, c.part); });
+    return first_reason([&] { return check_layouts(c.layout, c.write_layout); },
+                        [&] { return check_direction(c.direction); },
+                        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
+                        [&] { return in_field("from", check_reach(c.from, c.batches, c.tokens)); },
+                        [&] { return in_field("to", check_tensor(c.to)); },
+                        [&] { return check_rows(c.rows, c.batches, c.tokens, c.from_dtype); },
+                        [&] { return check_channels(c); }, [&] { return check_part(c.parts, c.part); });
 }
 
 template <class S, class D>
@@ -55,10 +56,10 @@ reason check_call(const ropewalk_normalize_call* call) noexcept {
     const bool has_k = c.k.data != nullptr;
     return first_reason([&] { return check_layouts(c.layout, c.write_layout); },
                         [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-                        [&] { return check_tensor(c.q); },
-                        [&] { return has_k ? check_tensor(c.k) : reason{}; },
-                        [&] { return check_norm(c.q_norm, true); },
-                        [&] { return has_k ? check_norm(c.k_norm, true) : reason{}; },
+                        [&] { return in_field("q", check_tensor(c.q)); },
+                        [&] { return has_k ? in_field("k", check_tensor(c.k)) : reason{}; },
+                        [&] { return in_field("q_norm", check_norm(c.q_norm, true)); },
+                        [&] { return has_k ? in_field("k_norm", check_norm(c.k_norm, true)) : reason{}; },
                         [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); },
                         [&] { return check_channels(c); }, [&] { return check_part(c.parts, c.part); });
 }

@@ -153,6 +153,12 @@ static void test_cache(ropewalk_rows rows, int dtype) {
     check(ropewalk_append(&call) == ROPEWALK_BAD_CALL, "another stride");
     check(ropewalk_last_misfit(text, sizeof text) > 0 && strstr(text, "shapes") != NULL, text);
     call.key_cache.head_stride -= 1;
+    call.value_cache.data = NULL;
+    ropewalk_plan* unmade = NULL;
+    check(ropewalk_make_plan(&call, slots, tokens, &unmade, text, sizeof text) == ROPEWALK_BAD_CALL &&
+              strstr(text, ": value_cache: data") != NULL,
+          text);
+    call.value_cache = cache_of(1, dtype, packed);
     call.plan = NULL;
     check(ropewalk_append(&call) == ROPEWALK_BAD_CALL, "no plan");
     call.value_cache = call.key_cache;

@@ -324,6 +324,45 @@ static void test_norm_of_nothing(ropewalk_rows rows) {
         }
 }
 
+/// A reason says which field of the call it is about, and a look at the call says the same.
+static void names_field(const char* name, int status, int explained, const char* text) {
+    check(status == ROPEWALK_BAD_CALL && explained == ROPEWALK_BAD_CALL, name);
+    check(strncmp(misfit(), name, strlen(name)) == 0 && misfit()[strlen(name)] == ':', name);
+    check(strcmp(text, misfit()) == 0, text);
+}
+static void test_names(ropewalk_rows rows) {
+    static float x[tokens * q_heads * channels], y[tokens * q_heads * channels];
+    char text[200];
+    const ptrdiff_t wrong[] = {1, PTRDIFF_MAX};  // heads that overlap, and a stride that no memory has
+    for (int i = 0; i < 2; ++i) {
+        ropewalk_rotate_call rotate = rotation(x, q_heads, rows);
+        rotate.q.head_stride = wrong[i];
+        int explained = ropewalk_explain_rotate(&rotate, text, sizeof text);
+        names_field("q", ropewalk_rotate(&rotate), explained, text);
+        rotate = rotation(x, q_heads, rows);
+        rotate.k = heads(y, k_heads);
+        rotate.k.head_stride = wrong[i];
+        explained = ropewalk_explain_rotate(&rotate, text, sizeof text);
+        names_field("k", ropewalk_rotate(&rotate), explained, text);
+
+        ropewalk_normalize_call norm = ropewalk_new_normalize_call();
+        norm.dtype = ROPEWALK_F32;
+        norm.layout = ROPEWALK_HALF_SPLIT;
+        norm.tokens = tokens;
+        norm.q = heads(x, q_heads);
+        norm.k = heads(y, k_heads);
+        norm.rows = rows;
+        norm.q_norm.weight = norm.k_norm.weight = y;
+        norm.k.head_stride = wrong[i];
+        explained = ropewalk_explain_normalize_and_rotate(&norm, text, sizeof text);
+        names_field("k", ropewalk_normalize_and_rotate(&norm), explained, text);
+        norm.k_norm.scale = 0;
+        norm.k.head_stride = channels;
+        explained = ropewalk_explain_normalize_and_rotate(&norm, text, sizeof text);
+        names_field("k_norm", ropewalk_normalize_and_rotate(&norm), explained, text);
+    }
+}
+
 int main(void) {
     make_layer();
     for (ptrdiff_t i = 0; ropewalk_available_unit(i) != NULL; ++i) {
@@ -331,6 +370,7 @@ int main(void) {
         test_calls(ropewalk_table_rows(table));
         test_stated_rows(ropewalk_table_rows(table));
         test_norm_of_nothing(ropewalk_table_rows(table));
+        test_names(ropewalk_table_rows(table));
     }
     test_ragged();
     test_model();

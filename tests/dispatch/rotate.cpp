@@ -267,19 +267,19 @@ TEST_CASE("dispatch: products that wrap, strides under which heads meet, and wha
         CHECK(why([](call& c) { c.rows.row_stride = 7; }) == "row_stride");
         CHECK(why([](call& c) { c.rows.row_stride = PTRDIFF_MAX; }) == "row_stride");
         CHECK(why([](call& c) { c.rows.table_rows = std::ptrdiff_t(1) << 55; }) == "the table");
-        CHECK(why([](call& c) { c.q.head_stride = 15; }) == "the head stride");
-        CHECK(why([](call& c) { c.q.token_stride = 31; }) == "the token stride");
-        CHECK(why([](call& c) { c.q.token_stride = 0; }) == "the token stride");
-        CHECK(why([](call& c) { c.q.head_stride = PTRDIFF_MIN; }) == "head_stride");
+        CHECK(why([](call& c) { c.q.head_stride = 15; }) == "q: the head stride");
+        CHECK(why([](call& c) { c.q.token_stride = 31; }) == "q: the token stride");
+        CHECK(why([](call& c) { c.q.token_stride = 0; }) == "q: the token stride");
+        CHECK(why([](call& c) { c.q.head_stride = PTRDIFF_MIN; }) == "q: head_stride");
         CHECK(why([](call& c) { c.rows.table_heads = 2, c.rows.head_stride = 7; }) ==
               "head_stride of the rows");
         CHECK(why([](call& c) { c.rows.table_heads = 3, c.rows.head_stride = 8; }) ==
-              "rows with heads of their own");
+              "q: rows with heads of their own");
         CHECK(why([](call& c) { c.rows.first_token = 1; }) == "table_rows");
         CHECK(why([](call& c) { c.rows.first_token = PTRDIFF_MAX; }) == "first_token");
         CHECK(why([](call& c) { c.batches = 5, c.tokens = 1, c.rows.batch_stride = PTRDIFF_MAX; }) ==
               "batch_stride of the rows");
-        CHECK(why([](call& c) { c.first_channel = 1; }) == "first_channel + 2 * pairs");
+        CHECK(why([](call& c) { c.first_channel = 1; }) == "q: first_channel + 2 * pairs");
         CHECK(why([](call& c) { c.channels = PTRDIFF_MIN; }) == "channels");
         CHECK(why([](call& c) {
                   static const std::int32_t narrow[5] = {};

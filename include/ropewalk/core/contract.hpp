@@ -158,7 +158,7 @@ void require_equal(const char* function, const char* parameter_must, const W& wa
 ROPEWALK_DETAIL_COLD inline bool tell([[maybe_unused]] const char* call,
                                       [[maybe_unused]] const misfit& what) noexcept {
 #if ROPEWALK_DETAIL_ON_MISFIT == 4
-    ROPEWALK_DETAIL_NOTE(what.must, what.wanted, what.got);
+    ROPEWALK_DETAIL_NOTE(what.must, what.wanted, what.got, what.argument);
 #elif ROPEWALK_DETAIL_ON_MISFIT != 3
     const bool named = what.argument != nullptr;
     std::fprintf(stderr, "ropewalk: %s: %s%s%s: wanted %lld, got %lld\n", call, named ? what.argument : "",
