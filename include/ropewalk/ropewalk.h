@@ -30,9 +30,9 @@ extern "C" {
 
 /// An enum ropewalk_status in words.
 const char* ropewalk_status_text(int status);
-/// The reason of the last refused call of this thread: "tokens must be a count: wanted 1, got -3". One that is
-/// about a tensor, a cache or a norm begins with the name of its field: "k: channels must be ...". Empty if no
-/// call was refused. `text`, of `size` characters, may be NULL; the reason is truncated if it does not
+/// The reason of the last refused call of this thread: "tokens must be a count: wanted 1, got -3". If a tensor,
+/// a cache or a norm does not fit, the reason begins with the name of its field: "k: channels must be ...". It is
+/// empty if no call was refused. `text`, of `size` characters, may be NULL; the reason is truncated if it does not
 /// fit, and always ends in 0. Returns the length of the whole reason, without the 0.
 size_t ropewalk_last_misfit(char* text, size_t size);
 /// For code that checks calls before it makes them: notes the reason of a refusal for ropewalk_last_misfit(),
