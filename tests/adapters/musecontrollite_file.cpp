@@ -37,8 +37,8 @@ muse::control_weights<float> read(const written_tensors& tensors, muse::conditio
 TEST_CASE("musecontrollite_file: both conditions of a layer are read as they were written",
           "[adapters][musecontrollite][files]") {
     const auto tensors = published();
-    for (const auto& [kind, ending] : {std::pair(muse::condition_kind::first, ".weight"),
-                                       std::pair(muse::condition_kind::audio, "_audio.weight")}) {
+    for (const auto kind : {muse::condition_kind::first, muse::condition_kind::audio}) {
+        const std::string ending = kind == muse::condition_kind::first ? ".weight" : "_audio.weight";
         const auto got = read(tensors, kind);
         const auto same = [&](const auto& m, const std::string& of) {
             return std::vector<float>(m.data(), m.data() + m.size()) ==

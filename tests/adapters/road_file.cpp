@@ -122,7 +122,8 @@ TEST_CASE("road_file: every spoiled key is refused by its name", "[adapters][roa
         change(tensors);
         return refusal([&] { read(config, tensors); });
     };
-    for (const auto& [name, entry] : good) {
+    for (const auto& entry : good) {
+        const std::string& name = entry.first;
         const bool is_theta = name.ends_with("theta");
         CHECK(spoiled([&](auto& t) { t.erase(name); }) ==
               (is_theta ? file + name + " must be beside road_alpha, got nothing of that name"
@@ -170,8 +171,8 @@ TEST_CASE("road_file: every spoiled key is refused by its name", "[adapters][roa
         {config_of("road_1", "\"64\""), "group_size must be a whole number in [1, 2^63), got \"64\""},
         {R"([])", "the config must be an object, got []"},
     };
-    for (const auto& [text, says] : configs)
-        CHECK(refusal([&] { read(text, good); }) == "road::read_checkpoint: " + says);
+    for (const auto& wrong : configs)
+        CHECK(refusal([&] { read(wrong.first, good); }) == "road::read_checkpoint: " + wrong.second);
     CHECK(refusal([&] { read("{", good); }).starts_with("parse_config: "));
 }
 

@@ -131,9 +131,11 @@ TEST_CASE("rope_folding: mixing is the eigenbasis of a group, as plain loops and
         rw::index heads, d, fold, collapse;
         pair_layout layout;
     };
-    for (const auto& [heads, d, fold, collapse, layout] :
+    for (const sizes& s :
          {sizes{2, 8, 1, 1, half_split{}}, sizes{3, 8, 2, 1, interleaved{}}, sizes{2, 16, 4, 2, half_split{}},
           sizes{1, 12, 6, 3, interleaved{}}, sizes{1, 2, 1, 1, half_split{}}}) {
+        const rw::index heads = s.heads, d = s.d, fold = s.fold, collapse = s.collapse;
+        const pair_layout layout = s.layout;
         CAPTURE(heads, d, fold, collapse);
         const rw::index tokens = 40, pairs = d / 2, members = fold / collapse, count = heads * fold;
         const auto keys = keys_of(tokens, heads * d, 11);
@@ -150,9 +152,10 @@ TEST_CASE("rope_folding: mixing is the eigenbasis of a group, as plain loops and
             };
             std::vector<rw::index> at[2];
             for (const rw::index part : {0, 1})
-                for (rw::index s = 0; s < collapse; ++s)
+                for (rw::index shared = 0; shared < collapse; ++shared)
                     for (rw::index h = 0; h < heads; ++h)
-                        for (rw::index m = 0; m < members; ++m) at[part].push_back(channel(part, s, h, m));
+                        for (rw::index m = 0; m < members; ++m)
+                            at[part].push_back(channel(part, shared, h, m));
             const auto size = static_cast<std::size_t>(count);
             square energy(size, std::vector<long double>(size));
             long double mean = 0;
