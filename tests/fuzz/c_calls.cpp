@@ -521,7 +521,8 @@ class session {
             is_there(c, c.key, c.channels, c.dtype) && is_there(c, c.value, value_channels, c.dtype) &&
             is_there(c.q_norm, c.channels) && is_there(c.k_norm, c.channels);
         const auto mark = [&] {
-            if (prepare) may_write(c, c.q_out, c.channels, c.dtype);
+            // Without queries q_out is not read, whatever its extents.
+            if (prepare && c.q.data != nullptr) may_write(c, c.q_out, c.channels, c.dtype);
             if (c.key.data != nullptr)
                 may_write(c.key_cache, plan, c.page_tokens, c.key.heads, c.channels, c.cache_dtype);
             if (c.value.data != nullptr)
