@@ -13,8 +13,7 @@ extern "C" {
 struct ropewalk_detail_reason {
     const char* must;
     ptrdiff_t wanted, got;
-    const char* argument =
-        nullptr;  ///< the tensor, cache or norm that is meant, by its field; null: the call
+    const char* argument = nullptr;  ///< the field that is meant; null: the call
 };
 
 /// Whether a call is carried out or only looked at.
