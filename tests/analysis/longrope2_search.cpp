@@ -2,7 +2,9 @@
 
 #include <ropewalk/analysis/longrope2_search.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <random>
 
 #include "support/catch.hpp"
 #include "support/refusal.hpp"
@@ -72,6 +74,13 @@ TEST_CASE("longrope2_search: every divisor tried is within its bounds, in order 
         REQUIRE(found.by_round.size() == 13);
         for (std::size_t r = 1; r < 13; ++r) CHECK(found.by_round[r] <= found.by_round[r - 1]);
         CHECK(found.by_round.back() == least);
+        // The search would drop mutations out of order: they would be draws for nothing.
+        std::mt19937 engine(c.seed);
+        for (int k = 0; k < 50; ++k) {
+            const auto drawn = analysis::detail_longrope2::mutated(
+                found.factors, analysis::detail_longrope2::rising(bounds), 1, c.step, engine);
+            CHECK(std::is_sorted(drawn.begin(), drawn.end()));
+        }
     }
 }
 
