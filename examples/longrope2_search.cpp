@@ -64,12 +64,14 @@ int run(rw::index rounds, unsigned seed) {
     const auto yarn = schemes_with(
         m, rw::frequencies::yarn({.rotary_dim = m.head_dim, .factor = factor, .original_context = trained}));
     std::printf("\n\n%-10s %22s %22s %16s\n", "", "needles searched with", "other needles", "nats per byte");
-    for (const auto& row : {std::pair{"none", plain}, {"YaRN", yarn}, {"LongRoPE2", with(found.factors)}}) {
-        const auto& schemes = row.second;
-        std::printf(
-            "%-10s %22.3f %22.3f %16.4f\n", row.first, loss(schemes, needles), loss(schemes, unseen),
-            score(m, bytes.first(8192), context, [&] { return make_hook(schemes, context); }).nats_per_byte);
-    }
+    const auto report = [&](const char* name, const auto& schemes) {
+        const auto text = score(m, bytes.first(8192), context, [&] { return make_hook(schemes, context); });
+        std::printf("%-10s %22.3f %22.3f %16.4f\n", name, loss(schemes, needles), loss(schemes, unseen),
+                    text.nats_per_byte);
+    };
+    report("none", plain);
+    report("YaRN", yarn);
+    report("LongRoPE2", with(found.factors));
     return found.loss <= found.by_round.front() ? 0 : 1;
 }
 
