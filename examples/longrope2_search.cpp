@@ -65,9 +65,10 @@ int run(rw::index rounds, unsigned seed) {
         m, rw::frequencies::yarn({.rotary_dim = m.head_dim, .factor = factor, .original_context = trained}));
     std::printf("\n\n%-10s %22s %22s %16s\n", "", "needles searched with", "other needles", "nats per byte");
     const auto report = [&](const char* name, const auto& schemes) {
-        const auto text = score(m, bytes.first(8192), context, [&] { return make_hook(schemes, context); });
+        const auto quality =
+            score(m, bytes.first(8192), context, [&] { return make_hook(schemes, context); });
         std::printf("%-10s %22.3f %22.3f %16.4f\n", name, loss(schemes, needles), loss(schemes, unseen),
-                    text.nats_per_byte);
+                    quality.nats_per_byte);
     };
     report("none", plain);
     report("YaRN", yarn);
