@@ -75,8 +75,14 @@ const unit_list& available() {
     return list;
 }
 
-// The reason of the last refusal. `must` is a text of the program's, which lives as long as its library.
-thread_local ropewalk_detail_reason last_reason{};
+/// A misfit of any unit: each unit has a type of its own. The texts are the program's, which live as long as its
+/// library.
+struct reason {
+    const char* must;
+    std::ptrdiff_t wanted, got;
+    const char* argument;
+};
+thread_local reason last_reason{};  // of the last refusal
 
 // The table of the calls before a unit was chosen: the first of them chooses.
 const unit* choose();
@@ -109,7 +115,7 @@ const unit* choose() {
 }
 const unit& in_use() { return *chosen.load(std::memory_order_relaxed); }
 
-std::size_t write_reason(const ropewalk_detail_reason& why, char* text, std::size_t size) {
+std::size_t write_reason(const reason& why, char* text, std::size_t size) {
     if (text != nullptr && size > 0) text[0] = 0;
     const std::size_t room = text != nullptr ? size : 0;
     if (why.must == nullptr) return 0;
@@ -195,7 +201,7 @@ ROPEWALK_DETAIL_API void ropewalk_note_misfit(const char* must, std::ptrdiff_t w
     if (must == nullptr) return;
     static thread_local char text[200];  // the caller's may be unloaded
     std::snprintf(text, sizeof text, "%s", must);
-    last_reason = {text, wanted, got};
+    last_reason = {text, wanted, got, nullptr};
 }
 
 ROPEWALK_DETAIL_API const char* ropewalk_unit(void) {

@@ -47,11 +47,8 @@ int made(T** handle, char* text, std::size_t size, F make) noexcept {
 }
 
 /// A field that cannot be, as the exception that `answered` ends.
-inline void require_none(const char* who, const reason& r) {
-    if (r.must == nullptr) return;
-    const std::string argument = r.argument != nullptr ? r.argument + std::string(": ") : std::string();
-    detail::fail(std::string(who) + ": " + argument + r.must + ": wanted " + std::to_string(r.wanted) +
-                 ", got " + std::to_string(r.got));
+inline void require_none(const char* who, const misfit& r) {
+    if (!r.ok()) detail::fail(std::string(who) + ": " + to_string(r));
 }
 
 }  // namespace ROPEWALK_NAMESPACE::dispatch_unit

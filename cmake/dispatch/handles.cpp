@@ -134,10 +134,10 @@ int make_spectrum(const ropewalk_spectrum_options* options, ropewalk_spectrum** 
 }
 void free_spectrum(ropewalk_spectrum* s) { delete s; }
 int spectrum_info(const ropewalk_spectrum* s, ropewalk_spectrum_info* info) {
-    const reason r =
+    const misfit r =
         check_struct(info, "info must not be null", "size must be sizeof(ropewalk_spectrum_info)");
-    if (r.must != nullptr) return status_of(r);
-    if (s == nullptr) return status_of(reason{"spectrum must not be null", 1, 0});
+    if (!r.ok()) return status_of(r);
+    if (s == nullptr) return status_of(misfit{"spectrum must not be null", 1, 0});
     info->pairs = s->value.pairs();
     info->axes = s->value.axes();
     info->heads = s->value.heads();

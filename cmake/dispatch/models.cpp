@@ -73,11 +73,11 @@ const rotary_scheme& needed_scheme(const char* who, const ropewalk_model* model,
 }
 int get_layer(const ropewalk_model* model, ptrdiff_t number, ropewalk_layer* layer) {
     const rotary_scheme* s = scheme_of(model, number);
-    const reason r = check_struct(layer, "layer must not be null", "size must be sizeof(ropewalk_layer)");
-    if (r.must != nullptr) return status_of(r);
+    const misfit r = check_struct(layer, "layer must not be null", "size must be sizeof(ropewalk_layer)");
+    if (!r.ok()) return status_of(r);
     if (s == nullptr)
         return status_of(
-            reason{"number must be that of a layer of a model, last", layers(model) - 1, number});
+            misfit{"number must be that of a layer of a model, last", layers(model) - 1, number});
     const auto number_of = [](pair_layout l) {
         return static_cast<std::int32_t>(l.kind) + ROPEWALK_HALF_SPLIT;
     };

@@ -10,8 +10,6 @@
 
 namespace ROPEWALK_NAMESPACE::dispatch_unit {
 
-using reason = ropewalk_detail_reason;
-
 /// Shapes of a call: what its plan was checked for.
 struct plan_shapes {
     static constexpr int numbers = 34;
@@ -91,7 +89,7 @@ inline plan_shapes shapes_of(const ropewalk_shift_call& c) noexcept {
 }
 
 /// The first shape that is not as it was.
-inline reason check_shapes(const plan_shapes& made, const plan_shapes& now) noexcept {
+inline misfit check_shapes(const plan_shapes& made, const plan_shapes& now) noexcept {
     for (int i = 0; i < plan_shapes::numbers; ++i)
         if (made.of[i] != now.of[i])
             return {"shapes must be those that the plan was made for, first that differs", made.of[i],
@@ -100,7 +98,7 @@ inline reason check_shapes(const plan_shapes& made, const plan_shapes& now) noex
 }
 
 /// Fields that neither a view nor a plan can express.
-inline reason check_cache(const ropewalk_cache& x, std::int32_t dtype, ptrdiff_t pages, ptrdiff_t page_tokens,
+inline misfit check_cache(const ropewalk_cache& x, std::int32_t dtype, ptrdiff_t pages, ptrdiff_t page_tokens,
                           ptrdiff_t heads) noexcept {
     if (x.data == nullptr) return {"data of the cache must not be null", 1, 0};
     constexpr ptrdiff_t farthest = ptrdiff_t{1} << (sizeof(ptrdiff_t) > 4 ? 54 : 26);
@@ -126,7 +124,7 @@ inline reason check_cache(const ropewalk_cache& x, std::int32_t dtype, ptrdiff_t
         return {"scale of the cache must be from 2^-100 to 2^100", 1, 0};
     return {};
 }
-inline reason check_pages(ptrdiff_t pages, ptrdiff_t page_tokens) noexcept {
+inline misfit check_pages(ptrdiff_t pages, ptrdiff_t page_tokens) noexcept {
     if (pages < 0 || pages > 0x7fffffff) return {"pages must be >= 0 and below 2^31", 0, pages};
     if (page_tokens < 1 || page_tokens > 0x7fffffff)
         return {"page_tokens must be >= 1 and below 2^31", 1, page_tokens};

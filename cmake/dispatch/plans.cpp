@@ -81,9 +81,9 @@ ropewalk_plan* new_attention_plan(const ropewalk_attention_call* call, const std
         // What is compared row by row has to fit in memory itself.
         require(product(product(c.batches, c.tokens), x.heads) <= index{1} << 28, who,
                 "batches * tokens * heads must be at most 2^28, heads", x.heads);
-        require_none(who, in_field(name, check_reach(x, c.batches, c.tokens)));
-        require_none(
-            who, in_field(cache_name, check_cache(cache, c.cache_dtype, c.pages, c.page_tokens, x.heads)));
+        require_none(who, detail::in_argument(name, check_reach(x, c.batches, c.tokens)));
+        require_none(who, detail::in_argument(cache_name, check_cache(cache, c.cache_dtype, c.pages,
+                                                                      c.page_tokens, x.heads)));
     };
     half("key", c.key, "key_cache", c.key_cache);
     half("value", c.value, "value_cache", c.value_cache);

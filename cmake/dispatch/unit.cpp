@@ -21,20 +21,20 @@ static_assert(same(UNIT_TEXT(ROPEWALK_ISA), UNIT_TEXT(ROPEWALK_DISPATCH_UNIT)),
               "the flags of this unit do not give its instruction set: an -m flag of the whole project is "
               "stronger than the unit's own");
 
-reason check_call(const ropewalk_rotate_call* call) noexcept {
-    const reason head = check_head(call, "size must be sizeof(ropewalk_rotate_call)",
+misfit check_call(const ropewalk_rotate_call* call) noexcept {
+    const misfit head = check_head(call, "size must be sizeof(ropewalk_rotate_call)",
                                    call != nullptr ? call->dtype : 0, ROPEWALK_BF16);
-    if (head.must != nullptr) return head;
+    if (!head.ok()) return head;
     const ropewalk_rotate_call& c = *call;
     if (c.k_dtype != 0 && !is_within(c.k_dtype, ROPEWALK_F64, ROPEWALK_BF16))
         return {"k_dtype must be 0 or an enum ropewalk_dtype", 0, c.k_dtype};
     if (c.k_dtype != 0 && (c.k_dtype == ROPEWALK_F64) != (c.dtype == ROPEWALK_F64))
         return {"q and k must both be ROPEWALK_F64 or neither, k_dtype", c.dtype, c.k_dtype};
-    return first_reason(
+    return first_misfit(
         [&] { return check_layouts(c.layout, c.write_layout); }, [&] { return check_direction(c.direction); },
         [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-        [&] { return in_field("q", check_tensor(c.q)); },
-        [&] { return c.k.data != nullptr ? in_field("k", check_tensor(c.k)) : reason{}; },
+        [&] { return detail::in_argument("q", check_tensor(c.q)); },
+        [&] { return c.k.data != nullptr ? detail::in_argument("k", check_tensor(c.k)) : misfit{}; },
         [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); }, [&] { return check_channels(c); });
 }
 
@@ -142,8 +142,8 @@ misfit fit_of(const ropewalk_rotate_call& call, const heads_view<T>& x) noexcept
     const layout_slice layout = slice_of(call);
     const misfit m = fit(layout, x, rows_of<compute_t<T>>(call.rows, call.batches, call.tokens));
     if (!m.ok() || x.empty()) return m;
-    const reason changed = check_changed(layout, call.rows.pairs);
-    if (changed.must != nullptr) return {changed.must, changed.wanted, changed.got};
+    const misfit changed = check_changed(layout, call.rows.pairs);
+    if (!changed.ok()) return changed;
     if (call.first_channel > x.channels())  // with no pairs, all else fits
         return {"first_channel must be at most the channels", x.channels(), call.first_channel};
     return m;
@@ -178,8 +178,8 @@ bool run_each(const ropewalk_rotate_call& call) noexcept {
 }
 
 int look_at_rotate(const ropewalk_rotate_call* call) noexcept {
-    const reason field = check_call(call);
-    if (field.must != nullptr) return status_of(field);
+    const misfit field = check_call(call);
+    if (!field.ok()) return status_of(field);
     const misfit m = fit_of_call(*call);
     if (!m.ok()) return status_of(m);
     // Views without heads say nothing of how many tokens there are in memory.
@@ -197,8 +197,8 @@ int status_of_done(bool done, const ropewalk_rotate_call& call) noexcept {
 
 /// What is not usual: refused, or carried out.
 [[gnu::noinline]] int rotate_unusual(const ropewalk_rotate_call* pointer) noexcept {
-    const reason field = check_call(pointer);
-    if (field.must != nullptr) return status_of(field);
+    const misfit field = check_call(pointer);
+    if (!field.ok()) return status_of(field);
     const ropewalk_rotate_call& call = *pointer;
     if (call.rows.pairs == 0) return status_of(fit_of_call(call));
     if (!has_rows(call.rows, call.batches, call.tokens)) return look_at_rotate(pointer);
@@ -210,7 +210,7 @@ int status_of_done(bool done, const ropewalk_rotate_call& call) noexcept {
 [[gnu::noinline]] int rotate_indexed(const ropewalk_rotate_call* call) noexcept {
     const ropewalk_rows& rows = call->rows;
     const bool single = call->batches == 1 && call->tokens == 1;  // what decoding has
-    const bool there = !single ? check_indices(rows, call->batches, call->tokens).must == nullptr
+    const bool there = !single ? check_indices(rows, call->batches, call->tokens).ok()
                        : rows.row_of_token != nullptr
                            ? rows.row_of_token[rows.first_token] < rows.table_rows
                            : rows.row_of_token_64[rows.first_token] < rows.table_rows;

@@ -9,13 +9,6 @@
 
 extern "C" {
 
-/// Why a call was refused; nothing where it was not.
-struct ropewalk_detail_reason {
-    const char* must;
-    ptrdiff_t wanted, got;
-    const char* argument = nullptr;  ///< the field that is meant; null: the call
-};
-
 /// Whether a call is carried out or only looked at.
 enum ropewalk_detail_mode { ropewalk_detail_run, ropewalk_detail_look };
 /// Which half of an attention call is meant.

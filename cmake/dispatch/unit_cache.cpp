@@ -22,31 +22,31 @@ ropewalk_attention_call half_of(const ropewalk_attention_call& call, ropewalk_de
     if (c.q.data == nullptr) c.q = c.q_out = {};
     return c;
 }
-reason check_fields(const ropewalk_attention_call& c) noexcept {
+misfit check_fields(const ropewalk_attention_call& c) noexcept {
     if (!may_hold(c.dtype, c.cache_dtype))
         return {"cache_dtype must be one that caches of such data may hold", c.dtype, c.cache_dtype};
     if (c.reserved != 0) return {"reserved must be 0", 0, c.reserved};
     if (!is_count(c.value_channels)) return {"value_channels must be a count", 0, c.value_channels};
     const auto if_there = [&](const char* name, const ropewalk_tensor& x) {
-        return x.data != nullptr ? in_field(name, check_reach(x, c.batches, c.tokens)) : reason{};
+        return x.data != nullptr ? detail::in_argument(name, check_reach(x, c.batches, c.tokens)) : misfit{};
     };
-    return first_reason(
+    return first_misfit(
         [&] { return check_layouts(c.layout, c.write_layout); },
         [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
         [&] { return check_pages(c.pages, c.page_tokens); }, [&] { return if_there("q", c.q); },
-        [&] { return c.q.data != nullptr ? in_field("q_out", check_tensor(c.q_out)) : reason{}; },
+        [&] { return c.q.data != nullptr ? detail::in_argument("q_out", check_tensor(c.q_out)) : misfit{}; },
         [&] { return if_there("key", c.key); }, [&] { return if_there("value", c.value); },
-        [&] { return in_field("q_norm", check_norm(c.q_norm, false)); },
-        [&] { return in_field("k_norm", check_norm(c.k_norm, false)); },
+        [&] { return detail::in_argument("q_norm", check_norm(c.q_norm, false)); },
+        [&] { return detail::in_argument("k_norm", check_norm(c.k_norm, false)); },
         [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); },
         [&] { return check_part(c.parts, c.part); },
         [&] {
-            return c.plan == nullptr ? reason{"plan must not be null", 1, 0}
+            return c.plan == nullptr ? misfit{"plan must not be null", 1, 0}
                                      : check_shapes(plan_of(c.plan).shapes, shapes_of(c));
         });
 }
 /// What make_prepare_plan asks beside the plan: keys that become codes pass through a buffer.
-reason check_codes(const ropewalk_attention_call& c) noexcept {
+misfit check_codes(const ropewalk_attention_call& c) noexcept {
     if (c.key.data == nullptr || c.cache_dtype < ROPEWALK_INT8 || !is_whole(c.k_norm)) return {};
     if (product(c.key.heads, c.channels) <= detail::scratch_numbers) return {};
     return {"k_norm over all heads of a token must be of at most 4096 numbers, heads", 0, c.key.heads};
@@ -111,23 +111,23 @@ bool with_types(std::int32_t dtype, std::int32_t cache_dtype, F f) noexcept {
 
 int prepare(const ropewalk_attention_call* pointer, ropewalk_detail_half half,
             ropewalk_detail_mode mode) noexcept {
-    const reason head = check_head(pointer, "size must be sizeof(ropewalk_attention_call)",
+    const misfit head = check_head(pointer, "size must be sizeof(ropewalk_attention_call)",
                                    pointer != nullptr ? pointer->dtype : 0, ROPEWALK_BF16);
-    if (head.must != nullptr) return status_of(head);
+    if (!head.ok()) return status_of(head);
     const ropewalk_attention_call c = half_of(*pointer, half);
     const auto cache = [&](const char* name, const ropewalk_tensor& x, const ropewalk_cache& to) {
-        return x.data != nullptr
-                   ? in_field(name, check_cache(to, c.cache_dtype, c.pages, c.page_tokens, x.heads))
-                   : reason{};
+        return x.data != nullptr ? detail::in_argument(
+                                       name, check_cache(to, c.cache_dtype, c.pages, c.page_tokens, x.heads))
+                                 : misfit{};
     };
-    const reason field = first_reason(
+    const misfit field = first_misfit(
         [&] { return check_fields(c); }, [&] { return cache("key_cache", c.key, c.key_cache); },
         [&] { return cache("value_cache", c.value, c.value_cache); }, [&] { return check_codes(c); },
         [&] {
             const bool alone = c.q.data == nullptr && c.key.data == nullptr;
-            return alone || c.q.data == c.q_out.data ? check_changed(slice_of(c), c.rows.pairs) : reason{};
+            return alone || c.q.data == c.q_out.data ? check_changed(slice_of(c), c.rows.pairs) : misfit{};
         });
-    if (field.must != nullptr) return status_of(field);
+    if (!field.ok()) return status_of(field);
     if (!has_rows(c.rows, c.batches, c.tokens)) mode = ropewalk_detail_look;
     const bool done =
         with_types(c.dtype, c.cache_dtype, [&]<class S, class D>(S, D) { return run<S, D>(c, mode); });

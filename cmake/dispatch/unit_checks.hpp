@@ -13,15 +13,6 @@
 
 namespace ROPEWALK_NAMESPACE::dispatch_unit {
 
-using reason = ropewalk_detail_reason;
-
-constexpr reason reason_of(const misfit& m) noexcept { return {m.must, m.wanted, m.got, m.argument}; }
-/// The reason as one of this field of the call.
-constexpr reason in_field(const char* name, reason r) noexcept {
-    r.argument = name;
-    return r;
-}
-
 /// No address space holds more elements than this, and sums of a few such numbers do not overflow.
 inline constexpr index most = index{1} << (sizeof(index) > 4 ? 56 : 28);
 
@@ -37,7 +28,7 @@ constexpr index product(index a, index b) noexcept {
 }
 constexpr index magnitude_of(index stride) noexcept { return stride < 0 ? -stride : stride; }
 
-inline reason check_tensor(const ropewalk_tensor& x) noexcept {
+inline misfit check_tensor(const ropewalk_tensor& x) noexcept {
     if (!is_stride(x.batch_stride)) return {"batch_stride must fit the address space", 0, x.batch_stride};
     if (!is_stride(x.token_stride)) return {"token_stride must fit the address space", 0, x.token_stride};
     if (!is_stride(x.head_stride)) return {"head_stride must fit the address space", 0, x.head_stride};
@@ -47,9 +38,9 @@ inline reason check_tensor(const ropewalk_tensor& x) noexcept {
 
 /// `count` steps of every stride stay in the address space: what is only read may overlap, so no rule on
 /// strides keeps them short.
-inline reason check_reach(const ropewalk_tensor& x, index batches, index tokens) noexcept {
-    const reason r = check_tensor(x);
-    if (r.must != nullptr) return r;
+inline misfit check_reach(const ropewalk_tensor& x, index batches, index tokens) noexcept {
+    const misfit r = check_tensor(x);
+    if (!r.ok()) return r;
     const auto far = [](index count, index stride) { return product(count, magnitude_of(stride)) > most; };
     if (far(batches, x.batch_stride))
         return {"batches * batch_stride must fit the address space", 0, batches};
@@ -60,7 +51,7 @@ inline reason check_reach(const ropewalk_tensor& x, index batches, index tokens)
 
 /// What every struct begins with.
 template <class Struct>
-reason check_struct(const Struct* s, const char* must_not_be_null, const char* must_size) noexcept {
+misfit check_struct(const Struct* s, const char* must_not_be_null, const char* must_size) noexcept {
     if (s == nullptr) return {must_not_be_null, 1, 0};
     if (s->size != sizeof *s) return {must_size, sizeof *s, static_cast<index>(s->size)};
     if (s->version != ROPEWALK_C_VERSION)
@@ -68,25 +59,25 @@ reason check_struct(const Struct* s, const char* must_not_be_null, const char* m
     return {};
 }
 template <class Call>
-reason check_head(const Call* call, const char* must_size, std::int32_t dtype, std::int32_t last) noexcept {
-    const reason own = check_struct(call, "call must not be null", must_size);
-    if (own.must != nullptr) return own;
+misfit check_head(const Call* call, const char* must_size, std::int32_t dtype, std::int32_t last) noexcept {
+    const misfit own = check_struct(call, "call must not be null", must_size);
+    if (!own.ok()) return own;
     if (!is_within(dtype, ROPEWALK_F64, last))
         return {"dtype must be an enum ropewalk_dtype", ROPEWALK_F32, dtype};
     return {};
 }
-inline reason check_layouts(std::int32_t layout, std::int32_t write_layout) noexcept {
+inline misfit check_layouts(std::int32_t layout, std::int32_t write_layout) noexcept {
     if (!is_within(layout, ROPEWALK_HALF_SPLIT, ROPEWALK_BLOCKED))
         return {"layout must be an enum ropewalk_layout", ROPEWALK_HALF_SPLIT, layout};
     if (write_layout != 0 && !is_within(write_layout, ROPEWALK_HALF_SPLIT, ROPEWALK_BLOCKED))
         return {"write_layout must be 0 or an enum ropewalk_layout", 0, write_layout};
     return {};
 }
-inline reason check_direction(std::int32_t direction) noexcept {
+inline misfit check_direction(std::int32_t direction) noexcept {
     if (is_within(direction, ROPEWALK_ROTATE, ROPEWALK_GRADIENT)) return {};
     return {"direction must be an enum ropewalk_direction", ROPEWALK_ROTATE, direction};
 }
-inline reason check_extents(index batches, index tokens, index channels, index first_channel) noexcept {
+inline misfit check_extents(index batches, index tokens, index channels, index first_channel) noexcept {
     if (!is_count(batches)) return {"batches must be a count", 1, batches};
     if (!is_count(tokens)) return {"tokens must be a count", 1, tokens};
     if (product(batches, tokens) > most)
@@ -101,7 +92,7 @@ constexpr std::int32_t rows_dtype_for(std::int32_t dtype) noexcept {
     return dtype == ROPEWALK_F64 ? ROPEWALK_F64 : ROPEWALK_F32;
 }
 /// A table's own fields, for data of that type.
-inline reason check_table(const ropewalk_rows& rows, std::int32_t dtype) noexcept {
+inline misfit check_table(const ropewalk_rows& rows, std::int32_t dtype) noexcept {
     if (rows.dtype != 0 && rows.dtype != rows_dtype_for(dtype))
         return {
             "cos and sin must be of ROPEWALK_F64 for data of ROPEWALK_F64, else of ROPEWALK_F32, dtype of "
@@ -120,10 +111,10 @@ inline reason check_table(const ropewalk_rows& rows, std::int32_t dtype) noexcep
     if (end > most) return {"the table must fit the address space, table_rows", 1, rows.table_rows};
     return {};
 }
-reason check_made_rows(const ropewalk_rows& rows) noexcept;
+misfit check_made_rows(const ropewalk_rows& rows) noexcept;
 
 /// `dtype` is that of the data.
-inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens,
+inline misfit check_rows(const ropewalk_rows& rows, index batches, index tokens,
                          std::int32_t dtype) noexcept {
     if (!is_count(rows.pairs)) return {"pairs must be a count", 0, rows.pairs};
     if (!is_count(rows.table_rows)) return {"table_rows must be a count", 0, rows.table_rows};
@@ -141,16 +132,16 @@ inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens,
     if (none && rows.pairs != 0)
         return {"pairs must be 0 where dtype of the rows is ROPEWALK_NO_ROTATION", 0, rows.pairs};
     if (rows.spectrum != nullptr) {
-        const reason r = check_made_rows(rows);
-        if (r.must != nullptr) return r;
+        const misfit r = check_made_rows(rows);
+        if (!r.ok()) return r;
     }
     if (batches == 0 || tokens == 0 || none) return {};
     if (rows.pairs == 0) return {"rows must have pairs, or be those of ropewalk_no_rotation(), pairs", 1, 0};
     const bool indexed =
         rows.row_of_token != nullptr || rows.row_of_token_64 != nullptr || rows.spectrum != nullptr;
     if (rows.spectrum == nullptr) {
-        const reason r = check_table(rows, dtype);
-        if (r.must != nullptr) return r;
+        const misfit r = check_table(rows, dtype);
+        if (!r.ok()) return r;
     } else if (rows.positions == nullptr) {
         return {"positions must not be null", 1, 0};
     }
@@ -167,33 +158,30 @@ inline reason check_rows(const ropewalk_rows& rows, index batches, index tokens,
 
 /// A head's channels are by default those that rotate: where none do, a head that is forgotten is one of none.
 template <class Call>
-reason check_channels(const Call& call) noexcept {
+misfit check_channels(const Call& call) noexcept {
     if (call.channels != 0 || call.rows.pairs != 0 || call.batches == 0 || call.tokens == 0) return {};
     return {"channels must be given where nothing rotates", 1, 0};
 }
 
-inline reason check_part(index parts, index part) noexcept {
-    return reason_of(detail::fit_part({parts, part}));
-}
+inline misfit check_part(index parts, index part) noexcept { return detail::fit_part({parts, part}); }
 
 /// Notes a refusal and is its status; ROPEWALK_OK where there is none.
-inline int status_of(const reason& r) noexcept {
-    if (r.must == nullptr) return ROPEWALK_OK;
+inline int status_of(const misfit& r) noexcept {
+    if (r.ok()) return ROPEWALK_OK;
     ROPEWALK_DETAIL_NOTE(r.must, r.wanted, r.got, r.argument);
     return ROPEWALK_BAD_CALL;
 }
-inline int status_of(const misfit& m) noexcept { return status_of(reason_of(m)); }
 /// The library noted it already.
 inline int status_of(bool done) noexcept { return done ? ROPEWALK_OK : ROPEWALK_BAD_CALL; }
 
 /// The first refusal of several, each asked only where those before it had none.
 template <class First, class... Rest>
-reason first_reason(First first, Rest... rest) noexcept {
-    const reason r = first();
+misfit first_misfit(First first, Rest... rest) noexcept {
+    const misfit r = first();
     if constexpr (sizeof...(Rest) == 0) {
         return r;
     } else {
-        return r.must != nullptr ? r : first_reason(rest...);
+        return !r.ok() ? r : first_misfit(rest...);
     }
 }
 

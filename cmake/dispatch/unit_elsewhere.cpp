@@ -10,10 +10,10 @@ namespace ROPEWALK_NAMESPACE::dispatch_unit {
 
 namespace {
 
-reason check_call(const ropewalk_into_call* call) noexcept {
-    const reason head = check_head(call, "size must be sizeof(ropewalk_into_call)",
+misfit check_call(const ropewalk_into_call* call) noexcept {
+    const misfit head = check_head(call, "size must be sizeof(ropewalk_into_call)",
                                    call != nullptr ? call->from_dtype : 0, ROPEWALK_BF16);
-    if (head.must != nullptr) return head;
+    if (!head.ok()) return head;
     const ropewalk_into_call& c = *call;
     if (c.to_dtype != 0 && !is_within(c.to_dtype, ROPEWALK_F64, ROPEWALK_BF16))
         return {"to_dtype must be 0 or an enum ropewalk_dtype", 0, c.to_dtype};
@@ -22,11 +22,11 @@ reason check_call(const ropewalk_into_call* call) noexcept {
     if (!is_within(c.unrotated, ROPEWALK_LEAVE_UNROTATED, ROPEWALK_COPY_UNROTATED))
         return {"unrotated must be an enum ropewalk_unrotated", 0, c.unrotated};
     if (c.reserved != 0) return {"reserved must be 0", 0, c.reserved};
-    return first_reason([&] { return check_layouts(c.layout, c.write_layout); },
+    return first_misfit([&] { return check_layouts(c.layout, c.write_layout); },
                         [&] { return check_direction(c.direction); },
                         [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-                        [&] { return in_field("from", check_reach(c.from, c.batches, c.tokens)); },
-                        [&] { return in_field("to", check_tensor(c.to)); },
+                        [&] { return detail::in_argument("from", check_reach(c.from, c.batches, c.tokens)); },
+                        [&] { return detail::in_argument("to", check_tensor(c.to)); },
                         [&] { return check_rows(c.rows, c.batches, c.tokens, c.from_dtype); },
                         [&] { return check_channels(c); }, [&] { return check_part(c.parts, c.part); });
 }
@@ -45,23 +45,24 @@ bool run(const ropewalk_into_call& c, ropewalk_detail_mode mode) noexcept {
         });
 }
 
-reason check_call(const ropewalk_normalize_call* call) noexcept {
-    const reason head = check_head(call, "size must be sizeof(ropewalk_normalize_call)",
+misfit check_call(const ropewalk_normalize_call* call) noexcept {
+    const misfit head = check_head(call, "size must be sizeof(ropewalk_normalize_call)",
                                    call != nullptr ? call->dtype : 0, ROPEWALK_BF16);
-    if (head.must != nullptr) return head;
+    if (!head.ok()) return head;
     const ropewalk_normalize_call& c = *call;
     if (c.normalize_all != 0 && c.normalize_all != 1)
         return {"normalize_all must be 0 or 1", 0, c.normalize_all};
     if (c.reserved != 0) return {"reserved must be 0", 0, c.reserved};
     const bool has_k = c.k.data != nullptr;
-    return first_reason([&] { return check_layouts(c.layout, c.write_layout); },
-                        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
-                        [&] { return in_field("q", check_tensor(c.q)); },
-                        [&] { return has_k ? in_field("k", check_tensor(c.k)) : reason{}; },
-                        [&] { return in_field("q_norm", check_norm(c.q_norm, true)); },
-                        [&] { return has_k ? in_field("k_norm", check_norm(c.k_norm, true)) : reason{}; },
-                        [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); },
-                        [&] { return check_channels(c); }, [&] { return check_part(c.parts, c.part); });
+    return first_misfit(
+        [&] { return check_layouts(c.layout, c.write_layout); },
+        [&] { return check_extents(c.batches, c.tokens, c.channels, c.first_channel); },
+        [&] { return detail::in_argument("q", check_tensor(c.q)); },
+        [&] { return has_k ? detail::in_argument("k", check_tensor(c.k)) : misfit{}; },
+        [&] { return detail::in_argument("q_norm", check_norm(c.q_norm, true)); },
+        [&] { return has_k ? detail::in_argument("k_norm", check_norm(c.k_norm, true)) : misfit{}; },
+        [&] { return check_rows(c.rows, c.batches, c.tokens, c.dtype); }, [&] { return check_channels(c); },
+        [&] { return check_part(c.parts, c.part); });
 }
 
 template <class T>
@@ -88,8 +89,8 @@ int look(bool fits, const ropewalk_rows& rows, index batches, index tokens, bool
 }  // namespace
 
 int rotate_into(const ropewalk_into_call* call, ropewalk_detail_mode mode) noexcept {
-    const reason field = check_call(call);
-    if (field.must != nullptr) return status_of(field);
+    const misfit field = check_call(call);
+    if (!field.ok()) return status_of(field);
     const ropewalk_into_call& c = *call;
     const std::int32_t to = c.to_dtype == 0 ? c.from_dtype : c.to_dtype;
     if (!has_rows(c.rows, c.batches, c.tokens)) mode = ropewalk_detail_look;
@@ -103,8 +104,8 @@ int rotate_into(const ropewalk_into_call* call, ropewalk_detail_mode mode) noexc
 }
 
 int normalize(const ropewalk_normalize_call* call, ropewalk_detail_mode mode) noexcept {
-    const reason field = check_call(call);
-    if (field.must != nullptr) return status_of(field);
+    const misfit field = check_call(call);
+    if (!field.ok()) return status_of(field);
     const ropewalk_normalize_call& c = *call;
     if (!has_rows(c.rows, c.batches, c.tokens)) mode = ropewalk_detail_look;
     const bool done = with_dtype(c.dtype, [&]<class T>(T) { return run<T>(c, mode); });

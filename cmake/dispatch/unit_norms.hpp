@@ -13,7 +13,7 @@ constexpr bool is_factor(double x) noexcept {
     return (x < 0 ? -x : x) <= 0x1p100 && (x < 0 ? -x : x) >= 0x1p-100;
 }
 
-inline reason check_norm(const ropewalk_norm& norm, bool needed) noexcept {
+inline misfit check_norm(const ropewalk_norm& norm, bool needed) noexcept {
     if (!is_within(norm.kind, needed ? ROPEWALK_RMS_NORM : ROPEWALK_NO_NORM, ROPEWALK_LAYER_NORM))
         return {"kind of the norm must be an enum ropewalk_norm_kind that fits the call", ROPEWALK_RMS_NORM,
                 norm.kind};

@@ -11,15 +11,15 @@ namespace ROPEWALK_NAMESPACE::dispatch_unit {
 
 namespace {
 
-reason check_call(const ropewalk_shift_call* call) noexcept {
-    const reason head = check_head(call, "size must be sizeof(ropewalk_shift_call)",
+misfit check_call(const ropewalk_shift_call* call) noexcept {
+    const misfit head = check_head(call, "size must be sizeof(ropewalk_shift_call)",
                                    call != nullptr ? call->dtype : 0, ROPEWALK_Q4_0);
-    if (head.must != nullptr) return head;
+    if (!head.ok()) return head;
     const ropewalk_shift_call& c = *call;
     if (c.reserved != 0) return {"reserved must be 0", 0, c.reserved};
     if (!is_count(c.heads)) return {"heads must be a count", 0, c.heads};
     if (c.plan == nullptr) return {"plan must not be null", 1, 0};
-    return first_reason(
+    return first_misfit(
         [&] { return check_layouts(c.layout, 0); },
         [&] { return check_extents(1, plan_of(c.plan).places.tokens(), c.channels, c.first_channel); },
         [&] { return check_pages(c.pages, c.page_tokens); },
@@ -65,8 +65,8 @@ bool run_any(const ropewalk_shift_call& c, ropewalk_detail_mode mode) noexcept {
 }  // namespace
 
 int shift(const ropewalk_shift_call* call, ropewalk_detail_mode mode) noexcept {
-    const reason field = check_call(call);
-    if (field.must != nullptr) return status_of(field);
+    const misfit field = check_call(call);
+    if (!field.ok()) return status_of(field);
     const index tokens = plan_of(call->plan).places.tokens();
     if (!has_rows(call->rows, 1, tokens)) mode = ropewalk_detail_look;
     // Without pairs nothing rotates, and codes are not made anew.

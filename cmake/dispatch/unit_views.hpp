@@ -101,7 +101,7 @@ inline const spectrum& spectrum_of(const ropewalk_rows& rows) noexcept {
 /// Numbers of cos, and of sin, that are made at once.
 inline constexpr index made_numbers = 2048;
 
-inline reason check_made_rows(const ropewalk_rows& rows) noexcept {
+inline misfit check_made_rows(const ropewalk_rows& rows) noexcept {
     const spectrum& s = spectrum_of(rows);
     if (rows.row_of_token != nullptr || rows.row_of_token_64 != nullptr)
         return {"rows on the fly must have no row_of_token", 0, 1};
@@ -237,7 +237,7 @@ auto with_short_dtype(std::int32_t dtype, F f) noexcept {
 
 /// The first of these row indices that the table does not have.
 template <class I>
-reason missing_row_of(const I* entries, index count, index table_rows) noexcept {
+misfit missing_row_of(const I* entries, index count, index table_rows) noexcept {
     const std::int64_t last = std::int64_t{table_rows} - 1;
     // The sign of a difference, of many entries at once. It may also be set by entries near -2^63, which are not
     // missing: what comes after is asked one by one.
@@ -257,7 +257,7 @@ reason missing_row_of(const I* entries, index count, index table_rows) noexcept 
 }
 /// Whether the table has the row of every token of a call: asked before anything is written, of all parts alike,
 /// so that a refused call touches nothing. A few bytes a token are read, once more than the call itself reads them.
-inline reason check_indices(const ropewalk_rows& rows, index batches, index tokens) noexcept {
+inline misfit check_indices(const ropewalk_rows& rows, index batches, index tokens) noexcept {
     if ((rows.row_of_token == nullptr && rows.row_of_token_64 == nullptr) || rows.pairs == 0 || tokens == 0)
         return {};
     const bool adjacent = rows.batch_stride == 0, same = rows.batch_stride == ROPEWALK_SAME_ROWS;
@@ -265,20 +265,20 @@ inline reason check_indices(const ropewalk_rows& rows, index batches, index toke
     const index count = adjacent ? batches * tokens : tokens;
     for (index b = 0; b < runs; ++b) {
         const index first = rows.first_token + (b == 0 ? 0 : b * rows.batch_stride);
-        const reason r = rows.row_of_token != nullptr
+        const misfit r = rows.row_of_token != nullptr
                              ? missing_row_of(rows.row_of_token + first, count, rows.table_rows)
                              : missing_row_of(rows.row_of_token_64 + first, count, rows.table_rows);
-        if (r.must != nullptr) return r;
+        if (!r.ok()) return r;
     }
     return {};
 }
 
 inline bool has_rows(const ropewalk_rows& rows, index batches, index tokens) noexcept {
-    return check_indices(rows, batches, tokens).must == nullptr;
+    return check_indices(rows, batches, tokens).ok();
 }
 
 /// A changed layout goes through a buffer on the stack where source and target are one.
-inline reason check_changed(const layout_slice& layout, index pairs) noexcept {
+inline misfit check_changed(const layout_slice& layout, index pairs) noexcept {
     if (layout.read == layout.write || pairs <= detail::changed_pairs) return {};
     return {"pairs must be at most 512 where the layout changes in place", detail::changed_pairs, pairs};
 }

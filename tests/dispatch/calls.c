@@ -3,6 +3,16 @@
 // configs.
 #include "layer.h"
 
+static ropewalk_normalize_call normalization(float* x, ptrdiff_t count, ropewalk_rows rows) {
+    ropewalk_normalize_call call = ropewalk_new_normalize_call();
+    call.dtype = ROPEWALK_F32;
+    call.layout = ROPEWALK_HALF_SPLIT;
+    call.tokens = tokens;
+    call.q = heads(x, count);
+    call.rows = rows;
+    return call;
+}
+
 static void test_calls(ropewalk_rows rows) {
     float plain[tokens * q_heads * channels], other[tokens * q_heads * channels];
     char text[200] = "";
@@ -75,13 +85,8 @@ static void test_calls(ropewalk_rows rows) {
     float weight[channels];
     for (int c = 0; c < channels; ++c) weight[c] = 1 + 0.01f * (float)c;
     memcpy(other, q, sizeof other);
-    ropewalk_normalize_call norm = ropewalk_new_normalize_call();
-    norm.dtype = ROPEWALK_F32;
-    norm.layout = ROPEWALK_HALF_SPLIT;
-    norm.tokens = tokens;
-    norm.q = heads(other, q_heads);
+    ropewalk_normalize_call norm = normalization(other, q_heads, rows);
     norm.q_norm.weight = weight;
-    norm.rows = rows;
     check(ropewalk_explain_normalize_and_rotate(&norm, text, sizeof text) == ROPEWALK_OK, text);
     check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_OK, "normalize_and_rotate");
     memcpy(plain, q, sizeof plain);
@@ -299,15 +304,10 @@ static void test_norm_of_nothing(ropewalk_rows rows) {
     float weight[channels], whole[tokens * k_heads * channels], parted[tokens * k_heads * channels];
     char text[200] = "";
     for (int c = 0; c < channels; ++c) weight[c] = 1 + 0.01f * (float)c;
-    ropewalk_normalize_call norm = ropewalk_new_normalize_call();
-    norm.dtype = ROPEWALK_F32;
-    norm.layout = ROPEWALK_HALF_SPLIT;
-    norm.tokens = tokens;
-    norm.q = heads(q, 0);
+    ropewalk_normalize_call norm = normalization(q, 0, rows);
     norm.q_norm.weight = norm.k_norm.weight = weight;
     norm.q_norm.extent = ROPEWALK_NORM_TOKEN;
     norm.k = heads(whole, k_heads);
-    norm.rows = rows;
     memcpy(whole, k, sizeof whole);
     check(ropewalk_normalize_and_rotate(&norm) == ROPEWALK_OK, "keys alone");
     const ropewalk_rows ways[] = {rows, ropewalk_rows_on_the_fly(spectrum, positions, tokens)};
@@ -345,13 +345,8 @@ static void test_names(ropewalk_rows rows) {
         explained = ropewalk_explain_rotate(&rotate, text, sizeof text);
         names_field("k", ropewalk_rotate(&rotate), explained, text);
 
-        ropewalk_normalize_call norm = ropewalk_new_normalize_call();
-        norm.dtype = ROPEWALK_F32;
-        norm.layout = ROPEWALK_HALF_SPLIT;
-        norm.tokens = tokens;
-        norm.q = heads(x, q_heads);
+        ropewalk_normalize_call norm = normalization(x, q_heads, rows);
         norm.k = heads(y, k_heads);
-        norm.rows = rows;
         norm.q_norm.weight = norm.k_norm.weight = y;
         norm.k.head_stride = wrong[i];
         explained = ropewalk_explain_normalize_and_rotate(&norm, text, sizeof text);
