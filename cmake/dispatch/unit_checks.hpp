@@ -26,7 +26,6 @@ constexpr index product(index a, index b) noexcept {
     index result = 0;
     return __builtin_mul_overflow(a, b, &result) || result > most ? most + 1 : result;
 }
-constexpr index magnitude_of(index stride) noexcept { return stride < 0 ? -stride : stride; }
 
 inline misfit check_tensor(const ropewalk_tensor& x) noexcept {
     if (!is_stride(x.batch_stride)) return {"batch_stride must fit the address space", 0, x.batch_stride};
@@ -41,7 +40,9 @@ inline misfit check_tensor(const ropewalk_tensor& x) noexcept {
 inline misfit check_reach(const ropewalk_tensor& x, index batches, index tokens) noexcept {
     const misfit r = check_tensor(x);
     if (!r.ok()) return r;
-    const auto far = [](index count, index stride) { return product(count, magnitude_of(stride)) > most; };
+    const auto far = [](index count, index stride) {
+        return product(count, detail::magnitude(stride)) > most;
+    };
     if (far(batches, x.batch_stride))
         return {"batches * batch_stride must fit the address space", 0, batches};
     if (far(tokens, x.token_stride)) return {"tokens * token_stride must fit the address space", 0, tokens};

@@ -63,6 +63,12 @@ TEST_CASE("index: limits and counts of 64 bits are kept within an index of any s
         CHECK(saturated(fits) == fits);
     CHECK(saturated(std::numeric_limits<std::int64_t>::max()) == most);
     CHECK(saturated(std::numeric_limits<std::int64_t>::min()) == -most);
+    using rw::detail::magnitude;
+    CHECK(magnitude(0) == 0);
+    CHECK(magnitude(7) == 7);
+    CHECK(magnitude(-7) == 7);
+    CHECK(magnitude(-most) == most);
+    CHECK(magnitude(std::numeric_limits<rw::index>::min()) == most);
     if (sizeof(rw::index) == 4) {
         CHECK(limit_of_bits(53) == 1 << 28);
         CHECK(saturated(std::int64_t{1} << 40) == most);

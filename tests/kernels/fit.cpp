@@ -91,6 +91,8 @@ TEST_CASE("fit: strides under which heads share channels", "[kernels][fit]") {
     const rw::heads_view<float> huge(memory.data(), {many, 64, 1, 8}, {8, 8, 8});
     CHECK(text(rw::fit(rw::half_split{}, huge, table)) ==
           "batches * tokens must fit the address space, batches: wanted 1, got " + std::to_string(many));
+    CHECK(of({1, 6, 4, 8}, {0, std::numeric_limits<rw::index>::min(), 8}) ==
+          "extents times strides must fit the address space, extent: wanted 1, got 6");
     // Products that only a wider index holds, in the usual order of the strides.
     const rw::index far = many / 4;
     CHECK(of({1, 6, 1, 8}, {0, far, 8}) ==

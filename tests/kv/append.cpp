@@ -289,11 +289,11 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     auto bad = good;
     bad.key.strides.head = 15;
     CHECK(refusal(bad) ==
-          "make_append_plan: key: source strides must not be shorter than what they step over: wanted 16, "
-          "got 15");
+          "make_append_plan: key: source: the head stride must step over what a head holds: wanted 16, got "
+          "15");
     bad = good, bad.key_cache.strides.token = 31;
     CHECK(refusal(bad) ==
-          "make_append_plan: key: cache strides must not be shorter than what they step over: wanted 32, got "
+          "make_append_plan: key: cache: the token stride must step over what a token holds: wanted 32, got "
           "31");
     bad = good, bad.key_cache.shape.channels = 15;
     CHECK(refusal(bad) ==
@@ -370,8 +370,9 @@ TEST_CASE("make_append_plan: bad input is refused when the plan is made", "[kv][
     // Strides and extents whose products no memory has.
     bad = good, bad.key_cache.strides.page = std::numeric_limits<rw::index>::max();
     CHECK(refusal(bad) ==
-          "make_append_plan: key: extents times strides must fit the address space, stride, got " +
-              std::to_string(std::numeric_limits<rw::index>::max()));
+          "make_append_plan: key: cache: extents times strides must fit the address space, extent: wanted 1, "
+          "got " +
+              std::to_string(bad.key_cache.shape.pages));
 }
 
 TEST_CASE("append: where the first head alone stands in its slot, the others are copied", "[kv][append]") {

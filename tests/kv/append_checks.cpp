@@ -17,6 +17,8 @@ using longs = std::vector<std::int64_t>;
 const std::string overlap =
     "f: source must be the destination itself or not overlap it, token * heads + head, got ";
 
+const std::string token_of_source = "f: source: the token stride must step over what a token holds: wanted ";
+
 std::string source_refusal(rw::heads_shape shape, rw::heads_strides strides) {
     float x = 0;
     return support::refusal(
@@ -57,18 +59,17 @@ TEST_CASE("append_checks: dimensions may lie in any order, each a step over what
     CHECK(source_refusal({2, 3, 4, 8}, {96, 32, 8}) == "");
     CHECK(source_refusal({2, 3, 4, 8}, {8, 16, 48}) == "");
     CHECK(source_refusal({2, 3, 4, 8}, {1000, 40, 9}) == "");
-    const std::string text = "f: source strides must not be shorter than what they step over: wanted ";
-    CHECK(source_refusal({2, 3, 4, 8}, {95, 32, 8}) == text + "96, got 95");
-    CHECK(source_refusal({2, 3, 4, 8}, {96, 31, 8}) == text + "32, got 31");
-    CHECK(source_refusal({2, 3, 4, 8}, {8, 15, 48}) == text + "16, got 15");
-    CHECK(source_refusal({2, 3, 4, 8}, {0, 32, 8}) == text + "8, got 0");  // all batches in one place
+    const std::string batch = "f: source: the batch stride must step over what a batch holds: wanted ";
+    CHECK(source_refusal({2, 3, 4, 8}, {95, 32, 8}) == batch + "96, got 95");
+    CHECK(source_refusal({2, 3, 4, 8}, {96, 31, 8}) == token_of_source + "32, got 31");
+    CHECK(source_refusal({2, 3, 4, 8}, {8, 15, 48}) == token_of_source + "16, got 15");
+    CHECK(source_refusal({2, 3, 4, 8}, {0, 32, 8}) == batch + "96, got 0");  // all batches in one place
 }
 
 TEST_CASE("append_checks: rows may run backwards, and a single one has no step", "[kv][append]") {
     CHECK(source_refusal({2, 3, 4, 8}, {-96, 32, -8}) == "");
     // What is named is the length of the step.
-    CHECK(source_refusal({2, 3, 4, 8}, {-96, -31, 8}) ==
-          "f: source strides must not be shorter than what they step over: wanted 32, got 31");
+    CHECK(source_refusal({2, 3, 4, 8}, {-96, -31, 8}) == token_of_source + "32, got 31");
     CHECK(source_refusal({1, 3, 1, 8}, {0, 8, 0}) == "");
     CHECK(source_refusal({1, 1, 1, 8}, {3, -2, 1}) == "");
 }
@@ -77,13 +78,13 @@ TEST_CASE("append_checks: rows without channels may all stand in one place", "[k
     CHECK(cache_refusal({2, 4, 2, 0}, {0, 0, 0}) == "");
     CHECK(cache_refusal({2, 4, 2, 0}, {0, 0, 16}) == "");
     CHECK(cache_refusal({2, 4, 2, 1}, {0, 0, 0}) ==
-          "f: cache strides must not be shorter than what they step over: wanted 1, got 0");
+          "f: cache: the head stride must step over what a head holds: wanted 1, got 0");
 }
 
 TEST_CASE("append_checks: the longest step backwards is a step too far", "[kv][append]") {
     constexpr rw::index least = std::numeric_limits<rw::index>::min();
     CHECK(source_refusal({2, 3, 4, 8}, {least, 32, 8}) ==
-          "f: extents times strides must fit the address space, stride, got " + std::to_string(-(least + 1)));
+          "f: source: extents times strides must fit the address space, extent: wanted 1, got 2");
     CHECK(source_refusal({1, 3, 4, 8}, {least, 32, 8}) == "");
 }
 
@@ -93,10 +94,11 @@ TEST_CASE("append_checks: packed rows of keys and values pass, a cache whose row
     CHECK(cache_refusal(shape, {128, 32, 16}) == "");  // [pages, tokens, heads, K | V]
     CHECK(cache_refusal(shape, {128, 16, 64}) == "");  // [pages, heads, tokens, K | V]
     CHECK(cache_refusal(shape, {-64, 16, 8}) == "");
-    const std::string text = "f: cache strides must not be shorter than what they step over: wanted ";
-    CHECK(cache_refusal(shape, {63, 16, 8}) == text + "64, got 63");
-    CHECK(cache_refusal(shape, {64, 16, 7}) == text + "8, got 7");
-    CHECK(cache_refusal(shape, {64, 8, 31}) == text + "32, got 31");
+    CHECK(cache_refusal(shape, {63, 16, 8}) ==
+          "f: cache: the page stride must step over what a page holds: wanted 64, got 63");
+    const std::string head = "f: cache: the head stride must step over what a head holds: wanted ";
+    CHECK(cache_refusal(shape, {64, 16, 7}) == head + "8, got 7");
+    CHECK(cache_refusal(shape, {64, 8, 31}) == head + "32, got 31");
 }
 
 TEST_CASE("append_checks: a source inside a packed cache passes between its rows", "[kv][append]") {

@@ -17,6 +17,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iterator>
+#include <limits>
 #include <vector>
 
 namespace rw = ropewalk;
@@ -110,6 +112,20 @@ int main(int argc, char** argv) {
             return rw::rotate(rw::pair_layout::blocked_by(6), x, xpos);
         },                                          // 27: a group that does not divide
         [&] { return rw::mix_blocks(x, blocks); },  // 28: blocks of more channels
+        [&] {                                       // 29: q_out without channels and strides
+            rw::prepare_call<float> prologue{
+                .q = two_batches, .q_out = {memory.data(), {2, tokens, heads, 0}, {}}, .new_rows = {}};
+            return rw::prepare_attention(half, prologue, rw::cache_plan{}, rows);
+        },
+        [&] {  // 30: a cache whose strides were forgotten
+            return rw::shift_keys(half, rw::cache_view<float>(keys.data(), {1, 8, heads, dim}, {}), plan,
+                                  rows);
+        },
+        [&] {  // 31: a step of no length that an index can hold
+            constexpr rw::index least = std::numeric_limits<rw::index>::min();
+            return rw::rotate(half, rw::heads_view<float>(memory.data(), {1, 6, heads, dim}, {0, least, dim}),
+                              rows);
+        },
     };
     constexpr int count = static_cast<int>(std::size(mistakes));
     const int number = argc > 1 ? std::atoi(argv[1]) : 0;

@@ -91,6 +91,7 @@ class control_layer {
     /// Cost:     two products and a rotation.
     rotated_condition<T> make_condition(heads_view<const T> features) const {
         constexpr const char* who = "musecontrollite::control_layer::make_condition";
+        detail::require_readable(who, "features", features);
         detail::require_equal(who, "features must have condition_channels channels",
                               config_.condition_channels, features.channels());
         detail::require(features.heads() == 1, who, "features must have one head", features.heads());
@@ -121,6 +122,8 @@ class control_layer {
     void add(heads_view<const T> queries, const rotated_condition<T>& condition, heads_view<T> hidden,
              T scale = T(1)) const {
         constexpr const char* who = "musecontrollite::control_layer::add";
+        detail::require_readable(who, "queries", queries);
+        detail::require_writable(who, "hidden", hidden);
         const index width = config_.heads * config_.head_dim, tokens = queries.tokens();
         const index kv_width = config_.kv_heads * config_.head_dim;
         detail::require(queries.heads() == config_.heads && queries.channels() == config_.head_dim, who,

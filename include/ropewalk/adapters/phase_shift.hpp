@@ -13,7 +13,7 @@
 
 #include <ropewalk/attention/tile_product.hpp>
 #include <ropewalk/core/aligned_vector.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/models/weight_layout.hpp>
 
@@ -250,6 +250,7 @@ void calibrate(const parameters<W>& p, heads_view<T> x) {
     using C = compute_t<T>;
     static_assert(std::is_same_v<C, compute_t<W>>,
                   "parameters: double for f64, float, bf16 or f16 otherwise");
+    detail::require_writable("phase_shift::calibrate", "x", x);
     detail::require_phase("phase_shift::calibrate", p, x.heads(), x.channels());
     detail::phase_block<C, W> block(x.channels(), x.batches() * x.tokens());
     for (index h = 0; h < x.heads(); ++h) {
@@ -276,6 +277,8 @@ template <class T>
 void backpropagate(const parameters<T>& p, heads_view<const T> x, heads_view<T> gradient,
                    parameters<T>& of_parameters) {
     constexpr const char* who = "phase_shift::backpropagate";
+    detail::require_readable(who, "x", x);
+    detail::require_writable(who, "gradient", gradient);
     detail::require_phase(who, p, x.heads(), x.channels());
     detail::require_phase(who, of_parameters, x.heads(), x.channels());
     detail::require(gradient.tokens() == x.tokens() && gradient.batches() == x.batches() &&

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <ropewalk/adapters/road.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/core/simd.hpp>
 
 namespace ROPEWALK_NAMESPACE::detail {
@@ -108,6 +109,8 @@ struct gradient {
 template <class T, class D>
 gradient make_gradient(const adapter& a, heads_view<T> h, heads_view<D> dy) {
     constexpr const char* who = "road::make_gradient";
+    detail::require_readable(who, "h", h);
+    detail::require_readable(who, "dy", dy);
     const adapter_config& config = a.config();
     detail::require_equal(who, "h must have the adapter's channels", config.channels, h.channels());
     detail::require_extents(who, "dy must have h's extents", h.shape, dy.shape);

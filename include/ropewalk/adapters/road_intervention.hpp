@@ -10,6 +10,7 @@
 #include <ropewalk/adapters/road.hpp>
 #include <ropewalk/attention/tile_product.hpp>
 #include <ropewalk/core/aligned_vector.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 namespace ROPEWALK_NAMESPACE::detail {
 /// `count` rounded up to whole registers.
@@ -71,15 +72,17 @@ class intervention {
 
     /// h <- h + M^T (R M h - M h), in place.
     /// Shapes:   h [batches, tokens, heads, channels], any strides.
-    /// Returns:  true; false, with h untouched, when its number of channels differs and ROPEWALK_ON_MISFIT
-    ///           lets the program continue.
+    /// Returns:  true; false, with h untouched, when its channels or strides do not fit and
+    ///           ROPEWALK_ON_MISFIT lets the program continue.
     template <class E>
     bool mix(heads_view<E> h) noexcept {
         static_assert(std::is_same_v<compute_t<E>, T>,
                       "f64 data by an intervention<double>, other by <float>");
-        if (!h.empty() && h.channels() != channels())
-            return detail::tell("road::intervention::mix",
-                                {"channels must be those of the projection", channels(), h.channels()});
+        constexpr const char* who = "road::intervention::mix";
+        if (!detail::fits(who, detail::fit_writable(h))) return false;
+        if (h.empty()) return true;
+        if (h.channels() != channels())
+            return detail::tell(who, {"channels must be those of the projection", channels(), h.channels()});
         const index per_batch = h.tokens() * h.heads(), all = h.batches() * per_batch;
         const auto row = [&](index i) {
             return reinterpret_cast<stored_t<E>*>(

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/frequencies/spectrum.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
@@ -39,6 +39,7 @@ inline index count_full_turns(const spectrum& s, double context_length) {
 /// Source:   Round and Round We Go, Barbero et al. 2024, section 4.
 template <class T>
 std::vector<double> make_pair_norms(pair_layout layout, heads_view<T> x) {
+    detail::require_readable("make_pair_norms", "x", x);
     detail::require(x.channels() % 2 == 0, "make_pair_norms", "channels must be even", x.channels());
     const index pairs = x.channels() / 2;
     detail::require(layout.fits(pairs), "make_pair_norms",

@@ -116,6 +116,8 @@ head_patterns make_head_patterns(const L& layout, heads_view<Q> q, heads_view<K>
                                  std::type_identity_t<rows_view<double>> rows,
                                  const head_pattern_config& config = {}) {
     constexpr const char* who = "make_head_patterns";
+    detail::require_readable(who, "q", q);
+    detail::require_readable(who, "k", k);
     using detail::copied_heads;
     detail::require(k.heads() >= 1 && q.heads() % k.heads() == 0, who, "k.heads must divide q.heads",
                     k.heads());

@@ -130,7 +130,7 @@ void attend_banded(const Mask& mask, const banded_copies<Q, K>& copies, const ba
     constexpr index beyond = detail::limit_of_bits(60);
     const heads_view<Q> q = copies.near_q;
     const heads_view<K> k = copies.near_k;
-    detail::check_attention(who, q.shape, k.shape, v.shape, out.shape);
+    detail::check_attention(who, q, k, v, out);
     detail::require_extents(who, "far_q must have near_q's extents", q.shape, copies.far_q.shape);
     detail::require_extents(who, "far_k must have near_k's extents", k.shape, copies.far_k.shape);
     detail::require(inside.window >= 0 && inside.window <= beyond, who, "window must be >= 0", inside.window);

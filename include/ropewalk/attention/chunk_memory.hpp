@@ -143,6 +143,15 @@ void check_chunk(const char* who, const attention::chunk_config& config, const s
     if (slots > 0) same(t.memory_k, slots, kv_heads, "memory_k must have k's heads and channels");
     require_equal(who, "memory_v must have memory_k's slots", slots, t.memory_v.tokens());
     if (slots > 0) same(t.memory_v, slots, kv_heads, "memory_v must have k's heads and channels");
+    require_readable(who, "q", t.q);
+    require_readable(who, "k", t.k);
+    require_readable(who, "v", t.v);
+    require_readable(who, "memory_k", t.memory_k);
+    require_readable(who, "memory_v", t.memory_v);
+    require_writable(who, "out", t.out);
+    require_writable(who, "full", t.full);
+    require_writable(who, "local", t.local);
+    require_writable(who, "memory", t.memory);
     require(frequencies.axes() == 1 && 2 * frequencies.pairs() == channels, who,
             "frequencies must have channels / 2 pairs", frequencies.pairs());
 }

@@ -165,6 +165,10 @@ void attend(heads_view<const T> q, heads_view<const T> kv, heads_view<const T> c
             const attend_config& c) {
     using C = compute_t<T>;
     constexpr const char* who = "compressed_keys::attend";
+    detail::require_readable(who, "q", q);
+    detail::require_readable(who, "kv", kv);
+    detail::require_readable(who, "compressed", compressed);
+    detail::require_writable(who, "out", out);
     const index tokens = q.tokens(), windows = compressed.tokens(), heads = q.heads(),
                 channels = q.channels();
     detail::require(q.batches() == 1 && kv.batches() == 1 && compressed.batches() == 1, who,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <ropewalk/attention/tile_rows.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -140,12 +141,15 @@ namespace detail {
 template <class Q, class K>
 double dual_chunk_scale(const char* who, const dual_chunk_queries<Q>& q, heads_view<K> k,
                         const dual_chunk_options& options) {
+    require_readable(who, "queries", q.same);
     for (const auto& part : {q.previous, q.older}) {
+        require_readable(who, "queries", part);
         require_equal(who, "queries must have the same batches", q.same.batches(), part.batches());
         require_equal(who, "queries must have the same tokens", q.same.tokens(), part.tokens());
         require_equal(who, "queries must have the same heads", q.same.heads(), part.heads());
         require_equal(who, "queries must have the same channels", q.same.channels(), part.channels());
     }
+    require_readable(who, "k", k);
     require_equal(who, "k.batches must be the queries'", q.same.batches(), k.batches());
     require_equal(who, "k.channels must be the queries'", q.same.channels(), k.channels());
     require(q.same.heads() == 0 || (k.heads() > 0 && q.same.heads() % k.heads() == 0), who,

@@ -168,7 +168,7 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out
             const attend_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
     constexpr const char* who = "attend";
-    detail::check_attention(who, q.shape, k.shape, v.shape, out.shape);
+    detail::check_attention(who, q, k, v, out);
     const index all = detail::checked_product(who, "batches * heads * Lq * Lk must fit",
                                               {q.batches(), q.heads(), q.tokens(), k.tokens()});
     for (const std::size_t wanted : {options.probabilities.size(), options.scores.size()})

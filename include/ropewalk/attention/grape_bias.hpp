@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 /// GRAPE's additive form: a negative bias on the logits that grows with the distance, at a rate that depends
 /// on queries, on keys or on the tokens between them. A constant rate is ALiBi.
@@ -63,6 +63,8 @@ template <class T>
 std::vector<double> make_bias(const bias_config& c, const bias_parameters& p, heads_view<const T> q,
                               heads_view<const T> k) {
     constexpr const char* who = "grape::make_bias";
+    detail::require_readable(who, "q", q);
+    detail::require_readable(who, "k", k);
     const index heads = q.heads(), tokens = q.tokens(), channels = q.channels();
     detail::require(q.batches() == 1 && k.batches() == 1, who, "batches must be 1", q.batches());
     detail::require_equal(who, "k.tokens must be q's", tokens, k.tokens());
@@ -118,6 +120,7 @@ std::vector<double> make_bias(const bias_config& c, const bias_parameters& p, he
 template <class T>
 std::vector<double> make_path_bias(heads_view<const T> p) {
     constexpr const char* who = "grape::make_path_bias";
+    detail::require_readable(who, "p", p);
     const index heads = p.heads(), tokens = p.tokens(), channels = p.channels(), pairs = channels / 2;
     detail::require(p.batches() == 1, who, "batches must be 1", p.batches());
     detail::require(channels % 2 == 0, who, "channels must be even", channels);

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 /// Edits an image by copying keys and values from one sample of a batch to another, after the rotation.
 /// Source: FreeFlux, Wei et al. 2025; wtybest/FreeFlux editing/, masactrl_forward.
@@ -29,7 +29,8 @@ struct token_range {
 namespace ROPEWALK_NAMESPACE::detail {
 
 template <class T>
-void require_samples(const char* who, const heads_view<T>& x, kv_injection::samples s) {
+void require_samples(const char* who, const char* argument, const heads_view<T>& x, kv_injection::samples s) {
+    require_writable(who, argument, x);
     require(s.source >= 0 && s.source < x.batches(), who, "source must be a sample of the batch", s.source);
     require(s.target >= 0 && s.target < x.batches(), who, "target must be a sample of the batch", s.target);
     require(s.source != s.target, who, "target must not be the source", s.target);
@@ -58,7 +59,8 @@ template <class T>
 void inject_keys_values(heads_view<T> k, heads_view<T> v, samples s, token_range image,
                         std::span<const index> keep = {}) {
     constexpr const char* who = "inject_keys_values";
-    detail::require_samples(who, k, s);
+    detail::require_samples(who, "k", k, s);
+    detail::require_writable(who, "v", v);
     detail::require_equal(who, "v.batches must equal k.batches", k.batches(), v.batches());
     detail::require_equal(who, "v.tokens must equal k.tokens", k.tokens(), v.tokens());
     detail::require(image.first >= 0 && image.count >= 0 && image.first <= k.tokens() - image.count, who,
@@ -86,7 +88,7 @@ template <class T>
 void inject_values(heads_view<T> v, samples s, token_range image, std::span<const index> from,
                    std::span<const index> to) {
     constexpr const char* who = "inject_values";
-    detail::require_samples(who, v, s);
+    detail::require_samples(who, "v", v, s);
     detail::require(image.first >= 0 && image.count >= 0 && image.first <= v.tokens() - image.count, who,
                     "image must lie inside the sequence, first token", image.first);
     detail::require_equal(who, "to must be as long as from", from.size(), to.size());

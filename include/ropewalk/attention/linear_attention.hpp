@@ -174,6 +174,8 @@ class linear_state {
         detail::require_equal(who, "channels of k must be those of the state", sizes_.channels, k.channels());
         detail::require_equal(who, "channels of v must be those of the state", sizes_.value_channels,
                               v.channels());
+        detail::require_readable(who, "k", k);
+        detail::require_readable(who, "v", v);
         check_rows(who, rows, k.tokens(), k.heads());
     }
     template <class Q, class O, class R>
@@ -188,6 +190,8 @@ class linear_state {
         detail::require_equal(who, "channels of q must be those of the state", sizes_.channels, q.channels());
         detail::require_equal(who, "channels of out must be those of v", sizes_.value_channels,
                               out.channels());
+        detail::require_readable(who, "q", q);
+        detail::require_writable(who, "out", out);
         check_rows(who, rows, q.tokens(), q.heads());
     }
 

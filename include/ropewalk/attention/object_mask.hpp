@@ -11,6 +11,7 @@
 
 #include <ropewalk/attention/exact.hpp>
 #include <ropewalk/attention/kv_injection.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 /// Locates an object named by a word in an image that is still being generated: its tokens are the `keep` of
 /// inject_keys_values. First, the attention between the word and the image is measured in some layers
@@ -67,6 +68,8 @@ namespace ROPEWALK_NAMESPACE::kv_injection {
 template <class Q, class K>
 std::vector<double> make_word_map(heads_view<Q> q, heads_view<K> k, const word_on_image& where) {
     constexpr const char* who = "make_word_map";
+    detail::require_readable(who, "q", q);
+    detail::require_readable(who, "k", k);
     const token_range image = where.image;
     detail::require(q.batches() == 1, who, "q.batches must be 1", q.batches());
     detail::require_equal(who, "k.tokens must equal q.tokens", q.tokens(), k.tokens());

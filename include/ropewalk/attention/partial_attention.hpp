@@ -98,6 +98,7 @@ partial_attention<compute_t<Q>> make_partial_attention(heads_view<Q> q, heads_vi
 template <class T, class O>
 void join_partial_attention(std::span<const partial_attention<T>> parts, heads_view<O> out) {
     constexpr const char* who = "join_partial_attention";
+    detail::require_writable(who, "out", out);
     const index rows = detail::checked_product(who, "out must have extents >= 0 that fit in memory",
                                                {out.batches(), out.tokens(), out.heads()});
     detail::checked_product(who, "out must have extents >= 0 that fit in memory", {rows, out.channels()});

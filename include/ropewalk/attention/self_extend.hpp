@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/positions/position_ids.hpp>
 
 namespace ROPEWALK_NAMESPACE {
@@ -78,9 +78,11 @@ class self_extend {
         return std::max(1.0, std::log(static_cast<double>(token) + 1) / std::log(*config_.scale_base));
     }
     /// Multiplies the queries of tokens [first, first + x.tokens()) by query_scale, in place.
+    /// Returns: as rotate.
     template <class T>
-    void scale_queries(heads_view<T> x, std::int64_t first = 0) const noexcept {
-        if (!config_.scale_base) return;
+    bool scale_queries(heads_view<T> x, std::int64_t first = 0) const noexcept {
+        if (!detail::fits("self_extend::scale_queries", detail::fit_writable(x))) return false;
+        if (!config_.scale_base) return true;
         for (index b = 0; b < x.batches(); ++b)
             for (index n = 0; n < x.tokens(); ++n) {
                 const double by = query_scale(first + n);
@@ -91,6 +93,7 @@ class self_extend {
                             by * static_cast<double>(static_cast<compute_t<T>>(head[c]))));
                 }
             }
+        return true;
     }
     /// The longest sequence whose distances stay below `trained`: group (trained - window) + window.
     std::int64_t longest(std::int64_t trained) const noexcept {

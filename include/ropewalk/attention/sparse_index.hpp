@@ -13,7 +13,7 @@
 
 #include <ropewalk/attention/tiled_core.hpp>
 #include <ropewalk/core/aligned_vector.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 /// The indexers of sparse attention: a few extra heads whose scores select the keys that the main attention
 /// sees. DeepSeek V3.2 and GLM-5 select tokens; DeepSeek V4 selects compressed keys. The indexer's queries
@@ -33,6 +33,7 @@ template <class T>
 void normalize_keys(heads_view<T> x, std::span<const compute_t<T>> weight, std::span<const compute_t<T>> bias,
                     double epsilon = 1e-6) {
     constexpr const char* who = "sparse_index::normalize_keys";
+    detail::require_writable(who, "x", x);
     detail::require_equal(who, "weight must hold channels numbers", x.channels(), weight.size());
     detail::require_equal(who, "bias must hold channels numbers", x.channels(), bias.size());
     detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be finite and >= 0", epsilon);
@@ -68,6 +69,7 @@ void normalize_keys(heads_view<T> x, std::span<const compute_t<T>> weight, std::
 template <class T>
 void hadamard(heads_view<T> x) {
     const index size = x.channels();
+    detail::require_writable("hadamard", "x", x);
     detail::require(size >= 1 && (size & (size - 1)) == 0, "hadamard", "channels must be a power of two",
                     size);
     std::vector<compute_t<T>> v(static_cast<std::size_t>(size));
@@ -104,6 +106,8 @@ std::vector<compute_t<T>> make_scores(heads_view<const T> q, heads_view<const T>
                                       std::span<const compute_t<T>> weights) {
     using C = compute_t<T>;
     constexpr const char* who = "sparse_index::make_scores";
+    detail::require_readable(who, "q", q);
+    detail::require_readable(who, "k", k);
     detail::require(q.batches() == 1 && k.batches() == 1, who, "batches must be 1", q.batches());
     detail::require(k.heads() == 1, who, "k must have one head for all", k.heads());
     detail::require_equal(who, "k.channels must be q's", q.channels(), k.channels());

@@ -41,7 +41,7 @@ void attend(const Mask& mask, heads_view<Q> q, heads_view<K> k, heads_view<V> v,
             std::span<std::byte> workspace, const tiled_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
     constexpr const char* who = "attend";
-    detail::check_attention(who, q.shape, k.shape, v.shape, out.shape);
+    detail::check_attention(who, q, k, v, out);
     const double scale = detail::checked_scale(who, options.scale, q.channels());
     const index needed = attend_workspace(q, k, v, options);
     detail::require(static_cast<index>(workspace.size()) >= needed, who,

@@ -14,7 +14,7 @@
 #include <ropewalk/attention/softmax_strip.hpp>
 #include <ropewalk/attention/tile_pieces.hpp>
 #include <ropewalk/attention/tile_rows.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/core/simd_transpose.hpp>
 #include <ropewalk/kernels/partition.hpp>
 
@@ -89,6 +89,15 @@ inline void check_attention(const char* who, heads_shape q, heads_shape k, heads
     require_equal(who, "out.heads must equal q.heads", q.heads, out.heads);
     require_equal(who, "k.channels must equal q.channels", q.channels, k.channels);
     require_equal(who, "out.channels must equal v.channels", v.channels, out.channels);
+}
+
+template <class Q, class K, class V, class O>
+void check_attention(const char* who, heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out) {
+    check_attention(who, q.shape, k.shape, v.shape, out.shape);
+    require_readable(who, "q", q);
+    require_readable(who, "k", k);
+    require_readable(who, "v", v);
+    require_writable(who, "out", out);
 }
 
 /// The scale of scores: as given, or 1 / sqrt(channels).

@@ -101,7 +101,7 @@ void attend_dual_chunk(const Mask& mask, const dual_chunk& chunks, const dual_ch
                        const tiled_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
     constexpr const char* who = "attend_dual_chunk";
-    detail::check_attention(who, q.same.shape, k.shape, v.shape, out.shape);
+    detail::check_attention(who, q.same, k, v, out);
     const double scale = detail::dual_chunk_scale(who, q, k, chunk_options);
     const index first = chunk_options.first_query.value_or(k.tokens() - q.same.tokens());
     detail::require(first <= detail::limit_of_bits(60), who,

@@ -15,7 +15,6 @@ namespace ROPEWALK_NAMESPACE::attention {
 /// result, and the gradients with respect to its inputs.
 /// Shapes:   as in attend; d_out and out like attend's out, log_weight as attend wrote it, dq like q, dk like
 ///           k, dv like v.
-///         dv like v.
 template <class Q, class K, class V, class O, class D, class DQ, class DK, class DV>
 struct gradient_tensors {
     heads_view<Q> q;                           ///< as attend read it
@@ -37,6 +36,23 @@ gradient_tensors(heads_view<Q>, heads_view<K>, heads_view<V>, heads_view<O>, hea
 }  // namespace ROPEWALK_NAMESPACE::attention
 
 namespace ROPEWALK_NAMESPACE::detail {
+
+/// Checks the tensors of a backward pass against those of the forward pass, and their memory.
+template <class Tensors>
+void check_gradients(const char* who, const Tensors& t) {
+    require_extents(who, "d_out must have out's extents", t.out.shape, t.d_out.shape);
+    require_extents(who, "dq must have q's extents", t.q.shape, t.dq.shape);
+    require_extents(who, "dk must have k's extents", t.k.shape, t.dk.shape);
+    require_extents(who, "dv must have v's extents", t.v.shape, t.dv.shape);
+    require_readable(who, "q", t.q);
+    require_readable(who, "k", t.k);
+    require_readable(who, "v", t.v);
+    require_readable(who, "out", t.out);
+    require_readable(who, "d_out", t.d_out);
+    require_writable(who, "dq", t.dq);
+    require_writable(who, "dk", t.dk);
+    require_writable(who, "dv", t.dv);
+}
 
 /// Memory of one backward call: that of a tile, and the gradients of one kv head during the loop over
 /// queries.
@@ -340,10 +356,7 @@ void attend_gradient(const Mask& mask, const gradient_tensors<Q, K, V, O, D, DQ,
     using T = compute_t<Q>;
     constexpr const char* who = "attend_gradient";
     detail::check_attention(who, t.q.shape, t.k.shape, t.v.shape, t.out.shape);
-    detail::require_extents(who, "d_out must have out's extents", t.out.shape, t.d_out.shape);
-    detail::require_extents(who, "dq must have q's extents", t.q.shape, t.dq.shape);
-    detail::require_extents(who, "dk must have k's extents", t.k.shape, t.dk.shape);
-    detail::require_extents(who, "dv must have v's extents", t.v.shape, t.dv.shape);
+    detail::check_gradients(who, t);
     const double scale = detail::checked_scale(who, options.scale, t.q.channels());
     const index needed = attend_gradient_workspace(t.q, t.v, options);
     detail::require(static_cast<index>(workspace.size()) >= needed, who,

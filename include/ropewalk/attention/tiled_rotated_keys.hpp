@@ -79,7 +79,7 @@ void attend_rotating_keys(const Mask& mask, const L& layout, heads_view<Q> q, he
     using T = compute_t<Q>;
     constexpr const char* who = "attend_rotating_keys";
     static_assert(std::is_same_v<compute_t<K>, T>, "queries and keys have one compute type");
-    detail::check_attention(who, q.shape, k.shape, v.shape, out.shape);
+    detail::check_attention(who, q, k, v, out);
     const double scale = detail::checked_scale(who, options.scale, q.channels());
     const auto& rows = detail::rows_of(key_rows);
     const misfit wrong = fit(layout, k, rows);

@@ -39,6 +39,10 @@ void fill_windowed_scores(heads_view<Q> near_q, heads_view<K> near_k, heads_view
                           const windowed_options& options) {
     using T = compute_t<Q>;
     constexpr const char* who = "fill_windowed_scores";
+    detail::require_readable(who, "near_q", near_q);
+    detail::require_readable(who, "near_k", near_k);
+    detail::require_readable(who, "far_q", far_q);
+    detail::require_readable(who, "far_k", far_k);
     const index batches = near_q.batches(), queries = near_q.tokens(), heads = near_q.heads();
     const index keys = near_k.tokens(), channels = near_q.channels();
     detail::require_equal(who, "far_q.batches must be near_q's", batches, far_q.batches());

@@ -8,6 +8,7 @@
 #include <Eigen/Core>
 
 #include <ropewalk/compression/elite_pairs.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/frequencies/keep_pairs.hpp>
 #include <ropewalk/schemes/fixed_scheme.hpp>
 
@@ -114,6 +115,8 @@ class elite_layout {
     template <class S, class D>
     void fill_packed(heads_view<S> from, heads_view<D> to) const {
         constexpr const char* who = "elite_layout::fill_packed";
+        detail::require_readable(who, "from", from);
+        detail::require_writable(who, "to", to);
         detail::require(from.channels() == head_dim_ && to.channels() == head_dim_, who,
                         "views must have head_dim channels", from.channels());
         detail::require(from.heads() % heads_ == 0 && to.heads() == from.heads(), who,

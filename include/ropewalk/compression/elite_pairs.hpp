@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <ropewalk/compression/elite_distances.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/kernels/rotate.hpp>
 
@@ -102,6 +102,8 @@ struct elite_call {
 template <class Q, class K>
 elite_call checked_elite(const char* who, heads_view<Q> q, heads_view<K> k, const spectrum& omega,
                          const elite_options& o) {
+    require_readable(who, "q", q);
+    require_readable(who, "k", k);
     require(omega.axes() == 1 && omega.heads() == 1, who, "omega must have one axis and one head, axes",
             omega.axes());
     require_equal(who, "q must have two channels a pair", 2 * omega.pairs(), q.channels());

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 
 /// Quantisation of keys before or after the rotation. KVQuant and RotateKV quantise keys before the rotation
@@ -25,6 +25,7 @@ inline void require_bits(const char* who, index bits, const char* must) {
 }
 template <class T>
 void require_one_batch(const char* who, heads_view<T> x) {
+    detail::require_readable(who, "keys", x);
     detail::require(x.batches() == 1, who, "batches must be 1", x.batches());
     for (index n = 0; n < x.tokens(); ++n)
         for (index h = 0; h < x.heads(); ++h)
@@ -86,6 +87,9 @@ channel_codes encode_channels(const channel_config& c, heads_view<const T> k) {
 template <class T>
 void decode_channels(const channel_config& c, const channel_codes& codes, heads_view<T> out) {
     constexpr const char* who = "key_codes::decode_channels";
+    detail::require_writable(who, "out", out);
+    detail::require(c.exact_tokens >= 0 && c.exact_tokens <= out.tokens(), who,
+                    "exact_tokens must be in 0 .. tokens", c.exact_tokens);
     const index width = out.heads() * out.channels();
     detail::require(out.batches() == 1, who, "batches must be 1", out.batches());
     detail::require(static_cast<index>(codes.low.size()) == width && codes.step.size() == codes.low.size(),
@@ -182,6 +186,7 @@ inline std::vector<double> decode_groups(const group_config& c, const group_code
     const auto width = static_cast<index>(order.size());
     detail::require(width >= 1 && c.group >= 1 && width % c.group == 0, who, "group must divide the width",
                     c.group);
+    for (const index i : order) detail::require(i >= 0 && i < width, who, "order must hold channels", i);
     const auto numbers = static_cast<index>(codes.codes.size());
     detail::require(numbers % width == 0 && static_cast<index>(codes.step.size()) * c.group == numbers &&
                         codes.zero.size() == codes.step.size() && codes.low.size() == codes.step.size(),
@@ -276,6 +281,8 @@ polar_codes encode_polar(const polar_config& c, heads_view<const T> k) {
 template <class T>
 void decode_polar(const polar_config& c, const polar_codes& codes, heads_view<T> out) {
     constexpr const char* who = "key_codes::decode_polar";
+    detail::require_writable(who, "out", out);
+    detail_codes::require_bits(who, c.angle_bits, "angle_bits must be in 1 .. 8");
     const index pairs = out.channels() / 2;
     detail::require(out.batches() == 1, who, "batches must be 1", out.batches());
     detail::require(c.group >= 1 && out.channels() % 2 == 0 && c.layout.fits(pairs), who,

@@ -167,6 +167,7 @@ retrieval_cache<T>::retrieval_cache(std::vector<vector_quantizer<T>> quantizers,
 template <class T>
 template <class E>
 void retrieval_cache<T>::append_to(index first, heads_view<E> keys) {
+    detail::require_readable(append_name, "keys", keys);
     detail::require(keys.heads() == kv_heads(), append_name, "keys must have a head a quantizer",
                     keys.heads());
     detail::require(keys.channels() == quantizers_[0].channels(), append_name,
@@ -237,7 +238,11 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
     };
     if (!detail::fits(
             "retrieval_cache::attend",
-            detail::first_of(step(q.shape, d), view(k.shape, {batches, most, kv_heads(), d}),
+            detail::first_of(detail::in_argument("q", detail::fit_readable(q)),
+                             detail::in_argument("k", detail::fit_readable(k)),
+                             detail::in_argument("v", detail::fit_readable(v)),
+                             detail::in_argument("out", detail::fit_writable(out)), step(q.shape, d),
+                             view(k.shape, {batches, most, kv_heads(), d}),
                              view(v.shape, {batches, most, kv_heads(), options_.value_channels}),
                              step(out.shape, options_.value_channels),
                              span(trace.approximate_scores.size(), heads), span(trace.top.size(), heads),

@@ -55,6 +55,8 @@ std::vector<vector_quantizer<T>> make_retrieval_quantizers(heads_view<Q> q, head
                                                            const rotary_scheme& rope,
                                                            const retrieval_calibration& options = {}) {
     constexpr const char* who = "make_retrieval_quantizers";
+    detail::require_readable(who, "q", q);
+    detail::require_readable(who, "k", k);
     detail::require(k.heads() > 0 && q.heads() > 0 && q.heads() % k.heads() == 0, who,
                     "q.heads must be a multiple of k.heads", q.heads());
     detail::require_equal(who, "k.channels must be rope.head_dim", rope.head_dim, k.channels());

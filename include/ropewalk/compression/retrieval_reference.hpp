@@ -118,6 +118,9 @@ retrieval_reference::retrieval_reference(heads_view<Q> q, heads_view<K> k, heads
       value_channels_(v.channels()),
       scale_(rope.logit_scale / std::sqrt(static_cast<double>(std::max<index>(k.channels(), 1)))) {
     constexpr const char* who = "retrieval_reference";
+    detail::require_readable(who, "q", q);
+    detail::require_readable(who, "k", k);
+    detail::require_readable(who, "v", v);
     options.require_valid(who);
     detail::require(q.batches() == 1 && q.tokens() == 1, who, "q must be one query, tokens", q.tokens());
     detail::require(k.batches() == 1 && v.batches() == 1, who, "k and v must be of one sequence, batches",

@@ -99,6 +99,10 @@ class row_attention {
     template <class Q, class K, class V, class O>
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const row_choice& rows,
                 heads_view<Q> own_q, heads_view<K> own_k) noexcept {
+        const misfit view = detail::in_argument("k", detail::fit_readable(k));
+        if (!view.ok()) return detail::tell(who, view);
+        if (k.batches() != 1)
+            return detail::tell(who, {"the keys must be those of one sequence", 1, k.batches()});
         if (k.channels() != q.channels())
             return detail::tell(who,
                                 {"channels of the keys must be the queries'", q.channels(), k.channels()});
@@ -178,14 +182,23 @@ bool row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
     const index heads = q.heads(), channels = q.channels(), value_channels = v.channels();
     const index own = own_q.empty() ? 0 : own_q.channels();
     const auto wrong = [&]() noexcept -> misfit {
-        if (heads < 0 || heads > shape_.heads)
+        const misfit view = detail::first_of(detail::in_argument("q", detail::fit_readable(q)),
+                                             detail::in_argument("v", detail::fit_readable(v)),
+                                             detail::in_argument("out", detail::fit_writable(out)),
+                                             detail::in_argument("own_q", detail::fit_readable(own_q)),
+                                             detail::in_argument("own_k", detail::fit_readable(own_k)));
+        if (!view.ok()) return view;
+        if (q.batches() != 1) return {"the queries must be those of one sequence", 1, q.batches()};
+        if (v.batches() != 1) return {"the values must be those of one sequence", 1, v.batches()};
+        if (out.batches() != 1) return {"the result must be that of one sequence", 1, out.batches()};
+        if (heads > shape_.heads)
             return {"heads must be at most those it was built for", shape_.heads, heads};
-        if (channels < 0 || channels > shape_.key_channels)
+        if (channels > shape_.key_channels)
             return {"key channels must be at most those it was built for", shape_.key_channels, channels};
-        if (value_channels < 0 || value_channels > shape_.value_channels)
+        if (value_channels > shape_.value_channels)
             return {"value channels must be at most those it was built for", shape_.value_channels,
                     value_channels};
-        if (own < 0 || own > shape_.own_channels)
+        if (own > shape_.own_channels)
             return {"own channels must be at most those it was built for", shape_.own_channels, own};
         if (out.heads() != heads) return {"heads of the result must be the queries'", heads, out.heads()};
         if (out.channels() != value_channels)
@@ -200,6 +213,8 @@ bool row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
         if (!detail::rows_within(rows, v.tokens()))
             return {"chosen tokens must exist in the values", v.tokens(), rows.count};
         if (own == 0) return {};
+        if (own_q.batches() != 1) return {"own_q must be that of one sequence", 1, own_q.batches()};
+        if (own_k.batches() != 1) return {"own_k must be that of one sequence", 1, own_k.batches()};
         if (own_q.tokens() != 1) return {"own_q must be that of one token", 1, own_q.tokens()};
         if (!detail::rows_within(rows, own_k.tokens()))
             return {"chosen tokens must exist in own_k", own_k.tokens(), rows.count};

@@ -36,8 +36,8 @@ struct misfit {
     const char* must = nullptr;  ///< "channels must be ...", null if the call fits
     std::ptrdiff_t wanted = 0;   ///< the number that would fit
     std::ptrdiff_t got = 0;      ///< the number that was passed
-    /// Which view of a call with several does not fit: "q", "k", "q_out", "key" or "value"; null for any other
-    /// reason.
+    /// Which view of a call with several does not fit, by its parameter's name, such as "q" or "out"; null for
+    /// any other reason.
     const char* argument = nullptr;
 
     /// Whether nothing disagrees.

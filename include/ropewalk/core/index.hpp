@@ -60,6 +60,12 @@ constexpr index saturated(std::int64_t count) noexcept {
     return static_cast<index>(count < -most ? -most : count > most ? most : count);
 }
 
+/// The length of a step of either sign. That of the smallest index is the largest index, its own not being one.
+constexpr index magnitude(index stride) noexcept {
+    constexpr index most = std::numeric_limits<index>::max();
+    return stride >= 0 ? stride : stride < -most ? most : -stride;
+}
+
 /// Reserves room for `more` elements after those of a vector, at least doubling its capacity when it must
 /// grow. Afterwards adding them cannot fail, and adding one by one takes amortised constant time.
 template <class Vector>

@@ -36,16 +36,6 @@
 #define ROPEWALK_DETAIL_VECTORS 1
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
-#define ROPEWALK_ALWAYS_INLINE [[gnu::always_inline]] inline
-// For lambdas that hold the registers of a loop: not inlined, they go through memory (half-split f32, 40
-// heads of 128, AVX-512: 224 ns instead of 212 ns).
-#define ROPEWALK_DETAIL_INLINE_LAMBDA __attribute__((always_inline))
-#else
-#define ROPEWALK_ALWAYS_INLINE inline
-#define ROPEWALK_DETAIL_INLINE_LAMBDA
-#endif
-
 // Loops over registers must be unrolled, or the registers live in memory. GCC 12 at -O2 does not unroll them
 // by itself (half-split f32, 40 heads of 128, AVX-512: 577 ns instead of 209 ns).
 #if defined(__clang__)

@@ -1,5 +1,5 @@
 // Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.
-// The version, instruction set and modes of a build, which name the library's inline namespaces.
+// The version, instruction set and modes of a build, which name the library's inline namespaces; what is always inlined.
 #pragma once
 
 /// The only definition of the version; CMake and the package files read it from here.
@@ -159,3 +159,13 @@
 /// The namespace of everything else.
 #define ROPEWALK_NAMESPACE \
     ropewalk::inline ROPEWALK_DETAIL_VERSION_NAMESPACE::inline ROPEWALK_ISA::inline ROPEWALK_DETAIL_MODE
+
+#if defined(__GNUC__) || defined(__clang__)
+#define ROPEWALK_ALWAYS_INLINE [[gnu::always_inline]] inline
+// For lambdas that hold the registers of a loop: not inlined, they go through memory (half-split f32, 40
+// heads of 128, AVX-512: 224 ns instead of 212 ns).
+#define ROPEWALK_DETAIL_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define ROPEWALK_ALWAYS_INLINE inline
+#define ROPEWALK_DETAIL_INLINE_LAMBDA
+#endif

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/kernels/pair_layout.hpp>
 #include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/kernels/row_cursor.hpp>
@@ -23,83 +23,6 @@ constexpr rows_extents extents_of(const R& rows) noexcept {
     index most = std::numeric_limits<index>::max();
     if constexpr (requires { R::max_pairs; }) most = R::max_pairs;
     return {rows.count(), rows.batches, rows.heads, rows.pairs, most};
-}
-
-/// The misfit of strides with which two heads share a channel. Strides must nest: the smallest steps over the
-/// channels, the next over everything that the smallest reaches, and so on.
-inline misfit fit_strides_in_any_order(const heads_shape& shape, const heads_strides& strides) noexcept {
-    struct level {
-        index extent, stride;
-        const char* must;
-    };
-    level levels[3] = {{shape.heads, strides.head, "the head stride must step over what a head holds"},
-                       {shape.tokens, strides.token, "the token stride must step over what a token holds"},
-                       {shape.batches, strides.batch, "the batch stride must step over what a batch holds"}};
-    for (level& l : levels) l.stride = l.stride < 0 ? -l.stride : l.stride;
-    // A stride that was forgotten is not the innermost one: it must step over the heads, or the tokens.
-    index inside = shape.channels;
-    for (const level& l : levels) {
-        if (l.extent <= 1) continue;
-        if (l.stride < shape.channels) return {l.must, inside, l.stride};
-        if (l.extent - 1 > (std::numeric_limits<index>::max() / 16 - inside) / l.stride) break;
-        inside += (l.extent - 1) * l.stride;
-    }
-    const auto sort = [&](int a, int b) {
-        if (levels[b].stride < levels[a].stride) {
-            const level l = levels[a];
-            levels[a] = levels[b];
-            levels[b] = l;
-        }
-    };
-    sort(0, 1), sort(1, 2), sort(0, 1);
-    index span = shape.channels;
-    for (const level& l : levels) {
-        if (l.extent <= 1) continue;
-        if (l.stride < span) return {l.must, span, l.stride};
-        if (l.extent - 1 > (std::numeric_limits<index>::max() / 16 - span) / l.stride)
-            return {"extents times strides must fit the address space, extent", 1, l.extent};
-        span += (l.extent - 1) * l.stride;
-    }
-    return {};
-}
-
-/// A product of an extent and a stride up to these fits an index, and so does a sum of a few such products: no
-/// division need be asked.
-inline constexpr index usual_extent = index{1} << (std::numeric_limits<index>::digits / 3 - 1);
-inline constexpr index usual_stride = usual_extent * usual_extent;
-
-/// Whether strides nest in the order [batches, tokens, heads, channels] and are small enough for sums without
-/// overflow.
-constexpr bool nested(const heads_shape& shape, const heads_strides& strides) noexcept {
-    if (shape.heads > usual_extent || shape.tokens > usual_extent || strides.head > usual_stride ||
-        strides.token > usual_stride)
-        return false;
-    index span = shape.channels;
-    if (shape.heads > 1) {
-        if (strides.head < span) return false;
-        span += (shape.heads - 1) * strides.head;
-    }
-    if (shape.tokens > 1) {
-        if (strides.token < span) return false;
-        span += (shape.tokens - 1) * strides.token;
-    }
-    return shape.batches <= 1;
-}
-/// As above, trying the usual order first: every call asks this.
-ROPEWALK_ALWAYS_INLINE misfit fit_strides(const heads_shape& shape, const heads_strides& strides) noexcept {
-    return nested(shape, strides) ? misfit{} : fit_strides_in_any_order(shape, strides);
-}
-
-/// The misfit of a view that no call may read.
-ROPEWALK_ALWAYS_INLINE misfit fit_extents(const heads_shape& shape, bool has_data) noexcept {
-    const index smallest =
-        std::min(std::min(shape.batches, shape.tokens), std::min(shape.heads, shape.channels));
-    if (smallest < 0) return {"extents must be >= 0 (a slice outside its view has -1)", 0, smallest};
-    const bool empty = smallest == 0;
-    if (!empty && !has_data) return {"data must not be null", 1, 0};
-    if (!empty && shape.batches > std::numeric_limits<index>::max() / 16 / shape.tokens)
-        return {"batches * tokens must fit the address space, batches", 1, shape.batches};
-    return {};
 }
 
 /// The number of pairs of a head that rotate.
@@ -163,20 +86,12 @@ constexpr misfit first_of(const misfit& m, const Rest&... rest) noexcept {
     }
 }
 
-/// The misfit of one of several views, with the name of that view.
-constexpr misfit in_argument(const char* argument, misfit m) noexcept {
-    if (!m.ok()) m.argument = argument;
-    return m;
-}
-
 /// The misfit of a view that a call writes to, with the rows that rotate it.
 template <class T>
 ROPEWALK_ALWAYS_INLINE misfit fit_written(const layout_plan& plan, const heads_view<T>& x,
                                           const rows_extents& rows, bool part_of_heads = false) noexcept {
-    const misfit extents = fit_extents(x.shape, x.data != nullptr);
-    if (!extents.ok() || x.empty()) return extents;
-    const misfit strides = fit_strides(x.shape, x.strides);
-    if (!strides.ok() || !plan.rotates) return strides;
+    const misfit place = fit_writable(x);
+    if (!place.ok() || x.empty() || !plan.rotates) return place;
     return fit_rotation(plan, x.shape, rows, part_of_heads);
 }
 

@@ -9,8 +9,8 @@
 #include <type_traits>
 #include <vector>
 
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/core/half_types.hpp>
-#include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/core/simd_wide.hpp>
 #include <ropewalk/frequencies/mixed.hpp>
@@ -117,6 +117,8 @@ template <class X, class G>
 void accumulate_omega_gradient(pair_layout layout, heads_view<X> rotated, heads_view<G> upstream,
                                const position_ids& positions, std::span<double> omega_gradient) {
     constexpr const char* who = "accumulate_omega_gradient";
+    detail::require_readable(who, "rotated", rotated);
+    detail::require_readable(who, "upstream", upstream);
     const index pairs = rotated.channels() / 2;
     const index axes = positions.axes();
     detail::require(rotated.channels() % 2 == 0 && layout.fits(pairs), who,

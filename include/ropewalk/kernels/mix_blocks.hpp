@@ -263,7 +263,7 @@ index mix_block_tokens(const heads_view<T>& x, const block_rows_view<C>& rows, w
 
 template <class T>
 misfit fit_blocks(const heads_view<T>& x, const block_rows_view<compute_t<T>>& rows, part_of part) noexcept {
-    const misfit view = first_of(fit_extents(x.shape, x.data != nullptr), fit_part(part));
+    const misfit view = first_of(fit_readable(x), fit_part(part));
     if (!view.ok() || x.empty()) return view;
     if (rows.size < 1 || rows.size > max_block_size)
         return {"size of the blocks must be in 1 .. 64", max_block_size, rows.size};

@@ -9,14 +9,11 @@
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/core/heads_view.hpp>
 #include <ropewalk/core/simd_exp.hpp>
 #include <ropewalk/core/simd_permute.hpp>
 #include <ropewalk/core/simd_storage.hpp>
 #include <ropewalk/frequencies/geometric.hpp>
-#include <ropewalk/kernels/pair_layout.hpp>
-#include <ropewalk/kernels/partition.hpp>
-#include <ropewalk/kernels/row_cursor.hpp>
+#include <ropewalk/kernels/fit.hpp>
 
 /// PoPE, polar position embeddings: the softplus of a channel is a magnitude, its position a phase, and
 /// together they become two channels. Content and position no longer mix in the sign of a channel.
@@ -167,7 +164,10 @@ ROPEWALK_ALWAYS_INLINE simd::two_packs<compute_t<T>> load_members(const T* x, bo
 template <class A, class B, class C>
 misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide,
                    const rows_view<C>& rows) noexcept {
-    if (x.empty()) return {};
+    const misfit views = ropewalk::detail::first_of(
+        ropewalk::detail::in_argument("x", ropewalk::detail::fit_readable(x)),
+        ropewalk::detail::in_argument("wide", ropewalk::detail::fit_readable(wide)));
+    if (!views.ok() || x.empty()) return views;
     if (x.batches() != wide.batches() || x.tokens() != wide.tokens() || x.heads() != wide.heads())
         return {"batches, tokens and heads of the wide view must be those of x, tokens", x.tokens(),
                 wide.tokens()};
@@ -177,6 +177,8 @@ misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide,
                 widened_channels(x.channels(), rows.pairs), wide.channels()};
     if (rows.count() != x.batches() * x.tokens())
         return {"rows must be one per token (batches * tokens)", x.batches() * x.tokens(), rows.count()};
+    if (rows.batches != 1 && rows.batches != x.batches())
+        return {"batches of the rows must be those of the view", x.batches(), rows.batches};
     if (rows.heads != 1 && rows.heads != x.heads())
         return {"rows with heads of their own must be as many as the heads of the view", x.heads(),
                 rows.heads};
@@ -217,7 +219,12 @@ template <class T>
 bool widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, heads_view<T> out,
            std::type_identity_t<rows_view<compute_t<T>>> rows, part_of part = {}) noexcept {
     using C = compute_t<T>;
-    if (!ropewalk::detail::fits("pope::widen", detail_pope::fit_widened(layout, x, out, rows))) return false;
+    if (!ropewalk::detail::fits("pope::widen",
+                                ropewalk::detail::first_of(
+                                    detail_pope::fit_widened(layout, x, out, rows),
+                                    ropewalk::detail::in_argument("out", ropewalk::detail::fit_writable(out)),
+                                    ropewalk::detail::fit_part(part))))
+        return false;
     if (x.empty()) return true;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
     const work_range heads = partition(x.heads(), work.heads);
@@ -255,6 +262,7 @@ bool widen_gradient(pair_layout layout, std::type_identity_t<heads_view<const T>
     if (wrong.ok() && (by_x.batches() != x.batches() || by_x.tokens() != x.tokens() ||
                        by_x.heads() != x.heads() || by_x.channels() != x.channels()))
         wrong = {"by_x must have the shape of x, channels", x.channels(), by_x.channels()};
+    if (wrong.ok()) wrong = ropewalk::detail::in_argument("by_x", ropewalk::detail::fit_writable(by_x));
     if (!ropewalk::detail::fits("pope::widen_gradient", wrong)) return false;
     if (x.empty()) return true;
     constexpr index lanes = simd::lanes<C>;

@@ -38,10 +38,9 @@ constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides
     };
     level levels[3] = {at(shape.batches, strides.batch), at(shape.tokens, strides.token),
                        at(shape.heads, strides.head)};
-    const auto size = [](index v) { return v < 0 ? -v : v; };
     for (int a = 0; a < 2; ++a)
         for (int b = a + 1; b < 3; ++b)
-            if (size(levels[b].stride) > size(levels[a].stride)) {
+            if (magnitude(levels[b].stride) > magnitude(levels[a].stride)) {
                 const level l = levels[a];
                 levels[a] = levels[b];
                 levels[b] = l;
@@ -53,10 +52,10 @@ constexpr bool heads_meet(const heads_shape& shape, const heads_strides& strides
             if (levels[l].extent <= 1 || levels[l].stride == 0) continue;
             index steps = left / levels[l].stride;
             if (choice >> l & 1) steps += (left < 0) == (levels[l].stride < 0) ? 1 : -1;
-            if (size(steps) >= levels[l].extent) possible = false;
+            if (magnitude(steps) >= levels[l].extent) possible = false;
             left -= steps * levels[l].stride;
         }
-        if (possible && size(left) < shape.channels * element) return true;
+        if (possible && magnitude(left) < shape.channels * element) return true;
     }
     return false;
 }
@@ -113,7 +112,7 @@ misfit fit_same_shape(const heads_view<const S>& from, const heads_view<D>& to) 
         return {"heads of the source must be the target's", to.heads(), from.heads()};
     if (from.channels() != to.channels())
         return {"channels of the source must be the target's", to.channels(), from.channels()};
-    return fit_extents(from.shape, from.data != nullptr);
+    return fit_readable(from);
 }
 
 /// From this many bytes on, f64, f32 and f16 targets are written with non-temporal stores: the caches would

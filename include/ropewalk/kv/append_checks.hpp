@@ -6,34 +6,14 @@
 #include <limits>
 #include <string>
 
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/kv/cache_plan.hpp>
 
 namespace ROPEWALK_NAMESPACE::detail {
 
-/// Refuses strides with which two rows would share a channel: each dimension, from the smallest stride
-/// outwards, must step over everything inside it.
-template <std::size_t N>
-void require_rows_apart(const char* who, const char* what, index channels,
-                        std::array<std::array<index, 2>, N> stride_and_count) {
-    constexpr index most = std::numeric_limits<index>::max();
-    for (auto& dimension : stride_and_count)
-        if (dimension[0] < 0) dimension[0] = dimension[0] < -most ? most : -dimension[0];
-    std::sort(stride_and_count.begin(), stride_and_count.end());
-    index inside = channels;
-    for (const auto& [stride, count] : stride_and_count) {
-        if (count <= 1) continue;
-        if (stride < inside) refuse(who, what, text(inside).c_str(), text(stride).c_str());
-        if (stride == 0) continue;  // rows without channels share none
-        require(count - 1 <= (most / 16 - inside) / stride, who,
-                "extents times strides must fit the address space, stride", stride);
-        inside += (count - 1) * stride;
-    }
-}
 template <class T>
 void require_source(const char* who, const heads_view<T>& x) {
-    require_rows_apart<3>(
-        who, "source strides must not be shorter than what they step over", x.channels(),
-        {{{x.strides.head, x.heads()}, {x.strides.token, x.tokens()}, {x.strides.batch, x.batches()}}});
+    require_fits(who, "source", fit_strides_in_any_order(x.shape, x.strides));
 }
 template <class D>
 void require_cache(const char* who, const cache_view<D>& cache, const cache_plan& plan, index heads,
@@ -42,11 +22,7 @@ void require_cache(const char* who, const cache_view<D>& cache, const cache_plan
     require_equal(who, "cache must have the heads of the source", heads, cache.shape.heads);
     require_equal(who, "cache must have the channels written to it", channels, cache.shape.channels);
     require(channels % numbers_in<D> == 0, who, "channels must be whole blocks", channels);
-    require_rows_apart<3>(who, "cache strides must not be shorter than what they step over",
-                          channels / numbers_in<D>,
-                          {{{cache.strides.head, heads},
-                            {cache.strides.token, cache.shape.page_tokens},
-                            {cache.strides.page, cache.shape.pages}}});
+    require_fits(who, "cache", fit_cache_rows(cache));
 }
 
 /// The scales of an int8 cache, of which each token and head writes one.

@@ -35,7 +35,7 @@ misfit fit_latent(const append_latent_call<S, D>& call, const cache_plan& plan,
     const auto& latent = call.latent;
     const auto& rope = call.rope_key;
     for (const auto* x : {&latent, &rope}) {
-        const misfit extents = fit_extents(x->shape, x->data != nullptr);
+        const misfit extents = fit_readable(*x);
         if (!extents.ok()) return extents;
         if (x->heads() != 1) return {"latent and rope_key must have one head", 1, x->heads()};
         if (x->batches() * x->tokens() != plan.tokens())

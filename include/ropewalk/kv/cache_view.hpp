@@ -3,7 +3,7 @@
 #pragma once
 
 #include <ropewalk/core/block_types.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/core/quantized_types.hpp>
 
 namespace ROPEWALK_VIEW_NAMESPACE {
@@ -81,3 +81,17 @@ struct cache_place {
 };
 
 }  // namespace ROPEWALK_VIEW_NAMESPACE
+
+namespace ROPEWALK_NAMESPACE::detail {
+
+/// The misfit of strides with which two rows of a cache share a channel.
+template <class D>
+misfit fit_cache_rows(const cache_view<D>& cache) noexcept {
+    return fit_rows_apart(
+        cache.shape.channels / numbers_in<D>,
+        {cache.shape.heads, cache.strides.head, "the head stride must step over what a head holds"},
+        {cache.shape.page_tokens, cache.strides.token, "the token stride must step over what a token holds"},
+        {cache.shape.pages, cache.strides.page, "the page stride must step over what a page holds"});
+}
+
+}  // namespace ROPEWALK_NAMESPACE::detail

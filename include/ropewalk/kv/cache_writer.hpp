@@ -141,7 +141,7 @@ void require_half(const char* who, const heads_view<const S>& x, const cache_tar
 /// The same checks in the hot call: a few comparisons, no memory is read.
 template <class S, class D>
 misfit fit_half(const heads_view<S>& x, const cache_target<D>& to, const cache_plan& plan) noexcept {
-    const misfit extents = fit_extents(x.shape, x.data != nullptr);
+    const misfit extents = fit_readable(x);
     if (!extents.ok() || x.empty()) return extents;
     const cache_shape& shape = to.cache.shape;
     if (x.batches() * x.tokens() != plan.tokens())

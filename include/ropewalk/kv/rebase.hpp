@@ -12,7 +12,7 @@
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 namespace ROPEWALK_NAMESPACE {
 
@@ -89,6 +89,7 @@ struct int8_keys {
 /// Source:   absmax quantisation.
 template <class T>
 int8_keys quantize_int8(heads_view<const T> x) {
+    detail::require_readable("quantize_int8", "x", x);
     detail::require(x.batches() == 1, "quantize_int8", "batches must be 1", x.batches());
     int8_keys out;
     for (index n = 0; n < x.tokens(); ++n)
@@ -116,6 +117,7 @@ int8_keys quantize_int8(heads_view<const T> x) {
 template <class T>
 void dequantize_int8(const int8_keys& keys, heads_view<T> x) {
     constexpr const char* who = "dequantize_int8";
+    detail::require_writable(who, "x", x);
     detail::require(x.batches() == 1, who, "batches must be 1", x.batches());
     detail::require_equal(who, "scales must hold tokens * heads numbers", x.tokens() * x.heads(),
                           keys.scales.size());
@@ -229,6 +231,8 @@ template <class T>
 blend_choice choose_recomputed(const blend_config& c, heads_view<const T> computed,
                                heads_view<const T> cached) {
     constexpr const char* who = "choose_recomputed";
+    detail::require_readable(who, "computed", computed);
+    detail::require_readable(who, "cached", cached);
     const bool same = computed.batches() == 1 && cached.batches() == 1 &&
                       computed.tokens() == cached.tokens() && computed.heads() == cached.heads() &&
                       computed.channels() == cached.channels();

@@ -78,10 +78,13 @@ misfit fit_cached(const layout_plan& rope, const cache_view<D>& keys, const cach
     if (holds_codes<D> && (shape.channels > quantized_channels || shape.channels % numbers_in<D> != 0))
         return {"quantised channels must be whole blocks and at most 1024", quantized_channels,
                 shape.channels};
+    if (const misfit rows_apart = fit_cache_rows(keys); !rows_apart.ok()) return rows_apart;
     if constexpr (std::is_same_v<D, std::int8_t>) {
         if (!plan.fits(options.scales) || options.scales.shape.heads != shape.heads)
             return {"the scales must have the pages and heads of the cache, heads", shape.heads,
                     options.scales.shape.heads};
+        const misfit scales_apart = in_argument("scales", fit_cache_rows(options.scales));
+        if (!scales_apart.ok()) return scales_apart;
     }
     if (is_f8<D> && !(options.scale > 0)) return {"scale must be > 0", 1, 0};
     if (!rope.rotates) return {};

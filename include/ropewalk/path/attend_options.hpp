@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/kernels/partition.hpp>
 #include <ropewalk/path/head_numbers.hpp>
 
@@ -95,6 +96,17 @@ struct path_plan {
                 who, "logits must hold batches * heads * tokens * tokens numbers", o.logits.size());
         require(o.log_weight.empty() || static_cast<index>(o.log_weight.size()) == rows, who,
                 "log_weight must hold batches * tokens * heads numbers", o.log_weight.size());
+    }
+    template <class Q, class K, class V, class O>
+    path_plan(const char* who, heads_view<Q> query, heads_view<K> key, heads_view<V> value,
+              heads_view<const T> w, heads_view<O> out, const path::head_numbers<T>& betas,
+              const path::attend_options<T>& o)
+        : path_plan(who, query.shape, key.shape, value.shape, w.shape, out.shape, betas, o) {
+        require_readable(who, "q", query);
+        require_readable(who, "k", key);
+        require_readable(who, "v", value);
+        require_readable(who, "w", w);
+        require_writable(who, "out", out);
     }
 
     index group() const noexcept { return k.heads == 0 ? 0 : q.heads / k.heads; }

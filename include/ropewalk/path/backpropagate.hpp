@@ -353,10 +353,11 @@ void backpropagate(const attention::gradient_tensors<Q, K, V, O, D, DQ, DK, DV>&
     own.logits = own.log_weight = {};
     const detail::path_plan<T> plan(who, t.q.shape, t.k.shape, t.v.shape, x.w.shape, t.out.shape, x.beta,
                                     own);
-    detail::require_extents(who, "d_out must have out's extents", t.out.shape, t.d_out.shape);
-    detail::require_extents(who, "dq must have q's extents", t.q.shape, t.dq.shape);
-    detail::require_extents(who, "dk must have k's extents", t.k.shape, t.dk.shape);
-    detail::require_extents(who, "dv must have v's extents", t.v.shape, t.dv.shape);
+    detail::check_gradients(who, t);
+    detail::require_readable(who, "w", x.w);
+    detail::require_writable(who, "dw", x.dw);
+    detail::require_writable(who, "d_beta", x.d_beta);
+    detail::require_writable(who, "d_log_gate", x.d_log_gate);
     detail::require_extents(who, "dw must have w's extents", x.w.shape, x.dw.shape);
     const heads_shape& q = t.q.shape;
     detail::require_extents(who, "d_beta must be [batches, tokens, kv heads]",

@@ -45,12 +45,15 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
     static_assert(std::is_same_v<C, compute_t<V>>, "f64 keys and values of another type do not mix");
     const index tokens = keys.tokens(), heads = step.q.heads(), kv_heads = keys.heads();
     const index channels = keys.channels(), width = values.channels(), last = tokens - 1;
-    if (keys.empty() || step.q.empty()) return true;
     // Checks everything first, so that a call that does not fit leaves keys and results unchanged.
     const auto wrong = [&]() noexcept -> misfit {
         const auto room = static_cast<index>(scratch.size());
         if (const misfit carried = detail::fit_step(keys, step.transform); !carried.ok()) return carried;
-        if (const misfit query = detail::fit_query(keys, step.q.shape); !query.ok()) return query;
+        if (const misfit query = detail::fit_query(keys, step.q); !query.ok()) return query;
+        const misfit view = detail::first_of(detail::in_argument("k", detail::fit_readable(step.k)),
+                                             detail::in_argument("values", detail::fit_readable(values)),
+                                             detail::in_argument("out", detail::fit_writable(out)));
+        if (!view.ok() || keys.empty() || step.q.empty()) return view;
         if (step.k.batches() != 1) return {"batches of k must be 1", 1, step.k.batches()};
         if (step.k.tokens() != 1) return {"tokens of k must be 1", 1, step.k.tokens()};
         if (step.k.heads() != kv_heads) return {"heads of k must be the keys'", kv_heads, step.k.heads()};
@@ -61,7 +64,6 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
             return {"tokens of the values must be the keys'", tokens, values.tokens()};
         if (values.heads() != kv_heads)
             return {"heads of the values must be the keys'", kv_heads, values.heads()};
-        if (width < 0) return {"channels of the values must be >= 0", 0, width};
         if (out.batches() != 1) return {"batches of out must be 1", 1, out.batches()};
         if (out.tokens() != 1) return {"tokens of out must be 1", 1, out.tokens()};
         if (out.heads() != heads) return {"heads of out must be the queries'", heads, out.heads()};
@@ -74,6 +76,7 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
         return detail::fit_part(step.part);
     }();
     if (!detail::fits("path::decode", wrong)) return false;
+    if (keys.empty() || step.q.empty()) return true;
     const index group = heads / kv_heads;
 
     const work_range own = partition(kv_heads, step.part);

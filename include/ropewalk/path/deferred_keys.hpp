@@ -153,12 +153,14 @@ class deferred_keys {
             open_keys_.data(), {1, tokens, config_.kv_heads, config_.channels}, {0, config_.channels, head}};
     }
     void require_one(const char* who, const char* must, const heads_view<const C>& x) const {
+        detail::require_readable(who, "rows", x);
         detail::require(x.batches() == 1 && x.tokens() == 1 && x.heads() == config_.kv_heads &&
                             x.channels() == config_.channels,
                         who, must, x.channels());
     }
     template <class E>
     void require_cache(const char* who, const heads_view<E>& cache, index tokens) const {
+        detail::require_writable(who, "cache", cache);
         detail::require(cache.batches() == 1, who, "cache must be of one batch", cache.batches());
         detail::require_equal(who, "cache.heads must equal kv_heads", config_.kv_heads, cache.heads());
         detail::require_equal(who, "cache.channels must equal channels", config_.channels, cache.channels());

@@ -251,6 +251,10 @@ void walk_keys(heads_view<K> keys, const key_walk<C>& by) noexcept {
 /// The misfit of a token's transform with the keys.
 template <class K, class C>
 misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
+    const misfit view =
+        first_of(in_argument("keys", fit_writable(keys)), in_argument("w", fit_readable(t.w)));
+    if (!view.ok() || keys.empty()) return view;
+    if (t.w.batches() != 1) return {"batches of w must be 1", 1, t.w.batches()};
     if (keys.batches() != 1) return {"batches of the keys must be 1", 1, keys.batches()};
     if (t.w.tokens() != 1) return {"tokens of w must be 1", 1, t.w.tokens()};
     if (t.w.heads() != keys.heads()) return {"heads of w must be the keys'", keys.heads(), t.w.heads()};
@@ -261,14 +265,16 @@ misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noe
     return {};
 }
 /// The misfit of the new token's queries with the keys.
-template <class K>
-misfit fit_query(const heads_view<K>& keys, const heads_shape& q) noexcept {
-    if (q.batches != 1) return {"batches of q must be 1", 1, q.batches};
-    if (q.tokens != 1) return {"tokens of q must be 1", 1, q.tokens};
-    if (q.channels != keys.channels())
-        return {"channels of q must be the keys'", keys.channels(), q.channels};
-    if (q.heads < 0 || q.heads % keys.heads() != 0)
-        return {"heads of q must be a multiple of the kv heads", keys.heads(), q.heads};
+template <class K, class C>
+misfit fit_query(const heads_view<K>& keys, const heads_view<C>& q) noexcept {
+    const misfit view = in_argument("q", fit_readable(q));
+    if (!view.ok() || keys.empty() || q.empty()) return view;
+    if (q.batches() != 1) return {"batches of q must be 1", 1, q.batches()};
+    if (q.tokens() != 1) return {"tokens of q must be 1", 1, q.tokens()};
+    if (q.channels() != keys.channels())
+        return {"channels of q must be the keys'", keys.channels(), q.channels()};
+    if (q.heads() % keys.heads() != 0)
+        return {"heads of q must be a multiple of the kv heads", keys.heads(), q.heads()};
     return {};
 }
 
@@ -291,10 +297,10 @@ template <class K>
 bool update_keys(heads_view<K> keys, std::type_identity_t<step_transform<compute_t<K>>> t,
                  part_of part = {}) noexcept {
     using C = compute_t<K>;
-    if (keys.empty()) return true;
     if (!detail::fits("path::update_keys",
                       detail::first_of(detail::fit_step(keys, t), detail::fit_part(part))))
         return false;
+    if (keys.empty()) return true;
     const work_range own = partition(keys.tokens(), part);
     detail::walk_keys<detail::walk::carry, stored_t<K>, C>(
         detail::stored_view(keys.token_slice(own.first, own.count)), {t, {}, 0, nullptr, 0});
@@ -314,15 +320,16 @@ bool update_keys_and_score(heads_view<K> keys, std::type_identity_t<step_transfo
                            std::type_identity_t<heads_view<const compute_t<K>>> q,
                            std::type_identity_t<std::span<compute_t<K>>> scores, part_of part = {}) noexcept {
     using C = compute_t<K>;
-    if (keys.empty() || q.empty()) return update_keys(keys, t, part);
     const auto wrong = [&]() noexcept -> misfit {
-        const auto held = static_cast<index>(scores.size()), wanted = q.heads() * keys.tokens();
         if (const misfit step = detail::fit_step(keys, t); !step.ok()) return step;
-        if (const misfit query = detail::fit_query(keys, q.shape); !query.ok()) return query;
+        if (const misfit query = detail::fit_query(keys, q); !query.ok()) return query;
+        const auto held = static_cast<index>(scores.size());
+        const index wanted = keys.empty() || q.empty() ? 0 : q.heads() * keys.tokens();
         if (held < wanted) return {"scores must hold heads * tokens numbers", wanted, held};
         return detail::fit_part(part);
     }();
     if (!detail::fits("path::update_keys_and_score", wrong)) return false;
+    if (keys.empty() || q.empty()) return update_keys(keys, t, part);
     const work_range own = partition(keys.tokens(), part);
     detail::walk_keys<detail::walk::carry, stored_t<K>, C>(
         detail::stored_view(keys.token_slice(own.first, own.count)),

@@ -128,8 +128,7 @@ void attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
             std::type_identity_t<head_numbers<compute_t<Q>>> beta, heads_view<O> out,
             const attend_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
-    const detail::path_plan<T> plan("path::attend", q.shape, k.shape, v.shape, w.shape, out.shape, beta,
-                                    options);
+    const detail::path_plan<T> plan("path::attend", q, k, v, w, out, beta, options);
     if (q.empty()) return;
     const index group = plan.group();
 
@@ -208,8 +207,7 @@ void attend_naive(heads_view<Q> q, heads_view<K> k, heads_view<V> v,
                   std::type_identity_t<head_numbers<compute_t<Q>>> beta, heads_view<O> out,
                   const attend_options<compute_t<Q>>& options = {}) {
     using T = compute_t<Q>;
-    const detail::path_plan<T> plan("path::attend_naive", q.shape, k.shape, v.shape, w.shape, out.shape, beta,
-                                    options);
+    const detail::path_plan<T> plan("path::attend_naive", q, k, v, w, out, beta, options);
     if (q.empty()) return;
     plan.each_sequence([&](index b, index kv, index start, index length) {
         plan.clear_logits(b, kv, start, length);
@@ -272,8 +270,7 @@ void fill_key_cache(heads_view<K> k, std::type_identity_t<heads_view<const compu
     using T = compute_t<K>;
     const attend_options<T> own{
         .block = options.block, .sequence_ends = options.sequence_ends, .part = options.part};
-    const detail::path_plan<T> plan("path::fill_key_cache", k.shape, k.shape, k.shape, w.shape, cache.shape,
-                                    beta, own);
+    const detail::path_plan<T> plan("path::fill_key_cache", k, k, k, w, cache, beta, own);
     if (k.empty()) return;
     plan.each_sequence([&](index b, index h, index start, index length) {
         matrix<T> later = matrix<T>::Identity(k.channels(), k.channels());  // P of all later blocks

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <ropewalk/angles/rotation_blocks.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 namespace ROPEWALK_NAMESPACE::detail {
 
@@ -31,6 +31,8 @@ inline void require_block(const char* who, index axes, index heads, index blocks
 template <class T>
 void require_gradient_shapes(const char* who, heads_view<const T> x, heads_view<const T> g, index tokens,
                              index channels) {
+    require_readable(who, "x", x);
+    require_readable(who, "gradient", g);
     require(x.batches() * x.tokens() == tokens, who, "x must have one token a position", x.tokens());
     require(x.channels() >= channels, who, "x.channels must hold the blocks", x.channels());
     const bool same = g.batches() == x.batches() && g.tokens() == x.tokens() && g.heads() == x.heads() &&

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/schemes/rotary_scheme.hpp>
 
 /// DroPE (dropping positional embeddings): a model is pretrained with RoPE, then all rotation is removed and
@@ -47,6 +48,7 @@ inline rotary_scheme make_scheme(const scheme_config& config) {
 template <class T>
 void normalize_tokens(heads_view<T> x, std::span<const compute_t<T>> weight, double epsilon) {
     constexpr const char* who = "normalize_tokens";
+    detail::require_writable(who, "x", x);
     detail::require_equal(who, "weight must hold heads * channels numbers", x.heads() * x.channels(),
                           weight.size());
     detail::require(std::isfinite(epsilon) && epsilon >= 0, who, "epsilon must be finite and >= 0", epsilon);

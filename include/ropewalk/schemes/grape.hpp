@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 /// GRAPE: rotations as group actions. This header has its multiplicative form of rank 2, exp(eta L) with L =
 /// a b^T - b a^T, at a cost linear in the channels, and positions that a model computes from the text. The
@@ -89,6 +89,7 @@ class plane {
     template <class T>
     void rotate_tokens(heads_view<T> x, std::span<const double> positions) const {
         constexpr const char* who = "grape::plane::rotate_tokens";
+        detail::require_writable(who, "x", x);
         detail::require_equal(who, "x.channels must be the plane's", channels(), x.channels());
         detail::require_equal(who, "positions must have one entry a token", x.batches() * x.tokens(),
                               positions.size());

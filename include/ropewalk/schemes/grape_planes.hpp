@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 #include <ropewalk/positions/position_ids.hpp>
 
 namespace ROPEWALK_NAMESPACE::grape {
@@ -82,6 +82,7 @@ class learned_planes {
     template <class T>
     void rotate_tokens(heads_view<T> x, const position_ids& positions) const {
         constexpr const char* who = "learned_planes::rotate_tokens";
+        detail::require_writable(who, "x", x);
         detail::require_equal(who, "x.channels must be the planes'", config_.channels, x.channels());
         detail::require_equal(who, "positions must have one entry a token", x.batches() * x.tokens(),
                               positions.tokens());

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <ropewalk/angles/rotation_table.hpp>
-#include <ropewalk/core/heads_view.hpp>
+#include <ropewalk/core/fit_view.hpp>
 
 /// RoPE++ has heads that score with the imaginary part of the complex product q.k, beside heads that score
 /// with the real part. An imaginary query is the query rotated by its angle minus a quarter turn; keys are
@@ -82,6 +82,8 @@ template <class T = float>
 template <class T>
 void widen_queries(heads_view<const T> q, heads_view<T> out) {
     constexpr const char* who = "widen_queries";
+    detail::require_readable(who, "q", q);
+    detail::require_writable(who, "out", out);
     detail::require_equal(who, "out.batches must be q's", q.batches(), out.batches());
     detail::require_equal(who, "out.tokens must be q's", q.tokens(), out.tokens());
     detail::require_equal(who, "out.channels must be q's", q.channels(), out.channels());
