@@ -8,7 +8,7 @@ get_filename_component(root ${CMAKE_CURRENT_LIST_DIR}/../include/ropewalk ABSOLU
 
 function(umbrella name what included)
     set(text "// Ropewalk: rotary position embeddings for CPUs. MIT licence, see LICENSE.\n")
-    string(APPEND text "// ${what}\n#pragma once\n")
+    string(APPEND text "// ${what}\n#pragma once\n\n// The order is that of cmake/layers.txt.\n// clang-format off\n")
     set(previous "")
     foreach(header IN LISTS included)
         get_filename_component(folder ${header} DIRECTORY)

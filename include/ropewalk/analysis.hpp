@@ -2,6 +2,9 @@
 // Every header of analysis/: decay, base bounds, use of frequencies and precision. Needs Eigen.
 #pragma once
 
+// The order is that of cmake/layers.txt.
+// clang-format off
+
 #include <ropewalk/analysis/base_bound.hpp>
 #include <ropewalk/analysis/decay.hpp>
 #include <ropewalk/analysis/frequency_usage.hpp>

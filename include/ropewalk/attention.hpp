@@ -2,6 +2,9 @@
 // Every header of attention/: exact, tiled, windowed, linear and sparse attention. Needs Eigen.
 #pragma once
 
+// The order is that of cmake/layers.txt.
+// clang-format off
+
 #include <ropewalk/attention/masks.hpp>
 #include <ropewalk/attention/tile_product.hpp>
 #include <ropewalk/attention/tile_pieces.hpp>

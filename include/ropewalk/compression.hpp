@@ -2,6 +2,9 @@
 // Every header of compression/: retrieval, EliteKV, MLA's latents and key codes. Needs Eigen.
 #pragma once
 
+// The order is that of cmake/layers.txt.
+// clang-format off
+
 #include <ropewalk/compression/row_products.hpp>
 #include <ropewalk/compression/row_attention.hpp>
 #include <ropewalk/compression/vector_quantizer.hpp>

@@ -2,5 +2,8 @@
 // Every header of dispatch/: the choice of the instruction set at run time.
 #pragma once
 
+// The order is that of cmake/layers.txt.
+// clang-format off
+
 #include <ropewalk/dispatch/rotate.hpp>
 #include <ropewalk/dispatch/rotate_scheme.hpp>

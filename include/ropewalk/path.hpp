@@ -2,6 +2,9 @@
 // Every header of path/: PaTH attention, with Householder transforms in place of rotations. Needs Eigen.
 #pragma once
 
+// The order is that of cmake/layers.txt.
+// clang-format off
+
 #include <ropewalk/path/head_numbers.hpp>
 #include <ropewalk/path/householder.hpp>
 #include <ropewalk/path/decode.hpp>
