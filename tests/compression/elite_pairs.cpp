@@ -201,6 +201,11 @@ TEST_CASE("elite_pairs: uniform and contribution baselines", "[compression][elit
         }
         for (int i = 1; i < 4; ++i) CHECK(sum[r.order[i - 1]] >= sum[r.order[i]]);
     }
+    // Without keys all contribute nothing: the lower pairs come first.
+    const std::vector<double> none(tokens * d);
+    CHECK(rw::make_contribution_ranking(rw::heads_view(q.data(), tokens, 1, d),
+                                        rw::heads_view(none.data(), tokens, 1, d), omega, {.rounds = 4})
+              .order == std::vector<rw::index>{0, 1, 2, 3});
 }
 
 TEST_CASE("elite_pairs: zero queries give distance zero and the lowest pairs, no NaN",

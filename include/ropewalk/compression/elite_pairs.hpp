@@ -289,7 +289,8 @@ inline elite_ranking make_uniform_ranking(index heads, index pairs, index rounds
 }
 
 /// The baseline that ranks pairs by their contribution to the rotated scores: the sum over all visible query
-/// and key tokens (the official code samples random ones) of the pair's part of q . k, largest first.
+/// and key tokens (the official code samples random ones) of the pair's part of q . k, largest first; of equal
+/// ones the lower pair first.
 /// Shapes, Throws: as make_elite_ranking.
 /// Cost:     O(tokens) per pair, by prefix sums.
 /// Source:   CiaranZhou/EliteKV RoPElite/analysis.py, "Contribution", after arXiv 2410.08703.
