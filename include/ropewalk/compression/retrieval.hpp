@@ -238,10 +238,8 @@ bool retrieval_cache<T>::attend(heads_view<Q> q, heads_view<K> k, heads_view<V> 
     };
     if (!detail::fits(
             "retrieval_cache::attend",
-            detail::first_of(detail::in_argument("q", detail::fit_readable(q)),
-                             detail::in_argument("k", detail::fit_readable(k)),
-                             detail::in_argument("v", detail::fit_readable(v)),
-                             detail::in_argument("out", detail::fit_writable(out)), step(q.shape, d),
+            detail::first_of(detail::fit_readable("q", q), detail::fit_readable("k", k),
+                             detail::fit_readable("v", v), detail::fit_writable("out", out), step(q.shape, d),
                              view(k.shape, {batches, most, kv_heads(), d}),
                              view(v.shape, {batches, most, kv_heads(), options_.value_channels}),
                              step(out.shape, options_.value_channels),

@@ -99,7 +99,7 @@ class row_attention {
     template <class Q, class K, class V, class O>
     bool attend(heads_view<Q> q, heads_view<K> k, heads_view<V> v, heads_view<O> out, const row_choice& rows,
                 heads_view<Q> own_q, heads_view<K> own_k) noexcept {
-        const misfit view = detail::in_argument("k", detail::fit_readable(k));
+        const misfit view = detail::fit_readable("k", k);
         if (!view.ok()) return detail::tell(who, view);
         if (k.batches() != 1)
             return detail::tell(who, {"the keys must be those of one sequence", 1, k.batches()});
@@ -182,11 +182,9 @@ bool row_attention<T>::attend_through(heads_view<Q> q, index kv_heads, Keys&& ke
     const index heads = q.heads(), channels = q.channels(), value_channels = v.channels();
     const index own = own_q.empty() ? 0 : own_q.channels();
     const auto wrong = [&]() noexcept -> misfit {
-        const misfit view = detail::first_of(detail::in_argument("q", detail::fit_readable(q)),
-                                             detail::in_argument("v", detail::fit_readable(v)),
-                                             detail::in_argument("out", detail::fit_writable(out)),
-                                             detail::in_argument("own_q", detail::fit_readable(own_q)),
-                                             detail::in_argument("own_k", detail::fit_readable(own_k)));
+        const misfit view = detail::first_of(
+            detail::fit_readable("q", q), detail::fit_readable("v", v), detail::fit_writable("out", out),
+            detail::fit_readable("own_q", own_q), detail::fit_readable("own_k", own_k));
         if (!view.ok()) return view;
         if (q.batches() != 1) return {"the queries must be those of one sequence", 1, q.batches()};
         if (v.batches() != 1) return {"the values must be those of one sequence", 1, v.batches()};

@@ -320,7 +320,7 @@ class vector_quantizer {
         static_assert(std::is_same_v<compute_t<E>, T>, "keys of the quantizer's compute type");
         constexpr const char* who = "vector_quantizer::encode";
         const auto labelled = static_cast<index>(labels.size());
-        if (!detail::fits(who, detail::in_argument("keys", detail::fit_readable(keys)))) return false;
+        if (!detail::fits(who, detail::fit_readable("keys", keys))) return false;
         if (keys.channels() != channels())
             return detail::tell(who, {"channels must be the codewords'", channels(), keys.channels()});
         if (keys.heads() != 1) return detail::tell(who, {"heads must be 1", 1, keys.heads()});

@@ -116,6 +116,16 @@ constexpr misfit in_argument(const char* argument, misfit m) noexcept {
     return m;
 }
 
+/// fit_readable and fit_writable of one of several views, by name.
+template <class T>
+ROPEWALK_ALWAYS_INLINE misfit fit_readable(const char* argument, const heads_view<T>& x) noexcept {
+    return in_argument(argument, fit_readable(x));
+}
+template <class T>
+ROPEWALK_ALWAYS_INLINE misfit fit_writable(const char* argument, const heads_view<T>& x) noexcept {
+    return in_argument(argument, fit_writable(x));
+}
+
 /// The same checks of an argument of a cold call.
 /// Throws: invalid_config, in words as those of a hot call.
 inline void require_fits(const char* who, const char* argument, const misfit& what) {

@@ -164,9 +164,8 @@ ROPEWALK_ALWAYS_INLINE simd::two_packs<compute_t<T>> load_members(const T* x, bo
 template <class A, class B, class C>
 misfit fit_widened(pair_layout layout, heads_view<A> x, heads_view<B> wide,
                    const rows_view<C>& rows) noexcept {
-    const misfit views = ropewalk::detail::first_of(
-        ropewalk::detail::in_argument("x", ropewalk::detail::fit_readable(x)),
-        ropewalk::detail::in_argument("wide", ropewalk::detail::fit_readable(wide)));
+    const misfit views = ropewalk::detail::first_of(ropewalk::detail::fit_readable("x", x),
+                                                    ropewalk::detail::fit_readable("wide", wide));
     if (!views.ok() || x.empty()) return views;
     if (x.batches() != wide.batches() || x.tokens() != wide.tokens() || x.heads() != wide.heads())
         return {"batches, tokens and heads of the wide view must be those of x, tokens", x.tokens(),
@@ -220,10 +219,9 @@ bool widen(pair_layout layout, std::type_identity_t<heads_view<const T>> x, head
            std::type_identity_t<rows_view<compute_t<T>>> rows, part_of part = {}) noexcept {
     using C = compute_t<T>;
     if (!ropewalk::detail::fits("pope::widen",
-                                ropewalk::detail::first_of(
-                                    detail_pope::fit_widened(layout, x, out, rows),
-                                    ropewalk::detail::in_argument("out", ropewalk::detail::fit_writable(out)),
-                                    ropewalk::detail::fit_part(part))))
+                                ropewalk::detail::first_of(detail_pope::fit_widened(layout, x, out, rows),
+                                                           ropewalk::detail::fit_writable("out", out),
+                                                           ropewalk::detail::fit_part(part))))
         return false;
     if (x.empty()) return true;
     const work_part work = partition_tokens(x.batches() * x.tokens(), part);
@@ -262,7 +260,7 @@ bool widen_gradient(pair_layout layout, std::type_identity_t<heads_view<const T>
     if (wrong.ok() && (by_x.batches() != x.batches() || by_x.tokens() != x.tokens() ||
                        by_x.heads() != x.heads() || by_x.channels() != x.channels()))
         wrong = {"by_x must have the shape of x, channels", x.channels(), by_x.channels()};
-    if (wrong.ok()) wrong = ropewalk::detail::in_argument("by_x", ropewalk::detail::fit_writable(by_x));
+    if (wrong.ok()) wrong = ropewalk::detail::fit_writable("by_x", by_x);
     if (!ropewalk::detail::fits("pope::widen_gradient", wrong)) return false;
     if (x.empty()) return true;
     constexpr index lanes = simd::lanes<C>;

@@ -110,9 +110,8 @@ bool prepare_attention(const L& layout, const prepare_call<S, Q, D>& call, const
         const detail::rows_extents extents = detail::extents_of(rows);
         const auto keys = detail::key_target(rows_of_cache), values = detail::value_target(rows_of_cache);
         const bool appends = plan.tokens() != 0;
-        misfit wrong = detail::first_of(detail::in_argument("q", detail::fit_readable(q)),
-                                        detail::in_argument("q_out", detail::fit_readable(call.q_out)),
-                                        detail::fit_part(part));
+        misfit wrong = detail::first_of(detail::fit_readable("q", q),
+                                        detail::fit_readable("q_out", call.q_out), detail::fit_part(part));
         if (wrong.ok() && !q.empty())
             wrong = detail::in_argument(
                 "q", detail::first_of(detail::fit_same_shape(q, call.q_out), detail::fit_apart(q, call.q_out),

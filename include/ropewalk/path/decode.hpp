@@ -50,9 +50,9 @@ bool decode(std::type_identity_t<decode_step<compute_t<K>>> step, heads_view<K> 
         const auto room = static_cast<index>(scratch.size());
         if (const misfit carried = detail::fit_step(keys, step.transform); !carried.ok()) return carried;
         if (const misfit query = detail::fit_query(keys, step.q); !query.ok()) return query;
-        const misfit view = detail::first_of(detail::in_argument("k", detail::fit_readable(step.k)),
-                                             detail::in_argument("values", detail::fit_readable(values)),
-                                             detail::in_argument("out", detail::fit_writable(out)));
+        const misfit view =
+            detail::first_of(detail::fit_readable("k", step.k), detail::fit_readable("values", values),
+                             detail::fit_writable("out", out));
         if (!view.ok() || keys.empty() || step.q.empty()) return view;
         if (step.k.batches() != 1) return {"batches of k must be 1", 1, step.k.batches()};
         if (step.k.tokens() != 1) return {"tokens of k must be 1", 1, step.k.tokens()};

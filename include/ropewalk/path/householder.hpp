@@ -251,8 +251,7 @@ void walk_keys(heads_view<K> keys, const key_walk<C>& by) noexcept {
 /// The misfit of a token's transform with the keys.
 template <class K, class C>
 misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noexcept {
-    const misfit view =
-        first_of(in_argument("keys", fit_writable(keys)), in_argument("w", fit_readable(t.w)));
+    const misfit view = first_of(fit_writable("keys", keys), fit_readable("w", t.w));
     if (!view.ok() || keys.empty()) return view;
     if (t.w.batches() != 1) return {"batches of w must be 1", 1, t.w.batches()};
     if (keys.batches() != 1) return {"batches of the keys must be 1", 1, keys.batches()};
@@ -267,7 +266,7 @@ misfit fit_step(const heads_view<K>& keys, const path::step_transform<C>& t) noe
 /// The misfit of the new token's queries with the keys.
 template <class K, class C>
 misfit fit_query(const heads_view<K>& keys, const heads_view<C>& q) noexcept {
-    const misfit view = in_argument("q", fit_readable(q));
+    const misfit view = fit_readable("q", q);
     if (!view.ok() || keys.empty() || q.empty()) return view;
     if (q.batches() != 1) return {"batches of q must be 1", 1, q.batches()};
     if (q.tokens() != 1) return {"tokens of q must be 1", 1, q.tokens()};
